@@ -14,7 +14,7 @@ from groundup.cli import main
 from groundup.core.types import IGNORE_INDEX
 from groundup.data import ExampleLoader, PackedWindows
 from groundup.hub import load_model, save_model
-from groundup.hub.grown import ready_to_chat
+from groundup.hub.chat_tokens import add_chat_tokens
 from groundup.hub.resolve import open_model
 from groundup.tokenizer import Tokenizer
 from groundup.train.objectives import NextToken
@@ -106,7 +106,7 @@ def start(
         config = LlamaConfig(vocab_size=tokenizer.vocab_size, max_position_embeddings=128, **shape)
         LlamaForCausalLM(config).save_pretrained(tmp_path / "plain")
         tokenizer.save(tmp_path / "plain")
-        opened = ready_to_chat(open_model(tmp_path / "plain", device="cpu"))
+        opened = add_chat_tokens(open_model(tmp_path / "plain", device="cpu"))
         directory, long, count = tmp_path / "model", 85, 90
         ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
         save_model(directory, opened.model, **ids)

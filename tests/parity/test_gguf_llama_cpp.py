@@ -236,8 +236,8 @@ def test_shapes_that_do_not_fit_fall_back_as_llama_cpp_has_it(tmp_path: Path) ->
     written = write_gguf(tmp_path / "ours.gguf", config, state, NO_TOKENIZER, "q4_k")
     theirs = GgufFile(tmp_path / "theirs.gguf").tensors
     assert {name: info.kind and info.kind.name for name, info in theirs.items()} == written.types
-    assert {each.got for each in written.fallbacks} == {"Q5_0", "Q8_0", "F16"}
-    assert all(written.types[each.tensor] == each.got for each in written.fallbacks)
+    assert {each.used for each in written.fallbacks} == {"Q5_0", "Q8_0", "F16"}
+    assert all(written.types[each.tensor] == each.used for each in written.fallbacks)
 
 
 # LLAMA_FTYPE_MOSTLY_...: Q4_1, Q5_0, Q5_1, Q2_K, Q3_K_M, Q5_K_M, Q6_K, IQ4_NL, IQ4_XS

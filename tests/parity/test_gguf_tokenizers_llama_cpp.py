@@ -18,7 +18,7 @@ from foreign_tokenizers import MAKERS
 from groundup.hub.gguf import GgufFile, tokenizer_from_gguf, tokenizer_to_gguf
 from groundup.hub.gguf.pretokenizers import OTHER_NAMES, PRE_TOKENIZERS
 from groundup.hub.gguf.vocabulary import Vocabulary
-from groundup.hub.gguf.vocabulary_import import rebuild
+from groundup.hub.gguf.vocabulary_import import to_tokenizer_json
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.torture import TORTURE
 
@@ -87,7 +87,7 @@ def uncut() -> dict[str, Any]:
 def test_every_pre_tokenizer_cuts_as_llama_cpp_does(pre: str, uncut: dict[str, Any], tmp_path: Path) -> None:
     """The table is written by hand: a slip in a regex changes the ids of one script only."""
     metadata = uncut | {"tokenizer.ggml.pre": pre}
-    definition = rebuild(Vocabulary.from_metadata(metadata), as_llama_cpp=True)
+    definition = to_tokenizer_json(Vocabulary.from_metadata(metadata), as_llama_cpp=True)
     assert unlike(write(tmp_path / "vocabulary.gguf", metadata), as_text(definition)) == []
 
 

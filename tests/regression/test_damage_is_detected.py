@@ -137,7 +137,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, name: 
     save_state(tmp_path, state(1))
     flip(save_state(tmp_path, state(2)) / name)
     said: list[str] = []
-    found = load_newest_state(tmp_path, say=said.append)
+    found = load_newest_state(tmp_path, warn=said.append)
     assert found is not None and found.step == 1
     assert torch.equal(found.groups["model"]["w"], torch.ones(4, 4))
     assert name in said[0] and "step 1 is used" in said[0]
@@ -152,7 +152,7 @@ def test_a_checkpoint_of_an_earlier_release_is_read_with_a_note(tmp_path: Path) 
     del record["files"], record["checksum"]
     path.write_text(json.dumps(record))
     said: list[str] = []
-    found = load_newest_state(tmp_path, say=said.append)
+    found = load_newest_state(tmp_path, warn=said.append)
     assert found is not None and found.step == 1
     assert "no checksums" in said[0]
 

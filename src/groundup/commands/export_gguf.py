@@ -83,7 +83,7 @@ def _export(
 ) -> dict[str, Any]:
     from groundup.data.texts import read_texts
     from groundup.evaluation.verification.gguf import verification_sentence, verification_table, write_verified
-    from groundup.evaluation.verification.round_trip import check_inputs
+    from groundup.evaluation.verification.round_trip import round_trip_inputs
     from groundup.hub.gguf import agreed_length, tokenizer_to_gguf
     from groundup.hub.modelfile import write_modelfile
     from groundup.hub.resolve import open_model
@@ -102,7 +102,7 @@ def _export(
     for name, difference in vocabulary.differences:
         console.warn(f"llama.cpp will tokenize {name} differently: {difference}")
     texts = [] if config.texts is None else list(read_texts(config.texts))
-    inputs = check_inputs(tokenizer, agreed_length(shape), texts) if config.verify else None
+    inputs = round_trip_inputs(tokenizer, agreed_length(shape), texts) if config.verify else None
     made: dict[str, dict[str, Any]] = {
         kind: write_verified(opened, vocabulary, kind, path, inputs, console) for kind, path in files.items()
     }

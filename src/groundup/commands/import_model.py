@@ -14,7 +14,7 @@ from groundup.core.console import Console
 from groundup.core.files import shell_quoted
 
 if TYPE_CHECKING:
-    from groundup.hub.conversion import Taken
+    from groundup.hub.conversion import ImportResult
 
 _STAGING = ".import.tmp"
 
@@ -50,7 +50,7 @@ def run(config: ImportConfig, *, console: Console | None = None) -> Artifact:
         DownloadError: the download failed.
     """
     from groundup.evaluation.verification.imports import verify_import
-    from groundup.hub.conversion import take
+    from groundup.hub.conversion import convert_model
     from groundup.hub.source import locate, unpacked
 
     console = console or Console()
@@ -62,10 +62,12 @@ def run(config: ImportConfig, *, console: Console | None = None) -> Artifact:
     staging = work.directory / _STAGING
     try:
         with unpacked(source, work.directory, console) as found:
-            taken = take(found, staging, config.dtype, console, notices=None if found == source.path else found.parent)
-            facts = _facts(taken, found, staging, console)
+            result = convert_model(
+                found, staging, config.dtype, console, notices=None if found == source.path else found.parent
+            )
+            facts = _facts(result, found, staging, console)
             if config.verify:
-                facts["verification"] = verify_import(found, staging, taken.limits, console).to_json()
+                facts["verification"] = verify_import(found, staging, result.limits, console).to_json()
         files = [Path(shutil.move(path, work.directory / path.name)) for path in _config_last(staging)]
         staging.rmdir()
         facts["source"] = {"given": config.path, **source.provenance}
@@ -84,13 +86,13 @@ def run(config: ImportConfig, *, console: Console | None = None) -> Artifact:
     return made
 
 
-def _facts(taken: Taken, found: Path, directory: Path, console: Console) -> dict[str, Any]:
+def _facts(result: ImportResult, found: Path, directory: Path, console: Console) -> dict[str, Any]:
     """Return the facts about the imported model, and save a reference rendering of its chat template."""
     from groundup.core.errors import ConfigError, FormatError
     from groundup.model.flops import parameter_count
     from groundup.tokenizer import ChatTemplate, Tokenizer, require_golden, save_golden, with_chat_tokens
 
-    config, tokenizer, parameters = taken.config, Tokenizer.load(directory), parameter_count(taken.config)
+    config, tokenizer, parameters = result.config, Tokenizer.load(directory), parameter_count(result.config)
     heads = f"{config.n_heads} heads" + (
         f", {config.n_kv_heads} KV heads" if config.n_kv_heads < config.n_heads else ""
     )
@@ -109,14 +111,14 @@ def _facts(taken: Taken, found: Path, directory: Path, console: Console) -> dict
         ("parameters", f"{parameters:,}"),
         ("shape", f"{config.n_layers} layers, hidden size {config.dim}, {heads}, FFN size {config.ffn_dim:,}"),
         ("context", f"{config.context_length:,} tokens"),
-        ("source", taken.format),
-        ("data type", taken.dtype),
+        ("source", result.format),
+        ("data type", result.dtype),
         ("tokenizer", f"{tokenizer.definition['model']['type']}, {tokenizer.vocab_size:,} tokens"),
         ("chat template", "none" if not template else "yes" if can_chat else "cannot be used"),
-        ("licence", taken.licence or "not named"),
+        ("license", result.license or "not named"),
     ]
-    summary = f"{config.family}, {parameters:,} parameters, {taken.dtype}"
-    facts = {"family": config.family, "parameters": parameters, "dtype": taken.dtype, "licence": taken.licence}
+    summary = f"{config.family}, {parameters:,} parameters, {result.dtype}"
+    facts = {"family": config.family, "parameters": parameters, "dtype": result.dtype, "license": result.license}
     return facts | {
         "chat_template": template and can_chat,
         "can_chat": can_chat,

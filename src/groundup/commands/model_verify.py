@@ -13,7 +13,7 @@ from groundup.core.console import Console, visible
 from groundup.core.errors import FormatError
 
 if TYPE_CHECKING:
-    from groundup.hub.integrity import Verified
+    from groundup.hub.integrity import VerificationResult
 
 EXAMPLE = "groundup model verify runs/quickstart"
 
@@ -31,7 +31,7 @@ def run(
     console: Console | None = None,
     on_text: Callable[[str], None] | None = None,
     json_lines: bool = False,
-) -> list[Verified]:
+) -> list[VerificationResult]:
     """Verify files; `on_text` receives a line per output and damaged file, or one JSON object per output.
 
     Args:
@@ -69,9 +69,9 @@ def run(
     return found
 
 
-def _lines(each: Verified) -> str:
+def _lines(each: VerificationResult) -> str:
     state = "DAMAGED" if each.damaged else "intact"
     note = f" ({each.note})" if each.note else ""
     lines = [f"{state:<8} {each.kind:<18} {each.files:>5} files  {each.path}{note}"]
-    lines += [f"         {name + ': ' if name else ''}{trouble}" for name, trouble in each.damaged.items()]
+    lines += [f"         {name + ': ' if name else ''}{problem}" for name, problem in each.damaged.items()]
     return visible("\n".join(lines)) + "\n"

@@ -55,7 +55,7 @@ def run(
     """
     from groundup.apps import open_catalog
     from groundup.apps.serving import ServedApps
-    from groundup.hub.resolve import open_beside, open_chat_model
+    from groundup.hub.resolve import open_adapter, open_chat_model
     from groundup.inference import Engine
     from groundup.serve import RequestGuard, Server, application_routes, bind, build_app, is_loopback, url_of
     from groundup.serve.guard import require_api_key
@@ -68,7 +68,7 @@ def run(
         loopback = is_loopback(bound)
         require_api_key(api_key, API_KEY_VARIABLE, config.host, loopback=loopback)
         opened, template = open_chat_model(config.model, config.device, console, base=config.base)
-        adapters = [(name, open_beside(opened, path)) for name, path in map(named_directory, config.adapter)]
+        adapters = [(name, open_adapter(opened, path)) for name, path in map(named_directory, config.adapter)]
         with Engine(
             opened.model,
             opened.tokenizer,

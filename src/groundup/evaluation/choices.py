@@ -29,7 +29,7 @@ class ChoiceScore:
         accuracy: share of items whose most likely choice is correct.
         accuracy_per_byte: the same with each log-likelihood divided by the choice's UTF-8 bytes, which removes the
             advantage of short choices.
-        chance: accuracy of random guessing.
+        chance: accuracy of random choices.
     """
 
     loglikelihoods: list[list[float]]

@@ -91,12 +91,18 @@ class LabelResult(Protocol):
     """Scores of predicted labels: `SingleLabelResult`, or `SetResult` of `label_sets`."""
 
     @property
-    def correct(self) -> Floats: ...
+    def correct(self) -> Floats:
+        """1 for each correct example, otherwise 0; (E,)."""
+        ...
 
     @property
-    def metrics(self) -> dict[str, Interval]: ...
+    def metrics(self) -> dict[str, Interval]:
+        """Metrics by name, the share of correct texts first."""
+        ...
 
-    def to_json(self) -> dict[str, Any]: ...
+    def to_json(self) -> dict[str, Any]:
+        """Return the metrics with their intervals."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

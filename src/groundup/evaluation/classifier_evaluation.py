@@ -79,7 +79,7 @@ class LabelComparison:
 
 
 class LabelEvaluator(Protocol):
-    """Scores predictions against true labels. Probabilities are (E, C); targets are those of `label_targets`."""
+    """Scores predictions against true labels. Probabilities are (E, C); targets come from `label_targets`."""
 
     def error(self, probabilities: Floats, targets: Targets, metric: ClassifierMetric) -> float:
         """Return the loss, or 1 minus another metric."""
@@ -89,11 +89,13 @@ class LabelEvaluator(Protocol):
         """Fit the temperature that calibrates the probabilities."""
         ...
 
-    def calibration(
-        self, probabilities: Floats, targets: Targets, temperature: float, fitted_on: int
-    ) -> Calibration: ...
+    def calibration(self, probabilities: Floats, targets: Targets, temperature: float, fitted_on: int) -> Calibration:
+        """Return the calibration error before and after temperature scaling."""
+        ...
 
-    def scores(self, test: Labeled, probabilities: Floats) -> LabelScores: ...
+    def scores(self, test: Labeled, probabilities: Floats) -> LabelScores:
+        """Return the scores on the test set."""
+        ...
 
     def compared(self, given: Labeled, test: Labeled, probabilities: Floats, *, tfidf: bool) -> LabelComparison:
         """Compare with baselines that are trained on `given`."""
@@ -121,6 +123,7 @@ class SingleLabelEvaluator:
         self._labels, self._seed = labels, seed
 
     def error(self, probabilities: Floats, targets: Targets, metric: ClassifierMetric) -> float:
+        """Return the loss, or 1 minus another metric."""
         true: Indices = np.asarray(targets)
         if metric == "loss":
             return -float(safe_log(probabilities[np.arange(len(true)), true]).mean())
@@ -129,15 +132,19 @@ class SingleLabelEvaluator:
         return 1 - (macro_f1(confusion) if metric == "macro_f1" else float(np.trace(confusion) / len(true)))
 
     def temperature(self, probabilities: Floats, targets: Targets) -> float:
+        """Fit the temperature that calibrates the probabilities."""
         return fit_temperature(probabilities, np.asarray(targets))
 
     def calibration(self, probabilities: Floats, targets: Targets, temperature: float, fitted_on: int) -> Calibration:
+        """Return the calibration error before and after temperature scaling."""
         return Calibration.of(probabilities, np.asarray(targets), temperature, fitted_on)
 
     def scores(self, test: Labeled, probabilities: Floats) -> LabelScores:
+        """Return the scores on the test set."""
         return _single_label_scores(self._result(test, probabilities), len(test))
 
     def compared(self, given: Labeled, test: Labeled, probabilities: Floats, *, tfidf: bool) -> LabelComparison:
+        """Compare with baselines that are trained on `given`."""
         result = self._result(test, probabilities)
         baselines = compare_with_baselines(given, test, self._labels, result, tfidf=tfidf, seed=self._seed)
         facts = {"test": _single_label_scores(result, len(test)).facts, **baselines.to_json()}
@@ -155,6 +162,7 @@ class MultiLabelEvaluator:
         self._labels, self._seed = labels, seed
 
     def error(self, probabilities: Floats, targets: Targets, metric: ClassifierMetric) -> float:
+        """Return the loss, or 1 minus another metric."""
         true = np.asarray(targets) > 0
         if metric == "loss":
             return -float(safe_log(np.where(true, probabilities, 1 - probabilities)).mean())
@@ -164,19 +172,23 @@ class MultiLabelEvaluator:
         return 1 - macro_f1_of_sets(true, predicted)
 
     def temperature(self, probabilities: Floats, targets: Targets) -> float:
+        """Fit the temperature that calibrates the probabilities."""
         true = np.asarray(targets, dtype=np.int64).ravel()
         return fit_temperature(_as_pairs(probabilities), true, prior=len(self._labels))
 
     def calibration(self, probabilities: Floats, targets: Targets, temperature: float, fitted_on: int) -> Calibration:
+        """Return the calibration error before and after temperature scaling."""
         true = np.asarray(targets, dtype=np.int64).ravel()
         return Calibration.of(_as_pairs(probabilities), true, temperature, fitted_on)
 
     def scores(self, test: Labeled, probabilities: Floats) -> LabelScores:
+        """Return the scores on the test set."""
         result = score_sets(self._true(test), above_threshold(probabilities), seed=self._seed)
         named = {"exact": result.exact, "micro-F1": result.micro_f1, "macro-F1": result.macro_f1}
         return LabelScores(named, {"examples": len(test), **result.to_json()})
 
     def compared(self, given: Labeled, test: Labeled, probabilities: Floats, *, tfidf: bool) -> LabelComparison:
+        """Compare with baselines that are trained on `given`."""
         given_EC, test_EC = self._true(given), self._true(test)
         result = score_sets(test_EC, above_threshold(probabilities), seed=self._seed)
         baselines = compare_sets(

@@ -110,10 +110,9 @@ def score_compressors(
 ) -> list[CompressorScore]:
     """Compress the held-out text with gzip and xz alone, and with `xz -9e` and PPMd after the training text.
 
-    Each document is followed by "\n". The line ends count in the compressed size but not in the scored bytes, which
-    costs
-    the compressors a few bits per document. The dictionary of xz holds the whole text. The result depends only on the
-    texts, except that PPMd gets less memory on small machines.
+    Each document is followed by a line end. Line ends count in the compressed size but not in the scored bytes, which
+    costs the compressors a few bits per document. The dictionary of xz holds the whole text. The result depends only on
+    the texts, except that PPMd gets less memory on small machines.
 
     Args:
         train: training texts.

@@ -29,7 +29,7 @@ from groundup.evaluation.prompt_search import (
     num_trials,
     open_prompted,
 )
-from groundup.hub.adapted import belongs_to
+from groundup.hub.adapted import is_adapter_of
 from groundup.hub.resolve import OpenedClassifier, is_classifier, open_classifier
 from groundup.inference.classification import above_threshold, predict_texts
 from groundup.inference.prompting import fits
@@ -62,7 +62,7 @@ def open_compared(
         DataError: a model does not exist.
         FormatError: a model is damaged.
     """
-    new = open_classifier(after, device=device, base=before if belongs_to(after, before) else None)
+    new = open_classifier(after, device=device, base=before if is_adapter_of(after, before) else None)
     keep_for_reading(new.model, dtype)
     if not is_classifier(before):
         return open_prompted(before, before, device, dtype, console), new
@@ -80,7 +80,7 @@ def compare_labels(
     max_examples: int = 200,
     seed: int = 0,
 ) -> ComparisonReport:
-    """Compare the labels of a classifier with those of another classifier or of a prompted language model.
+    """Compare the labels of a classifier with the labels of another classifier or of a prompted language model.
 
     Texts have several labels if `after` is a multi-label classifier.
 

@@ -19,7 +19,7 @@ from groundup.core.console import Console
 from groundup.core.types import Example, Message
 from groundup.data.tables import evenly_spaced
 from groundup.evaluation.responses import response_tokens, score_responses
-from groundup.hub.adapted import belongs_to
+from groundup.hub.adapted import is_adapter_of
 from groundup.hub.resolve import open_chat_model
 from groundup.inference import GenerationRequest, complete_all
 from groundup.inference.prompting import (
@@ -91,7 +91,7 @@ def open_prompted(path: Path, base: Path, device: str | None, dtype: ComputeDtyp
         DataError: the model does not exist.
         FormatError: the model is damaged.
     """
-    opened, template = open_chat_model(path, device, console, base=base if belongs_to(path, base) else None)
+    opened, template = open_chat_model(path, device, console, base=base if is_adapter_of(path, base) else None)
     keep_for_reading(opened.model, dtype)
     return PromptedModel(opened.model, opened.tokenizer, template, opened.stop_ids)
 
@@ -129,7 +129,7 @@ class FewShotPrompt:
         return Example(tuple(whole))
 
     def render(self, example: Example) -> RenderedConversation:
-        """Return an example with its prompt; only its own answers are scored, not the answers of the shots."""
+        """Return an example with its prompt; only its own answers are scored."""
         answers = sum(message.role == "assistant" for shot in self.shots for message in shot.messages)
         return _without_scores(self.format.render(self.with_prompt(example)), answers)
 
@@ -184,13 +184,13 @@ def best_prompt(
 ) -> FewShotPrompt:
     """Return the prompt with which a model performs best on training examples.
 
-    First all plain formats are tried, then the best of them and the chat template, with and without shots and
-    instruction. If `quality` is given, it decides between the three prompts with the lowest loss.
+    First all formats without chat template are tried. Then the best of them and the chat template are tried, with and
+    without shots and instruction. If `quality` is given, it decides between the three prompts with the lowest loss.
 
     Args:
         prompted: model.
         train: examples for shots and trials.
-        instruction: instruction to try, such as that of `label_instruction`; empty: none.
+        instruction: instruction to try, such as a `label_instruction`; empty: none.
         quality: score of a prompt on examples, higher is better; None: the loss decides.
         advance: called after each of the `num_trials` trials.
 

@@ -26,7 +26,7 @@ class ResponseScore:
 
     Attributes:
         nll_E: for the text of its answers.
-        ends_E: for the tokens that end its turns; 0 in plain prompt formats, which have none.
+        ends_E: for the tokens that end its turns; 0 in prompt formats without such tokens.
         turns_E: number of answers.
     """
 

@@ -1,4 +1,4 @@
-"""Model directories: read, write, import, export."""
+"""Model directories: reading, writing, import and export."""
 
 from typing import TYPE_CHECKING
 

@@ -1,12 +1,12 @@
-"""The directory of an adapter as a model: its base is found again and checked, and both are read as one.
+"""Loading of adapter directories together with their base model.
 
-`groundup.json` beside PEFT's files says where the base lies and what its weights are:
+`groundup.json` next to PEFT's files records the base model and a digest of its weights:
 
     {"format_version": 1, "base": {"path": ..., "relative": ..., "digest": ...}}
 
-and of a classifier the "labels" by their index, and whether a text may have "several".
+For classifiers it also records the "labels" by index, and in "several" whether a text may have several labels.
 
-An adapter's base may be another adapter's directory.
+The base of an adapter may be another adapter.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from groundup.core.artifact import require_intact
 from groundup.core.checksums import digests_of
 from groundup.core.errors import DataError, FormatError
 from groundup.core.files import read_json, write_json
-from groundup.hub import directory as whole
+from groundup.hub import directory as full_models
 from groundup.hub.adapter_config import CLASSIFIER
 from groundup.hub.adapters import CONFIG, WEIGHTS, head_rows, load_adapter, read_adapter_json, save_adapter
 from groundup.hub.weight_files import weight_files
@@ -32,27 +32,29 @@ from groundup.model.lora import copy_sharing_weights, fuse_lora
 
 BASE = "groundup.json"
 FORMAT_VERSION = 1
-_LARGEST = 10_000_000  # bytes; lists of labels may be long
+_MAX_RECORD_BYTES = 10_000_000  # In bytes; lists of labels may be long.
 
 
 def is_adapter(directory: Path) -> bool:
-    """Whether it holds an adapter, ours or PEFT's, and no model of its own."""
+    """Return whether the directory holds an adapter, from groundup or PEFT, and no full model."""
     return (directory / CONFIG).is_file() and not weight_files(directory)
 
 
 def is_adapted_classifier(directory: Path) -> bool:
-    """Whether what that adapter makes of its base is a classifier."""
+    """Return whether the adapter is for a classifier."""
     return read_adapter_json(directory).get("task_type") == CLASSIFIER
 
 
 def save_adapted(
     directory: Path, model: Transformer | SequenceClassifier, base: Path, *, labels: Sequence[str] = ()
 ) -> list[Path]:
-    """Write the adapters of a model, and what they were trained beside.
+    """Write the adapters of a model, and the record of its base.
 
     Args:
-        base: the directory of the model without them.
-        labels: of a classifier, the name of each label by its index.
+        directory: output directory.
+        model: model with adapters.
+        base: directory of the base model.
+        labels: names of a classifier's labels, by index.
 
     Returns:
         The files written.
@@ -68,14 +70,18 @@ def save_adapted(
 
 
 def find_adapter_base(directory: Path, given: Path | None = None) -> Path:
-    """The directory of the model that an adapter was trained beside: as it lay to it then, or where it lay.
+    """Return the directory of the base that an adapter was trained on: at its relative path, or at its absolute path.
 
     Args:
-        given: where it lies now; then it is looked for nowhere else.
+        directory: directory of the adapter.
+        given: directory of the base, if it was moved; no other path is tried.
+
+    Returns:
+        The directory.
 
     Raises:
-        DataError: it is gone.
-        FormatError: what lies there has other weights.
+        DataError: the base does not exist.
+        FormatError: the base has other weights.
     """
     named, written = _record(directory).get("base", {}), read_adapter_json(directory).get("base_model_name_or_path")
     places = [named.get("path"), written]
@@ -86,29 +92,29 @@ def find_adapter_base(directory: Path, given: Path | None = None) -> Path:
     there = [path for path in dict.fromkeys(candidates) if path.is_dir()]
     if not there:
         raise DataError(
-            f"{directory}: its base, {given or written or named.get('path')}, is not there",
-            rule="an adapter is a small difference from the model that it was trained beside, and is read with it",
-            fix="Put that model back, or say where it lies now: --base DIR.",
+            f"{directory}: its base model {given or written or named.get('path')} does not exist",
+            rule="an adapter is loaded together with its base model",
+            fix="Restore the base model, or give its directory: --base DIR.",
         )
-    if "digest" not in named:  # PEFT's own, which says nothing about the weights
+    if "digest" not in named:  # PEFT records no digest of the weights.
         return there[0]
     for path in there:
         if weights_digest(path) == named["digest"]:
             return path
     raise FormatError(
-        f"{there[0]}: not the weights that {directory} was trained beside",
-        rule="an adapter fits one model alone; beside another it answers nonsense",
-        fix="Put the model back as it was, or train the adapter again on this one.",
+        f"{there[0]}: not the base model of {directory}",
+        rule="the adapter was trained on other weights",
+        fix="Restore the base model, or train the adapter again on this model.",
     )
 
 
-def belongs_to(directory: Path, base: Path) -> bool:
-    """Whether a directory holds an adapter that was trained beside these weights, wherever they lay then."""
+def is_adapter_of(directory: Path, base: Path) -> bool:
+    """Return whether the directory holds an adapter that was trained on these weights."""
     return is_adapter(directory) and _record(directory).get("base", {}).get("digest") == weights_digest(base)
 
 
 def weights_digest(directory: Path) -> str:
-    """Identity of the weights of a model directory; of an adapter's, together with its base's."""
+    """Return a digest of the weights of a model directory; for an adapter, it includes the base."""
     files = weight_files(directory)
     if not files and (directory / CONFIG).is_file():
         files = [directory / CONFIG, directory / WEIGHTS]
@@ -129,19 +135,24 @@ def load_model(
     device: str | torch.device = "cpu",
     base: Path | None = None,
 ) -> Transformer:
-    """Read the directory of a language model, or of an adapter, which is merged into its base: ready for inference.
+    """Load a language model for inference; an adapter is merged into its base.
 
     Args:
-        dtype: of the weights; None: as each is stored.
-        base: where an adapter's base lies now; see `find_adapter_base`.
+        directory: model directory or adapter directory.
+        dtype: data type of the weights; None: as stored.
+        device: device of the weights.
+        base: directory of an adapter's base, if it was moved; see `find_adapter_base`.
+
+    Returns:
+        The model, in eval mode and frozen.
 
     Raises:
-        DataError: an adapter's base is gone.
-        FormatError: no model there, a pickle instead of safetensors, another architecture, a damaged file, an adapter
-            of another base.
+        DataError: an adapter's base does not exist.
+        FormatError: no model, pickles instead of safetensors, an unknown architecture, a damaged file, or an adapter of
+            another base.
     """
     *adapters, lowest = _stack(directory, base)
-    model = whole.load_full_model(lowest, dtype=dtype, device=device)
+    model = full_models.load_full_model(lowest, dtype=dtype, device=device)
     for adapter in reversed(adapters):
         load_adapter(adapter, model)
         fuse_lora(model)
@@ -155,10 +166,23 @@ def load_classifier(
     device: str | torch.device = "cpu",
     base: Path | None = None,
 ) -> tuple[SequenceClassifier, tuple[str, ...]]:
-    """Read the directory of a classifier, or of an adapter that makes one of a language model, as `load_model` does;
-    with the names of its labels."""
+    """Load a classifier for inference; an adapter is merged into its base.
+
+    Args:
+        directory: model directory or adapter directory.
+        dtype: data type of the weights; None: as stored.
+        device: device of the weights.
+        base: directory of an adapter's base, if it was moved; see `find_adapter_base`.
+
+    Returns:
+        The classifier, in eval mode and frozen, and the names of its labels.
+
+    Raises:
+        DataError: an adapter's base does not exist.
+        FormatError: as `load_model`.
+    """
     if not is_adapter(directory):
-        return whole.load_full_classifier(directory, dtype=dtype, device=device)
+        return full_models.load_full_classifier(directory, dtype=dtype, device=device)
     model, labels = classifier_with_adapter(
         load_model(find_adapter_base(directory, base), dtype=dtype, device=device), directory
     )
@@ -167,8 +191,7 @@ def load_classifier(
 
 
 def classifier_with_adapter(base: Transformer, directory: Path) -> tuple[SequenceClassifier, tuple[str, ...]]:
-    """The classifier that an adapter makes of its base, not merged, with the names of its labels. It takes the base's
-    layers into itself.
+    """Return a classifier with an adapter that is not merged, and its labels. It uses the layers of `base`.
 
     Raises:
         FormatError: as `load_classifier`.
@@ -177,9 +200,9 @@ def classifier_with_adapter(base: Transformer, directory: Path) -> tuple[Sequenc
     labels = tuple(_record(directory).get("labels") or (f"LABEL_{index}" for index in range(rows)))
     if len(labels) != rows or rows < 2:
         raise FormatError(
-            f"{directory}: a head of {rows} rows for {len(labels)} labels",
-            rule="a classifier's head has a row for each of two or more labels",
-            fix="The files do not belong together; train the adapter again, or get it again.",
+            f"{directory}: a classification head of {rows} rows for {len(labels)} labels",
+            rule="the head needs one row per label, and at least two labels",
+            fix="The files do not belong together: train or download the adapter again.",
         )
     multi_label = bool(_record(directory).get("several"))
     model = SequenceClassifier.from_language_model(base, rows, seed=0, multi_label=multi_label)
@@ -188,7 +211,7 @@ def classifier_with_adapter(base: Transformer, directory: Path) -> tuple[Sequenc
 
 
 def with_adapter(base: Transformer, directory: Path) -> Transformer:
-    """The model that an adapter makes of its base, not merged: both hold the same weights, and the base stays as it is.
+    """Return a model with an adapter that is not merged; it shares the weights of `base`, which stays unchanged.
 
     Raises:
         FormatError: as `load_model`.
@@ -199,22 +222,37 @@ def with_adapter(base: Transformer, directory: Path) -> Transformer:
 
 
 def read_config(directory: Path) -> ModelConfig:
-    """The shape of a model directory's model, or of an adapter's base. No weights of it are loaded."""
-    return whole.read_full_config(whole_model(directory))
+    """Return the config of a model directory, or of an adapter's base, without loading weights.
+
+    Args:
+        directory: model directory or adapter directory.
+
+    Returns:
+        The config.
+
+    Raises:
+        DataError: an adapter's base does not exist.
+        FormatError: as `load_model`.
+    """
+    return full_models.read_full_config(full_model_directory(directory))
 
 
-def whole_model(directory: Path) -> Path:
-    """The directory itself, or of an adapter the whole model that stands below it."""
+def full_model_directory(directory: Path) -> Path:
+    """Return the directory itself, or for an adapter the directory of the full model below it."""
     return _stack(directory)[-1]
 
 
 def require_intact_model(directory: Path, base: Path | None = None) -> None:
-    """Verify the files of a model directory, and of all that an adapter is read with, by their checksums.
+    """Verify the files of a model directory, and of an adapter's base, by their checksums.
 
-    A directory that groundup did not write has none. What was verified is remembered: see `groundup.core.checksums`.
+    Directories that groundup did not write have no checksums. Results are cached; see `groundup.core.checksums`.
+
+    Args:
+        directory: model directory or adapter directory.
+        base: directory of an adapter's base, if it was moved.
 
     Raises:
-        DataError: an adapter's base is gone.
+        DataError: an adapter's base does not exist.
         FormatError: a file is damaged.
     """
     for each in _stack(directory, base):
@@ -222,15 +260,15 @@ def require_intact_model(directory: Path, base: Path | None = None) -> None:
 
 
 def _stack(directory: Path, given: Path | None = None) -> list[Path]:
-    """An adapter, what it was trained beside, and so on down to a whole model."""
+    """Return an adapter, its base, and so on down to a full model."""
     stack = [directory]
     while is_adapter(stack[-1]):
         base = find_adapter_base(stack[-1], given if len(stack) == 1 else None)
         if base.resolve() in [path.resolve() for path in stack]:
             raise FormatError(
                 f"{stack[-1]}: its base is {base}",
-                rule="below adapters there is a whole model, which is no adapter",
-                fix="Get the adapter again: its files are damaged.",
+                rule="the bases of adapters form a cycle",
+                fix="The files are damaged: download the adapter again.",
             )
         stack.append(base)
     return stack
@@ -240,15 +278,15 @@ def _record(directory: Path) -> dict[str, Any]:
     path = directory / BASE
     if not path.is_file():
         return {}
-    record = read_json(path, max_bytes=_LARGEST)
+    record = read_json(path, max_bytes=_MAX_RECORD_BYTES)
     sound = isinstance(record, dict) and isinstance(record.get("base"), dict)
     sound = sound and all(isinstance(value, str | None) for value in record["base"].values())
     labels = record.get("labels", []) if sound else None
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise FormatError(
-            f"{path}: not as groundup wrote it",
-            rule="it names an adapter's base and a classifier's labels",
-            fix="Get the adapter again, or train it again.",
+            f"{path}: invalid content",
+            rule="must contain the adapter's base, and for a classifier its labels",
+            fix="Download or train the adapter again.",
         )
     if record.get("format_version", 0) > FORMAT_VERSION:
         raise FormatError(
@@ -260,8 +298,8 @@ def _record(directory: Path) -> dict[str, Any]:
 
 
 def _relative(base: Path, directory: Path) -> str | None:
-    """So that a directory that holds both can be moved."""
+    """Return the relative path of the base, so that adapter and base can be moved together."""
     try:
         return Path(os.path.relpath(base, directory.resolve())).as_posix()
-    except ValueError:  # another drive of Windows
+    except ValueError:  # On another Windows drive.
         return None

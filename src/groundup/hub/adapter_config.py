@@ -1,5 +1,4 @@
-"""`adapter_config.json` of PEFT: which layers are adapted, at which ranks and scales. What it would compute otherwise
-than we do is refused."""
+"""`adapter_config.json` of PEFT: adapted layers, ranks and scales. Unsupported variants of LoRA are rejected."""
 
 from __future__ import annotations
 
@@ -12,8 +11,8 @@ from typing import Any
 
 from groundup.core.errors import FormatError
 
-# Keys that change nothing in what an adapter computes once it is trained, whatever they say.
-_HARMLESS = {
+# Keys that do not change what a trained adapter computes.
+_IGNORED_KEYS = {
     "alpha_pattern",
     "auto_mapping",
     "base_model_name_or_path",
@@ -36,10 +35,10 @@ _HARMLESS = {
     "task_type",
     "use_rslora",
 }
-CLASSIFIER = "SEQ_CLS"  # as task_type: a head of its own, which PEFT trains whole under one of these names
+CLASSIFIER = "SEQ_CLS"  # A task_type; PEFT trains the classification head in full under one of these names.
 _HEADS = {"score", "classifier"}
-# Keys of which these values are known; others stand for another computation, or for a base that was changed first.
-_KNOWN: Mapping[str, tuple[Any, ...]] = {
+# Supported values of keys. Other values mean another computation, or a base that was changed first.
+_SUPPORTED_VALUES: Mapping[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
     "bias": ("none",),
     "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal", None),
@@ -48,7 +47,7 @@ _KNOWN: Mapping[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class AdaptedLayer:
-    """Rank and scale of one layer."""
+    """Rank and scale of one adapted layer."""
 
     rank: int
     scale: float
@@ -63,14 +62,18 @@ def write_adapter_config(
     dropout: float,
     classifies: bool,
 ) -> dict[str, Any]:
-    """The config of an adapter.
+    """Return the config of an adapter.
 
     Args:
-        adapted: by their name of the layer.
-        layers: every layer of the model, by their names, that could have been adapted.
-        base: the model that it belongs to, as a path or a name.
-        fan_in_fan_out: the base keeps its matrices with inputs as rows.
-        classifies: a head for labels, trained whole, lies beside the adapters.
+        adapted: rank and scale of each adapted layer, by Hugging Face name.
+        layers: Hugging Face names of all layers that can be adapted.
+        base: path or name of the base model.
+        fan_in_fan_out: whether the base stores its matrices with inputs as rows.
+        dropout: LoRA dropout.
+        classifies: whether the adapter includes a fully trained classification head.
+
+    Returns:
+        The content of `adapter_config.json`.
     """
     usual = Counter(adapted.values()).most_common(1)[0][0]
     others = {name: layer for name, layer in adapted.items() if layer != usual}
@@ -81,7 +84,7 @@ def write_adapter_config(
         "revision": None,
         "inference_mode": True,
         "r": usual.rank,
-        "lora_alpha": _plain(usual.scale * usual.rank),
+        "lora_alpha": _as_number(usual.scale * usual.rank),
         "lora_dropout": dropout,
         "bias": "none",
         "use_rslora": False,
@@ -89,17 +92,17 @@ def write_adapter_config(
         "fan_in_fan_out": fan_in_fan_out,
         "init_lora_weights": True,
         "modules_to_save": ["score"] if classifies else None,
-        "target_modules": _shortened(adapted, layers),
+        "target_modules": _short_names(adapted, layers),
         "rank_pattern": {name: layer.rank for name, layer in others.items()},
-        "alpha_pattern": {name: _plain(layer.scale * layer.rank) for name, layer in others.items()},
+        "alpha_pattern": {name: _as_number(layer.scale * layer.rank) for name, layer in others.items()},
     }
 
 
 def read_adapter_config(record: Mapping[str, Any], layer: str) -> AdaptedLayer:
-    """Rank and scale of a layer, by their name of it, in a config that `require_plain_lora` let pass.
+    """Return rank and scale of a layer, by its Hugging Face name, from a config that passed `require_supported_lora`.
 
     Raises:
-        FormatError: they are no numbers, or given by a pattern that is more than a name.
+        FormatError: an invalid rank or alpha, or a pattern that is a regular expression.
     """
     rank = _of_layer(record, "rank_pattern", layer, record.get("r"))
     alpha = _of_layer(record, "alpha_pattern", layer, record.get("lora_alpha"))
@@ -107,28 +110,32 @@ def read_adapter_config(record: Mapping[str, Any], layer: str) -> AdaptedLayer:
         raise FormatError(
             f"r = {rank!r}, lora_alpha = {alpha!r}"[:200],
             rule="an adapter has a positive rank and a finite alpha",
-            fix="Get the adapter again: its config is damaged.",
+            fix="The config is damaged: download the adapter again.",
         )
     return AdaptedLayer(rank, alpha / (math.sqrt(rank) if record.get("use_rslora") else rank))
 
 
-def require_plain_lora(record: Any) -> dict[str, Any]:
-    """The config, if all that it says is plain LoRA.
+def require_supported_lora(record: Any) -> dict[str, Any]:
+    """Return the config if it describes LoRA without variants.
 
     Raises:
         FormatError: another method, or a variant that computes something else.
     """
     if not isinstance(record, dict):
-        raise FormatError("adapter_config.json: no table", rule="it is a JSON object", fix="Get the adapter again.")
+        raise FormatError("adapter_config.json: not a JSON object", fix="Download the adapter again.")
     for key, value in record.items():
-        allowed = value in _KNOWN[key] if key in _KNOWN and _is_plain(value) else key in _HARMLESS or not value
+        allowed = (
+            value in _SUPPORTED_VALUES[key]
+            if key in _SUPPORTED_VALUES and _is_plain(value)
+            else key in _IGNORED_KEYS or not value
+        )
         if key == "modules_to_save" and record.get("task_type") == CLASSIFIER and isinstance(value, list):
             allowed = all(isinstance(name, str) and name in _HEADS for name in value)
         if not allowed:
             raise FormatError(
                 f"{key} = {value!r}"[:200],
-                rule="groundup reads plain LoRA: two factors for a linear layer, beside a base that is not changed",
-                fix="Merge the adapter into its base with the tool that made it, and import the result.",
+                rule="groundup supports LoRA without variants, on an unchanged base model",
+                fix="Merge the adapter into its base with the tool that wrote it, and import the result.",
             )
     return record
 
@@ -142,23 +149,23 @@ def _of_layer(record: Mapping[str, Any], key: str, layer: str, otherwise: Any) -
     if not isinstance(patterns, dict):
         patterns = {str(patterns): None}
     for name, value in patterns.items():
-        # PEFT takes them for regular expressions; those from strangers can take for ever.
+        # PEFT interprets these as regular expressions; untrusted ones can take exponential time.
         if not re.fullmatch(r"[\w.]+", name):
             raise FormatError(
                 f"{key} with {name!r}"[:200],
-                rule="a pattern here is the name of a layer, or the end of one",
-                fix="Write the names of the layers in its place.",
+                rule="a pattern must be the name of a layer, or the end of one",
+                fix="Replace it by the names of the layers.",
             )
         if f".{layer}".endswith(f".{name}"):
             return value
     return otherwise
 
 
-def _shortened(adapted: Mapping[str, AdaptedLayer], layers: Iterable[str]) -> list[str]:
-    """Last words of names where they stand for adapted layers alone, as people write them; else whole names."""
+def _short_names(adapted: Mapping[str, AdaptedLayer], layers: Iterable[str]) -> list[str]:
+    """Return the last part of names if it occurs only in adapted layers, otherwise full names."""
     left = {name.rpartition(".")[2] for name in layers if name not in adapted}
     return sorted({name if (last := name.rpartition(".")[2]) in left else last for name in adapted})
 
 
-def _plain(value: float) -> int | float:
+def _as_number(value: float) -> int | float:
     return int(value) if float(value).is_integer() else value

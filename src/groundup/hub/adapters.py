@@ -1,4 +1,4 @@
-"""Low-rank adapters in PEFT's files: `adapter_config.json` and `adapter_model.safetensors`.
+"""LoRA adapters in PEFT's file format: `adapter_config.json` and `adapter_model.safetensors`.
 
 Shape letters: R rank, I inputs, O outputs of a layer.
 """
@@ -20,7 +20,7 @@ from groundup.core.files import atomic_file, read_json, system_errors, write_jso
 from groundup.hub.adapter_config import (
     AdaptedLayer,
     read_adapter_config,
-    require_plain_lora,
+    require_supported_lora,
     write_adapter_config,
 )
 from groundup.hub.families import weight_table
@@ -32,20 +32,22 @@ from groundup.model.weight_map import Transpose, Weight
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
-_HEAD = "base_model.model.score.weight"  # where PEFT keeps a module that is trained whole
-_LARGEST_CONFIG = 1_000_000
+_HEAD = "base_model.model.score.weight"  # Name of the fully trained head in PEFT's files.
+_MAX_CONFIG_BYTES = 1_000_000
 
 
 def save_adapter(directory: Path, model: Transformer | SequenceClassifier, *, base: str | None = None) -> list[Path]:
-    """Write the adapters of a model, and the head of a classifier, without the model.
+    """Write the adapters of a model, and the head of a classifier, without the base model.
 
     Args:
-        base: where the model without them is found, as a path or a name; PEFT loads it by that.
+        directory: output directory.
+        model: model with adapters.
+        base: path or name of the base model, from which PEFT loads it.
 
     Returns:
         The files written.
     """
-    ours, layers = lora_layers(model), _their_layers(model)
+    ours, layers = lora_layers(model), _adaptable_layers(model)
     assert ours, "a model with adapters"
     tensors: dict[str, Tensor] = {}
     adapted: dict[str, AdaptedLayer] = {}
@@ -54,7 +56,7 @@ def save_adapter(directory: Path, model: Transformer | SequenceClassifier, *, ba
         if not any(name in ours for name in names):
             continue
         parts = [(ours.get(name), get_linear(model, name).out_features) for name in names]
-        a_RI, b_OR, scale = _fused(parts, _of_rows(weight))
+        a_RI, b_OR, scale = _fused(parts, _for_factor_b(weight))
         tensors[f"base_model.model.{theirs}.lora_A.weight"] = a_RI
         tensors[f"base_model.model.{theirs}.lora_B.weight"] = b_OR
         adapted[theirs] = AdaptedLayer(len(a_RI), scale)
@@ -76,63 +78,68 @@ def save_adapter(directory: Path, model: Transformer | SequenceClassifier, *, ba
 
 
 def load_adapter(directory: Path, model: Transformer | SequenceClassifier) -> list[str]:
-    """Put the adapters of a directory, ours or PEFT's, into the model that they were trained on, in place.
+    """Load the adapters of a directory, from groundup or PEFT, into their base model, in place.
 
-    `groundup.model.lora.fuse_lora` merges them into its matrices.
+    `groundup.model.lora.fuse_lora` merges them into the matrices.
+
+    Args:
+        directory: directory of the adapter.
+        model: base model.
 
     Returns:
-        The names of the layers that were adapted.
+        The names of the adapted layers.
 
     Raises:
-        FormatError: no adapter there, a pickle instead of safetensors, a damaged file, a variant of LoRA that computes
-            something else, or an adapter of another model. The model is then as it was.
+        FormatError: no adapter, a pickle instead of safetensors, a damaged file, an unsupported variant of LoRA, or an
+            adapter of another model. The model then stays unchanged.
     """
-    record = require_plain_lora(_read_config(directory))
+    record = require_supported_lora(_read_config(directory))
     file = open_tensors(directory / WEIGHTS)
     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
     head = tensors.pop(_HEAD, None) if isinstance(model, SequenceClassifier) else None
     pairs = _pairs(tensors)
-    layers = _their_layers(model)
+    layers = _adaptable_layers(model)
     found: dict[str, LoRALinear] = {}
     for theirs, pair in pairs.items():
         if theirs not in layers:
             kinds = sorted({name.rpartition(".")[2] for name in layers})
             raise FormatError(
-                f"an adapter of the layer {theirs!r}"[:200],
-                rule=f"this {model.config.family} model has the layers {', '.join(kinds)}, {len(layers)} in all",
-                fix="Load the adapter beside the model that it was trained on.",
+                f"an adapter for the unknown layer {theirs!r}"[:200],
+                rule=f"this {model.config.family} model has {len(layers)} layers: {', '.join(kinds)}",
+                fix="Load the adapter with the model that it was trained on.",
             )
         announced = read_adapter_config(record, theirs)
         found |= _split(model, layers[theirs], theirs, pair, announced)
     if isinstance(model, SequenceClassifier):
-        _take_head(model, head)
+        _load_head(model, head)
     for name, layer in found.items():
         replace_module(model, name, layer)
     return list(found)
 
 
 def read_adapter_json(directory: Path) -> dict[str, Any]:
-    """An adapter's config.
+    """Return an adapter's config.
 
     Raises:
         FormatError: as `load_adapter`.
     """
-    return require_plain_lora(_read_config(directory))
+    return require_supported_lora(_read_config(directory))
 
 
 def head_rows(directory: Path) -> int:
-    """How many labels the head of a classifier's adapter scores; 0 where there is none."""
+    """Return the number of labels of a classifier's adapter; 0 if it has no head."""
     file = open_tensors(directory / WEIGHTS)
     return int(file.get_slice(_HEAD).get_shape()[0]) if _HEAD in set(file.keys()) else 0
 
 
-def _take_head(model: SequenceClassifier, head: Tensor | None) -> None:
+def _load_head(model: SequenceClassifier, head: Tensor | None) -> None:
     own = model.score.weight
     if head is None or head.shape != own.shape or not head.isfinite().all():
         raise FormatError(
             f"{_HEAD}: {'missing' if head is None else tuple(head.shape)}",
-            rule=f"beside this model, a classifier's head has the shape {tuple(own.shape)}, and finite values",
-            fix="Load the adapter beside the model that it was trained on; if it is, get it again.",
+            rule=f"the head must have the shape {tuple(own.shape)} for this model, and finite values",
+            fix="Load the adapter with the model that it was trained on. "
+            "If it is that model, download the adapter again.",
         )
     own.data.copy_(head)
 
@@ -143,8 +150,8 @@ class _Pair:
     b_OR: Tensor | None = None
 
 
-def _their_layers(model: Transformer | SequenceClassifier) -> dict[str, Weight]:
-    """The layers that can be adapted, by the names that they have on disk: the weight that holds ours."""
+def _adaptable_layers(model: Transformer | SequenceClassifier) -> dict[str, Weight]:
+    """Return the layers that can be adapted, by Hugging Face name."""
     ours = set(linear_layers(model))
     layers: dict[str, Weight] = {}
     for weight in weight_table(model.config):
@@ -154,22 +161,22 @@ def _their_layers(model: Transformer | SequenceClassifier) -> dict[str, Weight]:
 
 
 def _layer_names(weight: Weight) -> tuple[str, ...]:
-    """Names of the linear layers whose matrices a weight holds."""
+    """Return the names of the linear layers whose matrices a weight holds."""
     return tuple(name.removesuffix(".weight") for name in weight.names)
 
 
-def _of_rows(weight: Weight) -> Weight:
-    """The same for the factor B, whose rows are outputs in every file."""
+def _for_factor_b(weight: Weight) -> Weight:
+    """Return the same weight for factor B, whose rows are outputs in every file."""
     return replace(weight, operations=tuple(step for step in weight.operations if not isinstance(step, Transpose)))
 
 
 def _is_transposed(model: Transformer | SequenceClassifier) -> bool:
-    """Whether the files keep matrices with inputs as rows (transformers' Conv1D)."""
+    """Return whether the files store matrices with inputs as rows (transformers' Conv1D)."""
     return any(isinstance(step, Transpose) for weight in weight_table(model.config) for step in weight.operations)
 
 
 def _fused(parts: list[tuple[LoRALinear | None, int]], weight: Weight) -> tuple[Tensor, Tensor, float]:
-    """One adapter for layers that are one on disk: A of all, one below the other, and B of each in rows of its own."""
+    """Return one adapter for layers that share a matrix on disk: stacked A, and block-diagonal B."""
     present = [layer for layer, _ in parts if layer is not None]
     scale = present[0].scale
     a_RI = torch.cat([layer.lora_A.detach().float().cpu() for layer in present])
@@ -187,7 +194,7 @@ def _fused(parts: list[tuple[LoRALinear | None, int]], weight: Weight) -> tuple[
 def _split(
     model: Transformer | SequenceClassifier, weight: Weight, theirs: str, pair: _Pair, announced: AdaptedLayer
 ) -> dict[str, LoRALinear]:
-    """The adapters of ours that one of theirs holds."""
+    """Return the adapters of the layers that share a matrix on disk."""
     names = _layer_names(weight)
     bases = [get_linear(model, name) for name in names]
     inputs, outputs = bases[0].in_features, [base.out_features for base in bases]
@@ -197,20 +204,20 @@ def _split(
         if shape != expected[factor]:
             raise FormatError(
                 f"{theirs}.lora_{factor}: {shape or 'missing'}"[:200],
-                rule=f"with rank {announced.rank}, beside this model, its shape is {expected[factor]}",
-                fix="Load the adapter beside the model that it was trained on; if it is, get it again.",
+                rule=f"with rank {announced.rank} and this model, its shape must be {expected[factor]}",
+                fix="Load the adapter with the model that it was trained on. "
+                "If it is that model, download the adapter again.",
             )
     assert pair.a_RI is not None and pair.b_OR is not None
     a_RI, b_OR = pair.a_RI.float(), pair.b_OR.float()
     if not (a_RI.isfinite().all() and b_OR.isfinite().all()):
         raise FormatError(
-            f"{theirs}: values that are no numbers",
-            rule="the factors of an adapter are finite",
-            fix="Its training diverged, or the file is damaged: get it again.",
+            f"{theirs}: values that are not finite",
+            fix="Training diverged, or the file is damaged: train or download the adapter again.",
         )
     adapted = {}
-    for name, base, own in zip(names, bases, _of_rows(weight).read(b_OR).values(), strict=True):
-        # Of several layers in one, each has columns of its own where they were ours: it gets those back.
+    for name, base, own in zip(names, bases, _for_factor_b(weight).read(b_OR).values(), strict=True):
+        # An adapter of several layers that groundup wrote has separate columns per layer.
         used_R = own.any(0) if len(names) > 1 and own.any() else torch.ones(len(a_RI), dtype=torch.bool)
         layer = LoRALinear(base, int(used_R.sum()), announced.scale)
         layer.lora_A.data = a_RI[used_R].to(layer.lora_A.device)
@@ -225,13 +232,13 @@ def _pairs(tensors: Mapping[str, Tensor]) -> dict[str, _Pair]:
         match = _TENSOR.fullmatch(name)
         if match is None:
             raise FormatError(
-                f"a tensor {name!r}"[:200],
-                rule="a plain LoRA adapter has lora_A and lora_B of linear layers, and nothing else",
-                fix="Merge the adapter into its base with the tool that made it, and import the result.",
+                f"an unexpected tensor {name!r}"[:200],
+                rule="a LoRA adapter consists of lora_A and lora_B of linear layers",
+                fix="Merge the adapter into its base with the tool that wrote it, and import the result.",
             )
         setattr(pairs.setdefault(match[1], _Pair()), "a_RI" if match[2] == "A" else "b_OR", tensor)
     if not pairs:
-        raise FormatError(f"{WEIGHTS}: empty", rule="an adapter adapts some layer", fix="Get the adapter again.")
+        raise FormatError(f"{WEIGHTS}: no tensors", fix="Download the adapter again.")
     return pairs
 
 
@@ -241,13 +248,13 @@ def _read_config(directory: Path) -> Any:
         pickles = sorted(path.name for path in directory.glob("*.bin"))
         raise FormatError(
             f"{directory}: " + (f"{pickles[0]} is a pickle" if pickles else f"no {CONFIG} and {WEIGHTS} in it"),
-            rule="an adapter is safetensors with a config; pickles can run foreign code and are never loaded",
+            rule="an adapter needs both files; pickles can run arbitrary code and are never loaded",
             fix="Save the adapter as safetensors first (PEFT: save_pretrained with safe_serialization=True).",
         )
-    if config.stat().st_size > _LARGEST_CONFIG:
+    if config.stat().st_size > _MAX_CONFIG_BYTES:
         raise FormatError(
             f"{config}: {config.stat().st_size:,} bytes",
-            rule=f"an adapter's config has at most {_LARGEST_CONFIG:,}",
-            fix="Look at what the file is: it is no config of PEFT's.",
+            rule=f"the maximum is {_MAX_CONFIG_BYTES:,}",
+            fix="The file is not a PEFT config: download the adapter again.",
         )
     return read_json(config)

@@ -1,4 +1,4 @@
-"""Hugging Face's `config.json`, in the spellings of transformers 4 and 5, and ours."""
+"""Hugging Face's `config.json`, in the formats of transformers 4 and 5."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from groundup.model.config import SCALINGS, RopeScaling, ScalingKind
 from groundup.model.families import FAMILIES, GUIDE
 from groundup.model.families.base import FULL, SLIDING, Family, Head, HuggingFace
 
-_FIELDS: dict[ScalingKind, tuple[str, ...]] = {  # besides factor and context; named alike on both sides
+_FIELDS: dict[
+    ScalingKind, tuple[str, ...]
+] = {  # In addition to factor and context; the names are the same in groundup.
     "linear": (),
     "llama3": ("low_freq_factor", "high_freq_factor"),
     "yarn": ("beta_slow", "beta_fast", "attention_factor", "truncate"),
@@ -21,14 +23,17 @@ _FIELDS: dict[ScalingKind, tuple[str, ...]] = {  # besides factor and context; n
 
 
 def read_rope(config: ModelConfig, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `ModelConfig` that their config says about rotary positions.
+    """Return the fields of `ModelConfig` about rotary embeddings.
 
     Args:
-        config: the shape as far as it is known.
-        given: their config, with the defaults of the family filled in.
+        config: the config without these fields.
+        given: Hugging Face config, with the defaults of the family.
+
+    Returns:
+        The fields.
 
     Raises:
-        FormatError: a scaling that is not known, or values that cannot be.
+        FormatError: an unknown scaling, or invalid values.
     """
     if not config.rotary:
         return {}
@@ -55,14 +60,14 @@ def read_rope(config: ModelConfig, given: Mapping[str, Any]) -> dict[str, Any]:
     if {"rope_theta": theta, "rope_scaling": scaling} != found:
         raise FormatError(
             f"rope_parameters of {SLIDING}: {local!r}"[:200],
-            rule="layers that see a window turn as the others do, or by a base of their own without scaling",
+            rule="sliding-window layers may have their own rope_theta, but no own scaling",
             fix="Choose a model without this variant.",
         )
     return found
 
 
 def write_rope(config: ModelConfig) -> dict[str, Any]:
-    """Their keys, for both releases."""
+    """Return the keys about rotary embeddings for transformers 4 and 5."""
     if not config.rotary:
         return {}
     scaling = config.rope_scaling
@@ -75,12 +80,13 @@ def write_rope(config: ModelConfig) -> dict[str, Any]:
         kind |= {
             name: getattr(scaling, name)
             for name in _FIELDS[scaling.kind]
-            if scaling.kind == "llama3" or getattr(scaling, name) != getattr(usual, name)  # llama3 leaves nothing out
+            if scaling.kind == "llama3"
+            or getattr(scaling, name) != getattr(usual, name)  # All keys of llama3 are required.
         }
     names = config.declared.huggingface
     theirs = {names.rope_theta: config.rope_theta, "rope_scaling": None if scaling is None else kind}
     whole = kind | {"rope_theta": config.rope_theta}
-    if names.rotary_fraction is not None:  # always: some families rotate a part by default
+    if names.rotary_fraction is not None:  # Always written, because some families rotate a part by default.
         theirs[names.rotary_fraction] = whole["partial_rotary_factor"] = config.rotary_fraction or 1.0
     if not names.rope_by_layer_type:
         return theirs | {"rope_parameters": whole}
@@ -96,8 +102,8 @@ def _scaling(parameters: Mapping[str, Any], config: ModelConfig, given: Mapping[
     if (kind is None and named != "default") or partial not in (None, 1):
         raise FormatError(
             f"rope_type = {named!r}, partial_rotary_factor = {partial!r}"[:200],
-            rule=f"rotary positions of {config.family} models are read as they are or scaled by {', '.join(SCALINGS)}",
-            fix="Choose a model with one of these.",
+            rule=f"supported scalings of {config.family} models are {', '.join(SCALINGS)}",
+            fix="Choose a model with one of these, or without scaling.",
         )
     if kind is None:
         return None
@@ -110,14 +116,14 @@ def _scaling(parameters: Mapping[str, Any], config: ModelConfig, given: Mapping[
         return RopeScaling(kind, _required(parameters, "factor"), original, **fields)  # type: ignore[arg-type]
     factor = _number(parameters, "factor") or config.context_length / original
     above, below = _number(parameters, "mscale"), _number(parameters, "mscale_all_dim")
-    if above and below and "attention_factor" not in fields:  # DeepSeek's way to say it
+    if above and below and "attention_factor" not in fields:  # DeepSeek's equivalent.
         stretch = 0.1 * math.log(max(factor, 1.0))
         fields["attention_factor"] = (above * stretch + 1.0) / (below * stretch + 1.0)
     return RopeScaling(kind, factor, original, **fields)  # type: ignore[arg-type]
 
 
 def require_mapping(given: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """The object under a key; empty where there is none."""
+    """Return the object under a key; empty if the key is missing."""
     value = given.get(key) or {}
     if not isinstance(value, Mapping):
         raise _not_a(f"{key} = {value!r}", "an object with keys and values")
@@ -134,15 +140,15 @@ def _number(given: Mapping[str, Any], key: str) -> float | None:
 def _required(given: Mapping[str, Any], key: str) -> float:
     value = _number(given, key)
     if value is None:
-        raise _not_a(f"no {key}", "given with this rope_type")
+        raise _not_a(f"no {key}", "set for this rope_type")
     return value
 
 
 def _not_a(value: str, kind: str) -> FormatError:
-    return FormatError(value[:200], rule=f"it is {kind}", fix="Correct config.json, or get the model again.")
+    return FormatError(value[:200], rule=f"must be {kind}", fix="Correct config.json, or download the model again.")
 
 
-# Keys of other architectures, which a copied or edited config may carry: the weights would mean something else.
+# Keys of other architectures, with which the weights would be interpreted differently.
 _OTHER_ARCHITECTURES = (
     "quantization_config", "num_local_experts", "num_experts", "n_routed_experts", "num_experts_per_tok",
     "moe_intermediate_size", "partial_rotary_factor", "rotary_pct", "rope_interleaved", "no_rope_layers",
@@ -150,8 +156,8 @@ _OTHER_ARCHITECTURES = (
     "scale_depth", "clip_qkv", "kv_lora_rank", "q_lora_rank", "cross_attention_layers", "attention_chunk_size",
     "vision_config", "audio_config", "is_encoder_decoder", "is_cross_attention",
 )  # fmt: skip
-# What says nothing of the architecture, where an unknown one is told apart by its keys.
-_NO_DIFFERENCE = (
+# Keys that are ignored in the comparison of an unknown architecture with known ones.
+_IGNORED_KEYS = (
     "model_type", "architectures", "torch_dtype", "dtype", "transformers_version", "use_cache", "initializer_range",
     "bos_token_id", "eos_token_id", "pad_token_id", "id2label", "label2id", "auto_map", "rope_theta", "rope_scaling",
     "rope_parameters", "hidden_act", "layer_types", "output_attentions", "output_hidden_states", "return_dict",
@@ -160,24 +166,23 @@ _NO_DIFFERENCE = (
 
 
 def read_config_json(theirs: Mapping[str, Any]) -> ModelConfig:
-    """The shape that a `config.json` describes.
+    """Return the `ModelConfig` of a `config.json`.
 
     Raises:
-        FormatError: an architecture that is not known, a variant whose weights would mean something else, or sizes
-            that cannot be.
+        FormatError: an unknown architecture, an unsupported variant, or invalid sizes.
     """
     family = _family(theirs)
     names = family.huggingface
-    if theirs["model_type"] != names.model_type:  # a multimodal model: only its text model is read
+    if theirs["model_type"] != names.model_type:  # Of a multimodal model, only the text model is read.
         theirs = require_mapping(theirs, "text_config")
-    _refuse_variants(names, theirs)
+    _reject_variants(names, theirs)
     given = {**names.defaults, **theirs}
     missing = [key for key in names.keys.values() if key not in given]
     if missing:
         raise FormatError(
             f"config.json without {', '.join(missing)}",
-            rule=f"a {names.model_type} model has them",
-            fix="The file is incomplete; get the model again.",
+            rule=f"required for {names.model_type} models",
+            fix="The file is incomplete: download the model again.",
         )
     values = {our: given[their] for our, their in names.keys.items()}
     try:
@@ -190,10 +195,15 @@ def read_config_json(theirs: Mapping[str, Any]) -> ModelConfig:
 
 
 def to_config_json(config: ModelConfig, head: Head = "language", dtype: str = "float32") -> dict[str, Any]:
-    """`config.json` for transformers 4 and 5 (which moved rope_theta into rope_parameters).
+    """Return the content of `config.json` for transformers 4 and 5 (which moved rope_theta into rope_parameters).
 
     Args:
-        dtype: of the weights, e.g. "bfloat16".
+        config: model config.
+        head: type of the output head.
+        dtype: data type of the weights, such as "bfloat16".
+
+    Returns:
+        The content.
     """
     names = config.declared.huggingface
     return {
@@ -217,41 +227,41 @@ def _family(theirs: Mapping[str, Any]) -> Family:
         if named == names.model_type or (names.within is not None and named == names.within.model_type):
             return family
     known = set().union(*(names.known_keys for names in declared))
-    other = [key for key in theirs if key not in known and key not in _NO_DIFFERENCE and theirs[key] is not None]
-    other.sort(key=lambda key: key not in _OTHER_ARCHITECTURES)  # the telling ones first
-    differs = f"; its config differs from theirs in {', '.join(map(str, other[:6]))}" if other else ""
+    other = [key for key in theirs if key not in known and key not in _IGNORED_KEYS and theirs[key] is not None]
+    other.sort(key=lambda key: key not in _OTHER_ARCHITECTURES)  # The most informative keys first.
+    differs = f"; this config has the unknown keys {', '.join(map(str, other[:6]))}" if other else ""
     raise FormatError(
         f"model_type = {named!r}"[:200],
         rule=f"the known architectures are {', '.join(names.model_type for names in declared)}{differs}",
-        fix=f"Choose a model of one of these families, or add the family: {GUIDE} shows how.",
+        fix=f"Choose a model of one of these families, or add the family; see {GUIDE}.",
     )
 
 
-def _refuse_variants(names: HuggingFace, theirs: Mapping[str, Any]) -> None:
+def _reject_variants(names: HuggingFace, theirs: Mapping[str, Any]) -> None:
     for key, same in names.fixed.items():
         found = theirs.get(key)
         if found is not None and found not in same:
             raise FormatError(
                 f"{key} = {found!r}"[:200],
-                rule=f"groundup reads {names.model_type} models with {key} = {' or '.join(map(repr, same))}",
+                rule=f"supported for {names.model_type}: {' or '.join(map(repr, same))}",
                 fix="Choose a model without this variant.",
             )
     for key in _OTHER_ARCHITECTURES:
         found = theirs.get(key)
-        # transformers 4.57 writes GPT-NeoX's rotary_pct a second time, under this name.
+        # transformers 4.57 also writes GPT-NeoX's rotary_pct under this name.
         if key == "partial_rotary_factor" and found == theirs.get(names.rotary_fraction or ""):
             continue
-        # Zero, one (of a factor) and what is empty are no variant.
+        # Zero, an empty value, or a factor of one is no variant.
         if key not in names.known_keys and (found is True or (found and found != 1)):
             raise FormatError(
                 f"{key} = {found!r}"[:200],
-                rule=f"{names.model_type} has no such thing in transformers, so the weights would mean something else",
+                rule=f"{names.model_type} models have no such key in transformers",
                 fix="Dequantize the model first." if key == "quantization_config" else "Choose a model without it.",
             )
 
 
 def _derive(names: HuggingFace, values: dict[str, Any], given: Mapping[str, Any]) -> None:
-    """What a config may leave to other values."""
+    """Set values that a config may leave to defaults."""
     if names.read is not None:
         names.read(values, given)
     if values["n_kv_heads"] is None:

@@ -1,4 +1,4 @@
-"""A model of others, found on this machine, written as a model directory of ours, tensor by tensor."""
+"""Import: conversion of a local model to a groundup model directory, one tensor at a time."""
 
 from __future__ import annotations
 
@@ -17,57 +17,66 @@ from groundup.core.files import read_json, write_json
 from groundup.hub import SpecialTokenIds, open_weights, save_weights
 from groundup.hub.directory import GENERATION_CONFIG
 from groundup.hub.gguf import GgufModel, tokenizer_from_gguf
-from groundup.hub.source import copy_notices, is_gguf, licence_of
+from groundup.hub.source import copy_notices, is_gguf, license_of
 from groundup.model import ModelConfig
 from groundup.model.flops import parameter_count
 from groundup.model.weight_map import EMBEDDING
 from groundup.tokenizer import Tokenizer
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-_PLAIN: dict[str, str] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # GGUF's words for what torch has
+_TORCH_NAMES: dict[str, str] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # GGUF name -> torch name.
 _GENERATION_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """What was read.
+class ImportResult:
+    """Result of an import.
 
     Attributes:
-        format: of the source, in words.
-        dtype: of the weights as they were written.
-        licence: as the source names it; "" where it does not.
-        limits: the gate's, for an engine that runs the source itself.
+        config: model config.
+        format: format of the source.
+        dtype: data type of the written weights.
+        license: license named by the source; empty if none.
+        limits: name of the limits of the round-trip check; see `verification.round_trip.LIMITS`.
     """
 
     config: ModelConfig
     format: str
     dtype: str
-    licence: str
+    license: str
     limits: str
 
 
-def take(found: Path, target: Path, dtype: Dtype | None, console: Console, *, notices: Path | None = None) -> Taken:
-    """Write a model directory: config, weights, tokenizer, generation config, and the licence's text.
+def convert_model(
+    found: Path, target: Path, dtype: Dtype | None, console: Console, *, notices: Path | None = None
+) -> ImportResult:
+    """Write a model directory: config, weights, tokenizer, generation config, and license files.
 
     Args:
-        found: a model directory or a GGUF file.
-        target: a directory that is not there yet.
-        dtype: of the weights; None: as they are; of quantized ones fp32, which holds each value exactly.
-        notices: of a GGUF file, a folder whose licence files are the model's.
+        found: model directory or GGUF file.
+        target: output directory, which must not exist.
+        dtype: data type of the weights; None: unchanged, or fp32 for quantized weights, which is exact.
+        console: output for notes and progress.
+        notices: folder with the license files of a GGUF file.
+
+    Returns:
+        What was read and written.
 
     Raises:
-        DataError, FormatError, ConfigError: files that are missing, damaged, hostile, or of another kind of model.
+        DataError, FormatError, ConfigError: missing, damaged or malicious files, or an unsupported model.
     """
     target.mkdir(parents=True)
-    taken = _from_gguf(found, target, dtype, console) if is_gguf(found) else _from_folder(found, target, dtype, console)
+    result = (
+        _from_gguf(found, target, dtype, console) if is_gguf(found) else _from_folder(found, target, dtype, console)
+    )
     folder = found if found.is_dir() else notices
     if folder is not None:
         copy_notices(folder, target)
-    return taken
+    return result
 
 
 class _Counted(Mapping[str, Tensor]):
-    """Weights that are counted when they are asked for."""
+    """Weights that report the size of each accessed tensor."""
 
     def __init__(self, weights: Mapping[str, Tensor], count: Callable[[int], None]) -> None:
         self._weights, self._count = weights, count
@@ -84,12 +93,12 @@ class _Counted(Mapping[str, Tensor]):
         return len(self._weights)
 
 
-def _from_folder(found: Path, target: Path, dtype: Dtype | None, console: Console) -> Taken:
+def _from_folder(found: Path, target: Path, dtype: Dtype | None, console: Console) -> ImportResult:
     tokenizer, stored = Tokenizer.load(found), open_weights(found)
     config = stored.config
     sampling = _generation_config(found, config)
     theirs = str(stored[EMBEDDING].dtype).removeprefix("torch.")
-    kinds = {stored[name].dtype for name in stored}  # norms may be in another than the matrices
+    kinds = {stored[name].dtype for name in stored}  # The dtype of norms may differ from the dtype of matrices.
     with console.progress("copying", parameter_count(config), "weights") as bar:
         save_weights(
             target,
@@ -102,14 +111,14 @@ def _from_folder(found: Path, target: Path, dtype: Dtype | None, console: Consol
     if sampling is not None:
         write_json(target / GENERATION_CONFIG, sampling)
     limits = "exact" if dtype in (None, theirs, "float32") else _limits(dtype)
-    return Taken(config, f"safetensors, {theirs}", dtype or theirs, licence_of(found), limits)
+    return ImportResult(config, f"safetensors, {theirs}", dtype or theirs, license_of(found), limits)
 
 
 def _generation_config(found: Path, config: ModelConfig) -> dict[str, Any] | None:
-    """What its makers found to sample well; None where they do not say.
+    """Return the generation config of the source; None if it has none.
 
     Raises:
-        FormatError: it ends texts with a token that the model does not have: it never would.
+        FormatError: the EOS token is not in the vocabulary, so generation would never end.
     """
     path = found / GENERATION_CONFIG
     if not path.is_file():
@@ -120,13 +129,13 @@ def _generation_config(found: Path, config: ModelConfig) -> dict[str, Any] | Non
     if beyond:
         raise FormatError(
             f"{path}: eos_token_id = {beyond[0]}",
-            rule=f"the ids of this model are 0 to {config.vocab_size - 1:,}",
-            fix="Correct it there, or get the model again.",
+            rule=f"ids of this model are 0 to {config.vocab_size - 1:,}",
+            fix="Correct the file, or download the model again.",
         )
     return named
 
 
-def _from_gguf(found: Path, target: Path, dtype: Dtype | None, console: Console) -> Taken:
+def _from_gguf(found: Path, target: Path, dtype: Dtype | None, console: Console) -> ImportResult:
     model = GgufModel(found)
     files = tokenizer_from_gguf(model.metadata)
     for note in files.notes:
@@ -134,10 +143,10 @@ def _from_gguf(found: Path, target: Path, dtype: Dtype | None, console: Console)
     files.save(target)
     tokenizer = Tokenizer.load(target)
     types = Counter(model.types.values())
-    quantized = types.keys() - _PLAIN.keys()
-    # Norms are fp32 whatever the rest is.
+    quantized = types.keys() - _TORCH_NAMES.keys()
+    # Norms are always fp32.
     mostly = max(types.keys() - {"F32"}, key=lambda kind: types[kind], default="F32")
-    written = dtype or ("float32" if quantized else _PLAIN[mostly])
+    written = dtype or ("float32" if quantized else _TORCH_NAMES[mostly])
     with console.progress("copying", parameter_count(model.config), "weights") as bar:
         save_weights(
             target,
@@ -147,9 +156,9 @@ def _from_gguf(found: Path, target: Path, dtype: Dtype | None, console: Console)
             dtype=getattr(torch, written),
         )
     listed = ", ".join(f"{count} tensors {kind}" for kind, count in types.most_common())
-    licence = model.metadata.get("general.license")
-    limits = "q8_0" if quantized else _limits(_PLAIN[mostly])  # what llama.cpp's arithmetic adds
-    return Taken(model.config, f"GGUF, {listed}", written, licence if isinstance(licence, str) else "", limits)
+    license = model.metadata.get("general.license")
+    limits = "q8_0" if quantized else _limits(_TORCH_NAMES[mostly])  # Allows for the rounding in llama.cpp.
+    return ImportResult(model.config, f"GGUF, {listed}", written, license if isinstance(license, str) else "", limits)
 
 
 def _limits(dtype: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.core.artifact import ARTIFACT, read
-from groundup.hub.adapted import read_config, whole_model
+from groundup.hub.adapted import full_model_directory, read_config
 from groundup.hub.gguf import GgufModel
 from groundup.hub.resolve import load_tokenizer, resolve_any
 from groundup.hub.weight_files import WeightFiles
@@ -18,11 +18,12 @@ from groundup.tokenizer import TOKENIZER_FILE
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """A model on disk, described without reading its weights.
+    """Description of a model on disk, without its weights.
 
     Attributes:
-        place: its path, as JSON values.
-        details: `adapter_of`, `stored`, `tokenizer` and `made_by` as JSON values, each only if it exists.
+        config: model config.
+        place: path, as JSON values.
+        details: `adapter_of`, `stored`, `tokenizer` and `made_by` as JSON values, if available.
     """
 
     config: ModelConfig
@@ -31,14 +32,20 @@ class ModelDescription:
 
 
 def describe_directory(path: Path) -> ModelDescription:
-    """Describe the model that `path` means: a classifier's directory, or see `resolve_model`.
+    """Describe a model directory or a run.
+
+    Args:
+        path: directory of a classifier, or see `resolve_model`.
+
+    Returns:
+        The description.
 
     Raises:
-        DataError: no model there.
+        DataError: the directory holds no model.
         FormatError: a damaged model, or an unknown architecture.
     """
     directory = resolve_any(path)
-    config, base = read_config(directory), whole_model(directory)
+    config, base = read_config(directory), full_model_directory(directory)
     stored = WeightFiles(base)
     details: dict[str, Any] = {"adapter_of": str(base)} if base != directory else {}
     dtypes = Counter(str(stored.dtype(name)).removeprefix("torch.") for name in stored.names)
@@ -68,6 +75,12 @@ def describe_directory(path: Path) -> ModelDescription:
 
 def describe_gguf(path: Path) -> ModelDescription:
     """Describe the model in a GGUF file.
+
+    Args:
+        path: GGUF file.
+
+    Returns:
+        The description.
 
     Raises:
         FormatError: a damaged file, or an unknown architecture.

@@ -1,4 +1,4 @@
-"""A model directory is a Hugging Face model directory: what is written here, transformers and vLLM load as it is."""
+"""Model directories in the Hugging Face format, which transformers and vLLM load without conversion."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ from groundup.core.errors import FormatError
 from groundup.core.files import read_json, write_json
 from groundup.hub.config_json import read_config_json, to_config_json
 from groundup.hub.families import Head
-from groundup.hub.stored import StoredWeights, write_stored
+from groundup.hub.stored_weights import StoredWeights, write_stored
 from groundup.hub.weight_files import SHARD_BYTES, require_no_pickle
 from groundup.model import ModelConfig, SequenceClassifier, Transformer
 from groundup.model.weight_map import EMBEDDING, HEAD
 
 CONFIG = "config.json"
-CONFIG_BYTES = 10_000_000  # a config of a few hundred keys has 2 kB; lists of labels may be long
+CONFIG_BYTES = 10_000_000  # Configs have about 2 kB; lists of labels may be long.
 GENERATION_CONFIG = "generation_config.json"
 
 
 @dataclass(frozen=True)
 class SpecialTokenIds:
-    """The ids that config and generation config name.
+    """Ids of special tokens in config and generation config.
 
     Attributes:
-        stop_ids: the tokens that end generation, if `eos_id` is not the only one.
+        bos_id: id of the BOS token.
+        eos_id: id of the EOS token.
+        pad_id: id of the padding token.
+        stop_ids: ids that end generation, if `eos_id` is not the only one.
     """
 
     bos_id: int | None
@@ -51,7 +54,23 @@ def save_model(
     pad_id: int | None = None,
     stop_ids: Sequence[int] = (),
 ) -> list[Path]:
-    """Write a model; see `save_weights`."""
+    """Write a language model; see `save_weights`.
+
+    Args:
+        directory: output directory.
+        model: language model.
+        bos_id: id of the BOS token.
+        eos_id: id of the EOS token.
+        pad_id: id of the padding token.
+        stop_ids: ids that end generation, if `eos_id` is not the only one.
+
+    Returns:
+        The files written.
+
+    Raises:
+        FormatError: the model has additional tensors, such as adapters that were not merged.
+        ResourceError: not enough disk space.
+    """
     return save_weights(directory, model.config, model.state_dict(), SpecialTokenIds(bos_id, eos_id, pad_id, stop_ids))
 
 
@@ -64,20 +83,23 @@ def save_weights(
     dtype: torch.dtype | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> list[Path]:
-    """Write config, weights and generation config; the tokenizer writes its own files next to them.
+    """Write config, weights and generation config; the tokenizer is saved separately.
 
     Args:
-        weights: a state dict of `Transformer`, or another mapping from names to tensors. Each tensor is read once, and
-            at most one file's worth is held.
-        dtype: dtype of all weights. Default: each tensor keeps its own.
-        shard_bytes: maximum size of one weights file; a larger model gets several and an index.
+        directory: output directory.
+        config: model config.
+        weights: state dict of `Transformer`, or a lazy mapping from names to tensors. Each tensor is read once, and
+            at most one shard is held in memory.
+        special: ids of special tokens.
+        dtype: data type of all weights; default: unchanged.
+        shard_bytes: maximum size of a weights file; a larger model is sharded, with an index.
 
     Returns:
         The files written.
 
     Raises:
-        FormatError: `weights` has not exactly the tensors of this shape (e.g. adapters that were not merged).
-        ResourceError: too little disk space.
+        FormatError: `weights` does not have exactly the tensors of `config`, such as adapters that were not merged.
+        ResourceError: not enough disk space.
     """
     files = _write(directory, config, weights, "language", special.to_json(), shard_bytes, dtype)
     return [*files, save_generation_config(directory, special)]
@@ -93,11 +115,15 @@ def save_generation_config(directory: Path, special: SpecialTokenIds) -> Path:
 def save_classifier(
     directory: Path, model: SequenceClassifier, labels: Sequence[str], *, bos_id: int, eos_id: int, pad_id: int
 ) -> list[Path]:
-    """Write a classifier as transformers' `*ForSequenceClassification`: config with the labels' names, and weights.
+    """Write a classifier as transformers' `*ForSequenceClassification`: config with label names, and weights.
 
     Args:
-        labels: the name of each label, by its index.
-        pad_id: how transformers finds the last token of a padded text.
+        directory: output directory.
+        model: classifier.
+        labels: names of the labels, by index.
+        bos_id: id of the BOS token.
+        eos_id: id of the EOS token.
+        pad_id: id of the padding token, by which transformers finds the last token of a padded text.
 
     Returns:
         The files written.
@@ -106,7 +132,7 @@ def save_classifier(
         "bos_token_id": bos_id,
         "eos_token_id": eos_id,
         "pad_token_id": pad_id,
-        "problem_type": _SEVERAL_LABELS_A_TEXT if model.multi_label else _ONE_LABEL_A_TEXT,
+        "problem_type": _MULTI_LABEL if model.multi_label else _SINGLE_LABEL,
         "num_labels": len(labels),
         "id2label": {str(index): label for index, label in enumerate(labels)},
         "label2id": {label: index for index, label in enumerate(labels)},
@@ -117,16 +143,21 @@ def save_classifier(
 def load_full_model(
     directory: Path, *, dtype: torch.dtype | None = torch.float32, device: str | torch.device = "cpu"
 ) -> Transformer:
-    """Read the directory of a language model, ready for inference.
+    """Load a language model, not an adapter, for inference.
 
-    On a CPU, tensors that are stored in the asked dtype stay in the file and are paged in when they are used; others
-    are converted one by one. So the peak of memory is little more than the weights.
+    On a CPU, tensors that are stored in the requested dtype are memory-mapped. Others are converted one at a time, so
+    peak memory is little more than the weights.
 
     Args:
-        dtype: of the weights; None: as each is stored.
+        directory: model directory.
+        dtype: data type of the weights; None: as stored.
+        device: device of the weights.
+
+    Returns:
+        The model, in eval mode and frozen.
 
     Raises:
-        FormatError: no model there, a pickle instead of safetensors, another architecture, a damaged file.
+        FormatError: no model, pickles instead of safetensors, an unknown architecture, or a damaged file.
     """
     stored = open_weights(directory)
     with torch.device("meta"):
@@ -140,10 +171,10 @@ def load_full_model(
 def load_full_classifier(
     directory: Path, *, dtype: torch.dtype | None = torch.float32, device: str | torch.device = "cpu"
 ) -> tuple[SequenceClassifier, tuple[str, ...]]:
-    """Read the directory of a classifier, ours or of transformers, ready for inference; with the names of its labels.
+    """Load a classifier, from groundup or transformers, for inference; return it with the names of its labels.
 
     Raises:
-        FormatError: as `load_full_model`; or a head that does not choose labels.
+        FormatError: as `load_full_model`, or a head that is not for classification.
     """
     theirs = _read_json(directory)
     config, (labels, multi_label) = read_config_json(theirs), _labels(theirs)
@@ -155,7 +186,13 @@ def load_full_classifier(
 
 
 def open_weights(directory: Path) -> StoredWeights:
-    """The weights of a language model under our names, mapped and not copied; its shape is their `config`.
+    """Open the weights of a language model with groundup's names, memory-mapped.
+
+    Args:
+        directory: model directory.
+
+    Returns:
+        The weights with their `config`.
 
     Raises:
         FormatError: as `load_full_model`.
@@ -164,10 +201,10 @@ def open_weights(directory: Path) -> StoredWeights:
 
 
 def read_full_config(directory: Path) -> ModelConfig:
-    """The shape of a model directory's model. No weights are touched.
+    """Return the config of a model directory without reading weights.
 
     Raises:
-        FormatError: no config there, another architecture, or sizes that cannot be.
+        FormatError: no config, an unknown architecture, or invalid sizes.
     """
     return read_config_json(_read_json(directory))
 
@@ -178,20 +215,20 @@ def _read_json(directory: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FormatError(
             f"{directory}: no {CONFIG} in it",
-            rule="a model directory holds the config and the weights (safetensors) of a model",
-            fix="Give the directory that groundup wrote, or one from a hub.",
+            rule="a model directory contains a config and weights (safetensors)",
+            fix="Give a directory that groundup wrote, or a Hugging Face model directory.",
         )
     theirs = read_json(path, max_bytes=CONFIG_BYTES)
     if not isinstance(theirs, dict):
-        raise FormatError(f"{path}: no object", rule="a config has keys and values", fix="Get the model again.")
+        raise FormatError(f"{path}: not a JSON object", fix="Download the model again.")
     return theirs
 
 
 def _fill(model: nn.Module, stored: StoredWeights, dtype: torch.dtype | None, device: str | torch.device) -> None:
-    taken = {name: stored.take(name, dtype, device) for name in stored if name != HEAD or not stored.tied}
-    if stored.tied:  # once: a second copy of a large vocabulary's would be half a gigabyte
-        taken[HEAD] = taken[EMBEDDING]
-    model.load_state_dict(taken, assign=True)
+    tensors = {name: stored.load(name, dtype, device) for name in stored if name != HEAD or not stored.tied}
+    if stored.tied:  # Shared, because a copy of a large vocabulary would take half a gigabyte.
+        tensors[HEAD] = tensors[EMBEDDING]
+    model.load_state_dict(tensors, assign=True)
 
 
 def _write(
@@ -210,24 +247,24 @@ def _write(
     return [*files, directory / CONFIG]
 
 
-_ONE_LABEL_A_TEXT, _SEVERAL_LABELS_A_TEXT = "single_label_classification", "multi_label_classification"
+_SINGLE_LABEL, _MULTI_LABEL = "single_label_classification", "multi_label_classification"
 
 
 def _labels(theirs: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:
-    """Their names, and whether a text may have several."""
-    # transformers leaves out what equals its defaults: two labels with these names.
+    """Return the names of the labels, and whether a text may have several."""
+    # transformers omits the default: two labels with these names.
     named = theirs.get("id2label") or {str(index): f"LABEL_{index}" for index in range(theirs.get("num_labels", 2))}
-    kind = theirs.get("problem_type") or _ONE_LABEL_A_TEXT
-    if kind not in (_ONE_LABEL_A_TEXT, _SEVERAL_LABELS_A_TEXT) or len(named) < 2:
+    kind = theirs.get("problem_type") or _SINGLE_LABEL
+    if kind not in (_SINGLE_LABEL, _MULTI_LABEL) or len(named) < 2:
         raise FormatError(
             f"problem_type = {kind!r}, {len(named)} labels",
-            rule="groundup reads classifiers that choose from two or more labels",
+            rule="groundup supports classification with at least two labels",
             fix="Choose another model.",
         )
     if set(named) != {str(index) for index in range(len(named))}:
         raise FormatError(
             f"id2label with the ids {', '.join(list(named)[:8])}",
-            rule="labels are numbered from 0 without a gap",
+            rule="labels must be numbered from 0 without gaps",
             fix="Correct config.json.",
         )
-    return tuple(str(named[str(index)]) for index in range(len(named))), kind == _SEVERAL_LABELS_A_TEXT
+    return tuple(str(named[str(index)]) for index in range(len(named))), kind == _MULTI_LABEL

@@ -1,4 +1,4 @@
-"""The paths of exported GGUF files, and the records next to them, which hold their checksums."""
+"""Paths of exported GGUF files, and the records next to them, which contain checksums."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from groundup.hub.gguf import FILE_TYPES, FileType
 
 STAGE = "export.gguf"
 _SUFFIX = ".gguf"
-ALL_TYPES = "export.json"  # of a directory that holds a file of each type
+ALL_TYPES = "export.json"  # In a directory with one file per type.
 
 
 def export_paths(out: Path, model: str, kind: FileType | Literal["all"]) -> dict[FileType, Path]:
-    """Return the file of each type that an export writes.
+    """Return the output file of each type.
 
     Args:
-        out: the file, NAME.gguf; or a directory, which gets MODEL-TYPE.gguf.
-        model: the model's name.
-        kind: the type of the matrices, or "all".
+        out: file NAME.gguf, or directory for MODEL-TYPE.gguf.
+        model: name of the model.
+        kind: type of the matrices, or "all".
+
+    Returns:
+        Type -> file.
 
     Raises:
-        ConfigError: a name that cannot take the file.
+        ConfigError: `out` is invalid for this type.
     """
     kinds = FILE_TYPES if kind == "all" else (kind,)
     named = out.suffix.lower() == _SUFFIX
@@ -34,7 +37,7 @@ def export_paths(out: Path, model: str, kind: FileType | Literal["all"]) -> dict
     if wrong or (named and len(kinds) > 1):
         raise ConfigError(
             f"--out {out}: {wrong or 'one file'}",
-            rule=f"a name that ends in {_SUFFIX} is that of the file, any other that of the directory for it",
+            rule=f"a path that ends in {_SUFFIX} must be one file, any other path a directory",
             fix="Give another --out.",
         )
     if named:
@@ -43,12 +46,12 @@ def export_paths(out: Path, model: str, kind: FileType | Literal["all"]) -> dict
 
 
 def finished_export(path: Path, fingerprint: str) -> Artifact | None:
-    """Return the record of an export if its fingerprint is the given one and all its files are intact."""
+    """Return the record of an export if it has the given fingerprint and all its files are intact."""
     if not path.is_file():
         return None
     try:
         made = read_record(path)
-    except FormatError:  # another program's file, or a damaged record: it is written again
+    except FormatError:  # The file of another program, or a damaged record, is overwritten.
         return None
     intact = all(
         (path.parent / name).is_file() and file_digest(path.parent / name) == digest
@@ -58,15 +61,15 @@ def finished_export(path: Path, fingerprint: str) -> Artifact | None:
 
 
 def record_path(file: Path) -> Path:
-    """Return where the record of one exported file is."""
+    """Return the path of the record of an exported file."""
     return file.with_name(f"{file.name}.json")
 
 
 def export_records(file: Path) -> Iterator[tuple[Path, Artifact]]:
-    """Yield the records that hold the checksum of a GGUF file; none of a file that groundup did not write.
+    """Yield the records with the checksum of a GGUF file; groundup's files have one or more.
 
     Raises:
-        FormatError: A record is damaged.
+        FormatError: a record is damaged.
     """
     for path in (record_path(file), file.with_name(ALL_TYPES)):
         if path.is_file() and (made := read_record(path)).stage == STAGE and file.name in made.outputs:
@@ -77,7 +80,7 @@ def require_intact_export(file: Path) -> None:
     """Verify a GGUF file by its record, if groundup wrote it.
 
     Raises:
-        FormatError: The file or its record is damaged.
+        FormatError: the file or its record is damaged.
     """
     for _, made in export_records(file):
         if damaged := damaged_files(file.parent, {file.name: made.outputs[file.name]}):

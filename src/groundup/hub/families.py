@@ -1,4 +1,4 @@
-"""The weight table of a model in Hugging Face's files, for both directions; `config.json` is in `config_json`."""
+"""The weight table between groundup's state dict and Hugging Face files; `config.json` is in `config_json`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Head", "weight_table"]
 
 
 def weight_table(config: ModelConfig, head: Head = "language") -> Iterator[Weight]:
-    """Each tensor of a model's files, and which of ours it holds. A tied head is not in it: it is the embedding."""
+    """Yield each tensor of a model's files with its operations. A tied head is omitted, because it is the embedding."""
     names = config.declared.huggingface
     table = names.weights(config)
     if head == "labels":

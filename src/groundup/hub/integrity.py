@@ -1,4 +1,4 @@
-"""Verification of everything that groundup wrote: finished outputs, exports, and the checkpoints of unfinished runs."""
+"""Verification of files that groundup wrote: finished outputs, exports, and checkpoints of unfinished runs."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _SHARDS = "tokenize"
 
 
 @dataclass(slots=True)
-class Verified:
-    """One thing that was verified.
+class VerificationResult:
+    """Result of the verification of one directory or file.
 
     Attributes:
-        path: The directory or file.
-        kind: The stage that wrote it, or what it is.
-        files: How many files were read.
-        damaged: Name of a file -> what is wrong with it.
-        note: What could not be verified, and why.
-        record: Where its checksums are; None: nowhere, or next to what they are of.
+        path: directory or file.
+        kind: stage that wrote it, or another description.
+        files: number of files read.
+        damaged: name of a file -> problem.
+        note: what could not be verified, and why.
+        record: file with the checksums; None: none, or next to the verified files.
     """
 
     path: Path
@@ -44,70 +44,75 @@ class Verified:
     record: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return JSON values."""
         return asdict(self) | {"path": str(self.path), "record": str(self.record) if self.record else None}
 
 
-def verify(path: Path) -> list[Verified]:
-    """Read every file of a model, a run, or an export, and compare it with its checksum.
+def verify(path: Path) -> list[VerificationResult]:
+    """Verify every file of a model, a run, or an export by its checksum.
 
     Args:
-        path: The output of one stage, a run's directory, a model directory from elsewhere, or a GGUF file.
+        path: output of a stage, run directory, other model directory, or GGUF file.
+
+    Returns:
+        One result per directory or file.
 
     Raises:
-        DataError: Nothing there that can be verified.
+        DataError: the path holds nothing to verify.
     """
     if path.is_file() and is_gguf(path):
         found = list(_export(path))
-        return found or [Verified(path, "GGUF file", note=_NO_CHECKSUMS)]
+        return found or [VerificationResult(path, "GGUF file", note=_NO_CHECKSUMS)]
     children = sorted(path.iterdir()) if path.is_dir() else []
     inside = [child for child in children if child.is_dir() and REPLACED_INFIX not in child.name]
     found = [each for directory in (path, *inside) for each in _directory(directory)]
     if not found and path.is_dir() and weight_files(path):
-        found = [_foreign(path)]
+        found = [_external_model(path)]
     if found:
         return found
     raise DataError(
         f"{path}: nothing to verify",
-        rule="what can be verified is a run, the output of a stage, a model directory, or a GGUF file",
-        fix="Check the path.",
+        fix="Give a run, the output of a stage, a model directory, or a GGUF file.",
     )
 
 
-def accept_all(found: list[Verified]) -> dict[Path, list[str]]:
-    """Take damaged files as they are now; see `groundup.core.artifact.accept`. Checkpoints are left as they are.
+def accept_all(found: list[VerificationResult]) -> dict[Path, list[str]]:
+    """Accept damaged files in their current state; see `groundup.core.artifact.accept`. Checkpoints are not accepted.
+
+    Args:
+        found: results of `verify`.
 
     Returns:
-        The record that was written -> names of the files that it has new checksums of.
+        Record -> names of the files with new checksums.
     """
     return {each.record: accept(each.record) for each in found if each.damaged and each.record is not None}
 
 
-def _directory(directory: Path) -> Iterator[Verified]:
+def _directory(directory: Path) -> Iterator[VerificationResult]:
     if (directory / ARTIFACT).is_file():
         yield _output(directory)
     elif (directory / STARTED).is_file():
         yield _unfinished(directory)
     for place in CHECKPOINTS:
         for step in sorted((directory / place).glob("step-*")):
-            trouble = damaged_state(step)
-            note = "" if trouble or has_checksums(step) else f"{_NO_CHECKSUMS}: an earlier release wrote it"
+            problem = damaged_state(step)
+            note = "" if problem or has_checksums(step) else f"{_NO_CHECKSUMS}: an earlier release wrote it"
             files = sum(1 for _ in step.iterdir())
-            yield Verified(step, "checkpoint", files, {"": trouble} if trouble else {}, note)
+            yield VerificationResult(step, "checkpoint", files, {"": problem} if problem else {}, note)
     for file in sorted(directory.glob("*.gguf")):
         yield from _export(file)
 
 
-def _output(directory: Path) -> Verified:
+def _output(directory: Path) -> VerificationResult:
     record = directory / ARTIFACT
     try:
         made = read_record(record)
     except GroundupError as error:
-        return Verified(directory, "output", 1, {ARTIFACT: _trouble(error, record)}, record=record)
+        return VerificationResult(directory, "output", 1, {ARTIFACT: _problem(error, record)}, record=record)
     digests = made.outputs | made.logs
     damaged = damaged_files(directory, digests, remember=False)
-    note = "" if is_checked_json(record) else f"{ARTIFACT} has {_NO_CHECKSUMS} of its own: an earlier release wrote it"
-    found = Verified(directory, made.stage, len(digests) + 1, damaged, note, record)
+    note = "" if is_checked_json(record) else f"{ARTIFACT} itself has {_NO_CHECKSUMS}: an earlier release wrote it"
+    found = VerificationResult(directory, made.stage, len(digests) + 1, damaged, note, record)
     if damaged:
         return found
     try:
@@ -121,15 +126,15 @@ def _output(directory: Path) -> Verified:
     return found
 
 
-def _unfinished(directory: Path) -> Verified:
-    """What a resumed run reads besides its checkpoints."""
-    found = Verified(directory, "unfinished", 1)
+def _unfinished(directory: Path) -> VerificationResult:
+    """Verify files that a resumed run reads in addition to its checkpoints."""
+    found = VerificationResult(directory, "unfinished", 1)
     for name in (STARTED, "plan.json"):
         path = directory / name
         try:
             record = read_checked_json(path, fix="") if path.is_file() else {}
         except GroundupError as error:
-            found.damaged[name] = _trouble(error, path)
+            found.damaged[name] = _problem(error, path)
             continue
         kept = record.get("kept", {}) if name == STARTED else {}
         found.files += len(kept)
@@ -137,29 +142,29 @@ def _unfinished(directory: Path) -> Verified:
     return found
 
 
-def _export(file: Path) -> Iterator[Verified]:
+def _export(file: Path) -> Iterator[VerificationResult]:
     try:
         for path, made in export_records(file):
             digests = {file.name: made.outputs[file.name]}
-            yield Verified(file, EXPORT, 1, damaged_files(file.parent, digests, remember=False), record=path)
+            yield VerificationResult(file, EXPORT, 1, damaged_files(file.parent, digests, remember=False), record=path)
     except GroundupError as error:
-        yield Verified(file, EXPORT, 1, {"": error.value})
+        yield VerificationResult(file, EXPORT, 1, {"": error.value})
 
 
-def _foreign(directory: Path) -> Verified:
-    """A model that groundup did not write: its files' own headers, and finite weights."""
-    found = Verified(directory, "model", note=f"{_NO_CHECKSUMS}: groundup did not write it")
+def _external_model(directory: Path) -> VerificationResult:
+    """Verify a model that groundup did not write: file headers, and finite weights."""
+    found = VerificationResult(directory, "model", note=f"{_NO_CHECKSUMS}: groundup did not write it")
     try:
         weights = WeightFiles(directory)
         found.files = len(weight_files(directory))
         for name in weights.names:
             weights.dtype(name)
-            if not weights.tensor(name, passing=True).isfinite().all():
+            if not weights.tensor(name, transient=True).isfinite().all():
                 found.damaged[name] = "values that are not finite"
     except GroundupError as error:
         found.damaged[""] = error.value
     return found
 
 
-def _trouble(error: GroundupError, path: Path) -> str:
+def _problem(error: GroundupError, path: Path) -> str:
     return error.value.removeprefix(f"{path}: ")

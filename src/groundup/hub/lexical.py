@@ -1,8 +1,8 @@
-"""The lexical head of a classifier: labels from the base model's states and the TF-IDF features of a text together.
+"""Lexical head of a classifier: a linear layer on hidden state and TF-IDF features of a text.
 
-A frozen base model knows what words mean, but its states hold little of which words a text has. With few training
-texts, counting words and characters is as good or better on some tables. The lexical head is one linear layer on both.
-transformers does not know it: it reads the classifier's own head, which sees the states only.
+A frozen base model represents meaning, but its hidden states encode little about the exact words of a text. With few
+training texts, TF-IDF features are as good or better on some tables. The lexical head uses both. transformers does not
+support it and uses the classifier's own head, which sees only the hidden state.
 
 Shape letters: E texts, D dim, F features, C labels.
 """
@@ -33,9 +33,10 @@ class LexicalHead:
     """A linear layer on the hidden state of a text's last token and on its TF-IDF features.
 
     Attributes:
-        state_weight: (C, D).
-        feature_weight: (C, F).
-        bias: (C,).
+        tfidf: TF-IDF vocabulary.
+        state_weight: weight of the hidden state (C, D).
+        feature_weight: weight of the features (C, F).
+        bias: bias (C,).
     """
 
     tfidf: Tfidf
@@ -44,10 +45,14 @@ class LexicalHead:
     bias: Floats
 
     def probabilities(self, states_ED: npt.NDArray[np.float32], texts: Sequence[str]) -> Floats:
-        """Return the probabilities (E, C) of the labels of texts.
+        """Return the label probabilities (E, C) of texts.
 
         Args:
-            states_ED: see `groundup.inference.classification.last_hidden_states`.
+            states_ED: hidden states; see `groundup.inference.classification.last_hidden_states`.
+            texts: texts.
+
+        Returns:
+            The probabilities.
         """
         if not texts:
             return np.zeros((0, len(self.bias)))
@@ -77,13 +82,18 @@ class LexicalHead:
 
     @classmethod
     def load(cls, directory: Path, dim: int, n_labels: int) -> LexicalHead | None:
-        """Read the lexical head next to a classifier; None if it has none.
+        """Load the lexical head of a classifier; None if it has none.
 
         Args:
-            dim, n_labels: of the classifier.
+            directory: directory of the classifier.
+            dim: hidden size of the classifier.
+            n_labels: number of labels.
+
+        Returns:
+            The head, or None.
 
         Raises:
-            FormatError: a damaged file, or that of another classifier.
+            FormatError: a damaged file, or the head of another classifier.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -103,6 +113,6 @@ class LexicalHead:
         except (SafetensorError, KeyError, ValueError) as error:
             raise FormatError(
                 f"{path}: {str(error)[:200]}",
-                rule="it holds the lexical head of the classifier next to it",
-                fix="Get the classifier again, or delete this file: then the model alone gives the labels.",
+                rule="it does not match the classifier in this directory",
+                fix="Download the classifier again, or delete this file to use the classifier's own head.",
             ) from None

@@ -1,8 +1,8 @@
-"""Ollama's Modelfile for a GGUF file. Its chat template is Go's `text/template`, found by trying the model's own.
+"""Ollama's Modelfile for a GGUF file, with the chat template as a Go `text/template`.
 
-Ollama reads a GGUF's Jinja template only to look for one of those that it knows; any other it takes for none. So the
-model's template is asked to render conversations of marked words; what it puts around them is written down in Go's
-language, and used only if it renders further conversations exactly as the model's own does.
+Ollama only compares the Jinja template of a GGUF file with templates that it knows, and ignores others. This module
+renders conversations of unique words with the model's template, and writes the text around them as a Go template. The
+result is used only if it renders further conversations exactly like the original.
 """
 
 from __future__ import annotations
@@ -21,37 +21,39 @@ from groundup.hub.resolve import OpenedModel
 from groundup.tokenizer import ChatTemplate
 
 Render = Callable[[Sequence[Message], bool], str]
-"""(messages, whether to open the assistant's turn) -> text; raises `GroundupError` for what the template refuses."""
+"""Maps (messages, add_generation_prompt) to text; raises `GroundupError` for conversations that the template rejects.
+"""
 
-Around = tuple[str, str]  # what stands before and after a message's content
+Affixes = tuple[str, str]  # Text before and after a message's content.
 
-# Words that no template has: where they come out, there the content stands.
-_ASKED, _SAID, _ASKED_ON, _TOLD = "Qzasked", "Qzsaid", "Qzaskedon", "Qztold"
+# Words that no template contains, to find the content in the rendered text.
+_USER, _ASSISTANT, _NEXT_USER, _SYSTEM = "Qzasked", "Qzsaid", "Qzaskedon", "Qztold"
 
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """A chat template as far as it is the same for every turn.
+    """A chat template with the same text around every turn.
 
     Attributes:
-        opening: what stands first where there is no system message.
-        system_opening: what stands first where there is one.
-        system: around a system message in a turn of its own; None: it goes into the first user's turn.
-        system_inside: around it there, before the user's words.
-        user, assistant: around their messages.
-        generation: what opens the answer.
+        opening: beginning without a system message.
+        system_opening: beginning with a system message.
+        system: text around a system message in its own turn; None: it is part of the first user turn.
+        system_inside: text around a system message in the first user turn.
+        user: text around user messages.
+        assistant: text around assistant messages.
+        generation: generation prompt.
     """
 
     opening: str
     system_opening: str
-    system: Around | None
-    system_inside: Around | None
-    user: Around
-    assistant: Around
+    system: Affixes | None
+    system_inside: Affixes | None
+    user: Affixes
+    assistant: Affixes
     generation: str
 
     def text(self, messages: Sequence[Message]) -> str:
-        """A conversation as Ollama will render it, ready to be answered."""
+        """Return a conversation as Ollama renders it, with the generation prompt."""
         system = next((m.content for m in messages if m.role == "system"), None)
         parts = [self.opening if system is None else self.system_opening]
         inside = self.system_inside if system is not None else None
@@ -69,7 +71,7 @@ class Turns:
         return "".join([*parts, self.generation])
 
     def go(self) -> str:
-        """The same in Go's template language, with Ollama's variables."""
+        """Return the template in Go's template language with Ollama's variables."""
         lines = []
         if self.opening == self.system_opening:
             lines.append(_go(self.opening))
@@ -81,13 +83,13 @@ class Turns:
         if self.system_inside:
             lines.append("{{- $first := true }}")
             before, after = map(_go, self.system_inside)
-            told = f"{before}{{{{ $.System }}}}{after}"
-            inside = f"{{{{ if and $first $.System }}}}{told}{{{{ end }}}}{{{{ $first = false }}}}"
+            system_block = f"{before}{{{{ $.System }}}}{after}"
+            inside = f"{{{{ if and $first $.System }}}}{system_block}{{{{ end }}}}{{{{ $first = false }}}}"
         lines += [
             "{{- range .Messages }}",
             f'{{{{- if eq .Role "user" }}}}{_go(self.user[0])}{inside}{{{{ .Content }}}}{_go(self.user[1])}',
-            f'{{{{- else if eq .Role "assistant" }}}}{_around(self.assistant)}',
-            *([f'{{{{- else if eq .Role "system" }}}}{_around(self.system)}'] if self.system else []),
+            f'{{{{- else if eq .Role "assistant" }}}}{_content_block(self.assistant)}',
+            *([f'{{{{- else if eq .Role "system" }}}}{_content_block(self.system)}'] if self.system else []),
             "{{- end }}",
             "{{- end }}" + _go(self.generation),
         ]
@@ -95,11 +97,14 @@ class Turns:
 
 
 def find_turns(render: Render, *, bos: str = "") -> Turns | None:
-    """What a chat template puts around its turns; None where it is more than that.
+    """Return the text that a chat template puts around its turns; None if the template is more complex.
 
     Args:
-        render: the model's own template.
-        bos: the text of BOS, if the engine adds that token by itself: it must not come twice.
+        render: the model's template.
+        bos: text of BOS, if the engine adds BOS itself.
+
+    Returns:
+        The turns, or None.
     """
 
     def text(messages: Sequence[Message], answer: bool = False) -> str:
@@ -107,31 +112,41 @@ def find_turns(render: Render, *, bos: str = "") -> Turns | None:
 
     try:
         turns = _probe(text)
-        return turns if turns and all(turns.text(c) == text(c, True) for c in _trials(turns)) else None
+        return turns if turns and all(turns.text(c) == text(c, True) for c in _test_conversations(turns)) else None
     except (GroundupError, ValueError):
         return None
 
 
 def modelfile(
-    gguf_name: str, *, turns: Turns | None, chats: bool, stops: Sequence[str], context_length: int, written_by: str
+    gguf_name: str,
+    *,
+    turns: Turns | None,
+    has_template: bool,
+    stops: Sequence[str],
+    context_length: int,
+    written_by: str,
 ) -> str:
-    """The text of a Modelfile.
+    """Return the text of a Modelfile.
 
     Args:
-        gguf_name: the file's name, in the same directory.
-        turns: of its chat template, if it was understood.
-        chats: whether the model has a chat template at all.
-        stops: texts of the tokens that end an answer.
-        written_by: the first line, a comment.
+        gguf_name: name of the GGUF file, in the same directory.
+        turns: chat template, if it could be converted.
+        has_template: whether the model has a chat template.
+        stops: texts of the stop tokens.
+        context_length: context length in tokens.
+        written_by: comment for the first line.
+
+    Returns:
+        The text.
     """
     lines = [f"# {written_by}", "# ollama create NAME -f Modelfile", f"FROM ./{gguf_name}"]
     if turns:
         lines += [
-            "# Names of special tokens that a user types are not taken apart here, as groundup's own chat does.",
+            "# Unlike groundup's chat, Ollama does not escape special tokens in user messages.",
             f'TEMPLATE """{turns.go()}"""',
         ]
-    elif chats:
-        lines.append("# No TEMPLATE: the chat template is more than text around turns. Ollama tries the GGUF's own.")
+    elif has_template:
+        lines.append("# No TEMPLATE: the chat template cannot be converted. Ollama uses the template in the GGUF file.")
     else:
         lines.append('TEMPLATE """{{ .Prompt }}"""')
     lines += [f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in dict.fromkeys(stops) if stop]
@@ -141,12 +156,16 @@ def modelfile(
 def write_modelfile(gguf: Path, opened: OpenedModel, template: ChatTemplate | None, *, adds_bos: bool) -> Path:
     """Write a Modelfile next to a GGUF file and return its path.
 
-    A Modelfile that groundup did not write, or wrote for another file, is not overwritten: the new one is then called
-    NAME.Modelfile.
+    An existing Modelfile of another tool or for another file is kept; the new file is then named NAME.Modelfile.
 
     Args:
-        template: None: the model has none.
-        adds_bos: whether the engine adds BOS by itself.
+        gguf: the GGUF file.
+        opened: the model.
+        template: chat template; None: the model has none.
+        adds_bos: whether the engine adds BOS itself.
+
+    Returns:
+        The path.
     """
     tokenizer = opened.tokenizer
     turns = None
@@ -160,7 +179,7 @@ def write_modelfile(gguf: Path, opened: OpenedModel, template: ChatTemplate | No
     text = modelfile(
         gguf.name,
         turns=turns,
-        chats=template is not None,
+        has_template=template is not None,
         stops=[tokenizer.decode([token], skip_special_tokens=False) for token in opened.stop_ids],
         context_length=opened.model.config.context_length,
         written_by=f"Written by groundup {__version__} for {gguf.name}",
@@ -180,57 +199,57 @@ def _first_line(path: Path) -> str:
 
 
 def _probe(text: Callable[..., str]) -> Turns | None:
-    asked = [Message("user", _ASKED)]
-    said = [*asked, Message("assistant", _SAID)]
-    first, answered, on = text(asked), text(said), text([*said, Message("user", _ASKED_ON)])
+    asked = [Message("user", _USER)]
+    said = [*asked, Message("assistant", _ASSISTANT)]
+    first, answered, on = text(asked), text(said), text([*said, Message("user", _NEXT_USER)])
     generation = _after(first, text(asked, True))
-    assistant = _split(_after(first, answered), _SAID)
-    user = _split(_after(answered, on), _ASKED_ON)
-    opening = _before(first, user[0] + _ASKED + user[1])
+    assistant = _split(_after(first, answered), _ASSISTANT)
+    user = _split(_after(answered, on), _NEXT_USER)
+    opening = _before(first, user[0] + _USER + user[1])
     system = system_inside = None
     system_opening = opening
     try:
-        told = text([Message("system", _TOLD), *asked])
-    except GroundupError:  # a template without system messages
+        system_block = text([Message("system", _SYSTEM), *asked])
+    except GroundupError:  # The template does not support system messages.
         return Turns(opening, opening, None, None, user, assistant, generation)
-    if told.endswith(user[0] + _ASKED + user[1]):
-        head = _before(told, user[0] + _ASKED + user[1])
-        system = _split(head, _TOLD)
+    if system_block.endswith(user[0] + _USER + user[1]):
+        head = _before(system_block, user[0] + _USER + user[1])
+        system = _split(head, _SYSTEM)
         system_opening = ""
     else:
-        head, _ = _split(told, _TOLD)
+        head, _ = _split(system_block, _SYSTEM)
         system_opening = _before(head, user[0]) if head.endswith(user[0]) else _shared(head, opening)
-        inside = told.removeprefix(system_opening + user[0])
-        system_inside = _split(_before(inside, _ASKED + user[1]), _TOLD)
+        inside = system_block.removeprefix(system_opening + user[0])
+        system_inside = _split(_before(inside, _USER + user[1]), _SYSTEM)
     return Turns(opening, system_opening, system, system_inside, user, assistant, generation)
 
 
-def _trials(turns: Turns) -> list[list[Message]]:
+def _test_conversations(turns: Turns) -> list[list[Message]]:
     turn: list[Role] = ["user", "assistant"]
     roles: list[list[Role]] = [turn[:1], turn + turn[:1], turn + turn + turn[:1]]
     if turns.system or turns.system_inside:
-        told: list[Role] = ["system"]
-        roles += [told + each for each in roles]
+        system_block: list[Role] = ["system"]
+        roles += [system_block + each for each in roles]
     words = ("one", "two words", "three\nlines\n\nof it", '"quoted" {{ braces }}', "fünf", "six")
     return [[Message(role, word) for role, word in zip(each, words, strict=False)] for each in roles]
 
 
 def _after(head: str, whole: str) -> str:
     if not whole.startswith(head):
-        raise ValueError("turns change what stood before them")
+        raise ValueError("a turn changes the text before it")
     return whole[len(head) :]
 
 
 def _before(whole: str, tail: str) -> str:
     if not whole.endswith(tail):
-        raise ValueError("a turn differs by its place")
+        raise ValueError("a turn depends on its position")
     return whole[: len(whole) - len(tail)]
 
 
-def _split(turn: str, content: str) -> Around:
+def _split(turn: str, content: str) -> Affixes:
     before, found, after = turn.partition(content)
     if not found or content in after:
-        raise ValueError("a message is left out, or told twice")
+        raise ValueError("a message is omitted or repeated")
     return before, after
 
 
@@ -238,11 +257,11 @@ def _shared(text: str, opening: str) -> str:
     return opening if text.startswith(opening) else ""
 
 
-def _around(around: Around | None) -> str:
+def _content_block(around: Affixes | None) -> str:
     before, after = around or ("", "")
     return f"{_go(before)}{{{{ .Content }}}}{_go(after)}"
 
 
 def _go(literal: str) -> str:
-    # A string of Go's inside an action: no brace, quote or line end can mean anything else. JSON's escapes are Go's.
+    # A Go string literal in an action, in which no brace, quote or line end is special. JSON escapes are valid in Go.
     return f"{{{{ {json.dumps(literal, ensure_ascii=False)} }}}}" if literal else ""

@@ -1,4 +1,4 @@
-"""From what a user points at, a model directory or a run, to the model that is meant."""
+"""Resolution of a path, a model directory or a run, to a model, and loading of it."""
 
 from __future__ import annotations
 
@@ -38,20 +38,22 @@ from groundup.tokenizer import (
     require_golden,
 )
 
-_PRETRAINED = "pretrain"  # the stage that leaves a base model; what any other stage leaves is tuned
-# How transformers ends the names of its language models, and of its classifiers.
+_PRETRAINED = "pretrain"  # The stage that writes base models; other stages write fine-tuned models.
+# Suffixes of transformers' class names for language models and for classifiers.
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 _CLASSIFIER = ("ForSequenceClassification",)
-MODEL_MAX_LENGTH = "model_max_length"  # of tokenizer_config.json: where transformers' `truncation=True` cuts
+MODEL_MAX_LENGTH = "model_max_length"  # Key of tokenizer_config.json for the length at which transformers truncates.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenedModel:
-    """A model with what belongs to it.
+    """A loaded model with its tokenizer.
 
     Attributes:
-        directory: where it lies, after resolution.
-        stop_ids: the tokens that end what it writes (`eos_token_id` of its generation config, one or a list).
+        directory: model directory, after resolution.
+        model: the model.
+        tokenizer: its tokenizer.
+        stop_ids: ids that end generation (`eos_token_id` of the generation config).
     """
 
     directory: Path
@@ -62,13 +64,15 @@ class OpenedModel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenedClassifier:
-    """A classifier with what belongs to it.
+    """A loaded classifier with its tokenizer.
 
     Attributes:
-        directory: where it lies, after resolution.
-        labels: the name of each label, by its index.
-        longest: tokens of a text that it reads: as many as it was trained on.
-        lexical: labels texts instead of the model's own head; None: there is none.
+        directory: model directory, after resolution.
+        model: the classifier.
+        tokenizer: its tokenizer.
+        labels: names of the labels, by index.
+        longest: maximum number of tokens per text, as in training.
+        lexical: lexical head, which replaces the model's own head; None: no lexical head.
     """
 
     directory: Path
@@ -80,16 +84,20 @@ class OpenedClassifier:
 
 
 def open_model(path: Path, *, device: str | None = None, base: Path | None = None) -> OpenedModel:
-    """Load the model that `path` means (see `resolve_model`) onto a device: by default a GPU where there is
-    one.
+    """Load a language model; see `resolve_model`.
 
     Args:
-        base: where an adapter's base lies now; otherwise it is looked for where it lay.
+        path: model directory or run.
+        device: device of the model; default: a GPU if available.
+        base: directory of an adapter's base, if it was moved.
+
+    Returns:
+        The model with its tokenizer.
 
     Raises:
-        DataError: no model there, or no tokenizer with it.
-        FormatError: damaged files, or an architecture that is not ours.
-        ResourceError: no such device here.
+        DataError: the model or its tokenizer does not exist.
+        FormatError: damaged files, or an unknown architecture.
+        ResourceError: the device does not exist.
     """
     directory, device = resolve_model(path), usable_device(device)
     require_intact_model(directory, base)
@@ -101,13 +109,19 @@ def open_model(path: Path, *, device: str | None = None, base: Path | None = Non
 def open_chat_model(
     path: Path, device: str | None, console: Console, *, base: Path | None = None
 ) -> tuple[OpenedModel, ChatTemplate | None]:
-    """Open the model that `path` means, with its chat template; see `open_model` and `usable_template`.
+    """Load a language model with its chat template; see `open_model` and `usable_template`.
 
     Args:
-        base: the directory of an adapter's base, if it was moved.
+        path: model directory or run.
+        device: device of the model; None: a GPU if available.
+        console: output for warnings.
+        base: directory of an adapter's base, if it was moved.
+
+    Returns:
+        The model, and its chat template if it has a usable one.
 
     Raises:
-        DataError: no model there.
+        DataError: the model does not exist.
         FormatError: a damaged model, or a chat template that renders differently than when it was written.
     """
     opened = open_model(path, device=device, base=base)
@@ -115,7 +129,7 @@ def open_chat_model(
 
 
 def usable_template(opened: OpenedModel, console: Console) -> ChatTemplate | None:
-    """Return the chat template of an opened model; None if it has none or one that cannot be used."""
+    """Return the chat template of a model; None if it has no usable one."""
     if opened.tokenizer.chat_template is None:
         return None
     try:
@@ -128,9 +142,9 @@ def usable_template(opened: OpenedModel, console: Console) -> ChatTemplate | Non
 
 
 def tokenizer_directory(path: Path) -> Path:
-    """Return the directory of the tokenizer that `path` means: a model, an output of `tokenize`, or a run's model.
+    """Return the directory of the tokenizer of a model, of an output of `tokenize`, or of a run.
 
-    A path without any is returned as it is: opening its tokenizer reports what is missing.
+    A path without a tokenizer is returned unchanged; loading the tokenizer then reports what is missing.
     """
     for directory in (path, path / "tokenizer"):
         if (directory / TOKENIZER_FILE).is_file():
@@ -141,20 +155,27 @@ def tokenizer_directory(path: Path) -> Path:
         return path
 
 
-def open_beside(base: OpenedModel, path: Path) -> OpenedModel:
-    """Load the adapter that `path` means beside an opened model, which stays as it is: both share its tensors.
+def open_adapter(base: OpenedModel, path: Path) -> OpenedModel:
+    """Load an adapter of a loaded model, which stays unchanged; both share the base weights.
+
+    Args:
+        base: loaded base model.
+        path: directory of the adapter.
+
+    Returns:
+        The model with the adapter.
 
     Raises:
-        ConfigError: a whole model.
-        DataError: nothing there, or a classifier.
+        ConfigError: the path holds a full model.
+        DataError: the path holds no language model.
         FormatError: damaged files, or an adapter of another base.
     """
     directory = resolve_model(path)
     if not is_adapter(directory):
         raise ConfigError(
-            f"{directory}: a whole model",
-            rule=f"what shares the tensors of {base.directory} is an adapter of it",
-            fix="Open it by itself, or give the directory of an adapter.",
+            f"{directory}: a full model, not an adapter",
+            rule=f"only adapters can share the weights of {base.directory}",
+            fix="Load it as a separate model, or give the directory of an adapter.",
         )
     require_intact_model(directory, base.directory)
     tokenizer = load_tokenizer(directory, base.directory)
@@ -162,12 +183,12 @@ def open_beside(base: OpenedModel, path: Path) -> OpenedModel:
 
 
 def open_classifier(path: Path, *, device: str | None = None, base: Path | None = None) -> OpenedClassifier:
-    """Load the classifier that `path` means (see `resolve_classifier`); otherwise like `open_model`."""
+    """Load a classifier; see `resolve_classifier` and `open_model`."""
     directory, device = resolve_classifier(path), usable_device(device)
     require_intact_model(directory, base)
     tokenizer = load_tokenizer(directory, base)
     model, labels = load_classifier(directory, device=device, base=base)
-    named = tokenizer.config.get(MODEL_MAX_LENGTH)  # transformers writes 1e30 where there is no limit
+    named = tokenizer.config.get(MODEL_MAX_LENGTH)  # transformers writes 1e30 for no limit.
     context = model.config.context_length
     longest = min(int(named), context) if isinstance(named, int | float) and named >= 1 else context
     lexical = LexicalHead.load(directory, model.config.dim, len(labels))
@@ -175,17 +196,23 @@ def open_classifier(path: Path, *, device: str | None = None, base: Path | None 
 
 
 def load_tokenizer(directory: Path, base: Path | None = None) -> Tokenizer:
-    """The tokenizer of a model directory; an adapter's that has none of its own has its base's."""
+    """Load the tokenizer of a model directory; an adapter without one has the tokenizer of its base."""
     while is_adapter(directory) and not (directory / TOKENIZER_FILE).is_file():
         directory, base = find_adapter_base(directory, base), None
     return Tokenizer.load(directory)
 
 
 def resolve_model(path: Path) -> Path:
-    """The model directory that `path` means: itself, or of a run the newest causal model, tuned before base.
+    """Return the model directory of a path: itself, or the newest language model of a run, fine-tuned before base.
+
+    Args:
+        path: model directory or run.
+
+    Returns:
+        The directory.
 
     Raises:
-        DataError: nothing there, or no causal language model in it; the message lists what was found.
+        DataError: the path holds no causal language model; the message lists what was found.
     """
     models = _models(path, _CAUSAL)
     if not models:
@@ -194,10 +221,16 @@ def resolve_model(path: Path) -> Path:
 
 
 def resolve_classifier(path: Path) -> Path:
-    """The classifier's directory that `path` means: itself, or the newest one of a run.
+    """Return the classifier directory of a path: itself, or the newest classifier of a run.
+
+    Args:
+        path: directory of a classifier, or run.
+
+    Returns:
+        The directory.
 
     Raises:
-        DataError: nothing there, or no classifier in it; the message lists what was found.
+        DataError: the path holds no classifier; the message lists what was found.
     """
     models = _models(path, _CLASSIFIER)
     if not models:
@@ -206,36 +239,36 @@ def resolve_classifier(path: Path) -> Path:
 
 
 def resolve_any(path: Path) -> Path:
-    """Return the model directory that `path` means: itself if it is a classifier's, otherwise see `resolve_model`."""
+    """Return the path itself if it is a classifier's directory, otherwise the result of `resolve_model`."""
     return path if is_classifier(path) else resolve_model(path)
 
 
 def is_classifier(path: Path) -> bool:
-    """Whether `path` itself is a classifier's directory."""
+    """Return whether `path` itself is the directory of a classifier."""
     return _is_model(path, _CLASSIFIER)
 
 
 def is_language_model(path: Path) -> bool:
-    """Whether `path` itself is a causal language model's directory."""
+    """Return whether `path` itself is the directory of a causal language model."""
     return _is_model(path, _CAUSAL)
 
 
 def is_base(directory: Path) -> bool:
-    """Whether pretraining left the model there."""
+    """Return whether pretraining wrote the model."""
     return _stage(directory) == _PRETRAINED
 
 
 def has_chat_template(directory: Path) -> bool:
-    """Whether the model there was tuned to chat: its tokenizer's files say how."""
+    """Return whether the model has a chat template."""
     config = directory / CONFIG_FILE
     return (directory / TEMPLATE_FILE).is_file() or (config.is_file() and "chat_template" in read_json(config))
 
 
 def model_identity(directory: Path) -> str:
-    """Of a model that a stage left, the digest of that; of one from elsewhere, that of its weights.
+    """Return the digest of the stage output, or for other models the digest of the weights.
 
     Raises:
-        FormatError: a file of it is damaged.
+        FormatError: a file is damaged.
     """
     if (directory / ARTIFACT).is_file():
         return read_intact(directory).digest
@@ -243,18 +276,33 @@ def model_identity(directory: Path) -> str:
 
 
 def base_identity(path: Path) -> str:
-    """Return the identity of the language model that `path`, a model or a run, means."""
+    """Return the identity of the language model of a model directory or run."""
     return model_identity(resolve_model(path))
 
 
 def stage_output(path: Path, stage: str) -> Path | None:
-    """The newest finished output of a stage in the run that `path` is, or in which that model lies; None: none."""
+    """Return the newest finished output of a stage in a run.
+
+    Args:
+        path: run, or a model in a run.
+        stage: name of the stage.
+
+    Returns:
+        The directory, or None.
+    """
     run = path.resolve().parent if (path / CONFIG).is_file() or is_adapter(path) else path
     return max((child for child in _outputs(run) if _stage(child) == stage), key=finished, default=None)
 
 
 def run_text(path: Path) -> Path | None:
-    """Return the corpus or the token shards of the run that `path` is, or in which that model is; None: none."""
+    """Return the corpus or the token shards of a run.
+
+    Args:
+        path: run, or a model in a run.
+
+    Returns:
+        The directory, or None.
+    """
     return stage_output(path, "collect") or stage_output(path, "tokenize")
 
 
@@ -266,12 +314,12 @@ def _outputs(run: Path) -> Iterator[Path]:
 
 
 def _models(path: Path, architectures: tuple[str, ...]) -> list[Path]:
-    """`path` itself if it is such a model, else those of the run that it is."""
+    """Return the path itself if it is such a model, otherwise the models of the run."""
     if not path.is_dir():
         raise DataError(
             f"{path}: " + ("a file" if path.exists() else "no such directory"),
-            rule="MODEL is a model directory or a run directory",
-            fix=_neighbours(path.parent),
+            rule="MODEL must be a model directory or a run",
+            fix=_siblings(path.parent),
         )
     if _is_model(path, architectures):
         return [path]
@@ -285,29 +333,35 @@ def _none_found(path: Path, kind: str, fix: str) -> DataError:
         return error
     found = ", ".join(sorted(child.name for child in path.iterdir())[:12]) or "nothing"
     return DataError(
-        f"{path}: no {kind} in it (found: {found})",
-        rule=f"a model directory holds {CONFIG} of a {kind} and {WEIGHTS} (or {INDEX}); a run holds model directories",
+        f"{path}: no {kind} (found: {found})",
+        rule=f"a model directory contains {CONFIG} of a {kind} and {WEIGHTS} (or {INDEX})",
         fix=fix,
     )
 
 
 def usable_device(name: str | None) -> str:
-    """A device that computes: the one of this name, or by default a GPU where there is one.
+    """Return a usable device.
+
+    Args:
+        name: name of the device; None: a GPU if available, otherwise the CPU.
+
+    Returns:
+        The name.
 
     Raises:
-        ResourceError: no device of this name computes here.
+        ResourceError: the device is not usable.
     """
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        # A number goes there and back: of a name that torch knows, only this says whether anything answers to it.
+        # Copy a number there and back: only this shows whether the device works.
         torch.ones(1, device=name).item()
-    except (RuntimeError, AssertionError, ImportError) as error:  # torch has no one way to say it
-        said = str(error).strip().splitlines() or [type(error).__name__]
+    except (RuntimeError, AssertionError, ImportError) as error:  # The exception type depends on the device.
+        message = str(error).strip().splitlines() or [type(error).__name__]
         raise ResourceError(
-            f'device = "{name}": {said[0][:200]}',
-            rule="a device is one that this machine has and this build of torch can use",
-            fix=f"Leave it out, or give one of: {', '.join(_devices())}.",
+            f'device = "{name}": {message[0][:200]}',
+            rule="this machine or this build of torch does not support it",
+            fix=f"Omit the setting, or give one of: {', '.join(_devices())}.",
         ) from None
     return name
 
@@ -336,13 +390,13 @@ def _stage(directory: Path) -> str | None:
 
 
 def finished(directory: Path) -> float:
-    """When the stage finished (seconds since the epoch); without artifact, the file time of the weights."""
+    """Return when the stage finished, in seconds since the epoch; without artifact, the file time of the weights."""
     made = _artifact(directory)
     if made is not None:
         return datetime.fromisoformat(made.finished_at).timestamp()
     return next(iter(weight_files(directory)), directory / ADAPTER).stat().st_mtime
 
 
-def _neighbours(parent: Path) -> str:
+def _siblings(parent: Path) -> str:
     names = sorted(child.name for child in parent.iterdir() if child.is_dir())[:12] if parent.is_dir() else []
     return f"Found in {parent}: {', '.join(names)}." if names else "Check the path."

@@ -1,4 +1,4 @@
-"""From what a user has, a directory, a file, an archive, the name of a package or of a repository, to one model."""
+"""Location of a model to import: directory, file, archive, package, or repository."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from groundup.hub.exports import require_intact_export
 
 GGUF_MAGIC = b"GGUF"
 _ARCHIVES = (".whl", ".egg", ".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
-_MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")  # of a model directory, what may matter
-_LICENCES = re.compile(r"(LICEN[CS]E|NOTICE|COPYING|README)[\w.-]*", re.IGNORECASE)
+_MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")  # Relevant files of a model directory.
+_LICENSE_FILES = re.compile(r"(LICEN[CS]E|NOTICE|COPYING|README)[\w.-]*", re.IGNORECASE)
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _PACKAGE = re.compile(r"pypi:(?P<name>[A-Za-z0-9_.-]+)(==(?P<version>[A-Za-z0-9_.+!-]+))?")
 _REPOSITORY = re.compile(r"hf://(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
@@ -35,12 +35,12 @@ _CHUNK = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a model is to be taken from, on this machine by now.
+    """A located model on this machine.
 
     Attributes:
-        given: what the user said.
-        path: a model directory, a GGUF file, or an archive.
-        provenance: where it came from, for the record.
+        given: the user's argument.
+        path: model directory, GGUF file, or archive.
+        provenance: origin of the model, for the record.
     """
 
     given: str
@@ -49,7 +49,7 @@ class Source:
 
     @property
     def digest(self) -> str:
-        """Identity of all that is read."""
+        """Digest of all files that are read."""
         if self.path.is_file():
             return file_digest(self.path)
         files = sorted(p for p in self.path.iterdir() if p.is_file() and p.suffix in _MODEL_FILES)
@@ -57,12 +57,19 @@ class Source:
 
 
 def locate(given: str, console: Console) -> Source:
-    """Find what the user means, and fetch it where that needs the network (`pypi:`, `hf://`).
+    """Locate a model, and download it for `pypi:` and `hf://` names.
+
+    Args:
+        given: path or name.
+        console: output for progress.
+
+    Returns:
+        The located model.
 
     Raises:
-        DataError: nothing there, or no model in it, or more than one.
+        DataError: no model, or more than one.
         FormatError: a pickle.
-        DownloadError: out of reach.
+        DownloadError: the download failed.
     """
     if package := _PACKAGE.fullmatch(given):
         version, digest = newest_release(package["name"], package["version"])
@@ -74,12 +81,12 @@ def locate(given: str, console: Console) -> Source:
     if re.match(r"\w+:", given) and not Path(given).exists() and not re.match(r"[A-Za-z]:[\\/]", given):
         raise ConfigError(
             given,
-            rule="a model is a path, pypi:NAME, pypi:NAME==VERSION, hf://ORG/NAME or hf://ORG/NAME@REVISION",
+            rule="must be a path, pypi:NAME, pypi:NAME==VERSION, hf://ORG/NAME or hf://ORG/NAME@REVISION",
             fix="Correct the name, or download the model yourself and give its path.",
         )
     path = expand_home(Path(given))
     if not path.exists():
-        raise DataError(f"{path}: no such file or directory", rule="PATH holds a model", fix="Check the path.")
+        raise DataError(f"{path}: no such file or directory", fix="Check the path.")
     if path.is_dir():
         model = _in_directory(path)
         if is_gguf(model):
@@ -92,7 +99,7 @@ def locate(given: str, console: Console) -> Source:
     if not is_gguf(path) and not path.name.lower().endswith(_ARCHIVES):
         raise DataError(
             f"{path.name}: neither a GGUF file nor an archive",
-            rule="PATH is a model directory (config.json with safetensors), a GGUF file, or an archive that holds one",
+            rule="PATH must be a model directory (config.json with safetensors), a GGUF file, or an archive of one",
             fix=f"Give the directory: {path.parent}." if path.suffix == ".safetensors" else "Check the path.",
         )
     require_intact_export(path)
@@ -100,23 +107,25 @@ def locate(given: str, console: Console) -> Source:
 
 
 @contextmanager
-def unpacked(source: Source, beside: Path, console: Console) -> Iterator[Path]:
-    """The model of a source as a directory or a GGUF file; what an archive holds is unpacked for the time of the block.
+def unpacked(source: Source, directory: Path, console: Console) -> Iterator[Path]:
+    """Yield a model directory or GGUF file; archives are unpacked for the duration of the context.
 
     Args:
-        beside: where the result will go: its disk must have room.
+        source: located model.
+        directory: output directory, on whose disk archives are unpacked.
+        console: output for progress.
 
     Raises:
-        DataError: no model in the archive or several; a name that leaves it; a damaged archive.
+        DataError: no model in the archive, or several; a path outside of the archive; a damaged archive.
     """
     if source.path.is_dir() or is_gguf(source.path):
         yield source.path
         return
     members = list_members(source.path)
     chosen = _in_archive(source.path.name, members)
-    require_disk_space(beside, sum(item.size for item in chosen), "unpacking the model")
-    beside.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".unpacked.", suffix=".tmp", dir=beside) as folder:
+    require_disk_space(directory, sum(item.size for item in chosen), "unpacking the model")
+    directory.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".unpacked.", suffix=".tmp", dir=directory) as folder:
         with console.progress("unpacking", sum(item.size for item in chosen), "bytes") as bar:
             try:
                 for item, open_member in open_members(source.path, chosen):
@@ -124,12 +133,12 @@ def unpacked(source: Source, beside: Path, console: Console) -> Iterator[Path]:
                     with open_member() as read, target.open("wb") as write:
                         _copy(read, write, item.size, bar.advance)
             except READ_ERRORS as error:
-                if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the archive
+                if isinstance(error, OSError) and error.errno is not None:  # An error of the disk, not of the archive.
                     raise
                 raise DataError(
                     f"{source.path.name}: {error}",
-                    rule="an archive is whole, and its members are as large as it says",
-                    fix="Get it again.",
+                    rule="the archive is damaged",
+                    fix="Download it again.",
                 ) from error
         found = next(Path(folder).glob("*.gguf"), None)
         yield found or Path(folder)
@@ -146,15 +155,15 @@ def _copy(read: BinaryIO, write: BinaryIO, size: int, advance: Callable[[int], o
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether the file begins as GGUF does."""
+    """Return whether the file has the magic bytes of GGUF."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
         return file.read(4) == GGUF_MAGIC
 
 
-def licence_of(directory: Path) -> str:
-    """The licence that a model's card names; "" where none does."""
+def license_of(directory: Path) -> str:
+    """Return the license in a model card; empty if it names none."""
     card = directory / "README.md"
     if not card.is_file():
         return ""
@@ -166,14 +175,14 @@ def licence_of(directory: Path) -> str:
 
 
 def copy_notices(directory: Path, target: Path) -> list[Path]:
-    """Copy the licence and notice files of a model, which must go wherever it goes; the card stays behind."""
-    notices = [p for p in sorted(directory.iterdir()) if _LICENCES.fullmatch(p.name) and p.is_file()]
+    """Copy the license and notice files of a model, which must accompany it, but not the model card."""
+    notices = [p for p in sorted(directory.iterdir()) if _LICENSE_FILES.fullmatch(p.name) and p.is_file()]
     kept = [p for p in notices if not p.name.upper().startswith("README") and p.stat().st_size < 1 << 20]
     return [Path(shutil.copyfile(path, target / path.name)) for path in kept]
 
 
 def _in_directory(path: Path) -> Path:
-    """The model that a directory is or holds, below it perhaps (as an installed package does)."""
+    """Return the model directory or GGUF file in a directory or its subdirectories (as in an installed package)."""
     if is_adapter(path):
         raise _adapter(path)
     if (path / "config.json").is_file():
@@ -184,35 +193,37 @@ def _in_directory(path: Path) -> Path:
         return path
     files = [file for file in path.rglob("*") if file.is_file()]
     names = [file.relative_to(path).as_posix() for file in files]
-    return path / _the_model(str(path), names)
+    return path / _find_model(str(path), names)
 
 
 def _in_archive(name: str, members: Sequence[Item]) -> list[Item]:
-    model = PurePosixPath(_the_model(name, [item.path for item in members]))
+    model = PurePosixPath(_find_model(name, [item.path for item in members]))
     if model.suffix.lower() == ".gguf":
         chosen = [item for item in members if item.path == model.as_posix()]
     else:
         inside = [item for item in members if PurePosixPath(item.path).parent == model]
-        chosen = [i for i in inside if i.path.endswith(_MODEL_FILES) or _LICENCES.fullmatch(PurePosixPath(i.path).name)]
+        chosen = [
+            i for i in inside if i.path.endswith(_MODEL_FILES) or _LICENSE_FILES.fullmatch(PurePosixPath(i.path).name)
+        ]
     for item in chosen:
         if item.refused:
             raise DataError(
                 f"{name}: {item.path}: {item.refused}",
-                rule="what is unpacked has a plain name inside the archive, and a size that fits the archive's own",
+                rule="members need a relative path inside the archive and a plausible size",
                 fix="Do not use this archive.",
             )
-    # Licence texts beside a GGUF, in whichever folder (a wheel's .dist-info): names that do not clash are enough.
+    # License files next to a GGUF file in any folder (a wheel's .dist-info), if their names are unique.
     notices = {PurePosixPath(i.path).name: i for i in members if not i.refused and _is_notice(i) and i not in chosen}
     taken = {PurePosixPath(item.path).name for item in chosen}
     return chosen + [item for base, item in notices.items() if base not in taken]
 
 
 def _is_notice(item: Item) -> bool:
-    return _LICENCES.fullmatch(PurePosixPath(item.path).name) is not None and item.size < 1 << 20
+    return _LICENSE_FILES.fullmatch(PurePosixPath(item.path).name) is not None and item.size < 1 << 20
 
 
-def _the_model(where: str, names: Sequence[str]) -> str:
-    """The name of the one GGUF file, or of the one folder with config.json and safetensors ("." is the top)."""
+def _find_model(where: str, names: Sequence[str]) -> str:
+    """Return the name of the only GGUF file, or of the only folder with config.json and safetensors."""
     folders = {str(PurePosixPath(name).parent) for name in names if name.endswith(".safetensors")}
     folders &= {str(PurePosixPath(name).parent) for name in names if PurePosixPath(name).name == "config.json"}
     found = sorted([name for name in names if name.lower().endswith(".gguf")] + list(folders))
@@ -223,26 +234,25 @@ def _the_model(where: str, names: Sequence[str]) -> str:
         raise _pickle(pickles[0])
     listing = ", ".join(found[:8]) or ", ".join(sorted(names)[:8]) or "nothing"
     raise DataError(
-        f"{where}: {len(found) or 'no'} models in it (found: {listing})",
-        rule="PATH holds one model: a GGUF file, or config.json with safetensors",
-        fix="Give the one that you mean." if found else "Check the path.",
+        f"{where}: {len(found) or 'no'} models (found: {listing})",
+        rule="PATH must contain one model: a GGUF file, or config.json with safetensors",
+        fix="Give the path of one model." if found else "Check the path.",
     )
 
 
 def _pickle(name: str) -> FormatError:
     return FormatError(
         f"{name}: a pickle",
-        rule="a pickle can run foreign code when it is read, and is never loaded",
-        fix="Get the model's safetensors files; or, where you trust it, load it with transformers and save_pretrained.",
+        rule="pickles can run arbitrary code and are never loaded",
+        fix="Get the model as safetensors, or if you trust it, convert it with transformers and save_pretrained.",
     )
 
 
 def _adapter(path: Path) -> ConfigError:
     return ConfigError(
         f"{path}: an adapter",
-        rule="what is imported is a whole model; an adapter is a small difference from one, and needs no import",
-        fix="Use it as it is, or make one model of it and its base: "
-        f"groundup merge {shell_quoted(path)} --base DIR --out DIR.",
+        rule="adapters need no import",
+        fix=f"Use it directly, or merge it into its base: groundup merge {shell_quoted(path)} --base DIR --out DIR.",
     )
 
 
@@ -253,25 +263,25 @@ def _repository(given: str, name: str, revision: str | None) -> Source:
     except ImportError:
         raise ConfigError(
             f"{given}: huggingface_hub is not installed",
-            rule="hf:// names are fetched through it",
+            rule="it is required for hf:// names",
             fix="pip install 'groundup[hub]', or download the model yourself and give its directory.",
         ) from None
     wanted: Any = {"allow_patterns": [f"*{s}" for s in _MODEL_FILES] + ["LICENSE*", "NOTICE*", "README.md"]}
     try:
         folder = huggingface_hub.snapshot_download(name, revision=revision, cache_dir=cache_dir() / "hub", **wanted)
-    except Exception as error:  # its own errors, the HTTP library's, or OSError, by version
+    except Exception as error:  # Its own errors, errors of the HTTP library, or OSError, depending on the version.
         raise DownloadError(
             f"{given}: {str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__}",
-            rule="the model hub must be reachable, and know this repository",
-            fix="Check the name and the network; or download the model elsewhere and give its directory.",
+            rule="the download from the model hub failed",
+            fix="Check the name and the network, or download the model elsewhere and give its directory.",
         ) from None
     path = Path(folder)
     if is_adapter(path):
         raise _adapter(path)
     if not (path / "config.json").is_file() or not any(path.glob("*.safetensors")):
         raise FormatError(
-            f"{given}: no config.json with safetensors in it",
-            rule="pickles can run foreign code and are never loaded",
+            f"{given}: no config.json with safetensors",
+            rule="pickles can run arbitrary code and are never loaded",
             fix="Choose a repository with safetensors.",
         )
     return Source(given, path, {"repository": name, "revision": path.name})

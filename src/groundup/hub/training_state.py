@@ -1,8 +1,8 @@
-"""Training state on disk: safetensors and JSON, whole or absent, never a pickle.
+"""Checkpoints of training: safetensors and JSON, written atomically, without pickle.
 
-A group of tensors ("model", "optimizer") is a file; where several ranks train, each writes one with what it holds, and
-any other number of ranks can read them: a rank asks for the rows that it needs. `state.json` has the checksum of each
-file and of itself. A state that is damaged is skipped, and the one before it is read.
+Each group of tensors ("model", "optimizer") is a file. With several ranks, each rank writes its own part, and any other
+number of ranks can read the checkpoint: each rank reads the rows that it needs. `state.json` contains the
+checksums of these files and its own. Damaged checkpoints are skipped, and the previous one is used.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from groundup.distributed.ranks import Ranks, Rows
 FORMAT_VERSION = 2
 _META = "state.json"
 _STEP = re.compile(r"step-\d+")
-_ROWS = "rows"  # in a file's header: which of its tensors are parts, as {name: [first row, rows in all]}
-_NEWER = f"this release reads checkpoints up to {FORMAT_VERSION}"
-_ALONE = Ranks()
+_ROWS = "rows"  # Key of a file's header for tensors that are parts: {name: [first row, total rows]}.
+_NEWER_FORMAT = f"this release reads checkpoints up to {FORMAT_VERSION}"
+_SINGLE_RANK = Ranks()
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingState:
-    """Everything that the next step depends on.
+    """State of training before the next step.
 
     Attributes:
-        step: optimizer steps done.
-        groups: name -> tensors, e.g. "model" and "optimizer"; a file each. Of several ranks, each gives what it holds.
-        meta: JSON values (tokens seen, the digest of the plan, random-number states as hex).
+        step: number of completed optimizer steps.
+        groups: tensors by group name, such as "model" and "optimizer"; each rank gives its own part.
+        meta: JSON values (tokens seen, digest of the plan, states of random-number generators as hex).
     """
 
     step: int
@@ -57,7 +57,7 @@ class TrainingState:
 
 
 class StoredTensors(Mapping[str, Tensor]):
-    """The tensors of a group by name, read when they are asked for, whatever number of ranks wrote them."""
+    """The tensors of a group, read on access, for any number of ranks that wrote them."""
 
     def __init__(self, files: list[Path]) -> None:
         self._parts: dict[str, list[tuple[Path, int]]] = {}
@@ -87,13 +87,22 @@ class StoredTensors(Mapping[str, Tensor]):
         if total is not None and sum(map(len, found)) != total:
             raise FormatError(
                 f"{self._parts[name][0][0].parent}: {sum(map(len, found))} of {total} rows of {name}",
-                rule="the files of all ranks make up a checkpoint",
+                rule="the checkpoint is incomplete",
                 fix="Delete this step-N directory and run the same command again.",
             )
         return found[0] if len(found) == 1 else torch.cat(found)
 
     def rows(self, name: str, first: int, count: int) -> Tensor:
-        """`count` rows of a tensor from `first` on; a single number as it is."""
+        """Return `count` rows of a tensor, starting at `first`; a scalar is returned unchanged.
+
+        Args:
+            name: name of the tensor.
+            first: index of the first row.
+            count: number of rows.
+
+        Returns:
+            The rows.
+        """
         found = []
         for path, start in self._parts[name]:
             with _opened(path) as file:
@@ -108,19 +117,35 @@ class StoredTensors(Mapping[str, Tensor]):
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """A `TrainingState` on disk."""
+    """A `TrainingState` on disk.
+
+    Attributes:
+        step: number of completed optimizer steps.
+        groups: tensors by group name.
+        meta: JSON values.
+    """
 
     step: int
     groups: dict[str, StoredTensors]
     meta: dict[str, Any]
 
 
-def save_state(directory: Path, state: TrainingState, *, keep: int = 2, ranks: Ranks = _ALONE) -> Path:
-    """Write `directory/step-N/` atomically, then drop later steps (of a run that went back) and all but `keep` before.
+def save_state(directory: Path, state: TrainingState, *, keep: int = 2, ranks: Ranks = _SINGLE_RANK) -> Path:
+    """Write `directory/step-N/` atomically, then delete later steps (after a rollback) and all but the last `keep`.
 
-    Every rank joins in.
+    All ranks must call this. A directory with its final name is complete, because it is renamed last.
 
-    The rename of the finished directory is the completeness marker: what has its final name is whole.
+    Args:
+        directory: directory of the checkpoints.
+        state: state to save.
+        keep: number of checkpoints to keep.
+        ranks: ranks of the run.
+
+    Returns:
+        The directory of the checkpoint.
+
+    Raises:
+        ResourceError: not enough disk space.
     """
     size = sum(_tensor(t).numel() * _tensor(t).element_size() for g in state.groups.values() for t in g.values())
     require_disk_space(directory, ranks.size * size + 10_000_000, "a checkpoint")
@@ -141,7 +166,7 @@ def save_state(directory: Path, state: TrainingState, *, keep: int = 2, ranks: R
             write_checked_json(
                 temporary / _META,
                 {
-                    # One process alone writes what releases before version 2 read, too.
+                    # A single process writes the version that releases before version 2 can read.
                     "format_version": 1 if ranks.size == 1 else FORMAT_VERSION,
                     "step": state.step,
                     "groups": list(state.groups),
@@ -161,22 +186,25 @@ def save_state(directory: Path, state: TrainingState, *, keep: int = 2, ranks: R
 def load_newest_state(
     directory: Path,
     *,
-    ranks: Ranks = _ALONE,
+    ranks: Ranks = _SINGLE_RANK,
     at_most: int | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> StoredState | None:
-    """Return the newest intact checkpoint, the same for every rank, or None where there is no checkpoint.
+    """Return the newest intact checkpoint, the same on all ranks; None without checkpoints.
 
     Args:
-        directory: Where `save_state` wrote.
-        ranks: Every rank joins in; the first one verifies.
-        at_most: The last step that counts.
-        say: Is told which file is damaged, and which step is read instead.
+        directory: directory of `save_state`.
+        ranks: ranks of the run, all of which must call this; the first one verifies.
+        at_most: maximum step.
+        warn: receives messages about damaged checkpoints.
+
+    Returns:
+        The checkpoint, or None.
 
     Raises:
-        FormatError: Written by a newer release, or all of them are damaged.
+        FormatError: a newer release wrote the checkpoint, or all checkpoints are damaged.
     """
-    chosen = _newest_intact(directory, at_most, say) if ranks.first else None
+    chosen = _newest_intact(directory, at_most, warn) if ranks.first else None
     name = ranks.broadcast_object(chosen.name if chosen is not None else "")
     if not name:
         return None
@@ -191,13 +219,16 @@ def load_newest_state(
 
 
 def damaged_state(path: Path) -> str:
-    """Return which file of a checkpoint is damaged, and how; "" where it is intact.
+    """Return which file of a checkpoint is damaged, and how; empty if it is intact.
 
     Args:
-        path: A `step-N` directory.
+        path: a `step-N` directory.
+
+    Returns:
+        The message.
 
     Raises:
-        FormatError: Written by a newer release.
+        FormatError: a newer release wrote the checkpoint.
     """
     try:
         record = _record(path)
@@ -206,37 +237,37 @@ def damaged_state(path: Path) -> str:
         damaged = {name: "missing" for name in expected if not (path / name).is_file()}
         damaged |= damaged_files(path, record.get("files", {}), remember=False)
     except FormatError as error:
-        if error.rule == _NEWER:
+        if error.rule == _NEWER_FORMAT:
             raise
         return error.value
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return f"{path / _META}: {error!r}"
-    return next((f"{path / name}: {trouble}" for name, trouble in damaged.items()), "")
+    return next((f"{path / name}: {problem}" for name, problem in damaged.items()), "")
 
 
 def has_checksums(path: Path) -> bool:
-    """Whether a `step-N` directory was written with checksums; earlier releases wrote none."""
+    """Return whether a `step-N` directory has checksums; earlier releases wrote none."""
     return "files" in read_json(path / _META)
 
 
-def _newest_intact(directory: Path, at_most: int | None, say: Callable[[str], None]) -> Path | None:
+def _newest_intact(directory: Path, at_most: int | None, warn: Callable[[str], None]) -> Path | None:
     steps = [path for path in _steps(directory) if at_most is None or _step(path) <= at_most]
-    troubles: list[str] = []
+    problems: list[str] = []
     for path in reversed(steps):
-        if trouble := damaged_state(path):
-            troubles.append(trouble)
+        if problem := damaged_state(path):
+            problems.append(problem)
             continue
-        for each in troubles:
-            say(f"{each}. This checkpoint is damaged; step {_step(path):,} is used instead.")
+        for each in problems:
+            warn(f"{each}. This checkpoint is damaged; using step {_step(path):,} instead.")
         if not has_checksums(path):
-            say(f"{path} has no checksums (an earlier release wrote it): it cannot be verified.")
+            warn(f"{path} has no checksums and cannot be verified: an earlier release wrote it.")
         return path
     if not steps:
         return None
     raise FormatError(
-        troubles[0],
-        rule="no intact checkpoint is left",
-        fix=f"Restore {directory} from a copy, or delete it and run the same command again to start from step 1.",
+        problems[0],
+        rule="no intact checkpoint exists",
+        fix=f"Restore {directory} from a backup, or delete it and run the same command again to start from step 1.",
     )
 
 
@@ -251,7 +282,7 @@ def _record(path: Path) -> dict[str, Any]:
     if record["format_version"] > FORMAT_VERSION:
         raise FormatError(
             f"{path}: format_version {record['format_version']}",
-            rule=_NEWER,
+            rule=_NEWER_FORMAT,
             fix="Upgrade groundup, or start in a new --out directory.",
         )
     return record
@@ -262,7 +293,7 @@ def _step(path: Path) -> int:
 
 
 def _write_digests(temporary: Path, groups: list[str], ranks: Ranks) -> None:
-    """Each rank hashes what it wrote itself."""
+    """Write the checksums of this rank's files."""
     names = [_file(group, ranks.rank, ranks.size) for group in groups]
     write_json(temporary / _digests(ranks.rank), {name: file_digest(temporary / name) for name in names})
 
@@ -282,8 +313,8 @@ def _digests(rank: int) -> str:
 def _damaged(path: Path, error: Exception) -> FormatError:
     return FormatError(
         f"{path}: {error}",
-        rule="a whole safetensors file is needed",
-        fix="Delete it (of a checkpoint: its step-N directory) and run the same command again.",
+        rule="invalid safetensors file",
+        fix="Delete it (for a checkpoint: its step-N directory) and run the same command again.",
     )
 
 
@@ -297,7 +328,7 @@ def _tensor(value: Tensor | Rows) -> Tensor:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A safetensors file to read parts of."""
+    """Open a safetensors file for partial reads."""
     try:
         with safe_open(path, "pt") as file:
             yield file
@@ -308,5 +339,5 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _steps(directory: Path) -> list[Path]:
-    """The whole ones, from the first on: earlier releases, killed while they deleted one, left part of it."""
+    """Return complete checkpoints in order. Earlier releases could leave incomplete ones if killed."""
     return sorted(path for path in directory.glob("step-*") if _STEP.fullmatch(path.name) and (path / _META).is_file())

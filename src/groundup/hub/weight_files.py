@@ -1,4 +1,4 @@
-"""Weights on disk: one safetensors file, or several with an index. Read where they lie, without a copy of the whole."""
+"""Weight files: one safetensors file, or several with an index, memory-mapped."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from groundup.core.files import atomic_file, read_json, require_disk_space, syst
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-SHARD_BYTES = 4_000_000_000  # of one file; what uploads and old file systems take
+SHARD_BYTES = 4_000_000_000  # Maximum size per file that uploads and old file systems accept.
 INDEX_BYTES = 100_000_000
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-# Pages of a file that were read for a copy count as memory in use until its mapping is closed: a twentieth of them.
+# Mapped pages count as memory in use until the mapping is closed. It is reopened after this fraction of the weights.
 _MAPPED_SHARE = 20
 
 
@@ -35,72 +35,79 @@ class _Entry:
 
 
 class WeightFiles:
-    """The tensors of a directory under the names in its files. What is handed out is mapped, not copied."""
+    """The tensors of a directory with the names in its files, memory-mapped."""
 
     def __init__(self, directory: Path) -> None:
-        """Look at names, dtypes and shapes; no tensor is read.
+        """Read names, dtypes and shapes, but no tensor.
+
+        Args:
+            directory: model directory.
 
         Raises:
-            FormatError: no such files, pickles, a damaged file, an index that leads out of the directory.
+            FormatError: missing files, pickles, a damaged file, or an index with paths outside of the directory.
         """
         self._kept: dict[Path, Any] = {}
-        self._passing: dict[Path, Any] = {}
-        self._passed = 0
+        self._transient: dict[Path, Any] = {}
+        self._transient_bytes = 0
         self._entries: dict[str, _Entry] = {}
         for path, names in _files(directory):
             file = self._kept[path] = open_tensors(path)
             inside = set(file.keys())
             for name in sorted(inside) if names is None else names:
                 if name not in inside:
-                    raise _incomplete(f"{path}: no tensor {name!r}", f"{INDEX} says that it is there")
+                    raise _incomplete(f"{path}: no tensor {name!r}", f"listed in {INDEX}")
                 found = file.get_slice(name)
                 self._entries[name] = _Entry(path, found.get_dtype(), tuple(found.get_shape()))
         self.bytes = sum(path.stat().st_size for path in self._kept)
 
     @property
     def names(self) -> Iterable[str]:
-        """Of all tensors."""
+        """Names of all tensors."""
         return self._entries.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of a tensor, as its file's header says."""
+        """Return the shape of a tensor."""
         return self._entries[name].shape
 
     def dtype(self, name: str) -> torch.dtype:
-        """Of a tensor.
+        """Return the dtype of a tensor.
 
         Raises:
-            FormatError: it holds no plain numbers.
+            FormatError: the type is not a floating-point type.
         """
         entry = self._entries[name]
         if entry.dtype not in _DTYPES:
             raise FormatError(
                 f"{entry.path}: {name} has the type {entry.dtype}",
-                rule=f"weights are plain numbers: {', '.join(_DTYPES)}",
-                fix="The model is quantized in a way that groundup does not read; get it in another precision.",
+                rule=f"supported types are {', '.join(_DTYPES)}",
+                fix="groundup does not support this quantization: get the model in another precision.",
             )
         return _DTYPES[entry.dtype]
 
-    def tensor(self, name: str, *, passing: bool = False) -> Tensor:
-        """A tensor, in the file's memory.
+    def tensor(self, name: str, *, transient: bool = False) -> Tensor:
+        """Return a memory-mapped tensor.
 
         Args:
-            passing: it will be copied and dropped at once, so that its pages can be let go of.
+            name: name of the tensor.
+            transient: the tensor is copied and dropped immediately, so that its pages can be released.
+
+        Returns:
+            The tensor.
         """
         entry = self._entries[name]
-        if not passing:
+        if not transient:
             return self._kept[entry.path].get_tensor(name)
-        if self._passed > self.bytes // _MAPPED_SHARE:
-            self._passing, self._passed = {}, 0
-        if entry.path not in self._passing:
-            self._passing[entry.path] = open_tensors(entry.path)
-        tensor: Tensor = self._passing[entry.path].get_tensor(name)
-        self._passed += tensor.nbytes
+        if self._transient_bytes > self.bytes // _MAPPED_SHARE:
+            self._transient, self._transient_bytes = {}, 0
+        if entry.path not in self._transient:
+            self._transient[entry.path] = open_tensors(entry.path)
+        tensor: Tensor = self._transient[entry.path].get_tensor(name)
+        self._transient_bytes += tensor.nbytes
         return tensor
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The files that hold the weights of a directory, the index first; none where there are no weights."""
+    """Return the weight files of a directory, the index first; an empty list without weights."""
     if (directory / WEIGHTS).is_file():
         return [directory / WEIGHTS]
     if not (directory / INDEX).is_file():
@@ -109,10 +116,10 @@ def weight_files(directory: Path) -> list[Path]:
 
 
 def require_no_pickle(directory: Path) -> None:
-    """Say what to do about a directory whose weights are pickles only.
+    """Check that the weights of a directory are not pickles.
 
     Raises:
-        FormatError: it is such a directory.
+        FormatError: all weights are pickles.
     """
     if (directory / WEIGHTS).is_file() or (directory / INDEX).is_file() or not directory.is_dir():
         return
@@ -120,32 +127,34 @@ def require_no_pickle(directory: Path) -> None:
     if pickles:
         raise FormatError(
             f"{directory}: {pickles[0]} is a pickle",
-            rule="a pickle can run foreign code when it is read, and is never loaded",
-            fix="Get the model as safetensors, or write it so on a machine that may run it: "
-            "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(OTHER) of transformers.",
+            rule="pickles can run arbitrary code and are never loaded",
+            fix="Get the model as safetensors, or if you trust it, convert it with transformers: "
+            "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(OTHER).",
         )
 
 
 def write_weight_files(
     directory: Path, sizes: Mapping[str, int], tensors: Iterable[tuple[str, Tensor]], *, shard_bytes: int
 ) -> list[Path]:
-    """Write tensors to one file, or to several of at most `shard_bytes` each (a larger tensor has one of its own).
+    """Write tensors to one file, or to several of at most `shard_bytes` each (a larger tensor gets its own file).
 
     Args:
-        sizes: bytes of each tensor, in the order in which they come.
-        tensors: made one shard at a time, so that a lazy iterator is never held whole.
+        directory: output directory.
+        sizes: bytes of each tensor, in the order of `tensors`.
+        tensors: name and value of each tensor, consumed one shard at a time.
+        shard_bytes: maximum size of a file.
 
     Returns:
-        The files, the index first where there is one.
+        The files, the index first if there is one.
     """
     shards = _shards(sizes, shard_bytes)
     require_disk_space(directory, sum(sizes.values()) + 10_000_000, "the model")
-    coming = iter(tensors)
+    remaining = iter(tensors)
     written: list[Path] = []
     places: dict[str, str] = {}
     for number, names in enumerate(shards, 1):
         file = WEIGHTS if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
-        shard = {name: tensor.detach().cpu().contiguous() for name, tensor in _next(coming, len(names))}
+        shard = {name: tensor.detach().cpu().contiguous() for name, tensor in _next(remaining, len(names))}
         assert list(shard) == names
         with atomic_file(directory / file) as temporary, system_errors(temporary):
             save_file(shard, temporary, metadata={"format": "pt"})
@@ -154,15 +163,15 @@ def write_weight_files(
     if len(shards) > 1:
         write_json(directory / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places})
         written.insert(0, directory / INDEX)
-    for old in directory.iterdir():  # of what was here before: a reader must not find two models
+    for old in directory.iterdir():  # Weights of an earlier model must not remain.
         if (old.name in (WEIGHTS, INDEX) or _SHARD.fullmatch(old.name)) and old not in written:
             old.unlink()
     return written
 
 
-def _next(coming: Iterator[tuple[str, Tensor]], count: int) -> Iterator[tuple[str, Tensor]]:
+def _next(remaining: Iterator[tuple[str, Tensor]], count: int) -> Iterator[tuple[str, Tensor]]:
     for _ in range(count):
-        yield next(coming)
+        yield next(remaining)
 
 
 def _shards(sizes: Mapping[str, int], most: int) -> list[list[str]]:
@@ -178,17 +187,17 @@ def _shards(sizes: Mapping[str, int], most: int) -> list[list[str]]:
 
 
 def _files(directory: Path) -> Iterator[tuple[Path, list[str] | None]]:
-    """Each file and the tensors that are looked for in it; None: all that it has."""
+    """Yield each file with the names of its tensors; None: all tensors of the file."""
     if (directory / WEIGHTS).is_file():
         yield directory / WEIGHTS, None
         return
     if not (directory / INDEX).is_file():
         require_no_pickle(directory)
-        raise _incomplete(f"{directory}: neither {WEIGHTS} nor {INDEX} in it", "a model directory holds one of them")
+        raise _incomplete(f"{directory}: neither {WEIGHTS} nor {INDEX}", "a model directory contains one of them")
     index = read_json(directory / INDEX, max_bytes=INDEX_BYTES)
     places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
-        raise _incomplete(f"{directory / INDEX}: no weight_map", "it names the file of each tensor")
+        raise _incomplete(f"{directory / INDEX}: no weight_map", "it maps each tensor to a file")
     by_file: dict[str, list[str]] = {}
     for name, file in places.items():
         by_file.setdefault(file, []).append(name)
@@ -197,9 +206,9 @@ def _files(directory: Path) -> Iterator[tuple[Path, list[str] | None]]:
 
 
 def _inside(directory: Path, file: str) -> Path:
-    """The path of a file that an index names, which must lie in the directory itself.
+    """Return the path of a file in an index, which must be in the directory itself.
 
-    In a hub's cache, that is `snapshots/REVISION`, whose files are links into `blobs` beside `snapshots`.
+    In the Hugging Face cache, `snapshots/REVISION` contains links to files in `blobs`, next to `snapshots`.
     """
     root, path = directory.resolve(), directory / file
     roots = [root, *([root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [])]
@@ -207,29 +216,29 @@ def _inside(directory: Path, file: str) -> Path:
     if not plain or not any(path.resolve().is_relative_to(allowed) for allowed in roots):
         raise FormatError(
             f"{directory / INDEX}: {file!r}"[:300],
-            rule="an index names files of its own directory",
-            fix="Do not trust this model; get it from where it was published.",
+            rule="an index may only list files of its own directory",
+            fix="Do not trust this model: download it from its publisher.",
         )
     if not path.is_file():
-        raise _incomplete(f"{path}: no such file", f"{INDEX} names it")
+        raise _incomplete(f"{path}: no such file", f"listed in {INDEX}")
     return path
 
 
 def _incomplete(value: str, rule: str) -> FormatError:
-    return FormatError(value, rule=rule, fix="The files are incomplete; get them again.")
+    return FormatError(value, rule=rule, fix="The files are incomplete: download them again.")
 
 
 def open_tensors(path: Path) -> Any:
-    """A safetensors file, mapped: `keys()`, `get_tensor(name)`, `get_slice(name)`.
+    """Open a safetensors file, memory-mapped: `keys()`, `get_tensor(name)`, `get_slice(name)`.
 
     Raises:
-        FormatError: none, or a damaged one.
+        FormatError: a missing or damaged file.
     """
     try:
         return safe_open(path, framework="pt")
-    except Exception as error:  # safetensors raises its own type, OSError, or ValueError, by version
+    except Exception as error:  # safetensors raises its own type, OSError, or ValueError, depending on the version.
         raise FormatError(
             f"{path}: {error}",
-            rule="a whole safetensors file is needed",
-            fix="Get it again, or run the stage that wrote it again.",
+            rule="invalid safetensors file",
+            fix="Download it again, or run the stage that wrote it again.",
         ) from error

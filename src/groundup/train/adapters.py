@@ -137,10 +137,10 @@ def open_for_chat(path: Path, method: Method | None, console: Console) -> tuple[
     Raises:
         ConfigError: The method is lora and the model needs new tokens.
     """
-    from groundup.hub.grown import ready_to_chat
+    from groundup.hub.chat_tokens import add_chat_tokens
     from groundup.hub.resolve import open_model
 
-    opened = ready_to_chat(given := open_model(path, device="cpu"))
+    opened = add_chat_tokens(given := open_model(path, device="cpu"))
     if opened is given:
         return opened, None
     if method == "lora":

@@ -63,7 +63,7 @@ class Checkpoints:
         Raises:
             FormatError: The checkpoint belongs to another plan, or all checkpoints are damaged.
         """
-        state = load_newest_state(self._directory, ranks=self._ranks, at_most=at_most, say=self._warn)
+        state = load_newest_state(self._directory, ranks=self._ranks, at_most=at_most, warn=self._warn)
         if state is None:
             return Progress()
         if state.meta["plan"] != self._plan_digest:

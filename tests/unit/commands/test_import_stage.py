@@ -61,7 +61,7 @@ def test_a_directory_comes_in_with_all_that_belongs_to_it(theirs: Path, tmp_path
     assert {t.dtype for f in out.glob("*.safetensors") for t in load_file(f).values()} == {torch.bfloat16}
     assert json.loads((out / "generation_config.json").read_text())["temperature"] == 0.6
     assert (out / "LICENSE").read_text() == "Permission is hereby granted"
-    assert made.facts["licence"] == "mit"
+    assert made.facts["license"] == "mit"
     assert made.facts["verification"]["passed"] and made.facts["verification"]["checks"][0]["who"] == "transformers"
     assert not [path.name for path in out.iterdir() if path.name.startswith(".") or path.is_dir()]
     assert read(out).digest == made.digest

@@ -18,7 +18,7 @@ from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, FormatError
 from groundup.hub import load_model, save_model
 from groundup.hub.adapted import save_adapted
-from groundup.hub.resolve import open_beside, open_model
+from groundup.hub.resolve import open_adapter, open_model
 from groundup.inference import Engine, GenerationRequest, Sampling
 from groundup.model import SequenceClassifier, Transformer
 from groundup.model.lora import LoRA, add_lora, lora_layers
@@ -102,7 +102,7 @@ def test_the_weights_are_there_once(chat_directory: Path, adapters: tuple[Path, 
     base = open_model(chat_directory, device="cpu")
     before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
     for path in adapters:
-        beside = open_beside(base, path)
+        beside = open_adapter(base, path)
         theirs = beside.model.state_dict()
         own = {name for name in theirs if "lora_" in name}
         assert set(theirs) - own == set(before)
@@ -137,14 +137,14 @@ def test_what_cannot_be_served_beside_it_is_refused(
     def serve(*given: str) -> None:
         run(load(ServeConfig, {"model": str(chat_directory), "port": 0, "adapter": list(given)}), console=Console())
 
-    with pytest.raises(FormatError, match=r"another: not the weights|chat: not the weights that .*foreign was trained"):
+    with pytest.raises(FormatError, match=r"another: not the base model|chat: not the base model of .*foreign"):
         serve(f"foreign={foreign}")
     with pytest.raises(ConfigError, match="two models called 'law'") as refused:
         serve(str(adapters[0]), str(same))
     assert "--adapter NAME=DIR" in refused.value.fix
     with pytest.raises(ConfigError, match="two models called 'chat'"):
         serve(f"chat={adapters[0]}")
-    with pytest.raises(ConfigError, match="a whole model"):
+    with pytest.raises(ConfigError, match="a full model"):
         serve(f"whole={another}")
     with pytest.raises(DataError, match="no language model"):
         serve(f"labels={tmp_path / 'labels'}")

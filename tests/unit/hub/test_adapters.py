@@ -86,7 +86,7 @@ def change_config(directory: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"r": 8}, "with rank 8, beside this model, its shape is"),
+        ({"r": 8}, "with rank 8 and this model, its shape must be"),
         ({"r": 10**12}, "with rank 1000000000000"),
         ({"r": -1}, "positive rank"),
         ({"r": "4"}, "positive rank"),
@@ -97,14 +97,14 @@ def change_config(directory: Path, **changes: Any) -> None:
         ({"rank_pattern": {"(a+)+$": 4}}, "name of a layer"),
         ({"rank_pattern": {"q_proj": 2}}, "with rank 2"),
         ({"alpha_pattern": "q_proj"}, "finite alpha|name of a layer"),
-        ({"use_dora": True}, "plain LoRA"),
-        ({"bias": "all"}, "plain LoRA"),
-        ({"bias": ["none"]}, "plain LoRA"),
-        ({"peft_type": "LOHA"}, "plain LoRA"),
-        ({"init_lora_weights": "pissa"}, "plain LoRA"),
-        ({"modules_to_save": ["lm_head"]}, "plain LoRA"),
-        ({"layer_replication": [[0, 2]]}, "plain LoRA"),
-        ({"what_comes_next_year": {"x": 1}}, "plain LoRA"),
+        ({"use_dora": True}, "LoRA without variants"),
+        ({"bias": "all"}, "LoRA without variants"),
+        ({"bias": ["none"]}, "LoRA without variants"),
+        ({"peft_type": "LOHA"}, "LoRA without variants"),
+        ({"init_lora_weights": "pissa"}, "LoRA without variants"),
+        ({"modules_to_save": ["lm_head"]}, "LoRA without variants"),
+        ({"layer_replication": [[0, 2]]}, "LoRA without variants"),
+        ({"what_comes_next_year": {"x": 1}}, "LoRA without variants"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -125,16 +125,20 @@ def test_variants_of_the_same_computation_are_read(tiny_model: MakeModel, adapte
 
 
 def test_tensors_that_belong_to_no_layer_or_not_to_this_model_are_refused(tiny_model: MakeModel, adapter: Path) -> None:
-    refused(adapter, tiny_model(64, dim=48), "beside this model, its shape is")
+    refused(adapter, tiny_model(64, dim=48), "and this model, its shape must be")
     refused(adapter, tiny_model(64, n_layers=1), r"layers\.1")
-    refused(adapter, tiny_model(64, family="gpt2", n_kv_heads=4), "this gpt2 model has the layers")
+    refused(adapter, tiny_model(64, family="gpt2", n_kv_heads=4), "this gpt2 model has 8 layers")
     path = adapter / "adapter_model.safetensors"
     tensors = load(path.read_bytes())  # in memory: the file is written again
     q = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
     for name, tensor, said in (
         ("base_model.model.lm_head.lora_A.weight", torch.ones(4, 32), "lm_head"),
-        ("base_model.model.model.embed_tokens.lora_embedding_A", torch.ones(4, 64), "and nothing else"),
-        ("../../outside.lora_A.weight", torch.ones(4, 32), "and nothing else"),
+        (
+            "base_model.model.model.embed_tokens.lora_embedding_A",
+            torch.ones(4, 64),
+            "lora_A and lora_B of linear layers",
+        ),
+        ("../../outside.lora_A.weight", torch.ones(4, 32), "lora_A and lora_B of linear layers"),
         (q, torch.full((4, 32), float("nan")), "no numbers"),
         (q, torch.ones(4, 32, 1), "its shape is"),
         (q, torch.ones(0, 32), "its shape is"),
@@ -144,20 +148,20 @@ def test_tensors_that_belong_to_no_layer_or_not_to_this_model_are_refused(tiny_m
     save_file({name: tensor for name, tensor in tensors.items() if name != q}, path)
     refused(adapter, tiny_model(64), "missing")
     save_file({}, path)
-    refused(adapter, tiny_model(64), "empty")
+    refused(adapter, tiny_model(64), "no tensors")
 
 
 def test_damaged_files_and_pickles_are_refused(tiny_model: MakeModel, adapter: Path) -> None:
     model, path = tiny_model(64), adapter / "adapter_model.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[:-7])
-    refused(adapter, model, "whole safetensors file")
+    refused(adapter, model, "invalid safetensors file")
     path.write_bytes((2**62).to_bytes(8, "little") + content[8:])
-    refused(adapter, model, "whole safetensors file")
+    refused(adapter, model, "invalid safetensors file")
     path.unlink()
     (adapter / "adapter_model.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     refused(adapter, model, "is a pickle")
     path.write_bytes(content)
     for text in ("[" * 5, "[]", '{"r": ', "{" + '"a": 1, ' * 200_000 + '"b": 2}'):
         (adapter / "adapter_config.json").write_text(text, encoding="utf-8")
-        refused(adapter, model, "valid JSON|JSON object|has at most")
+        refused(adapter, model, "valid JSON|JSON object|the maximum is")

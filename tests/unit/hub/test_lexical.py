@@ -104,7 +104,7 @@ def test_a_damaged_file_is_refused(head: LexicalHead, tmp_path: Path) -> None:
         with pytest.raises(FormatError, match="shapes"):
             LexicalHead.load(tmp_path, dim, labels)
     path.write_bytes(whole[:-9])
-    with pytest.raises(FormatError, match="lexical head"):
+    with pytest.raises(FormatError, match="does not match the classifier"):
         LexicalHead.load(tmp_path, DIM, LABELS)
     path.write_bytes(whole)
     save_file(load_file(path), path, {"format_version": "2", "vocabularies": "{}"})

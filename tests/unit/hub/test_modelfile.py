@@ -88,12 +88,14 @@ def test_our_own_template_is_understood(tokenizer: Tokenizer) -> None:
 
 def test_a_template_that_is_more_than_turns_is_left_to_ollama() -> None:
     assert find_turns(rendering(BEYOND)) is None
-    text = modelfile("m.gguf", turns=None, chats=True, stops=[], context_length=64, written_by="a test")
+    text = modelfile("m.gguf", turns=None, has_template=True, stops=[], context_length=64, written_by="a test")
     assert "TEMPLATE" not in text.replace("# No TEMPLATE", "")
 
 
 def test_a_base_model_is_given_the_prompt_alone() -> None:
-    text = modelfile("m.gguf", turns=None, chats=False, stops=["<|end|>"], context_length=64, written_by="a test")
+    text = modelfile(
+        "m.gguf", turns=None, has_template=False, stops=["<|end|>"], context_length=64, written_by="a test"
+    )
     assert text.splitlines()[2:] == [
         "FROM ./m.gguf",
         'TEMPLATE """{{ .Prompt }}"""',
@@ -137,7 +139,7 @@ def test_go_renders_the_template_as_the_model_does(tmp_path: Path) -> None:
         render = rendering(template)
         turns = find_turns(render, bos="<s>")
         assert turns is not None
-        text = modelfile("m.gguf", turns=turns, chats=True, stops=[], context_length=64, written_by="a test")
+        text = modelfile("m.gguf", turns=turns, has_template=True, stops=[], context_length=64, written_by="a test")
         go = text.split('TEMPLATE """')[1].split('"""')[0]
         conversations = [c for c in CONVERSATIONS if name != "no system" or c[0].role != "system"]
         messages = [[{"Role": m.role, "Content": m.content} for m in each] for each in conversations]

@@ -14,7 +14,7 @@ from index_server import Index, serve
 
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, DownloadError, FormatError, GroundupError
-from groundup.hub.source import licence_of, locate, unpacked
+from groundup.hub.source import license_of, locate, unpacked
 
 QUIET = Console(quiet=True)
 GGUF = b"GGUF" + bytes(range(256)) * 40
@@ -114,7 +114,7 @@ def lying(content: bytes) -> bytes:
 
 
 REFUSED = {
-    "sizes that lie": (lying(zipped({"m.gguf": GGUF})), "as large as it says"),
+    "sizes that lie": (lying(zipped({"m.gguf": GGUF})), "the archive is damaged"),
     "../../evil.gguf": (zipped({"../../evil.gguf": GGUF}), "unsafe path"),
     "absolute": (tarred({"/tmp/evil.gguf": GGUF}), "unsafe path"),
     "link": (tarred({}, link="m.gguf"), "not a regular file"),
@@ -158,9 +158,9 @@ def test_names_that_mean_nothing(given: str, error: type[GroundupError]) -> None
 
 
 def test_the_licence_is_the_one_that_the_card_names(tmp_path: Path) -> None:
-    assert licence_of(tmp_path) == ""
+    assert license_of(tmp_path) == ""
     card = "---\nlanguage: en\nlicense: apache-2.0\ntags:\n- x\n---\n# A model\n\nlicense: mine\n"
     (tmp_path / "README.md").write_text(card)
-    assert licence_of(tmp_path) == "apache-2.0"
+    assert license_of(tmp_path) == "apache-2.0"
     (tmp_path / "README.md").write_text("# A model\n\nlicense: mine\n")
-    assert licence_of(tmp_path) == ""
+    assert license_of(tmp_path) == ""

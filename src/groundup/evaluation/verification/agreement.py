@@ -40,7 +40,7 @@ class Agreement:
 
     Attributes:
         who: name of the engine.
-        beside: name of the reference.
+        reference: name of the reference.
         positions: number of teacher-forced predictions.
         agreed: number of positions with the same most likely token.
         worst_gap: largest gap in nats between the reference's first and second choice at positions that differ.
@@ -156,7 +156,7 @@ def compare_engines(
         pairs: pairs of (reference, other).
         texts: ids of each text, at least two, for teacher-forced predictions.
         prompts: ids of each prompt, for greedy continuation.
-        torture: texts to tokenize, by name.
+        edge_cases: texts to tokenize, by name.
         advance: called with the number of tokens that one engine has processed.
 
     Returns:

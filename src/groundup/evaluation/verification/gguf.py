@@ -46,7 +46,7 @@ def write_verified(
         vocabulary: GGUF vocabulary of the model.
         kind: type of the matrices.
         path: path of the file.
-        tried: inputs of the round-trip check; None: no check.
+        inputs: inputs of the round-trip check; None: no check.
         console: output for notes and progress.
 
     Returns:
@@ -69,8 +69,8 @@ def write_verified(
             )
         for note in written.notes:
             console.warn(note)
-        for (wanted, got, why), names in _grouped(written.fallbacks).items():
-            console.note(f"{got} instead of {wanted} in {len(names)} tensors: {why} ({', '.join(names[:3])}, ...)")
+        for (intended, used, why), names in _grouped(written.fallbacks).items():
+            console.note(f"{used} instead of {intended} in {len(names)} tensors: {why} ({', '.join(names[:3])}, ...)")
         facts: dict[str, Any] = {
             "bytes": written.n_bytes,
             "weights": sum(parameter.numel() for parameter in opened.model.parameters()),
@@ -88,7 +88,7 @@ def _grouped(fallbacks: Sequence[Fallback]) -> dict[tuple[str, str, str], list[s
     """Return the tensors of each kind of fallback."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for fallback in fallbacks:
-        found.setdefault((fallback.wanted, fallback.got, fallback.why), []).append(fallback.tensor)
+        found.setdefault((fallback.intended, fallback.used, fallback.why), []).append(fallback.tensor)
     return found
 
 
@@ -102,7 +102,7 @@ def verify_file(
         file: file to check.
         name: final name of the file.
         kind: type of the matrices.
-        tried: inputs of the check.
+        inputs: inputs of the check.
         console: output for progress.
 
     Returns:

@@ -13,8 +13,8 @@ from groundup.evaluation.verification.round_trip import (
     GroundupRunner,
     Verdict,
     cells,
-    check_inputs,
     require_no_problems,
+    round_trip_inputs,
     run_checks,
 )
 from groundup.hub import load_model
@@ -39,7 +39,7 @@ def verify_import(source: Path, written: Path, limits: str, console: Console) ->
     """
     tokenizer = Tokenizer.load(written)
     model = load_model(written)
-    inputs = check_inputs(tokenizer, model.config.context_length)
+    inputs = round_trip_inputs(tokenizer, model.config.context_length)
     ours = GroundupRunner("groundup", model, tokenizer)
     engines: list[tuple[Engine, Path, str]] = [("transformers", source, limits)]
     if is_gguf(source):

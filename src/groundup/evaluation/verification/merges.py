@@ -10,8 +10,8 @@ from groundup.evaluation.verification.round_trip import (
     Check,
     GroundupRunner,
     Verdict,
-    check_inputs,
     require_no_problems,
+    round_trip_inputs,
     run_checks,
 )
 from groundup.hub import load_model
@@ -44,7 +44,7 @@ def verify_merged_model(
     model = load_model(merged)
     reference = GroundupRunner("base and adapter", with_adapter(load_model(base), adapter), tokenizer)
     check = Check(reference, GroundupRunner("merged", model, tokenizer), _LIMITS[dtype])
-    inputs = check_inputs(tokenizer, model.config.context_length)
+    inputs = round_trip_inputs(tokenizer, model.config.context_length)
     verdict = run_checks([check], inputs, console=console, label=_PROGRESS)
     require_no_problems(verdict.problems, *_fix(merged, dtype))
     return verdict

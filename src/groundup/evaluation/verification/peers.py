@@ -134,5 +134,5 @@ class Peer:
         return PeerError(
             f"{self.name} on {self._path.name}: " + (visible(errors[-1]) if errors else f"ended with code {code}"),
             rule="the round-trip check runs this engine if it is installed",
-            fix="If the engine does not support this model family yet, upgrade it, or skip the check: --no-verify.",
+            fix="If the engine does not support this model family, upgrade it, or skip the check: --no-verify.",
         )

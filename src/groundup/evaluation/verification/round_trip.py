@@ -114,7 +114,7 @@ class CheckInputs:
     Attributes:
         texts: ids of texts, with BOS if the tokenizer has one.
         prompts: ids of prompts, with BOS if the tokenizer has one.
-        torture: texts to tokenize, by name.
+        edge_cases: texts to tokenize, by name.
     """
 
     texts: tuple[tuple[int, ...], ...]
@@ -133,7 +133,7 @@ class CheckInputs:
         return sum(map(len, self.texts)) + GREEDY_TOKENS * len(self.prompts)
 
 
-def check_inputs(tokenizer: Tokenizer, context_length: int, texts: Sequence[str] = ()) -> CheckInputs:
+def round_trip_inputs(tokenizer: Tokenizer, context_length: int, texts: Sequence[str] = ()) -> CheckInputs:
     """Return the inputs of the round-trip check for a model.
 
     Args:
@@ -247,7 +247,7 @@ def run_checks(
 
     Args:
         checks: pairs of engines with limits.
-        tried: inputs of the check.
+        inputs: inputs of the check.
         console: output for notes and progress.
         label: label of the progress bar.
         absent: messages about engines that are not installed.

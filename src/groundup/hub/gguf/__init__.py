@@ -1,4 +1,4 @@
-"""GGUF, the file format of llama.cpp: models in and out."""
+"""GGUF, the file format of llama.cpp: import and export."""
 
 from groundup.hub.gguf.container import GgufFile
 from groundup.hub.gguf.header import MetaValue, TensorInfo

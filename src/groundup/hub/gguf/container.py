@@ -1,4 +1,4 @@
-"""A GGUF file, mapped into memory: its metadata, and its tensors in floating point, one at a time."""
+"""Memory-mapped GGUF files: metadata, and dequantization of single tensors."""
 
 from __future__ import annotations
 
@@ -13,42 +13,55 @@ from groundup.core.errors import FormatError
 from groundup.hub.gguf.header import MetaValue, TensorInfo, parse_header
 from groundup.hub.gguf.types import PLAIN_TYPES, READABLE
 
-# Values turned at a time: in a core's cache, and so few that torch copies them without waking its other threads (twice
-# as many took ten times the processor time on a busy machine).
+# Values per chunk: fits a core's cache, and is small enough that torch copies it without its other threads (twice as
+# many
+# values took ten times the processor time on a busy machine).
 _CHUNK = 2**15
 
 
 class GgufFile:
-    """A GGUF file, opened for reading.
+    """An open GGUF file.
 
     Attributes:
-        metadata: what the file says of itself, in its order.
-        tensors: by name, in the file's order.
+        path: path of the file.
+        metadata: metadata in the file's order.
+        tensors: tensors by name, in the file's order.
     """
 
     def __init__(self, path: Path) -> None:
         """Map the file and read its header.
 
+        Args:
+            path: path of the file.
+
         Raises:
-            FormatError: no GGUF file, a damaged or hostile one, or one part of several.
+            FormatError: no GGUF file, a damaged or malicious file, or one part of a split file.
         """
         if not path.is_file() or not path.stat().st_size:
             raise FormatError(
                 f"{path}: " + ("an empty file" if path.is_file() else "no such file"),
-                rule="a GGUF file is needed",
+                rule="must be a GGUF file",
                 fix="Check the path.",
             )
         self.path = path
-        # Private and writable to torch's eyes: what would write into a tensor gets pages of its own, not the file's.
+        # A private mapping: writes to a tensor do not change the file.
         self._bytes = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
         header = parse_header(memoryview(self._bytes.numpy()), str(path))  # type: ignore[arg-type]
         self.metadata: Mapping[str, MetaValue] = header.metadata
         self.tensors: Mapping[str, TensorInfo] = header.tensors
-        self._check_whole()
+        self._check_not_split()
         self._check_readable()
 
     def read(self, name: str, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The tensor of this name, in this dtype: of its own dtype a view into the file, else a tensor of its own."""
+        """Return a tensor in a dtype: a view of the file if it is stored in that dtype, otherwise a copy.
+
+        Args:
+            name: name of the tensor.
+            dtype: data type.
+
+        Returns:
+            The tensor.
+        """
         info = self.tensors[name]
         assert info.kind is not None
         stored = self._bytes[info.start : info.start + info.n_bytes]
@@ -58,18 +71,17 @@ class GgufFile:
         values, blocks = read.view(-1), stored.view(-1, info.kind.block_bytes)
         step = _CHUNK // info.kind.block
         for first in range(0, len(blocks), step):
-            chunk = blocks[first : first + step].reshape(1, -1).numpy()  # as one row: see quantize.py
+            chunk = blocks[first : first + step].reshape(1, -1).numpy()  # A single row; see quantize.py.
             turned = torch.from_numpy(dequantize(chunk, info.kind.library_type)).view(-1)
             values[first * info.kind.block :][: len(turned)] = turned
         return read
 
-    def _check_whole(self) -> None:
+    def _check_not_split(self) -> None:
         parts = self.metadata.get("split.count", 1)
         if isinstance(parts, int) and parts > 1:
             raise FormatError(
-                f"{self.path}: one part of {parts}",
-                rule="a model in one file is read",
-                fix="Join the parts first: llama-gguf-split --merge FIRST-PART OUT.gguf (it comes with llama.cpp).",
+                f"{self.path}: one of {parts} parts of a split file",
+                fix="Merge the parts first, with llama.cpp: llama-gguf-split --merge FIRST-PART OUT.gguf.",
             )
 
     def _check_readable(self) -> None:
@@ -81,7 +93,7 @@ class GgufFile:
         )
         known = ", ".join(kind.name for kind in READABLE)
         raise FormatError(
-            f"{self.path}: {len(unread):,} tensors of a type that is not read: {named}" + (", ..." * (len(unread) > 5)),
-            rule=f"the types that are read are {known}",
-            fix="Get the model in one of them, e.g. Q8_0, or turn it with llama-quantize --allow-requantize.",
+            f"{self.path}: {len(unread):,} tensors of unsupported types: {named}" + (", ..." * (len(unread) > 5)),
+            rule=f"supported types are {known}",
+            fix="Get the model in a supported type such as Q8_0, or convert it with llama-quantize --allow-requantize.",
         )

@@ -1,8 +1,8 @@
-"""The header of a GGUF file: metadata, and where each tensor lies. No length in it is believed before it is checked.
+"""Parser of GGUF headers, safe for untrusted files: every length is checked before use.
 
-The format: magic, version, two counts; `key type value` entries; `name shape type offset` of each tensor; then, from
-the next multiple of the alignment, the tensors' bytes (docs/gguf.md of ggml). The `gguf` library's own reader follows
-the lengths that a file gives, so that a hostile one of 100 bytes keeps it busy for ever; hence this parser.
+The format: magic, version, two counts; `key type value` entries; `name shape type offset` of each tensor. The tensor
+data starts at the next multiple of the alignment (docs/gguf.md of ggml). The reader of the `gguf` library trusts the
+lengths in a file, so a malicious file of 100 bytes keeps it busy indefinitely.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from groundup.hub.gguf.types import TENSOR_TYPES, TensorType
 MetaValue = bool | int | float | str | list[str] | list[int] | list[float] | np.ndarray[Any, Any]
 
 _MAGIC = b"GGUF"
-_VERSIONS = (2, 3)  # 1 had 32-bit counts and lived for two months of 2023
+_VERSIONS = (2, 3)  # Version 1 had 32-bit counts and was in use for two months of 2023.
 _SCALARS: dict[GGUFValueType, str] = {
     GGUFValueType.UINT8: "B",
     GGUFValueType.INT8: "b",
@@ -36,22 +36,24 @@ _SCALARS: dict[GGUFValueType, str] = {
     GGUFValueType.INT64: "q",
     GGUFValueType.FLOAT64: "d",
 }
-_LONGEST_NAME = 65_535  # bytes, as the format's text has it
-_LONGEST_ARRAY = 2**24  # 64 times the largest vocabulary in use
-_MOST_DIMENSIONS = 4
-# The least that an entry can take: lengths of its strings, type, and the value's first byte; or one dimension, offset.
-_SMALLEST_ENTRY = 8 + 4 + 1
-_SMALLEST_TENSOR = 8 + 4 + 8 + 4 + 8
+_MAX_NAME_BYTES = 65_535  # In bytes; a limit of the format.
+_MAX_ARRAY_ITEMS = 2**24  # 64 times the largest vocabulary in use.
+_MAX_DIMENSIONS = 4
+# Minimum sizes: length of the key, type, one byte of value; or length of the name, one dimension, type, offset.
+_MIN_ENTRY_BYTES = 8 + 4 + 1
+_MIN_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A tensor of the file.
+    """Location of a tensor in a file.
 
     Attributes:
-        shape: the slowest dimension first, as torch has it (the file has the fastest first).
-        number: of its type; `kind` is None where nothing is known about that.
-        start: of its bytes in the file.
+        name: name of the tensor.
+        shape: slowest dimension first, as in torch (the file has the fastest first).
+        number: number of the type.
+        kind: the type; None if it is unknown.
+        start: offset of the data in the file, in bytes.
     """
 
     name: str
@@ -62,17 +64,17 @@ class TensorInfo:
 
     @property
     def n_bytes(self) -> int:
-        """What it takes in the file; of an unknown type, 0."""
+        """Size in the file, in bytes; 0 for an unknown type."""
         return 0 if self.kind is None else math.prod(self.shape[:-1]) * self.kind.row_bytes(self.shape[-1])
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a GGUF file says before its tensors.
+    """Header of a GGUF file.
 
     Attributes:
         metadata: in the file's order; arrays of numbers as numpy arrays.
-        tensors: by name, in the file's order; every known one lies inside the file and overlaps no other.
+        tensors: by name, in the file's order; known types are inside the file and do not overlap.
     """
 
     metadata: Mapping[str, MetaValue]
@@ -80,26 +82,31 @@ class Header:
 
 
 def parse_header(data: memoryview, source: str) -> Header:
-    """Read the header of a whole file's bytes (mapped, not loaded).
+    """Parse the header of a memory-mapped file.
 
     Args:
-        source: the file's name, for messages.
+        data: bytes of the whole file.
+        source: name of the file, for messages.
+
+    Returns:
+        The header.
 
     Raises:
-        FormatError: not a GGUF file, one of a version or byte order that is not read, or one whose lengths, counts,
-            offsets or types cannot be true. Time and memory are bounded by the file's size.
+        FormatError: not a GGUF file, an unsupported version or byte order, or invalid lengths, counts, offsets or
+            types.
+            Time and memory are bounded by the size of the file.
     """
     cursor = _Cursor(data, source)
     _check_kind(cursor)
     n_tensors, n_entries = cursor.unpack("QQ")
-    cursor.require(n_entries * _SMALLEST_ENTRY, f"{n_entries:,} metadata entries")
+    cursor.require(n_entries * _MIN_ENTRY_BYTES, f"{n_entries:,} metadata entries")
     metadata: dict[str, MetaValue] = {}
     for _ in range(n_entries):
         key = cursor.name("a metadata key")
         if key in metadata:
-            raise cursor.error(f"metadata key {key!r} twice", "a key says one thing")
+            raise cursor.error(f"metadata key {key!r} twice", "keys must be unique")
         metadata[key] = cursor.value(key)
-    cursor.require(n_tensors * _SMALLEST_TENSOR, f"{n_tensors:,} tensors")
+    cursor.require(n_tensors * _MIN_TENSOR_BYTES, f"{n_tensors:,} tensors")
     found = [_tensor(cursor) for _ in range(n_tensors)]
     alignment = metadata.get("general.alignment", GGUF_DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int) or not 0 < alignment <= 2**20 or alignment & (alignment - 1):
@@ -108,7 +115,7 @@ def parse_header(data: memoryview, source: str) -> Header:
     tensors: dict[str, TensorInfo] = {}
     for name, shape, number, offset in found:
         if name in tensors:
-            raise cursor.error(f"tensor {name!r} twice", "a name belongs to one tensor")
+            raise cursor.error(f"tensor {name!r} twice", "names must be unique")
         if offset % alignment:
             raise cursor.error(f"tensor {name!r} at offset {offset}", f"tensors begin at multiples of {alignment}")
         tensors[name] = TensorInfo(name, shape, number, TENSOR_TYPES.get(number), base + offset)
@@ -125,23 +132,23 @@ def _check_kind(cursor: _Cursor) -> None:
     if version not in _VERSIONS and swapped in _VERSIONS:
         raise cursor.error(
             "a big-endian file",
-            "little-endian files are read",
+            "only little-endian files are supported",
             "Convert it with gguf_convert_endian of the gguf library.",
         )
     if version not in _VERSIONS:
         raise cursor.error(
             f"GGUF version {version}",
-            f"versions {' and '.join(map(str, _VERSIONS))} are read",
+            f"supported versions are {' and '.join(map(str, _VERSIONS))}",
             "Convert the model again with a current llama.cpp.",
         )
 
 
 def _tensor(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
-    """Name, shape, type and offset from where the tensors begin."""
+    """Return name, shape, type and offset of a tensor."""
     name = cursor.name("a tensor's name")
     n_dims = cursor.unpack("I")[0]
-    if not 1 <= n_dims <= _MOST_DIMENSIONS:
-        raise cursor.error(f"tensor {name!r} of {n_dims} dimensions", f"a tensor has 1 to {_MOST_DIMENSIONS}")
+    if not 1 <= n_dims <= _MAX_DIMENSIONS:
+        raise cursor.error(f"tensor {name!r} of {n_dims} dimensions", f"a tensor has 1 to {_MAX_DIMENSIONS}")
     shape = tuple(reversed(cursor.unpack("Q" * n_dims)))
     number, offset = cursor.unpack("IQ")
     if min(shape) == 0 or math.prod(shape) >= 2**63:
@@ -165,25 +172,27 @@ def _check_places(cursor: _Cursor, tensors: Mapping[str, TensorInfo]) -> None:
                 f"the file has {len(cursor.data):,}",
             )
         if tensor.start < end:
-            raise cursor.error(f"tensors {before!r} and {tensor.name!r} overlap", "each tensor has bytes of its own")
+            raise cursor.error(f"tensors {before!r} and {tensor.name!r} overlap", "tensors must not overlap")
         end, before = tensor.start + tensor.n_bytes, tensor.name
 
 
 class _Cursor:
-    """A place in the bytes, that moves on by what is read, and refuses to leave them."""
+    """A read position in the data, with bounds checks."""
 
     def __init__(self, data: memoryview, source: str) -> None:
         self.data = data
         self.position = 0
         self._source = source
 
-    def error(self, value: str, rule: str, fix: str = "The file is damaged, or no model; get it again.") -> FormatError:
+    def error(
+        self, value: str, rule: str, fix: str = "The file is damaged, or not a model: download it again."
+    ) -> FormatError:
         return FormatError(f"{self._source}: {value}", rule=rule, fix=fix)
 
     def require(self, n_bytes: int, what: str) -> None:
         left = len(self.data) - self.position
         if n_bytes > left:
-            raise self.error(f"{what} after byte {self.position:,}", f"{left:,} bytes are left, {n_bytes:,} are needed")
+            raise self.error(f"{what} after byte {self.position:,}", f"{left:,} bytes remain, {n_bytes:,} are required")
 
     def take(self, n_bytes: int, what: str) -> memoryview:
         self.require(n_bytes, what)
@@ -200,12 +209,12 @@ class _Cursor:
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise self.error(f"{what} {raw[:40]!r}", f"text is UTF-8 ({error.reason})") from None
+            raise self.error(f"{what} {raw[:40]!r}", f"text must be UTF-8 ({error.reason})") from None
 
     def name(self, what: str) -> str:
         name = self.text(what)
-        if not name or len(name) > _LONGEST_NAME:
-            raise self.error(f"{what} of {len(name):,} letters", f"it has 1 to {_LONGEST_NAME:,}")
+        if not name or len(name) > _MAX_NAME_BYTES:
+            raise self.error(f"{what} of {len(name):,} letters", f"must have 1 to {_MAX_NAME_BYTES:,}")
         return name
 
     def kind(self, key: str) -> GGUFValueType:
@@ -224,16 +233,16 @@ class _Cursor:
         if kind is GGUFValueType.ARRAY:
             return self._array(key)
         value = self.unpack(_SCALARS[kind])[0]
-        # 1e-6 in 32 bits is 9.99999997e-07 in 64: the shortest decimal that means the same 32 bits was meant.
+        # The shortest decimal with the same 32 bits: 1e-6 as fp32 is 9.99999997e-07 as fp64.
         return float(str(np.float32(value))) if kind is GGUFValueType.FLOAT32 else value
 
     def _array(self, key: str) -> MetaValue:
         kind = self.kind(key)
         length = self.unpack("Q")[0]
-        if length > _LONGEST_ARRAY:
-            raise self.error(f"{key!r} of {length:,} items", f"an array has at most {_LONGEST_ARRAY:,}")
+        if length > _MAX_ARRAY_ITEMS:
+            raise self.error(f"{key!r} of {length:,} items", f"the maximum is {_MAX_ARRAY_ITEMS:,}")
         if kind is GGUFValueType.ARRAY:
-            raise self.error(f"{key!r}: an array of arrays", "arrays hold numbers or text")
+            raise self.error(f"{key!r}: an array of arrays", "arrays must contain numbers or text")
         if kind is GGUFValueType.STRING:
             self.require(length * 8, f"{key!r} of {length:,} items")
             return [self.text(repr(key)) for _ in range(length)]

@@ -1,4 +1,4 @@
-"""A model's shape as GGUF metadata, both ways, for the architectures that llama.cpp and groundup have in common."""
+"""Conversion of model configs from and to GGUF metadata, for the architectures that llama.cpp and groundup share."""
 
 from __future__ import annotations
 
@@ -22,24 +22,26 @@ from groundup.model.families.base import Family, Gguf, Key
 
 _TYPE, _FACTOR, _ORIGINAL = "rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length"
 _OLD_FACTOR = "rope.scale_linear"
-_MAGNITUDE = "rope.scaling.attn_factor"  # llama.cpp multiplies 0.1 ln(factor) + 1 by it
-_THEIR_MAGNITUDE = "rope.scaling.yarn_attn_factor"  # what Hugging Face's config says, as converters leave it
+_MAGNITUDE = "rope.scaling.attn_factor"  # llama.cpp multiplies it by 0.1 ln(factor) + 1.
+_THEIR_MAGNITUDE = "rope.scaling.yarn_attn_factor"  # The value of Hugging Face's config, as converters write it.
 _BETA_FAST, _BETA_SLOW = "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"
-_LLAMA3 = (8192, 1.0, 4.0)  # context, low and high of every Llama 3 so far
+_LLAMA3 = (8192, 1.0, 4.0)  # Context, low and high frequency factor of all Llama 3 models so far.
 
 
 def write_scaling(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | None]:
-    """Keys below the architecture's name, and the divisors (P) that llama.cpp wants for a "llama3" scaling.
+    """Return the keys of a RoPE scaling without prefix, and the frequency divisors (P) of a "llama3" scaling.
 
     Raises:
-        FormatError: llama.cpp has no word for it.
+        FormatError: llama.cpp does not support the scaling.
     """
     scaling = config.rope_scaling
     if scaling is None:
         return {}, None
     if scaling.kind == "llama3":
         if config.declared.gguf is None or not config.declared.gguf.llama3_scaling:
-            raise _unsaid("rope_scaling.kind = 'llama3'", f"llama.cpp has it for llama models, not for {config.family}")
+            raise _unsupported(
+                "rope_scaling.kind = 'llama3'", f"llama.cpp supports it for llama models, not for {config.family}"
+            )
         plain_P = Rotary(config.head_dim, config.rope_theta).frequencies_P
         stretched_P = Rotary(config.head_dim, config.rope_theta, scaling).frequencies_P
         return {}, plain_P / stretched_P
@@ -48,10 +50,10 @@ def write_scaling(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | N
         return keys, None
     assert scaling.original_context_length is not None
     if not scaling.truncate or (scaling.beta_fast, scaling.beta_slow) != (32.0, 1.0):
-        raise _unsaid(
+        raise _unsupported(
             f"rope_scaling with truncate = {scaling.truncate}, beta_fast = {scaling.beta_fast}, "
             f"beta_slow = {scaling.beta_slow}",
-            f"llama.cpp blends whole pairs between 32 turns and 1 in {config.family} models",
+            f"llama.cpp supports only truncate = True, beta_fast = 32, beta_slow = 1 in {config.family} models",
         )
     keys[_ORIGINAL] = scaling.original_context_length
     if scaling.attention_factor is not None:
@@ -61,10 +63,10 @@ def write_scaling(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | N
 
 
 def read_scaling(keys: Keys, divisors_P: Tensor | None, theta: float, head_dim: int) -> RopeScaling | None:
-    """What metadata and the tensor of divisors say.
+    """Return the RoPE scaling of metadata and the tensor of divisors.
 
     Raises:
-        FormatError: a scaling that is not known.
+        FormatError: an unknown scaling.
     """
     if divisors_P is not None and bool((divisors_P != 1).any()):
         return _llama3_from(divisors_P, theta, head_dim)
@@ -75,7 +77,7 @@ def read_scaling(keys: Keys, divisors_P: Tensor | None, theta: float, head_dim: 
     if kind == "linear":
         return RopeScaling("linear", factor)
     if kind != "yarn":
-        raise keys.refused(_TYPE, "linear, yarn and Llama 3's scaling of rotary positions are read")
+        raise keys.refused(_TYPE, "supported RoPE scalings are linear, yarn and llama3")
     magnitude: float | None = keys.number(_THEIR_MAGNITUDE, 0.0) or None
     if magnitude is None and keys.get(_MAGNITUDE) is not None:
         magnitude = keys.number(_MAGNITUDE) * _yarn_magnitude(factor)
@@ -94,10 +96,10 @@ def _yarn_magnitude(factor: float) -> float:
 
 
 def _llama3_from(divisors_P: Tensor, theta: float, head_dim: int) -> RopeScaling:
-    """The scaling whose divisors these are: the usual one, or one fitted to the blended frequencies.
+    """Return the "llama3" scaling with these divisors: the usual one, or one fitted to the blended frequencies.
 
-    Divisor = 1 / (kept + (1 - kept) / factor), and `kept` is linear in the frequency: two blended ones give the line.
-    It fixes context, low and high only up to a common multiple, which changes nothing.
+    The divisor is 1 / (kept + (1 - kept) / factor), and `kept` is linear in the frequency, so two blended frequencies
+    determine the line. It determines context, low and high up to a common factor, which has no effect.
     """
     if divisors_P.shape != (head_dim // 2,) or not bool((divisors_P >= 1).all()):
         raise _no_llama3(f"{tuple(divisors_P.shape)} divisors from {float(divisors_P.min()):g}")
@@ -115,18 +117,20 @@ def _llama3_from(divisors_P: Tensor, theta: float, head_dim: int) -> RopeScaling
 
 
 def _fitted(turns_P: Tensor, kept_P: Tensor) -> Iterator[tuple[int, float, float]]:
-    """Contexts, and where the blend begins and ends in turns over them; `turns_P` are those in a context of one."""
+    """Yield contexts, and the start and end of the blend in turns per context; `turns_P` are turns per position."""
     blended_P = (kept_P > 1e-4) & (kept_P < 1 - 1e-4)
     if int(blended_P.sum()) > 1:
         sides = torch.stack([turns_P[blended_P], -torch.ones_like(turns_P[blended_P])], dim=1)
         slope, intercept = torch.linalg.lstsq(sides, kept_P[blended_P, None]).solution.flatten().tolist()
         if slope > 0 and intercept > 0:
-            exact = slope / intercept  # the context, if the blend begins at one turn
+            exact = slope / intercept  # The context, if the blend starts at one turn.
             low = max(1, round(exact)) / exact
             high = low * (1 + 1 / intercept)
             yield round(exact), round(low, 3), round(high, 3)
             yield round(exact), low, high
-    elif bool((kept_P > 0.5).any()) and bool((kept_P < 0.5).any()):  # none between, or one: a line through the gap
+    elif bool((kept_P > 0.5).any()) and bool(
+        (kept_P < 0.5).any()
+    ):  # At most one blended frequency: use a line through the gap.
         last, first = float(turns_P[kept_P > 0.5].min()), float(turns_P[kept_P < 0.5].max())
         _, low, high = _LLAMA3
         yield round(math.sqrt(low * high / (last * first))), low, high
@@ -135,13 +139,13 @@ def _fitted(turns_P: Tensor, kept_P: Tensor) -> Iterator[tuple[int, float, float
 def _no_llama3(value: str) -> FormatError:
     return FormatError(
         f"rope_freqs.weight with {value}",
-        rule="Llama 3's scaling of rotary frequencies is read",
+        rule="must be the divisors of a llama3 scaling",
         fix="Choose another model.",
     )
 
 
-def _unsaid(value: str, rule: str) -> FormatError:
-    return FormatError(value, rule=rule, fix="Such a model cannot become a GGUF file; use the model directory.")
+def _unsupported(value: str, rule: str) -> FormatError:
+    return FormatError(value, rule=rule, fix="This model cannot be exported to GGUF; use the model directory.")
 
 
 ARCHITECTURE = "general.architecture"
@@ -157,7 +161,7 @@ _RMS_EPS, _LAYER_EPS = "attention.layer_norm_rms_epsilon", "attention.layer_norm
 _WINDOW, _PATTERN = "attention.sliding_window", "attention.sliding_window_pattern"
 _LOCAL_BASE = "rope.freq_base_swa"
 _BIASES = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_up.bias"}
-# What would change what the weights mean, and is read by no family of ours: its key, and the value that is harmless.
+# Keys that no supported family uses and that would change the meaning of the weights, with their neutral value.
 _VARIANTS: dict[str, MetaValue] = {
     "expert_count": 0,
     "attn_logit_softcapping": 0.0,
@@ -175,7 +179,7 @@ _VARIANTS: dict[str, MetaValue] = {
 
 
 def agreed_length(config: ModelConfig) -> int:
-    """Tokens up to which llama.cpp computes what we do: it knows sliding windows in some families only."""
+    """Return the length up to which llama.cpp gives the same result, if it has no sliding window."""
     if config.sliding_window is None or _declared(config).windows:
         return config.context_length
     return min(config.sliding_window, config.context_length)
@@ -184,15 +188,19 @@ def agreed_length(config: ModelConfig) -> int:
 def config_from_metadata(
     metadata: Mapping[str, MetaValue], tensors: Mapping[str, tuple[int, ...]], rope_factors: Tensor | None
 ) -> ModelConfig:
-    """The model's shape.
+    """Return the model config of a GGUF file.
 
     Args:
-        tensors: names and shapes of the file's tensors: they say what metadata leaves open (a tied head, biases).
+        metadata: metadata of the file.
+        tensors: shapes of the tensors by name, which determine tied embeddings and biases.
         rope_factors: the tensor `rope_freqs.weight`, if the file has it.
 
+    Returns:
+        The config.
+
     Raises:
-        FormatError: an architecture that is not known, or a variant whose weights would mean something else.
-        ConfigError: sizes that cannot be.
+        FormatError: an unknown architecture, or an unsupported variant.
+        ConfigError: invalid sizes.
     """
     keys = Keys(metadata, str(metadata.get(ARCHITECTURE)))
     family, declared = _family(keys)
@@ -201,11 +209,11 @@ def config_from_metadata(
     for key, harmless in _VARIANTS.items():
         found = keys.get(key)
         if key not in known and found is not None and (isinstance(found, np.ndarray) or found != harmless):
-            raise keys.refused(key, f"{keys.architecture} models without it are read")
+            raise keys.refused(key, f"not supported for {keys.architecture} models")
     values: dict[str, Any] = {ours: keys.size(theirs) for ours, theirs in _SIZES.items()}
-    # The file must bear out what is counted through below, or 2^32 layers are counted for an hour.
+    # Checked before any loop over layers, which would take an hour for 2^32 layers.
     if f"blk.{values['n_layers'] - 1}.attn_output.weight" not in tensors:
-        raise keys.refused("block_count", "the file holds the tensors of all its layers")
+        raise keys.refused("block_count", "the file must contain the tensors of all layers")
     values["n_kv_heads"] = keys.size("attention.head_count_kv", values["n_heads"])
     values |= _head_dims(keys, values["dim"] // max(values["n_heads"], 1), "rotary_fraction" in family.optional)
     values["norm_eps"] = keys.number(_LAYER_EPS if family.norm == "layer" else _RMS_EPS)
@@ -219,7 +227,7 @@ def config_from_metadata(
     values |= {field: _read_optional(keys, key) for field, key in declared.keys.items()}
     values |= declared.implied(values["n_layers"], values["dim"], values["n_heads"])
     if declared.attention_scale and (scale := keys.number(declared.attention_scale, 0.0)):
-        values["query_scalar"] = float(f"{scale**-2:.7g}")  # 32 bits have 7 digits
+        values["query_scalar"] = float(f"{scale**-2:.7g}")  # 32 bits have 7 significant digits.
         if values["query_scalar"] == values["head_dim"]:
             values["query_scalar"] = None
     if "sliding_window" in family.optional:
@@ -228,10 +236,10 @@ def config_from_metadata(
 
 
 def write_config(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | None, tuple[str, ...]]:
-    """The shape as metadata; the tensor `rope_freqs.weight` where there must be one; and what llama.cpp does otherwise.
+    """Return the metadata of a config, `rope_freqs.weight` if required, and notes on differences in llama.cpp.
 
     Raises:
-        FormatError: a variant that llama.cpp has no word for.
+        FormatError: llama.cpp does not support the variant.
     """
     _check_expressible(config)
     declared = _declared(config)
@@ -253,8 +261,8 @@ def write_config(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | No
         keys |= _write_window(config, declared)
         if agreed_length(config) < config.context_length:
             notes = (
-                f"llama.cpp has no sliding windows for {architecture} models: beyond {config.sliding_window:,} tokens "
-                "each token sees all before it.",
+                f"llama.cpp does not support sliding windows for {architecture} models: beyond "
+                f"{config.sliding_window:,} tokens, each token attends to all previous ones.",
             )
     for field, key in declared.keys.items():
         value = key.neutral if getattr(config, field) is None else getattr(config, field)
@@ -273,8 +281,8 @@ def _declared(config: ModelConfig) -> Gguf:
     if config.declared.gguf is None:
         raise FormatError(
             f"a model of the family {config.family}",
-            rule="llama.cpp has no architecture for it",
-            fix="Such a model cannot become a GGUF file; use the model directory.",
+            rule="llama.cpp does not support it",
+            fix="This model cannot be exported to GGUF; use the model directory.",
         )
     return config.declared.gguf
 
@@ -287,9 +295,9 @@ def _family(keys: Keys) -> tuple[Family, Gguf]:
         raise FormatError(
             f"{ARCHITECTURE} = {keys.architecture[:80]!r}",
             rule=f"the known architectures are {', '.join(known)}",
-            fix=f"Choose a model of one of them, or add the family: {GUIDE} shows how.",
+            fix=f"Choose a model of one of these, or add the family; see {GUIDE}.",
         )
-    # Families may share an architecture: a file with a sliding window is of one that may have it.
+    # Of families with the same architecture, a file with a sliding window belongs to one that supports it.
     slides = bool(keys.size(_WINDOW, 0))
     return next((pair for pair in found if ("sliding_window" in pair[0].optional) == slides), found[0])
 
@@ -297,7 +305,7 @@ def _family(keys: Keys) -> tuple[Family, Gguf]:
 def _check_constants(keys: Keys, declared: Gguf) -> None:
     for key, value in declared.constants.items():
         if keys.get(key) != value:
-            raise keys.refused(key, f"{keys.architecture} models are read with {value}")
+            raise keys.refused(key, f"must be {value} for {keys.architecture} models")
 
 
 def _read_optional(keys: Keys, key: Key) -> float | None:
@@ -306,7 +314,7 @@ def _read_optional(keys: Keys, key: Key) -> float | None:
 
 
 def _head_dims(keys: Keys, default: int, partial: bool) -> dict[str, Any]:
-    """head_dim, and the share of it that is rotated, if the family has such a share."""
+    """Return head_dim, and the rotated fraction of it if the family has one."""
     lengths = {key: keys.size(key, default) for key in ("attention.key_length", "attention.value_length")}
     head_dim = lengths["attention.key_length"]
     rotary_dim = keys.size("rope.dimension_count", head_dim)
@@ -315,7 +323,7 @@ def _head_dims(keys: Keys, default: int, partial: bool) -> dict[str, Any]:
     if len(set(lengths.values())) > 1:
         raise FormatError(
             ", ".join(f"{key} = {length}" for key, length in lengths.items()),
-            rule="queries, keys and values have heads of one size, and all of it is rotated",
+            rule="queries, keys and values must have the same head size, and all of it must be rotated",
             fix="Choose a model without this variant.",
         )
     if not head_dim or rotary_dim == head_dim:
@@ -354,7 +362,7 @@ def _write_window(config: ModelConfig, declared: Gguf) -> dict[str, MetaValue]:
 
 
 def _follow_pattern(every: int, n_layers: int) -> list[bool]:
-    """Of each layer whether it slides: all but each `every`-th; 0: all."""
+    """Return whether each layer has a sliding window: all but each `every`-th; 0: all."""
     return [every == 0 or layer % every < every - 1 for layer in range(n_layers)]
 
 
@@ -364,17 +372,17 @@ def _check_expressible(config: ModelConfig) -> None:
     scalar, divisor = config.query_scalar or config.head_dim, implied.get("query_scalar") or config.head_dim
     different = list(declared.unsupported(config))
     if scalar != divisor and not declared.attention_scale:
-        different.append((f"query_scalar = {scalar}", f"llama.cpp divides by sqrt({divisor}) in such a model"))
+        different.append((f"query_scalar = {scalar}", f"llama.cpp divides by sqrt({divisor}) in this model"))
     if config.rotary_layers != implied.get("rotary_layers"):
-        different.append((f"rotary_layers = {config.rotary_layers}", "llama.cpp rotates other layers in such a model"))
+        different.append((f"rotary_layers = {config.rotary_layers}", "llama.cpp rotates other layers in this model"))
     if declared.tied is not None and config.tie_embeddings != declared.tied:
         required = "tied" if declared.tied else "untied"
         different.append((f"tie_embeddings = {config.tie_embeddings}", f"llama.cpp requires {required} embeddings"))
     for field, key in declared.keys.items():
         if getattr(config, field) is None and key.missing:
-            different.append((f"{field} is not set", f"llama.cpp then takes it for {key.missing}"))
+            different.append((f"{field} is not set", f"llama.cpp then uses {key.missing}"))
     for field in _BIASES:
         if getattr(config, field) and field not in declared.biases:
             different.append((f"{field} = True", f"llama.cpp's {declared.architecture} has no such biases"))
     for value, rule in different:
-        raise FormatError(value, rule=rule, fix="Such a model cannot become a GGUF file; use the model directory.")
+        raise FormatError(value, rule=rule, fix="This model cannot be exported to GGUF; use the model directory.")

@@ -1,4 +1,4 @@
-"""The metadata that belongs to a file's architecture, asked for by the part of a key that is behind its name."""
+"""Typed access to the metadata of an architecture, by key without the architecture's prefix."""
 
 from __future__ import annotations
 
@@ -16,21 +16,29 @@ class Keys:
     """Metadata of one architecture.
 
     Attributes:
-        architecture: what its keys begin with.
+        metadata: metadata of the file.
+        architecture: prefix of the keys.
     """
 
     metadata: Mapping[str, MetaValue]
     architecture: str
 
     def get(self, key: str) -> MetaValue | None:
-        """The value as it is, None if it is missing."""
+        """Return the value of a key; None if it is missing."""
         return self.metadata.get(f"{self.architecture}.{key}")
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A number that holds for every layer; an integer stays one.
+        """Return a number that is the same for all layers; integers stay integers.
+
+        Args:
+            key: key without prefix.
+            default: value if the key is missing.
+
+        Returns:
+            The number.
 
         Raises:
-            FormatError: missing without a default, no number, or not the same for all layers.
+            FormatError: the key is missing without a default, the value is not a number, or it differs between layers.
         """
         value = self.get(key)
         if value is None:
@@ -39,24 +47,25 @@ class Keys:
             each = set(value.tolist())
             value = each.pop() if len(each) == 1 else value
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.refused(key, "one number for all layers is read")
+            raise self.refused(key, "must be the same number for all layers")
         return value
 
     def size(self, key: str, default: int | None = None) -> int:
-        """A whole number, otherwise as `number`.
+        """Return an integer; see `number`.
 
         Raises:
             FormatError: as `number`.
         """
         value = self.number(key, default)
         if not isinstance(value, int):
-            raise self.refused(key, "it is a whole number")
+            raise self.refused(key, "must be an integer")
         return value
 
     def refused(self, key: str, rule: str) -> FormatError:
-        """That the value of a key is not read."""
+        """Return the error for an unsupported value."""
         return FormatError(
             f"{self.architecture}.{key} = {str(self.get(key))[:80]!r}",
             rule=rule,
-            fix="The model is of a variant that is not read, or the file is damaged: choose another, or get it again.",
+            fix="groundup does not support this variant, or the file is damaged: choose another model, or download it "
+            "again.",
         )

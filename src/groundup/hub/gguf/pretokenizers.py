@@ -1,13 +1,12 @@
-"""How llama.cpp cuts text before byte pairs are merged, by the name that GGUF files give it (`tokenizer.ggml.pre`).
+"""Pre-tokenizers of llama.cpp by their name in GGUF files (`tokenizer.ggml.pre`).
 
-Each entry is a list of regexes: the text is cut around the matches of the first, the pieces around those of the second,
-and so on; which is what a `Split` with behaviour "Isolated" does in Hugging Face's tokenizers. Several names stand for
-one list: the models are different, the cutting is not.
+Each entry is a list of regexes: the text is split around the matches of the first, the pieces around the matches of the
+second, and so on, like `Split` with behavior "Isolated" in Hugging Face's tokenizers. Several names may share a list.
 
-std::regex knows neither `(?i:...)` nor categories of letters, so llama.cpp rewrites some patterns, and cuts a little
-unlike the tokenizers that the models were trained with. Where that shows, both forms are kept: `patterns` is the
-makers', `run_as` is llama.cpp's. (Two differences are too small for a place in the table: `(?i:'s)` takes U+017F, the
-long s, for an s, and llama.cpp does not; and of the characters that were assigned last, the two know different ones.)
+std::regex supports neither `(?i:...)` nor letter categories, so llama.cpp rewrites some patterns and splits slightly
+differently from the original tokenizers. If that matters, both forms are listed: `patterns` is the original, `run_as`
+is llama.cpp's. Two differences are too small for the table: `(?i:'s)` matches U+017F, the long s, and llama.cpp does
+not; and the two support different recent Unicode characters.
 """
 
 from __future__ import annotations
@@ -27,29 +26,30 @@ from groundup.tokenizer.definition import components_of
 
 @dataclass(frozen=True, slots=True)
 class PreTokenizer:
-    """One way of cutting.
+    """A pre-tokenizer of byte-level BPE.
 
     Attributes:
-        patterns: the regexes, as the makers of the tokenizer wrote them.
-        run_as: what llama.cpp runs instead, where that cuts otherwise.
-        whole_words: a piece that is a token is taken whole, whatever the merges say ("ignore_merges").
-        adds_bos: BOS comes first where the file does not say.
+        patterns: regexes of the original tokenizer.
+        run_as: regexes of llama.cpp, if they split differently.
+        whole_words: whether a piece that is a token is not split by merges ("ignore_merges").
+        adds_bos: whether BOS is added if the file does not specify it.
     """
 
     patterns: tuple[str, ...]
     run_as: tuple[str, ...] = ()
-    whole_words: bool = False
+    ignore_merges: bool = False
     adds_bos: bool = False
 
     @property
     def in_llama_cpp(self) -> tuple[str, ...]:
+        """The regexes that llama.cpp uses."""
         return self.run_as or self.patterns
 
 
-# What ByteLevel does by itself when it is told to (use_regex).
+# The pattern of ByteLevel with use_regex.
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _DIGIT = r"\p{N}"
-_PUNCTUATION = r"[\p{P}\$\+<=>\^~\|`]+"  # what the step "Punctuation" takes
+_PUNCTUATION = r"[\p{P}\$\+<=>\^~\|`]+"  # The characters of the step "Punctuation".
 
 _SUFFIX = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORD = r"[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -57,7 +57,7 @@ _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 _REST = rf" ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_SPACES}"
 _REST_AND_SLASH = rf" ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
 
-# Words that end where a capital follows a small letter.
+# Words end where an upper-case letter follows a lower-case one.
 _UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
 _LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _CASED = (rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+", rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*")
@@ -66,7 +66,7 @@ _GPT4O = rf"{_CASED[0]}{_SUFFIX}?|{_CASED[1]}{_SUFFIX}?|\p{{N}}{{1,3}}|{_REST_AN
 
 
 def _ascii_case(pattern: str) -> str:
-    # All letters beyond ASCII are one class to llama.cpp: capital and small at once.
+    # In llama.cpp, letters outside ASCII are both upper and lower case.
     return pattern.replace(_UPPER, r"(?:(?=\p{L})[^a-z])").replace(_LOWER, r"(?:(?=\p{L})[^A-Z])")
 
 
@@ -79,7 +79,7 @@ _DEEPSEEK3 = (
     rf"| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_SPACES}"
 )
 _CJK = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
-# DeepSeek LLM's letters with case: all that Unicode 12 had, but for the small Armenian and most Georgian ones.
+# Cased letters of DeepSeek LLM: Unicode 12 without lower-case Armenian and most Georgian letters.
 _DEEPSEEK_LETTERS = (
     "A-Za-z\u00b5\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u01ba\u01bc-\u01bf\u01c4-\u0293\u0295-\u02af\u0370-\u0373"
     "\u0376\u0377\u037b-\u037d\u037f\u0386\u0388-\u038a\u038c\u038e-\u03a1\u03a3-\u03f5\u03f7-\u0481"
@@ -97,7 +97,7 @@ _DEEPSEEK_PUNCTUATION = "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u300
 
 
 def _without_spaces(patterns: tuple[str, ...]) -> PreTokenizer:
-    # llama.cpp has but one white space beyond ASCII, which is in no range of characters.
+    # llama.cpp supports only one white-space character outside ASCII, which is in no character range.
     ranges = {
         _CJK: rf"(?:(?!\s){_CJK[:-1]})+",
         _DEEPSEEK_PUNCTUATION: _DEEPSEEK_PUNCTUATION.replace("\u3000", "\u3001"),
@@ -107,24 +107,24 @@ def _without_spaces(patterns: tuple[str, ...]) -> PreTokenizer:
 
 _BLOOM = " ?[^(\\s|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+"
 
-# The best known name of a way comes first: it is the one that is written.
+# The first name of a pre-tokenizer is the best known one, which is written.
 PRE_TOKENIZERS: dict[str, PreTokenizer] = {
     "gpt-2": PreTokenizer((GPT2_PATTERN,)),
-    "llama-bpe": PreTokenizer((_LLAMA3,), whole_words=True, adds_bos=True),
+    "llama-bpe": PreTokenizer((_LLAMA3,), ignore_merges=True, adds_bos=True),
     "dbrx": PreTokenizer((_LLAMA3,)),
     "qwen2": PreTokenizer((_QWEN2,)),
     "qwen35": PreTokenizer((_QWEN35,)),
     "smollm": PreTokenizer((_DIGIT, GPT2_PATTERN)),
     "gpt-4o": PreTokenizer((_GPT4O,), (_ascii_case(_GPT4O),)),
-    "tekken": PreTokenizer((_TEKKEN,), (_ascii_case(_TEKKEN),), whole_words=True, adds_bos=True),
-    "glm4": PreTokenizer((_LLAMA3,), whole_words=True),
+    "tekken": PreTokenizer((_TEKKEN,), (_ascii_case(_TEKKEN),), ignore_merges=True, adds_bos=True),
+    "glm4": PreTokenizer((_LLAMA3,), ignore_merges=True),
     "deepseek-v3": PreTokenizer((r"\p{N}{1,3}", _HAN_KANA, _DEEPSEEK3)),
     "deepseek-coder": _without_spaces((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CJK, _DIGIT)),
     "deepseek-llm": _without_spaces(
         (r"[\r\n]", rf"\s?[{_DEEPSEEK_LETTERS}]+", _DEEPSEEK_PUNCTUATION, r"\s+$", _CJK, r"\p{N}+"),
     ),
     "falcon": PreTokenizer((_PUNCTUATION, GPT2_PATTERN, "[0-9][0-9][0-9]")),
-    "minicpm5": PreTokenizer((r"\p{N}{1,3}", rf"{_SUFFIX}|{_WORD}|\p{{N}}+|{_REST}"), whole_words=True),
+    "minicpm5": PreTokenizer((r"\p{N}{1,3}", rf"{_SUFFIX}|{_WORD}|\p{{N}}+|{_REST}"), ignore_merges=True),
     "seed-coder": PreTokenizer(
         (rf"{_SUFFIX}|{_WORD}|\p{{N}}{{1}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_SPACES}",),
     ),
@@ -159,23 +159,23 @@ _NAMED = PRE_TOKENIZERS | {other: PRE_TOKENIZERS[name] for name, others in OTHER
 
 
 def pre_tokenizer(name: str) -> PreTokenizer:
-    """The entry of a name.
+    """Return the pre-tokenizer with a name.
 
     Raises:
-        FormatError: a name that is not known; llama.cpp, too, refuses those that it does not know.
+        FormatError: an unknown name.
     """
     if name in _NAMED:
         return _NAMED[name]
     match = nearest(name, _NAMED)
     raise FormatError(
         f"tokenizer.ggml.pre = {name[:60]!r}",
-        rule=f"the known pre-tokenizers are {', '.join(PRE_TOKENIZERS)}, and other names for them",
+        rule=f"supported pre-tokenizers are {', '.join(PRE_TOKENIZERS)}, and their aliases",
         fix=f"Did you mean {match}?" if match else "Convert the model from its Hugging Face directory.",
     )
 
 
 def pre_tokenizer_json(patterns: Sequence[str]) -> dict[str, Any]:
-    """The `pre_tokenizer` of a tokenizer.json that cuts with these patterns and then turns bytes into characters."""
+    """Return the `pre_tokenizer` of a tokenizer.json that splits by these patterns, then maps bytes to characters."""
     own_regex = patterns[-1:] == (GPT2_PATTERN,)
     steps = [_step(pattern) for pattern in (patterns[:-1] if own_regex else patterns)]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": own_regex}
@@ -183,13 +183,13 @@ def pre_tokenizer_json(patterns: Sequence[str]) -> dict[str, Any]:
 
 
 def _step(pattern: str) -> dict[str, Any]:
-    if pattern == _DIGIT:  # as the makers of these tokenizers wrote it
+    if pattern == _DIGIT:  # As in the original tokenizers.
         return {"type": "Digits", "individual_digits": True}
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
 
 
 def patterns_of(definition: Mapping[str, Any] | None) -> tuple[str, ...] | None:
-    """The patterns of a tokenizer.json's byte-level `pre_tokenizer`; None where these are not all there is to it."""
+    """Return the patterns of a tokenizer.json's byte-level `pre_tokenizer`; None if it has other steps."""
     steps = components_of(definition, "pretokenizers")
     if not steps or steps[-1].get("type") != "ByteLevel":
         return None
@@ -200,7 +200,7 @@ def patterns_of(definition: Mapping[str, Any] | None) -> tuple[str, ...] | None:
                 patterns += [GPT2_PATTERN] * step.get("use_regex", True)
             case {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Isolated", "invert": False}:
                 patterns.append(pattern)
-            # What matches is kept, what does not is dropped: the same, for patterns that match everything.
+            # Keeps matches and drops the rest, which is the same for patterns that match everything.
             case {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Removed", "invert": True}:
                 patterns.append(pattern)
             case {"type": "Digits"}:
@@ -209,17 +209,17 @@ def patterns_of(definition: Mapping[str, Any] | None) -> tuple[str, ...] | None:
                 patterns.append(_PUNCTUATION)
             case _:
                 return None
-    # Line ends may stand in a pattern as they are.
+    # Line ends may be unescaped in a pattern.
     return tuple(pattern.replace("\r", r"\r").replace("\n", r"\n") for pattern in patterns)
 
 
-def cut(pre_tokenizer_json: Mapping[str, Any], text: str) -> list[str]:
-    """The pieces of a text, bytes as characters."""
-    return [piece for piece, _ in _cutter(json.dumps(pre_tokenizer_json)).pre_tokenize_str(text)]
+def pre_tokenize(pre_tokenizer_json: Mapping[str, Any], text: str) -> list[str]:
+    """Return the pieces of a text, with bytes as characters."""
+    return [piece for piece, _ in _splitter(json.dumps(pre_tokenizer_json)).pre_tokenize_str(text)]
 
 
 @cache
-def _cutter(pre_tokenizer_json: str) -> tokenizers.pre_tokenizers.PreTokenizer:
+def _splitter(pre_tokenizer_json: str) -> tokenizers.pre_tokenizers.PreTokenizer:
     model = '{"type": "BPE", "vocab": {}, "merges": []}'
     backend = tokenizers.Tokenizer.from_str(f'{{"model": {model}, "pre_tokenizer": {pre_tokenizer_json}}}')
     return backend.pre_tokenizer

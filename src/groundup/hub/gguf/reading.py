@@ -1,4 +1,4 @@
-"""A model out of a GGUF file: its shape, its tensors under our names, and whatever else the file says."""
+"""Language models in GGUF files: config, tensors with groundup's names, and metadata."""
 
 from __future__ import annotations
 
@@ -19,20 +19,24 @@ from groundup.model.weight_map import EMBEDDING, HEAD, Weight
 
 
 class GgufModel:
-    """A language model in a GGUF file, opened for reading.
+    """A language model in an open GGUF file.
 
     Attributes:
-        config: its shape.
-        metadata: all that the file says of itself; the tokenizer's keys begin with "tokenizer.".
-        types: the type of each tensor, by the file's name for it.
+        config: model config.
+        metadata: metadata of the file; keys of the tokenizer begin with "tokenizer.".
+        types: type of each tensor, by GGUF name.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the file and check that it holds what its metadata announces; no weight is read yet.
+        """Open the file and check its tensors against its metadata; no weight is read.
+
+        Args:
+            path: path of the file.
 
         Raises:
-            FormatError: no GGUF file, a damaged or hostile one; an architecture or a variant that is not known; tensors
-                missing, left over, or of another shape; sizes that cannot be.
+            FormatError: no GGUF file, a damaged or malicious file, an unknown architecture or variant, invalid sizes,
+                or
+                tensors that are missing, unexpected, or of another shape.
         """
         file = GgufFile(path)
         factors = file.read(ROPE_FACTORS) if ROPE_FACTORS in file.tensors else None
@@ -48,24 +52,31 @@ class GgufModel:
 
     @property
     def architecture(self) -> str:
-        """As GGUF names it."""
+        """GGUF name of the architecture."""
         return str(self.metadata[ARCHITECTURE])
 
     @property
     def name(self) -> str | None:
-        """What its maker called it."""
+        """Name of the model in the file."""
         name = self.metadata.get("general.name")
         return name if isinstance(name, str) else None
 
     def state(self, dtype: torch.dtype = torch.float32) -> Mapping[str, Tensor]:
-        """Our state dict in this dtype; each tensor is read when it is asked for, and not kept."""
+        """Return a state dict with groundup's names; each tensor is read on access and not cached.
+
+        Args:
+            dtype: data type of the tensors.
+
+        Returns:
+            The state dict.
+        """
         return _State(self._file, self._holders, dtype)
 
 
 class _State(Mapping[str, Tensor]):
     def __init__(self, file: GgufFile, holders: Mapping[str, Weight], dtype: torch.dtype) -> None:
         self._file, self._holders, self._dtype = file, holders, dtype
-        # What is still in use is handed out again: a tied head is the embedding, not a second one beside it.
+        # Tensors in use are shared: a tied head is the embedding, not a copy.
         self._in_use: WeakValueDictionary[str, Tensor] = WeakValueDictionary()
 
     def __getitem__(self, name: str) -> Tensor:
@@ -73,7 +84,7 @@ class _State(Mapping[str, Tensor]):
         name = name if name in holder.names else EMBEDDING
         tensor = self._in_use.get(name)
         if tensor is None:
-            # What operations compute is computed on the numbers that the file has: norms are in fp32 there.
+            # Operations on norms are computed in the fp32 of the file.
             exact = len(self._file.tensors[holder.file_name].shape) == 1
             theirs = self._file.read(holder.file_name, torch.float32 if exact else self._dtype)
             self._in_use[name] = tensor = holder.read(theirs)[name].to(self._dtype)
@@ -87,24 +98,24 @@ class _State(Mapping[str, Tensor]):
 
 
 def _holders(path: Path, config: ModelConfig, found: Mapping[str, tuple[int, ...]]) -> dict[str, Weight]:
-    """Which tensor of theirs holds each of ours; a tied head is held by the embedding."""
+    """Return the GGUF tensor that holds each tensor; a tied head is in the embedding."""
     table: list[Weight] = []
     for weight in gguf_weight_table(config):
         if weight.file_name not in found:
             raise FormatError(
                 f"{path}: no tensor {weight.file_name!r}",
-                rule=f"a {config.family} model of {config.n_layers} layers has it",
-                fix="The file is incomplete, or of a variant that is not read; get it again, or another one.",
+                rule=f"required for a {config.family} model of {config.n_layers} layers",
+                fix="The file is incomplete or of an unsupported variant: download it again, or choose another model.",
             )
         table.append(weight)
     left = sorted(found.keys() - {weight.file_name for weight in table} - {ROPE_FACTORS})
     if left:
         raise FormatError(
-            f"{path}: tensors {', '.join(repr(name) for name in left[:5])}" + (", ..." * (len(left) > 5)),
-            rule=f"a {config.family} model of this shape does not have them",
-            fix="The model is of a variant that groundup does not read; choose another one.",
+            f"{path}: unexpected tensors {', '.join(repr(name) for name in left[:5])}" + (", ..." * (len(left) > 5)),
+            rule=f"a {config.family} model of this size does not have them",
+            fix="groundup does not support this variant of the model: choose another one.",
         )
-    # First the size of what the heads write, which is also that of tables made for a model: the file must bear it out.
+    # Check the output size of attention first, which determines tables that a model allocates.
     _check_shape(path, "blk.0.attn_output.weight", found, (config.dim, config.n_heads * config.head_dim))
     for name, shape in table_shapes(config, table).items():
         _check_shape(path, name, found, shape)
@@ -116,6 +127,6 @@ def _check_shape(path: Path, name: str, found: Mapping[str, tuple[int, ...]], sh
     if found[name] != shape:
         raise FormatError(
             f"{path}: tensor {name!r} of shape {found[name]}",
-            rule=f"a model with these sizes in its metadata has {shape} there",
-            fix="The file is damaged; get it again.",
+            rule=f"the metadata requires {shape}",
+            fix="The file is damaged: download it again.",
         )

@@ -1,4 +1,4 @@
-"""The types that a GGUF tensor may have: their blocks, which of them are read, which are written."""
+"""Types of GGUF tensors: block sizes, and which types can be read and written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
 FileType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k"]
 FILE_TYPES: tuple[FileType, ...] = get_args(FileType)
 
-# What `general.file_type` says of a file whose matrices are mostly of the type ("q4_k" is llama.cpp's Q4_K_M mixture).
+# `general.file_type` of a file by the type of most matrices ("q4_k" is llama.cpp's Q4_K_M mixture).
 FILE_TYPE_NUMBERS: dict[FileType, LlamaFileType] = {
     "f32": LlamaFileType.ALL_F32,
     "f16": LlamaFileType.MOSTLY_F16,
@@ -24,12 +24,13 @@ FILE_TYPE_NUMBERS: dict[FileType, LlamaFileType] = {
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
-    """One of ggml's types.
+    """A type of ggml.
 
     Attributes:
-        number: as files say it.
-        block: values that are stored together; a row is a whole number of blocks.
-        block_bytes: what a block takes.
+        number: number in files.
+        name: name in ggml.
+        block: number of values per block; a row is a multiple of it.
+        block_bytes: size of a block in bytes.
     """
 
     number: int
@@ -38,12 +39,12 @@ class TensorType:
     block_bytes: int
 
     def row_bytes(self, columns: int) -> int:
-        """Bytes of a row of `columns` values, a multiple of `block`."""
+        """Return the bytes of a row of `columns` values, a multiple of `block`."""
         return columns // self.block * self.block_bytes
 
     @property
     def library_type(self) -> GGMLQuantizationType:
-        """As the gguf library names it."""
+        """The type in the gguf library."""
         return GGMLQuantizationType(self.number)
 
 
@@ -54,11 +55,11 @@ _BY_NAME = {kind.name: kind for kind in TENSOR_TYPES.values()}
 
 
 def tensor_type(name: str) -> TensorType:
-    """The type of ggml's name, e.g. "Q4_K"."""
+    """Return the type with a ggml name, such as "Q4_K"."""
     return _BY_NAME[name]
 
 
-# What the gguf library turns into floating point; the rest holds integers, or is newer than the library.
+# Types that the gguf library can dequantize. Other types hold integers, or are newer than the library.
 READABLE = tuple(
     _BY_NAME[name]
     for name in (
@@ -67,5 +68,5 @@ READABLE = tuple(
         *("TQ1_0", "TQ2_0", "MXFP4"),
     )
 )
-# Those that torch has as well.
+# Types that torch also has.
 PLAIN_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

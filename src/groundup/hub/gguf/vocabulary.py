@@ -1,6 +1,6 @@
-"""The vocabulary that a GGUF file carries in its metadata, under `tokenizer.*`: read with suspicion, and written.
+"""The vocabulary in the metadata of a GGUF file (`tokenizer.*`): validated reading, and writing.
 
-What the keys mean: ggml's `docs/gguf.md`, and what llama.cpp does with them.
+The keys are documented in ggml's `docs/gguf.md` and llama.cpp's source.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 
 from groundup.core.errors import FormatError
 
-Kind = Literal["gpt2", "llama", "t5"]  # byte-level BPE; SentencePiece's BPE; SentencePiece's unigrams
+Kind = Literal["gpt2", "llama", "t5"]  # Byte-level BPE; BPE of SentencePiece; unigram model of SentencePiece.
 
-# The largest vocabularies have some 262,000 tokens, 600,000 merges and two million characters.
-_MOST_TOKENS = 1_000_000
-MOST_MERGES = 4_000_000
-_MOST_CHARACTERS = 64_000_000
+# The largest vocabularies have about 262,000 tokens, 600,000 merges and two million characters.
+_MAX_TOKENS = 1_000_000
+MAX_MERGES = 4_000_000
+_MAX_CHARACTERS = 64_000_000
 
 
 class TokenType(IntEnum):
-    """What a token is for (llama.cpp's `llama_token_type`)."""
+    """The type of a token (llama.cpp's `llama_token_type`)."""
 
     UNDEFINED = 0
     NORMAL = 1
@@ -49,22 +49,22 @@ _CHAT_TEMPLATE_NAMES = "tokenizer.chat_templates"
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """A tokenizer as llama.cpp knows it.
+    """A tokenizer in llama.cpp's terms.
 
     Attributes:
-        kind: which of llama.cpp's tokenizers reads it ("tokenizer.ggml.model").
-        pre: how byte-level BPE cuts text (`pretokenizers`); None where the file does not say.
-        tokens: the token of each id.
-        types: int32, one for each token: a `TokenType`.
-        scores: float32, one for each token; empty for byte-level BPE.
-        merges: pairs of tokens, first come first merged; empty but for byte-level BPE.
-        ids: which tokens begin and end texts and turns, stand for the unknown, fill up: by "bos", "eos", "eot", "eom",
-            "unk", "pad".
-        add_bos, add_eos: put around texts; None where the file does not say.
-        add_space_prefix: a space is put before a text (SentencePiece).
-        remove_extra_whitespaces: runs of spaces become one (unigrams).
-        charsmap: SentencePiece's compiled normalization (unigrams).
-        chat_templates: Jinja templates by name; the one that is used is "default".
+        kind: llama.cpp's tokenizer ("tokenizer.ggml.model").
+        pre: pre-tokenizer of byte-level BPE (see `pretokenizers`); None if the file does not specify it.
+        tokens: token of each id.
+        types: `TokenType` of each token, int32.
+        scores: score of each token, float32; empty for byte-level BPE.
+        merges: pairs of tokens in the order of priority; empty except for byte-level BPE.
+        ids: ids of special tokens by "bos", "eos", "eot", "eom", "unk", "pad".
+        add_bos: whether BOS precedes a text; None if the file does not specify it.
+        add_eos: whether EOS follows a text; None if the file does not specify it.
+        add_space_prefix: whether a space precedes a text (SentencePiece).
+        remove_extra_whitespaces: whether runs of spaces are collapsed (unigram).
+        charsmap: SentencePiece's compiled normalization (unigram).
+        chat_templates: Jinja templates by name; "default" is used.
     """
 
     kind: Kind
@@ -85,15 +85,21 @@ class Vocabulary:
     def from_metadata(cls, metadata: Mapping[str, Any]) -> Vocabulary:
         """Read the `tokenizer.*` keys of a GGUF file's metadata.
 
+        Args:
+            metadata: metadata of the file.
+
+        Returns:
+            The vocabulary.
+
         Raises:
-            FormatError: no vocabulary; lists of unequal length; ids, types or merges that name nothing; sizes beyond
-                reason; a kind of tokenizer that is not known.
+            FormatError: no vocabulary, lists of unequal length, invalid ids, types or merges, implausible sizes, or an
+                unknown tokenizer.
         """
         kind = _get(metadata, "tokenizer.ggml.model", str, None)
         if kind not in get_args(Kind):
             raise FormatError(
                 f"tokenizer.ggml.model = {kind!r}",
-                rule=f"groundup reads the tokenizers {', '.join(get_args(Kind))} (byte-level BPE, SentencePiece)",
+                rule=f"supported tokenizers are {', '.join(get_args(Kind))} (byte-level BPE, SentencePiece)",
                 fix="Import the model from its Hugging Face directory.",
             )
         tokens = _tokens(metadata)
@@ -107,7 +113,7 @@ class Vocabulary:
         scored = kind != "gpt2"
         scores = _numbers(metadata, "tokenizer.ggml.scores", size, np.float32, fill=0.0) if scored else _NO_SCORES
         if not np.isfinite(scores).all():
-            raise _damaged("scores that are not finite", "a score is a number")
+            raise _damaged("scores that are not finite", "scores must be finite")
         return cls(
             kind=kind,
             pre=_get(metadata, "tokenizer.ggml.pre", str, None),
@@ -125,7 +131,7 @@ class Vocabulary:
         )
 
     def to_metadata(self) -> dict[str, Any]:
-        """The keys and values for a GGUF file; arrays have the element types that llama.cpp insists on."""
+        """Return the metadata for a GGUF file, with the element types that llama.cpp requires."""
         metadata: dict[str, Any] = {
             "tokenizer.ggml.model": self.kind,
             "tokenizer.ggml.pre": self.pre or "default",
@@ -161,42 +167,42 @@ _NO_SCORES = np.zeros(0, dtype=np.float32)
 
 
 def _damaged(value: str, rule: str) -> FormatError:
-    return FormatError(f"the vocabulary of a GGUF file: {value}", rule=rule, fix="The file is damaged; get it again.")
+    return FormatError(f"vocabulary of a GGUF file: {value}", rule=rule, fix="The file is damaged: download it again.")
 
 
 def _get(metadata: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:
     value = metadata.get(key, default)
     if value is default or isinstance(value, kind):
         return value
-    raise _damaged(f"{key} is of type {type(value).__name__}", f"it must be of type {kind.__name__}")
+    raise _damaged(f"{key} is of type {type(value).__name__}", f"must be {kind.__name__}")
 
 
 def _list(metadata: Mapping[str, Any], key: str, most: int) -> Sequence[str]:
     values: Sequence[str] = metadata.get(key, ())
     if isinstance(values, str) or not isinstance(values, Sequence):
-        raise _damaged(f"{key} is of type {type(values).__name__}", "it must be a list of texts")
+        raise _damaged(f"{key} is of type {type(values).__name__}", "must be a list of texts")
     if len(values) > most:
-        raise _damaged(f"{key} has {len(values):,} entries", f"no vocabulary has more than {most:,}")
+        raise _damaged(f"{key} has {len(values):,} entries", f"the maximum is {most:,}")
     characters = 0
     for text in values:
         if not isinstance(text, str):
-            raise _damaged(f"{key} holds a {type(text).__name__}", "it must be a list of texts")
+            raise _damaged(f"{key} contains a {type(text).__name__}", "must be a list of texts")
         characters += len(text)
-    if characters > _MOST_CHARACTERS:
-        raise _damaged(f"{key} has {characters:,} characters", f"no vocabulary has more than {_MOST_CHARACTERS:,}")
+    if characters > _MAX_CHARACTERS:
+        raise _damaged(f"{key} has {characters:,} characters", f"the maximum is {_MAX_CHARACTERS:,}")
     return values
 
 
 def _tokens(metadata: Mapping[str, Any]) -> list[str]:
-    # An empty token has a name of its own in llama.cpp: no two tokens may be the same.
-    given = _list(metadata, "tokenizer.ggml.tokens", _MOST_TOKENS)
+    # llama.cpp names empty tokens, because tokens must be unique.
+    given = _list(metadata, "tokenizer.ggml.tokens", _MAX_TOKENS)
     tokens = [token or f"[EMPTY_{index}]" for index, token in enumerate(given)]
     if not tokens:
-        raise _damaged("no tokens", "tokenizer.ggml.tokens lists them")
+        raise _damaged("no tokens", "tokenizer.ggml.tokens must list them")
     if len(set(tokens)) != len(tokens):
         seen: set[str] = set()
         twice = next(token for token in tokens if token in seen or seen.add(token))  # type: ignore[func-returns-value]
-        raise _damaged(f"the token {twice[:60]!r} twice", "each token has one id")
+        raise _damaged(f"the token {twice[:60]!r} twice", "tokens must be unique")
     for token in tokens:
         if not token.isascii():
             _require_utf8(token)
@@ -207,7 +213,7 @@ def _require_utf8(token: str) -> None:
     try:
         token.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise _damaged(f"the token {token[:60]!r}", "tokens are UTF-8") from error
+        raise _damaged(f"the token {token[:60]!r}", "tokens must be UTF-8") from error
 
 
 def _numbers(metadata: Mapping[str, Any], key: str, size: int, dtype: type, fill: float) -> NDArray[Any]:
@@ -219,23 +225,25 @@ def _numbers(metadata: Mapping[str, Any], key: str, size: int, dtype: type, fill
         if array.ndim != 1 or array.dtype.kind not in "iuf":
             raise ValueError
     except (ValueError, TypeError, OverflowError) as error:
-        raise _damaged(f"{key} is no list of numbers", "it holds one number for each token") from error
+        raise _damaged(f"{key} is not a list of numbers", "must contain one number per token") from error
     if len(array) != size:
         raise _damaged(f"{key} has {len(array):,} entries", f"there are {size:,} tokens")
     if dtype is np.int32 and (array.dtype.kind == "f" or (size and abs(array.astype(np.float64)).max() >= 2**31)):
-        raise _damaged(f"{key} holds {array.dtype.name} numbers", "it holds whole numbers of 32 bits")
+        raise _damaged(f"{key} contains {array.dtype.name} numbers", "must contain 32-bit integers")
     return array.astype(dtype)
 
 
 def _merges(metadata: Mapping[str, Any], tokens: Sequence[str]) -> list[tuple[str, str]]:
     known = set(tokens)
     merges = []
-    for line in _list(metadata, "tokenizer.ggml.merges", MOST_MERGES):
-        # A token may begin with a space, as in llama.cpp; none of byte-level BPE does.
+    for line in _list(metadata, "tokenizer.ggml.merges", MAX_MERGES):
+        # A token may begin with a space in llama.cpp, but not in byte-level BPE.
         middle = line.find(" ", 1)
         left, right = line[:middle], line[middle + 1 :]
         if middle < 0 or left not in known or right not in known or left + right not in known:
-            raise _damaged(f"the merge {line[:60]!r}", "a merge names two tokens that together are a third")
+            raise _damaged(
+                f"the merge {line[:60]!r}", "a merge must consist of two tokens whose concatenation is a token"
+            )
         merges.append((left, right))
     return merges
 
@@ -258,18 +266,18 @@ def _charsmap(metadata: Mapping[str, Any]) -> bytes:
     if array.size == 0:
         return b""
     if array.ndim != 1 or array.dtype.kind not in "iu" or array.dtype.itemsize != 1:
-        raise _damaged(f"{key} holds {array.dtype.name} numbers", "it holds bytes")
+        raise _damaged(f"{key} contains {array.dtype.name} numbers", "must contain bytes")
     data = array.astype(np.uint8).tobytes()
     if not _is_charsmap(data):
-        raise _damaged(f"{key} of {len(data):,} bytes", "it is a trie and the texts that it leads to")
+        raise _damaged(f"{key} of {len(data):,} bytes", "must be a valid trie with its texts")
     return data
 
 
 def _is_charsmap(data: bytes) -> bool:
-    """Whether no step in the trie leads out of it, and each of its values to the beginning of a text.
+    """Return whether all steps stay inside the trie, and all its values are starts of texts.
 
-    The libraries that read it do not ask. It is Darts-clone's: a node is 32 bits, bit 31 for a value, bit 8 for a node
-    that has one, bits 10 to 30 and 9 for the distance to its children, which are 256 places.
+    The libraries that use it do not check this. It is a trie of Darts-clone. A node has 32 bits: bit 31 marks a value,
+    bit 8 a node with a value, bits 10 to 30 and 9 give the offset of its 256 children.
     """
     size = int.from_bytes(data[:4], "little")
     if size % 4 or not 0 < size < len(data) - 4 or data[-1] != 0:

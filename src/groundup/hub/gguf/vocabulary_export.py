@@ -1,8 +1,9 @@
-"""A tokenizer.json as the vocabulary of a GGUF file, which llama.cpp reads to the same ids.
+"""Conversion of a tokenizer.json to the vocabulary of a GGUF file with the same ids in llama.cpp.
 
-llama.cpp runs no pre-tokenizer that it does not know by name, and no normalizer. So the name is found by what the
-tokenizer does, never by what it is called; then the vocabulary is read back as llama.cpp reads it, and both must give
-the same ids on texts made to be difficult. Where they do not, the texts are named.
+llama.cpp supports only pre-tokenizers that it knows by name, and no normalizers. The name is found by comparing
+results,
+not names. Then the vocabulary is read back as in llama.cpp, and both must give the same ids on tokenization edge cases.
+Differences are reported.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ import numpy as np
 import tokenizers
 
 from groundup.core.errors import FormatError
-from groundup.hub.gguf.pretokenizers import PRE_TOKENIZERS, PreTokenizer, cut, patterns_of, pre_tokenizer_json
+from groundup.hub.gguf.pretokenizers import PRE_TOKENIZERS, PreTokenizer, patterns_of, pre_tokenize, pre_tokenizer_json
 from groundup.hub.gguf.vocabulary import Kind, TokenType, Vocabulary
-from groundup.hub.gguf.vocabulary_import import SPACE, rebuild
+from groundup.hub.gguf.vocabulary_import import SPACE, to_tokenizer_json
 from groundup.tokenizer.definition import components_of
 from groundup.tokenizer.torture import TORTURE
 
 _CONFIG_NAMES = {"bos": "bos_token", "eos": "eos_token", "unk": "unk_token", "pad": "pad_token"}
-_LISTED = 8  # texts that a message names
+_MAX_LISTED = 8  # Maximum number of texts in a message.
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ class GgufVocabulary:
 
     Attributes:
         metadata: the `tokenizer.*` keys.
-        pre: the name of the pre-tokenizer; "default" for SentencePiece's kinds, which have none.
-        differences: the difficult texts (name, text) of which llama.cpp will make other ids.
+        pre: name of the pre-tokenizer; "default" for SentencePiece, which has none.
+        differences: edge cases (name, text) with other ids in llama.cpp.
     """
 
     metadata: dict[str, Any]
@@ -51,19 +52,22 @@ def tokenizer_to_gguf(
     chat_template: str | None = None,
     pre: str | None = None,
 ) -> GgufVocabulary:
-    """Write a tokenizer as the metadata of a GGUF file.
+    """Convert a tokenizer to the metadata of a GGUF file.
 
     Args:
-        definition: the content of tokenizer.json.
-        config: the content of tokenizer_config.json.
-        vocab_size: rows of the model's embedding; ids that the tokenizer does not have are marked as unused.
-        stop_ids: the tokens that end an answer; those that are not EOS become the ends of turn and message.
-        chat_template: where it is not in the config.
-        pre: the name of a pre-tokenizer of llama.cpp's to take, whatever it does.
+        definition: content of tokenizer.json.
+        config: content of tokenizer_config.json.
+        vocab_size: rows of the model's embedding; ids without a token are marked as unused.
+        stop_ids: ids that end an answer; those other than EOS become end of turn and end of message.
+        chat_template: chat template, if it is not in the config.
+        pre: name of the llama.cpp pre-tokenizer to use, regardless of differences.
+
+    Returns:
+        The metadata and the differences.
 
     Raises:
-        FormatError: a kind of tokenizer that llama.cpp does not run, one that cuts text as none of its pre-tokenizers
-            does, or one with more tokens than the model.
+        FormatError: llama.cpp does not support the tokenizer or its pre-tokenizer, or it has more tokens than the
+            model.
     """
     backend = _backend(definition)
     definition = json.loads(backend.to_str())
@@ -81,7 +85,7 @@ def tokenizer_to_gguf(
         ids["unk"] = unknown
         types[unknown] = TokenType.UNKNOWN
     model = definition["model"]
-    before, after = _around(backend, definition, config, ids)
+    before, after = _added_special_tokens(backend, definition, config, ids)
     vocabulary = Vocabulary(
         kind=kind,
         pre=name,
@@ -104,16 +108,16 @@ def tokenizer_to_gguf(
 def _backend(definition: Mapping[str, Any]) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_str(json.dumps(definition))
-    except Exception as error:  # the library raises Exception itself
+    except Exception as error:  # The library raises the base class.
         raise FormatError(
             f"tokenizer.json: {error}",
-            rule="this must be a tokenizer of the Hugging Face tokenizers library",
-            fix="Copy it again from where it came.",
+            rule="must be a file of the Hugging Face tokenizers library",
+            fix="Download it again.",
         ) from error
 
 
 def _refused(value: str, rule: str) -> FormatError:
-    fix = "Use the model directory as it is: transformers and vLLM run it."
+    fix = "Use the model directory with transformers or vLLM."
     return FormatError(f"tokenizer.json: {value}", rule=rule, fix=fix)
 
 
@@ -121,55 +125,55 @@ def _kind(definition: Mapping[str, Any]) -> Kind:
     model = definition["model"]
     normalizers = components_of(definition["normalizer"], "normalizers")
     if model["type"] == "BPE" and any(model.get(key) for key in ("continuing_subword_prefix", "end_of_word_suffix")):
-        raise _refused("BPE with marked middles or ends of words", "llama.cpp has no such tokenizer")
+        raise _refused("BPE with a subword prefix or word suffix", "llama.cpp does not support it")
     if any(step["type"] == "ByteLevel" for step in components_of(definition["decoder"], "decoders")):
         if model["type"] == "BPE":
-            # NFC is what Qwen's have, and most text is in it; llama.cpp leaves it out.
+            # NFC is the normalizer of Qwen, and most text is already in NFC. llama.cpp omits it.
             if unknown := [step["type"] for step in normalizers if step["type"] != "NFC"]:
-                raise _refused(f"the normalizer {unknown[0]}", "llama.cpp normalizes no text for byte-level BPE")
+                raise _refused(f"the normalizer {unknown[0]}", "llama.cpp has no normalizers for byte-level BPE")
             return "gpt2"
     elif model["type"] in ("BPE", "Unigram"):
         known = {"Prepend", "Replace", "Precompiled", "Strip"} if model["type"] == "Unigram" else {"Prepend", "Replace"}
         if unknown := [step["type"] for step in normalizers if step["type"] not in known]:
-            raise _refused(f"the normalizer {unknown[0]}", "llama.cpp does not have it")
+            raise _refused(f"the normalizer {unknown[0]}", "llama.cpp does not support it")
         return "llama" if model["type"] == "BPE" else "t5"
-    raise _refused(f"a {model['type']} tokenizer", "llama.cpp writes with byte-level BPE and SentencePiece's kinds")
+    raise _refused(f"a {model['type']} tokenizer", "llama.cpp supports byte-level BPE and SentencePiece")
 
 
 def _pre_tokenizer_name(definition: Mapping[str, Any]) -> str:
-    whole_words = bool(definition["model"].get("ignore_merges"))
-    candidates = {name: entry for name, entry in PRE_TOKENIZERS.items() if entry.whole_words == whole_words}
-    unlike = _texts_cut_otherwise(definition, candidates)
-    if all(unlike.values()) and _words_are_merged(definition):  # then taking whole words makes no difference
-        unlike = _texts_cut_otherwise(definition, PRE_TOKENIZERS)
-    best = min(unlike, key=lambda name: len(unlike[name]))
-    if not unlike[best]:
+    ignore_merges = bool(definition["model"].get("ignore_merges"))
+    candidates = {name: entry for name, entry in PRE_TOKENIZERS.items() if entry.ignore_merges == ignore_merges}
+    differing = _differing_texts(definition, candidates)
+    if all(differing.values()) and _merges_reach_all_tokens(definition):  # Ignoring merges then makes no difference.
+        differing = _differing_texts(definition, PRE_TOKENIZERS)
+    best = min(differing, key=lambda name: len(differing[name]))
+    if not differing[best]:
         return best
     raise FormatError(
-        f"tokenizer.json: a way of cutting text that llama.cpp does not have; the nearest, {best!r}, differs in"
-        f" {len(unlike[best])} of {len(TORTURE)} difficult texts ({', '.join(unlike[best][:_LISTED])})",
-        rule="llama.cpp runs only the pre-tokenizers that it knows by name",
-        fix=f"Keep to transformers and vLLM, or take the differences: tokenizer_to_gguf(..., pre={best!r}) in Python.",
+        f"tokenizer.json: an unsupported pre-tokenizer; the most similar one in llama.cpp, {best!r}, differs in"
+        f" {len(differing[best])} of {len(TORTURE)} edge cases ({', '.join(differing[best][:_MAX_LISTED])})",
+        rule="llama.cpp supports only the pre-tokenizers that it knows by name",
+        fix=f"Use transformers or vLLM, or accept the differences: tokenizer_to_gguf(..., pre={best!r}) in Python.",
     )
 
 
-def _texts_cut_otherwise(definition: Mapping[str, Any], candidates: Mapping[str, PreTokenizer]) -> dict[str, list[str]]:
-    """For each pre-tokenizer the texts that it cuts otherwise; of those made for this pattern, none."""
+def _differing_texts(definition: Mapping[str, Any], candidates: Mapping[str, PreTokenizer]) -> dict[str, list[str]]:
+    """Return the texts that each pre-tokenizer splits differently; only one pre-tokenizer if its patterns match."""
     own, patterns = definition["pre_tokenizer"], patterns_of(definition["pre_tokenizer"])
     for name, entry in candidates.items():
         if patterns in (entry.patterns, entry.in_llama_cpp):
             return {name: []}
     if own is None:
         return {name: list(TORTURE) for name in candidates}
-    ways = {name: pre_tokenizer_json(entry.in_llama_cpp) for name, entry in candidates.items()}
+    definitions = {name: pre_tokenizer_json(entry.in_llama_cpp) for name, entry in candidates.items()}
     return {
-        name: [title for title, text in TORTURE.items() if cut(own, text) != cut(way, text)]
-        for name, way in ways.items()
+        name: [title for title, text in TORTURE.items() if pre_tokenize(own, text) != pre_tokenize(definition_, text)]
+        for name, definition_ in definitions.items()
     }
 
 
-def _words_are_merged(definition: Mapping[str, Any]) -> bool:
-    """Whether every token comes about by merging its characters, so that taking whole words changes nothing."""
+def _merges_reach_all_tokens(definition: Mapping[str, Any]) -> bool:
+    """Return whether merges produce every token, so that "ignore_merges" has no effect."""
     model = definition["model"]
     backend = tokenizers.Tokenizer.from_str(
         json.dumps({"version": "1.0", "added_tokens": [], "model": model | {"ignore_merges": False}})
@@ -187,7 +191,7 @@ def _tokens(
     if max(named, default=0) >= vocab_size:
         raise FormatError(
             f"tokenizer.json: the token {named[max(named)]!r} has the id {max(named):,}",
-            rule=f"the model's embedding has {vocab_size:,} rows",
+            rule=f"the model's embedding has only {vocab_size:,} rows",
             fix="Use the tokenizer that the model was trained with.",
         )
     types = np.full(vocab_size, TokenType.UNUSED, dtype=np.int32)
@@ -198,7 +202,7 @@ def _tokens(
         number = numbers[token["content"]]
         types[number] = TokenType.CONTROL if token["special"] else TokenType.USER_DEFINED
         if kind != "gpt2" and not token["special"]:
-            # llama.cpp looks for it before it writes spaces as ▁.
+            # llama.cpp matches it before it replaces spaces by ▁.
             named[number] = token["content"].replace(SPACE, " ")
     taken = set(named.values())
     tokens = []
@@ -224,7 +228,7 @@ def _unknown_id(definition: Mapping[str, Any]) -> int | None:
 
 
 def _content(token: Any) -> str | None:
-    content = token.get("content") if isinstance(token, Mapping) else token  # older files hold the whole token
+    content = token.get("content") if isinstance(token, Mapping) else token  # Older files contain the whole token.
     return content if isinstance(content, str) else None
 
 
@@ -235,7 +239,7 @@ def _scores(model: Mapping[str, Any], tokens: Sequence[str], kind: Kind) -> Any:
     if kind == "t5":
         scores[: len(model["vocab"])] = [score for _, score in model["vocab"]]
         return scores
-    # The first merge that makes a token says how early it is made.
+    # The first merge that produces a token determines its priority.
     made = {token: place for place, token in enumerate(dict.fromkeys(left + right for left, right in model["merges"]))}
     return -np.array([made.get(token, len(made)) for token in tokens], dtype=np.float32)
 
@@ -261,10 +265,10 @@ def _charsmap(definition: Mapping[str, Any]) -> bytes:
     return base64.b64decode(next(found, ""))
 
 
-def _around(
+def _added_special_tokens(
     backend: tokenizers.Tokenizer, definition: Mapping[str, Any], config: Mapping[str, Any], ids: Mapping[str, int]
 ) -> tuple[bool, bool]:
-    """Whether BOS is put before a text and EOS after it: as the tokenizer does, or as the config says."""
+    """Return whether BOS precedes a text and EOS follows it, by the tokenizer or the config."""
     if not any(
         step["type"] == "TemplateProcessing" for step in components_of(definition["post_processor"], "processors")
     ):
@@ -286,7 +290,7 @@ def _chat_templates(config: Mapping[str, Any], chat_template: str | None) -> dic
 
 
 def _differences(backend: tokenizers.Tokenizer, vocabulary: Vocabulary) -> tuple[tuple[str, str], ...]:
-    theirs = tokenizers.Tokenizer.from_str(json.dumps(rebuild(vocabulary, as_llama_cpp=True)))
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(to_tokenizer_json(vocabulary, as_llama_cpp=True)))
     for each in (backend, theirs):
         each.encode_special_tokens = True  # as text
         each.no_padding()

@@ -1,8 +1,8 @@
-"""The vocabulary of a GGUF file as a tokenizer.json, with the ids that llama.cpp gives.
+"""Conversion of the vocabulary of a GGUF file to a tokenizer.json with the ids of llama.cpp.
 
-llama.cpp's "llama" tokenizer joins, again and again, the two neighbours whose union has the highest score. That is BPE
-whose merges are all ways of putting a token together from two, in the order of the scores; a token that text must not
-become (BOS and the like) is none of them, which SentencePiece sees so, too, and llama.cpp does not.
+llama.cpp's "llama" tokenizer repeatedly merges the two adjacent pieces whose union has the highest score. That is BPE
+with every split of a token into two tokens as a merge, in the order of the scores. Special tokens such as BOS, which
+text must not contain, have no merges. SentencePiece does the same, llama.cpp does not.
 """
 
 from __future__ import annotations
@@ -21,28 +21,30 @@ import tokenizers
 from groundup.core.errors import FormatError
 from groundup.core.files import write_json
 from groundup.hub.gguf.pretokenizers import PreTokenizer, pre_tokenizer, pre_tokenizer_json
-from groundup.hub.gguf.vocabulary import MOST_MERGES, TokenType, Vocabulary
+from groundup.hub.gguf.vocabulary import MAX_MERGES, TokenType, Vocabulary
 from groundup.tokenizer.source import CONFIG_FILE, TOKENIZER_FILE
 
-SPACE = "\u2581"  # ▁, which stands for a space in SentencePiece's vocabularies
-# Bounds the work of taking tokens apart: a token of n characters has n - 1 ways.
-_LONGEST_PIECE = 256
-_NEVER = 1e3  # nats below the least likely piece
+SPACE = "\u2581"  # Replaces a space in SentencePiece's vocabularies.
+# Maximum length of a token that is split; a token of n characters has n - 1 splits.
+_MAX_PIECE_CHARACTERS = 256
+_UNUSED_MARGIN = 1e3  # Nats below the least likely piece.
 
-_NEVER_IN_TEXT = (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED)
+_SPECIAL_TYPES = (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED)
 _STOPS = ("eos", "eot", "eom")
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFiles:
-    """A tokenizer as Hugging Face's libraries read it.
+    """A tokenizer in Hugging Face's format.
 
     Attributes:
-        definition: the content of tokenizer.json.
-        config: the content of tokenizer_config.json, the chat template in it.
-        bos_id, eos_id, pad_id: None where the file names none.
-        stop_ids: what ends an answer: end of text, end of turn, end of message.
-        notes: what a user may want to know, as sentences.
+        definition: content of tokenizer.json.
+        config: content of tokenizer_config.json, with the chat template.
+        bos_id: id of the BOS token; None if the file names none.
+        eos_id: id of the EOS token; None if the file names none.
+        pad_id: id of the padding token; None if the file names none.
+        stop_ids: ids that end an answer: end of text, of turn, of message.
+        notes: remarks for the user.
     """
 
     definition: dict[str, Any]
@@ -60,27 +62,27 @@ class TokenizerFiles:
 
 
 def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> TokenizerFiles:
-    """Rebuild the tokenizer of a GGUF file.
+    """Convert the tokenizer of a GGUF file to Hugging Face's format.
 
     Args:
-        metadata: of the file, with the full names of the keys; arrays as lists or numpy arrays.
+        metadata: metadata of the file, with full keys; arrays as lists or numpy arrays.
 
     Returns:
-        the files. Tokens that only fill up the embedding at its end are left out.
+        The files. Tokens that only pad the end of the embedding are omitted.
 
     Raises:
-        FormatError: no vocabulary there, a damaged one, or one of a kind that is not known.
+        FormatError: a missing, damaged or unsupported vocabulary.
     """
     vocabulary = Vocabulary.from_metadata(metadata)
     notes: tuple[str, ...] = ()
     if vocabulary.kind == "gpt2" and vocabulary.pre is None:
-        notes = ("The file does not say how text is cut before merging; like llama.cpp, groundup takes its default.",)
+        notes = ("The file does not name its pre-tokenizer; like llama.cpp, groundup uses the default.",)
     elif vocabulary.kind == "gpt2" and pre_tokenizer(vocabulary.pre or "").run_as:
         notes = (
-            f"llama.cpp cuts words of letters beyond ASCII a little unlike the tokenizer that its {vocabulary.pre!r}"
-            " stands for; groundup cuts as the makers of that tokenizer do.",
+            f"llama.cpp splits words with non-ASCII letters slightly differently from the original {vocabulary.pre!r}"
+            " tokenizer; groundup splits like the original.",
         )
-    definition = rebuild(vocabulary)
+    definition = to_tokenizer_json(vocabulary)
     ids = vocabulary.ids
     names = {"bos": "bos_token", "eos": "eos_token", "pad": "pad_token", "unk": "unk_token"}
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
@@ -107,14 +109,18 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> TokenizerFiles:
     )
 
 
-def rebuild(vocabulary: Vocabulary, *, as_llama_cpp: bool = False) -> dict[str, Any]:
-    """The content of a tokenizer.json.
+def to_tokenizer_json(vocabulary: Vocabulary, *, as_llama_cpp: bool = False) -> dict[str, Any]:
+    """Return the content of a tokenizer.json.
 
     Args:
-        as_llama_cpp: cut text as llama.cpp does, also where that is not what the tokenizer's makers do.
+        vocabulary: vocabulary of the file.
+        as_llama_cpp: split text as llama.cpp does, even if the original tokenizer differs.
+
+    Returns:
+        The content.
 
     Raises:
-        FormatError: a pre-tokenizer that is not known, or a vocabulary that tokenizers refuses.
+        FormatError: an unknown pre-tokenizer, or a vocabulary that the tokenizers library rejects.
     """
     definition: dict[str, Any] = {
         "version": "1.0",
@@ -134,7 +140,7 @@ def rebuild(vocabulary: Vocabulary, *, as_llama_cpp: bool = False) -> dict[str, 
             "type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False,
         }  # fmt: skip
         merges = [list(merge) for merge in vocabulary.merges]
-        definition["model"] = _bpe(vocabulary) | {"ignore_merges": pre.whole_words, "merges": merges}
+        definition["model"] = _bpe(vocabulary) | {"ignore_merges": pre.ignore_merges, "merges": merges}
     else:
         said = vocabulary.add_space_prefix
         prefixed = vocabulary.kind == "llama" if said is None else said
@@ -143,11 +149,11 @@ def rebuild(vocabulary: Vocabulary, *, as_llama_cpp: bool = False) -> dict[str, 
         definition["model"] = _unigram(vocabulary, as_llama_cpp) if vocabulary.kind == "t5" else _scored_bpe(vocabulary)
     try:
         tokenizers.Tokenizer.from_str(json.dumps(definition))
-    except Exception as error:  # the library raises Exception itself
+    except Exception as error:  # The library raises the base class.
         raise FormatError(
-            f"the vocabulary of a GGUF file: {error}",
-            rule="it must make a tokenizer",
-            fix="The file is damaged; get it again.",
+            f"vocabulary of a GGUF file: {error}",
+            rule="must be a valid tokenizer",
+            fix="The file is damaged: download it again.",
         ) from error
     return definition
 
@@ -167,15 +173,15 @@ def _adds_eos(vocabulary: Vocabulary) -> bool:
 
 
 def _size(vocabulary: Vocabulary) -> int:
-    """How many tokens there are, without those that fill up the end of the embedding."""
+    """Return the number of tokens, without padding at the end of the embedding."""
     used = (vocabulary.types != TokenType.UNUSED).nonzero()[0]
     named = max(vocabulary.ids.values(), default=-1)
     return max(int(used[-1]) if len(used) else -1, named) + 1
 
 
 def _added_ids(vocabulary: Vocabulary) -> list[int]:
-    """What is no piece of text: control tokens and the like, and a named token that text cannot become anyway."""
-    added = {int(index) for kind in _NEVER_IN_TEXT for index in (vocabulary.types == kind).nonzero()[0]}
+    """Return the ids of special tokens: control tokens and similar, and named tokens that no merge produces."""
+    added = {int(index) for kind in _SPECIAL_TYPES for index in (vocabulary.types == kind).nonzero()[0]}
     made = {left + right for left, right in vocabulary.merges}
     added |= {
         token_id
@@ -202,8 +208,9 @@ def _added_tokens(vocabulary: Vocabulary) -> list[dict[str, Any]]:
 
 
 def _vocab(vocabulary: Vocabulary) -> dict[str, int]:
-    # Added tokens at the end are no part of the model, as in the files of Llama 3 and Qwen: where whole words are taken
-    # as they are, no word can be one of them. tokenizers numbers them on from the end.
+    # Added tokens at the end are not part of the model, as in the files of Llama 3 and Qwen. With ignore_merges, words
+    # in text
+    # can then not match them. tokenizers assigns their ids after the vocabulary.
     size, added = _size(vocabulary), set(_added_ids(vocabulary)) - {vocabulary.ids.get("unk", -1)}
     while size - 1 in added:
         size -= 1
@@ -236,12 +243,11 @@ def _scored_bpe(vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 def _merges_by_score(vocabulary: Vocabulary) -> list[tuple[str, str]]:
-    merges = list(itertools.islice(_unions_by_score(vocabulary), MOST_MERGES + 1))
-    if len(merges) > MOST_MERGES:
+    merges = list(itertools.islice(_unions_by_score(vocabulary), MAX_MERGES + 1))
+    if len(merges) > MAX_MERGES:
         raise FormatError(
-            f"the vocabulary of a GGUF file: more than {MOST_MERGES:,} ways of joining tokens",
-            rule="no vocabulary has so many",
-            fix="The file is damaged; get it again.",
+            f"vocabulary of a GGUF file: more than {MAX_MERGES:,} merges",
+            fix="The file is damaged: download it again.",
         )
     return merges
 
@@ -253,8 +259,8 @@ def _unions_by_score(vocabulary: Vocabulary) -> Iterator[tuple[str, str]]:
         if kind in (TokenType.NORMAL, TokenType.UNDEFINED)
     }
     for token in sorted((token for token in joined if len(token) > 1), key=joined.__getitem__):
-        if len(token) > _LONGEST_PIECE:
-            continue  # text can still not become it by chance: llama.cpp would have to come by all its parts
+        if len(token) > _MAX_PIECE_CHARACTERS:
+            continue  # Text cannot become it by chance, because llama.cpp would have to produce all its parts.
         for middle in range(1, len(token)):
             if token[:middle] in joined and token[middle:] in joined:
                 yield token[:middle], token[middle:]
@@ -262,14 +268,14 @@ def _unions_by_score(vocabulary: Vocabulary) -> Iterator[tuple[str, str]]:
 
 def _unigram(vocabulary: Vocabulary, as_llama_cpp: bool) -> dict[str, Any]:
     scores = vocabulary.scores.astype(np.float64)[: _size(vocabulary)]
-    # tokenizers looks for every piece in text. One that must not be found there gets a score that never wins.
+    # tokenizers matches every piece in text, so pieces that must not match get the lowest score.
     pieces = np.isin(vocabulary.types[: len(scores)], [TokenType.NORMAL, TokenType.UNDEFINED, TokenType.USER_DEFINED])
-    scores[~pieces] = scores[pieces].min(initial=0.0) - _NEVER
+    scores[~pieces] = scores[pieces].min(initial=0.0) - _UNUSED_MARGIN
     return {
         "type": "Unigram",
         "unk_id": vocabulary.ids.get("unk"),
         "vocab": [[token, score] for token, score in zip(vocabulary.tokens, scores.tolist(), strict=False)],
-        # llama.cpp has no bytes for what these vocabularies lack, but only the token for the unknown.
+        # llama.cpp has no byte fallback for unigram vocabularies, only the unknown token.
         "byte_fallback": not as_llama_cpp and bool((vocabulary.types == TokenType.BYTE).any()),
     }
 

@@ -1,4 +1,4 @@
-"""How each architecture's tensors are called in GGUF, and what is done to them: one table, used in both directions."""
+"""GGUF names and operations of each architecture's tensors, in one table for both directions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from groundup.model.weight_map import (
     shapes,
 )
 
-ROPE_FACTORS = "rope_freqs.weight"  # of Llama 3.1 and later: what each rotary frequency is divided by
+ROPE_FACTORS = "rope_freqs.weight"  # Divisors of rotary frequencies in Llama 3.1 and later.
 TOKEN_EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 
 _INPUTS = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
@@ -36,12 +36,12 @@ _OURS, _THEIRS = "model.layers.{layer}.", "blk.{layer}."
 
 
 def gguf_weight_table(config: ModelConfig) -> Iterator[Weight]:
-    """What a file of this shape holds, layer by layer; a tied head is no tensor."""
+    """Yield the tensors of a file, layer by layer; a tied head is omitted."""
     return expand(_weights(config), config.n_layers)
 
 
 def table_shapes(config: ModelConfig, table: Sequence[Weight]) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor of theirs."""
+    """Return the shape of each GGUF tensor."""
     with torch.device("meta"):
         ours = {name: tensor.shape for name, tensor in Transformer(config).state_dict().items()}
     return {name: tuple(shape) for name, shape in shapes(table, ours).items()}
@@ -67,7 +67,8 @@ def _weights(config: ModelConfig) -> Iterator[Weight]:
             theirs = f"{_THEIRS}attn_qkv.{kind}"
             yield Weight(theirs, tuple(name + kind for name in names), (split_heads(config),))
     else:
-        # llama.cpp rotates neighbors where transformers rotates halves; some architectures keep rows in that order.
+        # llama.cpp rotates adjacent pairs, transformers rotates halves; some architectures store rows in llama.cpp's
+        # order.
         permuted = declared is not None and declared.permuted
         for part, heads in (("q", config.n_heads), ("k", config.n_kv_heads), ("v", None)):
             operations = (PermuteHeads(heads),) if permuted and heads is not None else ()

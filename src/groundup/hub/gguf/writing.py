@@ -1,4 +1,4 @@
-"""A model into a GGUF file that llama.cpp runs: one tensor in memory at a time, the file whole or absent."""
+"""Export of a model to a GGUF file, one tensor in memory at a time, written atomically."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from groundup.model.weight_map import Weight
 
 @dataclass(frozen=True, slots=True)
 class WrittenGguf:
-    """What was written.
+    """Result of an export.
 
     Attributes:
-        types: the type of each tensor, by the file's name for it.
-        fallbacks: tensors whose shape cannot have the type that was asked for.
-        notes: where llama.cpp will compute something else than we do, in words.
-        n_bytes: of the file.
+        types: type of each tensor, by GGUF name.
+        fallbacks: tensors whose shape does not fit the intended type.
+        notes: differences of llama.cpp's computation, in words.
+        n_bytes: size of the file.
     """
 
     types: Mapping[str, str]
@@ -44,7 +44,7 @@ class WrittenGguf:
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """A tensor of the file to be: its shape and type are known before its numbers are made."""
+    """A tensor to write, with shape and type known before its values are computed."""
 
     shape: tuple[int, ...]
     kind: TensorType
@@ -66,19 +66,24 @@ def write_gguf(
     name: str | None = None,
     advance: Callable[[float], object] = lambda _: None,
 ) -> WrittenGguf:
-    """Write the model as one GGUF file.
+    """Write a model as one GGUF file.
 
     Args:
-        state: our state dict; each tensor is asked for when its turn comes, so that it may be mapped or made on demand.
-        tokenizer_metadata: all keys "tokenizer.*"; without them llama.cpp needs `tokenizer.ggml.model` = "no_vocab".
-        file_type: of most matrices; norms and biases are fp32, and "q4_0" and "q4_k" give what is felt most more bits.
-        name: what the model is called.
-        advance: called with the bytes written since the last call.
+        path: output file.
+        config: model config.
+        state: state dict, possibly lazy: each tensor is accessed when it is written.
+        tokenizer_metadata: all keys "tokenizer.*"; `tokenizer.ggml.model` = "no_vocab" without a tokenizer.
+        file_type: type of most matrices; norms, biases and sensitive tensors get more bits.
+        name: name of the model.
+        advance: called with the number of bytes written since the last call.
+
+    Returns:
+        The types, fallbacks and notes.
 
     Raises:
-        FormatError: a variant that llama.cpp has no word for; a weight that is not finite, or beyond what the type
-            holds. Nothing is left of the file then.
-        ResourceError: not enough disk.
+        FormatError: llama.cpp does not support the model, or a weight is not finite or out of range for the type. No
+            file is written.
+        ResourceError: not enough disk space.
     """
     hyperparameters, rope_factors, notes = write_config(config)
     planned, fallbacks = _plan(config, state, file_type)
@@ -103,7 +108,7 @@ def write_gguf(
             for name_, tensor in planned.items():
                 made = tensor.make()
                 if tuple(made.shape) != tensor.shape:
-                    raise _misshapen(name_, tuple(made.shape), tensor.shape)
+                    raise _shape_error(name_, tuple(made.shape), tensor.shape)
                 content = quantize(name_, made, tensor.kind)
                 file.write(content.data)
                 file.write(b"\0" * (_padded(content.nbytes) - content.nbytes))
@@ -122,8 +127,8 @@ def _plan(
     if missing:
         raise FormatError(
             f"no weight {missing[0]!r}",
-            rule=f"a {config.family} model of this shape has it",
-            fix="The model is incomplete; get it again.",
+            rule=f"required for a {config.family} model of this size",
+            fix="The model is incomplete: download it again.",
         )
     planned: dict[str, _Planned] = {}
     fallbacks: list[Fallback] = []
@@ -135,15 +140,15 @@ def _plan(
 
 
 def _made(weight: Weight, state: Mapping[str, Tensor]) -> Tensor:
-    # Operations add and round in fp32, whatever the model is kept in.
+    # Operations add and round in fp32, regardless of the model's dtype.
     return weight.write(lambda name: state[name].detach().cpu().to(torch.float32))
 
 
-def _misshapen(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> FormatError:
+def _shape_error(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> FormatError:
     return FormatError(
         f"{name} of shape {found}",
-        rule=f"a model of this shape has {expected} there",
-        fix="The weights and the config do not belong together; get the model again.",
+        rule=f"the config requires {expected}",
+        fix="The weights and the config do not belong together: download the model again.",
     )
 
 
@@ -168,7 +173,7 @@ def _write_header(path: Path, metadata: Mapping[str, MetaValue], planned: Mappin
 
 
 def _typed(value: MetaValue) -> tuple[Any, GGUFValueType, GGUFValueType | None]:
-    """The value, its type, and of an array that of its items, as llama.cpp expects them."""
+    """Return the value, its type, and for an array the type of its items, as llama.cpp expects them."""
     if isinstance(value, bool):
         return value, GGUFValueType.BOOL, None
     if isinstance(value, int):

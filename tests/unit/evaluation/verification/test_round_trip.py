@@ -18,8 +18,8 @@ from groundup.evaluation.verification.round_trip import (
     Check,
     GroundupRunner,
     Verdict,
-    check_inputs,
     require_no_problems,
+    round_trip_inputs,
     run_checks,
 )
 from groundup.hub import save_model
@@ -46,7 +46,7 @@ def gate(
     checks = [
         Check(GroundupRunner("ours", ours, tokenizer), GroundupRunner("theirs", other, theirs or tokenizer), limits)
     ]
-    return run_checks(checks, check_inputs(tokenizer, ours.config.context_length), console=QUIET, label="test")
+    return run_checks(checks, round_trip_inputs(tokenizer, ours.config.context_length), console=QUIET, label="test")
 
 
 def changed(model: Transformer, change: Callable[[Transformer], None]) -> Transformer:
@@ -138,7 +138,7 @@ def test_a_peer_reads_what_we_write(sharp: Transformer, tokenizer: Tokenizer, tm
     pytest.importorskip("transformers", reason="pip install '.[dev]'")
     save_model(tmp_path, sharp, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
     tokenizer.save(tmp_path)
-    tried = check_inputs(tokenizer, 256)
+    tried = round_trip_inputs(tokenizer, 256)
     with Peer("transformers", tmp_path, tokens=tried.longest) as peer:
         checks = [Check(GroundupRunner("ours", sharp, tokenizer), peer, "exact")]
         verdict = run_checks(checks, tried, console=QUIET, label="test")

@@ -37,7 +37,7 @@ HUGE = struct.pack("<Q", 2**60)
 HOSTILE = {
     "empty": (b"", "empty file"),
     "other": (b"PK\x03\x04" + b"\0" * 60, "begins with b'PK"),
-    "short": (b"GGUF\x03\0\0", "bytes are left"),
+    "short": (b"GGUF\x03\0\0", "bytes remain"),
     "version-1": (b"GGUF" + struct.pack("<III", 1, 0, 0), "GGUF version 1"),
     "big-endian": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),
     "entry-count": (file(n_entries=2**40), "1,099,511,627,776 metadata entries"),
@@ -46,7 +46,7 @@ HOSTILE = {
     "text-length": (file(entries=entry(b"a", STRING, HUGE), n_entries=1), "1,152,921,504,606,846,976 bytes"),
     "text-wraps": (file(entries=entry(b"a", STRING, b"\xff" * 8), n_entries=1), "18,446,744,073,709,551,615 bytes"),
     "value-type": (file(entries=entry(b"a", 99, b"\0" * 8), n_entries=1), "value type 99"),
-    "array-length": (file(entries=entry(b"a", ARRAY, struct.pack("<I", UINT32) + HUGE), n_entries=1), "at most"),
+    "array-length": (file(entries=entry(b"a", ARRAY, struct.pack("<I", UINT32) + HUGE), n_entries=1), "the maximum is"),
     "array-of-empty-text": (
         file(entries=entry(b"a", ARRAY, struct.pack("<IQ", STRING, 2**24)), n_entries=1),
         "16,777,216 items",
@@ -75,7 +75,7 @@ HOSTILE = {
     "same-tensor": (file(tensors=tensor(b"a", (8,), F32, 0) * 2, n_tensors=2, data=64), "'a' twice"),
     "unknown-type": (file(tensors=tensor(b"a", (8,), 777, 0), n_tensors=1, data=64), "'a' (type 777)"),
     "integers": (file(tensors=tensor(b"a", (8,), 26, 0), n_tensors=1, data=64), "'a' (I32)"),
-    "part": (file(entries=entry(b"split.count", 2, struct.pack("<H", 3)), n_entries=1), "one part of 3"),
+    "part": (file(entries=entry(b"split.count", 2, struct.pack("<H", 3)), n_entries=1), "one of 3 parts"),
 }
 
 
@@ -105,11 +105,11 @@ def test_every_shorter_file_is_refused(tmp_path: Path) -> None:
     writer.close()
     whole = (tmp_path / "whole.gguf").read_bytes()
     assert GgufFile(tmp_path / "whole.gguf").metadata["tokenizer.ggml.tokens"] == ["a", "ü", "<s>"]
-    cut = tmp_path / "cut.gguf"
+    pre_tokenize = tmp_path / "cut.gguf"
     for length in range(len(whole)):
-        cut.write_bytes(whole[:length])
+        pre_tokenize.write_bytes(whole[:length])
         with pytest.raises(FormatError):
-            GgufFile(cut)
+            GgufFile(pre_tokenize)
 
 
 def test_a_name_cannot_write_to_the_terminal(tmp_path: Path) -> None:

@@ -51,9 +51,9 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
     "fewer types than tokens": ({"token_type": [1, 1, 1]}, "3 entries"),
     "more types than tokens": ({"token_type": [1] * 6}, "6 entries"),
     "an unknown type": ({"token_type": [1, 1, 1, 3, 99]}, "types from 1 to 99"),
-    "a huge type": ({"token_type": np.array([1, 1, 1, 3, 2**40])}, "32 bits"),
-    "types that are texts": ({"token_type": ["a", "b", "c", "d", "e"]}, "no list of numbers"),
-    "nested types": ({"token_type": [[1], [1], [1], [3], [1]]}, "no list of numbers"),
+    "a huge type": ({"token_type": np.array([1, 1, 1, 3, 2**40])}, "32-bit integers"),
+    "types that are texts": ({"token_type": ["a", "b", "c", "d", "e"]}, "not a list of numbers"),
+    "nested types": ({"token_type": [[1], [1], [1], [3], [1]]}, "not a list of numbers"),
     "scores that are no numbers": ({"model": "llama", "scores": [0.0, np.nan, 0, 0, 0]}, "not finite"),
     "fewer scores than tokens": ({"model": "llama", "scores": [0.0]}, "1 entries"),
     "a merge of unknown tokens": ({"merges": ["a x"]}, "'a x'"),
@@ -72,7 +72,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
     "a map of characters that is no bytes": ({"model": "t5", "precompiled_charsmap": [1.5, 2.5]}, "bytes"),
     "a map of characters that is damaged": (
         {"model": "t5", "unknown_token_id": 4, "precompiled_charsmap": np.full(16, 255, np.uint8)},
-        "it is a trie",
+        "must be a valid trie",
     ),
 }
 
@@ -101,7 +101,7 @@ def test_rows_that_fill_up_the_embedding_are_no_tokens(tokenizer: Tokenizer) -> 
     assert len(tokens) == len(set(tokens)) == tokenizer.vocab_size + 60
     back = tokenizer_from_gguf(made.metadata)
     assert Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(back.definition)), back.config).vocab_size == 1024
-    with pytest.raises(FormatError, match="embedding has 1,000 rows"):
+    with pytest.raises(FormatError, match="embedding has only 1,000 rows"):
         tokenizer_to_gguf(tokenizer.definition, tokenizer.config, 1000)
 
 
@@ -204,4 +204,4 @@ def test_a_compiled_normalization_is_followed_and_a_broken_one_is_not(real_docum
 
 def test_a_missing_pre_tokenizer_is_told() -> None:
     files = tokenizer_from_gguf(byte_level(pre=None))
-    assert any("does not say how text is cut" in note for note in files.notes)
+    assert any("does not name its pre-tokenizer" in note for note in files.notes)

@@ -1,4 +1,4 @@
-"""Our state dict in Hugging Face's files: read where it lies, and written from any mapping of tensors."""
+"""The weights of a model directory with groundup's names: memory-mapped reading, and writing from any mapping."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from groundup.hub.weight_files import SHARD_BYTES, WeightFiles, write_weight_fil
 from groundup.model import ModelConfig, SequenceClassifier, Transformer
 from groundup.model.weight_map import EMBEDDING, HEAD, Weight, shapes
 
-# Tensors that old files carry though the config already says them: causal masks, rotary tables.
+# Tensors in old files that the config determines: causal masks, rotary tables.
 _DERIVED = re.compile(r"\.(attn\.(bias|masked_bias)|rotary_emb\.inv_freq)$")
 
 
 class StoredWeights(Mapping[str, Tensor]):
-    """The weights of a model directory under our names. A tensor is mapped when it is asked for; nothing is copied."""
+    """The weights of a model directory with groundup's names. Tensors are memory-mapped on access."""
 
     def __init__(self, directory: Path, config: ModelConfig, n_labels: int | None = None) -> None:
-        """Compare names, types and shapes with what the config says, before anything of that size is made.
+        """Check names, types and shapes against the config before any tensor is allocated.
 
         Args:
-            n_labels: of a classifier; None: a language model.
+            directory: model directory.
+            config: model config.
+            n_labels: number of labels of a classifier; None: a language model.
 
         Raises:
-            FormatError: no such files, a damaged one, or tensors that are missing, left over, or of another shape.
+            FormatError: missing or damaged files, or tensors that are missing, unexpected, or of another shape.
         """
         self.directory = directory
         self.config = config
@@ -38,7 +40,7 @@ class StoredWeights(Mapping[str, Tensor]):
         self._source = self._matched(n_labels)
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._read(name, passing=False)
+        return self._read(name, transient=False)
 
     def __iter__(self) -> Iterator[str]:
         yield from self._source
@@ -48,27 +50,35 @@ class StoredWeights(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._source) + self.tied
 
-    def take(self, name: str, dtype: torch.dtype | None, device: str | torch.device = "cpu") -> Tensor:
-        """One tensor, contiguous, in a dtype (None: its own) and on a device.
+    def load(self, name: str, dtype: torch.dtype | None, device: str | torch.device = "cpu") -> Tensor:
+        """Return a contiguous tensor in a dtype (None: as stored) and on a device.
 
-        What needs no change stays in its file. Else it is read and changed, and the file's pages are let go of.
+        Without a conversion, the tensor stays memory-mapped. Otherwise it is copied, and the file's pages are released.
+
+        Args:
+            name: groundup's name of the tensor.
+            dtype: data type; None: as stored.
+            device: device of the tensor.
+
+        Returns:
+            The tensor.
         """
         theirs, weight = self._source[self._own(name)]
         stored = self._files.dtype(theirs)
         if torch.device(device).type == "cpu" and dtype in (None, stored) and not weight.operations:
             return self[name]
-        passing = self._read(name, passing=True)
-        return torch.empty(passing.shape, dtype=dtype or stored, device=device).copy_(passing)
+        transient = self._read(name, transient=True)
+        return torch.empty(transient.shape, dtype=dtype or stored, device=device).copy_(transient)
 
     def _own(self, name: str) -> str:
         return EMBEDDING if self.tied and name == HEAD else name
 
-    def _read(self, name: str, *, passing: bool) -> Tensor:
+    def _read(self, name: str, *, transient: bool) -> Tensor:
         theirs, weight = self._source[self._own(name)]
-        return weight.read(self._files.tensor(theirs, passing=passing))[self._own(name)]
+        return weight.read(self._files.tensor(theirs, transient=transient))[self._own(name)]
 
     def _matched(self, n_labels: int | None) -> dict[str, tuple[str, Weight]]:
-        """Our names -> their name as it stands in the files, and the table's entry."""
+        """Return groundup's names -> name in the files, and the table's entry."""
         found = self._found("language" if n_labels is None else "labels")
         expected = shapes(found.values(), _our_shapes(self.config, n_labels))
         for name, weight in found.items():
@@ -76,23 +86,23 @@ class StoredWeights(Mapping[str, Tensor]):
             if self._files.shape(name) != expected[weight.file_name]:
                 raise FormatError(
                     f"{self.directory}: {name} has the shape {self._files.shape(name)}",
-                    rule=f"by its config.json it has {expected[weight.file_name]}",
-                    fix="The files do not belong together; get the model again.",
+                    rule=f"config.json requires {expected[weight.file_name]}",
+                    fix="The files do not belong together: download the model again.",
                 )
         return {ours: (name, weight) for name, weight in found.items() for ours in weight.names}
 
     def _found(self, head: Head) -> dict[str, Weight]:
-        base, left, found = self.config.declared.huggingface.base, self._named_alone(), {}
+        base, left, found = self.config.declared.huggingface.base, self._unprefixed_names(), {}
         for weight in weight_table(self.config, head):
-            # A model that was saved without its head leaves the base out; one that is tied may keep either copy.
+            # Without a head, files omit the base prefix; a tied model may keep either copy.
             names = [weight.file_name, weight.file_name.removeprefix(base)]
             names += [HEAD] if HEAD in weight.names or (self.tied and EMBEDDING in weight.names) else []
             name = next((name for name in names if name in left), None)
             if name is None:
                 raise FormatError(
                     f"{self.directory}: no tensor {weight.file_name!r}",
-                    rule=f"a {self.config.family} model of {self.config.n_layers} layers has it",
-                    fix="The files are incomplete or of another architecture; get them again.",
+                    rule=f"required for a {self.config.family} model of {self.config.n_layers} layers",
+                    fix="The files are incomplete or of another architecture: download them again.",
                 )
             found[left.pop(name)] = weight
         for copy in {HEAD, self.config.declared.huggingface.head} & set(left) if self.config.tie_embeddings else ():
@@ -101,14 +111,14 @@ class StoredWeights(Mapping[str, Tensor]):
         left = {name: stored for name, stored in left.items() if not _DERIVED.search(name)}
         if left:
             raise FormatError(
-                f"{self.directory}: tensors {', '.join(sorted(left)[:5])}",
-                rule=f"a {self.config.family} model of this shape does not have them",
-                fix="The model is of a variant that groundup does not read.",
+                f"{self.directory}: unexpected tensors {', '.join(sorted(left)[:5])}",
+                rule=f"a {self.config.family} model of this size does not have them",
+                fix="groundup does not support this variant of the model: choose another one.",
             )
         return found
 
-    def _named_alone(self) -> dict[str, str]:
-        """The names that tensors have where the model is no part of a larger one -> those in the files."""
+    def _unprefixed_names(self) -> dict[str, str]:
+        """Return names without the prefixes of a multimodal model -> names in the files."""
         names = {name: name for name in self._files.names}
         wrapper = self.config.declared.huggingface.within
         if wrapper is None:
@@ -122,13 +132,13 @@ class StoredWeights(Mapping[str, Tensor]):
 
     def _require_copy(self, head: str, embedding: str) -> None:
         same = self._files.shape(head) == self._files.shape(embedding) and torch.equal(
-            self._files.tensor(head, passing=True), self._files.tensor(embedding, passing=True)
+            self._files.tensor(head, transient=True), self._files.tensor(embedding, transient=True)
         )
         if not same:
             raise FormatError(
                 f"{self.directory}: {HEAD} differs from {embedding}",
-                rule="config.json says that they are one (tie_word_embeddings)",
-                fix="Ask who made it which is meant; if both are, set tie_word_embeddings to false in config.json.",
+                rule="config.json requires tied embeddings (tie_word_embeddings)",
+                fix="If both are part of the model, set tie_word_embeddings to false in config.json.",
             )
 
 
@@ -141,13 +151,21 @@ def write_stored(
     dtype: torch.dtype | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> list[Path]:
-    """Write a state dict of ours as Hugging Face's files.
+    """Write a state dict in Hugging Face files.
 
     Args:
-        dtype: of all tensors of a language model; None: each keeps its own.
+        directory: output directory.
+        config: model config.
+        ours: state dict.
+        head: type of the output head.
+        dtype: data type of all tensors of a language model; None: unchanged.
+        shard_bytes: maximum size of a weights file.
+
+    Returns:
+        The files written.
 
     Raises:
-        FormatError: it has not exactly the tensors of this shape.
+        FormatError: the state dict does not have exactly the tensors of `config`.
     """
     table = list(weight_table(config, head))
     expected = {name for weight in table for name in weight.names}
@@ -155,12 +173,12 @@ def write_stored(
     if wrong:
         raise FormatError(
             f"weights: {', '.join(sorted(wrong)[:5])}",
-            rule=f"exactly the tensors of a {config.family} model of this shape are written",
-            fix="Merge or remove what was added to the model first.",
+            rule=f"missing or unexpected tensors for a {config.family} model of this size",
+            fix="Merge or remove adapters and other additions first.",
         )
     if dtype is None:
         sizes = {weight.file_name: sum(ours[name].nbytes for name in weight.names) for weight in table}
-    else:  # known without asking: where a tensor is dequantized for each question, that would double the work
+    else:  # Computed from shapes, because access would dequantize each tensor twice.
         shapes = _our_shapes(config, None)
         counts = {name: shape.numel() * dtype.itemsize for name, shape in shapes.items()}
         sizes = {weight.file_name: sum(counts[name] for name in weight.names) for weight in table}

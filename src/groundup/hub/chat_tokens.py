@@ -1,4 +1,4 @@
-"""A model with the tokens that it lacks for what it is tuned to do."""
+"""Addition of chat tokens to the vocabulary of a model."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from groundup.tokenizer import chat_token_pieces, with_chat_tokens
 from groundup.tokenizer.vocabulary import VOCAB_MULTIPLE
 
 
-def ready_to_chat(opened: OpenedModel) -> OpenedModel:
-    """The model with the tokens of a chat in its vocabulary, and rows of weights for them.
+def add_chat_tokens(opened: OpenedModel) -> OpenedModel:
+    """Return the model with chat tokens in its vocabulary and embedding.
 
-    One that has a chat template, or the tokens, comes back as it is. What it knows stays what it is: the new tokens
-    have ids after all others.
+    A model with a chat template, or with these tokens, is returned unchanged. New tokens get ids after all others.
+
+    Args:
+        opened: base model.
+
+    Returns:
+        The model.
     """
     tokenizer = with_chat_tokens(opened.tokenizer)
     if tokenizer is opened.tokenizer:
