@@ -84,7 +84,7 @@ def test_the_only_column_of_text_is_taken_and_named(batch: Callable[..., Result]
     assert [row["review"] for row in rows] == [row["review"] for row in NUM_ADJUSTMENTS]
     assert {row["output"] for row in rows} <= {"positive", "negative"}
     assert [int(row["id"]) for row in rows] == [1, 2], "a result without its row's id cannot be joined again"
-    assert "text: the column 'review', the only one that holds text." in done.stderr
+    assert "text: using 'review', the only text column." in done.stderr
 
 
 def test_a_value_of_an_option_holds_for_every_row(batch: Callable[..., Result], tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_an_option_counts_before_a_column_of_its_name(batch: Callable[..., Resul
     table = written(tmp_path / "mails.csv", [{"text": text, "labels": "cat,dog"} for text in MAILS])
     done = batch("intent", "--batch", table, "--labels", "parcel,refund")
     assert [set(row["probabilities"]) for row in rows_of(done)] == [{"parcel", "refund"}] * 2
-    assert "the column 'labels' is not read" in done.stderr
+    assert "ignoring the column 'labels'" in done.stderr
     rows = rows_of(batch("intent", "--batch", table))
     assert [set(row["probabilities"]) for row in rows] == [{"cat", "dog"}] * 2
 
@@ -119,7 +119,7 @@ def test_columns_are_mapped_to_inputs(batch: Callable[..., Result], tmp_path: Pa
     assert caught.value.fix == "Give --column text=COLUMN."
     with pytest.raises(ConfigError) as caught:
         batch("intent", "--batch", table)
-    assert "--column text=COLUMN; and --labels VALUE for every row, or --column labels=COLUMN" in caught.value.fix
+    assert "--column text=COLUMN; and --labels VALUE for all rows, or --column labels=COLUMN" in caught.value.fix
     assert caught.value.rule == "the inputs of intent are text, labels"
 
 
@@ -131,7 +131,7 @@ def test_numbers_of_a_spreadsheet_are_read_as_text(batch: Callable[..., Result],
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("text", "it is INPUT=COLUMN"),
+        ("text", "must be INPUT=COLUMN"),
         ("txt=review", "Did you mean text=review?"),
         ("text=reveiw", "Did you mean text=review?"),
         ("text=nothing", "The columns are id, review, stars."),

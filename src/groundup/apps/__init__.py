@@ -1,6 +1,6 @@
-"""What people do with a model: applications, each declared in a file, none of them programmed.
+"""Applications: tasks such as summarization and translation, each declared in a TOML file.
 
-The declarations are here without torch; `groundup.apps.runner` lets a model work.
+This module does not import torch. `groundup.apps.runner` runs applications on a model.
 """
 
 from groundup.apps.catalog import Catalog, CatalogEntry, open_catalog

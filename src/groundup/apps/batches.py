@@ -1,4 +1,4 @@
-"""Many inputs from a table: which column stands for which input, and what holds for every row."""
+"""Inputs from a table: mapping of columns to inputs, and constant inputs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from groundup.core.config import nearest
 from groundup.core.errors import ConfigError
 from groundup.data import Table, cell_text, read_table
 
-_SHOWN = 12  # columns in a message
-_SAMPLE = 200  # rows that decide whether a column holds text
-_MOSTLY = 0.8  # of its cells
+_MAX_SHOWN = 12  # columns in a message
+_SAMPLE_ROWS = 200  # to find a text column
+_MIN_TEXT_CELLS = 0.8  # fraction of cells
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The rows of a table, ready for an application.
+    """The rows of a table as inputs of an application.
 
     Attributes:
-        rows: the table's own.
-        inputs: of each row, the inputs that a column or a constant gives.
-        notes: what was chosen without being asked for.
+        rows: Rows of the table.
+        inputs: Inputs of each row, from columns and constants.
+        notes: Columns that were chosen automatically.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -42,16 +42,19 @@ def read_batch(
 ) -> Batch:
     """Read a table and match its columns to the inputs of an application.
 
-    A constant holds for every row. Other inputs come from the column that `columns` names, else from the column of
-    the same name, else the first input from the only column that holds text.
+    A constant applies to all rows. Other inputs come from the column in `columns`, or from the column with the same
+    name. The first input may also come from the only text column.
 
     Args:
-        columns: "INPUT=COLUMN" each.
-        optional: inputs that the model gives itself where nothing else does.
+        app: The application.
+        path: The table.
+        constants: Inputs that are the same for all rows.
+        columns: "INPUT=COLUMN" for each chosen column.
+        optional: Inputs that the model can provide.
 
     Raises:
-        ConfigError: an unknown input or column, an input given twice, or nothing for an input that is needed.
-        DataError: no table.
+        ConfigError: An input or column is unknown, an input is given twice, or a required input is missing.
+        DataError: The file is not a table.
     """
     constants = constants or {}
     table = read_table(path)
@@ -61,7 +64,7 @@ def read_batch(
         if item.name in chosen or (column := _same_name(item, table)) is None:
             continue
         if item.name in constants:
-            notes.append(f"{item.name}: the same for every row; the column {column!r} is not read.")
+            notes.append(f"{item.name}: the same for all rows; ignoring the column {column!r}.")
         else:
             chosen[item.name] = column
     missing = [
@@ -71,9 +74,9 @@ def read_batch(
         chosen[app.first.name] = only
         missing.remove(app.first)
         if len(table.columns) > 1:
-            notes.append(f"{app.first.name}: the column {only!r}, the only one that holds text.")
+            notes.append(f"{app.first.name}: using {only!r}, the only text column.")
     if missing:
-        raise _nothing_for(app, table, missing)
+        raise _missing_inputs(app, table, missing)
     kinds = {item.name: item for item in app.inputs}
     inputs = [
         {**constants, **{name: _cell(kinds[name], row[column]) for name, column in chosen.items() if column in row}}
@@ -88,18 +91,17 @@ def _chosen(app: App, table: Table, columns: Sequence[str], constants: Mapping[s
         name, equals, column = (part.strip() for part in given.partition("="))
         option = f"--column {given}"
         if not equals or not name or not column:
-            raise ConfigError(option, rule="it is INPUT=COLUMN", fix=f"Write e.g. --column {names[0]}=COLUMN.")
+            raise ConfigError(option, rule="must be INPUT=COLUMN", fix=f"Write e.g. --column {names[0]}=COLUMN.")
         if name not in names:
             match = nearest(name, names)
             fix = f"Did you mean {match}={column}?" if match else f"The inputs are {', '.join(names)}."
-            raise ConfigError(option, rule=f"{name!r} is no input of {app.name}", fix=fix)
+            raise ConfigError(option, rule=f"{app.name} has no input {name!r}", fix=fix)
         if column not in table.columns:
             match = nearest(column, table.columns)
             fix = f"Did you mean {name}={match}?" if match else f"The columns are {_listed(table)}."
             raise ConfigError(option, rule=f"{table.name} has no column {column!r}", fix=fix)
         if name in constants:
-            rule = "an input comes from a column, or is the same for every row"
-            raise ConfigError(f"{option} and a value for {name}", rule=rule, fix="Leave one of the two out.")
+            raise ConfigError(f"both {option} and a value for {name}", fix="Remove one of them.")
         yield name, column
 
 
@@ -107,12 +109,12 @@ def _same_name(item: Input, table: Table) -> str | None:
     wanted = item.name.casefold()
     if item.name in table.columns:
         return item.name
-    alike = (column for column in table.columns if "_".join(column.casefold().replace("-", " ").split()) == wanted)
-    return next(alike, None)
+    similar = (column for column in table.columns if "_".join(column.casefold().replace("-", " ").split()) == wanted)
+    return next(similar, None)
 
 
 def _only_text(table: Table, taken: Collection[str]) -> str | None:
-    """The only column that holds text; that of a table with one column, whatever it holds."""
+    """Return the only text column. In a table with one column, this is any column."""
     if len(table.columns) == 1:
         return None if taken else table.columns[0]
     found = [column for column in table.columns if column not in taken and _holds_text(table, column)]
@@ -120,36 +122,36 @@ def _only_text(table: Table, taken: Collection[str]) -> str | None:
 
 
 def _holds_text(table: Table, column: str) -> bool:
-    """Whether most cells are of several words, with a letter: no numbers, dates, names of labels."""
-    cells = [row[column] for row in table.rows[:_SAMPLE] if row.get(column) not in (None, "")]
+    """Return whether most cells have several words with letters. Numbers, dates and labels do not."""
+    cells = [row[column] for row in table.rows[:_SAMPLE_ROWS] if row.get(column) not in (None, "")]
     words = [
         cell
         for cell in cells
         if isinstance(cell, str) and len(cell.split()) > 1 and any(character.isalpha() for character in cell)
     ]
-    return bool(cells) and len(words) >= _MOSTLY * len(cells)
+    return bool(cells) and len(words) >= _MIN_TEXT_CELLS * len(cells)
 
 
-def _nothing_for(app: App, table: Table, missing: Sequence[Input]) -> ConfigError:
-    ways = []
+def _missing_inputs(app: App, table: Table, missing: Sequence[Input]) -> ConfigError:
+    options = []
     for item in missing:
-        own = f"--{item.name.replace('_', '-')} VALUE for every row, or "
-        ways.append(("" if item is app.first else own) + f"--column {item.name}=COLUMN")
+        own = f"--{item.name.replace('_', '-')} VALUE for all rows, or "
+        options.append(("" if item is app.first else own) + f"--column {item.name}=COLUMN")
     inputs = ", ".join(item.name + ("" if item.default is None else " (optional)") for item in app.inputs)
     return ConfigError(
-        f"{table.name}: nothing for {', '.join(item.name for item in missing)}; its columns are {_listed(table)}",
+        f"{table.name}: no column for {', '.join(item.name for item in missing)}; its columns are {_listed(table)}",
         rule=f"the inputs of {app.name} are {inputs}",
-        fix=f"Give {'; and '.join(ways)}.",
+        fix=f"Give {'; and '.join(options)}.",
     )
 
 
 def _listed(table: Table) -> str:
-    more = len(table.columns) - _SHOWN
-    return ", ".join(table.columns[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    more = len(table.columns) - _MAX_SHOWN
+    return ", ".join(table.columns[:_MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _cell(item: Input, value: Any) -> Any:
-    """A cell as an input takes it: spreadsheets hold numbers where text is meant, and 5.0 where 5 is."""
+    """Convert a cell for an input. Spreadsheets may store text as numbers, and 5 as 5.0."""
     if item.type == "number" and isinstance(value, float) and value.is_integer():
         return int(value)
     if item.type in ("text", "line", "choice") and isinstance(value, int | float):

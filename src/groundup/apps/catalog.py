@@ -1,4 +1,4 @@
-"""Where applications are found: in this package, and in a folder of the user's own."""
+"""The catalog of applications, from this package and from the user's directory."""
 
 from __future__ import annotations
 
@@ -10,35 +10,40 @@ from typing import TYPE_CHECKING, Any
 
 from groundup.apps.declaration import App
 from groundup.apps.inputs import check_inputs
-from groundup.core.config import load, nearest, read_toml
+from groundup.core.config import load, read_toml, unknown_name
 from groundup.core.errors import ConfigError, DataError, GroundupError
 
 if TYPE_CHECKING:
     from groundup.core.console import Console
 
 DECLARED = Path(__file__).with_name("declared")
-OWN = Path("apps")  # looked into where nobody names a folder
+OWN = Path("apps")  # default directory of the user's applications
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """An application with the file that declares it."""
+    """An application with its file.
+
+    Attributes:
+        app: The application.
+        path: File with the declaration.
+    """
 
     app: App
     path: Path
 
     def test_rows(self) -> list[dict[str, Any]]:
-        """The rows of its test set, inputs checked; none without one.
+        """Return the rows of the test set, with validated inputs. Without a test set, there are no rows.
 
         Raises:
-            DataError: no such file, or a row that is none.
-            ConfigError: an input that the application would refuse.
+            DataError: The file does not exist, or a row is invalid.
+            ConfigError: An input is invalid.
         """
         if self.app.test is None:
             return []
         path = self.path.with_name(self.app.test.file)
         if not path.is_file():
-            raise DataError(f"{path}: no such file", rule="a test set lies beside its application", fix="Put it there.")
+            raise DataError(f"{path}: no such file", fix="Put the test set next to the file of its application.")
         return list(self._rows(path))
 
     def _rows(self, path: Path) -> Iterator[dict[str, Any]]:
@@ -50,37 +55,37 @@ class CatalogEntry:
             except (ValueError, AttributeError, KeyError, TypeError):
                 raise DataError(
                     f"{path}, line {number}",
-                    rule="each line is a JSON object with the inputs and output",
-                    fix="Correct it.",
+                    rule="each line must be a JSON object with the inputs and output",
+                    fix="Correct this line.",
                 ) from None
             except GroundupError as error:
                 raise ConfigError(f"{path}, line {number}: {error.value}", rule=error.rule, fix=error.fix) from None
 
 
 class Catalog(Mapping[str, CatalogEntry]):
-    """Applications by their names, in the order of their groups and names; the user's own go before ours.
+    """Applications by name, ordered by group. The user's applications replace bundled ones of the same name.
 
     Args:
-        folder: of `*.toml` files; None: `./apps` where there is one.
+        folder: Directory of `*.toml` files. Default: `./apps`, if it exists.
 
     Attributes:
-        refused: file -> why it is none of them: it declares no application, or one of a name that was there.
+        refused: File -> error, for files that are invalid or have the name of another application.
 
     Raises:
-        DataError: no such folder.
+        DataError: The directory does not exist.
     """
 
     refused: Mapping[Path, ConfigError]
 
     def __init__(self, folder: Path | None = None) -> None:
         if folder is not None and not folder.is_dir():
-            raise DataError(f"{folder}: no such folder", rule="--apps names a folder of .toml files", fix="Check it.")
+            raise DataError(f"{folder}: no such directory", fix="Give a directory of .toml files to --apps.")
         found, _ = _read(DECLARED)
         self.refused = {}
         own = folder if folder is not None else OWN if OWN.is_dir() else None
         if own is not None:
-            theirs, self.refused = _read(own)
-            found |= theirs
+            users, self.refused = _read(own)
+            found |= users
         groups = ("create", "understand", "teach")
         self._found = dict(sorted(found.items(), key=lambda item: (groups.index(item[1].app.group), item[0])))
 
@@ -94,33 +99,35 @@ class Catalog(Mapping[str, CatalogEntry]):
         return len(self._found)
 
     def require_valid(self, name: str) -> None:
-        """See that no refused file is called so: even if one of ours is, that is not what was meant.
+        """Check that no invalid file has this name, since it would replace the bundled application.
+
+        Args:
+            name: Name of the application.
 
         Raises:
-            ConfigError: one is; with what is wrong in it.
+            ConfigError: The file is invalid.
         """
         for path, error in self.refused.items():
             if path.stem == name:
                 raise error
 
     def named(self, name: str) -> CatalogEntry:
-        """The application of that name.
+        """Return the application with a name.
+
+        Args:
+            name: Name of the application.
 
         Raises:
-            ConfigError: there is none; the nearest one is named. Or its file was refused.
+            ConfigError: No application has this name, or its file is invalid.
         """
         self.require_valid(name)
         if name in self._found:
             return self._found[name]
-        match = nearest(name, self._found)
-        fix = f"Did you mean {match}?" if match else f"There are: {', '.join(self._found)}."
-        raise ConfigError(
-            f"application {name[:80]!r}", rule="an application is one of ours, or declared in --apps DIR", fix=fix
-        )
+        raise unknown_name("application", name[:80], list(self._found))
 
 
 def _read(folder: Path) -> tuple[dict[str, CatalogEntry], dict[Path, ConfigError]]:
-    """The applications of a folder by name, and what else is there; nothing that lies there stops the others."""
+    """Return the applications in a directory, and the errors of invalid files."""
     found: dict[str, CatalogEntry] = {}
     refused: dict[Path, ConfigError] = {}
     for path in sorted(folder.glob("*.toml")):
@@ -131,9 +138,8 @@ def _read(folder: Path) -> tuple[dict[str, CatalogEntry], dict[Path, ConfigError
             continue
         if app.name in found:
             refused[path] = ConfigError(
-                f"{path}: another application called {app.name!r}",
-                rule="each has a name of its own",
-                fix=f"Rename it, or the one in {found[app.name].path.name}.",
+                f"{path}: {found[app.name].path.name} already has the name {app.name!r}",
+                fix="Rename one of the applications.",
             )
             continue
         found[app.name] = CatalogEntry(app, path)
@@ -141,8 +147,13 @@ def _read(folder: Path) -> tuple[dict[str, CatalogEntry], dict[Path, ConfigError
 
 
 def open_catalog(folder: Path | None, console: Console) -> Catalog:
-    """Return all applications (see `Catalog`), with a warning about each file that declares none."""
+    """Return the catalog, and print a warning for each invalid file.
+
+    Args:
+        folder: Directory of `*.toml` files. Default: `./apps`, if it exists.
+        console: Console for the warnings.
+    """
     catalog = Catalog(folder)
     for error in catalog.refused.values():
-        console.warn(f"left out: {error}")
+        console.warn(f"skipped: {error}")
     return catalog

@@ -1,4 +1,4 @@
-"""A long text in parts that a model can read: all of it, each part ending where a paragraph or a sentence ends."""
+"""Splitting of a long text into chunks at the ends of paragraphs, lines or sentences."""
 
 from __future__ import annotations
 
@@ -8,40 +8,45 @@ from itertools import pairwise
 
 from groundup.corpus.quality.sentences import split_sentences
 
-# From the best place to cut at to the worst; where none of these is, a piece is halved.
+# Boundaries from best to worst. A piece without any is cut in half.
 _PARAGRAPH, _LINE, _WORD = (re.compile(pattern) for pattern in (r"\n\s*\n", r"\n", r"\s+"))
-_FULL = 0.9  # of its room a part takes, so that parts can be of like size rather than full ones and a rest
+_FILL = 0.9  # target fraction of the limit, so that chunks have similar sizes
 
 
-def split_into_chunks(text: str, count: Callable[[Sequence[str]], Sequence[int]], room: int) -> list[str]:
-    """The text in parts of at most `room` tokens; joined, they are the text again.
+def split_into_chunks(text: str, count: Callable[[Sequence[str]], Sequence[int]], max_tokens: int) -> list[str]:
+    """Split a text into chunks. Joined, the chunks are the text.
 
     Args:
-        count: the tokens of each of several texts.
+        text: The text.
+        count: Returns the number of tokens of each of several texts.
+        max_tokens: Maximum number of tokens of a chunk.
+
+    Returns:
+        The chunks. A single character may have more tokens than `max_tokens`.
     """
     (total,) = count([text])
-    if total <= room:
+    if total <= max_tokens:
         return [text]
-    if len(text) < 2:  # one character of more tokens than there is room for
+    if len(text) < 2:
         return [text]
-    even = total / -(-total // max(1, int(_FULL * room)))
-    parts: list[str] = []
+    even = total / -(-total // max(1, int(_FILL * max_tokens)))
+    chunks: list[str] = []
     filled = seen = 0
     pieces = _pieces(text)
     for piece, size in zip(pieces, count(pieces), strict=True):
-        # The piece belongs to the part in which most of it would lie if all were of one size.
-        if parts and filled + size <= room and seen + size / 2 <= len(parts) * even:
-            parts[-1] += piece
+        # Assign the piece to the chunk that would contain most of it if all chunks had the same size.
+        if chunks and filled + size <= max_tokens and seen + size / 2 <= len(chunks) * even:
+            chunks[-1] += piece
             filled += size
         else:
-            parts.append(piece)
+            chunks.append(piece)
             filled = size
         seen += size
-    # What two pieces need apart is nearly always enough for both together; where it is not, and for long pieces:
+    # Split a chunk again if it is too long: pieces may need more tokens when joined, and a piece may be long.
     return [
-        part
-        for whole in parts
-        for part in ([whole] if count([whole])[0] <= room else split_into_chunks(whole, count, room))
+        chunk
+        for long in chunks
+        for chunk in ([long] if count([long])[0] <= max_tokens else split_into_chunks(long, count, max_tokens))
     ]
 
 

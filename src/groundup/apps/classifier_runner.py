@@ -1,4 +1,4 @@
-"""Applications that give labels, on a model that was made to: its own labels, read once, nothing written."""
+"""Applications with labels on a fine-tuned classifier."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ from groundup.inference.novelty import NO_NOVELTY, UNLIKE, Novelty
 
 
 class ClassifierRunner:
-    """A classifier that applications run on; see `AppRunner`."""
+    """Runs applications on a classifier, see `AppRunner`.
+
+    Args:
+        opened: The classifier.
+    """
 
     def __init__(self, opened: OpenedClassifier) -> None:
         self._opened = opened
@@ -36,49 +40,55 @@ class ClassifierRunner:
         on_text: Callable[[str], object] = lambda _: None,
         on_progress: Callable[[int, int], object] = lambda *_: None,
     ) -> AppResult:
-        """One text. A longer one than the classifier reads at a time is read in parts; the mean counts.
+        """Classify a text. A long text is split into chunks, and the probabilities are averaged.
+
+        Args:
+            app: The application.
+            given: Inputs.
+            options: Ignored.
+            on_text: Ignored.
+            on_progress: Ignored.
 
         Raises:
-            ConfigError: an application that writes, wrong inputs, or labels that the classifier does not have.
+            ConfigError: The application generates text, an input is invalid, or the classifier lacks a label.
         """
         opened = self._opened
         if app.output.kind != "label":
             raise ConfigError(
-                f"{app.name} on {opened.directory}, a classifier",
-                rule="a classifier gives labels and writes nothing",
-                fix="Take a language model; or sentiment or intent.",
+                f"{app.name} generates text, and {opened.directory} is a classifier",
+                fix="Use a language model, or an application with labels, such as sentiment.",
             )
         wanted = app.output.labels_from
         inputs = check_inputs(app, ({wanted: opened.labels} if wanted else {}) | dict(given))
         unknown = sorted(set(inputs[wanted]) - set(opened.labels)) if wanted else []
         if unknown:
             raise ConfigError(
-                f"label {unknown[0]!r}",
-                rule=f"this classifier's labels are {', '.join(opened.labels)}",
-                fix="Choose among them, leave the labels out, or take a language model.",
+                f"unknown label {unknown[0]!r}",
+                rule=f"the labels of this classifier are {', '.join(opened.labels)}",
+                fix="Use these labels, give no labels, or use a language model.",
             )
-        parts = split_into_chunks(inputs[app.first.name], self._count, opened.longest)
-        predicted = predict_texts(opened, parts)
-        # A long part says more than a short one.
-        shares_C = np.average(predicted.probabilities, axis=0, weights=predicted.lengths)
-        chosen = dict(zip(opened.labels, shares_C.tolist(), strict=True))
+        chunks = split_into_chunks(inputs[app.first.name], self._count, opened.longest)
+        predicted = predict_texts(opened, chunks)
+        # Weighted by length.
+        probabilities_C = np.average(predicted.probabilities, axis=0, weights=predicted.lengths)
+        chosen = dict(zip(opened.labels, probabilities_C.tolist(), strict=True))
         if wanted:
             chosen = {label: chosen[label] for label in inputs[wanted]}
             if not opened.model.multi_label:
-                chosen = {label: share / sum(chosen.values()) for label, share in chosen.items()}
+                chosen = {label: value / sum(chosen.values()) for label, value in chosen.items()}
         label = max(chosen, key=lambda each: chosen[each])
         notes = [f"Labels of the classifier: {', '.join(opened.labels)}."] if not wanted else []
         if opened.model.multi_label:
             fitting = [*compress(chosen, above_threshold(np.asarray([*chosen.values()])))]
-            notes.append(f"Of several labels that a text may have, it gets: {', '.join(fitting) or 'none'}.")
-        if len(parts) > 1:
-            notes.append(f"Read in {len(parts):,} parts; the probabilities are their means.")
+            notes.append(f"Labels above the threshold: {', '.join(fitting) or 'none'}.")
+        if len(chunks) > 1:
+            notes.append(f"Split into {len(chunks):,} chunks; the probabilities are means.")
         found = self._novelty.score(inputs[app.first.name]) if self._novelty else None
         if found is None:
             notes.append(NO_NOVELTY)
         elif found.unlike:
             notes.append(f"Novelty {found.novelty:.2f}: {UNLIKE}")
-        result = AppResult(app.name, label, label, chosen, tuple(notes), len(parts), sum(predicted.lengths))
+        result = AppResult(app.name, label, label, chosen, tuple(notes), len(chunks), sum(predicted.lengths))
         return replace(result, novelty=found.novelty, unlike=found.unlike) if found else result
 
     def run_many(
@@ -89,7 +99,14 @@ class ClassifierRunner:
         *,
         advance: Callable[[float], object] = lambda _: None,
     ) -> list[AppResult | GroundupError]:
-        """Many texts, one after the other: each is a matter of milliseconds."""
+        """Classify many texts, see `run`. An invalid row gives its error.
+
+        Args:
+            app: The application.
+            rows: Inputs of each row.
+            options: Ignored.
+            advance: Called with 1 after each row.
+        """
         results: list[AppResult | GroundupError] = []
         for given in rows:
             try:
@@ -100,7 +117,7 @@ class ClassifierRunner:
         return results
 
     def cancel(self) -> None:
-        """Nothing to be done: a text is a matter of milliseconds."""
+        """Do nothing, since a text takes milliseconds."""
 
     def _count(self, texts: Sequence[str]) -> list[int]:
         tokenizer = self._opened.tokenizer

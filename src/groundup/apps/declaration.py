@@ -1,4 +1,4 @@
-"""What an application is: a file that says what it takes, how a model is asked, and what must come out."""
+"""The declaration of an application: its inputs, prompts and output."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from pydantic_core import PydanticCustomError
 from groundup.core.config import Config, setting
 from groundup.core.types import MetricName
 
+_TYPE_NAMES = {int: "a number", tuple: "a list", str: "text"}
 FIELD = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _NAME = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
-RESERVED = ("list", "run", "evaluate")  # words that come after `groundup apps` themselves
-# Options of the command line, which inputs become, too.
-_TAKEN = (
+RESERVED = ("list", "run", "evaluate")  # commands of `groundup apps`
+# Options of the command line, which an input cannot have as its name.
+_RESERVED_OPTIONS = (
     "model",
     "apps",
     "batch",
@@ -38,34 +39,36 @@ class Input(Config):
 
     renamed: ClassVar[Mapping[str, str]] = {"least": "min", "most": "max"}
 
-    name: str = setting(help="in prompts as {name}, on the command line as --name", pattern=r"^[a-z][a-z0-9_]*$")
-    about: str = setting(help="what it is, in a few words")
-    type: Literal["text", "line", "choice", "number", "labels"] = setting("line", help="text may be long, a line not")
-    default: str | int | tuple[str, ...] | None = setting(None, help="without one it must be given; empty: may be")
-    choices: tuple[str, ...] = setting((), help="of a choice: what there is to choose from")
+    name: str = setting(help="name: {name} in prompts, --name on the command line", pattern=r"^[a-z][a-z0-9_]*$")
+    about: str = setting(help="short description")
+    type: Literal["text", "line", "choice", "number", "labels"] = setting(
+        "line", help="text can be long, a line cannot"
+    )
+    default: str | int | tuple[str, ...] | None = setting(None, help="default; an input without a default is required")
+    choices: tuple[str, ...] = setting((), help="choices, for the type choice")
     min: int = setting(0, help="minimum number of characters or labels, or smallest number", ge=0)
     max: int | None = setting(None, help="maximum number of characters or labels, or largest number", ge=1)
-    example: str | int | tuple[str, ...] = setting("", help="for people who look at an empty form")
+    example: str | int | tuple[str, ...] = setting("", help="example for an empty form")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Input:
         if (self.type == "choice") != bool(self.choices):
-            raise _wrong(f"{self.name}: choices belong to an input of the type choice, which needs them")
+            raise _wrong(f"{self.name}: choices are for the type choice, which requires them")
         if self.type == "choice" and self.default is not None and self.default not in self.choices:
-            raise _wrong(f"{self.name}: the default is one of the choices")
+            raise _wrong(f"{self.name}: the default must be one of the choices")
         kind = {"number": int, "labels": tuple}.get(self.type, str)
         if self.default is not None and not isinstance(self.default, kind):
-            raise _wrong(f"{self.name}: the default of a {self.type} is a {kind.__name__}")
-        if self.name in _TAKEN:
-            raise _wrong(f"{self.name} is an option of every application: call the input otherwise")
+            raise _wrong(f"{self.name}: the default must be {_TYPE_NAMES[kind]}")
+        if self.name in _RESERVED_OPTIONS:
+            raise _wrong(f"{self.name} is an option of every application: rename the input")
         return self
 
 
 class Shot(Config):
-    """An example that models are shown."""
+    """A few-shot example."""
 
     inputs: dict[str, Any] = setting(help="name = value of each input")
-    output: str = setting(help="what is right for them")
+    output: str = setting(help="correct output")
 
 
 class Prompt(Config):
@@ -73,37 +76,39 @@ class Prompt(Config):
 
     renamed: ClassVar[Mapping[str, str]] = {"part": "chunk", "base_part": "base_chunk"}
 
-    user: str = setting(help="the question to a model with a chat template")
-    system: str = setting("", help="what it is told before that")
-    chunk: str = setting("", help="the question about a part of an input that is too long; default: the same")
-    base: str = setting(help="the text that any other model goes on from; the output comes right after it")
-    base_chunk: str = setting("", help="the same for a part; default: the same, with its examples")
-    shots: tuple[Shot, ...] = setting((), help="examples for such a model")
-    shots_in_chat: bool = setting(False, help="a model with a chat template gets them, too, as earlier turns")
-    stop: tuple[str, ...] = setting(("\n\n",), help="where what it writes ends")
+    user: str = setting(help="user message for a chat model")
+    system: str = setting("", help="system message for a chat model")
+    chunk: str = setting("", help="user message for a chunk of a long input; default: user")
+    base: str = setting(help="prompt for a base model, which the output follows directly")
+    base_chunk: str = setting("", help="prompt of a base model for a chunk; default: base with its examples")
+    shots: tuple[Shot, ...] = setting((), help="few-shot examples for a base model")
+    shots_in_chat: bool = setting(False, help="give the examples to a chat model, too, as earlier turns")
+    stop: tuple[str, ...] = setting(("\n\n",), help="stop sequences for a base model")
 
 
 class OutputSettings(Config):
-    """What comes out."""
+    """The output of an application."""
 
-    kind: Literal["text", "json", "label"] = setting("text", help="JSON follows the schema, always")
-    json_schema: dict[str, Any] = setting({}, help='of JSON; "{count}" stands for the number of that input')
-    distinct: tuple[str, ...] = setting((), help="of JSON: lists in which nothing may stand twice; else it asks again")
-    lettered: tuple[str, ...] = setting((), help="of JSON: lists whose items are shown as A, B, C, ...")
-    labels: tuple[str, ...] = setting((), help="of a label: which there are")
-    labels_from: str = setting("", help="or the input that names them")
-    max_tokens: int = setting(300, help="at most", ge=1)
+    kind: Literal["text", "json", "label"] = setting("text", help="type of the output; JSON always follows the schema")
+    json_schema: dict[str, Any] = setting({}, help='schema for JSON; "{count}" is replaced by the number of that input')
+    distinct: tuple[str, ...] = setting(
+        (), help="lists in the JSON whose items must differ, otherwise it is generated again"
+    )
+    lettered: tuple[str, ...] = setting((), help="lists in the JSON whose items are shown as A, B, C, ...")
+    labels: tuple[str, ...] = setting((), help="labels, for kind = label")
+    labels_from: str = setting("", help="input that contains the labels")
+    max_tokens: int = setting(300, help="maximum number of tokens to generate", ge=1)
 
     @model_validator(mode="after")
     def _fits_together(self) -> OutputSettings:
         if (self.kind == "json") != bool(self.json_schema):
-            raise _wrong("json_schema belongs to an output of the kind json, which needs it")
+            raise _wrong("json_schema is for kind = json, which requires it")
         for key, names in (("distinct", self.distinct), ("lettered", self.lettered)):
             for name in names:
                 if name not in _lists_in(self.json_schema):
-                    raise _wrong(f"{key} names properties of json_schema that are lists, and {name!r} is none")
+                    raise _wrong(f"{key}: {name!r} is not a list in json_schema")
         if (self.kind == "label") != (bool(self.labels) != bool(self.labels_from)):
-            raise _wrong("an output of the kind label has either labels or labels_from, another has neither")
+            raise _wrong("kind = label requires either labels or labels_from, and other kinds have neither")
         return self
 
 
@@ -112,88 +117,88 @@ class Long(Config):
 
     renamed: ClassVar[Mapping[str, str]] = {"how": "strategy"}
 
-    input: str = setting(help="its name")
+    input: str = setting(help="name of the input")
     strategy: Literal["reduce", "join", "end", "mean"] = setting(
-        help="ask about parts, then about the answers; join these; read the end, and say so; of labels, the mean"
+        help="reduce: map-reduce summary; join: joined outputs of chunks; end: only the end; mean: mean of the labels"
     )
 
 
 class SamplingSettings(Config):
-    """How words are drawn."""
+    """Sampling settings."""
 
-    temperature: float = setting(0.7, help="0 takes the likeliest", ge=0, le=2)
-    top_p: float = setting(0.95, help="draw from the likeliest that make up this mass", gt=0, le=1)
+    temperature: float = setting(0.7, help="temperature; 0 is greedy", ge=0, le=2)
+    top_p: float = setting(0.95, help="cumulative probability for nucleus sampling", gt=0, le=1)
     repetition_penalty: float = setting(1.0, help="above 1 makes repetition less likely", gt=0, le=10)
 
 
 class TestSet(Config):
-    """Inputs with what is right for them."""
+    """A test set of inputs with reference outputs."""
 
-    __test__ = False  # pytest looks at names
+    __test__ = False  # not a test class for pytest
 
-    file: str = setting(help="JSON lines beside this file: the inputs, and output")
-    metric: MetricName = setting(help="how outputs are compared with it")
+    file: str = setting(help="JSON Lines file next to this file, with the inputs and output")
+    metric: MetricName = setting(help="metric that compares outputs with the references")
 
     @field_validator("file")
     @classmethod
-    def _beside(cls, value: str) -> str:
+    def _next_to_app(cls, value: str) -> str:
         if Path(value).name != value:
-            raise _wrong("the test set lies beside the application's file, and is named without a folder")
+            raise _wrong("the test set must be next to the application's file: give a file name without a directory")
         return value
 
 
 class App(Config):
-    """An application."""
+    """An application, declared in a TOML file."""
 
-    name: str = setting(help="for `groundup apps NAME`", pattern=_NAME)
-    title: str = setting(help="for people")
-    about: str = setting(help="what it is for, in a few words")
-    group: Literal["create", "understand", "teach"] = setting(help="where it stands in lists")
-    inputs: tuple[Input, ...] = setting(help="the first is the one that may come from a file", min_length=1)
-    prompt: Prompt = setting(help="how a model is asked")
-    output: OutputSettings = setting(OutputSettings(), help="what comes out")
-    long: Long | None = setting(None, help="without it, what is too long is refused")
-    decoding: SamplingSettings = setting(SamplingSettings(), help="how words are drawn")
-    test: TestSet | None = setting(None, help="what it is evaluated on")
+    name: str = setting(help="name in `groundup apps NAME`", pattern=_NAME)
+    title: str = setting(help="title")
+    about: str = setting(help="short description")
+    group: Literal["create", "understand", "teach"] = setting(help="group in lists")
+    inputs: tuple[Input, ...] = setting(help="inputs; the first one may come from a file", min_length=1)
+    prompt: Prompt = setting(help="prompts")
+    output: OutputSettings = setting(OutputSettings(), help="output")
+    long: Long | None = setting(None, help="handling of a long input; default: an error")
+    decoding: SamplingSettings = setting(SamplingSettings(), help="sampling")
+    test: TestSet | None = setting(None, help="test set")
 
     @model_validator(mode="after")
     def _fits_together(self) -> App:
         names = [each.name for each in self.inputs]
         kinds = {each.name: each.type for each in self.inputs}
         if len(set(names)) < len(names):
-            raise _wrong("inputs have names of their own")
+            raise _wrong("two inputs have the same name")
         if self.name in RESERVED:
-            raise _wrong(f"{', '.join(RESERVED)} are commands: call the application otherwise")
+            raise _wrong(f"{', '.join(RESERVED)} are commands: rename the application")
         for template in self.templates:
             for name in FIELD.findall(template):
                 if name not in names:
-                    raise _wrong(f"{{{name}}} in a prompt is no input: {', '.join(names)}")
+                    raise _wrong(f"{{{name}}} in a prompt is not an input; the inputs are {', '.join(names)}")
         for name in number_inputs(self.output.json_schema):
             if kinds.get(name) != "number":
                 raise _wrong(f'"{{{name}}}" in the schema must be an input of the type number')
         if self.output.labels_from and kinds.get(self.output.labels_from) != "labels":
-            raise _wrong("labels_from names an input of the type labels")
+            raise _wrong("labels_from must be an input of the type labels")
         if self.long is not None and kinds.get(self.long.input) != "text":
-            raise _wrong("long.input names an input of the type text")
+            raise _wrong("long.input must be an input of the type text")
         if self.long is not None and self.long.strategy == "join" and self.output.kind != "text":
-            raise _wrong("only texts can be joined")
+            raise _wrong("long.strategy = join requires an output of the kind text")
         if self.long is not None and (self.long.strategy == "mean") != (self.output.kind == "label"):
-            raise _wrong("of parts that get labels the mean is taken, and of no others")
+            raise _wrong("long.strategy = mean is for outputs of the kind label, which require it")
         return self
 
     @property
     def templates(self) -> tuple[str, ...]:
-        """All texts in which inputs stand."""
+        """All prompt templates."""
         prompt = self.prompt
         return prompt.system, prompt.user, prompt.chunk, prompt.base, prompt.base_chunk
 
     @property
     def first(self) -> Input:
-        """The input that may come from a file."""
+        """First input, which may come from a file."""
         return self.inputs[0]
 
     def describe(self) -> dict[str, Any]:
-        """For a form: what there is to give, and what comes out."""
+        """Return the inputs, output and sampling settings as JSON, for a form."""
         kept = self.model_dump(mode="json", include={"name", "title", "about", "group"})
         inputs = [{**each.model_dump(mode="json"), "required": each.default is None} for each in self.inputs]
         output = self.output.model_dump(
@@ -204,7 +209,7 @@ class App(Config):
 
 
 def _lists_in(schema: Any) -> Iterator[str]:
-    """The properties that are lists, wherever they stand."""
+    """Yield the names of array properties at any depth."""
     for name, value in schema.items() if isinstance(schema, dict) else enumerate(schema):
         if isinstance(value, dict) and value.get("type") == "array" and isinstance(name, str):
             yield name
@@ -213,14 +218,23 @@ def _lists_in(schema: Any) -> Iterator[str]:
 
 
 def number_inputs(schema: Any) -> Iterator[str]:
-    """The inputs whose numbers a schema wants."""
+    """Yield the inputs that a schema refers to.
+
+    Args:
+        schema: JSON schema with "{name}" in the place of numbers.
+    """
     for value in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list | tuple) else ():
         found = FIELD.fullmatch(value) if isinstance(value, str) else None
         yield from [found[1]] if found else number_inputs(value)
 
 
 def fill_numbers(schema: Any, numbers: dict[str, Any]) -> Any:
-    """The schema with those numbers in it."""
+    """Replace "{name}" in a schema by the number of that input.
+
+    Args:
+        schema: JSON schema with "{name}" in the place of numbers.
+        numbers: Input -> number.
+    """
     if isinstance(schema, dict):
         return {name: fill_numbers(value, numbers) for name, value in schema.items()}
     if isinstance(schema, list | tuple):

@@ -1,4 +1,4 @@
-"""What applications work on: a file, a text or standard input; and how their results are written."""
+"""Input from files, text or standard input, and output of results as tables."""
 
 from __future__ import annotations
 
@@ -21,25 +21,27 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT = "-"
 NO_TEXT = "no text: the cell is empty"
-_LONGEST_NAME = 240  # of a file; what is longer is a text
+_MAX_FILE_NAME = 240  # characters; anything longer is text
 
 
 def read_input(given: str) -> str:
-    """The text that FILE, TEXT or "-" means; of a file all that is in it, in any format that sources may have.
+    """Return the text of FILE, TEXT or "-" (standard input).
+
+    Args:
+        given: A file in any format of the sources, a text, or "-".
 
     Raises:
-        DataError: it looks like the name of a file, and there is none; or there is no text in it.
+        DataError: It looks like a file name and the file does not exist, or the file has no text.
     """
     if given == STANDARD_INPUT:
         return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="replace").read()
-    path = expand_home(Path(given)) if 0 < len(given) <= _LONGEST_NAME and "\n" not in given else None
+    path = expand_home(Path(given)) if 0 < len(given) <= _MAX_FILE_NAME and "\n" not in given else None
     if path is not None and path.exists():
-        return "\n\n".join(iter_texts(path, "an application works on text"))
+        return "\n\n".join(iter_texts(path, "the application needs text"))
     if path is not None and path.suffix[1:].isalnum() and not any(c.isspace() for c in given):
         raise DataError(
             f"{given}: no such file",
-            rule="FILE is there; anything else is taken as the text itself",
-            fix="Check the name. To give it as a text, put a space behind it.",
+            fix="Check the name. To use it as text instead, add a space.",
         )
     return given
 
@@ -47,19 +49,27 @@ def read_input(given: str) -> str:
 def batch_result_lines(
     rows: Sequence[Mapping[str, Any]], results: Sequence[AppResult | GroundupError], *, as_csv: bool
 ) -> Iterable[str]:
-    """Lines: each row of the table with `output`, and of labels the probabilities; or with `error`."""
+    """Return the lines of a result table: each row with `output` and probabilities, or with `error`.
+
+    Args:
+        rows: Rows of the input table.
+        results: Result of each row.
+        as_csv: CSV instead of JSON Lines.
+    """
     return table_lines([dict(row) | _outcome(result) for row, result in zip(rows, results, strict=True)], as_csv=as_csv)
 
 
 def classified_lines(
     rows: Sequence[Mapping[str, Any]], results: Sequence[Classified | None], *, as_csv: bool
 ) -> Iterable[str]:
-    """Return lines: each row of the table with the columns label, probability, novelty and unlike.
+    """Return the lines of a result table: each row with label, probability, novelty and unlike.
 
-    A new column whose name is taken gets the prefix `predicted_`.
+    A new column gets the prefix `predicted_` if the table already has its name.
 
     Args:
-        results: None for a row without text.
+        rows: Rows of the input table.
+        results: Result of each row, or None for a row without text.
+        as_csv: CSV instead of JSON Lines.
     """
     taken = {column for row in rows for column in row}
 
@@ -71,7 +81,12 @@ def classified_lines(
 
 
 def table_lines(rows: Sequence[Mapping[str, Any]], *, as_csv: bool) -> Iterator[str]:
-    """The lines of a table: JSON lines, or CSV with a heading and all columns that some row has."""
+    """Yield the lines of a table, as JSON Lines or as CSV with a header and the columns of all rows.
+
+    Args:
+        rows: The rows.
+        as_csv: CSV instead of JSON Lines.
+    """
     if not as_csv:
         yield from (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
         return
@@ -94,10 +109,14 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    # What a table program would take for a formula, a model or a stranger must not be able to write.
+    # Prevents CSV injection: a spreadsheet would run this text as a formula.
     return f"'{text}" if isinstance(value, str) and text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
 def result_json(result: AppResult) -> str:
-    """One JSON object."""
+    """Return a result as a line of JSON.
+
+    Args:
+        result: The result.
+    """
     return json.dumps(asdict(result), ensure_ascii=False) + "\n"

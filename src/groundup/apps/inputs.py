@@ -1,4 +1,4 @@
-"""What a person gives an application: checked against its declaration, and put into the words of a prompt."""
+"""Validation of inputs, and rendering of prompt templates."""
 
 from __future__ import annotations
 
@@ -6,27 +6,33 @@ from collections.abc import Mapping
 from typing import Any
 
 from groundup.apps.declaration import FIELD, App, Input
-from groundup.core.config import nearest
+from groundup.core.config import nearest, unknown_name
 from groundup.core.errors import ConfigError
+from groundup.core.plural import plural_of, pluralize
 from groundup.core.types import is_blank, well_formed
 
-Given = dict[str, Any]  # a text, number or list of labels for each input
+Given = dict[str, Any]  # input -> text, number or labels
 
 
 def check_inputs(app: App, given: Mapping[str, Any]) -> Given:
-    """The value of each input: what was given, or its default.
+    """Validate the inputs of an application, and add defaults.
 
-    Text from a form or a table stands for a number or labels (commas between them), too.
+    Text is converted to a number or to labels (separated by commas) if the input has that type.
+
+    Args:
+        app: The application.
+        given: Input -> value.
+
+    Returns:
+        Value of each input.
 
     Raises:
-        ConfigError: an input that is missing, unknown, of another type or beyond its limits.
+        ConfigError: An input is missing, unknown, of another type, or outside its limits.
     """
     names = [each.name for each in app.inputs]
     for name in given:
         if name not in names:
-            match = nearest(name, names)
-            fix = f"Did you mean {match}?" if match else f"Its inputs are {', '.join(names)}."
-            raise ConfigError(f"{app.name}: {str(name)[:80]}", rule="an application takes its own inputs only", fix=fix)
+            raise unknown_name("input", str(name)[:80], names, where=app.name)
     return {each.name: _value(app, each, given.get(each.name)) for each in app.inputs}
 
 
@@ -35,19 +41,18 @@ def _value(app: App, declared: Input, value: Any) -> Any:
     if value is None or (isinstance(value, str) and is_blank(value)) or value == []:
         if declared.default is None:
             raise ConfigError(
-                f"{label} is missing",
-                rule=f"needed: {declared.about}",
+                f"{label} is missing ({declared.about})",
                 fix=f"Give {declared.name}.{_such_as(declared)}",
             )
         return declared.default
     if declared.type == "number":
-        return _within(label, declared, _number(label, value), "")
+        return _within(label, declared, _number(label, value))
     if declared.type == "labels":
         labels = _labels(label, value)
-        _within(label, declared, len(labels), " labels")
+        _within(label, declared, len(labels), "label")
         return labels
     if not isinstance(value, str):
-        raise ConfigError(f"{label} = {str(value)[:80]}", rule="it is text", fix=f"Give text.{_such_as(declared)}")
+        raise ConfigError(f"{label} = {str(value)[:80]}", rule="must be text", fix=f"Give text.{_such_as(declared)}")
     text = well_formed(value)
     if declared.type != "text":
         text = " ".join(text.split())
@@ -55,10 +60,10 @@ def _value(app: App, declared: Input, value: Any) -> Any:
         match = nearest(text, declared.choices)
         raise ConfigError(
             f"{label} = {text[:80]}",
-            rule=f"it is one of: {', '.join(declared.choices)}",
-            fix=f"Did you mean {match}?" if match else "Choose one of them.",
+            rule=f"must be one of {', '.join(declared.choices)}",
+            fix=f"Did you mean {match}?" if match else "Choose one of these.",
         )
-    _within(label, declared, len(text), " characters")
+    _within(label, declared, len(text), "character")
     return text
 
 
@@ -66,7 +71,7 @@ def _number(label: str, value: Any) -> int:
     if isinstance(value, str) and value.strip().removeprefix("-").isdecimal() and len(value) < 20:
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ConfigError(f"{label} = {str(value)[:80]}", rule="it is a whole number", fix="Give e.g. 5.")
+        raise ConfigError(f"{label} = {str(value)[:80]}", rule="must be a whole number", fix="Give a number such as 5.")
     return value
 
 
@@ -74,17 +79,19 @@ def _labels(label: str, value: Any) -> tuple[str, ...]:
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
         raise ConfigError(
-            f"{label} = {str(value)[:80]}", rule="labels are texts", fix="Give them with commas between, or as a list."
+            f"{label} = {str(value)[:80]}", rule="labels must be text", fix="Separate them by commas, or give a list."
         )
     return tuple(dict.fromkeys(" ".join(well_formed(part).split()) for part in parts if part.strip()))
 
 
-def _within(label: str, declared: Input, size: int, unit: str) -> int:
+def _within(label: str, declared: Input, size: int, unit: str = "") -> int:
     low, high = declared.min, declared.max
     if size < low or (high is not None and size > high):
-        limits = f"at least {low:,}{unit}" if high is None else f"from {low:,} to {high:,}{unit}"
+        plural = f" {plural_of(unit)}" if unit else ""
+        limits = f"at least {low:,}{plural}" if high is None else f"from {low:,} to {high:,}{plural}"
+        found = f"{label} has {pluralize(size, unit)}" if unit else f"{label} = {size:,}"
         fix = "Give more." if size < low else "Give less."
-        raise ConfigError(f"{label}: {size:,}{unit}", rule=f"it has {limits}" if unit else f"it is {limits}", fix=fix)
+        raise ConfigError(found, rule=f"must {'have' if unit else 'be'} {limits}", fix=fix)
     return size
 
 
@@ -95,9 +102,13 @@ def _such_as(declared: Input) -> str:
 
 
 def render_template(template: str, given: Mapping[str, Any]) -> str:
-    """The template with the values of inputs in it; a line of which all are empty is left out.
+    """Fill the values of inputs into a template. A line whose inputs are all empty is omitted.
 
-    What is in a value stays as it is: braces in it are no inputs.
+    Braces in a value are not replaced.
+
+    Args:
+        template: Template with {name} for each input.
+        given: Input -> value.
     """
 
     def words(name: str) -> str:

@@ -1,4 +1,4 @@
-"""JSON as a person reads it: names as headings, lists with numbers or letters."""
+"""Readable text of JSON: names as headings, lists with numbers or letters."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 
 def as_text(value: Any, lettered: Collection[str] = (), *, depth: int = 0, name: str = "") -> str:
-    """Return the text of a JSON value, whatever its schema.
+    """Return the readable text of a JSON value.
 
     Args:
-        lettered: names of lists whose items have letters instead of numbers.
-        depth: how many objects and lists the value is in.
-        name: of the property that the value is.
+        value: The JSON value.
+        lettered: Names of lists whose items have letters instead of numbers.
+        depth: Nesting depth of the value.
+        name: Property name of the value.
     """
     if isinstance(value, dict):
         return "\n".join(_entry(key, inner, lettered, depth) for key, inner in value.items())

@@ -1,4 +1,4 @@
-"""How an application asks a model: by its chat template, or with examples in a text to go on from; and what fits."""
+"""Prompts of an application, for chat models and base models, and their limits in the context."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ from groundup.core.types import Message
 from groundup.inference import GenerationRequest, Grammar, Sampling
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
-_LEAST_ROOM = 32  # tokens of a text, for an application to be worth asking
-_MOST_ROOM = 2_000  # small models lose the thread of longer parts, and what they say of them is too short
-_OUTGROWN = 0.6  # of the tokens of an answer that says all of a text again: it may need more than the text
-_WARMER, _WARMEST = 0.15, 1.5  # of the temperature, each time that it is asked again
-_SPARE = 8  # tokens that a text may need more inside of a prompt than alone
-_NOTHING = "N/A"  # a text that says nothing
+_MIN_INPUT_TOKENS = 32
+_MAX_CHUNK_TOKENS = 2_000  # small models summarize longer chunks badly
+_MAX_REWRITE_RATIO = 0.6  # input tokens per output token if the output repeats the input, since it may be longer
+_TEMPERATURE_STEP, _MAX_TEMPERATURE = 0.15, 1.5  # for each new attempt
+_TOKEN_MARGIN = 8  # a text may need more tokens inside a prompt than alone
+_NEUTRAL_TEXT = "N/A"  # for label calibration
 _SHUFFLES, _SHUFFLED_WORDS = 3, 12
 
 
-Pair = tuple[tuple[int, ...], tuple[int, ...]]  # the ids of a prompt, and of what comes after it
+Pair = tuple[tuple[int, ...], tuple[int, ...]]  # token IDs of a prompt and of its continuation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextModel:
-    """What there is to know of a model in order to ask it.
+    """The properties of a model that a prompt depends on.
 
     Attributes:
-        template: None where the model has none that can be used.
+        tokenizer: Tokenizer.
+        template: Chat template, or None for a base model.
+        context_length: Context length in tokens.
     """
 
     tokenizer: Tokenizer
@@ -43,7 +45,13 @@ class TextModel:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a person may want otherwise than it is declared; None: as it is."""
+    """Overrides of the application's generation settings. None keeps a setting.
+
+    Attributes:
+        temperature: Sampling temperature.
+        max_tokens: Maximum number of tokens to generate.
+        seed: Random seed.
+    """
 
     temperature: float | None = None
     max_tokens: int | None = None
@@ -52,11 +60,17 @@ class Options:
 
 @dataclass(slots=True, eq=False)
 class Prompter:
-    """One application, one model and one set of inputs.
+    """Prompts and requests for one application, model and set of inputs.
 
     Attributes:
-        given: the inputs, checked.
-        shots: how many of the examples are shown; less than there are where the context is short.
+        app: The application.
+        text_model: The model.
+        given: Validated inputs.
+        options: Overrides of the generation settings.
+        shots: Number of few-shot examples in the prompt. A short context has fewer.
+        schema: JSON schema of the output, for JSON outputs.
+        grammar: Grammar of the schema.
+        max_tokens: Maximum number of tokens to generate.
     """
 
     app: App
@@ -74,110 +88,137 @@ class Prompter:
             self.schema = fill_numbers(app.output.json_schema, self.given)
             self.grammar = Grammar.of_schema(self.schema, self.text_model.tokenizer)
         wanted = self.options.max_tokens or app.output.max_tokens
-        least = self.grammar.min_tokens if self.grammar else 1
-        # In a short context the answer gets half, so that there is something that it is about.
-        self.max_tokens = max(least, min(wanted, context // 2)) if app.output.kind != "label" else 0
+        minimum = self.grammar.min_tokens if self.grammar else 1
+        # In a short context, the output gets at most half, which leaves space for the input.
+        self.max_tokens = max(minimum, min(wanted, context // 2)) if app.output.kind != "label" else 0
         self.shots = len(app.prompt.shots) if self.text_model.template is None or app.prompt.shots_in_chat else 0
-        while self.shots and self.room() < _LEAST_ROOM:
+        while self.shots and self.max_input_tokens() < _MIN_INPUT_TOKENS:
             self.shots -= 1
 
     @property
     def text(self) -> str:
-        """The input that may be long; of an application without one, nothing."""
+        """The long input, or "" if the application has none."""
         return str(self.given[self.app.long.input]) if self.app.long else ""
 
-    def room(self, *, part: bool = False) -> int:
-        """Tokens that the long input may have, beside all else."""
+    def max_input_tokens(self, *, chunk: bool = False) -> int:
+        """Return the maximum length of the long input in tokens.
+
+        Args:
+            chunk: For the prompt about a chunk of the input.
+        """
         empty = self.given | ({self.app.long.input: ""} if self.app.long else {})
         answer = self.max_tokens or 16  # labels are short
-        room = self.text_model.context_length - len(self._prompt(empty, part=part)) - answer - _SPARE
-        if self._says_all:
-            return min(room, int(_OUTGROWN * self.max_tokens))
-        return min(room, _MOST_ROOM) if part else room
+        available = self.text_model.context_length - len(self._prompt(empty, chunk=chunk)) - answer - _TOKEN_MARGIN
+        if self._repeats_input:
+            return min(available, int(_MAX_REWRITE_RATIO * self.max_tokens))
+        return min(available, _MAX_CHUNK_TOKENS) if chunk else available
 
     @property
-    def _says_all(self) -> bool:
+    def _repeats_input(self) -> bool:
         return self.app.long is not None and self.app.long.strategy == "join"
 
-    def require_room(self) -> None:
-        """Raises ConfigError where the context is too short for this application."""
-        if self._says_all and _OUTGROWN * self.max_tokens < _LEAST_ROOM:
+    def require_space(self) -> None:
+        """Check that the context is long enough for this application.
+
+        Raises:
+            ConfigError: The context is too short.
+        """
+        if self._repeats_input and _MAX_REWRITE_RATIO * self.max_tokens < _MIN_INPUT_TOKENS:
+            required = math.ceil(_MIN_INPUT_TOKENS / _MAX_REWRITE_RATIO)
             raise ConfigError(
                 f"{self.app.name}: max_tokens = {self.max_tokens}",
-                rule=f"each part of the text is written anew, which takes {math.ceil(_LEAST_ROOM / _OUTGROWN)} or more",
-                fix="Allow more, or leave it out.",
+                rule=f"each chunk is rewritten, which takes at least {required} tokens",
+                fix="Increase max_tokens, or leave it out.",
             )
-        if (room := self.room()) < _LEAST_ROOM:
+        if (available := self.max_input_tokens()) < _MIN_INPUT_TOKENS:
             context = self.text_model.context_length
             raise ConfigError(
-                f"{self.app.name}: a context of {context:,} tokens",
-                rule=f"its prompt and answer need {context - room + _LEAST_ROOM:,} with these inputs",
-                fix="Give shorter inputs, ask for a shorter answer (max_tokens), or take a model with more context.",
+                f"{self.app.name}: the model has a context of {context:,} tokens",
+                rule=f"prompt and output need {context - available + _MIN_INPUT_TOKENS:,} with these inputs",
+                fix="Give shorter inputs, reduce max_tokens, or use a model with a longer context.",
             )
 
-    def fits(self, given: Mapping[str, Any], *, part: bool = False) -> bool:
-        """Whether a prompt with an answer of full length fits."""
-        if self._says_all and self.tokens(self.text) > self.room():
-            return False
-        return len(self._prompt(given, part=part)) + (self.max_tokens or 16) <= self.text_model.context_length
+    def fits(self, given: Mapping[str, Any], *, chunk: bool = False) -> bool:
+        """Return whether the prompt and the longest output fit into the context.
 
-    def request(self, given: Given, *, part: bool = False, again: int = 0) -> GenerationRequest:
-        """For the answer to these inputs, or about a part; asked again, with more chance each time."""
+        Args:
+            given: Validated inputs.
+            chunk: For the prompt about a chunk of the input.
+        """
+        if self._repeats_input and self.num_tokens(self.text) > self.max_input_tokens():
+            return False
+        return len(self._prompt(given, chunk=chunk)) + (self.max_tokens or 16) <= self.text_model.context_length
+
+    def request(self, given: Given, *, chunk: bool = False, attempt: int = 0) -> GenerationRequest:
+        """Return the generation request for these inputs.
+
+        Args:
+            given: Validated inputs.
+            chunk: For the prompt about a chunk of the input.
+            attempt: Number of earlier attempts. Each one raises the temperature.
+        """
         app, template, options = self.app, self.text_model.template, self.options
         decoding = app.decoding
         temperature = decoding.temperature if options.temperature is None else options.temperature
         seed = options.seed
-        if again:
-            temperature = max(temperature, min(temperature + again * _WARMER, _WARMEST))
-            seed = (seed or 0) + again
-        grammar = None if part else self.grammar
+        if attempt:
+            temperature = max(temperature, min(temperature + attempt * _TEMPERATURE_STEP, _MAX_TEMPERATURE))
+            seed = (seed or 0) + attempt
+        grammar = None if chunk else self.grammar
         return GenerationRequest(
-            prompt=self._prompt(given, part=part),
+            prompt=self._prompt(given, chunk=chunk),
             is_reply=template is not None,
             sampling=Sampling(
                 temperature=temperature, top_p=decoding.top_p, repetition_penalty=decoding.repetition_penalty
             ),
-            max_tokens=self._most_about(given) if part else self.max_tokens,
+            max_tokens=self._max_chunk_output(given) if chunk else self.max_tokens,
             stop=() if template is not None or grammar is not None else app.prompt.stop,
             stop_ids=None if template is None else template.stop_ids,
             seed=seed,
             grammar=grammar,
         )
 
-    def tokens(self, text: str) -> int:
-        """How many tokens a text has."""
+    def num_tokens(self, text: str) -> int:
+        """Return the number of tokens of a text."""
         return len(self.text_model.tokenizer.encode(text))
 
-    def _most_about(self, given: Given) -> int:
-        """Tokens that may be said about a part: at most half of its own, so that a long text becomes a short one."""
+    def _max_chunk_output(self, given: Given) -> int:
+        """Return the output limit for a chunk: half of its tokens, so that the summaries become shorter."""
         assert self.app.long is not None
-        return max(1, min(self.max_tokens, self.tokens(given[self.app.long.input]) // 2))
+        return max(1, min(self.max_tokens, self.num_tokens(given[self.app.long.input]) // 2))
 
-    def followed(self, given: Given, output: str) -> Pair:
-        """The ids of the prompt, and those of an output that comes after it."""
+    def prompt_and_output(self, given: Given, output: str) -> Pair:
+        """Return the token IDs of the prompt and of an output after it."""
         answers = self.text_model.template is not None
-        # Where the prompt ends with a line, what follows begins one; else it follows after a space, as words do.
+        # After a prompt without a newline at its end, the output starts with a space.
         space = "" if answers or self.app.prompt.base.endswith("\n") or output[:1].isspace() else " "
         ids = self.text_model.tokenizer.encode(space + output, continues=not answers)
-        return self._prompt(given, part=False), tuple(ids)
+        return self._prompt(given, chunk=False), tuple(ids)
 
-    def labelled(self, given: Given, labels: Sequence[str]) -> list[list[Pair]]:
-        """The prompt with the ids of each label after it, and then the same for texts that say nothing.
+    def label_pairs(self, given: Given, labels: Sequence[str]) -> list[list[Pair]]:
+        """Return the prompt with each label, first for the input and then for neutral texts.
 
-        Those are words of the examples in no order (domain-context calibration, Fei et al. 2023).
+        The neutral texts are shuffled words of the examples (domain-context calibration, Fei et al. 2023).
+
+        Args:
+            given: Validated inputs.
+            labels: Label names.
+
+        Returns:
+            For each text, a pair of prompt and label for each label.
         """
         first = self.app.first.name
         words = [word for shot in self.app.prompt.shots for word in str(shot.inputs.get(first, "")).split()]
-        blank = [_NOTHING]
+        neutral = [_NEUTRAL_TEXT]
         if words:
             orders = [random.Random(seed).sample(words, len(words)) for seed in range(_SHUFFLES)]
-            blank = [" ".join(order[:_SHUFFLED_WORDS]) for order in orders]
-        asked = [given, *(given | {first: text} for text in blank)]
-        return [[self.followed(each, label) for label in labels] for each in asked]
+            neutral = [" ".join(order[:_SHUFFLED_WORDS]) for order in orders]
+        texts = [given, *(given | {first: text} for text in neutral)]
+        return [[self.prompt_and_output(each, label) for label in labels] for each in texts]
 
-    def _prompt(self, given: Mapping[str, Any], *, part: bool) -> tuple[int, ...]:
+    def _prompt(self, given: Mapping[str, Any], *, chunk: bool) -> tuple[int, ...]:
         prompt, template = self.app.prompt, self.text_model.template
-        own = part and bool(prompt.base_chunk if template is None else prompt.chunk)
+        own = chunk and bool(prompt.base_chunk if template is None else prompt.chunk)
         shots = [] if own else prompt.shots[: self.shots]
         if template is None:
             parts = [f"{self._base(shot.inputs)}{self._output(shot)}{self._end}" for shot in shots]
@@ -185,7 +226,7 @@ class Prompter:
             return tuple(self.text_model.tokenizer.encode_prompt("".join(parts)))
         messages = []
         for shot in shots:
-            messages.append(Message("user", render_template(prompt.user, self._shown(shot.inputs))))
+            messages.append(Message("user", render_template(prompt.user, self._with_defaults(shot.inputs))))
             messages.append(Message("assistant", self._output(shot)))
         messages.append(Message("user", render_template(prompt.chunk if own else prompt.user, given)))
         system = render_template(prompt.system, given)
@@ -196,7 +237,7 @@ class Prompter:
         return tuple(template.encode(messages, add_generation_prompt=True))
 
     def _base(self, inputs: Mapping[str, Any]) -> str:
-        text = render_template(self.app.prompt.base, self._shown(inputs))
+        text = render_template(self.app.prompt.base, self._with_defaults(inputs))
         return text if text.endswith("\n") else text.rstrip(" ") + " "
 
     def _output(self, shot: Shot) -> str:
@@ -207,6 +248,6 @@ class Prompter:
     def _end(self) -> str:
         return self.app.prompt.stop[0] if self.app.prompt.stop else "\n\n"
 
-    def _shown(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """An example's inputs, with the defaults of those that it leaves out."""
+    def _with_defaults(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the inputs of an example with the defaults of omitted ones."""
         return {each.name: "" if each.default is None else each.default for each in self.app.inputs} | dict(inputs)

@@ -1,4 +1,4 @@
-"""Work on a model: one piece of it streamed to somebody who waits, or many side by side."""
+"""Running applications on a language model: one with streaming, or many in a batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from groundup.inference import Completion, Engine, GenerationRequest, complete_a
 from groundup.inference.likelihood import loglikelihoods, shared_prompt_loglikelihoods
 from groundup.tokenizer import ChatTemplate
 
-_SIDE_BY_SIDE = 64  # rows of a table that are under way at a time
+_BATCH_ROWS = 64
 
 
 def _silent(*_: Any) -> None:
@@ -28,12 +28,13 @@ def _silent(*_: Any) -> None:
 
 @dataclass(slots=True, eq=False)
 class AppRunner:
-    """A model that applications run on.
+    """Runs applications on a language model.
 
     Attributes:
-        engine: writes what is streamed; other requests of it go on beside.
-        together: nobody else needs the model now, so that what can be done in one product is.
-        stop_ids: tokens that end what is written together without the template; None: the tokenizer's EOS.
+        engine: Generates streamed outputs. It can serve other requests at the same time.
+        template: Chat template, or None for a base model.
+        batched: Generate in batches outside of the engine. Requires that nothing else uses the model.
+        stop_ids: Stop tokens for batches without the template. Default: the tokenizer's EOS.
     """
 
     engine: Engine
@@ -45,7 +46,7 @@ class AppRunner:
 
     @property
     def text_model(self) -> TextModel:
-        """What applications need to know of it."""
+        """The properties of the model that prompts depend on."""
         context = self.engine.model.config.context_length
         return TextModel(self.engine.tokenizer, self.template, context)
 
@@ -58,14 +59,17 @@ class AppRunner:
         on_text: Callable[[str], object] = _silent,
         on_progress: Callable[[int, int], object] = _silent,
     ) -> AppResult:
-        """One piece of work.
+        """Run an application.
 
         Args:
-            on_text: takes the pieces of the output; of JSON as it is written, unlike `AppResult.text`.
-            on_progress: takes how many parts of a long input have been read, and of how many.
+            app: The application.
+            given: Inputs.
+            options: Overrides of the generation settings.
+            on_text: Called with pieces of the output. JSON is streamed as JSON, unlike `AppResult.text`.
+            on_progress: Called with the number of finished chunks and of all chunks of a long input.
 
         Raises:
-            ConfigError: wrong inputs, or more than this model can take.
+            ConfigError: An input is invalid, or too long for the context.
             ResourceError: `cancel` was called.
         """
         steps = app_steps(app, given, self.text_model, options)
@@ -91,12 +95,19 @@ class AppRunner:
         *,
         advance: Callable[[float], object] = _silent,
     ) -> list[AppResult | GroundupError]:
-        """The same for many sets of inputs; one that cannot be done gives its error and stops no other."""
+        """Run an application on many rows. An invalid row gives its error, and does not stop other rows.
+
+        Args:
+            app: The application.
+            rows: Inputs of each row.
+            options: Overrides of the generation settings.
+            advance: Called with 1 after each row.
+        """
         results: list[AppResult | GroundupError] = []
-        for start in range(0, len(rows), _SIDE_BY_SIDE):
+        for start in range(0, len(rows), _BATCH_ROWS):
             batch = [
                 _Row(app_steps(app, given, self.text_model, _seeded(options, start + n)))
-                for n, given in enumerate(rows[start:][:_SIDE_BY_SIDE])
+                for n, given in enumerate(rows[start:][:_BATCH_ROWS])
             ]
             while waiting := [row for row in batch if row.step is not None]:
                 done = iter(self._all([request for row in waiting for request in row.requests], _silent))
@@ -110,10 +121,15 @@ class AppRunner:
         return results
 
     def nats(self, app: App, rows: Sequence[Mapping[str, Any]], outputs: Sequence[str]) -> list[float]:
-        """Minus the natural logarithm of the probability that each output comes of its inputs.
+        """Return the negative log-likelihood of each output in nats.
+
+        Args:
+            app: The application.
+            rows: Inputs of each row.
+            outputs: Output of each row.
 
         Raises:
-            ConfigError: wrong inputs, or more of them than the context can take.
+            ConfigError: An input is invalid, or too long for the context.
         """
         pairs = [
             prompt_output_pair(app, given, self.text_model, output) for given, output in zip(rows, outputs, strict=True)
@@ -121,18 +137,18 @@ class AppRunner:
         return [-logarithm for logarithm in loglikelihoods(self.engine.model, pairs)]
 
     def cancel(self) -> None:
-        """End the work under way; for another thread."""
+        """Cancel the running application, from another thread."""
         self._cancelled = True
         if self._running is not None:
             self.engine.cancel(self._running)
 
     def _scored(self, pairs: Sequence[Pair]) -> list[float]:
-        # Labels share their prompt; and what they are worth alone, each row of a table asks again.
+        # Labels of a text share its prompt, and all rows of a table share the neutral prompts: score each pair once.
         after: dict[tuple[int, ...], dict[tuple[int, ...], float]] = {}
         for prompt, ids in pairs:
             after.setdefault(prompt, {})[ids] = 0.0
         for prompt, labels in after.items():
-            self._go_on()
+            self._check_cancelled()
             found = shared_prompt_loglikelihoods(self.engine.model, prompt, list(labels))
             labels.update(zip(labels, found, strict=True))
         return [after[prompt][ids] for prompt, ids in pairs]
@@ -172,24 +188,24 @@ class AppRunner:
         return done
 
     def _one(self, request: GenerationRequest, on_text: Callable[[str], object]) -> Completion:
-        self._go_on()
+        self._check_cancelled()
         self._running = request.id
         try:
             done = self.engine.complete(request, on_text=on_text)
         finally:
             self._running = None
-        self._cancelled |= done.finish_reason == "cancelled"  # by the engine's end
-        self._go_on()
+        self._cancelled |= done.finish_reason == "cancelled"  # because the engine was closed
+        self._check_cancelled()
         return done
 
-    def _go_on(self) -> None:
+    def _check_cancelled(self) -> None:
         if self._cancelled:
-            raise ResourceError("cancelled", rule="work goes on for as long as somebody waits for it", fix="Ask again.")
+            raise ResourceError("cancelled", fix="Send the request again.")
 
 
 @dataclass(slots=True, eq=False)
 class _Row:
-    """One of many pieces of work: where it stands, or how it ended."""
+    """The state of one row in a batch."""
 
     steps: AppSteps
     step: GenerateStep | ScoreStep | None = None
@@ -216,18 +232,24 @@ class _Row:
 
 
 def _seeded(options: Options | None, number: int) -> Options | None:
-    # Rows of a table must not all draw the same numbers.
+    # Each row has its own seed, otherwise all rows would sample with the same random numbers.
     if options is None or options.seed is None:
         return options
     return replace(options, seed=options.seed + number)
 
 
 def open_runner(model: Path, device: str | None, console: Console, stack: ExitStack) -> AppRunner | ClassifierRunner:
-    """Open a classifier, or the language model that `model` means, to run applications on until the stack closes.
+    """Open a classifier or a language model to run applications on.
+
+    Args:
+        model: Model directory or run.
+        device: Device, such as "cuda". Default: a GPU if available.
+        console: Console for messages.
+        stack: Closes the model when it is closed.
 
     Raises:
-        DataError: no model there.
-        FormatError: a damaged model.
+        DataError: There is no model.
+        FormatError: The model is damaged.
     """
     if is_classifier(model):
         return ClassifierRunner(open_classifier(model, device=device))

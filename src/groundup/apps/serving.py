@@ -1,4 +1,4 @@
-"""Applications behind an HTTP interface: a call's body becomes a piece of work on a served model."""
+"""Applications in an HTTP server."""
 
 from __future__ import annotations
 
@@ -19,46 +19,70 @@ Json = dict[str, Any]
 
 
 class Model(Protocol):
-    """A model that others use, too."""
+    """A served language model."""
 
     @property
-    def engine(self) -> Engine: ...
+    def engine(self) -> Engine:
+        """Engine of the model."""
+        ...
 
     @property
-    def template(self) -> ChatTemplate | None: ...
+    def template(self) -> ChatTemplate | None:
+        """Chat template, or None for a base model."""
+        ...
 
 
 class Call(Protocol):
-    """What somebody sent."""
+    """The body of a request."""
 
     @property
-    def inputs(self) -> Mapping[str, Any]: ...
+    def inputs(self) -> Mapping[str, Any]:
+        """Inputs of the application."""
+        ...
 
     @property
-    def temperature(self) -> float | None: ...
+    def temperature(self) -> float | None:
+        """Sampling temperature, or None."""
+        ...
 
     @property
-    def max_tokens(self) -> int | None: ...
+    def max_tokens(self) -> int | None:
+        """Maximum number of tokens to generate, or None."""
+        ...
 
     @property
-    def seed(self) -> int | None: ...
+    def seed(self) -> int | None:
+        """Random seed, or None."""
+        ...
 
 
 class ServedApps:
-    """What `groundup.serve.applications.Applications` wants, made of a catalog."""
+    """The applications of a catalog, as `groundup.serve.applications.Applications`.
+
+    Args:
+        catalog: The catalog.
+    """
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
 
     def describe(self) -> list[Json]:
+        """Return all applications as JSON."""
         return [found.app.describe() for found in self._catalog.values()]
 
     def task(self, name: str, model: Model | OpenedClassifier, body: Call) -> ServedTask | None:
+        """Return the task of a request, or None if the application does not exist."""
         return ServedTask(self._catalog[name].app, model, body) if name in self._catalog else None
 
 
 class ServedTask:
-    """One call."""
+    """The task of one request.
+
+    Args:
+        app: The application.
+        model: The model.
+        body: Body of the request.
+    """
 
     def __init__(self, app: App, model: Model | OpenedClassifier, body: Call) -> None:
         self._app, self._body = app, body
@@ -68,15 +92,17 @@ class ServedTask:
         else:
             self._runner = AppRunner(model.engine, model.template, batched=False)
 
-    def run(self, tell: Callable[[Json], None]) -> Json:
+    def run(self, on_event: Callable[[Json], None]) -> Json:
+        """Run the application, and return the result as JSON."""
         result = self._runner.run(
             self._app,
             self._body.inputs,
             Options(self._body.temperature, self._body.max_tokens, self._body.seed),
-            on_text=lambda text: tell({"type": "text", "text": text}),
-            on_progress=lambda done, total: tell({"type": "progress", "done": done, "total": total}),
+            on_text=lambda text: on_event({"type": "text", "text": text}),
+            on_progress=lambda done, total: on_event({"type": "progress", "done": done, "total": total}),
         )
         return asdict(result)
 
     def cancel(self) -> None:
+        """Cancel the task, from another thread."""
         self._runner.cancel()

@@ -1,7 +1,7 @@
-"""What is done for one set of inputs, step by step: questions go out, what a model says to them comes in.
+"""The steps of an application, from inputs to result.
 
-A piece of work is a generator, which knows no model: it yields what is to be written or scored and is sent what came
-of it. So one person's request can be streamed, and a thousand rows of a table done side by side.
+The steps are a generator without a model: it yields texts to generate or to score, and receives the results. One
+request can therefore be streamed, and many rows of a table can run in one batch.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from groundup.core.errors import ConfigError
 from groundup.core.types import well_formed
 from groundup.inference import Completion, GenerationRequest
 
-_MOST_ROUNDS = 8
-_BETWEEN = "\n\n"  # what stands between the answers about parts
-_TRIES_AGAIN = 4  # where items are the same that must differ
+_MAX_ROUNDS = 8  # of map-reduce
+_SEPARATOR = "\n\n"  # between the outputs of chunks
+_MAX_RETRIES = 4  # if items of a list repeat that must differ
 
 
 @dataclass(frozen=True, slots=True)
 class GenerateStep:
-    """Texts to be written.
+    """Texts to generate.
 
     Attributes:
-        shown: they are what a person waits for, one after the other; else steps on the way.
+        requests: The generation requests.
+        shown: Whether they are the output, to be streamed in order. Otherwise they are intermediate results.
     """
 
     requests: tuple[GenerationRequest, ...]
@@ -40,24 +41,30 @@ class GenerateStep:
 
 @dataclass(frozen=True, slots=True)
 class ScoreStep:
-    """Continuations whose likelihood is asked for: prompt and continuation, as ids."""
+    """Continuations to score by their log-probability.
+
+    Attributes:
+        pairs: Token IDs of prompt and continuation.
+    """
 
     pairs: tuple[Pair, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class AppResult:
-    """What came out.
+    """The result of an application.
 
     Attributes:
-        text: for a person.
-        value: of JSON, what it says; of a label, its name; else None.
-        probabilities: of each label, in the order of the labels.
-        notes: what a person should know of how it was made.
-        parts: how many parts the input was read in.
-        prompt_tokens, completion_tokens: of all that was asked.
-        novelty: of a classifier's input, how unlike the training texts it is (see `groundup.inference.novelty`).
-        unlike: whether it is flagged as unlike them; None: not known.
+        app: Name of the application.
+        text: Readable output.
+        value: Parsed JSON, or the label. None for text.
+        probabilities: Label -> probability.
+        notes: Messages to the user, such as the number of chunks.
+        parts: Number of chunks of a long input.
+        prompt_tokens: Number of prompt tokens in all requests.
+        completion_tokens: Number of generated tokens in all requests.
+        novelty: How much the input differs from a classifier's training texts, see `groundup.inference.novelty`.
+        unlike: Whether the input is flagged as different from the training texts. None if unknown.
     """
 
     app: str
@@ -76,38 +83,54 @@ AppSteps = Generator[GenerateStep | ScoreStep, Any, AppResult]
 
 
 def app_steps(app: App, given: Mapping[str, Any], text_model: TextModel, options: Options | None = None) -> AppSteps:
-    """The steps from inputs to a result.
+    """Yield the steps from inputs to a result.
+
+    Args:
+        app: The application.
+        given: Inputs.
+        text_model: The model.
+        options: Overrides of the generation settings.
 
     Yields:
-        `GenerateStep`, to be sent the list of its `Completion`s; `ScoreStep`, to be sent the nats of each pair.
+        A `GenerateStep`, which expects a list of `Completion`, or a `ScoreStep`, which expects the log-probability of
+        each pair in nats.
+
+    Returns:
+        The result.
 
     Raises:
-        ConfigError: wrong inputs, or more of them than the model's context can take.
+        ConfigError: An input is invalid, or too long for the context.
     """
     prompter = Prompter(app, text_model, check_inputs(app, given), options or Options())
     used = _Usage()
     if app.output.kind == "label":
         return (yield from _label(prompter, used))
     if prompter.fits(prompter.given):
-        done, notes = yield from _last(prompter, prompter.given, used)
+        done, notes = yield from _generate_output(prompter, prompter.given, used)
         return _result(prompter, done.text, used, [done], notes)
     if app.long is None:
         raise _too_long(prompter)
-    prompter.require_room()
-    return (yield from {"join": _joined, "reduce": _reduced, "end": _from_the_end}[app.long.strategy](prompter, used))
+    prompter.require_space()
+    return (yield from {"join": _join, "reduce": _reduce, "end": _use_end}[app.long.strategy](prompter, used))
 
 
 def prompt_output_pair(app: App, given: Mapping[str, Any], text_model: TextModel, output: str) -> Pair:
-    """The ids of a prompt, and those of an output after it.
+    """Return the token IDs of a prompt and of an output after it.
+
+    Args:
+        app: The application.
+        given: Inputs.
+        text_model: The model.
+        output: The output.
 
     Raises:
-        ConfigError: wrong inputs, or both together do not fit into the context.
+        ConfigError: An input is invalid, or prompt and output do not fit into the context.
     """
     prompter = Prompter(app, text_model, check_inputs(app, given))
-    prompt, said = prompter.followed(prompter.given, output)
-    if len(prompt) + len(said) > text_model.context_length:
+    prompt_ids, output_ids = prompter.prompt_and_output(prompter.given, output)
+    if len(prompt_ids) + len(output_ids) > text_model.context_length:
         raise _too_long(prompter)
-    return prompt, said
+    return prompt_ids, output_ids
 
 
 @dataclass(slots=True)
@@ -120,38 +143,38 @@ class _Usage:
         self.completion_tokens += sum(len(each.token_ids) for each in done)
 
 
-def _written(
-    prompter: Prompter, given: Sequence[Given], used: _Usage, *, part: bool = False, shown: bool = False
+def _generate(
+    prompter: Prompter, given: Sequence[Given], used: _Usage, *, chunk: bool = False, shown: bool = False
 ) -> Generator[GenerateStep, list[Completion], list[Completion]]:
-    done = yield GenerateStep(tuple(prompter.request(each, part=part) for each in given), shown)
+    done = yield GenerateStep(tuple(prompter.request(each, chunk=chunk) for each in given), shown)
     used.add(done)
     return done
 
 
-def _last(
+def _generate_output(
     prompter: Prompter, given: Given, used: _Usage
 ) -> Generator[GenerateStep, list[Completion], tuple[Completion, list[str]]]:
-    """The answer that a person gets, and what to know of it.
+    """Generate the output, and return it with notes.
 
-    No grammar can promise that the items of a list differ. So where they do not the model is asked again, each time
-    with more chance in it, and the answer with the fewest repetitions counts.
+    A grammar cannot require that the items of a list differ. If items repeat, generate again at a higher temperature,
+    and use the output with the least repetition.
     """
-    (best,) = yield from _written(prompter, [given], used, shown=True)
+    (best,) = yield from _generate(prompter, [given], used, shown=True)
     distinct = prompter.app.output.distinct
-    fewest = _repetitions(json.loads(best.text), distinct) if distinct else 0
-    for again in range(1, _TRIES_AGAIN + 1):
-        if not fewest:
+    min_repetitions = _repetitions(json.loads(best.text), distinct) if distinct else 0
+    for attempt in range(1, _MAX_RETRIES + 1):
+        if not min_repetitions:
             return best, []
-        (other,) = yield GenerateStep((prompter.request(given, again=again),))
+        (other,) = yield GenerateStep((prompter.request(given, attempt=attempt),))
         used.add([other])
-        if (repetitions := _repetitions(json.loads(other.text), distinct)) < fewest:
-            best, fewest = other, repetitions
-    note = f"In {' or '.join(distinct)} something stands twice: so it was in each of {_TRIES_AGAIN + 1} answers."
-    return best, [note] if fewest else []
+        if (repetitions := _repetitions(json.loads(other.text), distinct)) < min_repetitions:
+            best, min_repetitions = other, repetitions
+    note = f"Items of {' or '.join(distinct)} repeat, in each of {_MAX_RETRIES + 1} attempts."
+    return best, [note] if min_repetitions else []
 
 
 def _repetitions(value: Any, names: Sequence[str]) -> int:
-    """How many items of the lists of these names say what one before them says."""
+    """Count the repeated items in lists with these names."""
     if isinstance(value, list):
         return sum(_repetitions(item, names) for item in value)
     if not isinstance(value, dict):
@@ -159,16 +182,16 @@ def _repetitions(value: Any, names: Sequence[str]) -> int:
     found = sum(_repetitions(item, names) for item in value.values())
     for items in (value.get(name) for name in names):
         if isinstance(items, list):
-            said = {json.dumps(item, ensure_ascii=False).casefold().strip('" .,;:!?') for item in items}
-            found += len(items) - len(said)
+            different = {json.dumps(item, ensure_ascii=False).casefold().strip('" .,;:!?') for item in items}
+            found += len(items) - len(different)
     return found
 
 
-def _parts(prompter: Prompter, text: str, *, part: bool) -> list[str]:
+def _split(prompter: Prompter, text: str, *, chunk: bool) -> list[str]:
     def count(texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in prompter.text_model.tokenizer.encode_batch(texts)]
 
-    return split_into_chunks(text, count, prompter.room(part=part))
+    return split_into_chunks(text, count, prompter.max_input_tokens(chunk=chunk))
 
 
 def _with(prompter: Prompter, texts: Sequence[str]) -> list[Given]:
@@ -176,44 +199,42 @@ def _with(prompter: Prompter, texts: Sequence[str]) -> list[Given]:
     return [prompter.given | {prompter.app.long.input: text} for text in texts]
 
 
-def _joined(prompter: Prompter, used: _Usage) -> AppSteps:
-    parts = _parts(prompter, prompter.text, part=False)
-    done = yield from _written(prompter, _with(prompter, parts), used, shown=True)
-    text = _BETWEEN.join(each.text.strip() for each in done)
-    return _result(prompter, text, used, done, [f"Done in {len(parts):,} parts."], len(parts))
+def _join(prompter: Prompter, used: _Usage) -> AppSteps:
+    chunks = _split(prompter, prompter.text, chunk=False)
+    done = yield from _generate(prompter, _with(prompter, chunks), used, shown=True)
+    text = _SEPARATOR.join(each.text.strip() for each in done)
+    return _result(prompter, text, used, done, [f"Processed in {len(chunks):,} chunks."], len(chunks))
 
 
-def _reduced(prompter: Prompter, used: _Usage) -> AppSteps:
-    text, read = prompter.text, 0
-    for _ in range(_MOST_ROUNDS):
-        parts = _parts(prompter, text, part=True)
-        read = read or len(parts)
-        told = yield from _written(prompter, _with(prompter, parts), used, part=True)
-        # Nothing must be lost because a model had nothing to say: then the part speaks for itself.
-        said = [each.text.strip() or _beginning(part) for each, part in zip(told, parts, strict=True)]
-        shorter = _BETWEEN.join(said)
+def _reduce(prompter: Prompter, used: _Usage) -> AppSteps:
+    text, num_chunks = prompter.text, 0
+    for _ in range(_MAX_ROUNDS):
+        chunks = _split(prompter, text, chunk=True)
+        num_chunks = num_chunks or len(chunks)
+        summaries = yield from _generate(prompter, _with(prompter, chunks), used, chunk=True)
+        # If the model generates nothing about a chunk, its beginning is used, so that no chunk is lost.
+        texts = [each.text.strip() or chunk.strip()[:200] for each, chunk in zip(summaries, chunks, strict=True)]
+        shorter = _SEPARATOR.join(texts)
         (given,) = _with(prompter, [shorter])
         if prompter.fits(given):
-            done, notes = yield from _last(prompter, given, used)
-            notes.insert(0, f"Read in {read:,} parts, each first put in short.")
-            return _result(prompter, done.text, used, [done], notes, read)
-        if prompter.tokens(shorter) >= prompter.tokens(text):
+            done, notes = yield from _generate_output(prompter, given, used)
+            notes.insert(0, f"Summarized {num_chunks:,} chunks first.")
+            return _result(prompter, done.text, used, [done], notes, num_chunks)
+        if prompter.num_tokens(shorter) >= prompter.num_tokens(text):
             break
         text = shorter
     raise ConfigError(
-        f"{prompter.app.name}: {len(prompter.text):,} characters",
-        rule="what a model says about parts of a long text is shorter than the text",
-        fix="This model does not put things in short: take another one, or give less at a time.",
+        f"{prompter.app.name}: {len(prompter.text):,} characters are too long for this model",
+        rule="its summaries of the chunks are not shorter than the chunks",
+        fix="Use another model, or a shorter input.",
     )
 
 
-def _from_the_end(prompter: Prompter, used: _Usage) -> AppSteps:
+def _use_end(prompter: Prompter, used: _Usage) -> AppSteps:
     text = prompter.text
-    last = _parts(prompter, text, part=False)[-1]
-    (done,) = yield from _written(prompter, _with(prompter, [last]), used, shown=True)
-    note = (
-        f"Too long to be read whole: what came of it goes on from the last {len(last):,} of {len(text):,} characters."
-    )
+    last = _split(prompter, text, chunk=False)[-1]
+    (done,) = yield from _generate(prompter, _with(prompter, [last]), used, shown=True)
+    note = f"The text is too long: the model has read only the last {len(last):,} of {len(text):,} characters."
     return _result(prompter, done.text, used, [done], [note])
 
 
@@ -225,28 +246,29 @@ def _label(prompter: Prompter, used: _Usage) -> AppSteps:
     if not prompter.fits(given):
         if prompter.app.long is None:
             raise _too_long(prompter)
-        prompter.require_room()
-        texts = _parts(prompter, given[name], part=False)
-    asked = [prompter.labelled(given | {name: text}, labels) for text in texts]
-    pairs = [pair for of_text in asked for group in of_text for pair in group]
+        prompter.require_space()
+        texts = _split(prompter, given[name], chunk=False)
+    scored = [prompter.label_pairs(given | {name: text}, labels) for text in texts]
+    pairs = [pair for of_text in scored for group in of_text for pair in group]
     nats = iter((yield ScoreStep(tuple(pairs))))
     used.prompt_tokens += sum(len(prompt) + len(ids) for prompt, ids in pairs)
     sums = dict.fromkeys(labels, 0.0)
-    for of_text in asked:
-        own, *blank = [[next(nats) for _ in labels] for _ in of_text]
-        # Each label counts beside what it is worth without a text: some words are just likelier (Zhao et al. 2021).
-        worth = [sum(scores) / len(blank) for scores in zip(*blank, strict=True)]
-        for label, share in zip(labels, _softmax([a - b for a, b in zip(own, worth, strict=True)]), strict=True):
-            sums[label] += share / len(texts)
+    for of_text in scored:
+        own, *neutral = [[next(nats) for _ in labels] for _ in of_text]
+        # Calibration: subtract each label's score after neutral texts (Zhao et al. 2021).
+        prior = [sum(scores) / len(neutral) for scores in zip(*neutral, strict=True)]
+        calibrated = _softmax([a - b for a, b in zip(own, prior, strict=True)])
+        for label, probability in zip(labels, calibrated, strict=True):
+            sums[label] += probability / len(texts)
     label = max(sums, key=lambda each: sums[each])
-    notes = (f"Read in {len(texts):,} parts; the probabilities are their means.",) if len(texts) > 1 else ()
+    notes = (f"Split into {len(texts):,} chunks; the probabilities are means.",) if len(texts) > 1 else ()
     return AppResult(prompter.app.name, label, label, sums, notes, len(texts), used.prompt_tokens)
 
 
 def _softmax(scores: Sequence[float]) -> list[float]:
     highest = max(scores)
-    shares = [math.exp(score - highest) for score in scores]
-    return [share / sum(shares) for share in shares]
+    exponentials = [math.exp(score - highest) for score in scores]
+    return [each / sum(exponentials) for each in exponentials]
 
 
 def _result(
@@ -255,11 +277,11 @@ def _result(
     used: _Usage,
     done: Sequence[Completion],
     notes: Sequence[str] = (),
-    parts: int = 1,
+    num_chunks: int = 1,
 ) -> AppResult:
-    told = list(notes)
+    all_notes = list(notes)
     if any(each.finish_reason == "length" for each in done):
-        told.append(f"It ended because {prompter.max_tokens:,} tokens is all it may have: max_tokens gives it more.")
+        all_notes.append(f"The output was cut at {prompter.max_tokens:,} tokens. Increase max_tokens for more.")
     value = None
     if prompter.grammar is not None:
         value = json.loads(text)
@@ -268,21 +290,17 @@ def _result(
         prompter.app.name,
         well_formed(text).strip(),
         value,
-        notes=tuple(told),
-        parts=parts,
+        notes=tuple(all_notes),
+        parts=num_chunks,
         prompt_tokens=used.prompt_tokens,
         completion_tokens=used.completion_tokens,
     )
 
 
-def _beginning(part: str) -> str:
-    return part.strip()[:200]
-
-
 def _too_long(prompter: Prompter) -> ConfigError:
     context = prompter.text_model.context_length
     return ConfigError(
-        f"{prompter.app.name}: more than fits into this model's context of {context:,} tokens",
-        rule=f"inputs, prompt and an answer of up to {prompter.max_tokens:,} tokens share it",
-        fix="Give shorter inputs, or ask for a shorter answer (max_tokens).",
+        f"{prompter.app.name}: the inputs do not fit into this model's context of {context:,} tokens",
+        rule=f"inputs, prompt and an output of up to {prompter.max_tokens:,} tokens share it",
+        fix="Give shorter inputs, or reduce max_tokens.",
     )

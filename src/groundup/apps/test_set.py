@@ -1,4 +1,4 @@
-"""An application on its own test set: what a model writes, or how likely it finds what a person wrote."""
+"""Outputs of an application on its test set, or the likelihood of the references."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ from groundup.core.types import MetricName
 
 @dataclass(slots=True)
 class AppOutputs:
-    """What came out.
+    """The outputs for a test set.
 
     Attributes:
-        inputs: the text that each example is about.
-        references: what is right, as a person reads it.
-        written: what the model made of each; of what it refused, nothing. Empty where `nats` counts.
-        nats: minus the natural logarithm of the probability of each reference; empty where `written` counts.
-        values, schemas: what was written as JSON, and the schema that it must have; empty where it is text.
-        choices: of labels, how many there were to choose from; else empty.
+        name: Name of the application.
+        metric: Metric of the test set.
+        inputs: Main input of each example.
+        references: Reference output of each example, as readable text.
+        written: Generated output of each example, or "" if it failed. Empty for the metric likelihood.
+        nats: Negative log-likelihood of each reference in nats. Only for the metric likelihood.
+        values: Generated JSON. Only for JSON outputs.
+        schemas: JSON schema of each example. Only for JSON outputs.
+        choices: Number of labels of each example. Only for labels.
     """
 
     name: str
@@ -50,18 +53,23 @@ class AppOutputs:
 def run_test_set(
     runner: AppRunner | ClassifierRunner, found: CatalogEntry, *, advance: Callable[[float], object] = lambda _: None
 ) -> AppOutputs:
-    """Try an application on its test set, the likeliest word each time.
+    """Run an application on its test set with greedy decoding.
 
     Args:
-        advance: called with the number of examples done since the last call.
+        runner: The model.
+        found: The application.
+        advance: Called with the number of examples finished since the last call.
+
+    Returns:
+        The outputs.
 
     Raises:
-        ConfigError: it declares no test set, or this model cannot do it.
-        DataError: a damaged test set.
+        ConfigError: The application has no test set, or the model cannot run it.
+        DataError: The test set is damaged.
     """
     app, rows = found.app, found.test_rows()
     if app.test is None or not rows:
-        raise ConfigError(f"{app.name}: no test set", rule="it is tried on what it declares", fix="Add a table [test].")
+        raise ConfigError(f"{app.name} has no test set", fix="Add a table [test] to its file.")
     given = [{name: value for name, value in row.items() if name != "output"} for row in rows]
     outputs = [row["output"] for row in rows]
     nats: Sequence[float] = []
@@ -70,7 +78,7 @@ def run_test_set(
     schemas: list[Any] = []
     if app.test.metric == "likelihood":
         if isinstance(runner, ClassifierRunner):
-            raise ConfigError(f"{app.name}: a classifier", rule="it writes nothing", fix="Take a language model.")
+            raise ConfigError(f"{app.name} generates text, and the model is a classifier", fix="Use a language model.")
         nats = runner.nats(app, given, outputs)
         advance(len(rows))
     else:
@@ -92,6 +100,6 @@ def _json(found: CatalogEntry, output: str) -> Any:
     except ValueError as error:
         raise DataError(
             f"test set of {found.app.name}: {output[:60]!r}: {error}",
-            rule="where an application writes JSON, its test set holds JSON",
-            fix="Correct it.",
+            rule="the application outputs JSON, so its references must be JSON",
+            fix="Correct the test set.",
         ) from None

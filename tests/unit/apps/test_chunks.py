@@ -1,4 +1,4 @@
-"""A long text in parts: nothing of it lost, nothing too long, no sentence cut that need not be."""
+"""Chunks of a long text are complete, within the limit, and end at sentences."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from groundup.tokenizer import Tokenizer
 
 @pytest.fixture(scope="module")
 def book(real_documents: list[str]) -> str:
-    """Some fifty pages."""
+    """Return about fifty pages."""
     return "\n\n".join(real_documents)[:150_000]
 
 
-@pytest.mark.parametrize("room", [40, 300, 2_000])
-def test_the_parts_are_the_text_and_each_fits(tokenizer: Tokenizer, book: str, room: int) -> None:
-    parts = split_into_chunks(book, lambda texts: [len(ids) for ids in tokenizer.encode_batch(texts)], room)
-    assert "".join(parts) == book
-    assert max(len(tokenizer.encode(part)) for part in parts) <= room
+@pytest.mark.parametrize("limit", [40, 300, 2_000])
+def test_chunks_are_complete_and_within_the_limit(tokenizer: Tokenizer, book: str, limit: int) -> None:
+    chunks = split_into_chunks(book, lambda texts: [len(ids) for ids in tokenizer.encode_batch(texts)], limit)
+    assert "".join(chunks) == book
+    assert max(len(tokenizer.encode(chunk)) for chunk in chunks) <= limit
 
 
-def test_they_are_of_like_size(tokenizer: Tokenizer, book: str) -> None:
-    """A last part of one sentence would weigh as much as a page."""
-    sizes = [len(part) for part in split_into_chunks(book, lambda texts: [len(text) for text in texts], 10_000)]
+def test_chunks_have_similar_sizes(tokenizer: Tokenizer, book: str) -> None:
+    """A last chunk of one sentence would count as much as a page."""
+    sizes = [len(chunk) for chunk in split_into_chunks(book, lambda texts: [len(text) for text in texts], 10_000)]
     assert min(sizes) > max(sizes) / 2
 
 
-def test_they_end_where_paragraphs_or_sentences_end() -> None:
+def test_chunks_end_at_paragraphs_or_sentences() -> None:
     prose = " ".join(f"This is sentence number {n}, which says little." for n in range(200))
     for text, end in (("\n\n".join([prose[:900]] * 9), r"\n\n$|e\.$|\.$|[^.]$"), (prose, r"\. ?$")):
-        parts = split_into_chunks(text, lambda texts: [len(text) for text in texts], 1_000)
-        assert len(parts) > 5
-        assert all(re.search(end, part) for part in parts)
+        chunks = split_into_chunks(text, lambda texts: [len(text) for text in texts], 1_000)
+        assert len(chunks) > 5
+        assert all(re.search(end, chunk) for chunk in chunks)
 
 
 @hypothesis.given(st.text(max_size=400), st.integers(1, 50))
-def test_any_text_comes_back(text: str, room: int) -> None:
-    """White space of all kinds, marks alone, no marks at all."""
-    parts = split_into_chunks(text, lambda texts: [len(text) for text in texts], room)
-    assert "".join(parts) == text
-    assert all(len(part) <= room for part in parts)
+def test_chunks_of_any_text_are_complete(text: str, limit: int) -> None:
+    """Any white space, only punctuation, or no punctuation."""
+    chunks = split_into_chunks(text, lambda texts: [len(text) for text in texts], limit)
+    assert "".join(chunks) == text
+    assert all(len(chunk) <= limit for chunk in chunks)

@@ -1,4 +1,4 @@
-"""`groundup apps` as people call it: a text, a file, a table, a classifier, and the table of scores."""
+"""`groundup apps` with a text, a file, a table, a classifier, and for evaluation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def call(*arguments: str | Path, stdin: str = "") -> Result:
 def classifier(
     tiny_model: Callable[..., Transformer], tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """One that tells three topics apart by chance."""
+    """Return a classifier with three labels and random weights."""
     directory = tmp_path_factory.mktemp("runs") / "classifier"
     decoder = tiny_model(tokenizer.vocab_size, context_length=64)
     torch.manual_seed(1)
@@ -41,9 +41,9 @@ def classifier(
     return directory
 
 
-def test_the_list_and_the_inputs_of_one() -> None:
+def test_list_and_help_show_the_inputs() -> None:
     shown = call("list").output
-    assert re.search(r"^summarize +what a text says", shown, re.MULTILINE)
+    assert re.search(r"^summarize +Summarize a text", shown, re.MULTILINE)
     assert "sentences" in call("list", "summarize").output
     lines = [json.loads(line) for line in call("list", "--json").output.splitlines()]
     assert len(lines) == 14 and lines[0]["inputs"]
@@ -66,8 +66,7 @@ def test_a_text_a_file_and_standard_input_give_the_same(chat_directory: Path, tm
     assert plain.strip() == results[0]["text"]
 
 
-def test_files_of_all_kinds_are_read(chat_directory: Path, tmp_path: Path) -> None:
-    """People have web pages and letters, not text files."""
+def test_html_files_are_read(chat_directory: Path, tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text(
         "<html><body><article><h1>News</h1><p>The tower clock was mended after nine silent years, and the whole town "
         "came to hear it strike noon for the first time.</p></article><script>alert(1)</script></body></html>",
@@ -96,7 +95,7 @@ def test_inputs_are_options(chat_directory: Path) -> None:
         (("summarize",), "nothing to work on"),
         (("summarize", "minutes.txt"), "no such file"),
         (("intent", "x"), "labels is missing"),
-        (("run", "summarize", "x", "--set", "inputs.sentence=2"), "sentences?"),
+        (("run", "summarize", "x", "--set", "inputs.sentence=2"), "'sentences'?"),
     ],
 )
 def test_mistakes_are_explained(chat_directory: Path, arguments: tuple[str, ...], said: str) -> None:
@@ -105,15 +104,15 @@ def test_mistakes_are_explained(chat_directory: Path, arguments: tuple[str, ...]
     assert said in str(refused.value)
 
 
-def test_control_characters_of_a_model_do_not_reach_the_terminal(chat_directory: Path) -> None:
-    """Random bytes are what this model writes; a terminal would obey some of them."""
+def test_generated_control_characters_do_not_reach_the_terminal(chat_directory: Path) -> None:
+    """This model generates random bytes, and a terminal would interpret some of them."""
     control = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
     met = 0
     for seed in range(12):
         options = ("--model", chat_directory, "--temperature", "2", "--seed", str(seed), "--max-tokens", "200")
         met += bool(control.search(json.loads(call("continue", "x", *options, "--json").stdout)["text"]))
         assert not control.search(call("continue", "x", *options).stdout)
-    assert met, "none was written, so nothing was shown"
+    assert met, "the test needs at least one control character"
 
 
 def test_a_table_comes_back_with_its_results(chat_directory: Path, tmp_path: Path) -> None:
@@ -126,7 +125,7 @@ def test_a_table_comes_back_with_its_results(chat_directory: Path, tmp_path: Pat
         rows = list(csv.DictReader(file))
     assert [row["output"] in ("positive", "negative") for row in rows] == [True, True, False, True]
     assert "text is missing" in rows[2]["error"]
-    assert rows[1]["text"] == "'=2+5", "a table program would calculate it"
+    assert rows[1]["text"] == "'=2+5", "a spreadsheet would run it as a formula"
     printed = call("sentiment", "--batch", table, "--model", chat_directory).stdout
     lines = [json.loads(line) for line in printed.splitlines()]
     assert [line["output"] for line in lines] == [row["output"] or None for row in rows]
@@ -135,11 +134,11 @@ def test_a_table_comes_back_with_its_results(chat_directory: Path, tmp_path: Pat
 
 def test_a_table_with_other_columns_is_refused(chat_directory: Path, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a,b\n1,2\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match="nothing for text; its columns are a, b"):
+    with pytest.raises(ConfigError, match="no column for text; its columns are a, b"):
         call("summarize", "--batch", tmp_path / "x.csv", "--model", chat_directory)
     (tmp_path / "y.csv").write_text("review\nGood.\nBad.\n", encoding="utf-8")
     done = call("sentiment", "--batch", tmp_path / "y.csv", "--model", chat_directory).stdout
-    assert len(done.splitlines()) == 2, "one column needs no name of ours"
+    assert len(done.splitlines()) == 2, "a single column may have any name"
 
 
 def test_a_classifier_gives_its_own_labels(classifier: Path, real_documents: list[str]) -> None:
@@ -155,13 +154,13 @@ def test_a_classifier_gives_its_own_labels(classifier: Path, real_documents: lis
     )
     long = json.loads(call("intent", max(real_documents, key=len)[:3_000], "--model", classifier, "--json").stdout)
     assert long["parts"] > 5
-    with pytest.raises(ConfigError, match="labels are law, music, sport"):
+    with pytest.raises(ConfigError, match="labels of this classifier are law, music, sport"):
         call("intent", "x", "--labels", "law,cooking", "--model", classifier)
-    with pytest.raises(ConfigError, match="writes nothing"):
+    with pytest.raises(ConfigError, match="is a classifier"):
         call("poem", "x", "--model", classifier)
 
 
-def test_ones_own_applications_are_commands_wherever_the_folder_is_named(chat_directory: Path, tmp_path: Path) -> None:
+def test_user_applications_are_commands(chat_directory: Path, tmp_path: Path) -> None:
     (tmp_path / "echo.toml").write_text(
         'name = "echo"\ntitle = "Echo"\nabout = "the same again"\ngroup = "create"\n'
         '[[inputs]]\nname = "text"\nabout = "what to say"\n[prompt]\nuser = "{text}"\nbase = "{text}"\n',
@@ -174,12 +173,12 @@ def test_ones_own_applications_are_commands_wherever_the_folder_is_named(chat_di
         call("echo", "Hello", "--model", chat_directory)
     with pytest.raises(ConfigError, match="no test set"):
         call("evaluate", "echo", "--apps", tmp_path, "--model", chat_directory)
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match="no such directory"):
         call("list", "--apps", tmp_path / "nothing")
 
 
 def test_scores_of_one_model_and_of_two(chat_directory: Path, base_directory: Path) -> None:
-    """The same weights with and without a template: no difference may be called one where figures are equal."""
+    """The same weights with and without a template. Equal scores are not significantly different."""
     names = ("sentiment", "poem", "mcq")
     alone = call("evaluate", *names, "--model", chat_directory).stdout
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in alone.splitlines()]

@@ -72,7 +72,7 @@ def test_labels_come_with_their_probabilities(server: Any) -> None:
         ("sumarize", {"inputs": {"text": "x"}}, 404, "summarize"),
         ("summarize", {"inputs": {}}, 400, "text is missing"),
         ("summarize", {"inputs": {"text": "x", "sentences": 99}}, 400, "from 1 to 20"),
-        ("summarize", {"inputs": {"text": "x", "sentence": 2}}, 400, "sentences?"),
+        ("summarize", {"inputs": {"text": "x", "sentence": 2}}, 400, "'sentences'?"),
         ("rewrite", {"inputs": {"text": "x", "style": "louder"}}, 400, "simpler"),
         ("intent", {"inputs": {"text": "x", "labels": ["one"]}}, 400, "2 to 100"),
         ("assistant", {"inputs": {"message": "why " * 2_000}}, 400, "context"),
