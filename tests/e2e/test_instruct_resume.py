@@ -1,4 +1,4 @@
-"""A tuning run that is killed and taken up again ends as one that was never killed, bit for bit."""
+"""A fine-tuning run that is killed and resumed is bit-identical to an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_killed_runs_end_the_same(
     finish(whole)
     total = len(steps(whole))
     assert total >= 40
-    for share in (0.1, 0.7):  # about when the first checkpoint is written, and late
+    for share in (0.1, 0.7):  # around the first checkpoint, and late in the run
         process = start(cut)
         while len(steps(cut)) < share * total and process.poll() is None:
             time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""`torchrun -m groundup`: a run that is shared out among ranks leaves what one process would."""
+"""`torchrun -m groundup`: several ranks produce the same model as one process."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def losses(out: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_rank_that_is_killed_ends_all_and_one_process_goes_on_to_the_same_model(tokens: Path, tmp_path: Path) -> None:
-    """A hanging run burns money; one that cannot be taken up elsewhere loses it."""
+def test_a_killed_rank_ends_all_and_one_process_resumes_the_run(tokens: Path, tmp_path: Path) -> None:
+    """A rank must not hang when another one is killed, and any number of ranks must be able to resume the run."""
     expected, shared = tmp_path / "expected", tmp_path / "shared"
     alone = subprocess.run(
         [sys.executable, "-m", "groundup", *options(tokens, expected)], capture_output=True, text=True
@@ -86,7 +86,7 @@ def test_a_rank_that_is_killed_ends_all_and_one_process_goes_on_to_the_same_mode
     assert again.returncode == 0, again.stderr
     assert "Resuming at step" in again.stderr
     assert 0 < done < len(losses(shared))
-    np.testing.assert_allclose(losses(shared), losses(expected), atol=5e-3)  # bf16, where the CPU has it
+    np.testing.assert_allclose(losses(shared), losses(expected), atol=5e-3)  # bf16, if the CPU supports it
     ours, theirs = (load_file(out / "model.safetensors") for out in (shared, expected))
     assert ours.keys() == theirs.keys()
     for name, tensor in theirs.items():
@@ -95,7 +95,7 @@ def test_a_rank_that_is_killed_ends_all_and_one_process_goes_on_to_the_same_mode
     assert plans[0] == plans[1]
 
 
-def test_one_voice_speaks_for_all_ranks_and_mistakes_end_them(tokens: Path, tmp_path: Path) -> None:
+def test_only_the_first_rank_prints_and_errors_end_all_ranks(tokens: Path, tmp_path: Path) -> None:
     out = tmp_path / "base"
     process = torchrun(2, *options(tokens, out, "parallel.mode=ddp"), "--json")
     said = process.communicate(timeout=180)[0]
@@ -109,8 +109,8 @@ def test_one_voice_speaks_for_all_ranks_and_mistakes_end_them(tokens: Path, tmp_
     assert said.count("3 ranks cannot share steps of") == 1
 
 
-def test_labels_are_learned_by_ranks_that_hold_a_share_each(tokens: Path, tmp_path: Path) -> None:
-    """By the machine's kernels, where it has some: a model that computes by them is copied before it is shared."""
+def test_classifier_training_with_sharded_ranks(tokens: Path, tmp_path: Path) -> None:
+    """Includes the native kernels, if available: a model that uses them is copied before it is sharded."""
     base, out, table = tmp_path / "base", tmp_path / "classifier", tmp_path / "words.jsonl"
     made = groundup(*options(tokens, base))
     assert made.returncode == 0, made.stderr
@@ -135,8 +135,8 @@ def test_labels_are_learned_by_ranks_that_hold_a_share_each(tokens: Path, tmp_pa
     assert facts["test"]["accuracy"]["value"] > 0.8, said
 
 
-def test_ranks_that_hold_a_share_each_go_on_from_a_model_and_after_a_kill(tokens: Path, tmp_path: Path) -> None:
-    """What the model was worth before is scored before step 1: the first thing that is ever computed by these ranks."""
+def test_sharded_ranks_continue_pretraining_and_resume_after_a_kill(tokens: Path, tmp_path: Path) -> None:
+    """The base model is scored before step 1: the first forward pass of these ranks."""
     base, out = tmp_path / "base", tmp_path / "further"
     made = groundup(*options(tokens, base))
     assert made.returncode == 0, made.stderr

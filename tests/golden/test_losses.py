@@ -1,6 +1,6 @@
-"""Twenty steps of each family, pinned: a change to the model, the loss or the optimizer shows here.
+"""Losses of the first twenty steps of each model family: changes to the model, loss or optimizer appear here.
 
-The figures are fp32 without compilation. Other CPUs sum in another order, so there is a tolerance; to renew the file on
+The losses are fp32 without compilation. Other CPUs sum in another order, so there is a tolerance. To renew the file on
 purpose: PYTHONPATH=tests python tests/golden/test_losses.py FAMILY
 """
 
@@ -25,11 +25,11 @@ from python_topics import TOPICS
 
 GOLDEN = Path(__file__).with_name("losses.json")
 STEPS = 20
-PLAIN = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma3")  # pinned without variants
+PLAIN = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma3")  # families without golden variants
 
 
 def twenty_losses(family: str) -> list[float]:
-    # Bytes as tokens: no trained vocabulary between the text and the figures.
+    # Bytes as tokens, so that the losses do not depend on a trained vocabulary.
     text = torch.tensor(list("".join(TOPICS[name] for name in ("assignment", "class", "while", "yield")).encode()))
     windows = text[: len(text) // 65 * 65].view(-1, 65)
 
@@ -62,7 +62,7 @@ def twenty_losses(family: str) -> list[float]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_losses_are_the_pinned_ones(family: str) -> None:
+def test_losses_match_the_golden_values(family: str) -> None:
     expected = json.loads(GOLDEN.read_text())[family]
     # Muon orthogonalizes in bf16, whose rounding differs between CPUs: a few thousandths after 20 steps.
     np.testing.assert_allclose(twenty_losses(family), expected, rtol=0.01)

@@ -1,4 +1,4 @@
-"""Pretraining that goes on from a model: in its words, better on the new text, and refused where it cannot be."""
+"""Continued pretraining: keeps the vocabulary, improves on the new text, and rejects incompatible tokens."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def tokenized(corpus: Path, out: Path, **settings: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def room(real_documents: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two corpora of the same language reference (its statements; its types), and a base model of the first."""
+    """Two corpora from the same language reference (statements and types), and a base model of the first."""
     room = tmp_path_factory.mktemp("room")
     half = len(real_documents) // 2
     for name, documents in (("first", real_documents[:half]), ("second", real_documents[half:])):
@@ -49,8 +49,8 @@ def room(real_documents: list[str], tmp_path_factory: pytest.TempPathFactory) ->
     return room
 
 
-def test_it_predicts_the_new_text_better_than_what_it_began_from(room: Path, tmp_path: Path) -> None:
-    """From a run, with its tokenizer; and the base is what it was."""
+def test_continued_pretraining_improves_on_the_new_text(room: Path, tmp_path: Path) -> None:
+    """Starts from a run and uses its tokenizer; the base model is not changed."""
     weights = (room / "run" / "base" / "model.safetensors").read_bytes()
     made = pretrained(room / "second-tokens", tmp_path / "on", model=room / "run", tokens=30_000)
     assert made.inputs["model"] == read(room / "run" / "base").digest
@@ -63,7 +63,7 @@ def test_it_predicts_the_new_text_better_than_what_it_began_from(room: Path, tmp
     assert plan.optimizer.matrix_lr < 0.02
     assert (room / "run" / "base" / "model.safetensors").read_bytes() == weights
 
-    # Independently of what the stage says: all held-out text, from the two directories.
+    # Computed separately from the command: the whole validation set, from the two model directories.
     def evaluated(directory: Path) -> dict[str, Any]:
         config = {"model": directory, "out": tmp_path / f"report-{directory.name}", "corpus": room / "second-corpus"}
         return evaluate.run(evaluate.EvaluateConfig(**config, compressors=False, samples=0)).facts
@@ -79,7 +79,7 @@ def test_it_predicts_the_new_text_better_than_what_it_began_from(room: Path, tmp
     assert again.finished_at == made.finished_at
 
 
-def test_new_tokens_are_learned_and_begin_as_their_pieces(room: Path, tmp_path: Path) -> None:
+def test_new_tokens_are_initialized_from_their_pieces_and_trained(room: Path, tmp_path: Path) -> None:
     tokens = tokenized(room / "second-corpus", tmp_path / "tokens", tokenizer=room / "run" / "base", extend=100)
     base, extended = Tokenizer.load(room / "run" / "base"), Tokenizer.load(tokens / "tokenizer")
     assert extended.vocab_size == base.vocab_size + 100
@@ -87,7 +87,7 @@ def test_new_tokens_are_learned_and_begin_as_their_pieces(room: Path, tmp_path: 
 
     made = pretrained(tokens, tmp_path / "on", model=room / "run" / "base", tokens=30_000)
     assert made.facts["held_out"]["verdict"] == "better"
-    assert read_full_config(tmp_path / "on").vocab_size == 640  # 612, to the next multiple of 64
+    assert read_full_config(tmp_path / "on").vocab_size == 640  # 612, rounded up to a multiple of 64
     model = load_model(tmp_path / "on")
     config = {"model": tmp_path / "on", "out": tmp_path / "report", "corpus": room / "second-corpus"}
     ours = evaluate.run(evaluate.EvaluateConfig(**config, compressors=False, samples=0)).facts["bpb"]
@@ -98,9 +98,9 @@ def test_new_tokens_are_learned_and_begin_as_their_pieces(room: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_rows_of_new_tokens_are_means_and_old_ones_stay(tied: bool, tiny_model: Any) -> None:
+def test_new_embedding_rows_are_means_and_old_rows_are_unchanged(tied: bool, tiny_model: Any) -> None:
     model = tiny_model(64, tie_embeddings=tied)
-    pieces = {60: (1, 2), 64: (3, 4, 4), 65: (5,)}  # 60: a row that no token had
+    pieces = {60: (1, 2), 64: (3, 4, 4), 65: (5,)}  # 60: an unused row
     larger = resize_token_embeddings(model, 70, pieces)
     ids = torch.tensor([[1, 2, 3, 50]])
     torch.testing.assert_close(larger(ids)[..., :60], model(ids)[..., :60], atol=1e-6, rtol=0)
@@ -114,8 +114,8 @@ def test_rows_of_new_tokens_are_means_and_old_ones_stay(tied: bool, tiny_model: 
     assert (larger.lm_head.weight is larger.model.embed_tokens.weight) == tied
 
 
-def test_weights_in_bf16_are_trained_in_fp32(room: Path, tmp_path: Path) -> None:
-    """As imported models come: steps smaller than bf16's resolution would be lost."""
+def test_bf16_weights_are_trained_in_fp32(room: Path, tmp_path: Path) -> None:
+    """Imported models are often bf16, whose resolution is too low for small updates."""
     base = tmp_path / "imported"
     base.mkdir()
     for path in (room / "run" / "base").glob("*.json"):
@@ -129,8 +129,8 @@ def test_weights_in_bf16_are_trained_in_fp32(room: Path, tmp_path: Path) -> None
     assert any(not torch.equal(tensor.bfloat16().float(), tensor) for tensor in trained.values())
 
 
-def test_tokens_of_another_vocabulary_are_refused_before_anything_is_trained(room: Path, tmp_path: Path) -> None:
-    """All ids are below 512, and training would run: on words that the model never learned."""
+def test_tokens_of_another_vocabulary_are_rejected_before_training(room: Path, tmp_path: Path) -> None:
+    """All ids are below 512, so training would run with the wrong tokens."""
     other = tokenized(room / "second-corpus", tmp_path / "other", vocab_size=512)
     with pytest.raises(ConfigError, match="groundup tokenize CORPUS --tokenizer"):
         pretrained(other, tmp_path / "on", model=room / "run", tokens=2_000)
@@ -146,12 +146,12 @@ def test_tokens_of_another_vocabulary_are_refused_before_anything_is_trained(roo
         ({"shape": {"context_length": 4096}, "tokens": 1}, "a context of 128"),
     ],
 )
-def test_what_the_model_decides_cannot_be_given(room: Path, tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
+def test_the_shape_of_a_base_model_cannot_be_set(room: Path, tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         pretrained(room / "second-tokens", tmp_path / "on", model=room / "run", **wrong)
 
 
-def test_a_preset_is_trained_with_the_fields_that_change_it(room: Path, tmp_path: Path) -> None:
+def test_a_preset_is_trained_with_overridden_fields(room: Path, tmp_path: Path) -> None:
     shape = {"preset": "smollm2-135m", "n_layers": 2, "dim": 48, "n_heads": 3, "n_kv_heads": 1, "context_length": 64}
     made = pretrained(room / "run" / "tokens", tmp_path / "base", tokens=1_000, shape=shape)
     config = read_full_config(tmp_path / "base")
@@ -161,7 +161,7 @@ def test_a_preset_is_trained_with_the_fields_that_change_it(room: Path, tmp_path
     assert made.config["shape"]["preset"] == "smollm2-135m"
 
 
-def test_windows_of_a_preset_follow_its_layers() -> None:
+def test_attention_windows_of_a_preset_match_the_number_of_layers() -> None:
     shape = ShapeConfig(preset="gemma3-1b", n_layers=7, dim=32, n_heads=2, n_kv_heads=1)
     config = shape_for_depth(7, 512, given_shape(shape))
     assert [config.slides(layer) for layer in range(7)] == [True, True, True, True, True, False, True]
@@ -177,7 +177,7 @@ def test_windows_of_a_preset_follow_its_layers() -> None:
         ({"shape": {"preset": "gpt2"}, "depth": 6}, ConfigError, "minutes or tokens instead of depth"),
     ],
 )
-def test_presets_that_cannot_be_trained_here(
+def test_invalid_presets_are_rejected(
     room: Path, tmp_path: Path, wrong: dict[str, Any], error: type[Exception], said: str
 ) -> None:
     with pytest.raises(error, match=said):

@@ -1,4 +1,4 @@
-"""`groundup finetune classify` and `groundup classify`: real paragraphs, labelled by the document they are from."""
+"""`groundup finetune classify` and `groundup classify` on real paragraphs, labeled by their document."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SETTINGS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def table(paragraphs: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As people have it: a CSV with other columns, a gap, a repeat, a label of which there is one."""
+    """A CSV with extra columns, an empty cell, a duplicate, and a label with one example."""
     path = tmp_path_factory.mktemp("data") / "paragraphs.csv"
     rows = [*paragraphs, ("", paragraphs[0][1]), paragraphs[0], ("a stray text", "stray")]
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -61,8 +61,8 @@ def facts_of(directory: Path) -> dict[str, Any]:
     return facts
 
 
-def test_it_learns_and_says_how_well(classifier: Path, paragraphs: list[tuple[str, str]]) -> None:
-    """Random weights at the start: what it knows afterwards, it has learned here."""
+def test_a_classifier_is_trained_and_evaluated(classifier: Path, paragraphs: list[tuple[str, str]]) -> None:
+    """The base model has random weights, so its accuracy comes from this training."""
     facts = facts_of(classifier)
     assert facts["columns"] == "paragraph -> document"
     assert facts["dropped"] == {"empty text": 1, "duplicate": 1, "only example of its label": 1}
@@ -77,7 +77,7 @@ def test_it_learns_and_says_how_well(classifier: Path, paragraphs: list[tuple[st
     assert {sample["label"] for sample in facts["samples"]} <= set(facts["labels"])
 
 
-def test_the_log_has_a_line_a_step(classifier: Path) -> None:
+def test_the_metrics_log_has_one_line_per_step(classifier: Path) -> None:
     rows = [json.loads(line) for line in (classifier / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
     assert {"loss", "accuracy", "grad_norm", "lr_factor", "seconds", "tokens_seen"} <= set(rows[0])
@@ -85,8 +85,8 @@ def test_the_log_has_a_line_a_step(classifier: Path) -> None:
     assert not (classifier / "checkpoints").exists()
 
 
-def test_the_reported_accuracy_is_that_of_the_saved_model(classifier: Path, table: Path) -> None:
-    """Scores of what is in memory say nothing about what a user loads."""
+def test_the_reported_accuracy_matches_the_saved_model(classifier: Path, table: Path) -> None:
+    """The saved model is what users load, not the model in memory."""
     facts = facts_of(classifier)
     texts = tuple(sample["text"] for sample in facts["samples"] if len(sample["text"]) < 300)
     found = classify.run(ClassifyConfig(model=classifier, texts=texts))
@@ -98,14 +98,14 @@ def test_the_reported_accuracy_is_that_of_the_saved_model(classifier: Path, tabl
         assert sum(each.probabilities.values()) == pytest.approx(1)
 
 
-def test_a_finished_one_is_not_trained_again(classifier: Path, run_directory: Path, table: Path) -> None:
+def test_a_finished_run_is_not_trained_again(classifier: Path, run_directory: Path, table: Path) -> None:
     before = (classifier / "model.safetensors").stat().st_mtime_ns
     finetune_classify.run(FinetuneClassifyConfig(data=table, model=run_directory, out=classifier, **SETTINGS))
     assert (classifier / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_a_run_has_a_language_model_and_a_classifier(classifier: Path, run_directory: Path) -> None:
-    """`groundup chat RUN` must not open the classifier because it is newer, nor `classify RUN` the base."""
+def test_a_run_contains_a_language_model_and_a_classifier(classifier: Path, run_directory: Path) -> None:
+    """`groundup chat RUN` must not open the newer classifier, and `classify RUN` must not open the base model."""
     assert resolve_model(run_directory) == run_directory / "base"
     assert resolve_classifier(run_directory) == classifier
     assert open_classifier(run_directory).labels == tuple(facts_of(classifier)["labels"])
@@ -116,7 +116,7 @@ def test_a_run_has_a_language_model_and_a_classifier(classifier: Path, run_direc
 TIMES = ("seconds", "waited", "mfu")
 
 
-def test_killed_and_run_again_it_ends_the_same(
+def test_a_killed_run_resumes_with_the_same_result(
     classifier: Path, run_directory: Path, table: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
@@ -145,9 +145,7 @@ def test_killed_and_run_again_it_ends_the_same(
     assert timeless[0] == timeless[1]
 
 
-def test_a_given_test_table_is_the_one_that_counts(
-    run_directory: Path, paragraphs: list[tuple[str, str]], tmp_path: Path
-) -> None:
+def test_a_given_test_table_is_used(run_directory: Path, paragraphs: list[tuple[str, str]], tmp_path: Path) -> None:
     files = {"train.jsonl": paragraphs[::2], "test.jsonl": [*paragraphs[1:40:2], paragraphs[0]]}
     for name, rows in files.items():
         lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
@@ -168,7 +166,7 @@ def test_a_given_test_table_is_the_one_that_counts(
 
 @pytest.fixture
 def words(paragraphs: list[tuple[str, str]], tmp_path: Path) -> Path:
-    """Even a random model's averages over a text tell which word fills it."""
+    """Even the mean hidden states of a random model separate texts by the word that fills them."""
     words, path = ("yes", "no"), tmp_path / "words.jsonl"
     rows = [
         {"text": f"{text[:20]} {f'{words[n % 2]} ' * 8} it is", "label": words[n % 2]}
@@ -225,16 +223,18 @@ def test_divergence_at_the_default_learning_rate_restarts_training(
     out = tmp_path / "out"
     made = finetune_classify.run(FinetuneClassifyConfig(data=words, model=run_directory, out=out, **settings))
     said = " ".join(capsys.readouterr().err.split())
-    assert len({before for before, _, _ in judged}) == 1 and len(judged) == 1 + halved  # each time from the same head
+    assert (
+        len({before for before, _, _ in judged}) == 1 and len(judged) == 1 + halved
+    )  # the same initial head each time
     assert said.count("Restarting at half the learning rates.") == halved, said
     assert said.count(WORSE) == halved + (halved == 2), said
     assert json.loads((out / "plan.json").read_text()).get("rate_scale", 1) == 0.5**halved
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))  # those of the last time
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))  # steps of the last attempt
     assert halved or made.facts["test"]["accuracy"]["value"] > 0.9
 
 
-def test_a_classifier_reads_as_far_as_it_was_trained(
+def test_a_classifier_truncates_texts_to_its_training_length(
     run_directory: Path, table: Path, paragraphs: list[tuple[str, str]], tmp_path: Path
 ) -> None:
     """Longer texts would use positions that were not trained."""
@@ -247,7 +247,7 @@ def test_a_classifier_reads_as_far_as_it_was_trained(
 
 
 @pytest.mark.parametrize("better", [0, 1])
-def test_a_classifier_reads_texts_as_they_were_read_in_training(
+def test_a_classifier_uses_the_prompt_format_of_its_training(
     run_directory: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, better: int
 ) -> None:
     """The tokenizer stores the prompt format, whose tokens do not count against the length of the text."""
@@ -276,7 +276,7 @@ def test_a_classifier_reads_texts_as_they_were_read_in_training(
         ({"model": Path("nowhere")}, DataError, "no such directory"),
     ],
 )
-def test_mistakes_are_answered_before_anything_is_trained(
+def test_invalid_settings_are_rejected_before_training(
     change: dict[str, Any], error: type[Exception], message: str, run_directory: Path, table: Path, tmp_path: Path
 ) -> None:
     given = {"data": table, "model": run_directory, "out": tmp_path / "out"} | change
@@ -285,8 +285,8 @@ def test_mistakes_are_answered_before_anything_is_trained(
     assert not (tmp_path / "out" / "metrics.jsonl").exists()
 
 
-def test_lines_are_labelled_as_they_come(classifier: Path) -> None:
-    """An endless input must be answered batch by batch; what is read ahead is one batch."""
+def test_lines_are_labeled_as_they_arrive(classifier: Path) -> None:
+    """An endless input is labeled batch by batch; at most one batch is read ahead."""
     read: list[int] = []
 
     def lines() -> Any:
@@ -302,7 +302,7 @@ def test_lines_are_labelled_as_they_come(classifier: Path) -> None:
     assert answered_after[0] < 11
 
 
-def test_json_lines_and_plain_lines(classifier: Path) -> None:
+def test_json_lines_and_text_lines(classifier: Path) -> None:
     labels = facts_of(classifier)["labels"]
     hostile = 'two\nlines, a tab\t, "quotes", \x1b[31m and <|endoftext|>'
     for as_json in (True, False):
@@ -323,7 +323,7 @@ def test_json_lines_and_plain_lines(classifier: Path) -> None:
             assert "\x1b" not in out[0]
 
 
-def test_standard_input_need_not_be_utf8(classifier: Path) -> None:
+def test_standard_input_may_contain_invalid_utf8(classifier: Path) -> None:
     program = (
         "import sys; from groundup.commands.classify import *;"
         "run(ClassifyConfig(model=sys.argv[1]), on_text=sys.stdout.write, json_lines=True)"

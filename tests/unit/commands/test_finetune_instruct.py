@@ -1,4 +1,4 @@
-"""`groundup finetune instruct` as a user has it: a base, a table of real text, and what stands there afterwards."""
+"""`groundup finetune instruct`: a base model, a table of real text, and the output directory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def base(
 
 @pytest.fixture(scope="module")
 def rows(real_documents: list[str]) -> list[dict[str, Any]]:
-    """Beginnings of real paragraphs as questions, and how they go on as answers; some rows are broken."""
+    """Questions are beginnings of real paragraphs, answers their continuations; some rows are invalid."""
     paragraphs = [" ".join(part.split()) for text in real_documents for part in text.split("\n\n")]
     pairs = [p.split(" ") for p in dict.fromkeys(paragraphs) if len(p.split(" ")) > 12][:240]
     made: list[dict[str, Any]] = [
@@ -76,7 +76,7 @@ def tuned(table: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return out
 
 
-def test_the_facts_are_those_of_the_data(tuned: Path, rows: list[dict[str, Any]], tokenizer: Tokenizer) -> None:
+def test_the_artifact_records_the_data(tuned: Path, rows: list[dict[str, Any]], tokenizer: Tokenizer) -> None:
     facts = artifact.read(tuned).facts
     counts = facts["examples"]
     different = {(row["question"], row["answer"]) for row in rows}
@@ -94,14 +94,14 @@ def test_the_facts_are_those_of_the_data(tuned: Path, rows: list[dict[str, Any]]
     assert not (tuned / "checkpoints").exists()
 
 
-def test_it_learns_the_answers(tuned: Path) -> None:
-    """From random weights, two epochs are enough to beat the base beyond the interval."""
+def test_fine_tuning_beats_the_base_model(tuned: Path) -> None:
+    """Starting from random weights, two epochs are enough to beat the base model beyond the confidence interval."""
     held_out = artifact.read(tuned).facts["held_out"]
     assert held_out["difference"]["interval"][1] < 0
     assert held_out["tuned"]["loss"] < held_out["base"]["loss"]
 
 
-def test_transformers_takes_the_directory_as_it_is(tuned: Path, tokenizer: Tokenizer) -> None:
+def test_transformers_loads_the_directory(tuned: Path, tokenizer: Tokenizer) -> None:
     """The template, both tokens that end an answer, and the logits."""
     transformers = pytest.importorskip("transformers")
     peer = transformers.AutoModelForCausalLM.from_pretrained(tuned)
@@ -118,13 +118,13 @@ def test_transformers_takes_the_directory_as_it_is(tuned: Path, tokenizer: Token
         )
 
 
-def test_a_finished_stage_is_not_done_again_and_other_data_are(tuned: Path, table: Path, base: Path) -> None:
+def test_a_finished_stage_is_skipped_and_new_data_runs_again(tuned: Path, table: Path, base: Path) -> None:
     before = (tuned / "model.safetensors").stat().st_mtime_ns
     tune(table, base, tuned)
     assert (tuned / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_the_base_stays_as_it_was(
+def test_the_base_model_is_unchanged(
     tuned: Path, base: Path, tokenizer: Tokenizer, tiny_model: Callable[..., Any]
 ) -> None:
     expected = tiny_model(tokenizer.vocab_size, context_length=CONTEXT).state_dict()
@@ -133,7 +133,7 @@ def test_the_base_stays_as_it_was(
     assert "chat_template" not in json.loads((base / "tokenizer_config.json").read_text())
 
 
-def test_a_given_test_set_is_scored_and_kept_out(
+def test_a_given_test_set_is_scored_and_not_trained_on(
     table: Path, base: Path, tmp_path: Path, rows: list[dict[str, Any]]
 ) -> None:
     test = tmp_path / "test.csv"
@@ -147,17 +147,17 @@ def test_a_given_test_set_is_scored_and_kept_out(
     assert facts["examples"]["dropped"]["prompt is in the test data"] == count
 
 
-def test_of_many_held_out_answers_some_are_scored(
+def test_the_number_of_scored_test_answers_is_limited(
     table: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the end would take longer than a tuning of some minutes; none of them is trained on."""
+    """Scoring a large test set would take longer than the training."""
     monkeypatch.setattr(after_tuning, "_MAX_SCORED", 7)
     facts = tune(table, base, tmp_path / "out", num_epochs=0.2).facts
     assert facts["held_out"]["responses"] == 7 < facts["examples"]["test"]
     assert len({transcript["reference"] for transcript in facts["transcripts"]}) == 3
 
 
-def test_long_examples_are_counted_or_cut(base: Path, tmp_path: Path) -> None:
+def test_long_examples_are_dropped_or_truncated(base: Path, tmp_path: Path) -> None:
     data = tmp_path / "d.jsonl"
     lines = [{"prompt": f"Question number {n}?", "response": "word " * (400 if n % 4 == 0 else 4)} for n in range(40)]
     data.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -167,7 +167,7 @@ def test_long_examples_are_counted_or_cut(base: Path, tmp_path: Path) -> None:
     assert cut["train"] == dropped["train"] + dropped["dropped"]["longer than the context"]
 
 
-def test_minutes_bound_the_run(table: Path, base: Path, tmp_path: Path) -> None:
+def test_minutes_limit_the_run(table: Path, base: Path, tmp_path: Path) -> None:
     facts = tune(table, base, tmp_path / "out", num_epochs=1000.0, minutes=0.05).facts
     assert facts["epochs"] < 500
     assert facts["plan"]["tokens_per_second"] > 0
@@ -183,7 +183,7 @@ def test_minutes_bound_the_run(table: Path, base: Path, tmp_path: Path) -> None:
          DataError, "longer than"),
     ],
 )  # fmt: skip
-def test_data_that_teach_nothing_are_refused_before_training(
+def test_data_without_trained_tokens_is_rejected(
     base: Path, tmp_path: Path, content: str, error: type[Exception], said: str
 ) -> None:
     data = tmp_path / "d.jsonl"
@@ -193,7 +193,7 @@ def test_data_that_teach_nothing_are_refused_before_training(
     assert not (tmp_path / "out" / "metrics.jsonl").exists()
 
 
-def test_a_wrong_column_or_source_is_refused_by_name(table: Path, base: Path, tmp_path: Path) -> None:
+def test_an_unknown_column_or_source_is_named_in_the_error(table: Path, base: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Did you mean 'question'"):
         tune(table, base, tmp_path / "a", prompt="qestion")
     with pytest.raises(ConfigError, match=r"data\[0\]\.pth"):
@@ -204,10 +204,10 @@ def test_a_wrong_column_or_source_is_refused_by_name(table: Path, base: Path, tm
         tune(table, tmp_path / "absent", tmp_path / "d")
 
 
-def test_the_x_ray_shows_what_is_trained_and_stops(
+def test_xray_shows_the_training_examples_and_exits(
     table: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A person who looks first must not find a model half trained, or the place for it taken."""
+    """It must not create a model directory or lock the output directory."""
     out = tmp_path / "chat"
     keys = {"data": str(table), "model": str(base), "out": str(out), "xray": True}
     made = run(load(FinetuneInstructConfig, keys), console=Console())
@@ -223,11 +223,11 @@ def test_the_x_ray_shows_what_is_trained_and_stops(
         assert re.search(rf"^ *{row} +[\d,]+ +[\d,]+", said, re.MULTILINE), row
 
 
-def test_a_tuned_model_keeps_the_page_of_what_was_trained(tuned: Path) -> None:
+def test_the_output_contains_the_xray_page(tuned: Path) -> None:
     assert "xray.html" in artifact.read(tuned).outputs
 
 
-def test_examples_that_are_laid_out_already_are_refused(base: Path, tmp_path: Path) -> None:
+def test_examples_with_chat_template_markup_are_rejected(base: Path, tmp_path: Path) -> None:
     data = tmp_path / "d.jsonl"
     lines = [{"prompt": f"[INST] Question {n}? [/INST]", "response": "Yes."} for n in range(20)]
     data.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -236,10 +236,8 @@ def test_examples_that_are_laid_out_already_are_refused(base: Path, tmp_path: Pa
     assert not (tmp_path / "out" / "metrics.jsonl").exists()
 
 
-def test_a_template_that_was_changed_after_tuning_is_refused_everywhere(
-    tuned: Path, table: Path, tmp_path: Path
-) -> None:
-    """Asked otherwise than it was trained, a model answers worse; chat, API, evaluation and export must all say so."""
+def test_a_modified_chat_template_is_rejected_by_every_command(tuned: Path, table: Path, tmp_path: Path) -> None:
+    """Chat, API, evaluation and export must use the template of the training."""
     from groundup.commands import export_gguf
     from groundup.hub.resolve import open_chat_model
 
@@ -260,10 +258,10 @@ def test_a_template_that_was_changed_after_tuning_is_refused_everywhere(
     assert not (tmp_path / "m.gguf").exists()
 
 
-def test_a_run_that_gets_no_better_ends_with_its_best_state(
+def test_early_stopping_restores_the_best_checkpoint(
     table: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Seen often enough, few examples are learned by heart, and held-out answers become less likely again."""
+    """With many epochs the model memorizes the few examples, and the validation loss rises."""
     keys = {"data": str(table), "model": str(base), "out": str(tmp_path / "out"), "threads": 1, "compile": False}
     config = load(
         FinetuneInstructConfig,
@@ -282,10 +280,10 @@ def test_a_run_that_gets_no_better_ends_with_its_best_state(
     assert steps < facts["plan"]["total_steps"]
 
 
-def test_the_best_state_is_kept_by_a_figure_of_its_answers(
+def test_the_best_checkpoint_is_selected_by_a_metric(
     table: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The loss may still fall where answers get no better; who wants answers can say so."""
+    """The loss may still fall while the answers no longer improve."""
     keys = {"data": str(table), "model": str(base), "out": str(tmp_path / "out"), "threads": 1, "compile": False}
     config = load(FinetuneInstructConfig, keys | {"num_epochs": 6.0, "learning_rate_scale": 3.0, "keep_best": "chrf"})
     facts = run(config, console=Console()).facts

@@ -1,4 +1,4 @@
-"""`groundup finetune classify` on labels as people have them: rare, several a text; with honest probabilities."""
+"""`groundup finetune classify` with rare labels, several labels per text, and calibrated probabilities."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def facts_of(directory: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def large_table(real_documents: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Real lines, labelled by what they begin with, which is easy to learn; enough of them to set some apart."""
+    """Real lines, labeled by their first word: easy to learn, and enough for a validation set."""
     lines = {line.strip() for text in real_documents for line in text.split("\n") if 30 < len(line.strip()) < 70}
     found = [
         (line, "upper" if line[0].isupper() else "lower") for line in sorted(lines, key=text_id) if line[0].isalpha()
@@ -40,10 +40,10 @@ def large_table(real_documents: list[str], tmp_path_factory: pytest.TempPathFact
     return path
 
 
-def test_probabilities_are_fitted_on_texts_of_their_own_and_transformers_gives_the_same(
+def test_calibrated_probabilities_are_the_same_in_transformers(
     run_directory: Path, large_table: Path, tmp_path: Path
 ) -> None:
-    """A temperature that only groundup knows would leave everybody else with the probabilities that were wrong."""
+    """The temperature is part of the weights, so that other tools get calibrated probabilities as well."""
     transformers = pytest.importorskip("transformers")
     import torch
 
@@ -66,10 +66,10 @@ def test_probabilities_are_fitted_on_texts_of_their_own_and_transformers_gives_t
         assert named == pytest.approx(found.probabilities, abs=1e-4)
 
 
-def test_texts_that_do_not_fit_are_left_out_unless_cutting_is_asked_for(
+def test_long_texts_are_dropped_unless_truncation_is_set(
     run_directory: Path, paragraphs: list[tuple[str, str]], tmp_path: Path
 ) -> None:
-    """The end of a text may be what decides its label: a cut text teaches that its beginning does."""
+    """The end of a text may determine its label, so truncated texts are not trained on by default."""
     data = tmp_path / "t.csv"
     with data.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("text", "label"), *paragraphs])
@@ -84,13 +84,13 @@ def test_texts_that_do_not_fit_are_left_out_unless_cutting_is_asked_for(
     assert left_out > 0
     assert kept["cut"]["train"] == 0 and cut["cut"]["train"] == left_out
     assert sum(cut["counts"]["train"].values()) == sum(kept["counts"]["train"].values()) + left_out
-    assert kept["cut"]["test"] == cut["cut"]["test"]  # what is asked has to be answered
+    assert kept["cut"]["test"] == cut["cut"]["test"]  # texts to classify are always truncated
 
 
-def test_rare_labels_are_told_and_can_count_alike(
+def test_rare_labels_cause_a_warning_and_can_be_balanced(
     run_directory: Path, paragraphs: list[tuple[str, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With one label in twenty, a model that never says it is right in 95 % of all cases."""
+    """With one rare label in twenty texts, a model that never predicts it reaches 95 % accuracy."""
     first = paragraphs[0][1]
     few = [pair for pair in paragraphs if pair[1] == first][:4]
     many = [pair for pair in paragraphs if pair[1] != first]
@@ -117,7 +117,7 @@ def test_rare_labels_are_told_and_can_count_alike(
     assert rare["b"] > 2 * rare["a"]
 
 
-def test_the_x_ray_shows_texts_with_their_labels_and_stops(
+def test_xray_shows_texts_with_labels_and_exits(
     run_directory: Path, large_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "c"
@@ -130,10 +130,10 @@ def test_the_x_ray_shows_texts_with_their_labels_and_stops(
     assert "tokens at its end cut off" in page and "no word of it is learned to be written" in page
 
 
-def test_the_best_state_is_kept_by_the_metric_asked_for(
+def test_the_best_checkpoint_is_selected_by_the_given_metric(
     run_directory: Path, large_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Rates far too high: what the last step leaves is worse than what was there before."""
+    """The learning rates are far too high, so the last checkpoint is worse than an earlier one."""
     settings = SETTINGS | {"num_epochs": 4, "baseline": False, "keep_best": "macro_f1", "early_stopping_patience": 4}
     settings |= {"learning_rate": 0.2, "embedding_learning_rate": 0.01, "allow_high_learning_rate": True}
     config = FinetuneClassifyConfig(data=large_table, model=run_directory, out=tmp_path / "c", **settings)
@@ -149,7 +149,7 @@ def test_the_best_state_is_kept_by_the_metric_asked_for(
 
 @pytest.fixture(scope="module")
 def topics_table(real_documents: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Real paragraphs; their labels are which of three words they hold, as a person would tag them."""
+    """Real paragraphs with several labels: the words, out of three, that they contain."""
     found = {p.strip() for text in real_documents for p in text.split("\n\n") if 40 < len(p.strip()) < 400}
     words = ("object", "statement", "class")
     tagged = [(text, [word for word in words if word in text.lower()]) for text in sorted(found, key=text_id)]
@@ -167,14 +167,14 @@ def topics(run_directory: Path, topics_table: Path, tmp_path_factory: pytest.Tem
     return out
 
 
-def test_several_labels_are_learned_and_scored_beside_baselines(topics: Path, topics_table: Path) -> None:
+def test_several_labels_are_trained_and_compared_with_baselines(topics: Path, topics_table: Path) -> None:
     facts = facts_of(topics)
     assert sorted(facts["labels"]) == ["class", "object", "statement"]
     assert facts["test"]["micro_f1"]["value"] > 0.5
     assert facts["test"]["exact"]["value"] > facts["majority"]["exact"]
     low, high = facts["test"]["macro_f1"]["interval"]
     assert low <= facts["test"]["macro_f1"]["value"] <= high
-    assert facts["tfidf"]["micro_f1"]["value"] > 0.8  # words are what TF-IDF sees
+    assert facts["tfidf"]["micro_f1"]["value"] > 0.8  # TF-IDF sees these words directly
     assert facts["calibration"]["fitted_on"] > 50
     given = [json.loads(line) for line in topics_table.read_text().splitlines()]
     for sample in facts["samples"]:
@@ -182,8 +182,8 @@ def test_several_labels_are_learned_and_scored_beside_baselines(topics: Path, to
         assert sorted(sample["label"].split(", ")) == sorted(labels)
 
 
-def test_transformers_gives_the_same_probabilities_of_several_labels(topics: Path, topics_table: Path) -> None:
-    """Its pipeline takes a softmax or a sigmoid by `problem_type`: without it, labels would compete."""
+def test_transformers_gives_the_same_multi_label_probabilities(topics: Path, topics_table: Path) -> None:
+    """The pipeline of transformers selects softmax or sigmoid by `problem_type`."""
     transformers = pytest.importorskip("transformers")
     texts = [json.loads(line)["text"] for line in topics_table.read_text(encoding="utf-8").splitlines()[:12]]
     pipeline = transformers.pipeline("text-classification", model=str(topics), device="cpu", top_k=None)
@@ -210,10 +210,10 @@ def test_several_labels_are_printed_and_evaluated(topics: Path, topics_table: Pa
     assert facts["test"]["examples"] > 500 and 0.5 < facts["test"]["micro_f1"]["value"] <= 1
 
 
-def test_several_labels_before_and_after(
+def test_several_labels_compared_with_the_base_model(
     run_directory: Path, topics: Path, topics_table: Path, large_table: Path, tmp_path: Path
 ) -> None:
-    """The table that was trained on: its held-out texts are those of the classifier's own test."""
+    """The table was trained on, so the test set is the part that was held out."""
     from groundup.commands import compare
 
     def compared(base: Path, tuned: Path, **keys: Any) -> dict[str, Any]:
@@ -241,10 +241,8 @@ def test_several_labels_before_and_after(
         compared(run_directory, single, out=str(tmp_path / "single-out"), **keys)
 
 
-def test_a_limit_takes_away_texts_to_learn_from_and_leaves_the_test_as_it_is(
-    run_directory: Path, large_table: Path, tmp_path: Path
-) -> None:
-    """Learning curves compare runs on one test set."""
+def test_limit_reduces_the_training_set_only(run_directory: Path, large_table: Path, tmp_path: Path) -> None:
+    """Learning curves need the same test set in all runs."""
     settings = SETTINGS | {"num_epochs": 1, "validation_fraction": 0}
     whole, part = tmp_path / "whole", tmp_path / "part"
     finetune_classify.run(FinetuneClassifyConfig(data=large_table, model=run_directory, out=whole, **settings))

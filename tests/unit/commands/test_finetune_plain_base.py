@@ -1,4 +1,4 @@
-"""Bases that know nothing of turns (GPT-2's and Llama's kinds, written by transformers) learn to chat."""
+"""Instruction tuning of base models without chat tokens (GPT-2 and Llama, written by transformers)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from groundup.tokenizer import ChatTemplate, Tokenizer
 
 transformers = pytest.importorskip("transformers")
 
-# With weights large enough for a head that stays as it is to prefer some tokens to others.
+# Weights large enough that the untrained head prefers some tokens.
 SMALL: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.2}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("GPT2Config", SMALL | {"n_positions": 128, "tie_word_embeddings": True}),
@@ -47,7 +47,7 @@ TALK = [
 def tuned(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, real_documents: list[str]
 ) -> tuple[Path, Path]:
-    """(base, tuned)"""
+    """(base model, fine-tuned model)"""
     family, method = request.param
     directory = tmp_path_factory.mktemp(f"{family}-{method}")
     base = save(directory / "base", MAKERS[family](real_documents))
@@ -71,8 +71,8 @@ def tuned(
     return base, directory / "chat"
 
 
-def test_transformers_loads_it_and_writes_the_same_conversations(tuned: tuple[Path, Path]) -> None:
-    """Tokens that are in one file and not in the other become text in somebody's engine, and no turn ends."""
+def test_transformers_loads_the_model_and_renders_the_same_conversations(tuned: tuple[Path, Path]) -> None:
+    """A special token that is missing in one of the files is tokenized as text, and no turn ends."""
     words = transformers.AutoTokenizer.from_pretrained(tuned[1])
     peer = transformers.AutoModelForCausalLM.from_pretrained(tuned[1])
     ours = open_model(tuned[1], device="cpu")
@@ -91,30 +91,32 @@ def test_transformers_loads_it_and_writes_the_same_conversations(tuned: tuple[Pa
         )
 
 
-def test_text_keeps_its_ids(tuned: tuple[Path, Path], real_documents: list[str]) -> None:
-    """Were the old ids moved by one, the model would read another language."""
+def test_existing_tokens_keep_their_ids(tuned: tuple[Path, Path], real_documents: list[str]) -> None:
+    """If ids moved, the embeddings would belong to other tokens."""
     before, after = (transformers.AutoTokenizer.from_pretrained(directory) for directory in tuned)
     for text in [*(document[:300] for document in real_documents[:20]), "日本 😀  x\n\n"]:
         assert after(text)["input_ids"] == before(text)["input_ids"]
 
 
-def test_it_learns_to_answer_and_to_end(tuned: tuple[Path, Path]) -> None:
+def test_the_model_learns_to_answer_and_to_stop(tuned: tuple[Path, Path]) -> None:
     facts = artifact.read(tuned[1]).facts
     assert facts["held_out"]["difference"]["interval"][1] < 0
     rows = open_model(tuned[1], device="cpu").model.config.vocab_size
     guess = torch.log(torch.tensor(float(rows)))
     assert facts["held_out"]["end_of_turn"]["loss"] < guess
-    assert facts["held_out"]["base"]["format"] != "the chat template"  # it has no such tokens to be asked with
+    assert facts["held_out"]["base"]["format"] != "the chat template"  # the base model has no chat tokens
 
 
-def test_adapters_alone_are_refused(tuned: tuple[Path, Path], tmp_path: Path) -> None:
-    """They would be read beside the base, which has no rows for the new tokens."""
+def test_saving_only_adapters_is_rejected(tuned: tuple[Path, Path], tmp_path: Path) -> None:
+    """The base model has no embeddings for the new tokens."""
     keys = {"data": str(tuned[0].parent / "pairs.jsonl"), "model": str(tuned[0]), "out": str(tmp_path / "chat")}
     with pytest.raises(ConfigError, match="method = merged"):
         run(load(FinetuneInstructConfig, keys | {"method": "lora"}), console=Console(quiet=True))
 
 
-def test_it_can_be_exported(tuned: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fine_tuned_model_can_be_exported(
+    tuned: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from groundup.evaluation.verification import peers
 
     monkeypatch.setattr(peers, "missing", lambda engine: f"{engine} is not installed")

@@ -1,4 +1,4 @@
-"""Tuning with adapters as a user has it: what is left, that every command takes it, and what it says about its base."""
+"""Fine-tuning with LoRA: the saved adapters, their use in every command, and errors about the base model."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ QUIET = Console(quiet=True)
 def directory(
     tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]
 ) -> Path:
-    """A run that has come as far as its base, whose weights are random."""
+    """A run with a base model of random weights."""
     run = tmp_path_factory.mktemp("runs") / "tiny"
     work = artifact.begin(run / "base", "pretrain", {}, {})
     ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
@@ -55,7 +55,7 @@ def directory(
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory, real_documents: list[str]) -> Path:
-    """Beginnings of real paragraphs, and how they go on."""
+    """Beginnings of real paragraphs with their continuations."""
     paragraphs = dict.fromkeys(" ".join(part.split()) for text in real_documents for part in text.split("\n\n"))
     words = [paragraph.split(" ") for paragraph in paragraphs if len(paragraph.split(" ")) > 12][:160]
     path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
@@ -85,7 +85,7 @@ def adapter(pairs: Path, directory: Path) -> Path:
 
 @pytest.fixture
 def moved(adapter: Path, tmp_path: Path) -> Path:
-    """The run somewhere else, and no more where it was trained."""
+    """A copy of the run; the original directory no longer exists."""
     run = shutil.copytree(adapter.parent, tmp_path / "elsewhere")
     record = json.loads((run / "chat" / "groundup.json").read_text())
     record["base"]["path"] = str(tmp_path / "gone")
@@ -96,7 +96,7 @@ def moved(adapter: Path, tmp_path: Path) -> Path:
     return run / "chat"
 
 
-def test_an_adapter_is_left_and_it_has_learned(adapter: Path) -> None:
+def test_adapters_are_saved_and_trained(adapter: Path) -> None:
     made = artifact.read(adapter)
     losses = [json.loads(line)["loss"] for line in (adapter / "metrics.jsonl").read_text().splitlines()]
     assert sum(losses[-3:]) < sum(losses[:3])
@@ -107,8 +107,8 @@ def test_an_adapter_is_left_and_it_has_learned(adapter: Path) -> None:
     assert sum(tensor.numel() for tensor in tensors.values()) < 0.5 * made.facts["parameters"]
 
 
-def test_every_command_takes_it_as_a_model(adapter: Path, pairs: Path, tmp_path: Path) -> None:
-    """Of a run, too, it is the newest model; what a command loads is base and adapter as one."""
+def test_every_command_loads_adapters_with_their_base(adapter: Path, pairs: Path, tmp_path: Path) -> None:
+    """The adapters are also the newest model of a run."""
     assert resolve_model(adapter.parent) == adapter
     opened = open_model(adapter, device="cpu")
     beside = with_adapter(load_model(adapter.parent / "base"), adapter)
@@ -132,15 +132,15 @@ def test_every_command_takes_it_as_a_model(adapter: Path, pairs: Path, tmp_path:
     assert facts["tokenizer"]["chat_template"]
 
 
-def test_a_run_that_is_moved_keeps_working(moved: Path, adapter: Path) -> None:
+def test_a_moved_run_still_works(moved: Path, adapter: Path) -> None:
     ids = torch.arange(60)[None]
     assert torch.equal(load_model(moved)(ids), load_model(adapter)(ids))
 
 
-def test_a_base_that_is_gone_or_another_is_named(moved: Path) -> None:
-    """Beside another model of the same shape an adapter loads, and answers nonsense: peers say nothing."""
+def test_a_missing_or_different_base_model_is_named(moved: Path) -> None:
+    """Peers load adapters on another model of the same shape, which generates nonsense."""
     weights = moved.parent / "base" / "model.safetensors"
-    tensors = load_bytes(weights.read_bytes())  # in memory: the file is written again
+    tensors = load_bytes(weights.read_bytes())  # the file is memory-mapped and then overwritten
     name = next(iter(tensors))
     save_file(tensors | {name: tensors[name] + 0.01}, weights, metadata={"format": "pt"})
     with pytest.raises(FormatError, match=r"not the base model of .*: the adapter was trained on other weights"):
@@ -151,8 +151,8 @@ def test_a_base_that_is_gone_or_another_is_named(moved: Path) -> None:
     assert "--base DIR" in refused.value.fix
 
 
-def test_a_base_that_lies_elsewhere_is_given(moved: Path, adapter: Path, pairs: Path, tmp_path: Path) -> None:
-    """A base goes to another disk, or was downloaded again; what it is must be known by its weights, not its place."""
+def test_a_base_model_at_another_path_can_be_given(moved: Path, adapter: Path, pairs: Path, tmp_path: Path) -> None:
+    """The base model may be moved or downloaded again, so it is identified by its weights."""
     elsewhere = tmp_path / "disk" / "model"
     shutil.move(moved.parent / "base", elsewhere)
     ids = torch.arange(60)[None]
@@ -172,15 +172,15 @@ def test_a_base_that_lies_elsewhere_is_given(moved: Path, adapter: Path, pairs: 
         stage("generate", model=str(moved), base=str(tmp_path / "merged"), **asked)
 
 
-def test_an_adapter_is_no_model_to_import(adapter: Path, tmp_path: Path) -> None:
+def test_adapters_cannot_be_imported(adapter: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="groundup merge"):
         import_model.run(import_model.ImportConfig(path=str(adapter), out=tmp_path / "out"), console=QUIET)
 
 
-def test_an_adapter_beside_its_base_and_another_adapter(
+def test_adapters_are_compared_with_their_base_and_other_adapters(
     adapter: Path, directory: Path, pairs: Path, tmp_path: Path
 ) -> None:
-    """Merged or not, it is scored on the same held-out part: a merged model knows what it was tuned on."""
+    """A merged model keeps the record of its training, so the test set is the same."""
     other = tmp_path / "other"
     instruct(pairs, directory / "base", other, num_epochs=0.5)
 
@@ -197,7 +197,7 @@ def test_an_adapter_beside_its_base_and_another_adapter(
     values = [(line["before"]["value"], line["after"]["value"]) for line in lines]
     assert values[0] == pytest.approx(values[1], rel=1e-4)
     assert values[2] == pytest.approx(values[3], rel=1e-4)
-    # Of the adapter there may be two values: which examples have room depends on how the model before is asked best.
+    # The adapters may have two values: which few-shot examples fit depends on the best prompt of the other model.
     assert len({round(value, 3) for value in (*values[0], *values[2])}) >= 3, "base, other and adapter are three models"
 
 
@@ -205,13 +205,13 @@ def test_an_adapter_beside_its_base_and_another_adapter(
     "content",
     ["[]", '{"base": 3}', '{"base": {"path": 3}}', '{"base": {}, "labels": "ab"}', '{"base": {}, "format_version": 9}'],
 )
-def test_a_record_of_a_base_that_is_damaged_is_refused(moved: Path, content: str) -> None:
+def test_a_damaged_record_of_the_base_is_rejected(moved: Path, content: str) -> None:
     (moved / "groundup.json").write_text(content)
     with pytest.raises(FormatError, match=r"groundup\.json"):
         load_model(moved)
 
 
-def test_an_adapter_that_names_itself_as_its_base_is_refused(moved: Path) -> None:
+def test_adapters_that_name_themselves_as_base_are_rejected(moved: Path) -> None:
     (moved / "groundup.json").unlink()
     config = json.loads((moved / "adapter_config.json").read_text())
     (moved / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": str(moved)}))
@@ -219,8 +219,10 @@ def test_an_adapter_that_names_itself_as_its_base_is_refused(moved: Path) -> Non
         load_model(moved)
 
 
-def test_merged_it_answers_as_it_did(adapter: Path, directory: Path, tmp_path: Path, real_documents: list[str]) -> None:
-    """Peers' merged models answered otherwise than base and adapter did."""
+def test_a_merged_model_gives_the_same_answers(
+    adapter: Path, directory: Path, tmp_path: Path, real_documents: list[str]
+) -> None:
+    """Merged models of peers gave other answers than base and adapters."""
     merged = tmp_path / "merged"
     made = merge.run(merge.MergeConfig(adapter=adapter, out=merged), console=QUIET)
     (tried,) = made.facts["verification"]["checks"]
@@ -237,7 +239,7 @@ def test_merged_it_answers_as_it_did(adapter: Path, directory: Path, tmp_path: P
     for prompt in prompts:
         ids = torch.tensor([whole.tokenizer.encode_prompt(prompt)[:100]])
         difference = (whole.model(ids) - beside(ids)).abs().flatten()
-        # So small a model, trained so hard, has vectors near 0 in front of its norms, which magnify what rounding left.
+        # So small a model at a high learning rate has vectors near 0 before its norms, which magnify rounding errors.
         assert difference.quantile(0.999) < 1e-4 and difference.max() < 1e-3
     assert answers[0] == answers[1]
     assert whole.tokenizer.chat_template is not None
@@ -245,10 +247,12 @@ def test_merged_it_answers_as_it_did(adapter: Path, directory: Path, tmp_path: P
         merge.run(merge.MergeConfig(adapter=merged, out=tmp_path / "again"), console=QUIET)
 
 
-def test_what_does_not_answer_alike_is_not_kept(adapter: Path, directory: Path, tmp_path: Path) -> None:
-    """Weights beyond what float16 holds; float32 holds them."""
+def test_a_merge_that_changes_the_output_is_not_saved(adapter: Path, directory: Path, tmp_path: Path) -> None:
+    """The weights overflow float16 but not float32."""
     large = Path(shutil.copytree(adapter, directory / "large"))
-    factors = load_bytes((large / "adapter_model.safetensors").read_bytes())  # in memory: the file is written again
+    factors = load_bytes(
+        (large / "adapter_model.safetensors").read_bytes()
+    )  # the file is memory-mapped and then overwritten
     beyond = {name: 1e6 * factor if "lora_B" in name else factor for name, factor in factors.items()}
     save_file(beyond, large / "adapter_model.safetensors")
     artifact.accept(large / "artifact.json")
@@ -260,7 +264,7 @@ def test_what_does_not_answer_alike_is_not_kept(adapter: Path, directory: Path, 
     shutil.rmtree(large)
 
 
-def test_adapters_are_stacked(adapter: Path, pairs: Path, directory: Path) -> None:
+def test_adapters_are_trained_on_adapters(adapter: Path, pairs: Path, directory: Path) -> None:
     second = directory / "second"
     instruct(pairs, adapter, second, num_epochs=1.0)
     ids = torch.arange(60)[None]
@@ -272,7 +276,7 @@ def test_adapters_are_stacked(adapter: Path, pairs: Path, directory: Path) -> No
     shutil.rmtree(second)
 
 
-def test_a_target_that_names_no_layer_is_refused_before_training(pairs: Path, directory: Path, tmp_path: Path) -> None:
+def test_an_unknown_target_module_is_rejected_before_training(pairs: Path, directory: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Did you mean q_proj"):
         instruct(pairs, directory / "base", tmp_path / "out", lora={"target_modules": ["v_proj", "q_prj"]})
     with pytest.raises(ConfigError, match=r"lora\.learning_rate is now learning_rate, outside of"):
@@ -280,7 +284,7 @@ def test_a_target_that_names_no_layer_is_refused_before_training(pairs: Path, di
     assert not (tmp_path / "out" / "metrics.jsonl").exists()
 
 
-def test_a_classifier_is_an_adapter_with_a_head(
+def test_a_classifier_can_be_an_adapter_with_a_head(
     directory: Path, tmp_path: Path, real_documents: list[str], tokenizer: Tokenizer
 ) -> None:
     longest = sorted(real_documents, key=len)[-2:]
@@ -309,7 +313,9 @@ def test_a_classifier_is_an_adapter_with_a_head(
     ids = torch.tensor([tokenizer.encode_prompt(sample["text"])])
     last = torch.tensor([ids.shape[1] - 1])
     torch.testing.assert_close(one(ids, last), other(ids, last), atol=1e-4, rtol=0)
-    tensors = load_bytes((out / "adapter_model.safetensors").read_bytes())  # in memory: the file is written again
+    tensors = load_bytes(
+        (out / "adapter_model.safetensors").read_bytes()
+    )  # the file is memory-mapped and then overwritten
     beyond = {name: 1e6 * factor if "lora_B" in name else factor for name, factor in tensors.items()}
     save_file(beyond, out / "adapter_model.safetensors")
     artifact.accept(out / "artifact.json")
@@ -323,11 +329,11 @@ def test_a_classifier_is_an_adapter_with_a_head(
         load_classifier(out)
 
 
-def test_merged_leaves_the_model_that_adapters_make(
+def test_method_merged_saves_the_merged_model(
     directory: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same training, and nothing left that needs the base or PEFT: transformers loads it as it is."""
-    # On a busy machine two looks at it may find another dtype the faster one, and then it is another training.
+    """The training is the same as with `lora`, but transformers loads the result without the base model or PEFT."""
+    # On a busy machine two measurements may select different dtypes, which changes the training.
     machine = Machine("cpu", "float32", compile=False, threads=1, product_flops=1e11)
     monkeypatch.setattr("groundup.kernels.measure_machine", lambda **_: machine)
     adapter = tmp_path / "adapter"
@@ -343,20 +349,20 @@ def test_merged_leaves_the_model_that_adapters_make(
     ("asked", "dim", "settled"),
     [(None, 64, "full"), (None, 512, "merged"), ("full", 512, "full"), ("lora", 64, "lora")],
 )
-def test_large_models_get_adapters_where_nobody_says_how(
+def test_large_models_get_adapters_by_default(
     asked: adapters.Method | None, dim: int, settled: str, tiny_model: Callable[..., Transformer]
 ) -> None:
-    """All weights of a large model by Muon, a few hundred tokens a step, take minutes where adapters take one."""
+    """Muon on all weights of a large model takes minutes for small batches; adapters take one."""
     with torch.device("meta"):
         model = tiny_model(65_536, dim=dim)
     assert adapters.resolve_method(asked, model.config, adapters.LoraConfig(), QUIET) == settled
 
 
 @pytest.mark.parametrize(("method", "quantize"), [("lora", "int8"), ("merged", "int4")])
-def test_adapters_on_quantized_layers_leave_what_those_on_dense_layers_leave(
+def test_adapters_on_quantized_layers_merge_into_dense_weights(
     pairs: Path, directory: Path, tmp_path: Path, method: str, quantize: str
 ) -> None:
-    """A merged model has dense weights under the usual names, layers without an adapter included."""
+    """All layers of the merged model have dense weights with the usual names, also layers without adapters."""
     lora = {"rank": 8, "quantize": quantize, "target_modules": ["q_proj", "up_proj"]}
     made = instruct(pairs, directory / "base", tmp_path / "out", method=method, lora=lora)
     assert made.facts["held_out"]["tuned"]["loss"] < made.facts["held_out"]["base"]["loss"]

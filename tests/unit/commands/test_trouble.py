@@ -1,4 +1,4 @@
-"""A pretraining whose weights go bad: it heals where it can, and never leaves a broken model as a whole one."""
+"""Pretraining with damaged weights: it recovers if it can, and never saves a broken model as a finished one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHAPE = {"dim": 64, "n_layers": 2, "context_length": 64}
 def poisoned_at(
     real_documents: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[int], Artifact]:
-    """Pretrains for 58 steps, looks at the model after each, and spoils a weight after that one."""
+    """Pretrain for 58 steps, evaluate after each, and damage a weight after the given step."""
     (tmp_path / "notes.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in real_documents))
     source = {"kind": "folder", "path": str(tmp_path / "notes.jsonl")}
     collect.run(collect.CollectConfig(sources=[source], out=tmp_path / "corpus", workers=1))
@@ -57,7 +57,7 @@ def test_rollback_after_repeated_spikes(
     assert "evaluation skipped" in said
     assert "Rolling back to step 20" in said
     rows = [json.loads(line) for line in (tmp_path / "base" / "metrics.jsonl").read_text().splitlines()]
-    assert len(rows) == made.facts["steps"] + 10  # ten were taken twice
+    assert len(rows) == made.facts["steps"] + 10  # ten steps were repeated
 
 
 def test_divergence_before_the_last_step(poisoned_at: Callable[[int], Artifact], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Shards of real documents, several to a split."""
+"""Shards of real documents, several per split."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def texts(real_documents: list[str]) -> list[str]:
 
 @pytest.fixture(scope="session")
 def directory(tokenizer: Tokenizer, texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of about 16 kB of text; not to be changed by a test."""
+    """Shards of about 16 kB of text; tests must not change them."""
     path = tmp_path_factory.mktemp("tokens")
     write_shards(
         path,

@@ -1,4 +1,4 @@
-"""Exported chats as conversations to tune on. The exports are written by hand, as the programs lay them out."""
+"""Exported chats as conversations. The exports are written manually in the formats of the apps."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def conversations(path: Path, assistant: str | None = "Desk") -> list[list[tuple
     return [[(message.role, message.content) for message in example.messages] for example in found.examples]
 
 
-def test_a_messengers_text_is_cut_where_nobody_spoke_for_an_hour(tmp_path: Path) -> None:
+def test_a_messenger_chat_is_split_after_an_hour_of_silence(tmp_path: Path) -> None:
     (tmp_path / "chat.txt").write_text(WHATSAPP, encoding="utf-8")
     assert conversations(tmp_path / "chat.txt") == [
         [("user", "Is the shop open tomorrow?\nIt is a Monday."), ("assistant", "No, we are closed\nuntil Wednesday.")],
@@ -85,13 +85,13 @@ def test_json_exports(tmp_path: Path, export: object, expected: list[tuple[str, 
     ]
 
 
-def test_a_folder_of_chats_is_read_whole(tmp_path: Path) -> None:
+def test_a_folder_of_chats_is_read_completely(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"chat {number}.txt").write_text(WHATSAPP.replace("Monday", f"day {number}"), encoding="utf-8")
-    assert len(conversations(tmp_path)) == 4  # the talk of watches is the same in all
+    assert len(conversations(tmp_path)) == 4  # the conversation about watches is a duplicate
 
 
-def test_somebody_must_say_who_answers(tmp_path: Path) -> None:
+def test_the_assistant_of_a_chat_must_be_named(tmp_path: Path) -> None:
     (tmp_path / "chat.txt").write_text(WHATSAPP, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"Desk \(3\), Nora \(2\), Ole \(1\).*assistant = 'Desk'"):
         conversations(tmp_path / "chat.txt", None)
@@ -99,7 +99,7 @@ def test_somebody_must_say_who_answers(tmp_path: Path) -> None:
         conversations(tmp_path / "chat.txt", "Dessk")
 
 
-def test_assistants_exports_say_it_themselves(tmp_path: Path) -> None:
+def test_exports_of_assistants_have_roles(tmp_path: Path) -> None:
     chats = [
         {
             "created_at": "2024-01-05T10:00:00Z",
@@ -110,8 +110,8 @@ def test_assistants_exports_say_it_themselves(tmp_path: Path) -> None:
     assert conversations(tmp_path / "claude.json", None) == [[("user", "Hi"), ("assistant", "Hello.")]]
 
 
-def test_a_person_of_a_table_can_be_named_too(tmp_path: Path) -> None:
-    """Tables of dialogues have names as well; without a word, whoever begins asks."""
+def test_a_speaker_in_a_table_can_be_named(tmp_path: Path) -> None:
+    """Tables of dialogues have speakers, too; by default the first speaker is the user."""
     turns = [
         {"speaker": "Desk", "text": "Hello, what is it?"},
         {"speaker": "Eva", "text": "A leak."},

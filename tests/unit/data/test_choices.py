@@ -1,4 +1,4 @@
-"""Questions with choices are read as the data sets that people have write them, and what cannot be meant is counted."""
+"""Multiple-choice questions in the formats of common datasets; unusable rows are counted."""
 
 from __future__ import annotations
 
@@ -26,25 +26,29 @@ def rows(folder: Path, *records: dict[str, Any], name: str = "q.jsonl") -> Path:
     [
         (ARC, "Question: What melts?\nAnswer:", 0),
         ({"query": "2+2", "options": ["3", "5", "4"], "gold": 2}, "Question: 2+2\nAnswer:", 2),
-        ({"question": "2+2", "choices": ["3", "4"], "answer": "4"}, "Question: 2+2\nAnswer:", 1),  # its text, not place
+        (
+            {"question": "2+2", "choices": ["3", "4"], "answer": "4"},
+            "Question: 2+2\nAnswer:",
+            1,
+        ),  # the text of the answer, not its index
         ({"question": "2+2", "choices": ["x", "y"], "answer": "b"}, "Question: 2+2\nAnswer:", 1),
         ({"ctx": "He sat", "endings": [" down.", " up."], "label": "1"}, "Question: He sat\nAnswer:", 1),
         ({"choices": ["The cat sits.", "The cat sit."], "answer": 0}, "", 0),
     ],
 )
-def test_the_forms_of_known_data_sets(record: dict[str, Any], prompt: str, answer: int, tmp_path: Path) -> None:
+def test_formats_of_known_datasets(record: dict[str, Any], prompt: str, answer: int, tmp_path: Path) -> None:
     (item,) = read_choices(read_table(rows(tmp_path, record))).items
     assert (item.prompt, item.answer) == (prompt, answer)
     assert len(item.choices) >= 2
 
 
-def test_a_csv_file_holds_its_choices_as_json(tmp_path: Path) -> None:
+def test_a_csv_file_contains_choices_as_json(tmp_path: Path) -> None:
     path = tmp_path / "q.csv"
     path.write_text('question,choices,answer\nWhy?,"[""so"", ""thus ""]",B\n', encoding="utf-8")
     assert read_choices(read_table(path)).items == [Choice("Question: Why?\nAnswer:", ("so", "thus "), 1)]
 
 
-def test_a_template_lays_the_prompt_out(tmp_path: Path) -> None:
+def test_the_prompt_follows_a_template(tmp_path: Path) -> None:
     table = read_table(rows(tmp_path, {"question": "Why?", "passage": "Text ", "choices": ["a", "b"], "answer": 0}))
     (item,) = read_choices(table, "{passage}\nQ: {question}\nA:").items
     assert item.prompt == "Text \nQ: Why?\nA:"
@@ -52,7 +56,7 @@ def test_a_template_lays_the_prompt_out(tmp_path: Path) -> None:
         read_choices(table, "{pasage}")
 
 
-def test_rows_that_cannot_be_meant_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_unusable_rows_are_dropped_and_counted(tmp_path: Path) -> None:
     good = {"question": "Why?", "choices": ["a", "b"], "answer": 0}
     bad = [good | {"answer": 2}, good | {"answer": "c"}, good | {"answer": None}, good | {"question": " "}]
     found = read_choices(read_table(rows(tmp_path, good, *bad, good | {"choices": ["a", " "]})))

@@ -1,4 +1,4 @@
-"""Conversations from tables that nobody described, as data sets name their columns and as people leave them."""
+"""Conversations from tables without configured columns, with the column names of common datasets."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def pair(row: dict[str, Any], directory: Path, **rules: str) -> tuple[str, ...]:
         ({"uid": "a91f", "yy": "some words", "zz": "then others", "url": "http://x"}, ("some words", "then others")),
     ],
 )  # fmt: skip
-def test_pairs_by_name_and_by_content(tmp_path: Path, row: dict[str, Any], expected: tuple[str, str]) -> None:
+def test_pairs_are_found_by_name_and_by_content(tmp_path: Path, row: dict[str, Any], expected: tuple[str, str]) -> None:
     assert pair(row, tmp_path) == expected
 
 
-def test_names_that_only_look_like_prompts_do_not_win(tmp_path: Path) -> None:
-    """`question_id` has the word in it, and numbers in it."""
+def test_numeric_columns_with_prompt_names_are_ignored(tmp_path: Path) -> None:
+    """`question_id` contains the word but only numbers."""
     row = {
         "question_id": "4711",
         "question_type": "yesno",
@@ -80,7 +80,7 @@ def test_names_that_only_look_like_prompts_do_not_win(tmp_path: Path) -> None:
     assert pair(row, tmp_path) == ("Is it so?", "No")
 
 
-def test_templates_and_columns_override(tmp_path: Path) -> None:
+def test_configured_templates_and_columns_are_used(tmp_path: Path) -> None:
     row = {"question": "p q?", "passage": "A story.", "answer": "r", "why": "because", "meta": {"lang": "en"}}
     assert pair(row, tmp_path, prompt="question", response="{answer}, {why}") == ("p q?", "r, because")
     assert pair(row, tmp_path, prompt="[{meta.lang}] {question}") == ("[en] p q?", "r")
@@ -93,18 +93,18 @@ def test_templates_and_columns_override(tmp_path: Path) -> None:
     "rules",
     [{"prompt": "qestion"}, {"response": "{anwser}"}, {"messages": "chats"}, {"system": "{sistem}"}],
 )
-def test_a_mistyped_column_is_refused(tmp_path: Path, rules: dict[str, str]) -> None:
-    """Silently empty prompts train a model that answers nothing in particular."""
+def test_a_mistyped_column_is_rejected(tmp_path: Path, rules: dict[str, str]) -> None:
+    """Empty prompts would train a model without an error."""
     with pytest.raises(ConfigError, match="no column"):
         read(tmp_path, [{"question": "p q?", "answer": "r", "messages": [], "system": "s"}], **rules)
 
 
-def test_two_readings_at_once_are_refused(tmp_path: Path) -> None:
+def test_messages_and_prompt_cannot_be_combined(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="set together"):
         read(tmp_path, [{"q": "x y", "m": []}], messages="m", prompt="q")
 
 
-def test_columns_that_tell_nothing_are_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_undetected_columns_are_an_error_with_a_fix(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'uno', 'due', 'tre'.*prompt =") as caught:
         read(tmp_path, [{"uno": "some words here", "due": "and more words", "tre": "still more words"}])
     assert "messages" in str(caught.value)
@@ -124,7 +124,7 @@ def test_columns_that_tell_nothing_are_refused_with_the_way_out(tmp_path: Path) 
         {"turns": [{"text": "p"}, {"text": "r"}]},
     ],
 )
-def test_conversations_of_every_make(tmp_path: Path, row: dict[str, Any]) -> None:
+def test_conversation_formats(tmp_path: Path, row: dict[str, Any]) -> None:
     assert read(tmp_path, [row]).examples == [Example(turns("p", "r"))]
 
 
@@ -132,16 +132,16 @@ def message(role: str, content: Any) -> dict[str, Any]:
     return {"role": role, "content": content}
 
 
-def test_imperfect_conversations_have_a_defined_end(tmp_path: Path) -> None:
-    """Each rule is counted: a user whose data half vanish must learn why."""
+def test_invalid_conversations_are_repaired_or_dropped(tmp_path: Path) -> None:
+    """Each reason is counted, so that users see why rows are dropped."""
     u, a, s = message("user", "u"), message("assistant", "a"), message("system", "s")
     found = read(
         tmp_path,
         [
             {"messages": [s, u, a]},
             {"messages": [u, a, u, a, u]},  # the last turn is not the assistant's
-            {"messages": [u, u, a, a]},  # two turns of one role
-            {"messages": [a, message("user", "v"), a]},  # begins with an answer
+            {"messages": [u, u, a, a]},  # two consecutive turns of one role
+            {"messages": [a, message("user", "v"), a]},  # starts with an answer
             {"messages": [u]},
             {"messages": []},
             {"messages": None},
@@ -171,12 +171,12 @@ def test_imperfect_conversations_have_a_defined_end(tmp_path: Path) -> None:
     assert sorted(found.changed.values()) == [1, 1, 1]
 
 
-def test_what_was_read_is_said_in_one_sentence(tmp_path: Path) -> None:
+def test_the_summary_is_one_sentence(tmp_path: Path) -> None:
     rows = [{"question": f"Is it {n}?", "answer": "" if n < 3 else "yes", "url": "x"} for n in range(12)]
     assert read(tmp_path, rows).sentence == "Read 12 rows as question -> answer; 3 rows dropped: empty response"
 
 
-def test_a_system_message_from_a_column_or_as_it_is(tmp_path: Path) -> None:
+def test_a_system_message_from_a_column_or_as_text(tmp_path: Path) -> None:
     row = {"question": "p q?", "answer": "r", "persona": "You are a pirate."}
     assert pair(row, tmp_path, system="persona")[0] == "You are a pirate."
     assert pair(row, tmp_path, system="Answer in English.")[0] == "Answer in English."
@@ -185,12 +185,12 @@ def test_a_system_message_from_a_column_or_as_it_is(tmp_path: Path) -> None:
     assert example.messages[0].content == "own"
 
 
-def test_nothing_left_is_an_error_that_says_why(tmp_path: Path) -> None:
+def test_an_error_explains_why_no_row_is_left(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="2 rows dropped: empty response"):
         read(tmp_path, [{"prompt": "p q", "response": " "}, {"prompt": "q r", "response": None}])
 
 
-def test_each_source_has_columns_and_a_limit_of_its_own(tmp_path: Path) -> None:
+def test_each_source_has_its_own_columns_and_limit(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("ask,say\n" + "".join(f"ask {n},say {n}\n" for n in range(10)), encoding="utf-8")
     (tmp_path / "b.jsonl").write_text('{"messages": [{"role": "user", "content": "p"}]}\n' * 2, encoding="utf-8")
     sources = [
@@ -202,8 +202,8 @@ def test_each_source_has_columns_and_a_limit_of_its_own(tmp_path: Path) -> None:
     assert (found.columns, found.dropped) == ("ask -> say, conversations in messages", {"no answer": 2})
 
 
-def test_the_split_does_not_depend_on_order_and_keeps_prompts_together() -> None:
-    """An answer that is held out while its question was trained on tells nothing about new questions."""
+def test_the_split_ignores_order_and_keeps_prompts_together() -> None:
+    """A test answer whose question was trained on does not measure generalization."""
     examples = [Example(turns(f"question {n // 3}", f"answer {n}")) for n in range(900)]
     train, held_out = split_by_hash(examples)
     assert 60 <= len(held_out) <= 120
@@ -214,8 +214,8 @@ def test_the_split_does_not_depend_on_order_and_keeps_prompts_together() -> None
     assert len(split_by_hash(examples, max_held_out=20)[1]) in range(1, 24)
 
 
-def test_a_common_greeting_does_not_take_everything_into_the_test() -> None:
-    """Chats begin alike: what the last answer answers tells them apart, and one question of many is no measure."""
+def test_a_common_greeting_does_not_move_all_chats_to_the_test_set() -> None:
+    """Chats start equally, so they are grouped by everything before the last answer."""
     chats = [Example(turns("hi", "hello", f"question {n}", f"answer {n}")) for n in range(990)]
     train, held_out = split_by_hash([*chats, *(Example(turns("hello", f"hi {n}")) for n in range(10))])
     assert (len(train), len(held_out)) == (900, 100)
@@ -225,12 +225,12 @@ def test_a_common_greeting_does_not_take_everything_into_the_test() -> None:
 
 
 @pytest.mark.parametrize("prompts", [["a", "b"], ["same", "same"], ["x"] * 9 + ["y"]])
-def test_small_or_one_sided_data_still_have_both_parts(prompts: list[str]) -> None:
+def test_small_or_uniform_data_has_both_sets(prompts: list[str]) -> None:
     examples = [Example(turns(prompt, f"answer {n}")) for n, prompt in enumerate(prompts)]
     assert all(split_by_hash(examples))
 
 
-def test_a_template_typed_in_a_shell_and_a_mistyped_system_column(tmp_path: Path) -> None:
+def test_a_template_with_escaped_newline_and_a_mistyped_system_column(tmp_path: Path) -> None:
     row = {"question": "hello there", "context": "hi you", "reply": "yes", "system_prompt": "Be kind."}
     rules = {"prompt": "{question}\\n{context}", "response": "reply"}
     assert pair(row, tmp_path, **rules)[1:] == ("hello there\nhi you", "yes")  # after the system message
@@ -238,7 +238,7 @@ def test_a_template_typed_in_a_shell_and_a_mistyped_system_column(tmp_path: Path
         read(tmp_path, [row], system="sytem_prompt")
 
 
-def test_a_source_gives_as_many_rows_as_it_is_limited_to(tmp_path: Path) -> None:
+def test_a_source_is_limited_to_a_number_of_rows(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text("".join(f'{{"prompt": "p {n}", "response": "r"}}\n' for n in range(1000)), encoding="utf-8")
     source = {"kind": "folder", "path": str(path), "limit": 999}
@@ -250,7 +250,7 @@ def test_one_example_cannot_be_split() -> None:
         split_by_hash([Example(turns("a", "b"))])
 
 
-def test_prompts_that_are_tested_on_are_not_trained_on(tmp_path: Path) -> None:
+def test_prompts_of_the_test_set_are_not_trained_on(tmp_path: Path) -> None:
     found = read(tmp_path, [{"prompt": f"p {n}", "response": f"r {n}"} for n in range(5)])
     learned = without_prompts_of([Example(turns("p 1", "another answer"))], found)
     assert [example.messages[0].content for example in learned] == ["p 0", "p 2", "p 3", "p 4"]
@@ -259,8 +259,8 @@ def test_prompts_that_are_tested_on_are_not_trained_on(tmp_path: Path) -> None:
         without_prompts_of(found.examples, found)
 
 
-def test_hostile_rows_neither_stop_the_run_nor_reach_the_disk_as_they_are(tmp_path: Path) -> None:
-    """A lone surrogate cannot be written as UTF-8: the report of a run of hours would fail at its end."""
+def test_hostile_rows_are_sanitized(tmp_path: Path) -> None:
+    """A lone surrogate cannot be written as UTF-8, so the report would fail at the end of a long run."""
     deep: Any = "deep"
     for _ in range(300):
         deep = [deep]
@@ -274,13 +274,13 @@ def test_hostile_rows_neither_stop_the_run_nor_reach_the_disk_as_they_are(tmp_pa
     )
     assert [tuple(m.content for m in e.messages) for e in found.examples] == [
         ("What is \ufffd this?", "a\ufffd"),
-        ("And {answer}?", "{question}"),  # cells are no templates
+        ("And {answer}?", "{question}"),  # cells are not templates
     ]
     assert found.dropped == {"empty response": 1}
 
 
-def test_a_tested_prompt_is_known_in_other_letters_and_spaces(tmp_path: Path) -> None:
-    """People copy test rows into their training table by way of a spreadsheet, which trims and capitalizes."""
+def test_test_prompts_are_recognized_ignoring_case_and_white_space(tmp_path: Path) -> None:
+    """Test rows often get into training tables through spreadsheets, which trim and capitalize."""
     rows = [{"prompt": p, "response": "yes"} for p in ("Is it  Green?\n", "IS IT GREEN?", "Is it red?", "Straße?")]
     found = read(tmp_path, rows)
     tested = [Example(turns(prompt, "no")) for prompt in ("is it green?", "STRASSE?")]

@@ -1,4 +1,4 @@
-"""Conversations as ids: what a large table of them takes."""
+"""Memory of tokenized conversations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from groundup.data.encoded import to_arrays, trained_tokens
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
 
-def test_compact_says_the_same_in_five_bytes_a_token(tokenizer: Tokenizer) -> None:
+def test_arrays_have_five_bytes_per_token(tokenizer: Tokenizer) -> None:
     template = ChatTemplate(tokenizer)
     lists = template.encode_labelled([Message("user", "Name a colour."), Message("assistant", "Green. " * 50)])
     ids, trained = arrays = to_arrays(*lists)
@@ -21,7 +21,7 @@ def test_compact_says_the_same_in_five_bytes_a_token(tokenizer: Tokenizer) -> No
     assert trained_tokens([lists, arrays]) == 2 * sum(lists[1])
 
 
-def test_it_is_judged_as_the_lists_are(tokenizer: Tokenizer) -> None:
+def test_arrays_pass_the_same_checks_as_lists(tokenizer: Tokenizer) -> None:
     template = ChatTemplate(tokenizer)
     ids, trained = template.encode_labelled([Message("user", "Name a colour."), Message("assistant", "Green.")])
     masked = [now and place != max(n for n, t in enumerate(trained) if t) for place, now in enumerate(trained)]

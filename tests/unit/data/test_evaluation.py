@@ -1,4 +1,4 @@
-"""Evaluation windows: each document once, from BOS, whatever the batch size."""
+"""Evaluation windows: each document once, from BOS, for any batch size."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from groundup.core.types import IGNORE_INDEX
 from groundup.data import TokenLists, TokenShards, document_windows
 
 
-def test_windows_by_hand() -> None:
-    """The definition of bits per byte, spelled out for one short and one long document."""
+def test_windows_computed_by_hand() -> None:
+    """The definition of bits per byte, for a short and a long document."""
     documents = TokenLists([[11, 12, 13, 14, 15], [21], []], np.array([5, 1, 0]))
     [batch] = document_windows(documents, context_length=2, batch_size=8, bos_id=0)
     seen = {
@@ -28,8 +28,8 @@ def test_windows_by_hand() -> None:
     }
 
 
-def test_bos_is_no_label_and_padding_is_none(directory: Path) -> None:
-    """Special tokens have no bytes: summed, they would make bits per byte depend on document length."""
+def test_bos_and_padding_are_not_labels(directory: Path) -> None:
+    """Special tokens have no bytes; if they were scored, bits per byte would depend on the document length."""
     shards = TokenShards(directory, "train")
     labels = np.concatenate(
         [
@@ -41,8 +41,8 @@ def test_bos_is_no_label_and_padding_is_none(directory: Path) -> None:
     assert 0 not in labels
 
 
-def test_a_batch_stays_within_its_tokens(directory: Path) -> None:
-    """Rows times width bounds the memory of the logits; short rows are put together, long ones are not."""
+def test_a_batch_has_a_limited_number_of_tokens(directory: Path) -> None:
+    """Rows times width limits the memory of the logits, so batches of short windows have more rows."""
     shards = TokenShards(directory, "train")
     batches = list(document_windows(shards, context_length=64, batch_size=4, bos_id=0))
     assert all(batch.input_ids.numel() <= 4 * 64 for batch in batches)
@@ -51,7 +51,7 @@ def test_a_batch_stays_within_its_tokens(directory: Path) -> None:
     assert widths == sorted(widths, reverse=True)
 
 
-def test_a_subset_keeps_its_document_numbers(directory: Path) -> None:
+def test_a_subset_keeps_its_document_indices(directory: Path) -> None:
     shards = TokenShards(directory, "train")
     batches = list(document_windows(shards, context_length=64, batch_size=4, bos_id=0, subset=[9, 3]))
     scored = dict.fromkeys((3, 9), 0)

@@ -1,4 +1,4 @@
-"""Batches of labelled texts: padding, and how often each text comes."""
+"""Batches of labeled texts: padding, and the number of times that each text occurs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def vars_of(batch: LabeledBatch) -> tuple[torch.Tensor, list[int], list[int]]:
     return batch.input_ids, batch.last.tolist(), batch.labels.tolist()
 
 
-def test_an_epoch_has_every_text_once_with_its_own_label(ids: list[list[int]]) -> None:
+def test_an_epoch_has_every_text_once_with_its_label(ids: list[list[int]]) -> None:
     expected = Counter((*text, i % 3) for i, text in enumerate(ids))
     loader = batches(ids)
     for epoch in range(2):
@@ -52,8 +52,8 @@ def test_an_epoch_has_every_text_once_with_its_own_label(ids: list[list[int]]) -
     assert loader.texts_in(3) == sum(len(loader.batch(i).labels) for i in range(3))
 
 
-def test_a_batch_follows_from_seed_and_index(ids: list[list[int]]) -> None:
-    """A resumed run asks for batch n first; had it to read n - 1 before, it would see others."""
+def test_a_batch_is_a_function_of_seed_and_index(ids: list[list[int]]) -> None:
+    """A resumed run loads batch n first and must not depend on earlier batches."""
     walked = batches(ids)
     for i in range(40):
         batch = walked.batch(i)
@@ -63,15 +63,15 @@ def test_a_batch_follows_from_seed_and_index(ids: list[list[int]]) -> None:
     assert orders[0] != orders[1]
 
 
-def test_little_is_padded(ids: list[list[int]]) -> None:
-    """Texts of like length go together: padding costs as much time as text."""
+def test_padding_is_small(ids: list[list[int]]) -> None:
+    """Texts of similar length share a batch, because padding costs as much as text."""
     loader = batches(ids)
     cells = sum(loader.batch(i).input_ids.numel() for i in range(loader.per_epoch))
     assert cells < 1.6 * sum(map(len, ids))
 
 
-def test_the_largest_and_the_usual_batch_are_known(ids: list[list[int]]) -> None:
-    """What they take is what a run is expected to take: memory by the one, time by the other."""
+def test_the_largest_and_the_typical_batch(ids: list[list[int]]) -> None:
+    """The largest batch estimates the memory of a run, the typical one its time."""
     loader = batches(ids)
     cells = [loader.batch(i).input_ids.numel() for i in range(loader.per_epoch)]
     assert cells[loader.largest] == max(cells)

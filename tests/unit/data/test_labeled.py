@@ -1,4 +1,4 @@
-"""Texts and labels out of the tables that people have: odd names, gaps, repeats, scores, rare labels."""
+"""Texts and labels from real tables: unusual column names, missing values, duplicates, scores, rare labels."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def prose(real_documents: list[str]) -> list[str]:
     ("text_name", "label_name"),
     [("text", "label"), ("Sentence", "Class"), ("utterance", "intent_name"), ("mailBody", "isSpamLabel"), ("c1", "c2")],
 )
-def test_columns_are_found_by_name_or_else_by_content(prose: list[str], text_name: str, label_name: str) -> None:
+def test_columns_are_found_by_name_or_content(prose: list[str], text_name: str, label_name: str) -> None:
     rows = [
         {"id": f"row-{i}", text_name: text, "split": "train" if i % 3 else "dev", label_name: ("yes", "no")[i % 2]}
         for i, text in enumerate(prose)
@@ -53,22 +53,22 @@ def test_columns_are_found_by_name_or_else_by_content(prose: list[str], text_nam
     assert found.counts() == {"no": 200, "yes": 200}
 
 
-def test_several_columns_that_could_be_the_label_are_named(prose: list[str]) -> None:
-    """To guess wrong would train on something else without a word."""
+def test_several_possible_label_columns_are_listed(prose: list[str]) -> None:
+    """A wrong choice would silently train on another column."""
     rows = [{"text": text, "alpha": str(i % 2), "beta": str(i % 5)} for i, text in enumerate(prose)]
     with pytest.raises(DataError, match=r"'alpha' \(2 values\), 'beta' \(5 values\)"):
         read_labeled(table(rows), LabelRules())
     assert read_labeled(table(rows), LabelRules(label="beta")).counts()["4"] == 80
 
 
-def test_a_table_without_labels_says_so(prose: list[str]) -> None:
+def test_a_table_without_labels_is_an_error(prose: list[str]) -> None:
     with pytest.raises(DataError, match="looks like a label"):
         read_labeled(table([{"text": text} for text in prose]), LabelRules())
     with pytest.raises(DataError, match="looks like a text"):
         read_labeled(table([{"n": 1.5, "label": str(i % 2)} for i in range(9)]), LabelRules())
 
 
-def test_a_wrong_column_is_answered_with_the_right_one(prose: list[str]) -> None:
+def test_a_mistyped_column_is_corrected(prose: list[str]) -> None:
     rows = [{"body": text, "topic": "a"} for text in prose]
     with pytest.raises(ConfigError, match="topic"):
         read_labeled(table(rows), LabelRules(label="topics"))
@@ -77,7 +77,7 @@ def test_a_wrong_column_is_answered_with_the_right_one(prose: list[str]) -> None
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\\n"])
-def test_a_template_joins_columns_and_survives_gaps(line_end: str) -> None:
+def test_a_template_joins_columns_and_allows_missing_values(line_end: str) -> None:
     """On a command line "\\n" arrives as two characters."""
     rows = [
         {"subject": "Hello", "mail": {"body": "there"}, "label": "ham"},
@@ -89,8 +89,8 @@ def test_a_template_joins_columns_and_survives_gaps(line_end: str) -> None:
     assert found.dropped == {"empty text": 1}
 
 
-def test_labels_of_every_kind_become_text() -> None:
-    """pandas makes 1.0 of an integer beside a gap; JSON has booleans; some keep one label in a list."""
+def test_labels_of_any_type_become_text() -> None:
+    """pandas writes 1.0 for integers if values are missing; JSON has booleans; some tables have lists of one label."""
     given = [True, False, 1, 1.0, "  two\n words ", ["only"], None, float("nan"), "", [], ["a", "b"], {"a": 1}, 0]
     found = read_labeled(table([{"text": f"t{i}", "label": v} for i, v in enumerate(given)]), LabelRules(label="label"))
     assert found.labels == ["true", "false", "1", "1", "two words", "only", "0"]
@@ -98,7 +98,7 @@ def test_labels_of_every_kind_become_text() -> None:
 
 
 def test_scores_need_thresholds(prose: list[str]) -> None:
-    """A label for each of a thousand scores would train, and be useless."""
+    """A thousand distinct scores would become a thousand labels."""
     rows = [{"text": text, "rating": f"{i / 100 - 2:.2f}"} for i, text in enumerate(prose)]
     with pytest.raises(DataError, match=r"400 different numbers from -2 to 1.99.*bins = \[-0.005\]"):
         read_labeled(table(rows), LabelRules(label="rating"))
@@ -111,7 +111,7 @@ def test_scores_need_thresholds(prose: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("bins", "names"), [((1, 1), ()), ((2, 1), ()), ((1,), ("a",)), ((1,), ("a", "a"))])
-def test_bins_that_are_no_thresholds_are_refused(bins: tuple[float, ...], names: tuple[str, ...]) -> None:
+def test_invalid_thresholds_are_rejected(bins: tuple[float, ...], names: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError, match="bins must increase"):
         read_labeled(table([{"text": "t", "label": 1}]), LabelRules(label="label", bins=bins, bin_names=names))
 
@@ -122,14 +122,14 @@ def test_ratings_in_half_stars_are_labels(prose: list[str]) -> None:
     assert set(found.labels) == {"0", "0.5", "1", "1.5", "2", "2.5", "3", "3.5", "4", "4.5"}
 
 
-def test_repeats_and_contradictions_are_counted() -> None:
-    """A text on both sides of the split would be known by heart at the test."""
+def test_duplicates_are_dropped_and_counted() -> None:
+    """A duplicate in training and test set would be memorized."""
     found = without_duplicates(Labeled(["Buy now", "buy  NOW", "buy now", "other"], ["spam", "spam", "ham", "ham"]))
     assert (found.texts, found.labels) == (["Buy now", "other"], ["spam", "ham"])
     assert found.dropped == {"duplicate": 1, "duplicate with another label": 1}
 
 
-def test_a_label_with_one_example_is_left_out_and_said() -> None:
+def test_a_label_with_one_example_is_dropped_with_a_count() -> None:
     found = without_single_labels(Labeled(list("abcde"), ["x", "x", "y", "y", "z"], "text -> label"))
     assert found.counts() == {"x": 2, "y": 2}
     assert found.dropped == {"only example of its label": 1}
@@ -137,8 +137,8 @@ def test_a_label_with_one_example_is_left_out_and_said() -> None:
         without_single_labels(Labeled(list("abcd"), ["x", "x", "x", "y"], "text -> label"))
 
 
-def test_the_split_has_every_label_on_both_sides(prose: list[str]) -> None:
-    """40 labels, the rarest with two examples: a plain random split loses some of them."""
+def test_both_sets_have_every_label(prose: list[str]) -> None:
+    """40 labels, the rarest with two examples: a uniform random split loses some of them."""
     labels = [f"label {min(i % 80, 39)}" for i in range(len(prose))]
     labels[:4] = ["rare", "rare", "rarer", "rarer"]
     examples = Labeled(prose, labels)
@@ -149,8 +149,8 @@ def test_the_split_has_every_label_on_both_sides(prose: list[str]) -> None:
         assert tested.counts()[label] == max(1, round(0.2 * count))
 
 
-def test_the_split_follows_from_the_seed_and_the_texts_alone(prose: list[str]) -> None:
-    """A table saved in another order must not move what has been learned into the test."""
+def test_the_split_depends_on_seed_and_texts_only(prose: list[str]) -> None:
+    """If the table is sorted differently, no training text may move to the test set."""
     labels = ["yes" if "the" in text else "no" for text in prose]
     order = random.Random(0).sample(range(len(prose)), len(prose))
     shuffled = Labeled([prose[i] for i in order], [labels[i] for i in order])
@@ -159,8 +159,8 @@ def test_the_split_follows_from_the_seed_and_the_texts_alone(prose: list[str]) -
     assert set(split_labeled(shuffled, 0.2, seed=2)[1].texts) != set(first.texts)
 
 
-def test_a_limit_is_kept_and_no_label_is_lost(prose: list[str]) -> None:
-    """A label with one text to learn from is tested on: without that text its row would fit no class."""
+def test_limit_keeps_every_label(prose: list[str]) -> None:
+    """If the limit removed the only training text of a label, its test texts could not be predicted."""
     labels = ["rare", *(f"label {n % 20}" for n in range(len(prose) - 1))]
     some = limit_texts(Labeled(prose, labels), 60, seed=3)
     assert len(some) == 60 and set(some.labels) == set(labels)
@@ -170,8 +170,8 @@ def test_a_limit_is_kept_and_no_label_is_lost(prose: list[str]) -> None:
         limit_texts(Labeled(prose, labels), 20, seed=3)
 
 
-def test_the_validation_set_is_its_share_however_many_labels_there_are(prose: list[str]) -> None:
-    """Of 150 labels with four texts each, one of each would be a quarter of all there is to learn from."""
+def test_the_validation_set_has_its_fraction_for_any_number_of_labels(prose: list[str]) -> None:
+    """With 150 labels of four texts, one text per label would be a quarter of the training set."""
     texts = [f"{text} {n}" for n in range(2) for text in prose[:300]]
     labels = [f"label {n % 150}" for n in range(600)]
     learned, deciding = split_validation(Labeled(texts, labels), 0.1, seed=0)
@@ -180,22 +180,22 @@ def test_the_validation_set_is_its_share_however_many_labels_there_are(prose: li
     assert not len(split_validation(Labeled(texts, labels), 0.05, seed=0)[1])
 
 
-def test_of_several_labels_none_is_only_in_the_test(prose: list[str]) -> None:
+def test_no_label_is_only_in_the_test_set(prose: list[str]) -> None:
     names = [f"topic {n}" for n in range(30)]
     sets = [SEPARATOR.join(sorted(random.Random(n).sample(names, 3))) for n in range(60)]
     learned, tested = split_labeled(Labeled(prose[:60], sets, multi_label=True), 0.5, 0)
     assert set(tested.counts()) <= set(learned.counts()) and len(tested) > 10
 
 
-def test_lists_as_pandas_writes_them_into_a_csv_file() -> None:
-    """To a CSV file a column of lists goes as Python prints it; taken as names, each combination would be a label."""
+def test_lists_in_csv_files_of_pandas() -> None:
+    """A list column is written as Python syntax; read as text, each combination would be a label."""
     rows = [{"text": f"text {n}", "topics": "['tax', 'law']" if n % 2 else '["tax"]'} for n in range(8)]
     assert read_labeled(table(rows), LabelRules()).counts() == {"tax": 8, "law": 4}
     rows = [{"text": f"text {n}", "label": "[PAD]" if n % 2 else "[__import__('os')]"} for n in range(8)]
     assert read_labeled(table(rows), LabelRules()).counts() == {"[PAD]": 4, "[__import__('os')]": 4}
 
 
-def test_labels_that_differ_in_case_only_are_told() -> None:
+def test_labels_that_differ_in_case_cause_a_warning() -> None:
     examples = Labeled([f"text {n}" for n in range(9)], ["Good", "good", "bad"] * 3)
     assert (
         case_variants(examples)
@@ -204,15 +204,15 @@ def test_labels_that_differ_in_case_only_are_told() -> None:
     assert not case_variants(Labeled(["a", "b"], ["good", "bad"]))
 
 
-def test_a_file_that_is_sorted_by_its_label_is_read_like_any_other() -> None:
-    """As the film reviews that everybody knows are kept: half of all rows come before the second label does."""
+def test_a_file_sorted_by_label_is_read() -> None:
+    """As in the IMDB reviews, half of all rows precede the second label."""
     rows = [{"text": f"a film {n}", "label": n // 12_500, "stars": n % 5} for n in range(25_000)]
     assert LabelRules().found_in(table(rows)).label == "label"
     with pytest.raises(DataError, match="every label in 'label' is '0'"):
         LabelRules().found_in(table(rows[:12_500]))
 
 
-def test_two_given_tables_are_kept_apart() -> None:
+def test_overlap_of_two_given_tables_is_removed() -> None:
     train = Labeled(["A b", "c", "d", "e", "f"], ["x", "x", "x", "y", "y"], "text -> label")
     test = Labeled(["a  B", "g", "h"], ["x", "y", "new"])
     learned, tested = without_overlap(train, test)
@@ -224,7 +224,7 @@ def test_two_given_tables_are_kept_apart() -> None:
         without_overlap(train, Labeled(["g"], ["Y"], "text -> label"))
 
 
-def test_how_a_table_was_read_is_one_sentence() -> None:
+def test_the_summary_is_one_sentence() -> None:
     rows = [{"text": "a", "label": "x"}, {"text": "", "label": "x"}, {"text": "b", "label": "y"}]
     assert summary(table(rows), read_labeled(table(rows), LabelRules(label="label"))) == (
         "Read 3 rows of mails.csv as text -> label, 2 labels; 1 row dropped: 1 empty text."
@@ -232,16 +232,16 @@ def test_how_a_table_was_read_is_one_sentence() -> None:
 
 
 @pytest.mark.parametrize("missing", ["N/A", "nan", "NULL", "#N/A", " "])
-def test_what_programs_write_for_no_value_is_no_label(missing: str) -> None:
-    """Forty kinds of ticket once became forty-one, one of them "N/A"."""
+def test_missing_values_are_not_labels(missing: str) -> None:
+    """ "N/A" was once the forty-first of forty kinds of tickets."""
     rows = [{"text": f"text {i}", "label": label} for i, label in enumerate(["a", "b", missing, "none", "NA"])]
     found = read_labeled(Table("t", ("text", "label"), rows), LabelRules(label="label"))
     assert found.labels == ["a", "b", "none", "NA"]
     assert found.dropped == {"empty label": 1}
 
 
-def test_labels_can_count_as_one_and_a_mail_s_head_be_left_out() -> None:
-    """The SpamAssassin corpus has five groups of two kinds, and heads that tell which server gathered which."""
+def test_labels_are_merged_and_mail_headers_removed() -> None:
+    """The SpamAssassin corpus has five groups for two labels, and headers that reveal the group."""
     mail = "Received: from a.example\nSubject: hi\n\n{}\n\nregards"
     rows = [
         {"text": mail.format("buy now"), "group": "spam-1"},
@@ -254,8 +254,8 @@ def test_labels_can_count_as_one_and_a_mail_s_head_be_left_out() -> None:
     assert found.texts == ["buy now\n\nregards", "lunch?\n\nregards", "no head at all"]
 
 
-def test_several_labels_from_lists_and_from_cells(prose: list[str]) -> None:
-    """Topics of a text are seldom one; a list with one name among lists with more is no other label."""
+def test_several_labels_from_lists_and_cells(prose: list[str]) -> None:
+    """A list of one label in a multi-label column is that label, not a new one."""
     sets = [["art", "sport"], ["sport"], ["sport", "art"], ["art", ""], [], ["law", "art"], ["sport"]]
     rows = [{"text": text, "topics": labels} for text, labels in zip(prose, sets, strict=False)]
     listed = read_labeled(table(rows), LabelRules(label="topics"))
@@ -265,14 +265,14 @@ def test_several_labels_from_lists_and_from_cells(prose: list[str]) -> None:
     assert dict(listed.dropped) == {"empty label": 1}
     cells = [{"text": row["text"], "topics": " ; ".join(row["topics"])} for row in rows]
     assert read_labeled(table(cells), LabelRules(label="topics", separator=";")).sets == listed.sets
-    assert not read_labeled(table(cells), LabelRules(label="topics")).multi_label  # a name may have ";"
+    assert not read_labeled(table(cells), LabelRules(label="topics")).multi_label  # a label may contain ";"
     assert "3 labels" in summary(table(rows), listed)
     kept = without_single_labels(listed)
     assert kept.counts() == {"art": 4, "sport": 4}
-    assert len(kept) == 6  # the text about law is one about art, too
+    assert len(kept) == 6  # the text about law is about art as well
 
 
-def test_a_split_of_several_labels_has_each_on_both_sides(prose: list[str]) -> None:
+def test_both_sets_have_every_label_with_several_per_text(prose: list[str]) -> None:
     names = ["a", "b", "c", "d", "rare"]
     draw = random.Random(0)
     rows = [{"text": text, "labels": draw.sample(names[:4], draw.randint(1, 3))} for text in prose]

@@ -1,4 +1,4 @@
-"""Packing: every token once, documents apart, the same windows for every way to run."""
+"""Packing: every token once, separate documents, and the same windows for any number of ranks."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def same(left: list[tuple[torch.Tensor, ...]], right: list[tuple[torch.Tensor, .
     )
 
 
-def test_one_epoch_is_every_document_behind_bos(shards: TokenShards) -> None:
-    """The windows, read one after another, are the documents of the epoch: none lost, none twice."""
+def test_an_epoch_is_every_document_after_bos(shards: TokenShards) -> None:
+    """The concatenated windows are the documents of the epoch, each exactly once."""
     packed = loader(shards)
     windows = -(-packed.n_tokens_per_epoch // 64) + 4
     stream = torch.cat([row[0] for row in rows([packed.batch(i) for i in range(windows // 4 + 1)])]).tolist()
@@ -46,19 +46,19 @@ def test_one_epoch_is_every_document_behind_bos(shards: TokenShards) -> None:
     written = [tuple(shards.document(i).tolist()) for i in range(shards.n_documents)]
     assert sorted(documents) == sorted(written)
     assert documents != written  # shuffled
-    assert stream[packed.n_tokens_per_epoch] == 0  # the next epoch begins at once
+    assert stream[packed.n_tokens_per_epoch] == 0  # no gap before the next epoch
 
 
-def test_labels_are_the_next_token_even_over_edges(shards: TokenShards) -> None:
-    """A window that does not overlap the next one by a token loses one target per window."""
+def test_labels_are_the_next_token_across_windows(shards: TokenShards) -> None:
+    """Without an overlap of one token, each window would lose a label."""
     batches = [loader(shards).batch(i) for i in range(5)]
     inputs = torch.cat([b.input_ids.flatten() for b in batches])
     labels = torch.cat([b.labels.flatten() for b in batches])
     assert torch.equal(labels[:-1], inputs[1:])
-    assert (labels == 0).any()  # a document's end is learned
+    assert (labels == 0).any()  # the end of a document is a label
 
 
-def test_positions_and_documents_restart_where_a_document_begins(shards: TokenShards) -> None:
+def test_positions_and_document_ids_restart_at_each_document(shards: TokenShards) -> None:
     for batch in (loader(shards).batch(i) for i in range(20)):
         for tokens, _, positions, documents in rows([batch]):
             position, document = -1, -1
@@ -70,8 +70,8 @@ def test_positions_and_documents_restart_where_a_document_begins(shards: TokenSh
                 assert (positions[place], documents[place]) == (position, document)
 
 
-def test_ranks_divide_the_same_global_batch(shards: TokenShards) -> None:
-    """A resume on another number of devices must see the same data at the same step."""
+def test_ranks_share_the_same_global_batch(shards: TokenShards) -> None:
+    """A run that resumes on another number of devices must have the same data at the same step."""
     alone = rows([loader(shards, batch_size=12).batch(3)])
     for world_size in (2, 3):
         ranks = [
@@ -79,18 +79,18 @@ def test_ranks_divide_the_same_global_batch(shards: TokenShards) -> None:
             for rank in range(world_size)
         ]
         assert same(rows(ranks), alone)
-    assert same(rows([loader(shards).batch(i) for i in (9, 10, 11)]), alone)  # accumulated micro-batches
+    assert same(rows([loader(shards).batch(i) for i in (9, 10, 11)]), alone)  # gradient accumulation
 
 
-def test_any_batch_can_be_asked_for_first(shards: TokenShards) -> None:
-    """State carried from batch to batch would make a resume see other data than the run that was cut off."""
+def test_any_batch_can_be_loaded_first(shards: TokenShards) -> None:
+    """If state were carried from batch to batch, a resumed run would have other data."""
     packed = loader(shards)
     in_order = [packed.batch(i) for i in range(40)]
     for index in (39, 0, 17):
         assert same(rows([loader(shards).batch(index)]), rows([in_order[index]]))
 
 
-def test_each_epoch_and_seed_has_its_own_order(directory: Path) -> None:
+def test_each_epoch_and_seed_has_another_order(directory: Path) -> None:
     shards = TokenShards(directory, "validation")
     per_epoch = shards.n_tokens + shards.n_documents
     packed = loader(shards, context_length=per_epoch, batch_size=1)
@@ -101,8 +101,8 @@ def test_each_epoch_and_seed_has_its_own_order(directory: Path) -> None:
     assert epochs != [tuple(other.batch(epoch).input_ids[0].tolist()) for epoch in range(12)]
 
 
-def test_a_window_may_hold_several_epochs(tmp_path: Path) -> None:
-    """A tiny corpus, a long context: the stream goes round within one window."""
+def test_a_window_may_contain_several_epochs(tmp_path: Path) -> None:
+    """With a tiny corpus and a long context, the stream repeats within a window."""
     ids = [np.array([5, 6], dtype=np.uint32), np.array([7], dtype=np.uint32)]
     write_shards(tmp_path, {"train": ["ab", "c"]}, lambda _: ids, vocab_size=64, bos_id=0)
     batch = Loader(TokenShards(tmp_path, "train"), context_length=25, batch_size=2, bos_id=0, seed=0).batch(0)
@@ -111,7 +111,7 @@ def test_a_window_may_hold_several_epochs(tmp_path: Path) -> None:
         assert stream[epoch * 5 : epoch * 5 + 5] in ([0, 5, 6, 0, 7], [0, 7, 0, 5, 6])
 
 
-def test_impossible_sizes_are_refused(shards: TokenShards, tmp_path: Path) -> None:
+def test_invalid_sizes_are_rejected(shards: TokenShards, tmp_path: Path) -> None:
     for changes in ({"context_length": 0}, {"batch_size": 0}, {"place": BatchPlacement(2, 2)}):
         with pytest.raises(ConfigError, match="rank"):
             loader(shards, **changes)

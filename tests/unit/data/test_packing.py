@@ -1,4 +1,4 @@
-"""Packed examples: what shares a window must not be seen, counted or moved by what it shares it with."""
+"""Packed examples: an example must not be affected by others in its window."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Labeled = tuple[list[int], list[bool]]
 
 @pytest.fixture(scope="module")
 def examples() -> list[Labeled]:
-    """Two hundred of 3 to 40 tokens, each with a prompt that is not trained and an end that is not either."""
+    """Two hundred examples of 3 to 40 tokens, with an untrained prompt and an untrained end."""
     draw = np.random.default_rng(0)
     made = []
     for _ in range(200):
@@ -40,10 +40,10 @@ def same(a: PackedWindows, b: PackedWindows) -> bool:
     return all(torch.equal(getattr(a, f), getattr(b, f)) for f in ("input_ids", "labels", "positions", "document_ids"))
 
 
-def test_packed_loss_is_the_sum_of_the_examples_alone(
+def test_packed_loss_is_the_sum_of_single_examples(
     examples: list[Labeled], tiny_model: Callable[..., Transformer]
 ) -> None:
-    """Attention across examples, wrong positions or a shifted label would each change it (Hugging Face #33950)."""
+    """Attention across examples, wrong positions or shifted labels would change it (Hugging Face #33950)."""
     model, objective = tiny_model(64), NextToken()
     packed = loader(examples, batch_size=1)
     together = sum(objective(model, packed.batch(i))[0].item() for i in range(packed.n_rows))
@@ -55,19 +55,19 @@ def test_packed_loss_is_the_sum_of_the_examples_alone(
 
 
 def test_windows_are_nearly_full(examples: list[Labeled]) -> None:
-    """Padding is time that trains nothing."""
+    """Padding costs time without training anything."""
     packed = loader(examples, batch_size=1)
     used = sum(max(i for i, t in enumerate(trained) if t) for _, trained in examples)
     assert used / (packed.n_rows * 64) > 0.93
 
 
-def test_any_batch_can_be_asked_for_first(examples: list[Labeled]) -> None:
+def test_any_batch_can_be_loaded_first(examples: list[Labeled]) -> None:
     in_order = [loader(examples).batch(i) for i in range(30)]
     for index in (29, 0, 13):
         assert same(loader(examples).batch(index), in_order[index])
 
 
-def test_ranks_divide_the_same_global_batch(examples: list[Labeled]) -> None:
+def test_ranks_share_the_same_global_batch(examples: list[Labeled]) -> None:
     alone = loader(examples, batch_size=6).batch(5)
     ranks = [loader(examples, batch_size=2, place=BatchPlacement(rank, 3)).batch(5) for rank in range(3)]
     joined = PackedWindows(
@@ -76,7 +76,7 @@ def test_ranks_divide_the_same_global_batch(examples: list[Labeled]) -> None:
     assert same(joined, alone)
 
 
-def test_epochs_and_seeds_have_their_own_order(examples: list[Labeled]) -> None:
+def test_each_epoch_and_seed_has_another_order(examples: list[Labeled]) -> None:
     packed = loader(examples, batch_size=1)
     epochs = [[packed.batch(e * packed.n_rows + i).input_ids.tolist() for i in range(packed.n_rows)] for e in range(3)]
     assert epochs[0] != epochs[1] != epochs[2]
@@ -84,8 +84,8 @@ def test_epochs_and_seeds_have_their_own_order(examples: list[Labeled]) -> None:
     assert not same(packed.batch(0), loader(examples, batch_size=1, seed=8).batch(0))
 
 
-def test_the_count_of_labels_is_that_of_the_batches(examples: list[Labeled]) -> None:
-    """The progress bar and the report name it before a step is taken."""
+def test_the_number_of_labels_matches_the_batches(examples: list[Labeled]) -> None:
+    """The progress bar and the report show it before the first step."""
     packed = loader(examples)
     seen = 0
     for index in range(25):
@@ -94,7 +94,7 @@ def test_the_count_of_labels_is_that_of_the_batches(examples: list[Labeled]) -> 
     assert packed.trained_tokens == sum(sum(trained[1:]) for _, trained in examples)
 
 
-def test_long_examples_are_dropped_and_counted_or_cut_when_told(examples: list[Labeled]) -> None:
+def test_long_examples_are_dropped_or_truncated(examples: list[Labeled]) -> None:
     long: Labeled = ([0, *range(2, 60), *range(2, 60)], [False] * 20 + [True] * 97)
     hopeless: Labeled = ([0] * 200, [False] * 199 + [True])
     packed = loader([*examples, long, hopeless])
@@ -104,16 +104,16 @@ def test_long_examples_are_dropped_and_counted_or_cut_when_told(examples: list[L
     assert cut.trained_tokens == packed.trained_tokens + 64 - 19
 
 
-def test_an_example_of_just_the_context_fits() -> None:
-    """Its last token is predicted and not read: one more than the context can be learned."""
+def test_an_example_of_context_length_fits() -> None:
+    """Its last token is only a label, so one token more than the context fits."""
     ids = list(range(2, 67))
     packed = loader([(ids, [False] * 64 + [True])], batch_size=1)
     assert packed.batch(0).input_ids.tolist() == [ids[:-1]]
     assert packed.batch(0).labels[0, -1] == ids[-1]
 
 
-def test_nothing_to_train_is_refused_before_step_1() -> None:
-    """Others' trainers show a fine loss over no token at all."""
+def test_examples_without_trained_tokens_are_rejected_before_step_1() -> None:
+    """Other trainers report a loss over no token."""
     with pytest.raises(DataError, match="1 have no trained token"):
         loader([([0, 5, 6], [False, False, False])])
     with pytest.raises(DataError, match="1 are longer than 64"):
@@ -122,7 +122,7 @@ def test_nothing_to_train_is_refused_before_step_1() -> None:
         loader([])
 
 
-def test_impossible_sizes_are_refused(examples: list[Labeled]) -> None:
+def test_invalid_sizes_are_rejected(examples: list[Labeled]) -> None:
     for changes in ({"context_length": 0}, {"batch_size": 0}, {"place": BatchPlacement(rank=1)}):
         with pytest.raises(ConfigError, match="rank"):
             loader(examples, **changes)

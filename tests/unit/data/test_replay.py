@@ -1,4 +1,4 @@
-"""Replay: what is mixed into a tuning, how much of it, and that it keeps what there was."""
+"""Replay: the data that is mixed into fine-tuning, its fraction, and its effect against forgetting."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def texts(real_documents: list[str], tmp_path_factory: pytest.TempPathFactory) -
     return directory
 
 
-def test_the_share_is_that_of_the_trained_tokens(texts: Path, template: ChatTemplate, tokenizer: Tokenizer) -> None:
-    """Prompts are read and not trained: a share of all tokens would be another share of what is learned."""
+def test_the_fraction_counts_trained_tokens(texts: Path, template: ChatTemplate, tokenizer: Tokenizer) -> None:
+    """Prompts are not trained, so a fraction of all tokens would differ."""
     told = [template.encode_labelled([Message("user", "Why? " * 40), Message("assistant", "So it is.")])] * 60
     labels = sum(sum(trained) for _, trained in told)
     mixed = replay_examples(texts, 0.4, told, template, tokenizer, 128)
@@ -54,7 +54,7 @@ def test_the_share_is_that_of_the_trained_tokens(texts: Path, template: ChatTemp
 def test_conversations_are_replayed_as_conversations(
     tmp_path: Path, template: ChatTemplate, tokenizer: Tokenizer, real_documents: list[str]
 ) -> None:
-    """Read as text, a table of general conversations would teach a chat model to write JSON."""
+    """Read as text, a table of conversations would train a chat model to write JSON."""
     words = [text.split() for text in real_documents if len(text.split()) > 30]
     rows = [{"question": " ".join(w[:9]), "answer": " ".join(w[9:20])} for w in words]
     path = tmp_path / "general.jsonl"
@@ -67,17 +67,17 @@ def test_conversations_are_replayed_as_conversations(
         assert words_of in known
 
 
-def test_too_little_text_is_refused(tmp_path: Path, template: ChatTemplate, tokenizer: Tokenizer) -> None:
+def test_too_little_text_is_rejected(tmp_path: Path, template: ChatTemplate, tokenizer: Tokenizer) -> None:
     (tmp_path / "short.txt").write_text("A line.", encoding="utf-8")
     told = [template.encode_labelled([Message("user", "Why?"), Message("assistant", "So it is. " * 30)])] * 9
     with pytest.raises(DataError, match="to replay"):
         replay_examples(tmp_path / "short.txt", 0.5, told, template, tokenizer, 128)
 
 
-def test_what_is_replayed_is_kept(
+def test_replay_reduces_forgetting(
     texts: Path, tokenizer: Tokenizer, tiny_model: Callable[..., Transformer], tmp_path: Path, real_documents: list[str]
 ) -> None:
-    """The same tuning with and without: general text must be predicted better with it."""
+    """The same fine-tuning with and without replay: replay must improve the prediction of general text."""
     model = tiny_model(tokenizer.vocab_size, context_length=128)
     base = tmp_path / "base"
     save_model(base, model, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id)

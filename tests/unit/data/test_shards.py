@@ -1,4 +1,4 @@
-"""Token shards: what was written is read, what is damaged is refused, what is finished is not done again."""
+"""Token shards: written documents are read back, damaged files are rejected, finished shards are reused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_every_document_is_read_back(tokenizer: Tokenizer, texts: list[str], dir
 
 
 def test_gather_reads_across_shards(texts: list[str], directory: Path) -> None:
-    """Places in several files, in any order: off by one at a file's edge gives the neighbour's token."""
+    """Positions in several files in any order; an off-by-one error at the end of a file would return another token."""
     shards = TokenShards(directory, "train")
     documents = np.repeat(np.arange(len(texts)), shards.lengths)
     offsets = np.concatenate([np.arange(length) for length in shards.lengths])
@@ -43,8 +43,8 @@ def test_gather_reads_across_shards(texts: list[str], directory: Path) -> None:
     assert np.array_equal(shards.gather(documents[order], offsets[order]), expected[order])
 
 
-def test_anyone_can_read_the_files(directory: Path, texts: list[str]) -> None:
-    """The format is plain .npy, so that no one needs our code to look at it."""
+def test_numpy_reads_the_files(directory: Path, texts: list[str]) -> None:
+    """The format is .npy, so other programs can read it."""
     tokens = np.load(directory / "train-00000.tokens.npy", allow_pickle=False)
     offsets = np.load(directory / "train-00000.offsets.npy", allow_pickle=False)
     byte_lengths = np.load(directory / "train-00000.bytes.npy", allow_pickle=False)
@@ -56,7 +56,7 @@ def test_anyone_can_read_the_files(directory: Path, texts: list[str]) -> None:
 
 @pytest.mark.parametrize(("vocab_size", "dtype"), [(65_536, np.uint16), (65_600, np.uint32)])
 def test_large_vocabularies_do_not_wrap_around(tmp_path: Path, vocab_size: int, dtype: type) -> None:
-    """65,536 and up does not fit in uint16; numpy casts it in silence."""
+    """65,536 does not fit into uint16, and numpy casts silently."""
     ids = np.array([0, vocab_size - 1], dtype=np.uint32)
     write_shards(tmp_path, {"train": ["ab"]}, lambda _: [ids], vocab_size=vocab_size, bos_id=0)
     shards = TokenShards(tmp_path, "train")
@@ -65,14 +65,14 @@ def test_large_vocabularies_do_not_wrap_around(tmp_path: Path, vocab_size: int, 
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
-def test_a_full_disk_is_the_systems_error() -> None:
-    """numpy's says "377520 requested and 44992 written" without a number: it was taken for a mistake of ours."""
+def test_a_full_disk_raises_the_error_of_the_system() -> None:
+    """numpy raises "377520 requested and 44992 written" without an errno."""
     with pytest.raises(OSError) as caught, Path("/dev/full").open("wb", buffering=0) as full:
         save_array(full, np.arange(100_000))
     assert caught.value.errno == errno.ENOSPC
 
 
-def test_arrays_are_written_as_numpy_writes_them(tmp_path: Path) -> None:
+def test_arrays_are_written_as_by_numpy(tmp_path: Path) -> None:
     for array in (np.arange(7, dtype=np.uint16), np.array([], dtype=np.int64), np.arange(20)[::3]):
         with (tmp_path / "ours.npy").open("wb") as file:
             save_array(file, array)
@@ -81,7 +81,7 @@ def test_arrays_are_written_as_numpy_writes_them(tmp_path: Path) -> None:
 
 
 class Counting:
-    """The real encoder, and how many texts it was given."""
+    """A tokenizer that counts the texts that it encodes."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.encoder = CorpusEncoder(tokenizer, [])
@@ -92,10 +92,10 @@ class Counting:
         return self.encoder.encode(texts)
 
 
-def test_a_cut_off_run_goes_on_where_it_was(
+def test_an_interrupted_run_continues_with_the_next_shard(
     tokenizer: Tokenizer, texts: list[str], directory: Path, tmp_path: Path
 ) -> None:
-    """Killed between two files of a shard, or in a write: that shard is done again, the others are not."""
+    """If it is killed between two files of a shard or during a write, only that shard is encoded again."""
     shutil.copytree(directory, tmp_path / "tokens")
     tokens = tmp_path / "tokens"
     for lost in ("index.json", "train-00001.bytes.npy", "train-00002.offsets.npy"):
@@ -114,7 +114,7 @@ def test_a_cut_off_run_goes_on_where_it_was(
     assert {p.name: p.read_bytes() for p in tokens.iterdir()} == {p.name: p.read_bytes() for p in directory.iterdir()}
 
 
-def test_shards_of_other_texts_are_not_taken_for_finished(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_shards_of_other_texts_are_not_reused(tokenizer: Tokenizer, tmp_path: Path) -> None:
     encode = Counting(tokenizer)
     for text in ("the first", "another text"):
         write_shards(tmp_path, {"train": [text]}, encode, vocab_size=1024, bos_id=0)
@@ -126,8 +126,8 @@ def copy(directory: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(directory, tmp_path / "copy"))
 
 
-def test_truncated_files_are_refused_when_opened(directory: Path, tmp_path: Path) -> None:
-    """A full disk or an interrupted copy: training on what is left would go unnoticed."""
+def test_truncated_files_are_rejected_when_opened(directory: Path, tmp_path: Path) -> None:
+    """After a full disk or an interrupted copy, training on the remaining tokens would not be noticed."""
     tokens = copy(directory, tmp_path)
     path = tokens / "train-00001.tokens.npy"
     path.write_bytes(path.read_bytes()[:-10])
@@ -141,26 +141,26 @@ def test_truncated_files_are_refused_when_opened(directory: Path, tmp_path: Path
         TokenShards(tokens, "train")
 
 
-def test_a_changed_token_is_found_by_its_digest(directory: Path, tmp_path: Path) -> None:
+def test_a_changed_token_is_found_by_the_digest(directory: Path, tmp_path: Path) -> None:
     tokens = copy(directory, tmp_path)
     path = tokens / "train-00001.tokens.npy"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    shards = TokenShards(tokens, "train")  # opening does not read it all
+    shards = TokenShards(tokens, "train")  # opening does not read all tokens
     with pytest.raises(FormatError, match="digest"):
         shards.verify()
 
 
-def test_mixed_up_files_are_refused(directory: Path, tmp_path: Path) -> None:
+def test_exchanged_files_are_rejected(directory: Path, tmp_path: Path) -> None:
     tokens = copy(directory, tmp_path)
     shutil.copy(tokens / "train-00000.offsets.npy", tokens / "train-00001.offsets.npy")
     with pytest.raises(FormatError, match="must match the index"):
         TokenShards(tokens, "train")
 
 
-def test_offsets_that_run_backwards_are_refused(directory: Path, tmp_path: Path) -> None:
-    """A document of negative length makes the loader read past the others."""
+def test_decreasing_offsets_are_rejected(directory: Path, tmp_path: Path) -> None:
+    """A document of negative length would shift all later tokens."""
     tokens = copy(directory, tmp_path)
     path = tokens / "train-00000.offsets.npy"
     offsets = np.load(path)
@@ -170,8 +170,8 @@ def test_offsets_that_run_backwards_are_refused(directory: Path, tmp_path: Path)
         TokenShards(tokens, "train")
 
 
-def test_a_whole_shard_in_the_place_of_another_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    """Its three files agree with each other; the index says that they are not the ones."""
+def test_a_shard_in_the_place_of_another_is_rejected(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Its three files match each other, but not the index."""
     encode = CorpusEncoder(tokenizer, []).encode
     texts = {"train": ["one", "a longer document"]}
     write_shards(tmp_path, texts, encode, vocab_size=1024, bos_id=0, shard_bytes=1)
@@ -191,8 +191,8 @@ class Trap:
         return Path.touch, (self.mark,)
 
 
-def test_no_pickle_is_ever_loaded(directory: Path, tmp_path: Path) -> None:
-    """numpy unpickles a file that is no .npy, if it may: opening a stranger's shards would run code."""
+def test_no_pickle_is_loaded(directory: Path, tmp_path: Path) -> None:
+    """By default numpy could unpickle such a file, and untrusted shards would run code."""
     tokens = copy(directory, tmp_path)
     mark = tmp_path / "code-ran"
     path = tokens / "train-00000.tokens.npy"

@@ -1,4 +1,4 @@
-"""Tables from whatever file: what is read, what is refused, and what is said."""
+"""Tables in all formats: which rows are read, and which files are rejected."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def parquet(rows: list[dict[str, object]]) -> bytes:
 
 
 def excel(*sheets: list[list[object]], hidden: int | None = None) -> bytes:
-    """By openpyxl, whose workbooks Excel opens."""
+    """Write a workbook with openpyxl."""
     book = openpyxl.Workbook()
     book.remove(book.active)
     for number, rows in enumerate(sheets):
@@ -67,14 +67,14 @@ CSV = 'question,answer\n"Who, and why?","A ""friend""\nof ours"\nOù?,Là\n'
         ("t.parquet.zst", zstandard.compress(parquet(ROWS))),
     ],
 )
-def test_the_same_rows_from_every_format(tmp_path: Path, name: str, content: bytes) -> None:
+def test_all_formats_give_the_same_rows(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     table = read_table(tmp_path / name)
     assert (table.name, table.columns, table.rows) == (name, ("question", "answer"), ROWS)
 
 
 def test_tsv_and_ragged_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Rows with fewer or more cells than the header must not shift or stop anything; what is ambiguous is left out."""
+    """Rows with more or fewer cells than the header must not shift columns; ambiguous rows are dropped."""
     (tmp_path / "t.tsv").write_text("q\ta\none\ttwo\nshort\nlong\tx\ty\n", encoding="utf-8")
     assert read_table(tmp_path / "t.tsv").rows == [
         {"q": "one", "a": "two"},
@@ -83,7 +83,7 @@ def test_tsv_and_ragged_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "t.tsv#3" in capsys.readouterr().err
 
 
-def test_columns_are_all_that_any_row_has(tmp_path: Path) -> None:
+def test_columns_are_the_union_over_rows(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"a": 1}\n{"b": [1, {"c": null}]}\n', encoding="utf-8")
     table = read_table(tmp_path / "t.jsonl")
     assert table.columns == ("a", "b")
@@ -107,42 +107,42 @@ def test_columns_are_all_that_any_row_has(tmp_path: Path) -> None:
         ("t.yml", b"a: PK", "unsupported format .yml"),
     ],
 )
-def test_what_is_no_table_is_refused_by_name(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+def test_files_that_are_not_tables_are_rejected(tmp_path: Path, name: str, content: bytes, said: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=said) as caught:
         read_table(tmp_path / name)
     assert name in str(caught.value)
 
 
-def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_missing_files_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such"):
         read_table(tmp_path / "absent.csv")
     with pytest.raises(DataError, match="no such"):
         table_identity(tmp_path / "absent.csv")
 
 
-def test_a_broken_line_costs_one_row_and_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One truncated line in ten thousand is no reason to refuse a file, nor to be silent."""
+def test_a_broken_line_is_dropped_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One truncated line in ten thousand should not reject a file."""
     (tmp_path / "t.jsonl").write_bytes(JSONL + b'{"question": "cut of\n' + JSONL)
     assert read_table(tmp_path / "t.jsonl", console=Console()).rows == ROWS + ROWS
     assert "t.jsonl:3" in capsys.readouterr().err
 
 
-def test_a_folder_is_one_table_of_its_table_files(tmp_path: Path) -> None:
+def test_a_folder_is_one_table(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_bytes(JSONL)
     (tmp_path / "a.csv").write_text("question,answer\n1,2\n", encoding="utf-8")
     (tmp_path / "README.md").write_text("# Data\n", encoding="utf-8")
     assert read_table(tmp_path).rows == [{"question": "1", "answer": "2"}, *ROWS]
 
 
-def test_sources_say_where_the_records_are(tmp_path: Path) -> None:
+def test_sources_configure_the_path_of_records(tmp_path: Path) -> None:
     nested = {"info": {"n": 2}, "splits": {"train": {"items": ROWS}}}
     (tmp_path / "odd.data").write_text(json.dumps(nested), encoding="utf-8")
     source = FolderSource(path=tmp_path, files=["*.data"], format="json", records="splits.train.items.*")
     assert read_table([source]).rows == ROWS
 
 
-def test_records_that_are_no_mappings_get_columns(tmp_path: Path) -> None:
+def test_records_that_are_not_objects_get_columns(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('"alone"\n["q", "a"]\n[{"role": "user"}]\n', encoding="utf-8")
     assert read_table(tmp_path / "t.jsonl").rows == [
         {"text": "alone"},
@@ -152,13 +152,13 @@ def test_records_that_are_no_mappings_get_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("as_data", [lambda path: path, lambda path: [FolderSource(path=path)]])
-def test_the_identity_follows_the_content(tmp_path: Path, as_data: Callable[[Path], object]) -> None:
-    """A stage that is skipped though its data changed is worse than one that runs twice."""
+def test_the_identity_depends_on_the_content(tmp_path: Path, as_data: Callable[[Path], object]) -> None:
+    """If it did not, a stage with changed data would be skipped."""
     path = tmp_path / "t.jsonl"
     path.write_bytes(JSONL)
     first = table_identity(as_data(path))  # type: ignore[arg-type]
     assert table_identity(as_data(path)) == first  # type: ignore[arg-type]
-    path.write_bytes(JSONL.replace(b"friend", b"fiends"))  # of the same length
+    path.write_bytes(JSONL.replace(b"friend", b"fiends"))  # the same length
     assert table_identity(as_data(path)) != first  # type: ignore[arg-type]
 
 
@@ -168,8 +168,8 @@ def test_cells_as_text() -> None:
     assert cell_text(["x"]) == cell_text({"text": "x"}) == ""
 
 
-def test_a_workbook_as_people_keep_it(tmp_path: Path) -> None:
-    """Empty rows above and between, a second sheet, a hidden one, notes beside the table, dates and numbers."""
+def test_a_typical_workbook(tmp_path: Path) -> None:
+    """Empty rows, a second sheet, a hidden sheet, notes next to the table, dates and numbers."""
     first = [[], ["text", "label", None], ["one", 3, None], [None, None, None], ["two", 4.5, "a note"]]
     second = [["text", "day"], ["three", datetime.date(2024, 2, 29)]]
     (tmp_path / "t.xlsx").write_bytes(excel(first, [["text"], ["secret"]], second, hidden=1))
@@ -184,8 +184,8 @@ def test_a_workbook_as_people_keep_it(tmp_path: Path) -> None:
         read_table(tmp_path / "empty.xlsx")
 
 
-def test_columns_of_one_name_in_a_workbook_and_in_csv(tmp_path: Path) -> None:
-    """Excel's first was read, CSV's last; the other one was lost without a word."""
+def test_duplicate_column_names_in_workbooks_and_csv(tmp_path: Path) -> None:
+    """One of the two columns was once dropped without a message."""
     rows: list[list[object]] = [["text", " label ", "label", None, "column_7"], ["one", "a", "b", "c", "d"]]
     names = ["text", "label", "label_2", "column_4", "column_7"]
     (tmp_path / "t.csv").write_text("text, label ,label,,column_7\none,a,b,c,d\n", encoding="utf-8")
@@ -199,7 +199,7 @@ def test_columns_of_one_name_in_a_workbook_and_in_csv(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "a part gone", "a part spoilt", "a bomb"])
-def test_damaged_and_hostile_workbooks_are_refused(tmp_path: Path, damage: str) -> None:
+def test_damaged_and_hostile_workbooks_are_rejected(tmp_path: Path, damage: str) -> None:
     whole = excel([["text", "label"], *([f"text {n}", n % 3] for n in range(500))])
     path = tmp_path / "t.xlsx"
     if damage == "cut":
@@ -217,8 +217,8 @@ def test_damaged_and_hostile_workbooks_are_refused(tmp_path: Path, damage: str) 
         read_table(path)
 
 
-def test_the_kept_branch_of_an_exported_chat(tmp_path: Path) -> None:
-    """ChatGPT's export is a tree, in which answers that were written over are branches; laid out as its help says."""
+def test_the_final_branch_of_an_exported_chat(tmp_path: Path) -> None:
+    """ChatGPT exports a tree in which regenerated answers are branches; the file follows its documentation."""
 
     def node(role: str, text: str, parent: str | None) -> dict[str, object]:
         return {"message": {"author": {"role": role}, "content": {"parts": [text]}}, "parent": parent}
@@ -237,8 +237,8 @@ def test_the_kept_branch_of_an_exported_chat(tmp_path: Path) -> None:
     assert read_table(tmp_path / "one.json").rows == [{"messages": turns}]
 
 
-def test_tables_inside_of_an_archive_are_chosen_by_name(tmp_path: Path) -> None:
-    """Authors put data beside a paper, as an archive with notes; some of these are older than tar's own mark."""
+def test_tables_in_an_archive_are_selected_by_name(tmp_path: Path) -> None:
+    """Papers publish archives of data and notes, some in tar formats older than ustar."""
     files = {"a/ratings.txt": b"1\t0.5\tfine\n2\t-1\tbad\n", "a/README.txt": b"Read me.\n", "a/raw.txt": b"9\t9\tno\n"}
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:

@@ -1,4 +1,4 @@
-"""The texts to score, from wherever a user keeps them."""
+"""Texts to score from all kinds of files."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from groundup.tokenizer import CorpusEncoder, Tokenizer
 
 
 def test_a_text_file_is_one_document(tmp_path: Path):
-    """Split into lines, each line would begin from BOS, and a model would look worse than it is."""
+    """Split into lines, each line would start from BOS, which worsens the score."""
     path = tmp_path / "book.txt"
     path.write_text("One.\n\nTwo.\n", encoding="utf-8")
     assert [text.strip() for text in read_texts(path)] == ["One.\n\nTwo."]
 
 
-def test_json_lines_are_a_document_each_and_always_encodable(tmp_path: Path):
-    """JSON can hold half of a surrogate pair, which no encoder takes: it must not end an evaluation."""
+def test_json_lines_are_one_document_each(tmp_path: Path):
+    """JSON may contain a lone surrogate, which cannot be encoded and must not end an evaluation."""
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(json.dumps({"text": text}) for text in ("first", "broken \ud83d here", "  ")))
     texts = list(read_texts(path))
     assert texts == ["first", "broken � here"]
 
 
-def test_a_folder_is_all_of_its_files(tmp_path: Path):
+def test_a_folder_contains_all_of_its_files(tmp_path: Path):
     for name in ("a.txt", "b.md"):
         (tmp_path / name).write_text(name)
     assert len(list(read_texts(tmp_path))) == 2
 
 
-def test_a_table_with_several_columns_of_text_is_refused(tmp_path: Path):
-    """`compare --general` and `export gguf --texts` scored the longest column, e.g. of minimal pairs."""
+def test_a_table_with_several_text_columns_is_rejected(tmp_path: Path):
+    """`compare --general` and `export gguf --texts` once used the longest column, e.g. of minimal pairs."""
     rows = [{"id": str(n), "good": "The cats sleep here.", "bad": "The cats sleeps here."} for n in range(3)]
     path = tmp_path / "pairs.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
@@ -46,7 +46,7 @@ def test_a_table_with_several_columns_of_text_is_refused(tmp_path: Path):
     assert list(read_texts(path)) == ["The cats sleep here."] * 3
 
 
-def test_a_table_with_one_column_of_text_is_read(tmp_path: Path):
+def test_a_table_with_one_text_column_is_read(tmp_path: Path):
     path = tmp_path / "reviews.csv"
     path.write_text("id,label,review\n1,good,A fine film\n2,bad,Not a good one\n")
     assert list(read_texts(path)) == ["A fine film", "Not a good one"]
@@ -60,8 +60,8 @@ def test_a_file_without_text_is_named(tmp_path: Path, name: str, content: bytes)
         list(read_texts(path))
 
 
-def test_a_changed_file_is_another_file(tmp_path: Path):
-    """Else an evaluation of the new text would be skipped as done."""
+def test_a_changed_file_has_another_identity(tmp_path: Path):
+    """Otherwise an evaluation of the new text would be skipped."""
     path = tmp_path / "a.txt"
     path.write_text("before")
     before = texts_identity(path)
@@ -69,9 +69,8 @@ def test_a_changed_file_is_another_file(tmp_path: Path):
     assert texts_identity(path) != before
 
 
-def test_token_shards_give_their_texts_back(tmp_path: Path, tokenizer: Tokenizer, real_documents: list[str]):
-    """Where the corpus is gone, its shards still hold the text; a cap takes a sample over all of it, not its
-    head."""
+def test_token_shards_are_decoded(tmp_path: Path, tokenizer: Tokenizer, real_documents: list[str]):
+    """If the corpus no longer exists, its shards still contain the text; a limit samples from all of it."""
     texts = real_documents[:40]
     write_shards(
         tmp_path,

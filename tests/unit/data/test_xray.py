@@ -1,4 +1,4 @@
-"""What is shown before training is what training sees: each token once, with whose it is."""
+"""The displayed examples match training: each token once, with its role."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def seen_by_others(kind: str, directory: Path, documents: Sequence[str]) -> tupl
 
 
 @pytest.mark.parametrize("kind", PAIRS)
-def test_words_are_whose_they_are_in_other_templates(kind: str, tmp_path: Path, real_documents: list[str]) -> None:
-    """A system prompt that a template hides in a user's turn, or a turn that it drops, must not pass unseen."""
+def test_roles_of_tokens_in_other_templates(kind: str, tmp_path: Path, real_documents: list[str]) -> None:
+    """A template may move the system prompt into the user's turn, or drop a turn."""
     seen, template = seen_by_others(kind, tmp_path, real_documents)
     assert [token for piece in seen.pieces for token in piece.ids] == template.encode(TALK)
     for role in ("user", "assistant"):
@@ -65,22 +65,22 @@ def test_every_token_is_shown_once_and_counted(tokenizer: Tokenizer) -> None:
     assert {row[0]: row[2] for row in rows}["user"] == "0"
 
 
-def test_marks_and_colours_stand_around_what_is_trained(tokenizer: Tokenizer) -> None:
-    """Without colours (a log, a colour-blind reader) the marks alone must say it."""
+def test_trained_text_has_brackets_and_colors(tokenizer: Tokenizer) -> None:
+    """Without colors, e.g. in a log, the brackets alone mark trained text."""
     parts = view_conversation(ChatTemplate(tokenizer), tokenizer, TALK[:2]).parts()
     assert "".join(text for text, _ in parts).endswith("assistant\n[[Green, Grün.<|im_end|>]]\n")
     coloured = "".join(text for text, style in parts if "green" in style)
     assert coloured == "[[Green, Grün.<|im_end|>]]"
 
 
-def test_what_does_not_fit_is_not_shown_as_learned(tokenizer: Tokenizer) -> None:
+def test_truncated_tokens_are_not_shown_as_trained(tokenizer: Tokenizer) -> None:
     whole = view_conversation(ChatTemplate(tokenizer), tokenizer, TALK)
     cut = view_conversation(ChatTemplate(tokenizer), tokenizer, TALK, longest=30)
     assert cut.counts().total() == 30
     assert cut.cut == whole.counts().total() - 30
 
 
-def test_the_words_around_a_classified_text_are_not_its_own(tokenizer: Tokenizer) -> None:
+def test_the_prompt_of_a_classifier_is_not_part_of_the_text(tokenizer: Tokenizer) -> None:
     framed = tokenizer.framed("It says ", " or so")
     ids = framed.whole(tokenizer.encode("that a long letter came today"), framed.added + 3)
     seen = view_text(framed, ids, len(framed.whole(tokenizer.encode("that a long letter came today"))))

@@ -1,4 +1,4 @@
-"""Many ranks: whoever shares the work, and how, the same is learned."""
+"""Any number of ranks and any parallelization train the same model."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 HELPER = Path(__file__).parent / "helpers" / "train_on_ranks.py"
-TESTS = Path(__file__).parents[2]  # where the helper finds python_topics
+TESTS = Path(__file__).parents[2]  # directory in which the helper finds python_topics
 
 
 def launch(script: list[str], ranks: int | None, **changes: str) -> subprocess.CompletedProcess[str]:
-    """Run a script alone, or on ranks as torchrun starts them."""
+    """Run a script in one process, or on ranks started by torchrun."""
     path = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **changes}
     launcher = [] if ranks is None else ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--standalone"]
@@ -64,19 +64,19 @@ def compare_with_alone(directory: Path, ranks: int, steps: int) -> None:
         np.testing.assert_allclose(seen["losses"], expected[like]["losses"], atol=tolerance, rtol=0, err_msg=case)
 
 
-def test_four_ranks_learn_what_one_process_does(tmp_path: Path) -> None:
-    """Averages over ranks where a sum belongs, gradients clipped by each rank's own norm, Muon on parts of a matrix."""
+def test_four_ranks_match_one_process(tmp_path: Path) -> None:
+    """Typical errors: means over ranks instead of sums, clipping by each rank's own norm, Muon on shards."""
     compare_with_alone(tmp_path, ranks=4, steps=8)
 
 
 @pytest.mark.interop
 @pytest.mark.parametrize("ranks", [1, 2, 4])
-def test_fifty_steps_on_any_number_of_ranks(ranks: int, tmp_path: Path) -> None:
+def test_fifty_steps_match_for_any_number_of_ranks(ranks: int, tmp_path: Path) -> None:
     compare_with_alone(tmp_path, ranks, steps=50)
 
 
-def test_a_checkpoint_of_any_number_of_ranks_is_taken_up_by_any_other(tmp_path: Path) -> None:
-    """And no pickle is loaded on the way: the helper makes that an error."""
+def test_any_number_of_ranks_resumes_any_checkpoint(tmp_path: Path) -> None:
+    """The helper also makes loading a pickle an error."""
 
     def case(mode: str | None, stop: int | None = None, at: str = "none", tied: bool = True) -> dict[str, Any]:
         whole = {"mode": mode, "matrices": "muon", "matrix_lr": 0.01, "steps": 10, "tied": tied}
@@ -100,7 +100,7 @@ def test_a_checkpoint_of_any_number_of_ranks_is_taken_up_by_any_other(tmp_path: 
         for kind, tolerance in (("losses", 1e-3), ("data", 0), ("tokens", 0)):
             joined = alone["one"][kind] + seen[kind]
             np.testing.assert_allclose(joined, alone["whole"][kind], atol=tolerance, rtol=0, err_msg=f"{name}: {kind}")
-    # What is gathered for the model directory is the model.
+    # The gathered weights equal the weights of the model.
     expected = load_file(tmp_path / "None-none.safetensors")
     gathered = load_file(tmp_path / "fsdp-of-one.safetensors")
     assert expected.keys() == gathered.keys()
@@ -109,8 +109,8 @@ def test_a_checkpoint_of_any_number_of_ranks_is_taken_up_by_any_other(tmp_path: 
 
 
 @pytest.mark.parametrize("bits", [None, 4])
-def test_adapters_of_two_ranks_are_taken_up_by_one(bits: int | None, tmp_path: Path) -> None:
-    """Most of such a model is frozen: a rank that waited for its gradients would wait for ever."""
+def test_one_rank_resumes_the_adapters_of_two(bits: int | None, tmp_path: Path) -> None:
+    """Most parameters are frozen; waiting for their gradients would never end."""
     quantized = {} if bits is None else {"bits": bits}
 
     def case(mode: str | None, stop: int | None = None, at: str = "none") -> dict[str, Any]:
@@ -132,7 +132,7 @@ def test_adapters_of_two_ranks_are_taken_up_by_one(bits: int | None, tmp_path: P
             torch.testing.assert_close(gradients[name], gradient, atol=1e-6, rtol=0, msg=f"{mode}: {name}")
         kept = [load_file(path) for path in sorted((tmp_path / f"of-{mode}" / "step-00000004").glob("model*"))]
         assert all("lora_" in name for part in kept for name in part)
-        # What is gathered on two ranks has all weights of the model, quantized ones included.
+        # The model gathered on two ranks has all weights, including quantized ones.
         files = (tmp_path / f"weights-{name}.safetensors" for name in (f"{mode}-of-{mode}", "None-none"))
         gathered, of_one = map(load_file, files)
         assert gathered.keys() == of_one.keys()
@@ -144,8 +144,11 @@ def test_adapters_of_two_ranks_are_taken_up_by_one(bits: int | None, tmp_path: P
 
 @pytest.mark.parametrize("stops", [False, True])
 def test_an_on_policy_objective_samples_the_same_on_any_number_of_ranks(stops: bool, tmp_path: Path) -> None:
-    """It generates before the first step, too: FSDP has gathered nothing by then, and what it gathers for the first
-    time in inference mode takes no gradient. With stop tokens, ranks that gather layers in turn would wait for ever."""
+    """It also generates before the first step, when FSDP has gathered nothing.
+
+    Tensors that FSDP gathers for the first time in inference mode cannot have gradients. With stop tokens, ranks that
+    gather layers one at a time would wait for each other.
+    """
 
     def case(mode: str | None) -> dict[str, Any]:
         whole = {"mode": mode, "matrices": "adamw", "matrix_lr": 0.003, "steps": 24, "stops": stops}

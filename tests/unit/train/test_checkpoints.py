@@ -1,4 +1,4 @@
-"""Checkpoints of a run: what is drawn after one is what the uninterrupted run draws."""
+"""Checkpoints: a resumed run draws the same random numbers as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ CUDA = pytest.param(
 
 
 @pytest.mark.parametrize("device", ["cpu", CUDA])
-def test_dropout_goes_on_as_it_would_have(tmp_path: Path, device: str) -> None:
-    """On a GPU it began anew at each resume: the GPU's random numbers are not the CPU's."""
+def test_dropout_continues_after_a_resume(tmp_path: Path, device: str) -> None:
+    """The GPU has its own random number generator, which was once reset at each resume."""
     model = torch.nn.Linear(3, 3).to(device)
     checkpoints = Checkpoints(tmp_path, model, Optimizer(model, OptimizerConfig()), plan_digest="p")
     checkpoints.save(Progress(step=1))

@@ -18,5 +18,5 @@ from groundup.train.classifier_plan import significantly_worse
         (0.0, 0.1, 100, True),
     ],
 )
-def test_worse_is_beyond_two_standard_errors(before: float, after: float, n_texts: int, worse: bool) -> None:
+def test_significantly_worse_means_two_standard_errors(before: float, after: float, n_texts: int, worse: bool) -> None:
     assert significantly_worse(before, after, n_texts) == worse

@@ -1,4 +1,4 @@
-"""The loop: how the work is split or interrupted must not change what is learned."""
+"""The training loop: micro-batch splits and interruptions must not change the result."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Rows:
 
 
 def rows(first: int, count: int) -> Rows:
-    """Windows of 16 bytes of the text, each beginning 5 bytes after the one before; some labels are not trained."""
+    """Windows of 16 bytes of the text, starting every 5 bytes; some labels are ignored."""
     stream = torch.tensor(list((TEXT * 40).encode()))
     starts = 5 * torch.arange(first, first + count)[:, None]
     places = starts + torch.arange(16)
     labels = stream[places + 1].clone()
-    labels[:, :: 2 + first % 3] = IGNORE_INDEX  # micro-batches of unequal weight
+    labels[:, :: 2 + first % 3] = IGNORE_INDEX  # micro-batches with different numbers of labels
     return Rows(stream[places], labels, torch.arange(16).expand(count, 16), torch.zeros(count, 16, dtype=torch.long))
 
 
@@ -59,7 +59,7 @@ class Losses:
 
 
 def test_micro_batch_splits_give_the_same_gradient() -> None:
-    # Dividing each micro-batch by its own count, as several trainers did, weighs tokens unequally.
+    # Several trainers divided each micro-batch by its own count, which weights tokens unequally.
     whole, split = a_model(), a_model()
     for model in (whole, split):  # not the zero initialization, whose gradients are mostly zero
         torch.manual_seed(1)
@@ -102,7 +102,7 @@ def _train(directory: Path, *, stop_after: int | None, total: int = 12) -> tuple
             grad_accum_steps=2,
             callbacks=[
                 MetricsLog(log, kept_rows=progress.batches, speed=Speed(None, 1.0)),
-                Kill(),  # after the log, before the checkpoint: the worst moment
+                Kill(),  # after the log and before the checkpoint
                 EverySeconds(0, lambda r: checkpoints.save(progress) if r.step % 3 == 0 else None),
             ],
         )
@@ -114,9 +114,9 @@ def _without_times(path: Path) -> list[dict[str, float]]:
     return [{key: value for key, value in row.items() if key not in ("seconds", "waited")} for row in rows]
 
 
-def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path: Path) -> None:
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
     expected, expected_log = _train(tmp_path / "whole", stop_after=None)
-    for cut in (2, 5, 5, 10):  # before the first checkpoint, between two, twice at the same place
+    for cut in (2, 5, 5, 10):  # before the first checkpoint, between two, and twice at the same step
         _train(tmp_path / "cut", stop_after=cut)
     got, log = _train(tmp_path / "cut", stop_after=None)
     assert _without_times(log) == _without_times(expected_log)
@@ -124,8 +124,8 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path: Path) -> None
         assert torch.equal(a, b), name
 
 
-def test_a_tied_head_is_saved_once_and_what_earlier_releases_saved_is_read(tmp_path: Path) -> None:
-    """Twice, it was a tenth of what a run with GPT-2's shape writes every half minute."""
+def test_a_tied_head_is_saved_once_and_old_checkpoints_are_read(tmp_path: Path) -> None:
+    """Saved twice, it was a tenth of each checkpoint of GPT-2's shape."""
     model, other = a_model(tied=True), a_model(tied=True)
     for parameter in model.parameters():
         parameter.data.add_(0.01)
@@ -149,8 +149,8 @@ def test_a_tied_head_is_saved_once_and_what_earlier_releases_saved_is_read(tmp_p
         Checkpoints(tmp_path / "new", untied, Optimizer(untied, OptimizerConfig()), plan_digest="p").restore()
 
 
-def test_saving_that_takes_long_is_done_less_often_on_all_ranks_alike() -> None:
-    """A state of 1.5 GB every 30 seconds took a tenth of a run's time."""
+def test_slow_checkpoints_are_written_less_often_on_all_ranks() -> None:
+    """Checkpoints of 1.5 GB every 30 seconds took a tenth of a run's time."""
     store = HashStore()
 
     def saved_at(rank: int, costs: list[float]) -> list[int]:
@@ -170,10 +170,10 @@ def test_saving_that_takes_long_is_done_less_often_on_all_ranks_alike() -> None:
     assert first[1] >= 22  # 20 x 0.6 s of steps
     assert first[2] == first[1] + 10
     assert first[-1] == 60
-    assert saved_at(1, [0.0] * 10) == first  # who is ready sooner does not go ahead alone
+    assert saved_at(1, [0.0] * 10) == first  # a faster rank waits for slower ones
 
 
-def test_a_checkpoint_of_another_plan_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_plan_is_rejected(tmp_path: Path) -> None:
     model = a_model()
     optimizer = Optimizer(model, OptimizerConfig())
     Checkpoints(tmp_path, model, optimizer, plan_digest="one").save(Progress(step=1))
@@ -195,8 +195,8 @@ def test_no_pickle_is_loaded_on_resume(tmp_path: Path, monkeypatch: pytest.Monke
     _train(tmp_path, stop_after=None)
 
 
-def test_every_parameter_moves() -> None:
-    # A parameter that falls between the optimizer's groups would stay at its first value in silence.
+def test_every_parameter_is_updated() -> None:
+    # A parameter in none of the optimizer's groups would silently keep its initial value.
     for tied in (True, False):
         model = a_model(tied)
         before = {name: p.clone() for name, p in model.named_parameters()}
@@ -212,7 +212,7 @@ def test_every_parameter_moves() -> None:
         assert [n for n, p in model.named_parameters() if torch.equal(p, before[n])] == []
 
 
-def test_it_learns() -> None:
+def test_the_loss_falls() -> None:
     losses = Losses()
     model = a_model()
     fit(
@@ -232,8 +232,8 @@ def test_the_schedule_warms_up_stays_and_decays() -> None:
     assert [schedule(i) for i in range(10)] == [0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
 
 
-def test_a_gradient_that_is_no_number_stops_the_run_before_the_step() -> None:
-    """A diverged run once ended with exit code 0 and weights of NaN."""
+def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step() -> None:
+    """A diverged run once ended with exit code 0 and NaN weights."""
     model = a_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
 

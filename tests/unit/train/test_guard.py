@@ -1,4 +1,4 @@
-"""Trouble in training: harm is not done, a run comes back from it, and the same way each time."""
+"""Loss spikes: harmful steps are skipped, rollbacks work, and resumed runs make the same decisions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STEPS = 320
 
 
 class Slope:
-    """Half of the numbers of a row are to be told from the other half, which cannot be."""
+    """The labels are random, so the loss has a lower bound."""
 
     def prepare(self, batch: torch.Tensor, model: torch.nn.Module) -> torch.Tensor:
         return batch
@@ -42,7 +42,7 @@ def batches(index: int) -> torch.Tensor:
 def train(
     directory: Path, strange: dict[int, float], *, stop: int | None = None, spikes: bool = True
 ) -> dict[str, Any]:
-    """A run whose batches of these numbers are multiplied; taken up where it was left."""
+    """A run whose losses are multiplied at the given batches; it resumes from its checkpoint."""
     torch.manual_seed(0)
     model = torch.nn.Linear(3, 3)
     optimizer = Optimizer(model, OptimizerConfig(vector_lr=0.01, head_lr=0.01))
@@ -90,17 +90,17 @@ def train(
 
 
 @pytest.mark.parametrize("factor", [math.nan, math.inf, 100.0])
-def test_a_step_that_would_do_harm_is_skipped_and_marked(tmp_path: Path, factor: float) -> None:
+def test_harmful_steps_are_skipped_and_logged(tmp_path: Path, factor: float) -> None:
     found = train(tmp_path, {200: factor})
     assert [row["step"] for row in found["rows"] if row.get("skipped")] == [201]
     assert [row["step"] for row in found["rows"]] == list(range(1, STEPS + 1))
     assert found["weights"].isfinite().all()
     assert len(found["said"]) == 1
     assert "Skipping step 201" in found["said"][0]
-    json.loads(json.dumps(found["rows"], allow_nan=False))  # NaN is no JSON
+    json.loads(json.dumps(found["rows"], allow_nan=False))  # NaN is not valid JSON
 
 
-def test_a_run_without_trouble_is_not_touched(tmp_path: Path) -> None:
+def test_a_run_without_spikes_is_not_changed(tmp_path: Path) -> None:
     guarded = train(tmp_path / "guarded", {})
     free = train(tmp_path / "free", {}, spikes=False)
     assert torch.equal(guarded["weights"], free["weights"])
@@ -108,24 +108,24 @@ def test_a_run_without_trouble_is_not_touched(tmp_path: Path) -> None:
     assert guarded["said"] == []
 
 
-def test_a_run_goes_back_and_past_what_led_astray_and_a_killed_one_does_the_same(tmp_path: Path) -> None:
+def test_rollback_reads_new_text_and_a_killed_run_does_the_same(tmp_path: Path) -> None:
     strange = {150: math.nan, **dict.fromkeys(range(230, 260), 50.0)}
     whole = train(tmp_path / "whole", strange)
-    assert whole["drawn"] == list(range(whole["progress"].batches))  # nothing is read twice
+    assert whole["drawn"] == list(range(whole["progress"].batches))  # no batch is read twice
     assert whole["progress"].rollbacks >= 1
     steps = [row["step"] for row in whole["rows"]]
     back = next(i for i in range(1, len(steps)) if steps[i] <= steps[i - 1])
-    assert steps[back] == 201  # the last good state was that of step 200
+    assert steps[back] == 201  # the last good checkpoint was at step 200
     assert whole["rows"][back]["lr_factor"] == 0.5
     assert steps[-1] == STEPS
-    for stop in (120, 201, 232, 237, 238, 239, 300):  # around the spikes, the return, and the states that are kept
+    for stop in (120, 201, 232, 237, 238, 239, 300):  # around the spikes, the rollback, and the good checkpoints
         train(tmp_path / "cut", strange, stop=stop)
     cut = train(tmp_path / "cut", strange)
     assert cut["rows"] == whole["rows"]
     assert torch.equal(cut["weights"], whole["weights"])
 
 
-def test_a_run_that_cannot_be_helped_ends_with_an_error_that_says_so(tmp_path: Path) -> None:
+def test_a_run_that_keeps_diverging_ends_with_an_error(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=f"after {rules.MAX_ROLLBACKS} rollbacks"):
         train(tmp_path / "late", dict.fromkeys(range(130, 10000), math.nan))
     with pytest.raises(TrainingError, match="before the first good checkpoint"):

@@ -1,4 +1,4 @@
-"""The fitted head: it must be what a fit without each text would give, and never cost what it is worth."""
+"""The fitted head: its leave-one-out loss is exact, and it never starts above the loss of a uniform prediction."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def texts() -> list[list[int]]:
     return [rng.integers(4, 200, rng.integers(3, 20)).tolist() for _ in range(120)]
 
 
-def test_weights_and_losses_are_those_of_fits_that_leave_each_text_out() -> None:
-    """The short cut by leverages, beside scikit-learn fitted once for each text."""
+def test_leave_one_out_losses_match_refitting() -> None:
+    """The closed form by leverages, compared with scikit-learn fitted once per text."""
     generator = torch.Generator().manual_seed(0)
     centers = 2 * torch.randn(3, 6, generator=generator)
     labels = torch.arange(30) % 3
@@ -61,8 +61,10 @@ def test_weights_and_losses_are_those_of_fits_that_leave_each_text_out() -> None
     np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-7)
 
 
-def test_the_head_knows_labels_that_the_states_tell(classifier: SequenceClassifier, texts: list[list[int]]) -> None:
-    """Labels by the nearest of four states: a random head of the same size is right by chance only."""
+def test_the_head_predicts_labels_that_depend_on_the_states(
+    classifier: SequenceClassifier, texts: list[list[int]]
+) -> None:
+    """The labels are the nearest of four states; a random head is right by chance only."""
     states = torch.from_numpy(last_hidden_states(classifier, texts, pad_id=0))
     labels = torch.cdist(states, states[:4]).argmin(1).tolist()
     before = (predict(classifier, texts, pad_id=0).argmax(1) == labels).mean()
@@ -75,15 +77,15 @@ def test_the_head_knows_labels_that_the_states_tell(classifier: SequenceClassifi
         assert torch.equal(value, body[name]), name
 
 
-def test_labels_that_the_states_do_not_tell_cost_nothing(classifier: SequenceClassifier) -> None:
-    """Fitted on noise, a head that were sure of itself would begin above the loss of guessing."""
+def test_noise_labels_do_not_raise_the_loss(classifier: SequenceClassifier) -> None:
+    """A head that is fitted to noise and overconfident would start above the loss of a uniform prediction."""
     generator = torch.Generator().manual_seed(1)
     states, labels = torch.randn(40, 32, generator=generator), torch.randint(0, 4, (40,), generator=generator)
     _, nats, _ = ridge(states, labels, Classification(), 4)
     assert nats < 1.05 * np.log(4)
 
 
-def test_several_labels_and_a_limit_of_tokens(classifier: SequenceClassifier, texts: list[list[int]]) -> None:
+def test_several_labels_and_a_token_limit(classifier: SequenceClassifier, texts: list[list[int]]) -> None:
     states = torch.from_numpy(last_hidden_states(classifier, texts, pad_id=0))
     labels = (states[:, :4] > 0).float().tolist()
     seen: list[int] = []

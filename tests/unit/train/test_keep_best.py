@@ -1,4 +1,4 @@
-"""Early stopping: the best weights come back, whatever came after them, also in a run that was cut off."""
+"""Early stopping restores the best checkpoint, also in an interrupted run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from groundup.optim import Optimizer, OptimizerConfig
 from groundup.train import Checkpoints, KeepBest, Progress, StepReport
 
 STEPS, TIMES = 40, 20
-SCORES = [5.0, 4.0, 3.0, 3.5, 3.2, 3.1, 2.0] + [2.5] * 13  # the best but one comes before three that are no better
+SCORES = [5.0, 4.0, 3.0, 3.5, 3.2, 3.1, 2.0] + [
+    2.5
+] * 13  # the second-best score comes before three that are not better
 
 
 class Model(nn.Module):
-    """Its one weight says which step it is of."""
+    """The only weight is the number of the step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +47,7 @@ class Run:
             self.keep.after_step(StepReport(done, STEPS, 1, done, 1.0, 1.0, 0.1))
 
 
-def test_the_best_weights_come_back(tmp_path: Path) -> None:
+def test_the_best_weights_are_restored(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.go_on()
     assert len(run.progress.scores) == TIMES and not run.progress.stopped
@@ -53,8 +55,8 @@ def test_the_best_weights_come_back(tmp_path: Path) -> None:
     assert run.model.weight.unique().tolist() == [14]
 
 
-def test_a_run_that_gets_no_better_ends(tmp_path: Path) -> None:
-    """Three scores in a row above the best: with patience 3 it ends there, before the better one that would come."""
+def test_early_stopping(tmp_path: Path) -> None:
+    """With patience 3 the run stops after three scores above the best, before the better one that would follow."""
     run = Run(tmp_path, patience=3)
     run.go_on()
     assert run.progress.stopped and run.progress.step == 12
@@ -62,8 +64,8 @@ def test_a_run_that_gets_no_better_ends(tmp_path: Path) -> None:
     assert "no new best in" in run.said[0]
 
 
-def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    """Scores that are forgotten at a restart give a run more patience than it was told to have."""
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
+    """If scores were lost at a resume, the patience would start again."""
     first = Run(tmp_path, patience=3)
     first.go_on(9)
     saved = Progress.from_json({"step": 9, "scores": [list(pair) for pair in first.progress.scores]})
@@ -73,23 +75,25 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("good", "best"), [(4, (14, 2.0)), (6, (14, 2.0)), (14, (14, 2.0))])
-def test_a_run_that_goes_back_ends_with_its_best_weights(tmp_path: Path, good: int, best: tuple[int, float]) -> None:
-    """The guard sets the step back before the weights are scored: those of step 4 were called those of step 16, and the
-    end looked for a score of step 4."""
+def test_a_run_after_a_rollback_ends_with_its_best_weights(tmp_path: Path, good: int, best: tuple[int, float]) -> None:
+    """The guard resets the step before the weights are scored.
+
+    The weights of step 4 were once recorded as step 16, and the end looked for a score of step 4.
+    """
     run = Run(tmp_path, patience=5)
     run.go_on(15)
     nn.init.constant_(run.model.weight, good)
-    run.progress.step = good  # as the guard does, which is called before
+    run.progress.step = good  # the guard is called first
     run.keep.after_step(StepReport(16, STEPS, 1, 16, 1.0, 1.0, 0.1))
     assert [step for step, _ in run.progress.scores] == sorted({*range(2, good + 1, 2), 14})
     run.go_on()
-    assert run.progress.stopped  # after five scores that are no better, counted from the return on
+    assert run.progress.stopped  # after five scores without a new best since the rollback
     assert run.keep.restore_best() == best
     assert run.model.weight.unique().tolist() == [best[0]]
 
 
 @pytest.mark.parametrize("steps", [1, 7])
-def test_runs_shorter_than_the_number_of_scores_are_scored_each_step(tmp_path: Path, steps: int) -> None:
+def test_short_runs_are_scored_at_every_step(tmp_path: Path, steps: int) -> None:
     run = Run(tmp_path)
     run.score = lambda: 1.0  # type: ignore[method-assign]
     run.keep = KeepBest(run.progress, run.score, run.keep._checkpoints, times=TIMES, patience=None, log=print)

@@ -1,4 +1,4 @@
-"""Micro-batches that fit: found without coming near the limit, and the step's batch stays what it is."""
+"""Micro-batches that fit into memory are found without coming close to the limit; the batch size per step is kept."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def batch_of(rows: int) -> PackedWindows:
 
 @pytest.fixture
 def model(tiny_model: Callable[..., Transformer]) -> Transformer:
-    """About 9 MB of activations a row."""
+    """About 9 MB of activations per row."""
     shape = {"dim": 128, "n_layers": 8, "head_dim": 32, "ffn_dim": 512, "context_length": 256}
     return tiny_model(1000, **shape).requires_grad_(True).train()
 
@@ -55,27 +55,27 @@ def probe(model: Transformer, free: int | None, *, max_rows: int = 64, state_byt
         ranks=Ranks(),
         free=lambda _: free,
     )
-    assert max(seen, default=0) <= 2  # whatever the limit, the probe itself stays small
+    assert max(seen, default=0) <= 2  # the probe needs little memory at any limit
     for parameter, old in zip(model.parameters(), before, strict=True):
         assert torch.equal(parameter, old)
         assert parameter.grad is None
     return found
 
 
-def test_more_memory_takes_more_rows_and_what_is_found_fits(model: Transformer) -> None:
-    """A planner's formula that is wrong by half ends in a killed process, hours later or at once."""
+def test_more_memory_allows_more_rows_and_the_result_fits(model: Transformer) -> None:
+    """With an estimate that is wrong by half, the process is killed."""
     found = [probe(model, megabytes << 20) for megabytes in (150, 300, 100_000)]
     assert 1 <= found[0] < found[1] < found[2] == 64
     assert probe(model, None) == 64
 
 
-def test_what_cannot_fit_at_all_is_said_before_step_one(model: Transformer) -> None:
+def test_a_model_that_does_not_fit_is_rejected_before_step_one(model: Transformer) -> None:
     with pytest.raises(ResourceError, match="pass of one row needs"):
         probe(model, 300 << 20, state_bytes=1 << 40)
 
 
-def test_keeping_fewer_activations_makes_room(model: Transformer) -> None:
-    """And the gradient is the same."""
+def test_activation_checkpointing_saves_memory(model: Transformer) -> None:
+    """The gradient is the same."""
     (NextToken()(model, batch_of(2))[0]).backward()
     plain = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     held: dict[str, int] = {}
@@ -101,7 +101,7 @@ def test_keeping_fewer_activations_makes_room(model: Transformer) -> None:
         torch.testing.assert_close(parameter.grad, plain[name], msg=name)
 
 
-def test_the_plan_keeps_its_batch_when_its_micro_batches_shrink(
+def test_smaller_micro_batches_keep_the_batch_size(
     model: Transformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def few(*args: Any, max_rows: int, **others: Any) -> int:

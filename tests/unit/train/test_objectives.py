@@ -1,4 +1,4 @@
-"""What every objective must keep: its loss is a sum, so splitting a batch cannot change the gradient."""
+"""The loss of every objective is a sum, so splitting a batch does not change the gradient."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def classification() -> tuple[nn.Module, Objective[Any], list[Any], list[Any]]:
 
 
 def gradient(model: nn.Module, objective: Objective[Any], batches: Sequence[Any]) -> dict[str, torch.Tensor]:
-    """The gradient of a step, as the loop makes it."""
+    """Return the gradient of a step as the loop computes it."""
     model.zero_grad()
     normalizer = torch.stack([objective.normalizer(batch) for batch in batches]).sum()
     for batch in batches:

@@ -1,4 +1,4 @@
-"""Which rule updates which parameter."""
+"""Which optimizer updates which parameter."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from groundup.optim.optimizer import MatrixOptimizer
 
 
 @pytest.mark.parametrize("matrices", get_args(MatrixOptimizer))
-def test_every_parameter_moves_and_its_state_is_whole(
+def test_every_parameter_is_updated_and_has_state(
     tiny_model: Callable[..., Transformer], matrices: MatrixOptimizer
 ) -> None:
-    """A group that no part takes would stay at its first values without a word."""
+    """A parameter in none of the groups would silently keep its initial value."""
     model = tiny_model(64, context_length=16).requires_grad_(True)
     optimizer = Optimizer(model, OptimizerConfig(matrix_lr=MATRIX_LR[matrices], matrices=matrices))
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     ids = torch.arange(32).view(2, 16)
-    for _ in range(2):  # matrices that start at zero hide those behind them in the first step
+    for _ in range(2):  # zero-initialized matrices block the gradients of earlier ones in the first step
         model(ids, labels_BT=ids.roll(-1, 1)).backward()
         optimizer.step(1.0)
     stuck = [name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])]
@@ -33,19 +33,21 @@ def test_every_parameter_moves_and_its_state_is_whole(
 
 
 @pytest.mark.parametrize("matrices", get_args(MatrixOptimizer))
-def test_gradients_that_are_scaled_on_the_way_are_what_clipped_ones_are(
+def test_gradients_scaled_by_the_optimizer_match_clipped_ones(
     tiny_model: Callable[..., Transformer], matrices: MatrixOptimizer
 ) -> None:
-    """Against torch's own clipping; the second step, of short gradients, must not remember the first's factor."""
+    """The reference is torch's clipping. The second step has small gradients and must not reuse the factor of the
+    first.
+    """
     ids = torch.arange(32).view(2, 16)
     models = [tiny_model(64, context_length=16).requires_grad_(True) for _ in range(2)]
     config = OptimizerConfig(matrix_lr=MATRIX_LR[matrices], matrices=matrices)
-    in_fp32 = partial(newton_schulz, dtype=torch.float32)  # in bf16 it would magnify what AdamW rounds otherwise
+    in_fp32 = partial(newton_schulz, dtype=torch.float32)  # bf16 would magnify the rounding differences of AdamW
     ours, usual = (Optimizer(model, config, orthogonalize=in_fp32) for model in models)
     for most in (0.01, 1e9, 0.3):
         models[0](ids, labels_BT=ids.roll(-1, 1)).backward()
         parameters = list(models[0].parameters())
-        # The same gradients for both: where parts of one cancel out, what is left is how a CPU rounds.
+        # Both use the same gradients, because cancellation in them would magnify rounding.
         for mine, other in zip(parameters, models[1].parameters(), strict=True):
             other.grad = None if mine.grad is None else mine.grad.clone()
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

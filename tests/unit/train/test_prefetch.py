@@ -1,4 +1,4 @@
-"""Batches ahead of time: the same ones, in time, and honest about waiting."""
+"""Prefetched batches are the same, arrive in time, and waiting times are reported correctly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from groundup.train import Prefetch
 
 
-def test_a_slow_loader_is_hidden_behind_the_step() -> None:
+def test_loading_overlaps_with_the_step() -> None:
     def slow(index: int) -> int:
         time.sleep(0.03)
         return index
@@ -20,15 +20,15 @@ def test_a_slow_loader_is_hidden_behind_the_step() -> None:
         assert batches(0) == 0
         waited = 0.0
         for index in range(1, 10):
-            time.sleep(0.06)  # the step
+            time.sleep(0.06)  # the time of a step
             asked = time.perf_counter()
             assert batches(index) == index
             waited += time.perf_counter() - asked
-    assert waited < 0.1  # 0.27 without
+    assert waited < 0.1  # 0.27 without prefetching
 
 
-def test_whatever_is_asked_for_is_what_comes() -> None:
-    """A run that goes on in the middle asks for another index than 0; nothing beyond the end is made."""
+def test_any_requested_batch_is_returned() -> None:
+    """A resumed run starts at an index above 0; nothing beyond the last index is loaded."""
     made: list[int] = []
 
     def batch(index: int) -> torch.Tensor:
@@ -44,13 +44,13 @@ def test_whatever_is_asked_for_is_what_comes() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_batches_come_to_the_gpu_of_the_rank() -> None:
-    """torch keeps the current GPU by thread: the batches of all ranks lay on GPU 0, and the first step failed."""
+def test_batches_are_loaded_on_the_gpu_of_the_rank() -> None:
+    """torch selects the GPU per thread: the batches of all ranks were once on GPU 0, and the first step failed."""
     with torch.cuda.device(1), Prefetch(lambda index: torch.ones(1, device="cuda"), ahead=1, last=lambda: 3) as batches:
         assert batches(0).device == torch.device("cuda", 1)
 
 
-def test_an_error_in_a_batch_reaches_who_asks_for_it_and_no_thread_is_left() -> None:
+def test_an_error_in_a_batch_is_raised_and_no_thread_remains() -> None:
     def fails_at_two(index: int) -> int:
         if index == 2:
             raise ValueError("a damaged shard")

@@ -1,4 +1,4 @@
-"""The prompt format of a classifier: the one with the lowest loss, tried on no more texts than needed."""
+"""The prompt format with the lowest loss is chosen, on few texts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEXTS = [f"number {n} is {'odd' if n % 2 else 'even'}, as it is known" for n in 
 LABELS = [n % 2 for n in range(80)]
 
 
-def test_the_prompt_is_tried_where_the_context_has_room(tokenizer: Tokenizer) -> None:
+def test_the_prompt_is_tried_if_the_context_is_long_enough(tokenizer: Tokenizer) -> None:
     plain, with_prompt = PromptFormats.for_context(tokenizer, 4096).tokenizers
     assert plain is tokenizer
     assert with_prompt.decode(with_prompt.whole(tokenizer.encode("What?"))) == f"{PROMPT_BEFORE}What?{PROMPT_AFTER}"
@@ -57,11 +57,13 @@ def test_the_format_with_the_lower_loss_is_chosen(
 
     best, fits = best_prompt_format(model, formats, TEXTS, LABELS, fit)
     assert (best, [each.nats for each in fits]) == (int(nats[1] < nats[0]), list(nats))
-    for each, texts in zip(formats.tokenizers, read, strict=True):  # the prompt takes no tokens from the text
+    for each, texts in zip(
+        formats.tokenizers, read, strict=True
+    ):  # the tokens of the prompt are not taken from the text
         assert texts == [each.whole(tokenizer.encode(text), 12 + each.added - tokenizer.added) for text in TEXTS]
 
 
-def test_a_few_texts_are_enough(
+def test_few_texts_are_used(
     tokenizer: Tokenizer, tiny_model: Callable[..., Transformer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(initial_head, "_FORMAT_TOKENS", 200)
@@ -77,6 +79,6 @@ def test_a_few_texts_are_enough(
     assert all(200 <= tokens < 250 for tokens in tried)
 
 
-def test_one_format_needs_no_trial(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> None:
+def test_a_single_format_is_not_tried(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> None:
     model = SequenceClassifier.from_language_model(tiny_model(tokenizer.vocab_size), 2, seed=0)
     assert best_prompt_format(model, PromptFormats((tokenizer,), 48), TEXTS, LABELS, lambda *_, **__: 1 / 0) == (0, [])

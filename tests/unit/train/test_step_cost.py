@@ -1,4 +1,4 @@
-"""Steps on trial: they say what real steps take, and change nothing of what is trained."""
+"""Measured steps predict the cost of real steps, and do not change the weights."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def model(tiny_model: Callable[..., Transformer]) -> Transformer:
 
 @pytest.mark.parametrize("adapted", [False, True])
 @pytest.mark.parametrize("accum", [1, 3])
-def test_it_takes_what_the_run_takes_and_leaves_the_weights(model: Transformer, adapted: bool, accum: int) -> None:
-    """An estimate by formula was off by factors; one that moved the weights would be training in secret."""
+def test_measured_cost_matches_the_run_and_weights_are_unchanged(model: Transformer, adapted: bool, accum: int) -> None:
+    """Estimates by formula were wrong by factors."""
     if adapted:
         add_lora(model, LoRA(rank=4, dropout=0.1))
         for layer in lora_layers(model).values():
@@ -65,8 +65,8 @@ def test_it_takes_what_the_run_takes_and_leaves_the_weights(model: Transformer, 
     assert any(not torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_a_larger_batch_says_the_memory_and_a_usual_one_the_time(model: Transformer) -> None:
-    """Batches of texts differ in length: the longest texts come at some time, and take the most."""
+def test_the_largest_batch_gives_the_memory_and_the_typical_one_the_time(model: Transformer) -> None:
+    """Batches of texts differ in length, and the longest texts need the most memory."""
 
     def taken(largest: int, usual: int) -> tuple[float, int]:
         optimizer = Optimizer(model, OptimizerConfig())

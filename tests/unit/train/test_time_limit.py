@@ -1,4 +1,4 @@
-"""Minutes are minutes: a run ends at its time, whatever the machine does, and its learning rate has come down."""
+"""A run with a budget of minutes ends on time on a machine of any speed, with a decayed learning rate."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from groundup.optim import WarmupStableDecay
 from groundup.train import AtFractions, Progress, StepReport, TimeLimit
 
 PLANNED = WarmupStableDecay(1000, warmup_steps=20, decay_steps=600)
-END = 1000.0  # a second a step, if all goes as it was foreseen
+END = 1000.0  # a second per step at the planned speed
 
 
 class Run:
-    """Steps that take what they are told to, without a model."""
+    """Fake steps with given durations, without a model."""
 
     def __init__(self, progress: Progress, spent: float = 0.0, *, max_steps: int = 10_000) -> None:
         self.progress = progress
@@ -47,7 +47,7 @@ class Run:
         lambda _: 0.6,
         lambda now: 3.0 if 300 < now < 500 else 1.0,
         lambda now: 1.0 if now < 500 else 0.4,
-        lambda now: 40.0 if now == 0 else 1.0,  # what compiles
+        lambda now: 40.0 if now == 0 else 1.0,  # compilation
         lambda now: 1.0 + 0.7 * (int(now) % 7 < 2),
     ],
 )
@@ -60,8 +60,8 @@ def test_a_run_ends_on_time(seconds: Callable[[float], float]) -> None:
     assert len(run.looks) == 7 and run.looks == sorted(set(run.looks)), "each part of the run is looked at once"
 
 
-def test_a_run_that_was_cut_off_goes_on_at_its_pace() -> None:
-    """What the other process foresaw is kept, and the time that it took counts."""
+def test_an_interrupted_run_keeps_its_estimate() -> None:
+    """The number of steps is restored, and the time of the earlier process counts."""
     run = Run(Progress())
     run.go_on(lambda _: 2.0, until=600.0)
     kept = Progress.from_json({"step": run.progress.step, "total_steps": run.progress.total_steps})
@@ -71,20 +71,20 @@ def test_a_run_that_was_cut_off_goes_on_at_its_pace() -> None:
     assert END - 15 < again.now <= END + 5
 
 
-def test_it_has_no_more_steps_than_the_text_is_good_for() -> None:
+def test_the_number_of_steps_is_limited() -> None:
     run = Run(Progress(), max_steps=1200)
     run.go_on(lambda _: 0.1)
     assert run.progress.step == 1200
 
 
-def test_when_the_time_is_over_there_is_one_more_step() -> None:
-    """The last one is told that it is the last: then the state is saved."""
+def test_one_more_step_after_the_time_limit() -> None:
+    """Its report marks it as the last one, so a checkpoint is saved."""
     run = Run(Progress(), spent=2 * END)
     run.go_on(lambda _: 1.0)
     assert run.progress.step < 40 and run.progress.step == run.progress.total_steps
 
 
-def test_a_schedule_over_another_length_warms_up_as_long() -> None:
+def test_a_schedule_of_another_length_has_the_same_warmup() -> None:
     shorter = PLANNED.over(500)
     assert shorter == WarmupStableDecay(500, warmup_steps=20, decay_steps=300)
     assert PLANNED.over(1000) is PLANNED

@@ -1,4 +1,4 @@
-"""Programs that draw curves get what the log has; one that is not installed is named."""
+"""Experiment trackers log the same values as the metrics log; a missing tracker is named."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def report(step: int, **changes: Any) -> StepReport:
     return StepReport(step=step, total_steps=9, metrics={"loss": 5.0 - step}, **values | changes)
 
 
-def test_the_log_has_the_share_of_the_machine_that_was_used(tmp_path: Path) -> None:
+def test_the_log_contains_the_mfu(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path / "metrics.jsonl", kept_rows=0, speed=SPEED)
     log.after_step(report(1))
     log.after_step(report(2, waited=0.1))
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [row["mfu"] for row in rows] == [0.5, 0.5]  # 2e9 in 0.4 s, of 1e10 a second
+    assert [row["mfu"] for row in rows] == [0.5, 0.5]  # 2e9 FLOPs in 0.4 s, of 1e10 FLOP/s
     assert [row.get("waited") for row in rows] == [0.0, 0.1]
 
 
-def test_tensorboard_shows_what_was_logged_once_also_after_a_kill(tmp_path: Path) -> None:
+def test_tensorboard_shows_each_step_once_after_a_kill(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -50,20 +50,18 @@ def test_tensorboard_shows_what_was_logged_once_also_after_a_kill(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])
-def test_what_is_not_installed_is_named_with_its_remedy(
-    name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_tracker_is_named_with_its_fix(name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigError, match=f"pip install {name}"):
         open_tracker(name, tmp_path, SPEED, from_row=0, facts={})
 
 
-def test_another_run_in_the_same_place_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """These programs drop or overlay the steps of a run that they take for an old one."""
+def test_another_run_in_the_same_directory_is_a_new_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trackers drop or overlay the steps of a run with a known id."""
     names = []
     program = SimpleNamespace(init=lambda **options: names.append(options["name"]))
     monkeypatch.setitem(sys.modules, "trackio", program)
-    for from_row in (0, 2, 5, 0, 1):  # two runs, the first of which was cut off twice
+    for from_row in (0, 2, 5, 0, 1):  # two runs, the first of which was interrupted twice
         open_tracker("trackio", tmp_path, SPEED, from_row=from_row, facts={})
     assert names[0] == names[1] == names[2] != names[3] == names[4]
     assert all(tmp_path.name in name for name in names)
@@ -71,7 +69,7 @@ def test_another_run_in_the_same_place_is_another_run(tmp_path: Path, monkeypatc
 
 @pytest.mark.interop
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
-def test_runs_are_kept_on_this_machine_without_an_account(name: str, tmp_path: Path) -> None:
+def test_runs_are_stored_locally_without_an_account(name: str, tmp_path: Path) -> None:
     pytest.importorskip(name)
     program = f"""
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The Trainer as a program uses it: the example of docs/training-from-python.md, resumed, on its own objective."""
+"""The Trainer in a user's program: the example of docs/training-from-python.md, a resumed run, and an own objective."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def tokens(tokenizer: Tokenizer, real_documents: list[str], tmp_path_factory: py
 def trained(
     tokens: Path, out: Path, steps: int = 12, stop_at: int = 0, selection: Selection | None = None
 ) -> Trainer[Transformer, object]:
-    """Train a small model; `stop_at` interrupts it as a killed process would, after its checkpoint."""
+    """Train a small model; `stop_at` interrupts it after a checkpoint, as a kill would."""
     shards = TokenShards(tokens, "train")
     torch.manual_seed(0)
     model = Transformer(shape_for_depth(1, shards.vocab_size, {"family": "llama", "context_length": 64, "dim": 32}))
@@ -68,10 +68,10 @@ def trained(
     return trainer
 
 
-def test_the_program_of_the_documentation_trains_a_model_that_generates(
+def test_the_example_of_the_documentation_trains_a_model_that_generates(
     tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A reader copies it: it must run as it is, on the directory of any run."""
+    """Readers copy the example, so it must run unchanged."""
     (tmp_path / "runs" / "quickstart").mkdir(parents=True)
     (tmp_path / "runs" / "quickstart" / "tokens").symlink_to(tokens)
     monkeypatch.chdir(tmp_path)
@@ -109,8 +109,8 @@ def test_an_interrupted_run_ends_with_the_same_weights(tokens: Path, tmp_path: P
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_a_checkpoint_of_other_steps_is_refused(tokens: Path, tmp_path: Path) -> None:
-    """Resuming with another schedule would end in a run that nobody asked for."""
+def test_a_checkpoint_of_other_steps_is_rejected(tokens: Path, tmp_path: Path) -> None:
+    """Resuming with another schedule would give neither of the two runs."""
     with pytest.raises(KeyboardInterrupt):
         trained(tokens, tmp_path / "run", stop_at=5)
     with pytest.raises(FormatError, match="another plan"):

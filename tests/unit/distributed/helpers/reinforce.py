@@ -18,7 +18,7 @@ from groundup.tokenizer import Tokenizer, train_tokenizer
 from groundup.train.objectives import Metrics
 
 PROMPT_TOKENS, SAMPLED_TOKENS, SAMPLES = 4, 6, 4
-REWARDED = 64  # a token below this id is worth 1, another one 0
+REWARDED = 64  # reward 1 for a token below this id, otherwise 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,10 @@ def tokenizer() -> Tokenizer:
 
 
 class Reinforce:
-    """Raise the probability of sampled tokens by how much better than the prompt's other samples their row is.
+    """REINFORCE objective with the mean reward of the prompt's other samples as baseline.
 
     Args:
-        stops: some tokens end a sample, so that ranks generate for different numbers of steps.
+        stops: Whether some tokens end a sample, so that ranks generate different numbers of steps.
     """
 
     def __init__(self, stops: bool) -> None:
@@ -83,5 +83,5 @@ class Reinforce:
 
 
 def hash_of(ids: list[int]) -> int:
-    """A seed that does not depend on the rank that samples."""
+    """Return a seed that does not depend on the rank."""
     return sum(token * 257**place for place, token in enumerate(ids))

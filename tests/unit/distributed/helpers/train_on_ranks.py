@@ -1,9 +1,9 @@
-"""Trains a small model on the ranks that torchrun started (or alone), and writes down what the first of them saw.
+"""Train a small model on the ranks of torchrun (or one process), and write the results of the first rank.
 
     python train_on_ranks.py OUT.json CASES.json
 
-Each case is a run: {"mode", "matrices", "steps", and, where it shall be saved or go on, "checkpoints", "stop"}. With a
-"rank", adapters of it are trained, with "bits" on quantized layers. With "stops", `Reinforce` samples its batches.
+Each case is a run: {"mode", "matrices", "steps", and, to save or resume it, "checkpoints", "stop"}. With a "rank", LoRA
+adapters are trained, with "bits" on quantized layers. With "stops", `Reinforce` samples its batches.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def run(case: dict[str, Any], ranks: Ranks, out: Path) -> dict[str, Any]:
         numbers = (index * ranks.size + ranks.rank) * rows + torch.arange(rows)
         chosen = WINDOWS[numbers % len(WINDOWS)]
         read.append(int((chosen * (numbers[:, None] + 1)).sum()))
-        # Micro-batches and ranks of unequal weight.
+        # Micro-batches and ranks have different numbers of labels.
         labels = chosen[:, 1:].where(torch.arange(LENGTH) >= 5 * (numbers % 6)[:, None], IGNORE_INDEX)
         places = torch.arange(LENGTH).expand(rows, LENGTH)
         return PackedWindows(chosen[:, :-1], labels, places % 24, places // 24)
@@ -87,10 +87,10 @@ def run(case: dict[str, Any], ranks: Ranks, out: Path) -> dict[str, Any]:
         def after_step(self, report: StepReport) -> None:
             seen["losses"].append(report.metrics["loss"])
             seen["rewards"].append(report.metrics.get("reward"))
-            seen["data"].append(int(ranks.sum(torch.tensor(sum(read)))))  # whoever read what
+            seen["data"].append(int(ranks.sum(torch.tensor(sum(read)))))  # the same on every rank
             read.clear()
             seen["tokens"].append(report.tokens_seen)
-            if report.step == case["steps"] // 2:  # as evaluations do it, in the middle of training
+            if report.step == case["steps"] // 2:  # as evaluations do during training
                 with spread.readable(), torch.inference_mode():
                     seen["looked"] = [
                         float(model.model(WINDOWS[:2, :-1]).norm()),

@@ -1,4 +1,4 @@
-"""Losses of a classifier: what they add up to."""
+"""Losses of a classifier."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from groundup.tokenizer import Tokenizer
 from groundup.train.objectives.classification import Classification, MultiLabelClassification, label_objective
 
 
-def test_the_loss_is_the_sum_over_texts(
+def test_the_loss_is_summed_over_texts(
     tokenizer: Tokenizer, real_documents: list[str], tiny_model: Callable[..., Transformer]
 ) -> None:
-    """So that the loop's division by the number of texts gives the mean, however a batch is cut."""
+    """The loop divides by the number of texts, so the split into micro-batches does not matter."""
     classifier = SequenceClassifier.from_language_model(tiny_model(tokenizer.vocab_size), 3, seed=0)
     torch.nn.init.normal_(classifier.score.weight, generator=torch.Generator().manual_seed(1))
     texts = [tokenizer.whole(ids, 64) for ids in tokenizer.encode_batch(real_documents[:8])]
@@ -31,7 +31,7 @@ def test_the_loss_is_the_sum_over_texts(
     assert sum(objective(classifier, half)[0].item() for half in halves) == pytest.approx(loss.item(), rel=1e-5)
 
 
-def test_the_kind_of_labels_chooses_the_objective() -> None:
+def test_the_objective_depends_on_the_kind_of_labels() -> None:
     single = label_objective([0, 1, 1], 2, multi_label=False, label_smoothing=0.1, balance=True)
     assert isinstance(single, Classification)
     assert single.text_weights(torch.tensor([0, 1, 1])).tolist() == pytest.approx([1.5, 0.75, 0.75])

@@ -1,4 +1,4 @@
-"""The planner: counts that match what is built, and plans that fit their budget."""
+"""The planner: counts match the model that is built, and plans fit their budget."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_gpt2_small_has_its_published_number_of_parameters() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("tied", [True, False])
-def test_counts_are_those_of_the_model_that_is_built(family: str, tied: bool) -> None:
+def test_counts_match_the_built_model(family: str, tied: bool) -> None:
     config = small(family, tie_embeddings=tied)
     with torch.device("meta"):
         model = Transformer(config)
@@ -62,18 +62,18 @@ def test_minutes_are_kept_at_the_measured_speed(minutes: float) -> None:
     assert 0.8 * minutes < plan.total_tokens / plan.tokens_per_second / 60 <= 1.01 * minutes
 
 
-def test_more_time_buys_a_deeper_model_and_larger_steps() -> None:
+def test_more_time_gives_a_deeper_model_and_larger_batches() -> None:
     short, long = _plan(Budget(minutes=2)), _plan(Budget(minutes=2000), corpus=10**11)
     assert short.model.n_layers < long.model.n_layers
     assert short.global_batch_tokens < long.global_batch_tokens
 
 
-def test_a_small_corpus_is_not_repeated_for_ever() -> None:
+def test_epochs_of_a_small_corpus_are_limited() -> None:
     plan = _plan(Budget(minutes=60), corpus=100_000)
     assert plan.epochs <= 4.1
 
 
-def test_what_the_user_decides_stays() -> None:
+def test_given_fields_are_kept() -> None:
     plan = _plan(Budget(tokens=500_000), n_layers=3, dim=96, n_heads=4, n_kv_heads=2, tie_embeddings=True)
     model = plan.model
     assert (model.n_layers, model.dim, model.n_heads, model.n_kv_heads) == (3, 96, 4, 2)
@@ -88,8 +88,8 @@ def test_a_plan_survives_json() -> None:
     assert again.digest == plan.digest
 
 
-def test_minutes_that_are_spent_before_step_1_still_buy_a_small_model() -> None:
-    """A slow first compilation once left no tokens, for which 64 layers of 4,096 were enough."""
+def test_minutes_spent_before_step_1_leave_time_for_a_small_model() -> None:
+    """After a slow first compilation no tokens were left, for which 64 layers of 4,096 were planned."""
     plan = plan_run(
         Budget(minutes=0.05, seconds_spent=60),
         vocab_size=8192,
@@ -103,8 +103,8 @@ def test_minutes_that_are_spent_before_step_1_still_buy_a_small_model() -> None:
     assert plan.total_tokens > 0
 
 
-def test_a_model_is_sized_for_the_text_that_there_is() -> None:
-    """Ten layers were once planned for a billion tokens, and then trained on four times 300,000."""
+def test_the_model_size_fits_the_corpus() -> None:
+    """Ten layers were once planned for a billion tokens, and then trained for four epochs of 300,000."""
     assert _plan(Budget(tokens=10**9), corpus=300_000).model == _plan(Budget(tokens=1_200_000), corpus=10**9).model
 
 
@@ -118,22 +118,22 @@ def test_few_tokens_are_not_rounded_up() -> None:
     [{"n_kv_heads": 2}, {"n_heads": 6}, {"n_heads": 5, "n_kv_heads": 5}, {"dim": 99}, {"n_layers": 5}, {"head_dim": 8}],
     ids=str,
 )
-def test_what_is_derived_fits_what_is_given(family: str, given: dict[str, int]) -> None:
-    """The search for a depth once built shapes that cannot be, and blamed the user for them."""
+def test_derived_fields_fit_given_ones(family: str, given: dict[str, int]) -> None:
+    """The search for a depth once built invalid shapes, and reported them as the user's error."""
     if FAMILIES[family].multi_head_only and "head_dim" in given:
         given = given | {"dim": 64, "n_heads": 8}
     if FAMILIES[family].multi_head_only and FAMILIES[family].positions == "rotary" and "dim" in given:
-        given = given | {"dim": given["dim"] // 2 * 2}  # heads share out dim in pairs
+        given = given | {"dim": given["dim"] // 2 * 2}  # heads have even dimensions
     model = _plan(Budget(tokens=2000), family=family, **given).model
     assert {name: getattr(model, name) for name in given} == given
 
 
-def test_a_depth_and_another_number_of_layers_are_refused() -> None:
+def test_a_depth_and_another_number_of_layers_are_rejected() -> None:
     with pytest.raises(ConfigError, match=r"shape\.n_layers"):
         _plan(Budget(depth=8), n_layers=3)
 
 
-def test_memory_is_kept() -> None:
+def test_the_memory_limit_is_kept() -> None:
     def plan(memory: int, **shape: int) -> Plan:
         return plan_run(
             Budget(tokens=10**10),
@@ -172,14 +172,14 @@ def variant(name: str) -> ModelConfig:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_flops_are_those_that_torch_counts(name: str) -> None:
-    """torch counts the products that are computed, those that the mask hides included."""
+def test_flops_match_those_counted_by_torch(name: str) -> None:
+    """torch counts all computed matmuls, including masked positions."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     config, length = variant(name), 32
     model = Transformer(config).eval()
-    # Only in its plain form is attention made of products that torch counts.
+    # torch counts attention only in its unfused form.
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         model(torch.zeros(1, length, dtype=torch.long))
     all_pairs = 4 * config.n_layers * config.n_heads * config.head_dim * length
@@ -189,8 +189,8 @@ def test_flops_are_those_that_torch_counts(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_frozen_weights_take_two_thirds_of_the_work(name: str) -> None:
-    """Counted as if all were trained, the share of the machine that is used came out half as large again."""
+def test_frozen_weights_need_two_thirds_of_the_compute(name: str) -> None:
+    """If all weights were counted as trained, MFU would be half as large again."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -203,11 +203,11 @@ def test_frozen_weights_take_two_thirds_of_the_work(name: str) -> None:
         model(torch.zeros(1, length, dtype=torch.long)).sum().backward()
     half = 3 * round(
         4 * config.n_heads * config.head_dim * attended_tokens(config, length)
-    )  # the formula's of attention
+    )  # attention, by the formula
     pairs = 3 * 4 * config.n_layers * config.n_heads * config.head_dim * length
     by_formula = length * (flops_per_token(config, trained=trained) - half + pairs)
-    # Nothing in front of the first layer is trained: what its projections would hand down is not computed. Where both
-    # branches read that layer's input, this is true of the MLP's, too.
+    # No parameter before the first layer is trained, so the gradient of its input is not computed. If both branches
+    # read the input of that layer, this holds for the MLP, too.
     least = 0.9 if config.block == "parallel" else 0.93
     assert least * by_formula < counter.get_total_flops() <= by_formula
     assert flops_per_token(config, trained=trained) < flops_per_token(config)
@@ -215,7 +215,7 @@ def test_frozen_weights_take_two_thirds_of_the_work(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_a_token_sees_what_the_mask_of_each_layer_shows(name: str) -> None:
+def test_flops_depend_on_the_attention_mask_of_each_layer(name: str) -> None:
     config, length = variant(name), 32
     positions = torch.arange(length)[None]
     causal = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
@@ -225,11 +225,11 @@ def test_a_token_sees_what_the_mask_of_each_layer_shows(name: str) -> None:
             positions, None, config.sliding_window if config.slides(layer) else None
         )
         seen += float((causal if mask is None else mask).sum()) / length
-    # The formula leaves out half of a token's look at itself, as the papers do.
+    # The formula omits half of the attention of a token to itself, as the papers do.
     assert 0 < seen - attended_tokens(config, length) <= config.n_layers / 2
 
 
-def test_a_window_leaves_less_to_compute_in_a_long_context_only() -> None:
+def test_a_sliding_window_saves_compute_only_in_long_contexts() -> None:
     narrow, wide = PRESETS["mistral-7b-v0.1"].config, PRESETS["mistral-7b-v0.3"].config
     assert attended_tokens(narrow, 4096) == attended_tokens(wide, 4096)
     assert attended_tokens(narrow, 32_768) < 0.25 * attended_tokens(wide, 32_768)
@@ -237,7 +237,7 @@ def test_a_window_leaves_less_to_compute_in_a_long_context_only() -> None:
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_inference_memory_is_that_of_the_real_tensors(name: str, dtype: str) -> None:
+def test_inference_memory_matches_the_real_tensors(name: str, dtype: str) -> None:
     config = variant(name)
     with torch.device("meta"):
         model = Transformer(config).to(getattr(torch, dtype))
@@ -249,8 +249,8 @@ def test_inference_memory_is_that_of_the_real_tensors(name: str, dtype: str) -> 
     assert inference_bytes(config, 20, dtype) == weight_bytes(config, dtype) + cache_bytes(config, 20, dtype)
 
 
-def test_gpt3_took_the_compute_that_its_paper_says() -> None:
-    """Table D.1: 3.14e23 FLOP for 300 billion tokens, attention left out."""
+def test_gpt3_needs_the_compute_of_its_paper() -> None:
+    """Table D.1: 3.14e23 FLOPs for 300 billion tokens, without attention."""
     config = PRESETS["gpt3-175b"].config
     assert 300e9 * 6 * matmul_parameters(config) == pytest.approx(3.14e23, rel=0.005)
     assert 300e9 * flops_per_token(config) == pytest.approx(3.14e23, rel=0.05)

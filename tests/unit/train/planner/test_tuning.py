@@ -1,4 +1,4 @@
-"""The plan of a tuning run, from twenty examples to a hundred thousand, from 3M parameters to 1B."""
+"""Plans of fine-tuning, from twenty examples to a hundred thousand, from 3M parameters to 1B."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ LARGE = ModelConfig("llama", 2048, 16, 32, 8, 64, 8192, 128_256, 2048)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 60, 900, 40_000])
-def test_the_steps_see_every_example_as_often_as_wanted(rows: int) -> None:
-    """A batch that suits many examples would see few of them in two steps, all at once."""
+def test_the_steps_cover_the_given_number_of_epochs(rows: int) -> None:
+    """With the batch size for many examples, few examples would be trained in two steps."""
     step = step_rows(rows, 3.0, 512)
     plan = plan_tuning(SMALL, OptimizerConfig(), rows_per_epoch=rows, epochs=3.0, step=step)
     assert plan.epochs == pytest.approx(3.0, rel=0.03, abs=0.5 / rows)
@@ -31,8 +31,8 @@ def test_the_steps_see_every_example_as_often_as_wanted(rows: int) -> None:
     assert 1 <= plan.warmup_steps <= plan.total_steps
 
 
-def test_wide_models_are_nudged() -> None:
-    """AdamW at 1e-3, fine for 4M parameters, destroys 1B in a hundred steps."""
+def test_learning_rates_fall_with_the_hidden_size() -> None:
+    """AdamW at 1e-3 is fine for 4M parameters, but destroys a 1B model in a hundred steps."""
     small, large = tuning_rates(SMALL.dim, 0.3), tuning_rates(LARGE.dim, 0.3)
     assert small.head_lr == pytest.approx(0.3 * OptimizerConfig().head_lr)
     for name in ("matrix_lr", "embedding_lr", "head_lr", "vector_lr"):
@@ -40,28 +40,28 @@ def test_wide_models_are_nudged() -> None:
     assert large.head_lr < 2e-4
 
 
-def test_minutes_only_ever_shorten() -> None:
+def test_minutes_only_shorten_a_run() -> None:
     assert affordable_epochs(60, 1000, 10_000, 3.0) == 3.0
     assert 0 < affordable_epochs(10, 1000, 10_000, 3.0) < 1.0
     assert affordable_epochs(-5, 1000, 10_000, 3.0) == 0.0
 
 
 def test_short_runs_are_not_compiled() -> None:
-    """Half a minute of compilation for ten seconds of training is a poor bargain."""
+    """Half a minute of compilation is too long for ten seconds of training."""
     assert not should_compile(SMALL, 200_000, 1e12)
     assert should_compile(SMALL, 20_000_000, 1e12)
     assert should_compile(LARGE, 200_000, 1e12)
 
 
 def test_speed_is_measured_on_steps_of_a_second() -> None:
-    """Seven real steps of a model of 135M on one core took three of the five minutes that were given."""
+    """Seven real steps of a 135M model on one core took three of the given five minutes."""
     large = ModelConfig("llama", 576, 30, 9, 3, 64, 1536, 49_152, 512)
     assert measured_rows(large, 2e11, 16) == 1
     assert 1 < measured_rows(large, 2e13, 64) < 64
     assert measured_rows(SMALL, 2e12, 4) == 4
 
 
-def test_adapters_take_a_multiple_of_full_tunings_rate() -> None:
+def test_adapters_get_a_multiple_of_the_full_fine_tuning_rate() -> None:
     usual = adapter_rates(SMALL.dim)
     assert adapter_rates(LARGE.dim).matrix_lr < usual.matrix_lr == pytest.approx(0.006)
     assert adapter_rates(SMALL.dim, 0.6).matrix_lr == pytest.approx(2 * usual.matrix_lr)
@@ -69,5 +69,5 @@ def test_adapters_take_a_multiple_of_full_tunings_rate() -> None:
 
 
 @pytest.mark.parametrize("n_texts", [2, 500, 10_000, 100_000])
-def test_few_texts_are_seen_more_often(n_texts: int) -> None:
+def test_few_texts_get_more_epochs(n_texts: int) -> None:
     assert classifier_epochs(n_texts) >= classifier_epochs(2 * n_texts) >= 1
