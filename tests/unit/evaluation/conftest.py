@@ -1,4 +1,4 @@
-"""A small model that can be asked, and lines of real text to ask it about."""
+"""A small model with its tokenizer, and lines of real text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bits per byte: every token once, whatever the windows; the same from both views of a model."""
+"""Bits per byte: each token is scored once, and both scoring functions agree."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def model(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> Trans
 
 
 def token_costs(input_ids: Tensor) -> Tensor:
-    """A bigram model in closed form: after token c, token t has the logit cos(c·t) and costs accordingly."""
+    """Return the cost of each token under a bigram model in closed form: after token c, token t has the logit cos(c·t)."""
     t = torch.arange(VOCAB, dtype=torch.float64)
     return torch.cos(input_ids.double()[..., None] * t).float()
 
@@ -38,7 +38,7 @@ documents = st.lists(st.lists(st.integers(1, VOCAB - 1), max_size=40), min_size=
 @settings(deadline=None)
 @given(documents, st.integers(1, 24), st.integers(1, 5), st.randoms(use_true_random=False))
 def test_every_token_is_scored_once_with_the_token_before(ids, context_length, batch_size, random):
-    """Under a bigram model the score has a closed form, which no window length, batch or order may change."""
+    """The bigram score has a closed form that must not depend on window length, batch size or order."""
     sizes = np.array([len(document) * 3 for document in ids], dtype=np.int64)
     if not sizes.sum():
         return
@@ -72,7 +72,7 @@ def test_knowing_nothing_costs_log2_of_the_vocabulary(real_documents: list[str],
 
 
 def test_both_views_of_a_model_agree(model: Transformer, real_documents: list[str], tokenizer: Tokenizer):
-    """Ours scores without keeping logits, a peer's with them: one table compares the two."""
+    """groundup's models are scored without logits, other models with logits; one table compares them."""
     scored = encode_texts(real_documents[:5], tokenizer)
     ours, theirs = (
         bits_per_byte(nll, scored, context_length=64, bos_id=tokenizer.bos_id, batch_size=size)
@@ -93,7 +93,7 @@ def test_a_short_document_is_one_forward_pass(model: Transformer, tokenizer: Tok
 def test_the_interval_of_a_single_book_comes_from_its_windows(
     model: Transformer, real_documents: list[str], tokenizer: Tokenizer
 ):
-    """A user's file is one document: resampling documents would give nothing to say about it."""
+    """A single document cannot be resampled, so its windows are."""
     few = encode_texts(["".join(real_documents[:10])], tokenizer)
     score = bits_per_byte(model_nll(model), few, context_length=64, bos_id=tokenizer.bos_id)
     assert score.documents < MIN_DOCUMENTS
@@ -109,7 +109,7 @@ def test_nothing_to_score_is_an_error(model: Transformer, tokenizer: Tokenizer):
 
 
 def test_a_diverged_model_is_an_error():
-    """A report must not say "nan bits per byte", which compares as neither better nor worse."""
+    """A report must not contain "nan bits per byte", which is neither better nor worse."""
     diverged = logits_nll(lambda ids: torch.full((*ids.shape, VOCAB), math.nan))
     with pytest.raises(FormatError, match="nan"):
         bits_per_byte(diverged, TokenLists([[1, 2]], np.array([4])), context_length=8, bos_id=BOS)

@@ -1,4 +1,4 @@
-"""Probabilities that are meant: a temperature that is known is found, and the error is that of the definition."""
+"""Temperature scaling recovers a known temperature, and the calibration error follows its definition."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("overdone", [0.4, 1.0, 3.0])
 def test_a_known_temperature_is_found(overdone: float) -> None:
-    """Labels are drawn from the honest probabilities; the model says these logits times `overdone`."""
+    """Labels are drawn from the true probabilities; the model's logits are multiplied by `overdone`."""
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(20_000, 4)) * 2
     honest = softmax(logits)
@@ -38,21 +38,21 @@ def test_a_known_temperature_is_found(overdone: float) -> None:
 
 
 def test_the_error_by_hand() -> None:
-    """Two predictions of 0.9 of which one is right (off by 0.4), two of 0.6 of which both are (off by 0.4)."""
+    """Two predictions of 0.9, one of them correct (off by 0.4), and two of 0.6, both correct (off by 0.4)."""
     said = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]])
     assert expected_calibration_error(said, np.array([0, 1, 1, 1])) == pytest.approx(0.4)
     assert expected_calibration_error(np.array([[1.0, 0.0]]), np.array([0])) == 0
 
 
 def test_all_wrong_has_an_end() -> None:
-    """The likeliest temperature would be without bound."""
+    """The best temperature would be unbounded."""
     said = softmax(np.random.default_rng(0).normal(size=(50, 3)))
     assert fit_temperature(said, said.argmin(1)) == pytest.approx(20, rel=1e-3)
 
 
 @pytest.mark.parametrize(("count", "labels", "sure"), [(60, 2, 0.9), (60, 5, 0.9), (20, 2, 0.6), (60, 2, 1 - 1e-15)])
 def test_all_right_are_as_sure_as_so_many_texts_can_tell(count: int, labels: int, sure: float) -> None:
-    """Sixty right of sixty do not say that the next is right for certain: 1.000 for all texts was a lie."""
+    """60 correct predictions of 60 do not justify a probability of 1.000 for the next."""
     said = np.full((count, labels), (1 - sure) / (labels - 1))
     true = np.arange(count) % labels
     said[np.arange(count), true] = sure
@@ -72,7 +72,7 @@ def test_of_hundreds_of_texts_one_more_changes_little() -> None:
 
 
 def test_several_labels_of_texts_are_no_surer_than_one() -> None:
-    """The labels of one text are right together: five of them are not five texts."""
+    """The labels of one text are not independent: five labels are not five texts."""
     evaluator = label_evaluator(True, list("abcde"), seed=0)
     targets = np.random.default_rng(0).integers(0, 2, size=(60, 5))
     said = np.where(targets > 0, 0.9, 0.1)

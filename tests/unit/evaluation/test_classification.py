@@ -1,4 +1,4 @@
-"""Scores of classifiers: against scikit-learn's, and against what chance would give."""
+"""Scores of classifiers, compared with scikit-learn and with chance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from groundup.model import SequenceClassifier, Transformer
 
 @pytest.mark.parametrize(("n_labels", "used"), [(2, 2), (7, 7), (7, 3)])
 def test_confusion_and_macro_f1_are_scikit_learns(n_labels: int, used: int) -> None:
-    """Labels that neither occur nor are predicted count in neither."""
+    """Labels that neither occur nor are predicted are ignored in both."""
     generator = np.random.default_rng(n_labels + used)
     true, predicted = generator.integers(used, size=(2, 200))
     result = score(true, predicted, n_labels, seed=0)
@@ -29,7 +29,7 @@ def test_confusion_and_macro_f1_are_scikit_learns(n_labels: int, used: int) -> N
 
 
 def test_intervals_cover_what_they_should() -> None:
-    """Over many samples of one known classifier, about 95 % of the intervals hold its true accuracy and macro-F1."""
+    """Over many samples of a known classifier, about 95 % of the intervals contain the true accuracy and macro-F1."""
     true_confusion = np.array([[0.5, 0.1], [0.1, 0.3]])
     f1 = [2 * 0.5 / 1.2, 2 * 0.3 / 0.8]
     held = np.zeros(2)
@@ -50,7 +50,7 @@ def test_one_test_text_gives_bounds_that_json_can_hold() -> None:
 
 
 def test_predictions_keep_the_order_of_the_texts(tiny_model: Callable[..., Transformer]) -> None:
-    """They are batched by length; a score of texts against others' labels looks like chance."""
+    """Texts are batched by length, and a wrong order would give random scores."""
     model = SequenceClassifier.from_language_model(tiny_model(300), 4, seed=0)
     torch.nn.init.normal_(model.score.weight, generator=torch.Generator().manual_seed(1))
     generator = np.random.default_rng(0)
@@ -66,7 +66,7 @@ def test_predictions_keep_the_order_of_the_texts(tiny_model: Callable[..., Trans
 
 @pytest.fixture(scope="module")
 def two_topics(real_documents: list[str]) -> tuple[Labeled, Labeled]:
-    """Paragraphs of the two longest documents, labelled by the document that they are from."""
+    """Paragraphs of the two longest documents, labeled by document."""
     longest = sorted(real_documents, key=len)[-2:]
     paragraphs = [(p, str(i)) for i, text in enumerate(longest) for p in text.split("\n\n") if len(p) > 60]
     order = np.random.default_rng(0).permutation(len(paragraphs))
@@ -76,7 +76,7 @@ def two_topics(real_documents: list[str]) -> tuple[Labeled, Labeled]:
 
 
 def test_the_baseline_is_a_real_one(two_topics: tuple[Labeled, Labeled]) -> None:
-    """A straw man beside the classifier would make any classifier look good."""
+    """A weak baseline would make any classifier look good."""
     train, test = two_topics
     predicted = predict_tfidf(train.texts, [int(label) for label in train.labels], test.texts)
     assert predicted is not None
@@ -105,7 +105,7 @@ def test_the_verdict_says_worse_better_or_neither(two_topics: tuple[Labeled, Lab
 
 
 def test_the_majority_is_that_of_the_training_texts() -> None:
-    """That of the test texts would be a peek at the answers."""
+    """The majority label of the test texts would leak the answers."""
     train = Labeled(["a", "b", "c"], ["x", "x", "y"])
     test = Labeled(["d", "e", "f", "g"], ["y", "y", "y", "x"])
     found = compare_with_baselines(

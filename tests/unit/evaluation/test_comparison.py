@@ -1,4 +1,4 @@
-"""One comparison for all: its verdict, its intervals, and the JSON that reports of earlier releases have."""
+"""Comparisons: verdict, intervals, and the JSON format of earlier releases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HARDNESS = RANDOM.uniform(0, 50, 200)
 
 @pytest.mark.parametrize(("lower_is_better", "verdict"), [(False, "better"), (True, "worse")])
 def test_the_verdict_follows_the_direction_of_the_metric(lower_is_better: bool, verdict: str) -> None:
-    """The gain of 1 is a fiftieth of what the examples differ by: only in pairs is it seen."""
+    """The gain of 1 is a fiftieth of the spread of the examples and shows only in a paired comparison."""
     old, new = (mean("x", HARDNESS + gain, lower_is_better=lower_is_better) for gain in (0, 1))
     found = Comparison(old, new)
     assert found.verdict == verdict
@@ -34,7 +34,7 @@ def test_the_interval_is_that_of_paired_examples() -> None:
 
 
 def test_one_example_has_no_interval_and_stays_json() -> None:
-    """`Infinity` in a report stops every reader but Python's."""
+    """`Infinity` is not valid JSON outside of Python."""
     one = Comparison(mean("x", [1.0]), mean("x", [2.0]), about="general", baselines={"guessing": mean("x", [0.0])})
     report = ComparisonReport([one], ["a note"]) | ComparisonReport([], ["another"])
     found = json.loads(json.dumps(report.to_json(), allow_nan=False))

@@ -1,4 +1,4 @@
-"""Compressors: our figures against the programs themselves, and against the definition in two full passes."""
+"""Compressors: sizes compared with the programs, and with the definition in two full passes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from groundup.evaluation import compressors
 from groundup.evaluation.compressors import PPMD_ORDERS, CompressorScore, score_compressors
 
-Texts = tuple[list[str], list[str]]  # to read first, and held out
+Texts = tuple[list[str], list[str]]  # To read first, and held-out texts.
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_xz_is_the_program_xz(texts: Texts, scores: dict[str, CompressorScore]):
 
 @pytest.mark.parametrize("order", PPMD_ORDERS)
 def test_ppmd_is_the_difference_of_two_files(order: int, texts: Texts, scores: dict[str, CompressorScore]):
-    """By definition; we read the training text once and end a copy of the stream there."""
+    """The definition needs two passes; groundup reads the training text once and flushes a copy of the stream."""
     train, held_out = map(joined, texts)
 
     def size(data: bytes) -> int:
@@ -67,7 +67,7 @@ def test_without_fork_the_result_is_the_same(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """Windows cannot copy a process: there the training text is compressed twice."""
+    """Windows cannot fork, so the training text is compressed twice."""
     paths = [tmp_path / name for name in ("train", "held-out")]
     for path, documents in zip(paths, texts, strict=True):
         path.write_bytes(joined(documents))
@@ -79,19 +79,19 @@ def test_without_fork_the_result_is_the_same(
 
 
 def test_the_denominator_is_the_bytes_of_the_documents(texts: Texts, scores: dict[str, CompressorScore]):
-    """The line ends that join documents are paid for, and are no text that anyone predicted."""
+    """Line ends between documents count in the size, but not as scored bytes."""
     n_bytes = sum(len(text.encode()) for text in texts[1])
     for score in scores.values():
         assert score.bpb == pytest.approx(8 * score.compressed_bytes / n_bytes)
 
 
 def test_what_was_read_before_helps(scores: dict[str, CompressorScore]):
-    """And PPM is the better model of text: an order that any mistake in the bookkeeping would upset."""
+    """PPM with the training text is better than xz; errors in the accounting would change that order."""
     after = {name: scores[f"{name} after the training text"].bpb for name in ("xz -9e", "PPMd order 5")}
     assert after["PPMd order 5"] < after["xz -9e"] < scores["xz -9e alone"].bpb < scores["gzip -9 alone"].bpb
 
 
 def test_progress_ends_at_the_end(scores: dict[str, CompressorScore], shares: list[float]):
-    """A bar that stops at 83 % looks like a crash."""
+    """A progress bar that stops at 83 % looks like a crash."""
     assert scores
     assert sum(shares) == pytest.approx(1)

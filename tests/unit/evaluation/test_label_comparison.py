@@ -1,4 +1,4 @@
-"""Labels before and after: a base that is asked sees no tested text; what it writes is read as the labels it names."""
+"""Comparison of labels: a prompted base model sees no test text, and its answers are parsed as labels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def classifier(prompted: PromptedModel, names: Sequence[str], *, several: bool) 
 
 
 def written(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Example], str]) -> list[FewShotPrompt]:
-    """Let a base write these answers; the prompts that it gets."""
+    """Replace the answers of a base model, and return the prompts that it receives."""
     prompts: list[FewShotPrompt] = []
 
     def write(
@@ -45,7 +45,7 @@ def written(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Example], str]) -
 def test_a_base_that_is_asked_for_labels_is_shown_no_tested_text(
     prompted: PromptedModel, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Labels of a classifier are known without any answer; more of them than are scored each are written."""
+    """With more labels than are scored, the model generates the label."""
     prompts = written(monkeypatch, lambda example: "no label")
     names = [f"{topic} {number}" for topic in TOPICS for number in range(4)]
     tested = Labeled(texts[:6], names[:6])
@@ -59,7 +59,7 @@ def test_a_base_that_is_asked_for_labels_is_shown_no_tested_text(
 def test_several_labels_are_read_out_of_what_a_base_writes(
     prompted: PromptedModel, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In any order, in other letters, with words that are no labels, and labels with commas of their own."""
+    """In any order and case, with words that are no labels, and with labels that contain commas."""
     names = ("oil, gas", "gas", "Wheat", "trade")
     sets = [("gas", "oil, gas"), ("Wheat",), ("gas", "trade"), ("oil, gas", "trade")] * 6
     said = dict(zip(texts, ["oil, gas; gas", "wheat, and so on", "trade\nGas", "trade, oil, gas"] * 6, strict=False))
@@ -78,10 +78,10 @@ def test_several_labels_are_read_out_of_what_a_base_writes(
 def test_a_classifier_of_several_labels_gives_all_that_are_likelier_than_not(
     prompted: PromptedModel, texts: list[str]
 ) -> None:
-    """And one that gives a single label, beside it, gives that."""
+    """A single-label classifier next to it predicts one label."""
     both = classifier(prompted, TOPICS, several=True)
     with torch.no_grad():
-        both.model.score.weight.zero_()  # every label has a probability of one half: likely enough
+        both.model.score.weight.zero_()  # All labels have a probability of one half, which is above the threshold.
     tested = Labeled(texts[:8], [SEPARATOR.join(sorted(TOPICS))] * 8, multi_label=True)
     single = classifier(prompted, TOPICS, several=False)
     exact, micro, _ = compare_labels(single, both, HeldOut(Labeled([], []), tested), QUIET).comparisons

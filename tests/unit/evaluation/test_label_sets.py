@@ -1,4 +1,4 @@
-"""Scores of several labels a text: those of scikit-learn, with intervals that hold them."""
+"""Scores of multi-label predictions, compared with scikit-learn, and their intervals."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_label_that_is_nowhere_does_not_count() -> None:
 
 
 def test_one_text_is_not_certain() -> None:
-    """Drawn anew, it is always itself: an interval without width."""
+    """Resampling a single text would give an interval of width zero."""
     true = np.array([[1, 0]], dtype=bool)
     macro = score_sets(true, true, seed=0).macro_f1
     assert (macro.low, macro.high) == (0, 1)
@@ -44,7 +44,7 @@ def test_no_label_anywhere_scores_nothing() -> None:
 
 
 def test_the_same_answer_always_is_what_most_texts_have() -> None:
-    """A floor that says nothing would make any model look good."""
+    """An uninformative baseline would make any model look good."""
     true, predicted = drawn(300)
     result = score_sets(true, predicted, seed=0)
     names = ["a", "b", "c", "d"]

@@ -1,4 +1,4 @@
-"""Figures of texts: those of the scorers that papers are written with, and intervals that fit them."""
+"""Metrics of texts, compared with the standard implementations, and their intervals."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from groundup.evaluation.metrics import (
 )
 from groundup.evaluation.stats import paired_difference
 
-# Texts by people that say the same in other words, as a model's would beside a reference: from CPython's documentation.
+# Paraphrases by people, in place of model output, from CPython's documentation.
 WRITTEN = [
     "The with statement is used to wrap the execution of a block, with methods defined by a context manager.",
     "It's 3.14-ish; costs $5 (or 7,50 €)! See https://example.org/a-b?c=1&d=2, e.g. the U.S. edition.",
@@ -57,7 +57,7 @@ def data(name: str) -> list[dict[str, str]]:
 
 
 def test_bleu_and_chrf_are_sacrebleu_s():
-    """A score that differs in its tokenizer or its smoothing from everybody's cannot stand beside a paper's."""
+    """With another tokenizer or smoothing, scores could not be compared with published ones."""
     sacrebleu = pytest.importorskip("sacrebleu")
     for some in (slice(None), slice(0, 3), slice(3, 4), slice(4, 5), slice(5, 6)):
         ours, theirs = WRITTEN[some], [REFERENCES[some]]
@@ -69,7 +69,7 @@ def test_translation_scores_of_real_sentences_are_sacrebleu_s():
     sacrebleu = pytest.importorskip("sacrebleu")
     rows = data("translation/multi30k_val.jsonl.gz")
     german = [row["de"] for row in rows]
-    moved = german[1:] + german[:1]  # other descriptions of other pictures: some words are the same
+    moved = german[1:] + german[:1]  # Descriptions of other pictures share some words.
     assert bleu(moved, german).estimate == pytest.approx(sacrebleu.corpus_bleu(moved, [german]).score, abs=1e-6)
     assert chrf(moved, german).estimate == pytest.approx(sacrebleu.corpus_chrf(moved, [german]).score, abs=1e-6)
 
@@ -84,7 +84,7 @@ def test_rouge_is_rouge_score_s():
 
 
 def test_a_word_with_an_accent_is_one_word():
-    """rouge-score cuts "Fußball" into "fu" and "ball", so that a German text gets hits for shreds."""
+    """rouge-score splits "Fußball" into "fu" and "ball", so that fragments match in German texts."""
     (longest, *_) = rouge(["Fußfall"], ["Fußball"])
     assert longest.estimate == 0
 
@@ -110,14 +110,14 @@ def test_answers_are_normalized_as_squad_does():
         ("C++", "c++"),
         ("(C#)", "c#"),
         ("an A+", "a+"),
-        # As SQuAD's own script has them.
+        # As in SQuAD's script.
         ("well-known, e.g. 5-3 + 2", "wellknown eg 53 2"),
         ("50 % of U.S. #1's", "50 of us 1s"),
         ("1,000 feet", "1000 feet"),
     ],
 )
 def test_what_belongs_to_a_number_is_no_punctuation(text: str, kept: str):
-    """-5 was right where 5 was asked for, and 35 where 3.5 was."""
+    """Without this, -5 matches 5, and 35 matches 3.5."""
     assert normalized(text) == kept
 
 
@@ -137,7 +137,7 @@ def test_a_label_is_itself_and_may_have_other_marks_where_no_other_label_has():
 
 
 def test_a_few_tested_labels_are_labels_still():
-    """Of 3,000 answers with 62 labels, 200 are tested: told by these alone, they were facts without a rival."""
+    """Of 3,000 answers with 62 labels, 200 are in the test set, where many labels occur once."""
     phrases = [status.phrase for status in HTTPStatus]
     answers = [phrases[place] for place in np.random.default_rng(0).integers(0, len(phrases), 3000)]
     names = label_names(answers)
@@ -154,7 +154,7 @@ def test_a_few_tested_labels_are_labels_still():
 
 
 def test_numbers_that_come_again_are_facts():
-    """Among thousands of results many are the same; but the next one is often new, as no label is."""
+    """Many numbers recur among thousands of results, but the next one is often new, unlike labels."""
     generator = np.random.default_rng(0)
     results = [str(int(number)) for number in generator.lognormal(4, 1.5, 7000)]
     assert len(set(results)) * 5 < len(results)
@@ -188,7 +188,7 @@ def test_sets_of_labels_are_scored_as_sklearn_scores_them():
 
 
 def test_refusals_are_counted_where_they_are_due_and_where_not():
-    """A model that always refuses is not the best at refusing."""
+    """A model that always refuses must not be best."""
     when_due, when_not = refusals(
         ["Not in the text."] * 4, ["Not in the text", "Paris", "Rome", "Oslo"], "Not in the text"
     )
@@ -197,13 +197,13 @@ def test_refusals_are_counted_where_they_are_due_and_where_not():
 
 
 def test_a_refusal_ends_where_its_words_end():
-    """ "No" begins "Nothing is there", which says something."""
+    """ "Nothing is there" begins with the letters of "No" but is no refusal."""
     due, not_due = refusals(["Nothing is there", "No, sorry."], ["Nothing is there", "No."], "No")
     assert (due.estimate, not_due.estimate) == (100, 0)
 
 
 def test_intervals_are_those_of_the_ratio_bootstrap():
-    """The same resampling written in two ways must give the same interval, but for the draw."""
+    """Two implementations of the same bootstrap give the same interval, except for the random draws."""
     generator = np.random.default_rng(1)
     a, b = generator.normal(1, 1, 300), generator.normal(0.9, 1, 300)
     ours = mean("x", a).minus(mean("x", b), seed=2)
@@ -214,7 +214,7 @@ def test_intervals_are_those_of_the_ratio_bootstrap():
 
 
 def test_pairing_finds_a_difference_that_single_intervals_hide():
-    """BLEU has no value of one sentence: pairing must work on its counts."""
+    """BLEU is not defined per sentence, so pairing must work on its counts."""
     rows = data("translation/multi30k_val.jsonl.gz")[:200]
     german = [row["de"] for row in rows]
     worse = [" ".join(text.split()[:-1]) for text in german]

@@ -1,4 +1,4 @@
-"""Two models on the same examples: labels stay labels on a small test, and no tested example helps to ask."""
+"""Comparison of two models: labels are detected on a small test set, and test examples never enter a prompt."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOPICS = ("statement", "expression", "module", "value")
 
 @pytest.fixture(scope="module")
 def examples(texts: list[str]) -> list[Example]:
-    """What each text begins with, named by one of four words."""
+    """The beginning of each text, with one of four words as its answer."""
     return [
         Example((Message("user", text), Message("assistant", TOPICS[place % len(TOPICS)])))
         for place, text in enumerate(texts)
@@ -30,7 +30,7 @@ def examples(texts: list[str]) -> list[Example]:
 
 @pytest.fixture
 def prompts(monkeypatch: pytest.MonkeyPatch) -> list[FewShotPrompt]:
-    """In which answers were asked for."""
+    """The prompts for which answers are generated."""
     seen: list[FewShotPrompt] = []
     real = model_comparison.generate_answers
 
@@ -45,7 +45,7 @@ def prompts(monkeypatch: pytest.MonkeyPatch) -> list[FewShotPrompt]:
 
 
 def test_a_small_test_of_labels_is_one_of_labels(prompted: PromptedModel, examples: list[Example]):
-    """Told by 8 of 60 answers, they were no labels, and had no rival but the commonest answer."""
+    """The 8 test answers of 60 alone did not show that answers are labels."""
     names = label_names([example.messages[-1].content for example in examples])
     task = AnswerTask("exact", examples[8:], examples[:8], max_tokens=4, labels=names)
     assert prompted.chat_format is not None
@@ -59,7 +59,7 @@ def test_a_small_test_of_labels_is_one_of_labels(prompted: PromptedModel, exampl
 def test_no_tested_example_is_shown_or_tried_on(
     prompted: PromptedModel, examples: list[Example], templated: bool, prompts: list[FewShotPrompt]
 ):
-    """The first of them stood before the questions with its answer, and the way was chosen by it."""
+    """The first test example was a shot of its own prompt, and the format was chosen on it."""
     given = prompted if templated else PromptedModel(prompted.model, prompted.tokenizer, None, prompted.stop_ids)
     for metric in ("likelihood", "exact"):
         found = compare_answers(given, given, AnswerTask(metric, [], examples[:5], max_tokens=4), QUIET)
@@ -73,7 +73,7 @@ def test_no_tested_example_is_shown_or_tried_on(
 def test_what_is_learned_tells_whether_a_few_answers_are_labels(
     prompted: PromptedModel, tokenizer: Tokenizer, examples: list[Example], monkeypatch: pytest.MonkeyPatch
 ):
-    """Of four answers set apart, all different, none comes again."""
+    """Four distinct validation answers do not show whether answers are labels."""
     seen: list[Sequence[str]] = []
     real = model_comparison.measures
 

@@ -1,4 +1,4 @@
-"""How a base is asked, and what simple ways answer: a weak rival makes every tuning look good."""
+"""Prompts of base models, and baselines: a weak competitor makes any fine-tuning look good."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def examples(real_documents: list[str]) -> list[Example]:
 
 
 def test_shots_change_what_is_read_and_not_what_is_scored(prompted: PromptedModel, examples: list[Example]):
-    """The answers in the shots are given: counted, they would make few-shot asking look better than it is."""
+    """If the answers of the shots counted, few-shot prompts would look better than they are."""
     shots, example = tuple(examples[:2]), examples[5]
     for format in (prompted.chat_format, prompted.plain_formats[0]):
         bare, shown = (FewShotPrompt(format, shots=s).render(example) for s in ((), shots))
@@ -84,7 +84,7 @@ def test_answers_and_labels_come_in_the_order_of_the_questions(prompted: Prompte
 
 
 def test_the_lead_skips_the_words_that_every_prompt_begins_with():
-    """A summary that is "Summarize this text:" would be a rival that nobody can lose to."""
+    """A summary that consists of "Summarize this text:" would be too weak a baseline."""
     prompts = ["Summarize this text:\nIt rained. They stayed.", "Summarize this text:\nAnn called J. Doe. He ran."]
     assert without_shared_words(prompts) == ["It rained. They stayed.", "Ann called J. Doe. He ran."]
     assert lead("Ann called J. Doe. He ran.", 1) == "Ann called J. Doe."

@@ -1,4 +1,4 @@
-"""The report: an honest verdict, in JSON that every parser reads and Markdown that nothing breaks."""
+"""The report: its verdict, valid JSON, and Markdown that no sample can break."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_compressor_inside_the_interval_is_not_beaten():
 
 
 def test_a_compressor_that_read_nothing_is_no_rival():
-    """Beating `xz` on the bare text proves little; the sentence must not claim it."""
+    """A compressor without the training text is a weak baseline and must not be in the sentence."""
     assert "beats" not in report(OURS, CompressorScore("xz -9e", False, 1000, 2.5)).summary()
 
 
@@ -53,14 +53,14 @@ def test_the_table_is_sorted_best_first():
 
 
 def test_an_unknown_interval_is_null_in_json():
-    """Python writes `Infinity`, which is not JSON: browsers and jq refuse the whole file."""
+    """Python writes `Infinity`, which is not JSON: browsers and jq reject the whole file."""
     unknown = Interval(1.9, -math.inf, math.inf, 0.95)
     text = json.dumps(report(unknown, seen("xz -9e", 2.1)).to_json(), allow_nan=False)
     assert json.loads(text)["bpb_interval"] == [None, None]
 
 
 def test_markdown_in_a_sample_stays_a_sample():
-    """Models write Markdown and half of HTML; in the page it must be shown, not be rendered."""
+    """Samples contain Markdown and HTML, which must be shown literally."""
     text = "# not a heading\n```\n<b>| no | table |"
     page = report(OURS, samples=(Sample("Once", text, "length", 7),)).to_markdown()
     assert "    Once⟦# not a heading\n    ```\n    <b>| no | table |⟧\n" in page

@@ -1,4 +1,4 @@
-"""The loss of answers: by the definition, on equal footing, and honest about the base."""
+"""Loss of answers: its definition, and a fair comparison with the base model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def model(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> Trans
 
 @pytest.fixture(scope="module")
 def examples(real_documents: list[str]) -> list[Example]:
-    """Questions and answers of different lengths out of real prose, some with two turns or a system message."""
+    """Questions and answers of different lengths from real prose, some with two turns or a system message."""
     made = []
     for number, text in enumerate(real_documents[:24]):
         words = text.split()
@@ -61,7 +61,7 @@ def renderer(which: str | int, tokenizer: Tokenizer) -> Renderer:
 def test_what_is_scored_are_the_words_of_the_answers(
     which: str | int, tokenizer: Tokenizer, examples: list[Example]
 ) -> None:
-    """Neither prompts nor headers nor ends of turns: they would flatter whoever knows the format."""
+    """Scores of prompts, headers or turn ends would favor models that know the format."""
     render = renderer(which, tokenizer)
     for example in examples:
         rendered = render(example)
@@ -77,7 +77,7 @@ def test_what_is_scored_are_the_words_of_the_answers(
 def test_the_loss_is_that_of_the_definition(
     which: str | int, tokenizer: Tokenizer, model: Transformer, examples: list[Example]
 ) -> None:
-    """Each conversation by itself, token by token; the last of an answer as "begins with its bytes"."""
+    """Each conversation alone, token by token; the last token of an answer by "begins with its bytes"."""
     render = renderer(which, tokenizer)
     score = score_responses(model, tokenizer, examples, render, batch_tokens=300)
     for number, example in enumerate(examples):
@@ -109,7 +109,7 @@ def test_the_batch_size_does_not_change_the_score(
 def test_the_order_of_the_vocabulary_does_not_change_the_score(
     tokenizer: Tokenizer, model: Transformer, examples: list[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is another one in each process, and a resumed run's report once differed in a last bit."""
+    """The order differs between processes, and the report of a resumed run once differed in the last bit."""
     text_tokens = list(tokenizer.text_tokens.items())
     scores = set()
     for order in range(8):
@@ -122,19 +122,19 @@ def test_the_order_of_the_vocabulary_does_not_change_the_score(
 def test_the_base_gets_the_format_that_suits_it(
     tokenizer: Tokenizer, model: Transformer, examples: list[Example]
 ) -> None:
-    """A base measured in a format that it has never seen makes any tuning look good."""
+    """A base model scored in an unknown format makes any fine-tuning look good."""
     found = best_format(model, tokenizer, ChatFormat(ChatTemplate(tokenizer)), examples)
     losses = [score_responses(model, tokenizer, examples, renderer(which, tokenizer)).nll_E.sum() for which in FORMATS]
     assert found.name == prompt_format(FORMATS[int(np.argmin(losses))], tokenizer).name
 
 
 def test_a_model_beside_itself_is_not_better(tokenizer: Tokenizer, model: Transformer, examples: list[Example]) -> None:
-    """Noise must not be called a difference; and only the format differs here."""
+    """Only the format differs here, and noise must not count as a difference."""
     template = ChatTemplate(tokenizer)
     compared = compare_with_base(model, model, tokenizer, template, examples, examples)
     loss = compared.loss
     assert loss.difference.estimate == pytest.approx(loss.after.estimate - loss.before.estimate)
-    assert loss.difference.estimate >= 0  # the template is among the formats to choose from
+    assert loss.difference.estimate >= 0  # The template is among the candidate formats.
     facts = compared.to_json()
     assert facts["tokens"] == response_tokens(tokenizer, examples).sum()
     assert facts["responses"] == sum(m.role == "assistant" for e in examples for m in e.messages)
@@ -146,7 +146,7 @@ def test_a_model_beside_itself_is_not_better(tokenizer: Tokenizer, model: Transf
 def test_one_conversation_has_no_interval_and_the_facts_stay_json(
     tokenizer: Tokenizer, model: Transformer, examples: list[Example]
 ) -> None:
-    """`Infinity` in artifact.json stops every reader but Python's."""
+    """`Infinity` in artifact.json is not valid JSON outside of Python."""
     compared = compare_with_base(model, model, tokenizer, ChatTemplate(tokenizer), examples, examples[:1])
     facts = compared.to_json()
     assert facts["difference"]["interval"] == [None, None]
@@ -168,7 +168,7 @@ def test_transcripts_show_both_answers(tokenizer: Tokenizer, model: Transformer,
 
 
 def test_a_plain_answer_ends_with_its_turn(tokenizer: Tokenizer, model: Transformer) -> None:
-    """A base writes on and asks itself the next question."""
+    """A base model continues with the next question."""
     question = [Message("user", "Why?")]
     with Engine(model, tokenizer) as engine:
         for format in plain_formats(tokenizer):

@@ -1,4 +1,4 @@
-"""The score by which one state of a tuning is preferred to another: of what the model really answers."""
+"""The score by which the best weights are selected follows the answers that the model generates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from groundup.inference import Engine, GenerationRequest, Sampling
 from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
-WORDS = 12  # tokens of an answer
+WORDS = 12  # Tokens per answer.
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def model(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> Trans
 
 
 def answered(model: Transformer, tokenizer: Tokenizer, prompts: list[str]) -> list[Example]:
-    """Questions with the answers that the engine gives to them."""
+    """Questions with the greedy answers of the engine."""
     template = ChatTemplate(tokenizer)
     examples = []
     with Engine(model, tokenizer, stop_ids=template.stop_ids) as engine:
@@ -39,21 +39,21 @@ def answered(model: Transformer, tokenizer: Tokenizer, prompts: list[str]) -> li
 def test_the_figure_is_that_of_greedy_answers(
     model: Transformer, tokenizer: Tokenizer, real_documents: list[str]
 ) -> None:
-    """A state that is preferred for answers that the user will not get would be preferred for nothing."""
+    """The score must be of the answers that users will get."""
     prompts = [" ".join(text.split()[:6]) for text in real_documents[:8]]
     own = answered(model, tokenizer, prompts)
     foreign = [Example((e.messages[0], Message("assistant", "no such words"))) for e in own]
     template = ChatTemplate(tokenizer)
-    # The data's answers end where ours were cut, so that a ROUGE of these has all of ours in it, and more behind.
+    # The reference answers end where the generated ones were truncated, so ROUGE counts all of the generated text.
     assert answer_score("rouge", model, tokenizer, template, own)() < 0.5
     assert answer_score("rouge", model, tokenizer, template, foreign)() == pytest.approx(1)
     half = answer_score("rouge", model, tokenizer, template, own[:4] + foreign[4:])()
     assert answer_score("rouge", model, tokenizer, template, own)() < half < 1
-    assert rouge(["a b"], ["a b"])[0].estimate == 100  # figures of 0 to 100, of which the score is made
+    assert rouge(["a b"], ["a b"])[0].estimate == 100  # Metrics are 0 to 100, from which the score is computed.
 
 
 def test_the_score_follows_the_weights(model: Transformer, tokenizer: Tokenizer, real_documents: list[str]) -> None:
-    """It is asked again and again of one model: its first answers must not be kept."""
+    """The score is computed repeatedly for one model, and must not cache the first answers."""
     examples = answered(model, tokenizer, [" ".join(text.split()[:6]) for text in real_documents[:4]])
     score = answer_score("chrf", model, tokenizer, ChatTemplate(tokenizer), examples)
     before, kept = score(), model.lm_head.weight.clone()

@@ -1,4 +1,4 @@
-"""Intervals: as wide as theory says, and the same each time."""
+"""Bootstrap intervals: their width follows theory, and the same seed gives the same interval."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from groundup.evaluation.stats import bootstrap, paired_difference, ratio_interv
 
 
 def test_width_is_that_of_the_normal_approximation():
-    """For a plain mean of many documents the bootstrap must agree with mean ± 1.96 standard errors."""
+    """For the mean of many documents, the bootstrap must agree with mean ± 1.96 standard errors."""
     values = np.random.default_rng(0).exponential(2.0, size=2000)
     interval = ratio_interval(values, np.ones_like(values))
     error = 1.96 * values.std() / np.sqrt(len(values))
@@ -20,7 +20,7 @@ def test_width_is_that_of_the_normal_approximation():
 
 
 def test_it_covers_the_truth_about_as_often_as_it_says():
-    """200 corpora of 60 documents, whose true ratio is known: 95 % give or take three standard deviations."""
+    """200 corpora of 60 documents with a known true ratio: 95 % coverage within three standard deviations."""
     generator = np.random.default_rng(1)
     covered = 0
     for _ in range(200):
@@ -37,7 +37,7 @@ def test_documents_count_by_their_bytes():
 
 
 def test_pairing_finds_what_separate_intervals_hide():
-    """Documents differ much more among each other than two models on one document do."""
+    """Documents differ much more than two models on the same document."""
     generator = np.random.default_rng(2)
     sizes = np.full(300, 1000.0)
     a = generator.normal(1000, 400, size=300)
@@ -56,14 +56,13 @@ def test_noise_is_called_noise():
 
 
 def test_the_seed_decides_and_chunks_do_not(monkeypatch: pytest.MonkeyPatch):
-    """The resamples of many documents are drawn in pieces to save memory; the pieces are no part of the
-    result."""
+    """The resamples of many documents are computed in chunks, which must not change the result."""
     values, sizes = np.random.default_rng(4).random((2, 50)) + 0.5
     first = ratio_interval(values, sizes, seed=9)
     assert ratio_interval(values, sizes, seed=10).low != pytest.approx(first.low, rel=1e-6)
     monkeypatch.setattr("groundup.evaluation.stats._MAX_CELLS", 50 * 7)
     again = ratio_interval(values, sizes, seed=9)
-    assert (again.low, again.high) == pytest.approx((first.low, first.high), rel=1e-12)  # sums in another order
+    assert (again.low, again.high) == pytest.approx((first.low, first.high), rel=1e-12)  # Sums in another order.
 
 
 def test_one_document_tells_nothing_about_the_spread():
@@ -73,7 +72,7 @@ def test_one_document_tells_nothing_about_the_spread():
 
 
 def test_alike_documents_may_be_counted_together():
-    """A confusion matrix of 20,000 texts has a few cells: their counts give the interval of the texts."""
+    """A confusion matrix of 20,000 texts has a few cells, whose counts give the interval of the texts."""
     right = np.repeat([1.0, 0.0], [140, 60])
     one_by_one = ratio_interval(right, np.ones(200), seed=3)
     together = bootstrap(0.7, lambda often_RU: often_RU[:, 0] / often_RU.sum(1), [140, 60], seed=3)
@@ -81,7 +80,7 @@ def test_alike_documents_may_be_counted_together():
 
 
 def test_every_interval_is_from_the_same_draws():
-    """A half of the draws for one table, another way to draw for the next: the same answers got two intervals."""
+    """Different resampling for two tables gave two intervals for the same answers."""
     right = np.random.default_rng(5).random(150) < 0.6
     shares = [ratio_interval(right, np.ones(150), seed=1), mean("accuracy", right).interval(seed=1)]
     assert shares[0].low == pytest.approx(shares[1].low, rel=1e-12)

@@ -1,4 +1,4 @@
-"""An index of packages on this machine, and a cache of one's own."""
+"""A local package index, and a separate cache."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "corpus" / "helpers"))
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or fills the user's cache."""
+    """Tests must not use the user's cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))

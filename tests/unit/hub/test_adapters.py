@@ -1,4 +1,4 @@
-"""Adapters on disk: what comes back, and what strangers may send."""
+"""Adapters on disk: round trips, and malicious files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def adapter(tiny_model: MakeModel, tmp_path: Path) -> Path:
 )
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_what_was_saved_comes_back(tiny_model: MakeModel, tmp_path: Path, family: str, lora: LoRA) -> None:
-    """GPT-2's three projections are one layer on disk: an adapter of one of them must not touch the others."""
+    """GPT-2's three projections are one layer on disk: an adapter of one must not change the others."""
     shape = {"family": family, "n_kv_heads": 4}
     model = randomized(tiny_model(64, **shape), lora)
     save_adapter(tmp_path, model)
@@ -72,7 +72,7 @@ def test_files_are_named_as_people_name_them(adapter: Path) -> None:
 
 
 def refused(directory: Path, model: Transformer, said: str) -> None:
-    """The model must be as it was: a half-adapted one would answer as neither."""
+    """The model must stay unchanged, not half adapted."""
     with pytest.raises(FormatError, match=said):
         load_adapter(directory, model)
     assert not lora_layers(model)
@@ -129,7 +129,7 @@ def test_tensors_that_belong_to_no_layer_or_not_to_this_model_are_refused(tiny_m
     refused(adapter, tiny_model(64, n_layers=1), r"layers\.1")
     refused(adapter, tiny_model(64, family="gpt2", n_kv_heads=4), "this gpt2 model has 8 layers")
     path = adapter / "adapter_model.safetensors"
-    tensors = load(path.read_bytes())  # in memory: the file is written again
+    tensors = load(path.read_bytes())  # In memory, because the file is overwritten.
     q = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
     for name, tensor, said in (
         ("base_model.model.lm_head.lora_A.weight", torch.ones(4, 32), "lm_head"),
@@ -139,7 +139,7 @@ def test_tensors_that_belong_to_no_layer_or_not_to_this_model_are_refused(tiny_m
             "lora_A and lora_B of linear layers",
         ),
         ("../../outside.lora_A.weight", torch.ones(4, 32), "lora_A and lora_B of linear layers"),
-        (q, torch.full((4, 32), float("nan")), "no numbers"),
+        (q, torch.full((4, 32), float("nan")), "not finite"),
         (q, torch.ones(4, 32, 1), "its shape is"),
         (q, torch.ones(0, 32), "its shape is"),
     ):

@@ -1,4 +1,4 @@
-"""Model directories that are damaged, foreign or hostile: refused by name, quickly, and in little memory."""
+"""Damaged, unsupported or malicious model directories are rejected by name, quickly, and in little memory."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_config_that_is_no_config_is_refused(directory: Path, text: str) -> No
 
 
 def test_absurd_sizes_take_no_memory(directory: Path) -> None:
-    """A machine that swaps for an hour has not refused anything."""
+    """A rejection must not first allocate the claimed size."""
     edit(directory, hidden_size=2**20, intermediate_size=2**24, vocab_size=2**24, head_dim=None)
     program = (
         "import resource, sys; from pathlib import Path; from groundup.hub import load_model\n"
@@ -142,7 +142,7 @@ def test_headers_that_lie_are_refused(directory: Path) -> None:
 
 
 def test_tensors_that_do_not_belong_are_refused_by_name(directory: Path) -> None:
-    tensors = load((directory / WEIGHTS).read_bytes())  # in memory: the file is written again
+    tensors = load((directory / WEIGHTS).read_bytes())  # In memory, because the file is overwritten.
     name = "model.layers.1.mlp.up_proj.weight"
     for changed, named in (
         ({**tensors, name: tensors[name][:-1].clone()}, "up_proj.*shape"),
@@ -155,11 +155,11 @@ def test_tensors_that_do_not_belong_are_refused_by_name(directory: Path) -> None
 
 
 def test_a_head_that_should_be_tied_and_differs_is_refused(directory: Path) -> None:
-    """Releases of transformers differ in which of the two they take."""
+    """Releases of transformers differ in which of the two they use."""
     edit(directory, tie_word_embeddings=True)
     with pytest.raises(FormatError, match="tie_word_embeddings"):
         load_model(directory)
-    tensors = load((directory / WEIGHTS).read_bytes())  # in memory: the file is written again
+    tensors = load((directory / WEIGHTS).read_bytes())  # In memory, because the file is overwritten.
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
     save_file(tensors, directory / WEIGHTS)
     assert load_model(directory).config.tie_embeddings
@@ -193,7 +193,7 @@ def test_an_index_that_leaves_the_directory_is_refused(sharded: Path, name: str)
 
 
 def test_the_links_of_a_hubs_cache_are_followed(sharded: Path) -> None:
-    """There a directory holds links into `blobs`, two levels up: what a user has who downloaded a model."""
+    """In the Hugging Face cache, files are links into `blobs`, two levels up."""
     repository = sharded.parent / "models--org--name"
     snapshot = repository / "snapshots" / "abc"
     snapshot.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The lexical head of a classifier: what is saved gives the same probabilities, for any text."""
+"""The lexical head of a classifier gives the same probabilities after saving, for any text."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_temperature_divides_the_logits(head: LexicalHead, texts: list[str]) -
 
 
 def test_it_equals_a_ridge_regression_on_all_features(head: LexicalHead, texts: list[str]) -> None:
-    """Solved by products of rows; here by the normal equations of the standardized columns."""
+    """Solved with the Gram matrix of rows; here with the normal equations of standardized columns."""
     from torch import from_numpy, tensor
 
     from groundup.train.initial_head import ridge

@@ -1,4 +1,4 @@
-"""What loading costs: a model that just fits must not be held twice on the way in."""
+"""Peak memory of loading: a model that barely fits must not be held twice."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ print(sum(float(parameter.sum()) for parameter in model.parameters()))
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_the_peak_is_that_of_the_weights(family: str, tmp_path: Path) -> None:
-    """Converted from bf16 to fp32, and as stored; GPT-2's are transposed, whatever the dtype."""
+    """Converted from bf16 to fp32, and as stored; GPT-2's matrices are transposed in both cases."""
     model = Transformer(ModelConfig(family, 512, 16, 8, 8, 64, 2048, 2000, 64, tie_embeddings=True)).bfloat16()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     save_model(tmp_path, model, bos_id=0, eos_id=0)
@@ -41,6 +41,6 @@ def test_the_peak_is_that_of_the_weights(family: str, tmp_path: Path) -> None:
         assert torch.isclose(torch.tensor(float(total)), torch.tensor(expected), rtol=0.05, atol=5.0)
         return int(peak)
 
-    room = 30_000_000  # what torch imports on the way
+    room = 30_000_000  # Imports of torch.
     assert grown("float32") < 1.1 * 4 * parameters + room
     assert grown("bfloat16") < (1.1 if family == "gpt2" else 0) * 2 * parameters + room

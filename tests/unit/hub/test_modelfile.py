@@ -1,4 +1,4 @@
-"""Ollama's template says what the model's own says, or there is none: a wrong one gives nonsense for answers."""
+"""Ollama's template renders the same as the model's chat template, or is omitted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from groundup.tokenizer import ChatTemplate, Tokenizer
 
 jinja2 = pytest.importorskip("jinja2", reason="the templates of others are Jinja: pip install '.[dev]'")
 
-# In the manner of the families' own: a default system message, none at all, one inside the first user's turn, no marks.
+# Similar to real families: a default system message, none, one inside the first user turn, no special tokens.
 TEMPLATES = {
     "default system": """{% for m in messages %}{% if loop.first and m.role != 'system' %}<|im_start|>system
 Be "kind" {{ '{{' }} always<|im_end|>
@@ -34,7 +34,7 @@ Be "kind" {{ '{{' }} always<|im_end|>
 {% endif %}{% endfor %}{% if add_generation_prompt %}<start_of_turn>model
 {% endif %}""",
 }
-# Only the last question has its mark: what stands around a turn depends on what comes after it.
+# Only the last question has its marker, so the text around a turn depends on later turns.
 BEYOND = """{% for m in messages %}{{ m.role }}{{ '!' if loop.last }}: {{ m.content }}
 {% endfor %}"""
 
@@ -104,7 +104,7 @@ def test_a_base_model_is_given_the_prompt_alone() -> None:
     ]
 
 
-# What Ollama does with a template and messages (its `template` package): system messages gathered, then executed.
+# What Ollama's `template` package does: collect system messages, then execute the template.
 PROGRAM = """
 package main
 

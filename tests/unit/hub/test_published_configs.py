@@ -1,4 +1,4 @@
-"""The `config.json` of models that people use, as published: the shape has the published number of parameters."""
+"""`config.json` of published models: the config gives the published number of parameters."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ GEMMA3_1B = {
     "sliding_window_pattern": 6,
     "vocab_size": 262144,
 }
-# What its text part leaves out is transformers' default.
+# The text config omits transformers' defaults.
 GEMMA3_4B = {
     "architectures": ["Gemma3ForConditionalGeneration"],
     "model_type": "gemma3",
@@ -212,13 +212,13 @@ def test_what_changes_the_numbers_is_read_from_the_published_spelling() -> None:
     assert [gemma.slides(layer) for layer in range(12)] == [True] * 5 + [False] + [True] * 5 + [False]
     assert seeing.rope_scaling == RopeScaling("linear", 8.0)
     assert read_config_json(MISTRAL_7B).sliding_window == 4096
-    assert read_config_json(QWEN25_15B).sliding_window is None  # there is a number, and it is switched off
+    assert read_config_json(QWEN25_15B).sliding_window is None  # The value is set but disabled.
     switched_on = QWEN25_15B | {"use_sliding_window": True, "sliding_window": 100, "max_window_layers": 20}
     assert read_config_json(switched_on).sliding_layers == (False,) * 20 + (True,) * 8
 
 
 def test_a_plan_of_an_older_release_keeps_its_digest() -> None:
-    """Its JSON must not gain keys, or every run that was begun before could not be resumed."""
+    """New keys in its JSON would change the digest, and unfinished runs could not be resumed."""
     config = ModelConfig("qwen3", 64, 2, 4, 2, 16, 128, 97, 32)
     assert list(config.to_json()) == [
         "family", "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "ffn_dim", "vocab_size", "context_length",
@@ -228,7 +228,7 @@ def test_a_plan_of_an_older_release_keeps_its_digest() -> None:
 
 
 def test_gpt_neox_as_transformers_4_writes_it() -> None:
-    """transformers 4.57 writes the rotary fraction under two names: a saved Pythia was refused."""
+    """transformers 4.57 writes the rotary fraction under two names, and a saved Pythia was rejected."""
     theirs = {
         "architectures": ["GPTNeoXForCausalLM"],
         "hidden_act": "gelu",

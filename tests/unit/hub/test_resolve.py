@@ -1,4 +1,4 @@
-"""MODEL on the command line: a directory or a run; and what is said when there is no model in it."""
+"""MODEL on the command line: a directory or a run, and the error without a model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def model(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> Trans
 
 
 def leave(directory: Path, stage: str, model: Transformer, *, finished_at: str) -> Path:
-    """What a training stage leaves, as of a given time."""
+    """Write the output of a training stage with a finish time."""
     work = begin(directory, stage, {}, {})
     work.finish({}, save_model(directory, model, bos_id=0, eos_id=0))
     record = json.loads((directory / "artifact.json").read_text())
@@ -32,7 +32,7 @@ def leave(directory: Path, stage: str, model: Transformer, *, finished_at: str) 
 
 
 def test_a_model_directory_is_itself(tmp_path: Path, model: Transformer):
-    """Also one that no stage of ours made, and that has no artifact."""
+    """Including a model without artifact, which groundup did not write."""
     save_model(tmp_path / "theirs", model, bos_id=0, eos_id=0)
     assert resolve_model(tmp_path / "theirs") == tmp_path / "theirs"
 
@@ -47,7 +47,7 @@ def test_of_a_run_the_tuned_model_comes_before_a_newer_base(tmp_path: Path, mode
 
 
 def test_time_zones_are_respected(tmp_path: Path, model: Transformer):
-    """As strings, 01:00+0200 (23:00 UTC the day before) would come after 00:30+0000."""
+    """As strings, 01:00+0200 (23:00 UTC the day before) would be after 00:30+0000."""
     leave(tmp_path / "a", "instruct", model, finished_at="2026-01-02T01:00:00+0200")
     later = leave(tmp_path / "b", "instruct", model, finished_at="2026-01-02T00:30:00+0000")
     assert resolve_model(tmp_path) == later
@@ -60,7 +60,7 @@ def test_what_was_set_aside_is_no_model_of_the_run(tmp_path: Path, model: Transf
 
 
 def test_a_classifier_does_not_write(tmp_path: Path, model: Transformer):
-    """It has weights and a config too; taken for a language model it would fail far from the cause."""
+    """It also has weights and a config; as a language model it would fail far from the cause."""
     directory = leave(tmp_path / "classifier", "classify", model, finished_at="2026-01-01T00:00:00+0000")
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps(config | {"architectures": ["Qwen3ForSequenceClassification"]}))
@@ -89,7 +89,7 @@ def test_a_stage_is_found_from_the_run_and_from_its_parts(tmp_path: Path, model:
 def test_stop_tokens_come_from_the_generation_config(
     tmp_path: Path, model: Transformer, tokenizer: Tokenizer, named: object, expected: tuple[int, ...] | None
 ):
-    """A chat model ends its turns with <|im_end|>; one that is stopped at EOS alone never ends them."""
+    """A chat model ends its turns with <|im_end|>; with EOS as the only stop token, it never stops."""
     save_model(tmp_path, model, bos_id=0, eos_id=0)
     tokenizer.save(tmp_path)
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": named}))
@@ -100,7 +100,7 @@ def test_stop_tokens_come_from_the_generation_config(
 
 @pytest.mark.parametrize("name", ["foo", "", "cuda:99", "cpu:x", "meta", "mtia", "hpu", "xla", "privateuseone"])
 def test_a_device_that_does_not_compute_is_refused_by_name(name: str):
-    """torch raises whatever it likes, and knows devices ("meta") that hold no numbers at all."""
+    """torch raises various exceptions, and has devices ("meta") without values."""
     with pytest.raises(ResourceError, match=r"give one of: cpu") as caught:
         usable_device(name)
     assert f'device = "{name}"' in caught.value.value

@@ -1,4 +1,4 @@
-"""What people point at is found, in whatever it is packed; what is hostile is refused before anything is unpacked."""
+"""Models are located in directories and archives; malicious archives are rejected before unpacking."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def tarred(members: dict[str, bytes], *, link: str = "") -> bytes:
 
 
 def found(given: str, beside: Path) -> dict[str, bytes]:
-    """The files of the model that `given` means, as they lie there while they are read."""
+    """Return the files of the located model."""
     with unpacked(locate(given, QUIET), beside, QUIET) as path:
         folder = path.parent if path.is_file() else path
         assert path.is_file() == (path.suffix == ".gguf")
@@ -66,7 +66,7 @@ WHEEL = {"pkg/__init__.py": b"1/0", "pkg/m.Q4.gguf": GGUF, "pkg-1.dist-info/LICE
 def test_one_model_in_an_archive(name: str, content: bytes, expected: dict[str, bytes], tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     assert found(str(tmp_path / name), tmp_path / "out") == expected
-    assert list((tmp_path / "out").iterdir()) == []  # what was unpacked is gone
+    assert list((tmp_path / "out").iterdir()) == []  # The unpacked files are deleted.
 
 
 def test_directories_and_files_are_read_where_they_are(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_package_is_fetched_in_its_newest_release_and_that_is_recorded(index: 
 
 
 def lying(content: bytes) -> bytes:
-    """A zip whose only member is larger than the sizes that both of its headers tell."""
+    """Return a zip whose only member is larger than both of its headers claim."""
     size, less = len(GGUF).to_bytes(4, "little"), (len(GGUF) - 7).to_bytes(4, "little")
     assert content.count(size) >= 2
     return content.replace(size, less)

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, and honest about damage."""
+"""Checkpoints are complete or absent, and damage is detected."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ save_state(Path(sys.argv[1]), TrainingState(int(sys.argv[2]), {}, {"x": "new"}))
 """
 
 
-@pytest.mark.parametrize("step", [1, 2])  # of a run that went back: 2 goes; of one that is done again: 2 is replaced
+@pytest.mark.parametrize("step", [1, 2])  # After a rollback, step 2 is deleted; a repeated step 2 is replaced.
 def test_a_process_killed_while_it_deletes_a_state_leaves_a_whole_one(tmp_path: Path, step: int) -> None:
-    """It left a step-00000002 without state.json, which counted as the newest, and the run could not go on."""
+    """It left a step-00000002 without state.json, which counted as the newest, and the run could not resume."""
     save_state(tmp_path, _state(2))
     done = subprocess.run([sys.executable, "-c", KILLED_WHILE_IT_DELETES, tmp_path, str(step)])
     assert done.returncode == 9

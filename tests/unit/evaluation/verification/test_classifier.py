@@ -1,4 +1,4 @@
-"""The gate for classifiers lets through what gives the same labels, and nothing that gives others or none."""
+"""The round-trip check of classifiers accepts equal labels, and rejects different or invalid ones."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def test_what_is_the_same_passes_and_what_is_rounded_its_own_limits(several: boo
     "damage", [lambda x_EC: np.roll(x_EC, 1, -1), lambda x_EC: 0.3 * x_EC, lambda x_EC: np.nan * x_EC]
 )
 def test_what_is_damaged_does_not(damage: Callable[[NDArray[np.float64]], NDArray[np.float64]], several: bool) -> None:
-    """Labels in another order, a temperature that is lost, weights that are no numbers."""
+    """Permuted labels, a lost temperature, NaN weights."""
     probabilities = _several if several else _one
     found = agreement(probabilities(_LOGITS_EC), probabilities(damage(_LOGITS_EC)), multi_label=several)
     assert found.problems("bf16")
 
 
 def test_a_label_that_changes_counts_by_how_clear_it_was() -> None:
-    """Of two labels at 50.1 and 49.9 % either may come first; of two at 90 and 10 % not."""
+    """At 50.1 and 49.9 %, either label may be first; at 90 and 10 % not."""
     close, clear = np.array([[0.501, 0.499]]), np.array([[0.9, 0.1]])
     swapped = agreement(close, close[:, ::-1], multi_label=False)
     assert (swapped.agreed, round(swapped.worst_gap, 3)) == (0, 0.004)

@@ -1,4 +1,4 @@
-"""The gate lets through what is the same, and nothing that is damaged in the ways in which exports are damaged."""
+"""The round-trip check accepts equal models, and rejects typical damage of exports."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUIET = Console(quiet=True)
 
 @pytest.fixture(scope="module")
 def sharp(tiny_model: Callable[..., Transformer], tokenizer: Tokenizer) -> Transformer:
-    """A model with opinions: with flat predictions no damage would show."""
+    """A model with peaked predictions, in which damage is visible."""
     model = tiny_model(tokenizer.vocab_size, context_length=256)
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
@@ -113,17 +113,17 @@ def test_another_tokenizer_is_noticed(sharp: Transformer, tokenizer: Tokenizer, 
 
 
 def test_agreement_counts_what_it_says() -> None:
-    """By hand: two positions, one of them with another choice at a gap of ln 2."""
+    """Computed by hand: two positions, one of them with another choice at a gap of ln 2."""
     found = Agreement("a", "b")
     reference_TV = torch.tensor([[2.0, 1.0, 0.5], [1.0, 0.5, 0.25]]).log()
-    other_TV = torch.tensor([[2.0, 1.0, 0.5, 9.0], [0.5, 1.0, 0.25, 9.0]]).log()  # one side's matrix is padded
+    other_TV = torch.tensor([[2.0, 1.0, 0.5, 9.0], [0.5, 1.0, 0.25, 9.0]]).log()  # One matrix is padded.
     found.add_logits(reference_TV, other_TV, [0, 1])
     assert (found.positions, found.agreed, found.scored) == (2, 1, 1)
     assert found.worst_gap == pytest.approx(math.log(2))
     p, q = (1 / 1.75, 0.5 / 1.75, 0.25 / 1.75), (0.5 / 1.75, 1 / 1.75, 0.25 / 1.75)
     divergence = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
     assert found.kl == pytest.approx(divergence / 2, rel=1e-5)
-    assert found.perplexity == pytest.approx(3.5)  # both give the second token 1 / 3.5
+    assert found.perplexity == pytest.approx(3.5)  # Both give the second token a probability of 1 / 3.5.
 
 
 def test_a_peer_that_cannot_read_the_model_says_why(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ _CONFIGS: dict[str, ModelConfig] = {
 
 @pytest.fixture
 def configs() -> dict[str, ModelConfig]:
-    """A model of each family, with what that family alone has."""
+    """One model per family, with the options that only this family has."""
     return _CONFIGS
 
 

@@ -1,4 +1,4 @@
-"""Our files read by the gguf library, and files of the gguf library read by us."""
+"""groundup's files read by the gguf library, and files of the gguf library read by groundup."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ TOKENS = {
     "tokenizer.chat_template": "{{ messages }}",
     "tokenizer.ggml.merges": [],
 }
-# Relative error (root mean square) of normally distributed weights; those of 4 bits carry some tensors of 6 and 8.
+# Relative error (root mean square) of normally distributed weights; 4-bit files contain tensors of 6 and 8 bits.
 ERRORS: dict[FileType, float] = {"f32": 0, "f16": 3e-4, "bf16": 2.5e-3, "q8_0": 8e-3, "q4_0": 0.12, "q4_k": 0.10}
 
 
 def neighbours(rows: np.ndarray, heads: int) -> np.ndarray:
-    """How llama.cpp's "llama" wants queries and keys: feature i beside feature i + head_dim / 2."""
+    """Permute rows as llama.cpp's "llama" requires for queries and keys: feature i is next to feature i + head_dim / 2."""
     head_dim = rows.shape[0] // heads
     order = [
         head * head_dim + side * head_dim // 2 + i
@@ -77,7 +77,7 @@ def test_the_library_reads_what_we_wrote(
         error = np.sqrt(np.square(found[name] - values).mean() / np.square(values).mean())
         assert error <= ERRORS[file_type], name
     their_norm = "blk.1.post_attention_norm.weight" if family == "olmo2" else "blk.1.attn_norm.weight"
-    np.testing.assert_array_equal(found[their_norm], norm)  # fp32 in every file
+    np.testing.assert_array_equal(found[their_norm], norm)  # fp32 in every file.
     assert ("output.weight" in found) is not config.tie_embeddings
     assert reader.fields["general.architecture"].contents() == (
         {"mistral": "llama", "gpt_neox": "gptneox"}.get(family, family)
@@ -101,14 +101,14 @@ def test_what_was_written_comes_back(tmp_path: Path, configs: Configs, random_st
     assert model.metadata["tokenizer.ggml.tokens"] == TOKENS["tokenizer.ggml.tokens"]
     half = model.state(torch.bfloat16)
     for name, tensor in model.state().items():
-        exact = (
-            family not in ("gemma2", "gemma3") or "norm" not in name
-        )  # there 1 is added on the way out, and rounded once
+        exact = family not in ("gemma2", "gemma3") or "norm" not in name  # The export adds 1 and rounds once.
         torch.testing.assert_close(tensor, state[name], rtol=0, atol=0 if exact else 3e-7)
         assert half[name].dtype == torch.bfloat16
     assert set(model.state()) == set(state)
     whole = dict(model.state())
-    assert (whole["lm_head.weight"] is whole["model.embed_tokens.weight"]) == config.tie_embeddings  # not held twice
+    assert (
+        whole["lm_head.weight"] is whole["model.embed_tokens.weight"]
+    ) == config.tie_embeddings  # Shared, not copied.
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_what_was_written_comes_back(tmp_path: Path, configs: Configs, random_st
 def test_stretched_positions_come_back(
     tmp_path: Path, configs: Configs, random_state: Maker, scaling: RopeScaling
 ) -> None:
-    """GGUF has no words for Llama 3's scaling, only the divisors that it leads to."""
+    """GGUF has no key for the llama3 scaling, only its divisors."""
     config = replace(configs["llama"], head_dim=64, rope_theta=500_000.0, rope_scaling=scaling)
     write_gguf(tmp_path / "m.gguf", config, random_state(config), TOKENS, "f32")
     assert GgufModel(tmp_path / "m.gguf").config == config
@@ -134,7 +134,7 @@ def test_stretched_positions_come_back(
 
 @pytest.mark.parametrize("kind", READABLE, ids=lambda kind: kind.name)
 def test_every_type_is_read_as_the_library_reads_it(tmp_path: Path, kind: object) -> None:
-    """Blocks of random bytes in each type that messages call readable; rows are read in chunks, and must not mix."""
+    """Random blocks in each supported type; rows are dequantized in chunks and must not mix."""
     member = GGMLQuantizationType[kind.name]  # type: ignore[attr-defined]
     block, block_bytes = GGML_QUANT_SIZES[member]
     rows = np.random.default_rng(3).integers(0, 60, (5, 512 // block * block_bytes), np.uint8)
@@ -153,6 +153,6 @@ def test_reading_maps_and_cannot_change_the_file(tmp_path: Path, configs: Config
     before = (tmp_path / "m.gguf").read_bytes()
     file = GgufFile(tmp_path / "m.gguf")
     first, again = file.read("output.weight"), file.read("output.weight")
-    assert first.data_ptr() == again.data_ptr()  # no copy: the pages of the file
+    assert first.data_ptr() == again.data_ptr()  # A view of the file, not a copy.
     first.zero_()
     assert (tmp_path / "m.gguf").read_bytes() == before

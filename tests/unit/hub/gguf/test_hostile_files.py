@@ -1,4 +1,4 @@
-"""Files that lie: each is refused at once, by name, before anything of the size that it claims is made."""
+"""Malicious files are rejected by name, before any allocation of the size that they claim."""
 
 import resource
 import struct
@@ -95,7 +95,7 @@ def test_lies_are_refused_by_name_in_no_time(tmp_path: Path, case: str) -> None:
 
 
 def test_every_shorter_file_is_refused(tmp_path: Path) -> None:
-    """A download that broke off, at any byte: an error, never a model with rows of zeros."""
+    """A file truncated at any byte is an error, never a model with rows of zeros."""
     writer = GGUFWriter(tmp_path / "whole.gguf", "llama")
     writer.add_array("tokenizer.ggml.tokens", ["a", "ü", "<s>"])
     writer.add_tensor("output_norm.weight", np.ones(16, np.float32))

@@ -1,4 +1,4 @@
-"""K-quants, decoded by the gguf library: the format, the error, and values that divide by nothing."""
+"""K-quants, dequantized by the gguf library: format, error, and degenerate values."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from groundup.hub.gguf.quantize import quantize_q4_k, quantize_q5_k, quantize_q6
 
 Quantizer = Callable[[np.ndarray], np.ndarray]
 KINDS = {"Q4_K": quantize_q4_k, "Q5_K": quantize_q5_k, "Q6_K": quantize_q6_k}
-# Relative error on Student's t with 5 degrees of freedom, whose outliers resemble those of weights: what llama.cpp's
-# own quantizer reaches is 0.0832, 0.0421 and 0.0216 (see tests/parity/test_gguf_llama_cpp.py for its bytes).
+# Relative error on Student's t with 5 degrees of freedom, whose outliers resemble weights. llama.cpp's own quantizer
+# reaches 0.0832, 0.0421 and 0.0216 (tests/parity/test_gguf_llama_cpp.py compares the bytes).
 BOUNDS = {"Q4_K": 0.084, "Q5_K": 0.0426, "Q6_K": 0.0219}
 
 
@@ -28,7 +28,9 @@ def test_the_error_is_what_the_search_promises(kind: str) -> None:
     values = np.random.default_rng(0).standard_t(5, (2000, 256)).astype(np.float32)
     assert relative_error(kind, KINDS[kind](values), values) < BOUNDS[kind]
     simple = quantize(values, GGMLQuantizationType.Q4_0)
-    assert relative_error("Q4_0", simple, values) > 1.25 * BOUNDS["Q4_K"]  # what the same bits reach without a search
+    assert (
+        relative_error("Q4_0", simple, values) > 1.25 * BOUNDS["Q4_K"]
+    )  # The error of the same bits without a search.
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -47,7 +49,7 @@ def test_the_error_is_what_the_search_promises(kind: str) -> None:
     ids=["zeros", "constant", "negative", "tiny", "spike", "negative-spike", "half-empty", "far-from-zero"],
 )
 def test_groups_without_spread_stay_finite_and_near(kind: str, values: np.ndarray) -> None:
-    """A division by nothing would fill a padded vocabulary's rows with NaN, and with them every logit."""
+    """A division by zero would fill the rows of a padded vocabulary, and then every logit, with NaN."""
     values = values.astype(np.float32)
     with np.errstate(all="raise", under="ignore"):
         blocks = KINDS[kind](values)
@@ -58,7 +60,7 @@ def test_groups_without_spread_stay_finite_and_near(kind: str, values: np.ndarra
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_block_does_not_depend_on_its_neighbours(kind: str) -> None:
-    """They are quantized many at a time, and by several threads."""
+    """Blocks are quantized in chunks and by several threads."""
     values = np.random.default_rng(1).normal(size=(40, 256)).astype(np.float32)
     together = KINDS[kind](values)
     apart = np.concatenate([KINDS[kind](values[first : first + 7]) for first in range(0, 40, 7)])

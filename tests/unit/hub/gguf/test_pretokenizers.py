@@ -1,4 +1,4 @@
-"""The name that llama.cpp is given must stand for what the tokenizer does: a wrong one trains well and runs badly."""
+"""The pre-tokenizer name must match the tokenizer: a wrong name gives wrong ids in llama.cpp."""
 
 import json
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False)
 KNOWN = {
     "groundup's": (split(QWEN_SPLIT), "qwen2"),
     "what does not match is dropped": (split(QWEN_SPLIT, "removed", invert=True), "qwen2"),
-    # Written otherwise, cutting alike: found by what it does.
+    # Other patterns with the same result are recognized by comparison.
     "other spelling": (split(QWEN_SPLIT.replace(r"|\p{N}|", r"|[\p{Nd}\p{Nl}\p{No}]|")), "qwen2"),
     "GPT-2": ([BYTES], "gpt-2"),
     "digits one by one": ([pre_tokenizers.Digits(True), BYTES], "smollm"),
@@ -68,7 +68,7 @@ UNKNOWN = {
 def test_an_unknown_way_of_cutting_is_refused(
     steps: Sequence[pre_tokenizers.PreTokenizer], real_documents: list[str]
 ) -> None:
-    """A name that nearly fits makes "BPE pre-tokenizer was not recognized" go away, and the ids wrong."""
+    """A name that almost fits silences "BPE pre-tokenizer was not recognized" but gives wrong ids."""
     with pytest.raises(FormatError, match=r"'.*', differs in \d+ of \d+"):
         tokenizer_to_gguf(trained(steps, real_documents[:6]), SPECIAL, 700)
 
@@ -82,7 +82,7 @@ def test_an_unknown_way_can_be_forced_and_its_differences_are_told(real_document
 
 
 def test_words_taken_whole_are_no_hindrance_where_merging_makes_them_too(real_documents: list[str]) -> None:
-    """The flag is in many files without need; but a word that only the flag reaches is lost without it."""
+    """The flag is often set without need, but a token that only the flag reaches is lost without it."""
     definition = trained(split(QWEN_SPLIT), real_documents[:6], ignore_merges=True)
     assert tokenizer_to_gguf(definition, SPECIAL, 700).pre == "qwen2"
     definition["model"]["vocab"]["Ġunreachable"] = max(definition["model"]["vocab"].values()) + 2
@@ -97,7 +97,7 @@ def test_other_makers_tokenizers_come_back_as_they_were(maker: str, name: str, r
     assert made.pre == name
     back = tokenizer_from_gguf(made.metadata)
     again = Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(back.definition)), back.config)
-    # Qwen's normalizer is not among what llama.cpp does, and so not in the file.
+    # llama.cpp does not support Qwen's normalizer, so it is not in the file.
     texts = [text for text in real_documents[6:26] if text.isascii()]
     assert again.encode_batch(texts) == [backend.encode(t, add_special_tokens=False).ids for t in texts]
     original = Tokenizer(backend, config)

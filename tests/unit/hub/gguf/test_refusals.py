@@ -1,4 +1,4 @@
-"""Models that cannot be read or written: refused by name, and nothing half-made stays."""
+"""Unsupported models are rejected by name, and no partial file remains."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SHAPES = {
 
 
 def foreign(path: Path, architecture: str, keys: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Path:
-    """A file by the gguf library's writer, with these keys of its architecture, and weights."""
+    """Write a file with the gguf library: an architecture, keys, and weights."""
     writer = GGUFWriter(path, architecture)
     for key, value in keys.items():
         add: Callable[[str, Any], None] = {
@@ -64,9 +64,9 @@ def foreign(path: Path, architecture: str, keys: Mapping[str, Any], shapes: Mapp
 def test_the_file_that_the_refusals_vary_is_read(tmp_path: Path) -> None:
     model = GgufModel(foreign(tmp_path / "m.gguf", "llama", SIZES, SHAPES))
     assert model.config.n_kv_heads == 2 and model.config.head_dim == 16 and model.config.tie_embeddings
-    divisors_of_one = SHAPES | {"rope_freqs.weight": (8,)}  # as converters once wrote them for Llama 2
+    divisors_of_one = SHAPES | {"rope_freqs.weight": (8,)}  # As converters once wrote them for Llama 2.
     assert GgufModel(foreign(tmp_path / "n.gguf", "llama", SIZES, divisors_of_one)).config == model.config
-    assert model.config.norm_eps == 1e-5  # not 9.99999974e-06, which 32 bits make of it
+    assert model.config.norm_eps == 1e-5  # Not 9.99999974e-06, its fp32 value.
 
 
 VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, tuple[int, ...] | None], str]] = {
@@ -181,7 +181,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(
 
 
 class OnDemand(Mapping[str, torch.Tensor]):
-    """Weights made when asked for, that remember how many of them were alive at once."""
+    """Lazy weights that count how many tensors are alive."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -203,7 +203,7 @@ class OnDemand(Mapping[str, torch.Tensor]):
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_one_tensor_at_a_time_is_in_memory(tmp_path: Path, configs: Configs, random_state: Maker, family: str) -> None:
-    """A 70B model is written on a machine that holds one layer; GPT-2's fused projection is made of three tensors."""
+    """A 70B model is exported with memory for one layer; GPT-2's fused projection needs three tensors."""
     config = replace(configs[family], n_layers=6)
     state = OnDemand(random_state(config))
     seen: list[float] = []

@@ -1,4 +1,4 @@
-"""Vocabularies in GGUF's metadata: what a hostile one may not do, and that nothing of a good one is lost."""
+"""Vocabularies in GGUF metadata: malicious ones are rejected, and valid ones are converted without loss."""
 
 import contextlib
 import io
@@ -19,7 +19,7 @@ from groundup.tokenizer.torture import TORTURE
 
 
 def byte_level(**changes: Any) -> dict[str, Any]:
-    """A vocabulary of five tokens, as `gguf`'s reader gives it."""
+    """A vocabulary of five tokens, as returned by `gguf`'s reader."""
     made: dict[str, Any] = {
         "model": "gpt2",
         "pre": "gpt-2",
@@ -33,7 +33,7 @@ def byte_level(**changes: Any) -> dict[str, Any]:
 
 
 class Endless(list[str]):
-    """Claims to hold ten million tokens, and fails when they are looked at."""
+    """A list that claims ten million tokens, and fails on access."""
 
     def __len__(self) -> int:
         return 10_000_000
@@ -86,7 +86,7 @@ def test_a_hostile_vocabulary_is_refused_at_once(changes: dict[str, Any], said: 
 
 
 def test_scores_that_allow_every_union_stay_within_bounds() -> None:
-    """All strings of two letters: the number of ways to join them is what a hostile file would make large."""
+    """All strings of two letters, with the maximum number of merges that a malicious file could request."""
     tokens = [f"{n:0{size}b}" for size in range(1, 13) for n in range(2**size)]
     begun = time.monotonic()
     made = tokenizer_from_gguf(byte_level(model="llama", tokens=tokens, token_type=None, merges=None, eos_token_id=0))
@@ -97,7 +97,7 @@ def test_scores_that_allow_every_union_stay_within_bounds() -> None:
 def test_rows_that_fill_up_the_embedding_are_no_tokens(tokenizer: Tokenizer) -> None:
     made = tokenizer_to_gguf(tokenizer.definition, tokenizer.config, tokenizer.vocab_size + 60)
     tokens = made.metadata["tokenizer.ggml.tokens"]
-    # llama.cpp stops where two tokens are the same.
+    # llama.cpp aborts if two tokens are equal.
     assert len(tokens) == len(set(tokens)) == tokenizer.vocab_size + 60
     back = tokenizer_from_gguf(made.metadata)
     assert Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(back.definition)), back.config).vocab_size == 1024
@@ -129,7 +129,7 @@ def test_nothing_of_a_model_s_own_is_lost_on_the_way(tokenizer: Tokenizer) -> No
 def pieces(
     texts: list[str], kind: str, *, spaced: bool, rule: str = "identity"
 ) -> tuple[sentencepiece.SentencePieceProcessor, dict[str, Any]]:
-    """A vocabulary of SentencePiece's own, and the metadata that llama.cpp's converter makes of it."""
+    """Return a SentencePiece vocabulary, and its metadata as written by llama.cpp's converter."""
     made = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([line for text in texts for line in text.splitlines() if line.strip()][:4000]),
@@ -145,7 +145,7 @@ def pieces(
     )
     model = sentencepiece.SentencePieceProcessor(model_proto=made.getvalue())
     ids = range(model.get_piece_size())
-    kinds = {0: 2, 1: 3, 2: 3}  # unknown, and two control tokens
+    kinds = {0: 2, 1: 3, 2: 3}  # Unknown, and two control tokens.
     metadata = {
         "model": {"bpe": "llama", "unigram": "t5"}[kind],
         "tokens": [model.id_to_piece(i) for i in ids],
@@ -162,7 +162,7 @@ def pieces(
 @pytest.mark.parametrize("spaced", [True, False], ids=["llama", "gemma"])
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
 def test_sentencepiece_gives_the_same_ids(kind: str, spaced: bool, real_documents: list[str]) -> None:
-    """Merges come from scores: one in the wrong place, and words fall apart in other pieces than the model knows."""
+    """Merges are derived from scores; one wrong position would split words differently."""
     model, metadata = pieces(real_documents, kind, spaced=spaced)
     files = tokenizer_from_gguf(metadata)
     backend = tokenizers.Tokenizer.from_str(json.dumps(files.definition))
@@ -170,9 +170,9 @@ def test_sentencepiece_gives_the_same_ids(kind: str, spaced: bool, real_document
     scores = metadata["tokenizer.ggml.scores"].astype(np.float64)
     for text in [*TORTURE.values(), *real_documents[-40:]]:
         ours, theirs = backend.encode(text, add_special_tokens=False).ids, model.encode(text)
-        # Unigrams: where two ways are equally likely, rounding chooses.
+        # Unigram: rounding decides between two equally likely segmentations.
         assert ours == theirs or (kind == "unigram" and abs(scores[ours].sum() - scores[theirs].sum()) < 0.01), text
-    # The other way: llama.cpp's scores from the merges; for unigrams it has no bytes, which is said.
+    # The reverse: llama.cpp derives scores from merges. For unigram it has no byte fallback, which is reported.
     made = tokenizer_to_gguf(files.definition, files.config, model.get_piece_size())
     assert made.metadata["tokenizer.ggml.tokens"] == metadata["tokenizer.ggml.tokens"]
     np.testing.assert_array_equal(made.metadata["tokenizer.ggml.token_type"], metadata["tokenizer.ggml.token_type"])
@@ -181,7 +181,7 @@ def test_sentencepiece_gives_the_same_ids(kind: str, spaced: bool, real_document
 
 
 def test_a_compiled_normalization_is_followed_and_a_broken_one_is_not(real_documents: list[str]) -> None:
-    """The library that walks through it looks at no bound: a hostile one would end the process."""
+    """The library does not check bounds in the trie: a malicious one would crash the process."""
     protocol = pytest.importorskip("sentencepiece.sentencepiece_model_pb2", reason="protobuf is not installed")
     model, metadata = pieces(real_documents, "unigram", spaced=True, rule="nmt_nfkc")
     parsed = protocol.ModelProto.FromString(model.serialized_model_proto())
