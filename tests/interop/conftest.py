@@ -1,4 +1,4 @@
-"""Models to hand to others, a foundation model from a package index, and the Studio in a browser."""
+"""Models for other engines, a foundation model from a package index, and the Studio in a browser."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ checkpoint_seconds = 1
 shape = {n_layers = 3, dim = 128, context_length = 128}
 """
 
-# Its result is one of these texts, whatever the model thinks of them: the grammar sees to it.
+# The grammar forces one of these texts regardless of the model.
 HOSTILE_APP = f"""
 name = "hostile"
 title = {json.dumps(HOSTILE)}
@@ -69,8 +69,10 @@ enum = [{json.dumps(HOSTILE)}]
 def our_model(
     tiny_model: Callable[..., Transformer], tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Random weights; its matrix has rows that no token has. Not narrower: of Q8_0 rows of one block (32 values)
-    llama.cpp 0.3.36 on AMX made NaN, which the gate refused."""
+    """Random weights, and an embedding with padding rows.
+
+    With narrower Q8_0 rows of one block (32 values), llama.cpp 0.3.36 on AMX returned NaN.
+    """
     model = tiny_model(tokenizer.vocab_size + 64, context_length=512, dim=64, head_dim=16, ffn_dim=128)
     directory = tmp_path_factory.mktemp("ours")
     save_model(directory, model, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id)
@@ -95,7 +97,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def studio_home(
     tmp_path_factory: pytest.TempPathFactory, smollm2: Path, our_model: Path, real_documents: list[str]
 ) -> Path:
-    """A foundation model, a recipe, an application of somebody's own; and a corpus whose every name is hostile."""
+    """A foundation model, a recipe, a user's application, and a corpus with malicious names."""
     root = tmp_path_factory.mktemp("home")
     (root / "runs").mkdir()
     for name, directory in (("smollm2", smollm2), ("random", our_model)):
@@ -111,7 +113,7 @@ def studio_home(
     files = root / "files"
     files.mkdir()
     for number, text in enumerate(real_documents[:30]):
-        # A slash would make a directory of it.
+        # A slash would create a directory.
         name = f"{HOSTILE} {number}.txt".replace("/", "")
         (files / name).write_text(f"{HOSTILE}\n{text}", encoding="utf-8")
     source = {"kind": "folder", "name": HOSTILE, "path": str(files), "license": HOSTILE}
@@ -122,7 +124,7 @@ def studio_home(
 
 @pytest.fixture(scope="session")
 def studio_url(studio_home: Path) -> Iterator[str]:
-    """A Studio as its user starts it."""
+    """Start the Studio like a user."""
     command = [sys.executable, "-m", "groundup", "studio", "runs", "--port", "0", "--json", "--apps", "apps"]
     with subprocess.Popen(command, cwd=studio_home, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -132,11 +134,11 @@ def studio_url(studio_home: Path) -> Iterator[str]:
 
 
 class Page:
-    """A tab, and all that must not happen in it."""
+    """A browser tab, with checks for errors and requests to other hosts."""
 
     def __init__(self, browser: Any, url: str, width: int = 1440, scheme: str = "light") -> None:
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        context.set_default_timeout(180_000)  # a busy machine is slow, not wrong
+        context.set_default_timeout(180_000)  # Busy machines are slow.
         self.tab, self.told = context.new_page(), []
         self.url, own = url, urlsplit(url).netloc
 
@@ -160,7 +162,7 @@ class Page:
         return self.tab
 
     def end(self) -> None:
-        """All was well: no message in the console, nothing asked elsewhere, nothing hostile has run."""
+        """Check for the absence of console messages, no requests to other hosts, and no injected scripts."""
         assert self.tab.evaluate("window.hacked") is None
         assert [frame.evaluate("window.hacked") for frame in self.tab.frames] == [None] * len(self.tab.frames)
         assert self.told == []

@@ -1,4 +1,4 @@
-"""The same corpus, byte for byte, from processes of this machine and from Ray, also when a worker is killed."""
+"""Local processes and Ray write the same corpus, byte for byte, even if a worker is killed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.skipif(sys.platform != "linux", r
 
 
 def _collect(folder: Path, out: Path, engine: str) -> subprocess.Popen[bytes]:
-    """Units are files of more than 8 MiB, so that there is work for two at a time."""
+    """Work units are files of more than 8 MiB, enough for two workers."""
     command = [sys.executable, "-m", "groundup", "collect", "--folder", str(folder), "--out", str(out)]
     options = ["--engine", engine, "--workers", "2", "--quiet"]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
@@ -30,7 +30,7 @@ def _shards(out: Path) -> dict[str, str]:
 
 
 def _workers_at_work(session: int) -> list[int]:
-    """Ray names a worker after the function that it runs."""
+    """Ray names a worker after its function."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -44,7 +44,7 @@ def _workers_at_work(session: int) -> list[int]:
 
 @pytest.fixture
 def folder(real_documents: list[str], tmp_path: Path) -> Path:
-    """Six files of some 9 MB, each with all pages many times over, every time with other numbers in them."""
+    """Six files of about 9 MB, each with all pages many times, with different numbers."""
     root = tmp_path / "text"
     root.mkdir()
     for number in range(6):

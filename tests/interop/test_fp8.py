@@ -1,4 +1,4 @@
-"""Training with the layers' products in fp8, by torchao: emulated here, so that it is tried without such a GPU."""
+"""Training with fp8 matmuls by torchao, emulated here, so that no such GPU is needed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_it_learns_as_bf16_does_and_rounds_more(tmp_path: Path) -> None:
     rounded, losses = trained(fp8=True)
     assert expected[-1] < expected[0] - 1
     assert losses != expected
-    # Products of 3 bits of mantissa: single steps may be half a nat off, and both stay on one course.
+    # With a 3-bit mantissa, single steps may differ by half a nat, but both runs must converge equally.
     assert mean(losses[-20:]) == pytest.approx(mean(expected[-20:]), abs=0.1)
     assert rounded.state_dict().keys() == usual.state_dict().keys()
 
@@ -59,7 +59,7 @@ def test_it_learns_as_bf16_does_and_rounds_more(tmp_path: Path) -> None:
         return model(TEXT[None, :64]).detach()
 
     save_model(tmp_path, rounded, bos_id=0, eos_id=0, pad_id=0)
-    saved = load_model(tmp_path)  # what is saved knows nothing of fp8
+    saved = load_model(tmp_path)  # The saved model does not depend on fp8.
     assert type(saved.model.layers[0].mlp.down_proj) is type(saved.lm_head)
     assert (logits(saved) - logits(rounded)).abs().mean() < 0.1
 

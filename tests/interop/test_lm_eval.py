@@ -1,4 +1,4 @@
-"""lm-evaluation-harness, with its stock `hf` model, finds the scores that `groundup evaluate` finds."""
+"""lm-evaluation-harness with its `hf` model gives the scores of `groundup evaluate`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ metric_list:
 
 @pytest.fixture(scope="module")
 def questions(real_documents: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Which line comes next? Real lines, some of them in other scripts, choices of very unequal length."""
+    """Which line follows? Real lines, some in other scripts, with choices of unequal length."""
     lines = [line.strip() for text in real_documents for line in text.splitlines() if 30 < len(line.strip()) < 90]
     path = tmp_path_factory.mktemp("task") / "questions.jsonl"
     with path.open("w", encoding="utf-8") as file:
@@ -82,7 +82,7 @@ def compare(directory: Path, questions: Path, folder: Path, prompt: str) -> None
     from groundup.hub.resolve import open_model
 
     data = questions
-    if not prompt:  # nothing in front: each choice is scored after BOS
+    if not prompt:  # Without a prompt, each choice is scored after BOS.
         data = folder / "bare.jsonl"
         items = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()]
         bare = [json.dumps({key: item[key] for key in ("choices", "answer")}, ensure_ascii=False) for item in items]

@@ -1,4 +1,4 @@
-"""TRL's `SFTTrainer` and ours: the same loss and gradients of a packed batch, the same losses at one learning rate."""
+"""TRL's `SFTTrainer` and groundup: equal loss and gradients of a packed batch, and equal losses in training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.interop
 
 
 def examples(vocab_size: int) -> list[dict[str, list[int]]]:
-    """Of all lengths, each with two stretches that are learned, as turns of a conversation are."""
+    """Examples of all lengths, each with two trained spans, like the turns of a conversation."""
     generator = torch.Generator().manual_seed(0)
     made = []
     for length in (9, 40, 17, 64, 23, 31, 5, 52):
@@ -61,16 +61,16 @@ def trainer(our_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def as_ours(batch: dict[str, torch.Tensor]) -> PackedWindows:
-    """Their batch in our words: labels stand at the token before, and documents begin where positions do."""
+    """Convert a TRL batch: labels are shifted to the previous token, and documents begin at position 0."""
     labels = torch.full_like(batch["labels"], IGNORE_INDEX)
     labels[:, :-1] = batch["labels"][:, 1:]
     documents = (batch["position_ids"] == 0).long().cumsum(1) - 1
-    labels[:, :-1][documents[:, 1:] != documents[:, :-1]] = IGNORE_INDEX  # nothing is learned across documents
+    labels[:, :-1][documents[:, 1:] != documents[:, :-1]] = IGNORE_INDEX  # No loss across documents.
     return PackedWindows(batch["input_ids"], labels, batch["position_ids"], documents)
 
 
 def test_the_loss_and_its_gradients_are_trls(trainer: Any, our_model: Path) -> None:
-    """A mask that lets a document see the one before it, or a label that is off by one, moves both."""
+    """A wrong attention mask or label shift changes both."""
     batch = next(iter(trainer.get_train_dataloader()))
     assert int((batch["position_ids"] == 0).sum()) > 2, "nothing is packed"
     theirs = trainer.compute_loss(trainer.model, dict(batch))
@@ -96,7 +96,7 @@ STEPS = 20
 def start(
     request: pytest.FixtureRequest, tmp_path: Path, tokenizer: Tokenizer, real_documents: list[str]
 ) -> tuple[Path, Path]:
-    """A model that knows the tokens of a chat, and examples of which each fills a window of its own."""
+    """A model with chat tokens, and examples that each fill a window."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     words = " ".join(real_documents).split()
@@ -124,7 +124,7 @@ def start(
 
 
 def our_losses(model: Path, data: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Losses of the command, with TRL's constants; its batches are kept in `BATCHES`."""
+    """Losses of the command with TRL's constants; its batches are kept in `BATCHES`."""
     BATCHES.clear()
     make = ExampleLoader.batch
 
@@ -157,12 +157,12 @@ BATCHES: dict[tuple[int, int], PackedWindows] = {}
 
 
 def their_rows(steps: int, rows: int) -> list[dict[str, list[int]]]:
-    """The windows of our steps in their words: the ids, and which of them are learned."""
+    """Convert the windows of each step to TRL's format: ids, and which of them are trained."""
     found = []
     for index in range(steps):
         batch = BATCHES[rows, index]
         for ids, labels, documents in zip(batch.input_ids, batch.labels, batch.document_ids, strict=True):
-            length = int(torch.nonzero(labels != IGNORE_INDEX).max()) + 2  # up to the last token that is predicted
+            length = int(torch.nonzero(labels != IGNORE_INDEX).max()) + 2  # Up to the last predicted token.
             assert int(documents[length - 2]) == 0, "one example in a window"
             whole = [*ids[: length - 1].tolist(), int(labels[length - 2])]
             learned = [0, *(int(label != IGNORE_INDEX) for label in labels[: length - 1].tolist())]
@@ -221,7 +221,7 @@ def test_the_command_trains_as_trl_does_at_the_same_learning_rate(
     monkeypatch: pytest.MonkeyPatch,
     their_losses: Callable[[Path, int, int], tuple[Any, list[float]]],
 ) -> None:
-    """`--learning-rate 2e-5` was a multiple of built-in rates: the loss stayed where it was."""
+    """`--learning-rate 2e-5` multiplied the built-in rates, so the loss did not change."""
     model, data = start
     ours = our_losses(model, data, tmp_path / "ours", monkeypatch)
     plan = json.loads((tmp_path / "ours" / "plan.json").read_text())["plan"]
@@ -232,7 +232,7 @@ def test_the_command_trains_as_trl_does_at_the_same_learning_rate(
     print("\n".join(f"{one:.6f} {other:.6f}" for one, other in pairs))
     assert max(abs(one - other) for one, other in pairs) < 1e-4
 
-    # The losses could agree because nothing moves: every group has, and as far as theirs.
+    # Losses could agree because nothing changes, so each parameter group must move as far as TRL's.
     before, after = load_model(model), load_model(tmp_path / "ours")
     named = dict(trained.named_parameters())
     for (name, old), (_, new) in zip(before.named_parameters(), after.named_parameters(), strict=True):

@@ -1,4 +1,4 @@
-"""llama.cpp runs what we write, and we what it runs: the gate of an import and of an export, with all its peers."""
+"""Round-trip checks of import and export with llama.cpp and transformers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_foundation_model_comes_in_and_knows_the_capital_of_france(tmp_path: P
     checks = {check["who"]: check for check in made.facts["verification"]["checks"]}
     assert set(checks) == {"llama.cpp", "transformers"}
     assert checks["llama.cpp"]["ids_differ"] == checks["transformers"]["ids_differ"] == []
-    assert checks["transformers"]["max_difference"] < 1e-2  # logits of up to 30, fp32 on both sides
+    assert checks["transformers"]["max_difference"] < 1e-2  # Logits of up to 30, fp32 in both engines.
     opened = open_model(out)
     with Engine(opened.model, opened.tokenizer, stop_ids=opened.stop_ids) as engine:
         greedy = Sampling(temperature=0.0)

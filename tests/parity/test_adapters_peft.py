@@ -1,4 +1,4 @@
-"""PEFT reads our adapters and we read PEFT's: the same logits on the same base, merged and not."""
+"""PEFT loads groundup's adapters and groundup loads PEFT's: equal logits, merged and not merged."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def query_layer(base: Path) -> str:
-    """The layer that makes queries, by its name in transformers."""
+    """The name of a query projection in transformers."""
     family = json.loads((base / "config.json").read_text(encoding="utf-8"))["model_type"]
     return {"gpt2": "c_attn", "gpt_neox": "query_key_value", "phi3": "qkv_proj"}.get(family, "q_proj")
 
@@ -78,7 +78,7 @@ def test_peft_computes_what_we_do_with_our_adapter(base: Path, tmp_path: Path, l
 
 @torch.no_grad()
 def test_we_compute_what_peft_does_with_its_adapter(base: Path, tmp_path: Path) -> None:
-    """Its ranks and scales differ by layer, as `rank_pattern` allows."""
+    """Ranks and scales differ by layer, as `rank_pattern` allows."""
     from peft import LoraConfig, get_peft_model
 
     fused = query_layer(base)
@@ -101,7 +101,7 @@ def test_we_compute_what_peft_does_with_its_adapter(base: Path, tmp_path: Path) 
 
 @torch.no_grad()
 def test_a_classifier_goes_both_ways_with_its_head(base: Path, tmp_path: Path) -> None:
-    """PEFT trains the head whole (`modules_to_save`); one that stayed behind would leave random labels."""
+    """PEFT trains the head in full (`modules_to_save`); otherwise labels would be random."""
     from peft import LoraConfig, PeftModel, get_peft_model
     from transformers import AutoModelForSequenceClassification
 

@@ -1,4 +1,4 @@
-"""One template on both sides: what we train on is what `apply_chat_template` makes of the same messages."""
+"""Training uses the same rendering as `apply_chat_template` of transformers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOSTILE = [
 
 
 def conversations(documents: list[str]) -> list[list[Message]]:
-    """Fifty: one to six turns of real prose and of what an attacker would type, in every role."""
+    """Fifty conversations: one to six turns of real prose and of injected special tokens, in every role."""
     draw = random.Random(0)
     made = []
     for number in range(50):
@@ -57,7 +57,7 @@ def peer(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.mark.parametrize("generation", [False, True])
 def test_equal_ids(tokenizer: Tokenizer, real_documents: list[str], peer: Any, generation: bool) -> None:
-    """Trained on one rendering and served by another, a model answers worse, and nobody is told why."""
+    """A model that is trained and served with different renderings silently answers worse."""
     template = ChatTemplate(tokenizer)
     for messages in conversations(real_documents):
         theirs = peer.apply_chat_template(
@@ -69,7 +69,7 @@ def test_equal_ids(tokenizer: Tokenizer, real_documents: list[str], peer: Any, g
 
 
 def test_typed_special_tokens_stay_text_there_too(tokenizer: Tokenizer, peer: Any) -> None:
-    """transformers reads special tokens in the rendered string: a user could close a turn and open the system's."""
+    """transformers parses special tokens in the rendered string, so a user could open a system turn."""
     for content in HOSTILE:
         ids = peer.apply_chat_template([{"role": "user", "content": content}], return_dict=True)["input_ids"]
         specials = [token for token in ids if token in tokenizer.special_ids]

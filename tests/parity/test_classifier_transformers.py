@@ -1,4 +1,4 @@
-"""Our classifiers in transformers, and theirs here: the same logits, however a batch is padded."""
+"""groundup's classifiers in transformers and vice versa: equal logits, with any padding."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def random_(model: torch.nn.Module, seed: int) -> None:
 
 
 def texts(vocab_size: int) -> list[list[int]]:
-    """Of different lengths; none has the padding's id, as no text has a special token."""
+    """Texts of different lengths without the padding id."""
     generator = torch.Generator().manual_seed(5)
     return [torch.randint(2, vocab_size, (n,), generator=generator).tolist() for n in (3, 17, 32, 1)]
 
@@ -53,7 +53,7 @@ def padded(ids: list[list[int]], side: str) -> dict[str, torch.Tensor]:
         rows.append(text + fill if side == "right" else fill + text)
         mask.append([1] * len(text) + [0] * len(fill) if side == "right" else [0] * len(fill) + [1] * len(text))
     attention = torch.tensor(mask)
-    # GPT-2 learns a vector for each position, and counts padding unless it is told.
+    # GPT-2 has learned position embeddings, which count padding without position_ids.
     return {
         "input_ids": torch.tensor(rows),
         "attention_mask": attention,
@@ -88,7 +88,7 @@ def test_transformers_loads_ours_and_gives_it_back(family: str, tied: bool, tmp_
 
 @pytest.mark.parametrize(("family", "tied"), SHAPES)
 def test_a_classifier_made_by_transformers_loads_here(family: str, tied: bool, tmp_path: Path) -> None:
-    """With two labels that nobody named: transformers then writes neither their number nor their names."""
+    """With two unnamed labels, transformers writes neither their number nor their names."""
     common = {"vocab_size": 300, "tie_word_embeddings": tied, "pad_token_id": PAD}
     if family == "gpt2":
         config = transformers.GPT2Config(n_embd=48, n_layer=2, n_head=3, n_positions=40, **common)
@@ -115,7 +115,7 @@ def test_a_classifier_made_by_transformers_loads_here(family: str, tied: bool, t
 
 
 def test_a_regression_head_is_refused(tmp_path: Path) -> None:
-    """Its one output is a number; softmax over it would call every text certain."""
+    """A regression head has one output; softmax would give probability 1."""
     config = transformers.LlamaConfig(
         hidden_size=48, intermediate_size=100, num_hidden_layers=1, num_attention_heads=3, vocab_size=300, num_labels=1
     )

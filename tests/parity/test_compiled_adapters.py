@@ -1,7 +1,7 @@
-"""`torch.compile` beside the same operations uncompiled, with adapters: values and gradients.
+"""`torch.compile` with adapters gives the values and gradients of eager mode.
 
-A compiler sees other code with frozen weights than without: the backward passes of `groundup.model.operations`, and
-layers that share one compiled body though only some of them are adapted.
+Frozen weights change the compiled code: the backward passes of `groundup.model.operations`, and layers that share one
+compiled body although only some of them are adapted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def with_adapters(targets: tuple[str, ...]) -> Transformer:
     model = Transformer(ModelConfig("llama", vocab_size=160, context_length=64, tie_embeddings=True, **shape))
     init_weights(model, 0)
     generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():  # what begins at zero would hide what lies behind it
+    for parameter in model.parameters():  # Zero-initialized parameters would hide the gradients of others.
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
     add_lora(model, LoRA(rank=4, targets=targets))
     for layer in lora_layers(model).values():
@@ -47,9 +47,9 @@ def outcome(model: Transformer) -> tuple[Tensor, dict[str, Tensor]]:
     return loss.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.interop), "bfloat16"])  # 30 s each
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.interop), "bfloat16"])  # 30 s each.
 def test_values_and_gradients_are_those_of_eager(dtype: str) -> None:
-    """In bf16, as near to fp32 as they are uncompiled."""
+    """In bf16, the error against fp32 is the same as without compilation."""
     exact, slopes = outcome(with_adapters(TARGETS))
     model = with_adapters(TARGETS)
     place(model, Machine("cpu", dtype, True, 1, 1e11))

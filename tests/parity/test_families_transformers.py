@@ -1,7 +1,7 @@
-"""Models that transformers made, with what each family may vary: read here, written back, and read there again.
+"""Models written by transformers, with the variants of each family, are read, written, and read by transformers again.
 
-A variant that is missed does not fail: it answers fluently and wrong. So each is on, and made to matter: windows are
-shorter than the text, contexts longer than the ones that scalings stretch.
+A missed variant does not fail but gives fluent, wrong answers. So each variant is enabled and has an effect: windows
+are shorter than the text, contexts longer than the original context of the RoPE scaling.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], str]] = {
         "float32",
     ),
 }
-# What says nothing about what the weights mean, or is only read where windows are on.
+# Keys that do not change the weights' meaning, or are only read with sliding windows.
 NO_MEANING = {
     "architectures", "transformers_version", "dtype", "_name_or_path", "use_cache", "initializer_range",
     "pretraining_tp", "sliding_window_pattern", "_sliding_window_pattern", "attention_dropout", "attn_pdrop",
@@ -215,7 +215,7 @@ def meaning(config: Any) -> dict[str, Any]:
     if FULL in (kinds := said.get("layer_types") or [SLIDING]) and SLIDING not in kinds:
         said.pop("sliding_window")
     for rope in [said.get("rope_parameters") or {}, *(said.get("rope_parameters") or {}).values()]:
-        if isinstance(rope, dict) and rope.pop("mscale", None):  # two ways to say a factor
+        if isinstance(rope, dict) and rope.pop("mscale", None):  # Two keys for a factor.
             below = rope.pop("mscale_all_dim")
             stretch = 0.1 * torch.tensor(rope["factor"]).double().log().item()
             rope["attention_factor"] = pytest.approx((stretch + 1) / (below * stretch + 1))
@@ -292,7 +292,7 @@ def test_shards_are_read_and_written(variant: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("variant", ["gpt2", "llama"])
 def test_a_model_saved_without_its_head_is_found_by_its_shorter_names(variant: str, tmp_path: Path) -> None:
-    """The GPT-2 of the hub is such a one: "wte.weight", not "transformer.wte.weight"."""
+    """The GPT-2 of the hub has "wte.weight", not "transformer.wte.weight"."""
     kind, _, _ = VARIANTS[variant]
     sizes = {"n_embd": 48, "n_layer": 3, "n_head": 3} if variant == "gpt2" else dict(SMALL)
     config = getattr(transformers, kind)(**sizes | {"vocab_size": VOCAB, "tie_word_embeddings": True})
@@ -304,7 +304,7 @@ def test_a_model_saved_without_its_head_is_found_by_its_shorter_names(variant: s
 
 
 def test_of_a_gemma_that_sees_the_text_is_read(tmp_path: Path) -> None:
-    """From 4B on, every Gemma 3 is published as such a model."""
+    """From 4B on, every Gemma 3 is published as a multimodal model."""
     text = SMALL | {"sliding_window": 6, "sliding_window_pattern": 3}
     eyes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = transformers.Gemma3Config(

@@ -1,4 +1,4 @@
-"""Our GGUF files run by llama.cpp, and its files read by us: the same logits, the same bytes."""
+"""GGUF files of groundup in llama.cpp and vice versa: equal logits and bytes."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def quiet() -> Iterator[None]:
 
 
 def random_state(config: ModelConfig, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Weights large enough for attention, gates and norms to matter, and none like another."""
+    """Weights that are large enough for attention and norms to have an effect, and all different."""
     random = torch.Generator().manual_seed(seed)
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in Transformer(config).state_dict().items()}
@@ -153,7 +153,7 @@ def our_logits(config: ModelConfig, state: Any, ids: np.ndarray) -> np.ndarray:
 
 
 def their_logits(path: Path, ids: np.ndarray) -> np.ndarray:
-    """llama.cpp's, of all positions, with keys and values kept in fp32."""
+    """Return llama.cpp's logits of all positions, with an fp32 KV cache."""
     model_params = llama_cpp.llama_model_default_params()
     model_params.n_gpu_layers = 0
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), model_params)
@@ -179,7 +179,7 @@ def their_logits(path: Path, ids: np.ndarray) -> np.ndarray:
 
 
 def requantize(source: Path, target: Path, file_type: int) -> None:
-    """llama.cpp's own quantizer (llama-quantize)."""
+    """Quantize with llama.cpp's llama-quantize."""
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype, params.nthread, params.allow_requantize = file_type, 1, True
     assert llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)) == 0
@@ -187,7 +187,7 @@ def requantize(source: Path, target: Path, file_type: int) -> None:
 
 @pytest.mark.parametrize("case", MODELS)
 def test_llama_cpp_computes_our_logits(tmp_path: Path, case: str) -> None:
-    """A wrong permutation, base, scaling, window, factor or epsilon: fluent nonsense after the export."""
+    """A wrong permutation, base, scaling, window, factor or epsilon gives fluent nonsense after the export."""
     config = MODELS[case]
     state = random_state(config)
     ids = np.random.default_rng(1).integers(0, config.vocab_size, LENGTH)
@@ -198,20 +198,20 @@ def test_llama_cpp_computes_our_logits(tmp_path: Path, case: str) -> None:
     tolerance = 2e-2 if config.activation.startswith("gelu") else 1e-3
     assert np.abs(ours - theirs).max() < tolerance * ours.std()
     assert set(written.types.values()) == {"F32"}
-    assert bool(written.notes) == (case in ("mistral", "phi3"))  # its window, which llama.cpp does not know
+    assert bool(written.notes) == (case in ("mistral", "phi3"))  # llama.cpp does not support its window.
 
     read = GgufModel(tmp_path / "model.gguf")
     back = read.state()
     assert read.config == replace(config, family=read.config.family)
     assert set(back) == set(state)
     for name, tensor in state.items():
-        # 1 + weight is rounded once, on the way out
+        # The export rounds 1 + weight once.
         torch.testing.assert_close(back[name], tensor, rtol=0, atol=2e-7 if "norm" in name else 0)
 
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_the_mixture_is_llama_cpps(tmp_path: Path, tied: bool) -> None:
-    """Q4_K as llama.cpp quantizes it: the same type for each tensor, and all but the same bytes."""
+    """Q4_K as quantized by llama.cpp: the same type for each tensor, and almost the same bytes."""
     config = replace(LLAMA, dim=256, ffn_dim=512, head_dim=64, n_layers=9, tie_embeddings=tied)
     state = random_state(config)
     write_gguf(tmp_path / "f32.gguf", config, state, NO_TOKENIZER, "f32")
@@ -243,7 +243,7 @@ def test_shapes_that_do_not_fit_fall_back_as_llama_cpp_has_it(tmp_path: Path) ->
 # LLAMA_FTYPE_MOSTLY_...: Q4_1, Q5_0, Q5_1, Q2_K, Q3_K_M, Q5_K_M, Q6_K, IQ4_NL, IQ4_XS
 @pytest.mark.parametrize("number", [3, 8, 9, 10, 12, 17, 18, 25, 30])
 def test_their_types_are_read_as_they_read_them(tmp_path: Path, number: int) -> None:
-    """llama.cpp quantizes, and turns the result back to fp32 itself: we must read the one as the other."""
+    """llama.cpp quantizes and dequantizes to fp32; groundup must read both files equally."""
     config = replace(LLAMA, dim=256, ffn_dim=512, head_dim=64)
     write_gguf(tmp_path / "f32.gguf", config, random_state(config), NO_TOKENIZER, "f32")
     requantize(tmp_path / "f32.gguf", tmp_path / "small.gguf", number)

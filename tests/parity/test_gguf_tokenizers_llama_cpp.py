@@ -1,4 +1,4 @@
-"""llama.cpp gives the ids that we give: with its own files, and with those that we make for it."""
+"""llama.cpp gives groundup's ids, with its own files and with exported ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Encode = Callable[[str], Sequence[int]]
 
 
 def write(path: Path, metadata: Mapping[str, Any]) -> Path:
-    """A file with a vocabulary and no tensors, by the library of llama.cpp's makers."""
+    """Write a file with a vocabulary and no tensors, with the gguf library."""
     writer = GGUFWriter(path, "llama")
     for key, value in metadata.items():
         match value:
@@ -51,7 +51,7 @@ def write(path: Path, metadata: Mapping[str, Any]) -> Path:
 
 
 def unlike(path: Path, encode: Encode) -> list[str]:
-    """The torture texts that llama.cpp gives other ids."""
+    """Return the edge cases with other ids in llama.cpp."""
     model = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
     return [
         name
@@ -68,7 +68,7 @@ def as_text(definition: Mapping[str, Any]) -> Encode:
 
 @pytest.fixture(scope="module")
 def uncut() -> dict[str, Any]:
-    """A vocabulary learned from the torture texts with no cuts at all: wherever a text is cut, its ids show it."""
+    """A vocabulary trained on the edge cases without a pre-tokenizer: wherever a text is split, its ids change."""
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -85,7 +85,7 @@ def uncut() -> dict[str, Any]:
 
 @pytest.mark.parametrize("pre", [*PRE_TOKENIZERS, *(name for names in OTHER_NAMES.values() for name in names)])
 def test_every_pre_tokenizer_cuts_as_llama_cpp_does(pre: str, uncut: dict[str, Any], tmp_path: Path) -> None:
-    """The table is written by hand: a slip in a regex changes the ids of one script only."""
+    """The table is written by hand: a mistake in a regex may change the ids of one script only."""
     metadata = uncut | {"tokenizer.ggml.pre": pre}
     definition = to_tokenizer_json(Vocabulary.from_metadata(metadata), as_llama_cpp=True)
     assert unlike(write(tmp_path / "vocabulary.gguf", metadata), as_text(definition)) == []
@@ -98,25 +98,25 @@ def test_our_own_tokenizer_gives_the_same_ids_there(tokenizer: Tokenizer, tmp_pa
     assert unlike(path, tokenizer.encode) == []
     model = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
     assert (model.token_bos(), model.token_eos(), model.n_vocab()) == (tokenizer.bos_id, tokenizer.eos_id, 1031)
-    # Whoever asks for special tokens gets one BOS, and the turns' marks as what they are.
+    # Text with special tokens gets one BOS, and special tokens in it are parsed.
     turn = "<|im_start|>user\nIt's 12 o'clock<|im_end|>\n"
     assert model.tokenize(turn.encode(), add_bos=True, special=True) == tokenizer_ids(tokenizer, turn)
 
 
 def tokenizer_ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    """As transformers' plain call gives them: BOS, and special tokens read inside the text."""
+    """Return the ids as transformers does: with BOS, and special tokens parsed in the text."""
     return list(tokenizers.Tokenizer.from_str(json.dumps(tokenizer.definition)).encode(text).ids)
 
 
 @pytest.mark.parametrize("maker", MAKERS)
 def test_what_differs_is_what_was_said_to_differ(maker: str, real_documents: list[str], tmp_path: Path) -> None:
-    """The list of differences is a promise: a text that is not on it has the same ids in llama.cpp."""
+    """A text that is not in the list of differences must have the same ids in llama.cpp."""
     backend, config = MAKERS[maker](real_documents[:60])
     definition = json.loads(backend.to_str())
     made = tokenizer_to_gguf(definition, config, max(backend.get_vocab().values()) + 6)
     found = unlike(write(tmp_path / "vocabulary.gguf", made.metadata), as_text(definition))
     said = list(dict(made.differences))
-    # Unigrams: where two ways are equally likely, rounding chooses.
+    # Unigram: rounding decides between two equally likely segmentations.
     assert found == said if definition["model"]["type"] == "BPE" else set(found) <= set(said)
     assert "sentence" not in found
     if maker in ("gpt2", "llama3", "smollm2", "neox", "llama2"):

@@ -1,4 +1,4 @@
-"""What is shown of a model's inside is what transformers says of the same weights: attention, states, surprise."""
+"""Attention, hidden states and surprisal of a model equal the results of transformers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {
 }
 LEARNED: dict[str, Any] = {"vocab_size": VOCAB, "n_embd": 48, "n_layer": LAYERS, "n_head": 6, "n_positions": 64}
 WHOLE_HEADS = {key: value for key, value in SMALL.items() if key not in ("num_key_value_heads", "head_dim")}
-# One of each way to look: all heads alike, grouped, normalized, through a window, soft-capped, partly or not rotated.
+# One of each attention variant: standard, grouped, normalized, windowed, soft-capped, partly or not rotary.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("GPT2Config", LEARNED),
     "llama": ("LlamaConfig", SMALL),
@@ -49,7 +49,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Transformer]:
-    """The same random weights in transformers and here; norms that matter, where new ones are all alike."""
+    """The same random weights in transformers and groundup, with norm weights that differ from 1."""
     kind, settings = FAMILIES[request.param]
     torch.manual_seed(3)
     config = getattr(transformers, kind)(**settings)
@@ -68,7 +68,7 @@ def ids() -> list[int]:
 
 
 def test_attention_and_states_are_those_of_transformers(both: tuple[Any, Transformer], ids: list[int]) -> None:
-    """A wrong group, scale, rotation or window draws a picture that looks as good as the right one."""
+    """A wrong group, scale, rotation or window gives a picture that looks equally plausible."""
     theirs, ours = both
     with torch.no_grad():
         said = theirs(torch.tensor([ids]), output_attentions=True, output_hidden_states=True)
@@ -106,7 +106,7 @@ def test_surprise_and_the_lens_after_all_layers_are_the_models_own_answer(
 def test_the_lens_between_layers_is_their_norm_and_matrix_on_their_states(
     both: tuple[Any, Transformer], ids: list[int]
 ) -> None:
-    """Without the last norm it shows words, too: others."""
+    """Without the final norm, the lens also shows words, but other ones."""
     theirs, ours = both
     with torch.no_grad():
         states = theirs(torch.tensor([ids]), output_hidden_states=True).hidden_states
@@ -150,8 +150,10 @@ def test_neighbours_positions_and_the_map_are_of_their_weights(both: tuple[Any, 
         expected = torch.nn.functional.cosine_similarity(places[:, None], places[None], dim=-1)
         torch.testing.assert_close(turned, expected, rtol=1e-4, atol=1e-4)
     else:
-        assert turned.shape == (ours.config.rotary_dim // 2, 10)  # pairs of features
-        torch.testing.assert_close(turned[0], torch.arange(10).float().cos())  # the first turns by 1 radian a place
+        assert turned.shape == (ours.config.rotary_dim // 2, 10)  # Pairs of features.
+        torch.testing.assert_close(
+            turned[0], torch.arange(10).float().cos()
+        )  # The first pair turns by 1 radian per position.
 
 
 def test_a_text_of_one_token_announces_nothing(both: tuple[Any, Transformer]) -> None:

@@ -1,6 +1,6 @@
-"""The compiled kernels against the plain operations: values and gradients, and whole models of every family.
+"""The compiled kernels compared with the PyTorch operations: values, gradients, and models of every family.
 
-The measure is fp32: a kernel that rounds to bf16 must come as near to it as PyTorch's own bf16 does.
+The reference is fp32: a kernel that rounds to bf16 must be as close to it as PyTorch's own bf16.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def native() -> NativeOperations:
 
 
 def outcome(operation: Callable[..., Tensor], tensors: tuple[Tensor, ...], upstream: Tensor) -> list[Tensor]:
-    """What an operation gives, and the gradients of its inputs."""
+    """Return the result of an operation, and the gradients of its inputs."""
     leaves = [tensor.detach().clone().requires_grad_() for tensor in tensors]
     out = operation(*leaves)
     gradients = torch.autograd.grad(out, leaves, upstream.to(out.dtype))
@@ -72,7 +72,7 @@ def test_linear(native: NativeOperations, rows: int, inputs: int, outputs: int, 
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_layers_that_read_the_same(native: NativeOperations, bias: bool) -> None:
-    """As many keys as values, fewer than queries; the gradient of what they read is the sum of all of theirs."""
+    """With equal and fewer KV heads than query heads; the input gradient is the sum of all."""
     outputs = (96, 32, 48)
     weights = tuple(normal(size, 64, seed=size, scale=1 / 8) for size in outputs)
     biases = tuple(normal(size, seed=size + 1) for size in outputs) if bias else ()
@@ -89,7 +89,7 @@ def test_layers_that_read_the_same(native: NativeOperations, bias: bool) -> None
 
 @pytest.mark.parametrize("width", [64, 384, 100])
 def test_norms(native: NativeOperations, width: int) -> None:
-    """Also with a mean far from 0 and widths that no vector fits into evenly."""
+    """Also with a mean far from 0, and widths that are no multiple of a vector."""
     x, upstream = normal(2, 37, width) * 3 + 5, normal(2, 37, width, seed=3)
     weight, bias = normal(width, seed=1) + 1, normal(width, seed=2)
     assert_as_near(
@@ -104,7 +104,7 @@ def test_norms(native: NativeOperations, width: int) -> None:
 
 
 def test_an_upstream_that_is_one_number_everywhere(native: NativeOperations) -> None:
-    """The gradient of a sum is no array of its own: what is made of it must live until the kernels have read it."""
+    """The gradient of a sum is an expanded scalar; its copy must outlive the kernels that read it."""
 
     def gradients(operations: Operations) -> list[Tensor]:
         x, up = (normal(4, 256, 256, seed=seed).bfloat16().requires_grad_() for seed in (0, 1))
@@ -128,7 +128,7 @@ def test_an_upstream_that_is_one_number_everywhere(native: NativeOperations) -> 
 @pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
 @pytest.mark.parametrize("gated", [True, False])
 def test_activations(native: NativeOperations, activation: Any, gated: bool) -> None:
-    """From where they vanish to where they are the identity."""
+    """From the range where they vanish to the range where they are the identity."""
     gate = torch.linspace(-200, 200, 3 * 41 * 31).view(3, 41, 31)
     gate[0] = normal(41, 31)
     tensors = (gate, normal(3, 41, 31, seed=1)) if gated else (gate,)
@@ -146,7 +146,7 @@ def test_activations(native: NativeOperations, activation: Any, gated: bool) -> 
 def test_feed_forward_layers(
     native: NativeOperations, rows: int, width: int, inner: int, activation: Any, gated: bool, bias: bool
 ) -> None:
-    """Of rows that fill no block, and (48, 80) of widths that the kernels leave to the other operations."""
+    """With rows that fill no block, and (48, 80) with widths that the kernels do not support."""
     shapes = [*[(inner, width)] * (1 + gated), (width, inner)]
     weights = tuple(normal(*shape, seed=seed, scale=shape[1] ** -0.5) for seed, shape in enumerate(shapes, 1))
     biases = tuple(normal(shape[0], seed=seed) for seed, shape in enumerate(shapes, 5)) if bias else ()
@@ -160,7 +160,7 @@ def test_feed_forward_layers(
 
 
 def test_a_second_backward_pass_is_refused(native: NativeOperations) -> None:
-    """The first has put gradients where its values were."""
+    """The first backward pass overwrites its values with gradients."""
     weights = [normal(64, 32, seed=1).requires_grad_(), normal(32, 64, seed=2).requires_grad_()]
     out = native.feed_forward(normal(2, 5, 32).bfloat16(), "silu", weights, (None, None)).sum()
     out.backward(retain_graph=True)
@@ -197,7 +197,7 @@ def test_attention(
 
 
 def test_what_an_earlier_call_left_in_memory_counts_for_nothing(native: NativeOperations) -> None:
-    """Threads keep their memory: keys beyond a last half block were not written anew, and 0 x NaN is NaN."""
+    """Threads reuse buffers: keys after a last half block were not overwritten, and 0 x NaN is NaN."""
 
     def gradients(length: int, value: float) -> list[Tensor]:
         documents, positions = torch.zeros(8, length, dtype=torch.long), torch.arange(length).expand(8, length)
@@ -211,7 +211,7 @@ def test_what_an_earlier_call_left_in_memory_counts_for_nothing(native: NativeOp
 
 
 def test_a_document_that_comes_back_is_seen(native: NativeOperations) -> None:
-    """The kernel's runs of keys cannot say it; the mask does."""
+    """The kernel's runs of keys cannot express it; the mask can."""
     documents = torch.tensor([[0, 1, 0, 0]])
     positions = torch.arange(4)[None]
     assert torch.equal(
@@ -234,7 +234,7 @@ def test_loss(native: NativeOperations, z_loss: float) -> None:
 def test_the_head_of_a_vocabulary_that_fills_no_tiles(
     native: NativeOperations, vocabulary: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of GPT-2's 50,257 rows, of less than a tile; over two chunks, of which the second is added."""
+    """With GPT-2's 50,257 rows and with less than a tile; over two chunks, of which the second is added."""
     monkeypatch.setattr(native, "chunk_rows", lambda vocab_size: 64)
     count, width = 100, 64
     h, labels = normal(count, width).bfloat16(), torch.arange(count) * 7919 % vocabulary
@@ -254,7 +254,7 @@ def test_the_head_of_a_vocabulary_that_fills_no_tiles(
 @pytest.mark.parametrize("rows", [50_257, 527, 5])
 @pytest.mark.parametrize("add", [False, True])
 def test_a_gradient_of_rows_that_fill_no_tiles_is_not_rounded(native: NativeOperations, rows: int, add: bool) -> None:
-    """The operands are bf16, sums and result are fp32: as near as fp32 comes. The plain product is 0.1 away."""
+    """The operands are bf16, sums and result fp32. The error of the PyTorch matmul is 0.1."""
     left, right, before = normal(77, rows).bfloat16(), normal(77, 64, seed=1).bfloat16(), normal(rows, 64, seed=2)
     out = before.clone() if add else torch.full_like(before, float("nan"))
     native.transposed_matmul(out, left, right, add=add)
@@ -267,7 +267,7 @@ def test_orthogonalization(native: NativeOperations, shape: tuple[int, int]) -> 
     matrices = [normal(*shape, seed=seed) for seed in range(3)]
     usual = newton_schulz(matrices)
     for mine, theirs in zip(native.orthogonalize([m.clone() for m in matrices]), usual, strict=True):
-        # Both are in bf16, and the quintic magnifies what rounding leaves.
+        # Both are in bf16, and the quintic iteration amplifies rounding errors.
         assert (mine.float() - theirs.float()).norm() / theirs.float().norm() < 0.03
         spectra = [torch.linalg.svdvals(matrix.float()) for matrix in (mine, theirs)]
         torch.testing.assert_close(*spectra, atol=0.02, rtol=0)
@@ -281,7 +281,9 @@ def a_model(family: Any) -> Transformer:
     )  # fmt: skip
     model = Transformer(config)
     init_weights(model, 0)
-    for index, parameter in enumerate(model.parameters()):  # what begins at zero would hide what lies behind it
+    for index, parameter in enumerate(
+        model.parameters()
+    ):  # Zero-initialized parameters would hide the gradients of others.
         parameter.data += normal(*parameter.shape, seed=index, scale=0.05)
     return model
 
@@ -289,10 +291,11 @@ def a_model(family: Any) -> Transformer:
 @pytest.mark.parametrize("rank", [None, 4, 16])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_models_of_every_family(native: NativeOperations, family: Any, rank: int | None) -> None:
-    """Loss and gradients of a packed batch: as near to fp32 as the plain operations in bf16 are.
+    """Loss and gradients of a packed batch are as close to fp32 as the PyTorch operations in bf16.
 
-    With adapters beside frozen weights, too: their factors are products of our own where the rank fills a tile (16),
-    and of PyTorch's where it does not (4), and frozen norms must ask for no gradient of their weights.
+    Also with adapters on frozen weights: their matmuls use the kernels if the rank fills a tile (16), and PyTorch if it
+    does
+    not (4). Frozen norms must not compute weight gradients.
     """
     model = a_model(family)
     if rank is not None:
@@ -319,7 +322,7 @@ def test_models_of_every_family(native: NativeOperations, family: Any, rank: int
 
 
 def test_a_copied_model_computes_by_the_same_kernels(native: NativeOperations) -> None:
-    """FSDP keeps a copy without weights, adapters one with the same; a library itself cannot be copied."""
+    """FSDP copies a model without weights, adapters copy it with shared weights; a loaded library cannot be copied."""
     model = a_model("llama")
     use_operations(model, native)
     assert copy.deepcopy(model).operations is native

@@ -1,4 +1,4 @@
-"""Our filters against Hugging Face's logits processors, on the logits of real shapes."""
+"""Sampling filters compared with Hugging Face's logits processors, on logits of realistic shapes."""
 
 from __future__ import annotations
 

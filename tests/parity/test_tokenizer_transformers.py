@@ -1,4 +1,4 @@
-"""transformers reads our tokenizer with the same ids, and so does what it saves."""
+"""transformers reads groundup's tokenizer with the same ids, also after saving it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TEXTS = [
     "It's  THEY'RE 123\r\n\n\tdef f(x): return x ** 2",
     " leading, trailing ",
     "cafe\u0301 日本語 😀 العربية",
-    "a . b , it 's , do n't",  # what clean_up_tokenization_spaces would change
+    "a . b , it 's , do n't",  # Text that clean_up_tokenization_spaces would change.
     "",
 ]
 
@@ -23,7 +23,7 @@ TEXTS = [
 def test_same_ids_and_text_also_after_saving_there(
     tokenizer: Tokenizer, tmp_path: Path, model_type: str, words: tuple[str, str] | None
 ) -> None:
-    """transformers picks a tokenizer class by the model beside it; some of them rebuild the pre-tokenizer."""
+    """transformers selects a tokenizer class by the model in the directory; some of them rebuild the pre-tokenizer."""
     transformers = pytest.importorskip("transformers")
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     tokenizer = tokenizer.framed(*words) if words else tokenizer
@@ -40,7 +40,7 @@ def test_same_ids_and_text_also_after_saving_there(
             tokenizer.pad_id,
         )
         assert len(peer) == tokenizer.vocab_size
-        assert set(peer("a")) == {"input_ids", "attention_mask"}  # what the models take
+        assert set(peer("a")) == {"input_ids", "attention_mask"}  # The inputs of the models.
         for text in TEXTS:
             ids = tokenizer.encode(text)
             assert peer(text)["input_ids"] == tokenizer.whole(ids)

@@ -1,4 +1,4 @@
-"""Our directories in transformers, and theirs here: the same logits, or a user's model is lost in translation."""
+"""groundup's model directories in transformers and vice versa: equal logits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHAPES = [(family, tied) for family in FAMILIES for tied in (True, False)]
 
 
 def _config(family: str, tied: bool) -> ModelConfig:
-    # Where a family allows it, heads that do not add up to dim.
+    # Heads whose sizes do not add up to dim, if the family allows it.
     head_dim = 16 if FAMILIES[family].multi_head_only else 24
     return small(family, head_dim=head_dim, vocab_size=512, tie_embeddings=tied)
 
@@ -37,7 +37,7 @@ def test_transformers_loads_ours_and_gives_it_back(family: str, tied: bool, tmp_
     _random(model, 0)
     ids = torch.randint(0, 512, (2, 32), generator=torch.Generator().manual_seed(1))
     save_model(tmp_path / "ours", model, bos_id=0, eos_id=0)
-    # Eager attention: transformers 4.57 leaves Gemma 2's softcapping out of its other kinds of attention.
+    # Eager attention: transformers 4.57 omits Gemma 2's soft-capping in other implementations.
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours", attn_implementation="eager").eval()
     with torch.no_grad():
         expected = model(ids)
@@ -49,7 +49,7 @@ def test_transformers_loads_ours_and_gives_it_back(family: str, tied: bool, tmp_
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_and_greedy_texts_are_those_of_transformers(family: str, tmp_path: Path) -> None:
-    """Equal logits do not show a backward pass of our own that is wrong, nor a cache that forgets a window."""
+    """Equal logits do not reveal a wrong backward pass, or a cache that ignores a window."""
     model = Transformer(_config(family, tied=False))
     _random(model, 2)
     ids = torch.randint(0, 512, (2, 24), generator=torch.Generator().manual_seed(3))

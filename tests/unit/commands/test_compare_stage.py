@@ -1,4 +1,4 @@
-"""`groundup compare`: a base and what was tuned from it, on real paragraphs, as a user has them."""
+"""`groundup compare`: a base model and a fine-tuned model on real paragraphs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def paragraphs(real_documents: list[str]) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def pairs(paragraphs: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """How paragraphs go on, to be answered."""
+    """Beginnings of paragraphs, with their continuations as answers."""
     path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
     words = [text.split() for text, _ in paragraphs]
     rows = [{"question": " ".join(w[:8]), "answer": " ".join(w[8:])} for w in words]
@@ -97,7 +97,7 @@ def line(found: dict[str, Any], name: str) -> dict[str, Any]:
 def test_gain_and_forgetting_stand_in_one_table(
     base: Path, chat: Path, pairs: Path, real_documents: list[str], tmp_path: Path
 ):
-    """The table that was tuned on is given: what counts is its held-out part alone, as it was split then."""
+    """Of the table that was used for fine-tuning, only the held-out split counts."""
     (tmp_path / "general.txt").write_text(max(real_documents, key=len)[:30_000], encoding="utf-8")
     general = str(tmp_path / "general.txt")
     found, page = compared(base, chat, tmp_path / "out", data=str(pairs), general=general, metric="f1", max_examples=30)
@@ -114,7 +114,7 @@ def test_gain_and_forgetting_stand_in_one_table(
 
 
 def test_a_model_beside_itself_is_not_distinguishable(base: Path, pairs: Path, tmp_path: Path):
-    """Two arbitrary models; anything but a tie here is a difference in how they were asked."""
+    """A difference between equal models could only result from different prompts."""
     found, _ = compared(base, base, tmp_path / "out", data=str(pairs), metric="chrf", max_examples=12)
     assert {each["verdict"] for each in found["lines"]} == {"not significantly different"}
     assert all(each["difference"]["value"] == 0 for each in found["lines"])
@@ -139,7 +139,7 @@ def test_a_classifier_stands_beside_its_base_and_counted_words(
 
 
 def test_the_table_of_a_tuning_with_a_test_of_its_own_is_refused(base: Path, pairs: Path, tmp_path: Path):
-    """All of it was trained on: a comparison on it would praise what was learned by heart."""
+    """All of it was trained on, so a comparison would measure memorization."""
     rows = pairs.read_text().splitlines(keepends=True)
     (tmp_path / "train.jsonl").write_text("".join(rows[:60]))
     (tmp_path / "test.jsonl").write_text("".join(rows[60:90]))
@@ -156,7 +156,7 @@ def test_the_table_of_a_tuning_with_a_test_of_its_own_is_refused(base: Path, pai
 def test_what_was_trained_on_is_left_out_of_any_table(
     base: Path, chat: Path, pairs: Path, classifier: Path, table: Path, tmp_path: Path
 ):
-    """People save a table again, add rows to it, or name its columns otherwise: its rows stay what was learned."""
+    """Rows stay training rows if people save a table again, add rows, or rename its columns."""
     tested = artifact.read(chat).facts["examples"]["test"]
     (tmp_path / "again.jsonl").write_text(pairs.read_text() + json.dumps({"question": "New?", "answer": "Yes."}) + "\n")
     keys = {"metric": "likelihood", "train": str(pairs)}
@@ -172,7 +172,7 @@ def test_what_was_trained_on_is_left_out_of_any_table(
 
 
 def test_a_rule_that_is_given_leaves_the_others_as_they_were(base: Path, table: Path, tmp_path: Path):
-    """Otherwise the same rows are other texts, split otherwise: most of the test would have been trained on."""
+    """Otherwise the same rows would be other texts with another split, mostly of training data."""
     mails = tmp_path / "mails.csv"
     with table.open(newline="", encoding="utf-8") as read, mails.open("w", newline="", encoding="utf-8") as written:
         rows = list(csv.reader(read))
@@ -193,7 +193,7 @@ def test_nothing_to_compare_on_is_said_before_models_are_opened(base: Path, tmp_
 
 
 def test_in_either_precision_the_verdict_is_the_same(base: Path, chat: Path, pairs: Path, tmp_path: Path) -> None:
-    """A figure in bf16 differs in its third digit: 8 bits of mantissa, on figures of some 5 bits per byte."""
+    """Scores in bf16 differ in the third digit: an 8-bit mantissa, on values of about 5 bits per byte."""
     found = {}
     for dtype in ("float32", "bfloat16"):
         report, _ = compared(base, chat, tmp_path / dtype, data=str(pairs), metric="likelihood", dtype=dtype)

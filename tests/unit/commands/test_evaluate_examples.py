@@ -1,4 +1,4 @@
-"""`groundup evaluate` on tables: what is measured follows from model and data, and the figures are the model's own."""
+"""`groundup evaluate` on tables: the task follows from model and data, and the scores are the model's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def a_table(path: Path, *rows: tuple[str, str]) -> Path:
 def classifier(tmp_path: Path, tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> Path:
     model = SequenceClassifier.from_language_model(tiny_model(tokenizer.vocab_size), 2, seed=0)
     with torch.no_grad():
-        model.score.weight.zero_()  # equal scores: the first label always
+        model.score.weight.zero_()  # Equal scores: always the first label.
     directory = tmp_path / "classifier"
     save_classifier(directory, model, ["yes", "no"], bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=0)
     tokenizer.save(directory)
@@ -37,7 +37,7 @@ def classifier(tmp_path: Path, tokenizer: Tokenizer, tiny_model: Callable[..., T
 
 
 def test_a_classifier_is_measured_by_its_labels(classifier: Path, tmp_path: Path) -> None:
-    """Labels that it never learned are counted, and not taken for mistakes."""
+    """Unknown labels are counted, but not as errors."""
     rows = [("remark", "verdict"), ("one", "yes"), ("two", "yes"), ("three", "no"), ("four", "perhaps"), ("", "yes")]
     data = a_table(tmp_path / "remarks.csv", *rows)
     config = EvaluateConfig(model=classifier, data=data, text="remark", label="verdict", out=tmp_path / "report")
@@ -69,7 +69,7 @@ def test_answers_are_scored_as_the_model_itself_scores_them(
         logprobs = load_model(chat_directory)(torch.tensor([ids]))[0].log_softmax(-1)
     nats = [-float(logprobs[at - 1, ids[at]]) for at in range(1, len(ids)) if trained[at]]
     assert facts["end_of_turn"]["loss"] == pytest.approx(nats[-1], abs=1e-3)
-    # Of the last token only its bytes are asked for, which longer tokens have, too: that is a little less.
+    # The last token is scored by its bytes, which longer tokens share, so its loss is slightly lower.
     words = facts["loss"] * facts["tokens"]
     assert sum(nats[:-2]) - 1e-3 <= words <= sum(nats[:-1]) + 1e-3
     assert math.isfinite(words)

@@ -1,5 +1,4 @@
-"""`groundup evaluate` and `groundup generate` on a run as a user has it: real text, real shards, a tiny
-model."""
+"""`groundup evaluate` and `groundup generate` on a run with real text, real shards, and a tiny model."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ from groundup.tokenizer import Tokenizer
 def finished_run(
     tmp_path_factory: pytest.TempPathFactory, real_documents: list[str], tiny_model: Callable[..., Transformer]
 ) -> Path:
-    """A run up to the model, whose weights are random: pretraining has tests of its own."""
+    """A run up to the model, with random weights."""
     directory = tmp_path_factory.mktemp("runs") / "tiny"
     texts = tmp_path_factory.mktemp("texts")
     for number, text in enumerate(real_documents):
@@ -51,14 +50,14 @@ def report(finished_run: Path) -> dict[str, object]:
 
 
 def test_a_run_is_scored_on_its_held_out_text(finished_run: Path, report: dict[str, object]):
-    """All of it, and nothing else: the counts are those that the tokenizer's stage wrote down."""
+    """All held-out text is scored, and nothing else: the counts equal the counts of the tokenize stage."""
     held_out = json.loads((finished_run / "tokens" / "artifact.json").read_text())["facts"]["validation"]
     assert {name: report["scored"][name] for name in ("documents", "tokens", "bytes")} == held_out
     assert report["bpb_interval"][0] < report["bpb"] < report["bpb_interval"][1]
 
 
 def test_the_compressors_stand_beside_it(report: dict[str, object]):
-    """Random weights lose to all of them, and the report must say so."""
+    """Random weights are worse than all compressors, and the report must show it."""
     seen = [score for score in report["compressors"] if score["saw_training"]]
     assert {score["name"] for score in seen} == {"xz -9e", "PPMd order 5", "PPMd order 8"}
     assert {score["better"] for score in seen} == {"the compressor"}
@@ -81,7 +80,7 @@ def test_again_it_is_skipped(finished_run: Path, report: dict[str, object]):
 
 
 def test_the_table_is_shown_again_with_what_was_scored(finished_run: Path, tmp_path: Path):
-    """The second time nothing at all was shown, and a user's own file went by the name of held-out text."""
+    """The second time, no table was shown, and a user's file was named held-out text."""
     letter = tmp_path / "a letter.txt"
     letter.write_text("Dear reader, " * 40)
     said = []
@@ -99,7 +98,7 @@ def test_the_table_is_shown_again_with_what_was_scored(finished_run: Path, tmp_p
 
 
 def test_a_file_that_is_not_there_is_named_with_its_neighbour(finished_run: Path, tmp_path: Path):
-    """It was called "no such folder", and a rule about the sources of a corpus was given."""
+    """The error was "no such folder", with a rule about the sources of a corpus."""
     (tmp_path / "letter.txt").write_text("Dear reader, ")
     with pytest.raises(DataError, match=r"leter\.txt: no such file") as caught:
         evaluate.run(EvaluateConfig(model=finished_run, data=tmp_path / "leter.txt"))
@@ -110,7 +109,7 @@ def test_a_file_that_is_not_there_is_named_with_its_neighbour(finished_run: Path
 
 @pytest.mark.skipif(os.name == "nt", reason="names of bytes are POSIX's")
 def test_names_and_prompts_that_are_no_utf8_do(finished_run: Path, tmp_path: Path):
-    """Old archives hold Latin-1 names, which arrive as lone surrogates."""
+    """Old archives contain Latin-1 names, which are decoded to lone surrogates."""
     path = tmp_path / os.fsdecode(b"caf\xe9.txt")
     path.write_text("Dear reader, " * 40)
     evaluate.run(load(EvaluateConfig, {"model": str(finished_run), "data": str(path), "compressors": False}))
@@ -121,7 +120,7 @@ def test_names_and_prompts_that_are_no_utf8_do(finished_run: Path, tmp_path: Pat
 
 
 def test_shards_without_a_corpus_give_the_same_score(finished_run: Path, report: dict[str, object], tmp_path: Path):
-    """The corpus may be gone from the machine; which way the text came must not matter."""
+    """The corpus may have been deleted; the score must not depend on the source of the text."""
     config = EvaluateConfig(
         model=finished_run,
         tokens=finished_run / "tokens",
@@ -134,7 +133,7 @@ def test_shards_without_a_corpus_give_the_same_score(finished_run: Path, report:
 
 
 def test_a_users_file_gets_a_report_of_its_own(finished_run: Path, report: dict[str, object], tmp_path: Path):
-    """Written over the run's report, it would make `groundup run` evaluate again, and lose the old table."""
+    """In the run's report directory, it would overwrite the report, and `groundup run` would evaluate again."""
     (tmp_path / "letter.txt").write_text("Dear reader, " * 40)
     evaluate.run(EvaluateConfig(model=finished_run, data=tmp_path / "letter.txt", compressors=False))
     found = json.loads((finished_run / "report-letter" / "report.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""A GGUF file gets its name when it has been read back; what is told of it is what it holds."""
+"""A GGUF file gets its name after verification, and the reported results match the file."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ QUIET = Console(quiet=True)
 
 @pytest.fixture(autouse=True)
 def _no_peers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What must hold without them; tests/interop has llama.cpp's word."""
+    """Tests without other engines; tests/interop uses llama.cpp."""
     from groundup.evaluation.verification import gguf, imports, peers
 
-    for module in (gguf, imports, peers):  # a module that is imported later would keep the replacement
+    for module in (gguf, imports, peers):  # A module that is imported later would keep the replacement.
         monkeypatch.setattr(module, "missing", lambda engine: f"{engine} is not installed")
 
 
@@ -50,7 +50,7 @@ def test_a_file_with_its_modelfile_and_record(sharp_directory: Path, tmp_path: P
     out = tmp_path / "m.gguf"
     made = run(ExportGgufConfig(model=sharp_directory, out=out, type="q8_0"), console=QUIET)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["Modelfile", "m.gguf", "m.gguf.json"]
-    fields = gguf.GGUFReader(out).fields  # somebody else's reader
+    fields = gguf.GGUFReader(out).fields  # An independent reader.
     assert fields["general.architecture"].contents() == "qwen3"
     assert fields["tokenizer.ggml.pre"].contents() == "qwen2"
     assert "FROM ./m.gguf\n" in (tmp_path / "Modelfile").read_text()
@@ -64,7 +64,7 @@ def test_a_file_with_its_modelfile_and_record(sharp_directory: Path, tmp_path: P
 def test_norms_that_are_stored_plus_one_pass(
     tiny_model: Callable[..., Transformer], tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    """Gemma's: a sum is rounded on the way out and a difference on the way in, which is no mistake."""
+    """Gemma's norms are rounded by the export and the import, which is no error."""
     shape = {"dim": 64, "head_dim": 16, "context_length": 128, "sliding_window": 64, "tie_embeddings": True}
     model = tiny_model(tokenizer.vocab_size, family="gemma3", **shape)
     generator = torch.Generator().manual_seed(1)
@@ -84,7 +84,7 @@ def test_every_type_beside_the_others(sharp_directory: Path, tmp_path: Path) -> 
     kl = {kind: facts["verification"]["checks"][0]["kl"] for kind, facts in files.items() if kind != "f32"}
     assert kl["f16"] < kl["bf16"] < kl["q8_0"] < min(kl["q4_0"], kl["q4_k"])
     assert files["f32"]["bytes"] > files["f16"]["bytes"] > files["q8_0"]["bytes"] > files["q4_0"]["bytes"]
-    # Rows of 64 are no multiple of 256: each matrix falls back, and is listed.
+    # Rows of 64 are no multiple of 256, so each matrix has a fallback, which is listed.
     assert {fallback["wanted"] for fallback in files["q4_k"]["fallbacks"]} == {"Q4_K", "Q6_K"}
     assert not files["q8_0"]["fallbacks"]
 

@@ -1,4 +1,4 @@
-"""A model of others comes in whole, or not at all."""
+"""An import is complete or leaves no model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ transformers = pytest.importorskip("transformers", reason="pip install '.[dev]'"
 
 @pytest.fixture
 def theirs(tokenizer: Tokenizer, tmp_path: Path) -> Path:
-    """A model that transformers made and wrote, in bfloat16, several files of it, with a card and a licence."""
+    """A sharded bfloat16 model that transformers wrote, with a model card and a license."""
     torch.manual_seed(0)
     config = transformers.Qwen2Config(
         vocab_size=tokenizer.vocab_size + 3,
@@ -56,7 +56,7 @@ def test_a_directory_comes_in_with_all_that_belongs_to_it(theirs: Path, tmp_path
         expected = transformers.AutoModelForCausalLM.from_pretrained(theirs, dtype=torch.float32)(ids).logits
         again = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)(ids).logits
         ours = load_model(out)(ids)
-    torch.testing.assert_close(again, expected, atol=0, rtol=0)  # the weights are those of the source, bit for bit
+    torch.testing.assert_close(again, expected, atol=0, rtol=0)  # The weights are bit-identical to the source.
     torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
     assert {t.dtype for f in out.glob("*.safetensors") for t in load_file(f).values()} == {torch.bfloat16}
     assert json.loads((out / "generation_config.json").read_text())["temperature"] == 0.6
@@ -77,9 +77,9 @@ def test_what_is_there_already_is_not_made_again_and_another_dtype_is(theirs: Pa
 
 
 def swapped(folder: Path) -> None:
-    """Shards whose names were mixed up: everything loads, and means something else."""
+    """Shards with swapped names: everything loads, with another meaning."""
     for path in folder.glob("*.safetensors"):
-        weights = load(path.read_bytes())  # in memory: the file is written again
+        weights = load(path.read_bytes())  # In memory, because the file is overwritten.
         for name in [n for n in weights if n.endswith(("up_proj.weight", "gate_proj.weight"))]:
             weights[name] = weights[name] + 1
         save_file(weights, path, metadata={"format": "pt"})
@@ -180,5 +180,5 @@ def test_hostile_gguf_files_are_refused_at_once_and_leave_nothing(name: str, tmp
     with pytest.raises(GroundupError):
         run(ImportConfig(path=str(tmp_path / "m.gguf"), out=tmp_path / "ours"), console=QUIET)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.gguf"]
-    assert time.process_time() - started < 20  # imports of torch included
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB, of the imports
+    assert time.process_time() - started < 20  # Including imports of torch.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # In kB, for the imports.

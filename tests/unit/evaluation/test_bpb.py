@@ -27,7 +27,7 @@ def model(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> Trans
 
 
 def token_costs(input_ids: Tensor) -> Tensor:
-    """Return the cost of each token under a bigram model in closed form: after token c, token t has the logit cos(c·t)."""
+    """Return token costs of a closed-form bigram model: after token c, token t has the logit cos(c·t)."""
     t = torch.arange(VOCAB, dtype=torch.float64)
     return torch.cos(input_ids.double()[..., None] * t).float()
 
@@ -63,7 +63,7 @@ def test_every_token_is_scored_once_with_the_token_before(ids, context_length, b
     assert score.bpb == pytest.approx(sum(expected) / math.log(2) / sizes[subset].sum(), abs=1e-4)
 
 
-def test_knowing_nothing_costs_log2_of_the_vocabulary(real_documents: list[str], tokenizer: Tokenizer):
+def test_uniform_predictions_cost_log2_of_the_vocabulary(real_documents: list[str], tokenizer: Tokenizer):
     scored = encode_texts(real_documents[:20], tokenizer)
     know_nothing = logits_nll(lambda ids: torch.zeros(*ids.shape, tokenizer.vocab_size))
     score = bits_per_byte(know_nothing, scored, context_length=128, bos_id=tokenizer.bos_id)
@@ -71,7 +71,7 @@ def test_knowing_nothing_costs_log2_of_the_vocabulary(real_documents: list[str],
     assert score.bpb == pytest.approx(score.tokens * math.log2(tokenizer.vocab_size) / n_bytes, rel=1e-5)
 
 
-def test_both_views_of_a_model_agree(model: Transformer, real_documents: list[str], tokenizer: Tokenizer):
+def test_both_scoring_functions_agree(model: Transformer, real_documents: list[str], tokenizer: Tokenizer):
     """groundup's models are scored without logits, other models with logits; one table compares them."""
     scored = encode_texts(real_documents[:5], tokenizer)
     ours, theirs = (
@@ -90,9 +90,7 @@ def test_a_short_document_is_one_forward_pass(model: Transformer, tokenizer: Tok
     assert score.bpb == pytest.approx(nll / math.log(2) / len(text.encode()), rel=1e-5)
 
 
-def test_the_interval_of_a_single_book_comes_from_its_windows(
-    model: Transformer, real_documents: list[str], tokenizer: Tokenizer
-):
+def test_a_single_document_is_resampled_by_windows(model: Transformer, real_documents: list[str], tokenizer: Tokenizer):
     """A single document cannot be resampled, so its windows are."""
     few = encode_texts(["".join(real_documents[:10])], tokenizer)
     score = bits_per_byte(model_nll(model), few, context_length=64, bos_id=tokenizer.bos_id)
@@ -103,7 +101,7 @@ def test_the_interval_of_a_single_book_comes_from_its_windows(
     assert math.isfinite(interval.low) and math.isfinite(interval.high)
 
 
-def test_nothing_to_score_is_an_error(model: Transformer, tokenizer: Tokenizer):
+def test_empty_text_is_an_error(model: Transformer, tokenizer: Tokenizer):
     with pytest.raises(DataError, match="0 bytes"):
         bits_per_byte(model_nll(model), encode_texts(["", ""], tokenizer), context_length=8, bos_id=BOS)
 

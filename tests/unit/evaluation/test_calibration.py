@@ -37,21 +37,21 @@ def test_a_known_temperature_is_found(overdone: float) -> None:
         assert expected_calibration_error(said, true) > 0.05
 
 
-def test_the_error_by_hand() -> None:
+def test_expected_calibration_error_of_four_predictions() -> None:
     """Two predictions of 0.9, one of them correct (off by 0.4), and two of 0.6, both correct (off by 0.4)."""
     said = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]])
     assert expected_calibration_error(said, np.array([0, 1, 1, 1])) == pytest.approx(0.4)
     assert expected_calibration_error(np.array([[1.0, 0.0]]), np.array([0])) == 0
 
 
-def test_all_wrong_has_an_end() -> None:
+def test_the_temperature_is_bounded_if_all_predictions_are_wrong() -> None:
     """The best temperature would be unbounded."""
     said = softmax(np.random.default_rng(0).normal(size=(50, 3)))
     assert fit_temperature(said, said.argmin(1)) == pytest.approx(20, rel=1e-3)
 
 
 @pytest.mark.parametrize(("count", "labels", "sure"), [(60, 2, 0.9), (60, 5, 0.9), (20, 2, 0.6), (60, 2, 1 - 1e-15)])
-def test_all_right_are_as_sure_as_so_many_texts_can_tell(count: int, labels: int, sure: float) -> None:
+def test_confidence_is_limited_by_the_number_of_texts(count: int, labels: int, sure: float) -> None:
     """60 correct predictions of 60 do not justify a probability of 1.000 for the next."""
     said = np.full((count, labels), (1 - sure) / (labels - 1))
     true = np.arange(count) % labels
@@ -61,7 +61,7 @@ def test_all_right_are_as_sure_as_so_many_texts_can_tell(count: int, labels: int
     assert fitted.max() < (count + 0.6) / (count + 1) < 0.994
 
 
-def test_of_hundreds_of_texts_one_more_changes_little() -> None:
+def test_the_added_text_has_little_weight_among_hundreds() -> None:
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(400, 4)) * 2
     honest = softmax(logits)
@@ -71,7 +71,7 @@ def test_of_hundreds_of_texts_one_more_changes_little() -> None:
     assert likeliest < ours < 1.02 * likeliest
 
 
-def test_several_labels_of_texts_are_no_surer_than_one() -> None:
+def test_multi_label_confidence_is_limited_by_the_number_of_texts() -> None:
     """The labels of one text are not independent: five labels are not five texts."""
     evaluator = label_evaluator(True, list("abcde"), seed=0)
     targets = np.random.default_rng(0).integers(0, 2, size=(60, 5))
@@ -80,7 +80,7 @@ def test_several_labels_of_texts_are_no_surer_than_one() -> None:
     assert fitted == pytest.approx(60.5 / 61, abs=1e-6)
 
 
-def test_before_is_what_the_model_said_without_it() -> None:
+def test_the_error_before_scaling_uses_the_original_probabilities() -> None:
     generator = np.random.default_rng(1)
     said = softmax(generator.normal(size=(500, 3)) * 3)
     true = generator.integers(0, 3, 500)

@@ -17,7 +17,7 @@ from groundup.model import SequenceClassifier, Transformer
 
 
 @pytest.mark.parametrize(("n_labels", "used"), [(2, 2), (7, 7), (7, 3)])
-def test_confusion_and_macro_f1_are_scikit_learns(n_labels: int, used: int) -> None:
+def test_confusion_and_macro_f1_equal_scikit_learn(n_labels: int, used: int) -> None:
     """Labels that neither occur nor are predicted are ignored in both."""
     generator = np.random.default_rng(n_labels + used)
     true, predicted = generator.integers(used, size=(2, 200))
@@ -28,7 +28,7 @@ def test_confusion_and_macro_f1_are_scikit_learns(n_labels: int, used: int) -> N
     assert result.accuracy.estimate == pytest.approx((true == predicted).mean())
 
 
-def test_intervals_cover_what_they_should() -> None:
+def test_intervals_have_the_nominal_coverage() -> None:
     """Over many samples of a known classifier, about 95 % of the intervals contain the true accuracy and macro-F1."""
     true_confusion = np.array([[0.5, 0.1], [0.1, 0.3]])
     f1 = [2 * 0.5 / 1.2, 2 * 0.3 / 0.8]
@@ -42,7 +42,7 @@ def test_intervals_cover_what_they_should() -> None:
     assert np.all(held / rounds > 0.88), held / rounds
 
 
-def test_one_test_text_gives_bounds_that_json_can_hold() -> None:
+def test_one_test_text_gives_finite_bounds() -> None:
     result = score([0], [0], 2, seed=0)
     assert (result.accuracy.low, result.accuracy.high) == (0, 1)
     assert (result.macro_f1.low, result.macro_f1.high) == (0, 1)
@@ -75,7 +75,7 @@ def two_topics(real_documents: list[str]) -> tuple[Labeled, Labeled]:
     return train, test
 
 
-def test_the_baseline_is_a_real_one(two_topics: tuple[Labeled, Labeled]) -> None:
+def test_the_tfidf_baseline_separates_two_topics(two_topics: tuple[Labeled, Labeled]) -> None:
     """A weak baseline would make any classifier look good."""
     train, test = two_topics
     predicted = predict_tfidf(train.texts, [int(label) for label in train.labels], test.texts)
@@ -88,7 +88,7 @@ def test_texts_without_characters_have_no_baseline() -> None:
     assert predict_tfidf(["", " "], [0, 1], ["..."]) is None
 
 
-def test_the_verdict_says_worse_better_or_neither(two_topics: tuple[Labeled, Labeled]) -> None:
+def test_the_verdict_is_worse_better_or_not_significant(two_topics: tuple[Labeled, Labeled]) -> None:
     train, test = two_topics
     labels = list(train.counts())
     true = [labels.index(label) for label in test.labels]
@@ -104,7 +104,7 @@ def test_the_verdict_says_worse_better_or_neither(two_topics: tuple[Labeled, Lab
     assert neither.to_json()["tfidf"]["difference"] == {"accuracy": 0.0, "interval": [0.0, 0.0]}
 
 
-def test_the_majority_is_that_of_the_training_texts() -> None:
+def test_the_majority_label_comes_from_the_training_texts() -> None:
     """The majority label of the test texts would leak the answers."""
     train = Labeled(["a", "b", "c"], ["x", "x", "y"])
     test = Labeled(["d", "e", "f", "g"], ["y", "y", "y", "x"])

@@ -26,14 +26,14 @@ def test_the_verdict_follows_the_direction_of_the_metric(lower_is_better: bool, 
     assert Comparison(old, old).difference.bounds == [0, 0]
 
 
-def test_the_interval_is_that_of_paired_examples() -> None:
+def test_the_interval_of_a_difference_is_paired() -> None:
     noise = RANDOM.normal(0, 3, 200)
     found = Comparison(mean("x", HARDNESS), mean("x", HARDNESS + noise), seed=4).difference
     known = paired_difference(HARDNESS + noise, HARDNESS, np.ones(200), seed=4)
     assert (found.low, found.high) == pytest.approx((known.low, known.high))
 
 
-def test_one_example_has_no_interval_and_stays_json() -> None:
+def test_one_example_gives_null_bounds_in_json() -> None:
     """`Infinity` is not valid JSON outside of Python."""
     one = Comparison(mean("x", [1.0]), mean("x", [2.0]), about="general", baselines={"guessing": mean("x", [0.0])})
     report = ComparisonReport([one], ["a note"]) | ComparisonReport([], ["another"])
@@ -45,7 +45,7 @@ def test_one_example_has_no_interval_and_stays_json() -> None:
     assert found["summary"] == "In general, x 1.0 before, 2.0 after (not significantly different)."
 
 
-def test_the_keys_are_those_of_earlier_reports() -> None:
+def test_the_json_keys_match_earlier_releases() -> None:
     found = Comparison(mean("x", HARDNESS), mean("x", HARDNESS))
     expected = "about name what unit less_is_better before after difference verdict beside"
     assert list(found.to_json()) == expected.split()

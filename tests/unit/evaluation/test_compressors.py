@@ -42,14 +42,14 @@ def xz(data: bytes) -> int:
     return len(subprocess.run([command, "-9e", "-T1"], input=data, capture_output=True, check=True).stdout)
 
 
-def test_xz_is_the_program_xz(texts: Texts, scores: dict[str, CompressorScore]):
+def test_xz_equals_the_program(texts: Texts, scores: dict[str, CompressorScore]):
     train, held_out = map(joined, texts)
     assert scores["xz -9e alone"].compressed_bytes == xz(held_out)
     assert scores["xz -9e after the training text"].compressed_bytes == xz(train + held_out) - xz(train)
 
 
 @pytest.mark.parametrize("order", PPMD_ORDERS)
-def test_ppmd_is_the_difference_of_two_files(order: int, texts: Texts, scores: dict[str, CompressorScore]):
+def test_ppmd_equals_the_difference_of_two_files(order: int, texts: Texts, scores: dict[str, CompressorScore]):
     """The definition needs two passes; groundup reads the training text once and flushes a copy of the stream."""
     train, held_out = map(joined, texts)
 
@@ -85,13 +85,13 @@ def test_the_denominator_is_the_bytes_of_the_documents(texts: Texts, scores: dic
         assert score.bpb == pytest.approx(8 * score.compressed_bytes / n_bytes)
 
 
-def test_what_was_read_before_helps(scores: dict[str, CompressorScore]):
+def test_training_text_improves_compression(scores: dict[str, CompressorScore]):
     """PPM with the training text is better than xz; errors in the accounting would change that order."""
     after = {name: scores[f"{name} after the training text"].bpb for name in ("xz -9e", "PPMd order 5")}
     assert after["PPMd order 5"] < after["xz -9e"] < scores["xz -9e alone"].bpb < scores["gzip -9 alone"].bpb
 
 
-def test_progress_ends_at_the_end(scores: dict[str, CompressorScore], shares: list[float]):
+def test_progress_ends_at_100_percent(scores: dict[str, CompressorScore], shares: list[float]):
     """A progress bar that stops at 83 % looks like a crash."""
     assert scores
     assert sum(shares) == pytest.approx(1)

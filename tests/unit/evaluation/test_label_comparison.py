@@ -42,7 +42,7 @@ def written(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Example], str]) -
     return prompts
 
 
-def test_a_base_that_is_asked_for_labels_is_shown_no_tested_text(
+def test_prompts_for_labels_contain_no_test_text(
     prompted: PromptedModel, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With more labels than are scored, the model generates the label."""
@@ -56,7 +56,7 @@ def test_a_base_that_is_asked_for_labels_is_shown_no_tested_text(
     assert "no training texts" in found.notes[0] and "best prompt" not in found.notes[0]
 
 
-def test_several_labels_are_read_out_of_what_a_base_writes(
+def test_label_sets_are_parsed_from_generated_text(
     prompted: PromptedModel, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In any order and case, with words that are no labels, and with labels that contain commas."""
@@ -75,7 +75,7 @@ def test_several_labels_are_read_out_of_what_a_base_writes(
     assert instructions <= {"Answer with those of these that fit, with commas between: oil, gas, gas, Wheat, trade."}
 
 
-def test_a_classifier_of_several_labels_gives_all_that_are_likelier_than_not(
+def test_a_multi_label_classifier_predicts_all_labels_above_the_threshold(
     prompted: PromptedModel, texts: list[str]
 ) -> None:
     """A single-label classifier next to it predicts one label."""

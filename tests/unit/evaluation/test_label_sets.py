@@ -16,7 +16,7 @@ def drawn(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return true, true ^ flipped
 
 
-def test_scores_are_those_of_scikit_learn() -> None:
+def test_scores_equal_scikit_learn() -> None:
     true, predicted = drawn(500)
     result = score_sets(true, predicted, seed=0)
     assert result.exact.estimate == pytest.approx(accuracy_score(true, predicted))
@@ -26,24 +26,24 @@ def test_scores_are_those_of_scikit_learn() -> None:
         assert 0 <= interval.low < interval.estimate < interval.high <= 1
 
 
-def test_a_label_that_is_nowhere_does_not_count() -> None:
+def test_an_unused_label_is_ignored() -> None:
     true = np.array([[1, 0], [1, 0]], dtype=bool)
     assert score_sets(true, true, seed=0).macro_f1.estimate == 1
 
 
-def test_one_text_is_not_certain() -> None:
+def test_one_text_has_an_infinite_interval() -> None:
     """Resampling a single text would give an interval of width zero."""
     true = np.array([[1, 0]], dtype=bool)
     macro = score_sets(true, true, seed=0).macro_f1
     assert (macro.low, macro.high) == (0, 1)
 
 
-def test_no_label_anywhere_scores_nothing() -> None:
+def test_empty_label_sets_score_zero() -> None:
     none = np.zeros((3, 2), dtype=bool)
     assert macro_f1_of_sets(none, none) == 0
 
 
-def test_the_same_answer_always_is_what_most_texts_have() -> None:
+def test_the_majority_baseline_has_the_labels_of_most_texts() -> None:
     """An uninformative baseline would make any model look good."""
     true, predicted = drawn(300)
     result = score_sets(true, predicted, seed=0)

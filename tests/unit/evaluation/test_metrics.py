@@ -56,7 +56,7 @@ def data(name: str) -> list[dict[str, str]]:
         return [json.loads(line) for line in lines]
 
 
-def test_bleu_and_chrf_are_sacrebleu_s():
+def test_bleu_and_chrf_equal_sacrebleu():
     """With another tokenizer or smoothing, scores could not be compared with published ones."""
     sacrebleu = pytest.importorskip("sacrebleu")
     for some in (slice(None), slice(0, 3), slice(3, 4), slice(4, 5), slice(5, 6)):
@@ -65,7 +65,7 @@ def test_bleu_and_chrf_are_sacrebleu_s():
         assert chrf(ours, theirs[0]).estimate == pytest.approx(sacrebleu.corpus_chrf(ours, theirs).score, abs=1e-6)
 
 
-def test_translation_scores_of_real_sentences_are_sacrebleu_s():
+def test_scores_of_real_translations_equal_sacrebleu():
     sacrebleu = pytest.importorskip("sacrebleu")
     rows = data("translation/multi30k_val.jsonl.gz")
     german = [row["de"] for row in rows]
@@ -74,7 +74,7 @@ def test_translation_scores_of_real_sentences_are_sacrebleu_s():
     assert chrf(moved, german).estimate == pytest.approx(sacrebleu.corpus_chrf(moved, [german]).score, abs=1e-6)
 
 
-def test_rouge_is_rouge_score_s():
+def test_rouge_equals_rouge_score():
     scorer = pytest.importorskip("rouge_score.rouge_scorer").RougeScorer(["rougeL", "rouge1", "rouge2"])
     plain = [i for i, text in enumerate(WRITTEN) if (text + REFERENCES[i]).replace("€", "").isascii()]
     ours, theirs = [WRITTEN[i] for i in plain], [REFERENCES[i] for i in plain]
@@ -116,7 +116,7 @@ def test_answers_are_normalized_as_squad_does():
         ("1,000 feet", "1000 feet"),
     ],
 )
-def test_what_belongs_to_a_number_is_no_punctuation(text: str, kept: str):
+def test_signs_and_separators_of_numbers_are_kept(text: str, kept: str):
     """Without this, -5 matches 5, and 35 matches 3.5."""
     assert normalized(text) == kept
 
@@ -128,7 +128,7 @@ def test_different_numbers_and_names_are_different_answers():
     assert exact(["5.", "'35'", "c#", "0.5!"], asked_for).estimate == 100
 
 
-def test_a_label_is_itself_and_may_have_other_marks_where_no_other_label_has():
+def test_labels_match_exactly_or_uniquely_after_normalization():
     read = label_parser(["-1", "1", "C++", "C#", "A", "A-", "positive"])
     assert [read(text) for text in (" -1", "1.", "c++", "C#!", "a-", "A")] == ["-1", "1", "C++", "C#", "A-", "A"]
     assert read("Positive.") == "positive"
@@ -136,7 +136,7 @@ def test_a_label_is_itself_and_may_have_other_marks_where_no_other_label_has():
     assert read("(A)") == "(A)", "it may be A as well as A-"
 
 
-def test_a_few_tested_labels_are_labels_still():
+def test_labels_are_detected_in_a_small_test_set():
     """Of 3,000 answers with 62 labels, 200 are in the test set, where many labels occur once."""
     phrases = [status.phrase for status in HTTPStatus]
     answers = [phrases[place] for place in np.random.default_rng(0).integers(0, len(phrases), 3000)]
@@ -153,7 +153,7 @@ def test_a_few_tested_labels_are_labels_still():
     assert [measure.name for measure in measures("exact", some, some)] == ["exact match", "token F1"]
 
 
-def test_numbers_that_come_again_are_facts():
+def test_recurring_numbers_are_not_labels():
     """Many numbers recur among thousands of results, but the next one is often new, unlike labels."""
     generator = np.random.default_rng(0)
     results = [str(int(number)) for number in generator.lognormal(4, 1.5, 7000)]
@@ -163,7 +163,7 @@ def test_numbers_that_come_again_are_facts():
     assert not label_names([])
 
 
-def test_labels_are_scored_as_sklearn_scores_them():
+def test_label_scores_equal_scikit_learn():
     from sklearn.metrics import f1_score
 
     true = ["a", "b", "a", "c", "b", "a", "c", "c"]
@@ -174,7 +174,7 @@ def test_labels_are_scored_as_sklearn_scores_them():
     assert macro.estimate == pytest.approx(100 * known)
 
 
-def test_sets_of_labels_are_scored_as_sklearn_scores_them():
+def test_label_set_scores_equal_scikit_learn():
     from sklearn.metrics import accuracy_score, f1_score
 
     drawn = np.random.default_rng(0).random((2, 60, 3)) < [0.6, 0.3, 0.2]
@@ -187,7 +187,7 @@ def test_sets_of_labels_are_scored_as_sklearn_scores_them():
     assert label_sets([["a", "a", "nonsense"]], [["a"]])[1].estimate == pytest.approx(100 * 2 / 3)
 
 
-def test_refusals_are_counted_where_they_are_due_and_where_not():
+def test_correct_and_false_refusals_are_counted():
     """A model that always refuses must not be best."""
     when_due, when_not = refusals(
         ["Not in the text."] * 4, ["Not in the text", "Paris", "Rome", "Oslo"], "Not in the text"
@@ -196,13 +196,13 @@ def test_refusals_are_counted_where_they_are_due_and_where_not():
     assert when_not.lower_is_better
 
 
-def test_a_refusal_ends_where_its_words_end():
+def test_refusals_match_whole_words():
     """ "Nothing is there" begins with the letters of "No" but is no refusal."""
     due, not_due = refusals(["Nothing is there", "No, sorry."], ["Nothing is there", "No."], "No")
     assert (due.estimate, not_due.estimate) == (100, 0)
 
 
-def test_intervals_are_those_of_the_ratio_bootstrap():
+def test_intervals_equal_the_ratio_bootstrap():
     """Two implementations of the same bootstrap give the same interval, except for the random draws."""
     generator = np.random.default_rng(1)
     a, b = generator.normal(1, 1, 300), generator.normal(0.9, 1, 300)
@@ -213,7 +213,7 @@ def test_intervals_are_those_of_the_ratio_bootstrap():
     assert ours.high == pytest.approx(known.high, abs=0.02)
 
 
-def test_pairing_finds_a_difference_that_single_intervals_hide():
+def test_pairing_detects_a_difference_that_single_intervals_hide():
     """BLEU is not defined per sentence, so pairing must work on its counts."""
     rows = data("translation/multi30k_val.jsonl.gz")[:200]
     german = [row["de"] for row in rows]
@@ -224,7 +224,7 @@ def test_pairing_finds_a_difference_that_single_intervals_hide():
     assert not mean("x", [1.0]).interval().excludes_zero
 
 
-def test_the_metric_is_chosen_from_what_answers_look_like():
+def test_the_metric_follows_the_form_of_the_answers():
     summaries = data("summarization/dialogsum_dev.jsonl.gz")[:100]
     pairs = data("translation/multi30k_val.jsonl.gz")[:100]
     problems = (rows := data("instructions/gsm8k_train.jsonl.gz"))[:100]

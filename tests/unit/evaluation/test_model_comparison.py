@@ -44,7 +44,7 @@ def prompts(monkeypatch: pytest.MonkeyPatch) -> list[FewShotPrompt]:
     return seen
 
 
-def test_a_small_test_of_labels_is_one_of_labels(prompted: PromptedModel, examples: list[Example]):
+def test_labels_are_detected_in_a_small_test_split(prompted: PromptedModel, examples: list[Example]):
     """The 8 test answers of 60 alone did not show that answers are labels."""
     names = label_names([example.messages[-1].content for example in examples])
     task = AnswerTask("exact", examples[8:], examples[:8], max_tokens=4, labels=names)
@@ -56,7 +56,7 @@ def test_a_small_test_of_labels_is_one_of_labels(prompted: PromptedModel, exampl
 
 
 @pytest.mark.parametrize("templated", [True, False])
-def test_no_tested_example_is_shown_or_tried_on(
+def test_prompts_contain_no_test_example(
     prompted: PromptedModel, examples: list[Example], templated: bool, prompts: list[FewShotPrompt]
 ):
     """The first test example was a shot of its own prompt, and the format was chosen on it."""
@@ -70,7 +70,7 @@ def test_no_tested_example_is_shown_or_tried_on(
     assert len(prompts) == 4, "none to try a way on"
 
 
-def test_what_is_learned_tells_whether_a_few_answers_are_labels(
+def test_training_answers_help_to_detect_labels(
     prompted: PromptedModel, tokenizer: Tokenizer, examples: list[Example], monkeypatch: pytest.MonkeyPatch
 ):
     """Four distinct validation answers do not show whether answers are labels."""

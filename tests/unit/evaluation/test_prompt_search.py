@@ -30,7 +30,7 @@ def examples(real_documents: list[str]) -> list[Example]:
     ]
 
 
-def test_shots_change_what_is_read_and_not_what_is_scored(prompted: PromptedModel, examples: list[Example]):
+def test_answers_of_shots_are_not_scored(prompted: PromptedModel, examples: list[Example]):
     """If the answers of the shots counted, few-shot prompts would look better than they are."""
     shots, example = tuple(examples[:2]), examples[5]
     for format in (prompted.chat_format, prompted.plain_formats[0]):
@@ -58,7 +58,7 @@ def test_an_instruction_is_first_also_without_a_system_message(
     assert question.content == "One of: this, that.\n\nWhich?"
 
 
-def test_the_best_prompt_has_the_least_loss(prompted: PromptedModel, examples: list[Example]):
+def test_the_best_prompt_has_the_lowest_loss(prompted: PromptedModel, examples: list[Example]):
     found = best_prompt(prompted, examples)
 
     def loss(prompt: FewShotPrompt) -> float:
@@ -71,7 +71,7 @@ def test_the_best_prompt_has_the_least_loss(prompted: PromptedModel, examples: l
     assert not preferred.shots, "the quality decides, not the loss"
 
 
-def test_answers_and_labels_come_in_the_order_of_the_questions(prompted: PromptedModel, examples: list[Example]):
+def test_answers_and_labels_keep_the_order_of_the_questions(prompted: PromptedModel, examples: list[Example]):
     prompt = FewShotPrompt(prompted.plain_formats[0])
     together = generate_answers(prompted, prompt, examples[:5], 6)
     assert together == [generate_answers(prompted, prompt, [example], 6)[0] for example in examples[:5]]
@@ -83,7 +83,7 @@ def test_answers_and_labels_come_in_the_order_of_the_questions(prompted: Prompte
         assert label == labels[int(nll_E.argmin())]
 
 
-def test_the_lead_skips_the_words_that_every_prompt_begins_with():
+def test_lead_sentences_skip_the_prompt_template():
     """A summary that consists of "Summarize this text:" would be too weak a baseline."""
     prompts = ["Summarize this text:\nIt rained. They stayed.", "Summarize this text:\nAnn called J. Doe. He ran."]
     assert without_shared_words(prompts) == ["It rained. They stayed.", "Ann called J. Doe. He ran."]
@@ -92,7 +92,7 @@ def test_the_lead_skips_the_words_that_every_prompt_begins_with():
     assert without_shared_words(["An apple", "And a pear"]) == ["An apple", "And a pear"]
 
 
-def test_the_rivals_suit_the_metric():
+def test_baselines_depend_on_the_metric():
     learned = [("Say it:\nOne two. Three four.", "One two."), ("Say it:\nFive six. Seven.", "Five six.")] * 3
     found = baselines("rouge", learned, ["Say it:\nEight nine. Ten."])
     assert found == {"the first sentence": ["Eight nine."]}
@@ -100,7 +100,7 @@ def test_the_rivals_suit_the_metric():
     assert baselines("likelihood", learned, ["?"]) == {}
 
 
-def test_counted_words_tell_labels_apart():
+def test_tfidf_separates_labels():
     texts = ["cheap pills now", "meeting at noon", "cheap watches now", "notes of the meeting", "agenda at noon"]
     found = label_baselines(texts, ["spam", "ham", "spam", "ham", "ham"], ["cheap now", "the meeting"])
     assert found == {"always 'ham'": ["ham", "ham"], "TF-IDF + logistic regression": ["spam", "ham"]}

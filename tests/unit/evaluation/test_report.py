@@ -29,7 +29,7 @@ def seen(name: str, bpb: float) -> CompressorScore:
 OURS = Interval(1.90, 1.85, 1.95, 0.95)
 
 
-def test_a_compressor_inside_the_interval_is_not_beaten():
+def test_a_compressor_inside_the_interval_is_not_significantly_different():
     found = report(OURS, seen("xz -9e", 2.1), seen("PPMd order 5", 1.93), seen("PPMd order 8", 1.76))
     assert [found.verdict(score) for score in found.compressors] == [
         "the model",
@@ -42,7 +42,7 @@ def test_a_compressor_inside_the_interval_is_not_beaten():
     )
 
 
-def test_a_compressor_that_read_nothing_is_no_rival():
+def test_compressors_without_training_text_are_not_in_the_summary():
     """A compressor without the training text is a weak baseline and must not be in the sentence."""
     assert "beats" not in report(OURS, CompressorScore("xz -9e", False, 1000, 2.5)).summary()
 
@@ -59,7 +59,7 @@ def test_an_unknown_interval_is_null_in_json():
     assert json.loads(text)["bpb_interval"] == [None, None]
 
 
-def test_markdown_in_a_sample_stays_a_sample():
+def test_markdown_in_a_sample_is_shown_literally():
     """Samples contain Markdown and HTML, which must be shown literally."""
     text = "# not a heading\n```\n<b>| no | table |"
     page = report(OURS, samples=(Sample("Once", text, "length", 7),)).to_markdown()

@@ -58,9 +58,7 @@ def renderer(which: str | int, tokenizer: Tokenizer) -> Renderer:
 
 
 @pytest.mark.parametrize("which", FORMATS)
-def test_what_is_scored_are_the_words_of_the_answers(
-    which: str | int, tokenizer: Tokenizer, examples: list[Example]
-) -> None:
+def test_only_the_text_of_answers_is_scored(which: str | int, tokenizer: Tokenizer, examples: list[Example]) -> None:
     """Scores of prompts, headers or turn ends would favor models that know the format."""
     render = renderer(which, tokenizer)
     for example in examples:
@@ -74,7 +72,7 @@ def test_what_is_scored_are_the_words_of_the_answers(
 
 
 @pytest.mark.parametrize("which", ["chat", 0, 5])
-def test_the_loss_is_that_of_the_definition(
+def test_the_loss_follows_its_definition(
     which: str | int, tokenizer: Tokenizer, model: Transformer, examples: list[Example]
 ) -> None:
     """Each conversation alone, token by token; the last token of an answer by "begins with its bytes"."""
@@ -119,7 +117,7 @@ def test_the_order_of_the_vocabulary_does_not_change_the_score(
     assert len(scores) == 1
 
 
-def test_the_base_gets_the_format_that_suits_it(
+def test_the_base_gets_its_best_prompt_format(
     tokenizer: Tokenizer, model: Transformer, examples: list[Example]
 ) -> None:
     """A base model scored in an unknown format makes any fine-tuning look good."""
@@ -128,7 +126,9 @@ def test_the_base_gets_the_format_that_suits_it(
     assert found.name == prompt_format(FORMATS[int(np.argmin(losses))], tokenizer).name
 
 
-def test_a_model_beside_itself_is_not_better(tokenizer: Tokenizer, model: Transformer, examples: list[Example]) -> None:
+def test_equal_models_are_not_significantly_different(
+    tokenizer: Tokenizer, model: Transformer, examples: list[Example]
+) -> None:
     """Only the format differs here, and noise must not count as a difference."""
     template = ChatTemplate(tokenizer)
     compared = compare_with_base(model, model, tokenizer, template, examples, examples)
@@ -143,7 +143,7 @@ def test_a_model_beside_itself_is_not_better(tokenizer: Tokenizer, model: Transf
     assert low < facts["tuned"]["loss"] < high
 
 
-def test_one_conversation_has_no_interval_and_the_facts_stay_json(
+def test_one_conversation_gives_null_bounds_in_json(
     tokenizer: Tokenizer, model: Transformer, examples: list[Example]
 ) -> None:
     """`Infinity` in artifact.json is not valid JSON outside of Python."""
@@ -167,7 +167,7 @@ def test_transcripts_show_both_answers(tokenizer: Tokenizer, model: Transformer,
         assert isinstance(transcript["base"], str)
 
 
-def test_a_plain_answer_ends_with_its_turn(tokenizer: Tokenizer, model: Transformer) -> None:
+def test_an_answer_without_template_ends_with_its_turn(tokenizer: Tokenizer, model: Transformer) -> None:
     """A base model continues with the next question."""
     question = [Message("user", "Why?")]
     with Engine(model, tokenizer) as engine:
@@ -175,7 +175,7 @@ def test_a_plain_answer_ends_with_its_turn(tokenizer: Tokenizer, model: Transfor
             assert "\n" not in answer(engine, question, format, max_tokens=40) or format.stop == ("\n\n",)
 
 
-def test_nothing_that_fits_is_an_error(tokenizer: Tokenizer, model: Transformer, examples: list[Example]) -> None:
+def test_too_long_examples_are_an_error(tokenizer: Tokenizer, model: Transformer, examples: list[Example]) -> None:
     long = [Example((Message("user", "word " * 400), Message("assistant", "yes")))]
     with pytest.raises(DataError, match="none fits into 256"):
         compare_with_base(model, model, tokenizer, ChatTemplate(tokenizer), examples, long)

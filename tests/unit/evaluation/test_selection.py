@@ -36,9 +36,7 @@ def answered(model: Transformer, tokenizer: Tokenizer, prompts: list[str]) -> li
     return examples
 
 
-def test_the_figure_is_that_of_greedy_answers(
-    model: Transformer, tokenizer: Tokenizer, real_documents: list[str]
-) -> None:
+def test_the_score_is_of_greedy_answers(model: Transformer, tokenizer: Tokenizer, real_documents: list[str]) -> None:
     """The score must be of the answers that users will get."""
     prompts = [" ".join(text.split()[:6]) for text in real_documents[:8]]
     own = answered(model, tokenizer, prompts)
@@ -67,7 +65,7 @@ def test_the_score_follows_the_weights(model: Transformer, tokenizer: Tokenizer,
 
 
 @pytest.mark.parametrize("by", ["loss", "exact"])
-def test_examples_that_all_are_too_long_are_refused(model: Transformer, tokenizer: Tokenizer, by: str) -> None:
+def test_only_too_long_examples_are_an_error(model: Transformer, tokenizer: Tokenizer, by: str) -> None:
     long = [Example((Message("user", "word " * 300), Message("assistant", "yes")))]
     with pytest.raises(DataError, match="none fits"):
         answer_score(by, model, tokenizer, ChatTemplate(tokenizer), long)  # type: ignore[arg-type]

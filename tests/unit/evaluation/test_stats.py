@@ -9,7 +9,7 @@ from groundup.evaluation.metrics import mean
 from groundup.evaluation.stats import bootstrap, paired_difference, ratio_interval
 
 
-def test_width_is_that_of_the_normal_approximation():
+def test_the_width_equals_the_normal_approximation():
     """For the mean of many documents, the bootstrap must agree with mean ± 1.96 standard errors."""
     values = np.random.default_rng(0).exponential(2.0, size=2000)
     interval = ratio_interval(values, np.ones_like(values))
@@ -19,7 +19,7 @@ def test_width_is_that_of_the_normal_approximation():
     assert interval.high == pytest.approx(values.mean() + error, abs=0.1 * error)
 
 
-def test_it_covers_the_truth_about_as_often_as_it_says():
+def test_intervals_have_about_the_nominal_coverage():
     """200 corpora of 60 documents with a known true ratio: 95 % coverage within three standard deviations."""
     generator = np.random.default_rng(1)
     covered = 0
@@ -31,12 +31,12 @@ def test_it_covers_the_truth_about_as_often_as_it_says():
     assert 0.89 <= covered / 200 <= 0.995
 
 
-def test_documents_count_by_their_bytes():
+def test_documents_are_weighted_by_their_bytes():
     """A mean of per-document scores would give a tweet the weight of a book."""
     assert ratio_interval([10.0, 1000.0], [10.0, 500.0]).estimate == pytest.approx(1010 / 510)
 
 
-def test_pairing_finds_what_separate_intervals_hide():
+def test_pairing_detects_what_separate_intervals_hide():
     """Documents differ much more than two models on the same document."""
     generator = np.random.default_rng(2)
     sizes = np.full(300, 1000.0)
@@ -49,13 +49,13 @@ def test_pairing_finds_what_separate_intervals_hide():
     assert difference.low < 0.010 < difference.high
 
 
-def test_noise_is_called_noise():
+def test_noise_is_not_significant():
     generator = np.random.default_rng(3)
     a, b = generator.normal(1000, 30, size=(2, 200))
     assert not paired_difference(a, b, np.full(200, 1000.0)).excludes_zero
 
 
-def test_the_seed_decides_and_chunks_do_not(monkeypatch: pytest.MonkeyPatch):
+def test_the_result_depends_on_the_seed_and_not_on_chunks(monkeypatch: pytest.MonkeyPatch):
     """The resamples of many documents are computed in chunks, which must not change the result."""
     values, sizes = np.random.default_rng(4).random((2, 50)) + 0.5
     first = ratio_interval(values, sizes, seed=9)
@@ -65,13 +65,13 @@ def test_the_seed_decides_and_chunks_do_not(monkeypatch: pytest.MonkeyPatch):
     assert (again.low, again.high) == pytest.approx((first.low, first.high), rel=1e-12)  # Sums in another order.
 
 
-def test_one_document_tells_nothing_about_the_spread():
+def test_one_document_has_an_infinite_interval():
     """An interval of width zero would claim certainty."""
     interval = ratio_interval([3.0], [2.0])
     assert (interval.low, interval.high) == (-np.inf, np.inf)
 
 
-def test_alike_documents_may_be_counted_together():
+def test_equal_documents_can_be_counted():
     """A confusion matrix of 20,000 texts has a few cells, whose counts give the interval of the texts."""
     right = np.repeat([1.0, 0.0], [140, 60])
     one_by_one = ratio_interval(right, np.ones(200), seed=3)
@@ -79,7 +79,7 @@ def test_alike_documents_may_be_counted_together():
     assert (together.low, together.high) == pytest.approx((one_by_one.low, one_by_one.high))
 
 
-def test_every_interval_is_from_the_same_draws():
+def test_all_intervals_use_the_same_resamples():
     """Different resampling for two tables gave two intervals for the same answers."""
     right = np.random.default_rng(5).random(150) < 0.6
     shares = [ratio_interval(right, np.ones(150), seed=1), mean("accuracy", right).interval(seed=1)]

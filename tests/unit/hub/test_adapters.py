@@ -44,8 +44,8 @@ def adapter(tiny_model: MakeModel, tmp_path: Path) -> Path:
     ids=["all", "some", "names"],
 )
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_what_was_saved_comes_back(tiny_model: MakeModel, tmp_path: Path, family: str, lora: LoRA) -> None:
-    """GPT-2's three projections are one layer on disk: an adapter of one must not change the others."""
+def test_saved_adapters_are_loaded_unchanged(tiny_model: MakeModel, tmp_path: Path, family: str, lora: LoRA) -> None:
+    """GPT-2's three projections are one layer on disk: an adapter of one must not change the other two."""
     shape = {"family": family, "n_kv_heads": 4}
     model = randomized(tiny_model(64, **shape), lora)
     save_adapter(tmp_path, model)
@@ -63,7 +63,7 @@ def test_what_was_saved_comes_back(tiny_model: MakeModel, tmp_path: Path, family
     torch.testing.assert_close(again(IDS), unmerged, atol=1e-5, rtol=0)
 
 
-def test_files_are_named_as_people_name_them(adapter: Path) -> None:
+def test_config_and_tensors_have_peft_names(adapter: Path) -> None:
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     assert config["target_modules"] == ["down_proj", "q_proj"]
     assert (config["r"], config["lora_alpha"], config["base_model_name_or_path"]) == (4, 32, "runs/base")
@@ -108,14 +108,14 @@ def change_config(directory: Path, **changes: Any) -> None:
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_configs_that_lie_or_compute_something_else_are_refused(
+def test_invalid_or_unsupported_configs_are_rejected(
     tiny_model: MakeModel, adapter: Path, changes: dict[str, Any], said: str
 ) -> None:
     change_config(adapter, **changes)
     refused(adapter, tiny_model(64), said)
 
 
-def test_variants_of_the_same_computation_are_read(tiny_model: MakeModel, adapter: Path) -> None:
+def test_variants_of_the_same_computation_are_supported(tiny_model: MakeModel, adapter: Path) -> None:
     model = tiny_model(64)
     change_config(adapter, lora_dropout=0.1, init_lora_weights="gaussian", use_rslora=True, r=4, lora_alpha=16)
     load_adapter(adapter, model)
@@ -124,7 +124,7 @@ def test_variants_of_the_same_computation_are_read(tiny_model: MakeModel, adapte
     assert layer.scale == 8
 
 
-def test_tensors_that_belong_to_no_layer_or_not_to_this_model_are_refused(tiny_model: MakeModel, adapter: Path) -> None:
+def test_tensors_of_unknown_layers_or_other_models_are_rejected(tiny_model: MakeModel, adapter: Path) -> None:
     refused(adapter, tiny_model(64, dim=48), "and this model, its shape must be")
     refused(adapter, tiny_model(64, n_layers=1), r"layers\.1")
     refused(adapter, tiny_model(64, family="gpt2", n_kv_heads=4), "this gpt2 model has 8 layers")
@@ -151,7 +151,7 @@ def test_tensors_that_belong_to_no_layer_or_not_to_this_model_are_refused(tiny_m
     refused(adapter, tiny_model(64), "no tensors")
 
 
-def test_damaged_files_and_pickles_are_refused(tiny_model: MakeModel, adapter: Path) -> None:
+def test_damaged_files_and_pickles_are_rejected(tiny_model: MakeModel, adapter: Path) -> None:
     model, path = tiny_model(64), adapter / "adapter_model.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[:-7])

@@ -49,7 +49,7 @@ def test_saved_and_loaded_it_gives_the_same_probabilities(head: LexicalHead, tex
     assert LexicalHead.load(tmp_path / "none", DIM, LABELS) is None
 
 
-def test_a_text_without_known_words_is_labelled_by_its_state(head: LexicalHead) -> None:
+def test_a_text_without_known_words_is_labeled_by_its_state(head: LexicalHead) -> None:
     few = states(2, 1)
     empty, unknown = (head.probabilities(few, [text] * 2) for text in ("", "中文"))
     assert empty == pytest.approx(unknown)
@@ -62,7 +62,7 @@ def test_a_temperature_divides_the_logits(head: LexicalHead, texts: list[str]) -
     assert again == pytest.approx(sharp)
 
 
-def test_it_equals_a_ridge_regression_on_all_features(head: LexicalHead, texts: list[str]) -> None:
+def test_the_head_equals_a_ridge_regression(head: LexicalHead, texts: list[str]) -> None:
     """Solved with the Gram matrix of rows; here with the normal equations of standardized columns."""
     from torch import from_numpy, tensor
 
@@ -82,11 +82,11 @@ def test_it_equals_a_ridge_regression_on_all_features(head: LexicalHead, texts: 
     assert head.probabilities(states(60), texts) == pytest.approx(logits, abs=1e-6)
 
 
-def test_texts_without_characters_to_count_get_none() -> None:
+def test_texts_without_words_have_no_lexical_head() -> None:
     assert fit_lexical_head(states(4), ["", " ", "", ""], [0, 1, 0, 1], Classification(), 2) is None
 
 
-def test_stored_features_are_those_of_the_training(texts: list[str]) -> None:
+def test_stored_features_equal_the_training_features(texts: list[str]) -> None:
     found = Tfidf.fit(texts)
     assert found is not None
     fitted, features = found
@@ -97,7 +97,7 @@ def test_stored_features_are_those_of_the_training(texts: list[str]) -> None:
         Tfidf.stored(fitted.vocabularies, fitted.idf[1:])
 
 
-def test_a_damaged_file_is_refused(head: LexicalHead, tmp_path: Path) -> None:
+def test_a_damaged_file_is_rejected(head: LexicalHead, tmp_path: Path) -> None:
     path = head.save(tmp_path)
     whole = path.read_bytes()
     for labels, dim in ((LABELS + 1, DIM), (LABELS, DIM + 1)):

@@ -28,7 +28,7 @@ print(sum(float(parameter.sum()) for parameter in model.parameters()))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_the_peak_is_that_of_the_weights(family: str, tmp_path: Path) -> None:
+def test_peak_memory_is_the_size_of_the_weights(family: str, tmp_path: Path) -> None:
     """Converted from bf16 to fp32, and as stored; GPT-2's matrices are transposed in both cases."""
     model = Transformer(ModelConfig(family, 512, 16, 8, 8, 64, 2048, 2000, 64, tie_embeddings=True)).bfloat16()
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -64,7 +64,7 @@ def rendering(template: str) -> Render:
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_turns_say_what_the_template_says_without_a_second_bos(name: str) -> None:
+def test_turns_render_like_the_template_without_a_second_bos(name: str) -> None:
     render = rendering(TEMPLATES[name])
     turns = find_turns(render, bos="<s>")
     assert turns is not None
@@ -74,7 +74,7 @@ def test_turns_say_what_the_template_says_without_a_second_bos(name: str) -> Non
         assert turns.text(messages) == render(messages, True).removeprefix("<s>")
 
 
-def test_our_own_template_is_understood(tokenizer: Tokenizer) -> None:
+def test_the_default_template_is_converted(tokenizer: Tokenizer) -> None:
     template = ChatTemplate(tokenizer)
 
     def render(messages: Sequence[Message], answer: bool) -> str:
@@ -86,13 +86,13 @@ def test_our_own_template_is_understood(tokenizer: Tokenizer) -> None:
     assert turns.text(CONVERSATIONS[0]) == "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_a_template_that_is_more_than_turns_is_left_to_ollama() -> None:
+def test_complex_templates_are_not_converted() -> None:
     assert find_turns(rendering(BEYOND)) is None
     text = modelfile("m.gguf", turns=None, has_template=True, stops=[], context_length=64, written_by="a test")
     assert "TEMPLATE" not in text.replace("# No TEMPLATE", "")
 
 
-def test_a_base_model_is_given_the_prompt_alone() -> None:
+def test_a_base_model_gets_only_the_prompt() -> None:
     text = modelfile(
         "m.gguf", turns=None, has_template=False, stops=["<|end|>"], context_length=64, written_by="a test"
     )
@@ -132,7 +132,7 @@ func main() {
 
 @pytest.mark.interop
 @pytest.mark.skipif(shutil.which("go") is None, reason="Ollama's templates are Go's: needs the go command")
-def test_go_renders_the_template_as_the_model_does(tmp_path: Path) -> None:
+def test_go_renders_like_the_chat_template(tmp_path: Path) -> None:
     (tmp_path / "main.go").write_text(PROGRAM, encoding="utf-8")
     subprocess.run(["go", "build", "-o", "render", "main.go"], cwd=tmp_path, check=True)
     for name, template in TEMPLATES.items():

@@ -196,7 +196,7 @@ PUBLISHED: list[tuple[str, dict[str, Any], int]] = [
 
 
 @pytest.mark.parametrize(("name", "theirs", "parameters"), PUBLISHED, ids=[name for name, _, _ in PUBLISHED])
-def test_a_published_config_gives_the_published_parameters(name: str, theirs: dict[str, Any], parameters: int) -> None:
+def test_a_published_config_gives_the_published_size(name: str, theirs: dict[str, Any], parameters: int) -> None:
     config = read_config_json(theirs)
     with torch.device("meta"):
         model = Transformer(config)
@@ -205,7 +205,7 @@ def test_a_published_config_gives_the_published_parameters(name: str, theirs: di
     assert ModelConfig.from_json(config.to_json()) == config
 
 
-def test_what_changes_the_numbers_is_read_from_the_published_spelling() -> None:
+def test_options_are_read_from_published_keys() -> None:
     llama, gemma, seeing = (read_config_json(theirs) for theirs in (LLAMA_32_1B, GEMMA3_1B, GEMMA3_4B))
     assert llama.rope_scaling == RopeScaling("llama3", 32.0, 8192, 1.0, 4.0)
     assert (gemma.rope_theta, gemma.local_rope_theta, gemma.sliding_window) == (1e6, 1e4, 512)
@@ -227,7 +227,7 @@ def test_a_plan_of_an_older_release_keeps_its_digest() -> None:
     assert replace(config, sliding_window=8).to_json()["sliding_window"] == 8
 
 
-def test_gpt_neox_as_transformers_4_writes_it() -> None:
+def test_gpt_neox_config_of_transformers_4() -> None:
     """transformers 4.57 writes the rotary fraction under two names, and a saved Pythia was rejected."""
     theirs = {
         "architectures": ["GPTNeoXForCausalLM"],

@@ -31,13 +31,13 @@ def leave(directory: Path, stage: str, model: Transformer, *, finished_at: str) 
     return directory
 
 
-def test_a_model_directory_is_itself(tmp_path: Path, model: Transformer):
+def test_a_model_directory_resolves_to_itself(tmp_path: Path, model: Transformer):
     """Including a model without artifact, which groundup did not write."""
     save_model(tmp_path / "theirs", model, bos_id=0, eos_id=0)
     assert resolve_model(tmp_path / "theirs") == tmp_path / "theirs"
 
 
-def test_of_a_run_the_tuned_model_comes_before_a_newer_base(tmp_path: Path, model: Transformer):
+def test_a_run_resolves_to_the_fine_tuned_model_before_a_newer_base(tmp_path: Path, model: Transformer):
     base = leave(tmp_path / "base", "pretrain", model, finished_at="2026-03-01T00:00:00+0000")
     assert resolve_model(tmp_path) == base
     old = leave(tmp_path / "first", "instruct", model, finished_at="2026-01-01T00:00:00+0000")
@@ -53,13 +53,13 @@ def test_time_zones_are_respected(tmp_path: Path, model: Transformer):
     assert resolve_model(tmp_path) == later
 
 
-def test_what_was_set_aside_is_no_model_of_the_run(tmp_path: Path, model: Transformer):
+def test_replaced_outputs_are_ignored(tmp_path: Path, model: Transformer):
     leave(tmp_path / "base.replaced-20260101-000000", "pretrain", model, finished_at="2026-09-01T00:00:00+0000")
     base = leave(tmp_path / "base", "pretrain", model, finished_at="2026-01-01T00:00:00+0000")
     assert resolve_model(tmp_path) == base
 
 
-def test_a_classifier_does_not_write(tmp_path: Path, model: Transformer):
+def test_a_classifier_is_no_language_model(tmp_path: Path, model: Transformer):
     """It also has weights and a config; as a language model it would fail far from the cause."""
     directory = leave(tmp_path / "classifier", "classify", model, finished_at="2026-01-01T00:00:00+0000")
     config = json.loads((directory / "config.json").read_text())
@@ -68,7 +68,7 @@ def test_a_classifier_does_not_write(tmp_path: Path, model: Transformer):
         resolve_model(tmp_path)
 
 
-def test_the_message_lists_what_is_there(tmp_path: Path):
+def test_the_error_lists_the_contents(tmp_path: Path):
     (tmp_path / "corpus").mkdir()
     with pytest.raises(DataError, match="found: corpus"):
         resolve_model(tmp_path)
@@ -76,7 +76,7 @@ def test_the_message_lists_what_is_there(tmp_path: Path):
         resolve_model(tmp_path / "corpse")
 
 
-def test_a_stage_is_found_from_the_run_and_from_its_parts(tmp_path: Path, model: Transformer):
+def test_a_stage_is_found_from_the_run_and_its_outputs(tmp_path: Path, model: Transformer):
     """`groundup evaluate runs/x` and `runs/x/base` must score the same text."""
     tokens = leave(tmp_path / "tokens", "tokenize", model, finished_at="2026-01-01T00:00:00+0000")
     base = leave(tmp_path / "base", "pretrain", model, finished_at="2026-01-02T00:00:00+0000")
@@ -99,14 +99,14 @@ def test_stop_tokens_come_from_the_generation_config(
 
 
 @pytest.mark.parametrize("name", ["foo", "", "cuda:99", "cpu:x", "meta", "mtia", "hpu", "xla", "privateuseone"])
-def test_a_device_that_does_not_compute_is_refused_by_name(name: str):
+def test_an_unusable_device_is_rejected_by_name(name: str):
     """torch raises various exceptions, and has devices ("meta") without values."""
     with pytest.raises(ResourceError, match=r"give one of: cpu") as caught:
         usable_device(name)
     assert f'device = "{name}"' in caught.value.value
 
 
-def test_devices_that_compute_are_taken(tmp_path: Path, model: Transformer, tokenizer: Tokenizer):
+def test_usable_devices_are_accepted(tmp_path: Path, model: Transformer, tokenizer: Tokenizer):
     save_model(tmp_path, model, bos_id=0, eos_id=0)
     tokenizer.save(tmp_path)
     assert usable_device("cpu") == "cpu"

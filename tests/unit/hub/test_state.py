@@ -19,7 +19,7 @@ def _state(step: int) -> TrainingState:
     return TrainingState(step, {"model": tensors, "optimizer": {"w.step": torch.tensor(float(step))}}, {"x": step})
 
 
-def test_the_newest_state_comes_back_and_old_ones_go(tmp_path: Path) -> None:
+def test_the_newest_checkpoint_is_loaded_and_old_ones_deleted(tmp_path: Path) -> None:
     for step in (1, 2, 10):
         save_state(tmp_path, _state(step))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000002", "step-00000010"]
@@ -29,7 +29,7 @@ def test_the_newest_state_comes_back_and_old_ones_go(tmp_path: Path) -> None:
     assert torch.equal(found.groups["model"]["w"], _state(10).groups["model"]["w"])
 
 
-def test_what_a_killed_process_left_half_written_is_not_a_state(tmp_path: Path) -> None:
+def test_a_partly_written_checkpoint_is_ignored(tmp_path: Path) -> None:
     save_state(tmp_path, _state(1))
     half = tmp_path / ".step-00000002.abc.tmp"
     half.mkdir()
@@ -50,7 +50,7 @@ save_state(Path(sys.argv[1]), TrainingState(int(sys.argv[2]), {}, {"x": "new"}))
 
 
 @pytest.mark.parametrize("step", [1, 2])  # After a rollback, step 2 is deleted; a repeated step 2 is replaced.
-def test_a_process_killed_while_it_deletes_a_state_leaves_a_whole_one(tmp_path: Path, step: int) -> None:
+def test_a_process_killed_during_deletion_leaves_a_complete_checkpoint(tmp_path: Path, step: int) -> None:
     """It left a step-00000002 without state.json, which counted as the newest, and the run could not resume."""
     save_state(tmp_path, _state(2))
     done = subprocess.run([sys.executable, "-c", KILLED_WHILE_IT_DELETES, tmp_path, str(step)])
@@ -60,7 +60,7 @@ def test_a_process_killed_while_it_deletes_a_state_leaves_a_whole_one(tmp_path: 
     assert (found.step, found.meta) == (step, {"x": "new"})
 
 
-def test_half_a_state_of_an_earlier_release_is_none_and_goes(tmp_path: Path) -> None:
+def test_incomplete_checkpoints_of_earlier_releases_are_deleted(tmp_path: Path) -> None:
     save_state(tmp_path, _state(1))
     half = tmp_path / "step-00000009"
     half.mkdir()
@@ -72,7 +72,7 @@ def test_half_a_state_of_an_earlier_release_is_none_and_goes(tmp_path: Path) -> 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
 
 
-def test_no_state_is_none(tmp_path: Path) -> None:
+def test_no_checkpoint_is_none(tmp_path: Path) -> None:
     assert load_newest_state(tmp_path / "absent") is None
 
 
@@ -83,7 +83,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         load_newest_state(tmp_path)
 
 
-def test_a_newer_format_is_refused_by_number(tmp_path: Path) -> None:
+def test_a_newer_format_is_rejected_by_number(tmp_path: Path) -> None:
     path = save_state(tmp_path, _state(1)) / "state.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 99}))
     with pytest.raises(FormatError, match="99"):

@@ -23,7 +23,7 @@ def _several(logits_EC: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_what_is_the_same_passes_and_what_is_rounded_its_own_limits(several: bool) -> None:
+def test_equal_classifiers_pass_and_rounded_ones_pass_their_limits(several: bool) -> None:
     probabilities = _several if several else _one
     same = agreement(probabilities(_LOGITS_EC), probabilities(_LOGITS_EC + 1e-6), multi_label=several)
     assert (same.agreed, same.texts, same.problems("exact")) == (400, 400, [])
@@ -37,14 +37,14 @@ def test_what_is_the_same_passes_and_what_is_rounded_its_own_limits(several: boo
 @pytest.mark.parametrize(
     "damage", [lambda x_EC: np.roll(x_EC, 1, -1), lambda x_EC: 0.3 * x_EC, lambda x_EC: np.nan * x_EC]
 )
-def test_what_is_damaged_does_not(damage: Callable[[NDArray[np.float64]], NDArray[np.float64]], several: bool) -> None:
+def test_damaged_classifiers_fail(damage: Callable[[NDArray[np.float64]], NDArray[np.float64]], several: bool) -> None:
     """Permuted labels, a lost temperature, NaN weights."""
     probabilities = _several if several else _one
     found = agreement(probabilities(_LOGITS_EC), probabilities(damage(_LOGITS_EC)), multi_label=several)
     assert found.problems("bf16")
 
 
-def test_a_label_that_changes_counts_by_how_clear_it_was() -> None:
+def test_a_changed_label_counts_by_its_gap() -> None:
     """At 50.1 and 49.9 %, either label may be first; at 90 and 10 % not."""
     close, clear = np.array([[0.501, 0.499]]), np.array([[0.9, 0.1]])
     swapped = agreement(close, close[:, ::-1], multi_label=False)

@@ -87,7 +87,7 @@ def test_the_same_model_passes_the_narrowest_limits(sharp: Transformer, tokenize
 
 @pytest.mark.parametrize("damage", [swap_heads, shift_norm, shift_vocabulary, lose_a_layer, spoil])
 @pytest.mark.parametrize("limits", ["exact", "f16", "q8_0"])
-def test_damaged_weights_do_not_pass(
+def test_damaged_weights_fail(
     damage: Callable[[Transformer], None], limits: str, sharp: Transformer, tokenizer: Tokenizer
 ) -> None:
     verdict = gate(sharp, changed(sharp, damage), tokenizer, limits)
@@ -97,7 +97,7 @@ def test_damaged_weights_do_not_pass(
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_rounding_passes_the_limits_of_its_type_and_not_narrower_ones(
+def test_rounding_passes_only_the_limits_of_its_type(
     dtype: torch.dtype, sharp: Transformer, tokenizer: Tokenizer
 ) -> None:
     rounded = changed(sharp, lambda model: [p.copy_(p.to(dtype).float()) for p in model.parameters()] and None)
@@ -106,13 +106,13 @@ def test_rounding_passes_the_limits_of_its_type_and_not_narrower_ones(
         assert gate(sharp, rounded, tokenizer, "exact").problems
 
 
-def test_another_tokenizer_is_noticed(sharp: Transformer, tokenizer: Tokenizer, real_documents: list[str]) -> None:
+def test_another_tokenizer_is_detected(sharp: Transformer, tokenizer: Tokenizer, real_documents: list[str]) -> None:
     other = train_tokenizer(real_documents[:40], 512)
     verdict = gate(sharp, sharp, tokenizer, "exact", theirs=other)
     assert any("ids differ" in problem for problem in verdict.problems)
 
 
-def test_agreement_counts_what_it_says() -> None:
+def test_agreement_of_two_positions() -> None:
     """Computed by hand: two positions, one of them with another choice at a gap of ln 2."""
     found = Agreement("a", "b")
     reference_TV = torch.tensor([[2.0, 1.0, 0.5], [1.0, 0.5, 0.25]]).log()
@@ -126,7 +126,7 @@ def test_agreement_counts_what_it_says() -> None:
     assert found.perplexity == pytest.approx(3.5)  # Both give the second token a probability of 1 / 3.5.
 
 
-def test_a_peer_that_cannot_read_the_model_says_why(tmp_path: Path) -> None:
+def test_the_error_of_an_engine_is_shown(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="pip install '.[dev]'")
     (tmp_path / "config.json").write_text('{"model_type": "from-the-future"}')
     with pytest.raises(PeerError, match="transformers on") as raised:
@@ -134,7 +134,7 @@ def test_a_peer_that_cannot_read_the_model_says_why(tmp_path: Path) -> None:
     assert "from-the-future" in raised.value.value or "tokenizer" in raised.value.value.lower()
 
 
-def test_a_peer_reads_what_we_write(sharp: Transformer, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_transformers_reads_a_written_model(sharp: Transformer, tokenizer: Tokenizer, tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="pip install '.[dev]'")
     save_model(tmp_path, sharp, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
     tokenizer.save(tmp_path)

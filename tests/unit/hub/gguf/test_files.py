@@ -36,7 +36,7 @@ ERRORS: dict[FileType, float] = {"f32": 0, "f16": 3e-4, "bf16": 2.5e-3, "q8_0": 
 
 
 def neighbours(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Permute rows as llama.cpp's "llama" requires for queries and keys: feature i is next to feature i + head_dim / 2."""
+    """Permute query and key rows as llama.cpp requires: feature i is next to feature i + head_dim / 2."""
     head_dim = rows.shape[0] // heads
     order = [
         head * head_dim + side * head_dim // 2 + i
@@ -49,7 +49,7 @@ def neighbours(rows: np.ndarray, heads: int) -> np.ndarray:
 
 @pytest.mark.parametrize("file_type", FILE_TYPES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_library_reads_what_we_wrote(
+def test_the_gguf_library_reads_written_files(
     tmp_path: Path, configs: Configs, random_state: Maker, family: str, file_type: FileType
 ) -> None:
     config = configs[family]
@@ -92,7 +92,7 @@ def test_the_library_reads_what_we_wrote(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_was_written_comes_back(tmp_path: Path, configs: Configs, random_state: Maker, family: str) -> None:
+def test_written_files_are_read_back(tmp_path: Path, configs: Configs, random_state: Maker, family: str) -> None:
     config = configs[family]
     state = random_state(config)
     write_gguf(tmp_path / "m.gguf", config, state, TOKENS, "f32")
@@ -123,9 +123,7 @@ def test_what_was_written_comes_back(tmp_path: Path, configs: Configs, random_st
     ],
     ids=str,
 )
-def test_stretched_positions_come_back(
-    tmp_path: Path, configs: Configs, random_state: Maker, scaling: RopeScaling
-) -> None:
+def test_rope_scaling_is_read_back(tmp_path: Path, configs: Configs, random_state: Maker, scaling: RopeScaling) -> None:
     """GGUF has no key for the llama3 scaling, only its divisors."""
     config = replace(configs["llama"], head_dim=64, rope_theta=500_000.0, rope_scaling=scaling)
     write_gguf(tmp_path / "m.gguf", config, random_state(config), TOKENS, "f32")
@@ -133,7 +131,7 @@ def test_stretched_positions_come_back(
 
 
 @pytest.mark.parametrize("kind", READABLE, ids=lambda kind: kind.name)
-def test_every_type_is_read_as_the_library_reads_it(tmp_path: Path, kind: object) -> None:
+def test_every_type_is_read_like_the_gguf_library(tmp_path: Path, kind: object) -> None:
     """Random blocks in each supported type; rows are dequantized in chunks and must not mix."""
     member = GGMLQuantizationType[kind.name]  # type: ignore[attr-defined]
     block, block_bytes = GGML_QUANT_SIZES[member]
@@ -148,7 +146,7 @@ def test_every_type_is_read_as_the_library_reads_it(tmp_path: Path, kind: object
     np.testing.assert_array_equal(read.numpy(), dequantize(rows, member).reshape(5, 512))
 
 
-def test_reading_maps_and_cannot_change_the_file(tmp_path: Path, configs: Configs, random_state: Maker) -> None:
+def test_tensors_are_mapped_and_cannot_change_the_file(tmp_path: Path, configs: Configs, random_state: Maker) -> None:
     write_gguf(tmp_path / "m.gguf", configs["llama"], random_state(configs["llama"]), TOKENS, "f32")
     before = (tmp_path / "m.gguf").read_bytes()
     file = GgufFile(tmp_path / "m.gguf")

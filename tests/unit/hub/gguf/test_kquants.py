@@ -24,7 +24,7 @@ def relative_error(kind: str, blocks: np.ndarray, values: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_error_is_what_the_search_promises(kind: str) -> None:
+def test_the_quantization_error_is_within_bounds(kind: str) -> None:
     values = np.random.default_rng(0).standard_t(5, (2000, 256)).astype(np.float32)
     assert relative_error(kind, KINDS[kind](values), values) < BOUNDS[kind]
     simple = quantize(values, GGMLQuantizationType.Q4_0)
@@ -48,7 +48,7 @@ def test_the_error_is_what_the_search_promises(kind: str) -> None:
     ],
     ids=["zeros", "constant", "negative", "tiny", "spike", "negative-spike", "half-empty", "far-from-zero"],
 )
-def test_groups_without_spread_stay_finite_and_near(kind: str, values: np.ndarray) -> None:
+def test_constant_groups_stay_finite(kind: str, values: np.ndarray) -> None:
     """A division by zero would fill the rows of a padded vocabulary, and then every logit, with NaN."""
     values = values.astype(np.float32)
     with np.errstate(all="raise", under="ignore"):
@@ -59,7 +59,7 @@ def test_groups_without_spread_stay_finite_and_near(kind: str, values: np.ndarra
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_block_does_not_depend_on_its_neighbours(kind: str) -> None:
+def test_blocks_are_independent(kind: str) -> None:
     """Blocks are quantized in chunks and by several threads."""
     values = np.random.default_rng(1).normal(size=(40, 256)).astype(np.float32)
     together = KINDS[kind](values)

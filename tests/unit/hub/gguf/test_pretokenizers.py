@@ -46,7 +46,7 @@ KNOWN = {
 
 
 @pytest.mark.parametrize(("steps", "name"), KNOWN.values(), ids=KNOWN)
-def test_a_known_way_of_cutting_is_found(
+def test_known_pre_tokenizers_are_found(
     steps: Sequence[pre_tokenizers.PreTokenizer], name: str, real_documents: list[str]
 ) -> None:
     made = tokenizer_to_gguf(trained(steps, real_documents[:6]), SPECIAL, 700)
@@ -65,7 +65,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("steps", UNKNOWN.values(), ids=UNKNOWN)
-def test_an_unknown_way_of_cutting_is_refused(
+def test_unknown_pre_tokenizers_are_rejected(
     steps: Sequence[pre_tokenizers.PreTokenizer], real_documents: list[str]
 ) -> None:
     """A name that almost fits silences "BPE pre-tokenizer was not recognized" but gives wrong ids."""
@@ -73,7 +73,7 @@ def test_an_unknown_way_of_cutting_is_refused(
         tokenizer_to_gguf(trained(steps, real_documents[:6]), SPECIAL, 700)
 
 
-def test_an_unknown_way_can_be_forced_and_its_differences_are_told(real_documents: list[str]) -> None:
+def test_an_unknown_pre_tokenizer_can_be_forced(real_documents: list[str]) -> None:
     definition = trained(UNKNOWN["pairs of digits"], [real_documents[0], *map(str, range(100))] * 20)
     made = tokenizer_to_gguf(definition, SPECIAL, 700, pre="qwen2")
     assert made.pre == "qwen2"
@@ -81,7 +81,7 @@ def test_an_unknown_way_can_be_forced_and_its_differences_are_told(real_document
     assert "German" not in dict(made.differences)
 
 
-def test_words_taken_whole_are_no_hindrance_where_merging_makes_them_too(real_documents: list[str]) -> None:
+def test_ignore_merges_is_accepted_if_it_has_no_effect(real_documents: list[str]) -> None:
     """The flag is often set without need, but a token that only the flag reaches is lost without it."""
     definition = trained(split(QWEN_SPLIT), real_documents[:6], ignore_merges=True)
     assert tokenizer_to_gguf(definition, SPECIAL, 700).pre == "qwen2"
@@ -91,7 +91,7 @@ def test_words_taken_whole_are_no_hindrance_where_merging_makes_them_too(real_do
 
 
 @pytest.mark.parametrize(("maker", "name"), {"llama3": "llama-bpe", "qwen": "qwen2", "smollm2": "smollm"}.items())
-def test_other_makers_tokenizers_come_back_as_they_were(maker: str, name: str, real_documents: list[str]) -> None:
+def test_other_tokenizers_survive_a_round_trip(maker: str, name: str, real_documents: list[str]) -> None:
     backend, config = MAKERS[maker](real_documents[:6])
     made = tokenizer_to_gguf(json.loads(backend.to_str()), config, backend.get_vocab_size())
     assert made.pre == name

@@ -78,14 +78,14 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("changes", "said"), HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_vocabulary_is_refused_at_once(changes: dict[str, Any], said: str) -> None:
+def test_malicious_vocabularies_are_rejected(changes: dict[str, Any], said: str) -> None:
     begun = time.monotonic()
     with pytest.raises(FormatError, match=re.escape(said)):
         tokenizer_from_gguf(byte_level(**changes))
     assert time.monotonic() - begun < 5
 
 
-def test_scores_that_allow_every_union_stay_within_bounds() -> None:
+def test_merges_from_scores_are_bounded() -> None:
     """All strings of two letters, with the maximum number of merges that a malicious file could request."""
     tokens = [f"{n:0{size}b}" for size in range(1, 13) for n in range(2**size)]
     begun = time.monotonic()
@@ -94,7 +94,7 @@ def test_scores_that_allow_every_union_stay_within_bounds() -> None:
     assert time.monotonic() - begun < 10
 
 
-def test_rows_that_fill_up_the_embedding_are_no_tokens(tokenizer: Tokenizer) -> None:
+def test_padding_rows_are_no_tokens(tokenizer: Tokenizer) -> None:
     made = tokenizer_to_gguf(tokenizer.definition, tokenizer.config, tokenizer.vocab_size + 60)
     tokens = made.metadata["tokenizer.ggml.tokens"]
     # llama.cpp aborts if two tokens are equal.
@@ -105,7 +105,7 @@ def test_rows_that_fill_up_the_embedding_are_no_tokens(tokenizer: Tokenizer) -> 
         tokenizer_to_gguf(tokenizer.definition, tokenizer.config, 1000)
 
 
-def test_nothing_of_a_model_s_own_is_lost_on_the_way(tokenizer: Tokenizer) -> None:
+def test_special_tokens_and_templates_survive_a_round_trip(tokenizer: Tokenizer) -> None:
     config = tokenizer.config | {
         "chat_template": [{"name": "default", "template": "{{ 1 }}"}, {"name": "tool_use", "template": "{{ 2 }}"}]
     }
@@ -180,7 +180,7 @@ def test_sentencepiece_gives_the_same_ids(kind: str, spaced: bool, real_document
     assert "sentence" not in dict(made.differences)
 
 
-def test_a_compiled_normalization_is_followed_and_a_broken_one_is_not(real_documents: list[str]) -> None:
+def test_a_charsmap_is_applied_and_a_broken_one_rejected(real_documents: list[str]) -> None:
     """The library does not check bounds in the trie: a malicious one would crash the process."""
     protocol = pytest.importorskip("sentencepiece.sentencepiece_model_pb2", reason="protobuf is not installed")
     model, metadata = pieces(real_documents, "unigram", spaced=True, rule="nmt_nfkc")
@@ -202,6 +202,6 @@ def test_a_compiled_normalization_is_followed_and_a_broken_one_is_not(real_docum
             tokenizers.Tokenizer.from_str(json.dumps(definition)).encode_batch(list(TORTURE.values()))
 
 
-def test_a_missing_pre_tokenizer_is_told() -> None:
+def test_a_missing_pre_tokenizer_is_reported() -> None:
     files = tokenizer_from_gguf(byte_level(pre=None))
     assert any("does not name its pre-tokenizer" in note for note in files.notes)

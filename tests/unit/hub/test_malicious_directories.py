@@ -77,7 +77,7 @@ def edit(directory: Path, **changes: Any) -> None:
     ],
     ids=str,
 )
-def test_a_config_that_does_not_fit_is_refused_by_name(directory: Path, changes: dict[str, Any], named: str) -> None:
+def test_a_mismatched_config_is_rejected_by_name(directory: Path, changes: dict[str, Any], named: str) -> None:
     edit(directory, **changes)
     started = time.perf_counter()
     with pytest.raises(FormatError, match=named):
@@ -86,13 +86,13 @@ def test_a_config_that_does_not_fit_is_refused_by_name(directory: Path, changes:
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "[" * 100_000, '{"n": ' + "9" * 10_000 + "}", '"', "\udcff"], ids=len)
-def test_a_config_that_is_no_config_is_refused(directory: Path, text: str) -> None:
+def test_an_invalid_config_is_rejected(directory: Path, text: str) -> None:
     (directory / CONFIG).write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(FormatError, match=r"config\.json"):
         load_model(directory)
 
 
-def test_absurd_sizes_take_no_memory(directory: Path) -> None:
+def test_implausible_sizes_allocate_no_memory(directory: Path) -> None:
     """A rejection must not first allocate the claimed size."""
     edit(directory, hidden_size=2**20, intermediate_size=2**24, vocab_size=2**24, head_dim=None)
     program = (
@@ -115,7 +115,7 @@ def header(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
 
 
-def test_headers_that_lie_are_refused(directory: Path) -> None:
+def test_invalid_headers_are_rejected(directory: Path) -> None:
     path = directory / WEIGHTS
     whole = path.read_bytes()
     last = "model.norm.weight"
@@ -141,7 +141,7 @@ def test_headers_that_lie_are_refused(directory: Path) -> None:
             load_model(directory)
 
 
-def test_tensors_that_do_not_belong_are_refused_by_name(directory: Path) -> None:
+def test_unexpected_tensors_are_rejected_by_name(directory: Path) -> None:
     tensors = load((directory / WEIGHTS).read_bytes())  # In memory, because the file is overwritten.
     name = "model.layers.1.mlp.up_proj.weight"
     for changed, named in (
@@ -154,7 +154,7 @@ def test_tensors_that_do_not_belong_are_refused_by_name(directory: Path) -> None
             load_model(directory)
 
 
-def test_a_head_that_should_be_tied_and_differs_is_refused(directory: Path) -> None:
+def test_a_tied_head_that_differs_is_rejected(directory: Path) -> None:
     """Releases of transformers differ in which of the two they use."""
     edit(directory, tie_word_embeddings=True)
     with pytest.raises(FormatError, match="tie_word_embeddings"):
@@ -177,7 +177,7 @@ def sharded(directory: Path) -> Path:
 @pytest.mark.parametrize(
     "name", ["../secret.safetensors", "sub/x.safetensors", "ABSOLUTE", "..", "", "..\\secret", "link"]
 )
-def test_an_index_that_leaves_the_directory_is_refused(sharded: Path, name: str) -> None:
+def test_an_index_with_outside_paths_is_rejected(sharded: Path, name: str) -> None:
     outside = sharded.parent / "secret.safetensors"
     first = next(iter(sorted(sharded.glob("*.safetensors"))))
     outside.write_bytes(first.read_bytes())
@@ -192,7 +192,7 @@ def test_an_index_that_leaves_the_directory_is_refused(sharded: Path, name: str)
         load_model(sharded)
 
 
-def test_the_links_of_a_hubs_cache_are_followed(sharded: Path) -> None:
+def test_links_in_a_hub_cache_are_followed(sharded: Path) -> None:
     """In the Hugging Face cache, files are links into `blobs`, two levels up."""
     repository = sharded.parent / "models--org--name"
     snapshot = repository / "snapshots" / "abc"
@@ -205,7 +205,7 @@ def test_the_links_of_a_hubs_cache_are_followed(sharded: Path) -> None:
 
 
 @pytest.mark.parametrize("index", ["[]", "{}", '{"weight_map": []}', '{"weight_map": {"lm_head.weight": 7}}'])
-def test_an_index_that_is_none_is_refused(sharded: Path, index: str) -> None:
+def test_an_invalid_index_is_rejected(sharded: Path, index: str) -> None:
     (sharded / INDEX).write_text(index)
     with pytest.raises(FormatError, match="weight_map"):
         load_model(sharded)
@@ -224,12 +224,12 @@ def test_missing_shards_and_wrong_places_are_named(sharded: Path) -> None:
         load_model(sharded)
 
 
-def test_sharded_weights_are_a_model_for_every_command(sharded: Path) -> None:
+def test_sharded_weights_are_recognized_as_a_model(sharded: Path) -> None:
     assert resolve_model(sharded.parent) == sharded
 
 
 @pytest.mark.parametrize("file", ["pytorch_model.bin", "model.pt", "consolidated.00.pth"])
-def test_a_pickle_is_refused_by_name(tmp_path: Path, file: str) -> None:
+def test_a_pickle_is_rejected_by_name(tmp_path: Path, file: str) -> None:
     (tmp_path / CONFIG).write_text('{"architectures": ["LlamaForCausalLM"]}')
     (tmp_path / file).write_bytes(b"\x80\x04.")
     for read in (load_model, resolve_model):
@@ -237,7 +237,7 @@ def test_a_pickle_is_refused_by_name(tmp_path: Path, file: str) -> None:
             read(tmp_path)
 
 
-def test_weights_that_the_shape_does_not_have_are_not_dropped_in_silence(tmp_path: Path) -> None:
+def test_unexpected_weights_are_not_dropped_silently(tmp_path: Path) -> None:
     model = Transformer(ModelConfig("qwen3", 32, 1, 4, 2, 8, 64, 97, 32))
     weights = model.state_dict() | {"model.layers.0.self_attn.q_proj.lora_a": torch.ones(2, 32)}
     with pytest.raises(GroundupError, match="lora_a"):

@@ -61,7 +61,7 @@ def foreign(path: Path, architecture: str, keys: Mapping[str, Any], shapes: Mapp
     return path
 
 
-def test_the_file_that_the_refusals_vary_is_read(tmp_path: Path) -> None:
+def test_the_unmodified_file_is_read(tmp_path: Path) -> None:
     model = GgufModel(foreign(tmp_path / "m.gguf", "llama", SIZES, SHAPES))
     assert model.config.n_kv_heads == 2 and model.config.head_dim == 16 and model.config.tie_embeddings
     divisors_of_one = SHAPES | {"rope_freqs.weight": (8,)}  # As converters once wrote them for Llama 2.
@@ -107,7 +107,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, tuple[int, ...] | None]
 
 
 @pytest.mark.parametrize("case", VARIANTS)
-def test_what_is_not_read_is_named(tmp_path: Path, case: str) -> None:
+def test_unsupported_variants_are_named(tmp_path: Path, case: str) -> None:
     architecture, keys, shapes, named = VARIANTS[case]
     kept = {name: shape for name, shape in (SHAPES | shapes).items() if shape is not None}
     path = foreign(tmp_path / "m.gguf", architecture, SIZES | keys, kept)
@@ -133,7 +133,7 @@ UNSAID: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", UNSAID)
-def test_what_llama_cpp_cannot_say_is_not_written(
+def test_models_that_llama_cpp_does_not_support_are_not_written(
     tmp_path: Path, configs: Configs, random_state: Maker, case: str
 ) -> None:
     """llama.cpp would load such a file, and compute something else."""
@@ -145,7 +145,7 @@ def test_what_llama_cpp_cannot_say_is_not_written(
 
 
 @pytest.mark.parametrize("case", ["nan", "too-large", "missing", "misshapen", "no-space", "interrupted"])
-def test_a_failure_leaves_the_old_file_and_nothing_else(
+def test_a_failure_leaves_only_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configs: Configs, random_state: Maker, case: str
 ) -> None:
     (tmp_path / "m.gguf").write_text("what was there")

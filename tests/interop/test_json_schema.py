@@ -1,4 +1,4 @@
-"""JSON by a schema from a model that can write: it wants to explain, to number, to go on; drawn as it comes."""
+"""JSON by a schema from a foundation model, which prefers to explain and continue; sampled without filters."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppRunner]:
 def test_every_draw_of_an_application_is_valid(runner: AppRunner, name: str) -> None:
     found = Catalog()[name]
     rows = [{key: value for key, value in row.items() if key != "output"} for row in found.test_rows()[:4]]
-    for most in (None, 250):  # enough for most, and too little for nearly all
+    for most in (None, 250):  # Enough for most answers, and too little for almost all.
         for given, result in zip(rows, runner.run_many(found.app, rows, Options(1.0, most, seed=7)), strict=True):
             assert isinstance(result, AppResult)
             jsonschema.validate(result.value, fill_numbers(found.app.output.json_schema, given))

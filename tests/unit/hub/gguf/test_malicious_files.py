@@ -80,7 +80,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_lies_are_refused_by_name_in_no_time(tmp_path: Path, case: str) -> None:
+def test_malicious_headers_are_rejected_quickly(tmp_path: Path, case: str) -> None:
     content, named = HOSTILE[case]
     path = tmp_path / "model.gguf"
     path.write_bytes(content)
@@ -94,7 +94,7 @@ def test_lies_are_refused_by_name_in_no_time(tmp_path: Path, case: str) -> None:
     assert caught.value.fix
 
 
-def test_every_shorter_file_is_refused(tmp_path: Path) -> None:
+def test_truncated_files_are_rejected(tmp_path: Path) -> None:
     """A file truncated at any byte is an error, never a model with rows of zeros."""
     writer = GGUFWriter(tmp_path / "whole.gguf", "llama")
     writer.add_array("tokenizer.ggml.tokens", ["a", "ü", "<s>"])
@@ -112,7 +112,7 @@ def test_every_shorter_file_is_refused(tmp_path: Path) -> None:
             GgufFile(pre_tokenize)
 
 
-def test_a_name_cannot_write_to_the_terminal(tmp_path: Path) -> None:
+def test_names_are_escaped_for_the_terminal(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(file(tensors=tensor(b"\x1b[2Ja", (8,), 777, 0), n_tensors=1, data=64))
     with pytest.raises(FormatError) as caught:

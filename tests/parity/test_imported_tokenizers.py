@@ -1,4 +1,4 @@
-"""Other models' tokenizers: the ids and texts of transformers, whole or as a stream, and files kept as they came."""
+"""Tokenizers of other models: ids and texts of transformers, also in streaming, and unchanged files."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_ids_and_texts_are_transformers(foreign: Tokenizer, peer: Any) -> None:
         ids = foreign.encode(text)
         assert ids == peer(text, add_special_tokens=False)["input_ids"]
         assert foreign.decode(ids) == peer.decode(ids, skip_special_tokens=True)
-        if text:  # of nothing a model cannot go on
+        if text:  # A model cannot continue an empty text.
             assert foreign.encode_prompt(text) == peer(text)["input_ids"]
     assert foreign.eos_id == peer.eos_token_id
     assert foreign.bos_id == (peer.eos_token_id if peer.bos_token_id is None else peer.bos_token_id) or (
@@ -54,12 +54,12 @@ def test_ids_and_texts_are_transformers(foreign: Tokenizer, peer: Any) -> None:
 @settings(max_examples=25, deadline=None)
 @given(text=any_text, pre_tokenize=st.integers(0, 80))
 def test_streams_and_bytes_are_the_text(foreign: Tokenizer, text: str, pre_tokenize: int) -> None:
-    """Where "▁" or a byte's token is not what it stands for, answers run together or show "<0x0A>"."""
+    """If "▁" or byte tokens were not decoded, answers would run together or show "<0x0A>"."""
     ids = foreign.encode(text)
     stream = StreamDecoder(foreign)
     whole = foreign.decode(ids)
     assert "".join([stream.feed([token]) for token in ids]) + stream.flush() == whole
-    # Going on from a first part, the stream gives what that part lacks: no space is lost between them.
+    # After a first part, the stream returns the rest, with the space between them.
     pre_tokenize = min(pre_tokenize, len(ids))
     rest = StreamDecoder(foreign, continues=pre_tokenize > 0)
     first = b"".join(foreign.token_bytes(token) for token in ids[:pre_tokenize])
@@ -82,7 +82,7 @@ def test_no_text_becomes_a_marker(foreign: Tokenizer, text: str, more: str) -> N
 
 
 def test_a_continuation_gets_no_space_of_its_own(foreign: Tokenizer) -> None:
-    """SentencePiece's vocabularies begin a text with a space; scored answers have one in the prompt's text."""
+    """SentencePiece adds a space at the beginning of a text; scored answers have one in the prompt."""
     assert foreign.token_bytes(foreign.encode("Paris", continues=True)[0])[:1] != b" "
     assert b"".join(map(foreign.token_bytes, foreign.encode(" Paris", continues=True))) == b" Paris"
 
@@ -94,7 +94,7 @@ def test_corpora_get_the_same_ids(foreign: Tokenizer, real_documents: list[str])
 
 
 def test_files_stay_as_they_came(directory: Path, foreign: Tokenizer, tmp_path: Path) -> None:
-    """A tuned copy of a model keeps its tokenizer byte for byte: what else reads it reads the same."""
+    """A fine-tuned model keeps its tokenizer byte for byte, so that other tools read the same one."""
     (directory / "chat_template.jinja").write_text("{{ messages[0].content }}", encoding="utf-8")
     loaded = Tokenizer.load(directory)
     loaded.set_chat_template("{{ messages[0].content }}")
@@ -106,7 +106,7 @@ def test_files_stay_as_they_came(directory: Path, foreign: Tokenizer, tmp_path: 
 
 
 def test_ids_from_a_models_own_configs(tmp_path: Path, real_documents: list[str]) -> None:
-    """Llama 3's chat models end with one of three tokens, which only generation_config.json says."""
+    """Llama 3's chat models end with one of three tokens, which are only in generation_config.json."""
     made = save(tmp_path / "m", MAKERS["llama3"](real_documents[:10]))
     (made / "tokenizer_config.json").unlink()
     (made / "generation_config.json").write_text(json.dumps({"bos_token_id": 700, "eos_token_id": [704, 701]}))
@@ -121,7 +121,7 @@ def test_ids_from_a_models_own_configs(tmp_path: Path, real_documents: list[str]
 
 
 def test_damaged_files_are_named(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files come from anywhere; each of these once crashed some loader, or asked for a table of terabytes."""
+    """Each of these files once crashed a loader, or requested a table of terabytes."""
     good = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
     copy = shutil.copytree(directory, tmp_path / "copy")
 
