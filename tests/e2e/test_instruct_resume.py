@@ -24,7 +24,7 @@ import json, sys
 from groundup.core.config import load
 from groundup.kernels import machine
 from groundup.commands.finetune_instruct import FinetuneInstructConfig, run
-machine._product_flops = lambda device, dtype: 1e10  # a busy machine finds now fp32 the faster, now bf16
+machine._matmul_flops = lambda device, dtype: 1e10  # a busy machine finds now fp32 the faster, now bf16
 run(load(FinetuneInstructConfig, json.loads(sys.argv[1])))
 """
 

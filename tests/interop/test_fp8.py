@@ -14,7 +14,7 @@ from groundup.data import PackedWindows
 from groundup.distributed import ParallelModel
 from groundup.distributed.ranks import Ranks
 from groundup.hub import load_model, save_model
-from groundup.kernels import Machine, measure_machine, place
+from groundup.kernels import Machine, measure_machine, prepare_model
 from groundup.model import ModelConfig, Transformer, init_weights
 from groundup.optim import OptimizerConfig, WarmupStableDecay
 from groundup.train import Progress, StepReport
@@ -34,7 +34,7 @@ def batch(index: int) -> PackedWindows:
 def trained(*, fp8: bool, steps: int = 60) -> tuple[Transformer, list[float]]:
     model = Transformer(ModelConfig("qwen3", 64, 2, 4, 2, 16, 128, 256, 64))
     init_weights(model, 0)
-    place(model, Machine("cpu", "bfloat16", False, 1, 1e12, fp8=fp8))
+    prepare_model(model, Machine("cpu", "bfloat16", False, 1, 1e12, fp8=fp8))
     losses = []
 
     class Keep:

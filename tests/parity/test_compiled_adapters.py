@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from groundup.kernels import Machine, eagerly, measure_machine, place
+from groundup.kernels import Machine, eager_mode, measure_machine, prepare_model
 from groundup.model import ModelConfig, Transformer, init_weights
 from groundup.model.lora import LoRA, add_lora, lora_layers
 
@@ -52,9 +52,9 @@ def test_values_and_gradients_are_those_of_eager(dtype: str) -> None:
     """In bf16, the error against fp32 is the same as without compilation."""
     exact, slopes = outcome(with_adapters(TARGETS))
     model = with_adapters(TARGETS)
-    place(model, Machine("cpu", dtype, True, 1, 1e11))
+    prepare_model(model, Machine("cpu", dtype, True, 1, 1e11))
     loss, gradients = outcome(model)
-    with eagerly():
+    with eager_mode():
         usual, theirs = outcome(model)
     assert abs(loss - exact) <= max(2 * abs(usual - exact), 1e-5)
     assert list(gradients) == list(theirs) == [n for n in dict(model.named_parameters()) if "lora_" in n]

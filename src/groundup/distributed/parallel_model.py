@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from groundup.distributed.collectives import full_tensor, rows_of
 from groundup.distributed.ranks import Ranks
 from groundup.distributed.sharded_optimizer import ShardedOptimizer
-from groundup.kernels import Machine, memory_bytes, place
+from groundup.kernels import Machine, memory_bytes, prepare_model
 from groundup.kernels.native_operations import orthogonalize_of
 from groundup.model import SequenceClassifier, Transformer
 from groundup.optim import Optimizer, OptimizerConfig
@@ -83,7 +83,7 @@ def parallelize(
     """
     if activation_checkpointing:
         checkpoint_activations(model)
-    place(model, machine)
+    prepare_model(model, machine)
     state_bytes = 16 * sum(parameter.numel() for parameter in model.parameters())
     return ParallelModel(model, choose_mode(mode, ranks, state_bytes, rank_memory(machine, ranks, mode)), ranks)
 

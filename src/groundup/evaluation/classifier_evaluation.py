@@ -37,7 +37,7 @@ from groundup.inference.classification import (
     predict_from_states,
 )
 from groundup.inference.novelty import Novelty
-from groundup.kernels import Machine, place
+from groundup.kernels import Machine, prepare_model
 from groundup.model import SequenceClassifier
 from groundup.tokenizer import Tokenizer
 from groundup.train.classifier_plan import ClassifierMetric, Throughput
@@ -460,5 +460,5 @@ def _test(
 
 def _placed(model: SequenceClassifier, machine: Machine) -> SequenceClassifier:
     """Place a saved classifier on the machine, in the dtype of training."""
-    place(model, replace(machine, compile=False, fp8=False))
+    prepare_model(model, replace(machine, compile=False, fp8=False))
     return model

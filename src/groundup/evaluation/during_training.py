@@ -15,7 +15,7 @@ from groundup.evaluation.bpb import BitsPerByte, bits_per_byte, model_nll
 from groundup.evaluation.responses import response_tokens, score_responses
 from groundup.inference import Engine, GenerationRequest, Sampling
 from groundup.inference.prompting import ChatFormat, fits
-from groundup.kernels import eagerly
+from groundup.kernels import eager_mode
 from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate
 from groundup.train import SampleLog, StepReport, TrainingRun
@@ -43,7 +43,7 @@ def text_score(validation: TokenShards, model: Transformer) -> Callable[[], Bits
     subset = range(count)[: validation.n_documents]
 
     def score() -> BitsPerByte:
-        with eagerly():
+        with eager_mode():
             return bits_per_byte(
                 model_nll(model),
                 validation,
@@ -73,7 +73,7 @@ def show_text(engine: Engine, score: Callable[[], BitsPerByte], prompt: str, run
 
     def show(report: StepReport, bar: ProgressBar) -> None:
         bpb = score().bpb
-        with eagerly():
+        with eager_mode():
             text = prompt + engine.complete(request).text
         bar.show(bpb=f"{bpb:.3f}")
         run.console.sample(f"sample at step {report.step:,}, {bpb:.3f} bits per byte", text)
@@ -104,7 +104,7 @@ def show_answers(engine: Engine, template: ChatTemplate, examples: Sequence[Exam
     def show(report: StepReport, bar: ProgressBar) -> None:
         if not scored:
             return
-        with eagerly():
+        with eager_mode():
             loss = float(score_responses(engine.model, engine.tokenizer, scored, render).nll_E.sum()) / tokens
             question = scored[report.step % len(scored)].messages[:-1]
             written = answer(engine, question, format, max_tokens=_ANSWER_TOKENS)

@@ -31,7 +31,7 @@ from groundup.hub.resolve import (
 )
 from groundup.inference.classification import predict_texts
 from groundup.inference.prompting import ChatFormat, fits
-from groundup.kernels import ComputeDtype, computing_in
+from groundup.kernels import ComputeDtype, use_compute_dtype
 
 FORMAT_VERSION = 1
 COLUMNS = ("metric", "value", "95 % interval")
@@ -194,7 +194,7 @@ def evaluate_answers(
     precision = choose_precision(model, rendered, bos_id=opened.tokenizer.bos_id, chosen=dtype)
     if precision.sentence:
         console.note(precision.sentence)
-    with console.progress("scoring", len(examples), "examples") as bar, computing_in(model, precision.dtype):
+    with console.progress("scoring", len(examples), "examples") as bar, use_compute_dtype(model, precision.dtype):
         score = score_responses(model, opened.tokenizer, examples, render, advance=bar.advance)
     tokens = response_tokens(opened.tokenizer, examples)
     loss = ratio_interval(score.nll_E, tokens, seed=seed)
@@ -242,7 +242,7 @@ def evaluate_choices(
     found = read_choices(read_table(data), prompt)
     opened = open_model(directory, device=device)
     dtype, count = dtype or "float32", sum(len(item.choices) for item in found.items)
-    with console.progress("scoring", count, "choices") as bar, computing_in(opened.model, dtype):
+    with console.progress("scoring", count, "choices") as bar, use_compute_dtype(opened.model, dtype):
         score = score_choices(opened.model, opened.tokenizer, found.items, seed=seed, advance=bar.advance)
     rows = _percent_rows({"accuracy": score.accuracy, "accuracy, per byte": score.accuracy_per_byte})
     rows.append(("random guess", f"{score.chance:.1%}", ""))

@@ -33,7 +33,7 @@ from groundup.hub.adapted import is_adapter_of
 from groundup.hub.resolve import OpenedClassifier, is_classifier, open_classifier
 from groundup.inference.classification import above_threshold, predict_texts
 from groundup.inference.prompting import fits
-from groundup.kernels import ComputeDtype, keep_for_reading
+from groundup.kernels import ComputeDtype, cast_for_inference
 
 LabelSets = Sequence[tuple[str, ...]]
 """Labels of each text; exactly one for single-label data."""
@@ -63,11 +63,11 @@ def open_compared(
         FormatError: a model is damaged.
     """
     new = open_classifier(after, device=device, base=before if is_adapter_of(after, before) else None)
-    keep_for_reading(new.model, dtype)
+    cast_for_inference(new.model, dtype)
     if not is_classifier(before):
         return open_prompted(before, before, device, dtype, console), new
     old = open_classifier(before, device=device)
-    keep_for_reading(old.model, dtype)
+    cast_for_inference(old.model, dtype)
     return old, new
 
 

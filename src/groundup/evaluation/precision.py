@@ -9,7 +9,7 @@ import numpy as np
 
 from groundup.data import TokenDocuments, TokenLists
 from groundup.evaluation.bpb import bits_per_byte, model_nll
-from groundup.kernels import ComputeDtype, computing_in, fastest_dtype
+from groundup.kernels import ComputeDtype, fastest_dtype, use_compute_dtype
 from groundup.model import Transformer
 
 MAX_DIFFERENCE = 1e-3  # Of the bits per byte, relative to float32.
@@ -79,7 +79,7 @@ def choose_precision(
         return Precision("float32")
 
     def nll(dtype: ComputeDtype) -> float:
-        with computing_in(model, dtype):
+        with use_compute_dtype(model, dtype):
             context = model.config.context_length
             return bits_per_byte(model_nll(model), sample, context_length=context, bos_id=bos_id, device=device).nll
 

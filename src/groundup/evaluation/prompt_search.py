@@ -33,7 +33,7 @@ from groundup.inference.prompting import (
     greedy_request,
     plain_formats,
 )
-from groundup.kernels import ComputeDtype, keep_for_reading
+from groundup.kernels import ComputeDtype, cast_for_inference
 from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
@@ -92,7 +92,7 @@ def open_prompted(path: Path, base: Path, device: str | None, dtype: ComputeDtyp
         FormatError: the model is damaged.
     """
     opened, template = open_chat_model(path, device, console, base=base if is_adapter_of(path, base) else None)
-    keep_for_reading(opened.model, dtype)
+    cast_for_inference(opened.model, dtype)
     return PromptedModel(opened.model, opened.tokenizer, template, opened.stop_ids)
 
 

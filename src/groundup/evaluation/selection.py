@@ -12,7 +12,7 @@ from groundup.evaluation.metrics import label_names, measures
 from groundup.evaluation.prompt_search import FewShotPrompt, PromptedModel, generate_answers
 from groundup.evaluation.responses import response_tokens, score_responses
 from groundup.inference.prompting import ChatFormat, fits
-from groundup.kernels import eagerly
+from groundup.kernels import eager_mode
 from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
 from groundup.train import Selection
@@ -82,7 +82,7 @@ def answer_score(
     tokens = int(response_tokens(tokenizer, fitting).sum())
 
     def score() -> float:
-        with eagerly():
+        with eager_mode():
             found = score_responses(model, tokenizer, fitting, render)
         return float(found.nll_E.sum() + found.ends_E.sum()) / tokens
 
@@ -99,7 +99,7 @@ def _by_metric(
     max_tokens = min(_MAX_ANSWER_TOKENS, 8 + longest + longest // 4)
 
     def score() -> float:
-        with eagerly():
+        with eager_mode():
             written = generate_answers(prompted, prompt, examples, max_tokens)
         return 1 - measures(by, written, references, labels=labels)[0].estimate / 100
 

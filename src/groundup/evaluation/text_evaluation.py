@@ -20,7 +20,7 @@ from groundup.evaluation.report import Report
 from groundup.evaluation.samples import write_samples
 from groundup.hub.resolve import OpenedModel, model_identity, open_model, resolve_model
 from groundup.inference import Engine
-from groundup.kernels import ComputeDtype, computing_in
+from groundup.kernels import ComputeDtype, use_compute_dtype
 from groundup.model import Transformer
 
 
@@ -101,7 +101,7 @@ def _scored(
     label: str, opened: OpenedModel, documents: TokenLists, dtype: ComputeDtype, rules: TextRules, console: Console
 ) -> BitsPerByte:
     total = int(documents.lengths.sum())
-    with console.progress(label, total, "tokens") as progress, computing_in(opened.model, dtype):
+    with console.progress(label, total, "tokens") as progress, use_compute_dtype(opened.model, dtype):
         return bits_per_byte(
             model_nll(opened.model),
             documents,

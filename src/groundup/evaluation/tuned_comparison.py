@@ -12,7 +12,7 @@ from groundup.evaluation.base_comparison import BaseComparison, compare_with_bas
 from groundup.hub import load_model
 from groundup.hub.adapted import with_adapter
 from groundup.inference import Engine
-from groundup.kernels import Machine, keep_for_reading
+from groundup.kernels import Machine, cast_for_inference
 from groundup.model import Transformer
 
 _MAX_SCORED = (
@@ -39,7 +39,7 @@ def load_tuned_and_base(
     original = load_model(base, device=machine.device)
     tuned = with_adapter(original, directory) if adapter else load_model(directory, device=machine.device)
     for model in (original, tuned):
-        keep_for_reading(model, machine.compute_dtype)
+        cast_for_inference(model, machine.compute_dtype)
     return tuned, original
 
 

@@ -1,25 +1,25 @@
-"""How a machine computes a model: dtype, threads, memory allocation, compilation and C++ kernels."""
+"""Execution on a machine: dtype, threads, memory allocation, compilation and C++ kernels."""
 
 from groundup.kernels.machine import (
     ComputeDtype,
     Machine,
-    computing_in,
-    eagerly,
+    cast_for_inference,
+    eager_mode,
     fastest_dtype,
-    keep_for_reading,
     measure_machine,
-    place,
+    prepare_model,
+    use_compute_dtype,
 )
 from groundup.kernels.memory import memory_bytes
 
 __all__ = [
     "ComputeDtype",
     "Machine",
-    "computing_in",
-    "eagerly",
+    "cast_for_inference",
+    "eager_mode",
     "fastest_dtype",
-    "keep_for_reading",
     "measure_machine",
     "memory_bytes",
-    "place",
+    "prepare_model",
+    "use_compute_dtype",
 ]

@@ -1,4 +1,4 @@
-"""The cache of compiled kernels: kept for the next start, and not trusted after a process was killed while it wrote."""
+"""The persistent cache of `torch.compile`. It is emptied if a process was killed while it compiled."""
 
 from __future__ import annotations
 
@@ -24,49 +24,51 @@ def _directory() -> Path:
     return cache_dir() / "kernels"
 
 
-def _mark() -> Path:
+def _lock_file() -> Path:
     return cache_dir() / "kernels.lock"
 
 
 def use_kernel_cache() -> None:
-    """Let torch keep its kernels with the user's other caches, so that the second start is a fast one.
+    """Set torch's compile cache to a persistent directory, which makes later starts faster.
 
-    torch's compiler writes its libraries in place: a process killed at that moment leaves half of one, which every
-    later start would fail on. So who compiles holds a mark, and a mark that nobody holds empties the cache.
+    torch writes compiled libraries in place. A process that is killed while it writes leaves an incomplete library, and
+    every later start would fail. So a process that compiles locks a file and writes to it. A file with content but
+    without a lock means that the process was killed, and the cache is emptied.
     """
-    if _VARIABLE in os.environ:  # set by the user, or here before
+    if _VARIABLE in os.environ:  # set by the user, or by an earlier call
         return
     directory = _directory()
     try:
-        with locked(_mark()) as mark:
-            if mark is None:  # another process compiles now: its kernels are not whole yet
+        with locked(_lock_file()) as lock:
+            if lock is None:  # another process is compiling, so libraries may be incomplete
                 directory = Path(tempfile.mkdtemp(prefix="groundup-kernels-"))
-            elif mark.read():
+            elif lock.read():
                 shutil.rmtree(directory, ignore_errors=True)
-                mark.truncate(0)
+                lock.truncate(0)
         directory.mkdir(parents=True, exist_ok=True)
-    except OSError:  # a cache that cannot be written
+    except OSError:  # the cache is not writable
         directory = Path(tempfile.mkdtemp(prefix="groundup-kernels-"))
     os.environ[_VARIABLE] = str(directory)
 
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Mark the cache as being written."""
-    with ExitStack() as held:
-        mark = held.enter_context(locked(_mark())) if os.environ.get(_VARIABLE) == str(_directory()) else None
-        if mark is not None:
-            mark.truncate(0)
-            mark.write("writing\n")
-            mark.flush()
+    """Hold the lock of the cache, and mark it as being written, within the context."""
+    with ExitStack() as stack:
+        shared = os.environ.get(_VARIABLE) == str(_directory())
+        lock = stack.enter_context(locked(_lock_file())) if shared else None
+        if lock is not None:
+            lock.truncate(0)
+            lock.write("writing\n")
+            lock.flush()
         yield
-        if mark is not None:
-            mark.truncate(0)
+        if lock is not None:
+            lock.truncate(0)
 
 
 @contextmanager
-def not_counted() -> Iterator[None]:
-    """Passes in this block compile nothing."""
+def without_counting() -> Iterator[None]:
+    """Exclude forward passes within the context from `mark_first_pass`, because they compile nothing."""
     token = _eager.set(True)
     try:
         yield
@@ -75,8 +77,11 @@ def not_counted() -> Iterator[None]:
 
 
 def mark_first_pass(model: nn.Module) -> None:
-    """Mark the cache from the model's first forward pass until its second: in between, forward and backward compile."""
-    held = ExitStack()
+    """Hold the lock of the cache from the model's first forward pass until its second.
+
+    The model's forward and backward are compiled between these.
+    """
+    stack = ExitStack()
     passes = 0
 
     def before(module: nn.Module, arguments: tuple[Any, ...]) -> None:
@@ -85,9 +90,9 @@ def mark_first_pass(model: nn.Module) -> None:
             return
         passes += 1
         if passes == 1:
-            held.enter_context(compiling())
+            stack.enter_context(compiling())
         else:
-            held.close()
+            stack.close()
             hook.remove()
 
     hook = model.register_forward_pre_hook(before)

@@ -1,7 +1,7 @@
-"""Matrix products in fp8: an option for the GPUs that have them, through torchao.
+"""fp8 matmuls on GPUs that support them, with torchao.
 
-Weights and what is kept stay as they are; each product rounds both sides to fp8, scaled by their largest value
-(arXiv:2209.05433: forward in e4m3, gradients in e5m2).
+Each matmul rounds both operands to fp8, scaled by their largest value (arXiv:2209.05433: e4m3 forward, e5m2 for
+gradients). Weights and saved activations are not in fp8.
 """
 
 from __future__ import annotations
@@ -14,47 +14,48 @@ from torch import nn
 from groundup.core.errors import ResourceError
 from groundup.model import SequenceClassifier, Transformer
 
-_STEP = 16  # what sides of a matrix must be a multiple of
-_FIRST_CAPABILITY = (8, 9)
+_MULTIPLE = 16  # of both dimensions of a matrix
+_MIN_CAPABILITY = (8, 9)
 
 
 def require_fp8() -> None:
-    """See whether this machine can.
+    """Check that this machine supports fp8.
 
     Raises:
-        ResourceError: no GPU with fp8, or no torchao.
+        ResourceError: There is no GPU with fp8, or torchao is not installed.
     """
-    if not torch.cuda.is_available() or torch.cuda.get_device_capability() < _FIRST_CAPABILITY:
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability() < _MIN_CAPABILITY:
         found = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA GPU"
         raise ResourceError(
             f"fp8 = true: {found}",
-            rule="matrix products in fp8 need a GPU that has them: Hopper (H100) or later, or Ada",
-            fix="Leave fp8 out: bf16 is used where it is the fastest.",
+            rule="fp8 matmuls need an Ada, Hopper (H100) or later GPU",
+            fix="Omit fp8: bf16 is used if it is fastest.",
         )
     if importlib.util.find_spec("torchao") is None:
         raise ResourceError(
             "fp8 = true: torchao is not installed",
-            rule="fp8 goes through torchao",
+            rule="fp8 needs torchao",
             fix='Install it: pip install "groundup[fp8]".',
         )
 
 
 def use_fp8(model: Transformer | SequenceClassifier, *, emulate: bool = False) -> None:
-    """Let the matrix products of a model's layers be computed in fp8; embeddings and the head stay.
+    """Convert the linear layers inside the blocks to fp8 matmuls, in place.
 
     Args:
-        emulate: round as fp8 does and multiply in the dtype of the input: on machines without fp8, for tests.
+        model: The model.
+        emulate: Round to fp8 but multiply in the input's dtype, for tests on machines without fp8.
     """
     from torchao.float8 import Float8LinearConfig, convert_to_float8_training
 
     convert_to_float8_training(
         model.model.layers,
-        module_filter_fn=lambda module, _: _fits(module),
+        module_filter_fn=lambda module, _: _is_convertible(module),
         config=Float8LinearConfig(emulate=emulate),
     )
 
 
-def _fits(module: nn.Module) -> bool:
-    if not isinstance(module, nn.Linear) or module.weight is None:  # a quantized layer has no weight to convert
+def _is_convertible(module: nn.Module) -> bool:
+    if not isinstance(module, nn.Linear) or module.weight is None:  # a quantized layer has no weight
         return False
-    return module.in_features % _STEP == 0 and module.out_features % _STEP == 0
+    return module.in_features % _MULTIPLE == 0 and module.out_features % _MULTIPLE == 0

@@ -1,4 +1,4 @@
-"""What the machine has, and how a model is put on it: dtype, threads, allocation, compilation."""
+"""Measurement of the machine, and preparation of a model for it: device, dtype, threads, compilation, kernels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from groundup.core.errors import ResourceError
-from groundup.kernels.cache import compiling, mark_first_pass, not_counted, use_kernel_cache
+from groundup.kernels.cache import compiling, mark_first_pass, use_kernel_cache, without_counting
 from groundup.kernels.fp8 import require_fp8, use_fp8
 from groundup.kernels.heap import keep_large_buffers
 from groundup.kernels.native_library import native_library
@@ -23,24 +23,24 @@ from groundup.model import Operations, SequenceClassifier, Transformer, use_oper
 ComputeDtype = Literal["float32", "bfloat16"]
 _PEAK_SIZES = (1536, 2048)
 _PEAK_SECONDS = 0.25
-_LOOKS = 6  # the first one of a dtype makes its kernels
+_NUM_TRIALS = 6  # the first trial of a dtype includes the creation of kernels
 _DTYPES: dict[ComputeDtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """How to compute here. Saved with a run: a resumed run computes as it began.
+    """Execution settings. They are saved with a run, so a resumed run uses the same ones.
 
     Attributes:
         device: "cpu", "cuda" or "mps".
-        compute_dtype: "bfloat16" where its products are faster than fp32's, else "float32". Weights stay fp32.
-        compile: whether layers go through `torch.compile`.
-        threads: CPU threads; sums are split by thread, so equal results need an equal number.
-        product_flops: FLOP/s of one matrix product of medium size, for estimates before real steps are measured.
-        native: whether the kernels of `native/` compute; then there is nothing left to compile.
-        fp8: whether the products of the layers are computed in fp8; on a CPU that is emulated.
-        peak_flops: Sustained matmul throughput in FLOP/s, the best of several sizes: the reference of MFU. None for a
-            run begun by an earlier release, whose reference was too low; its MFU is not reported.
+        compute_dtype: "bfloat16" if its matmuls are faster than in fp32, otherwise "float32". Weights are fp32.
+        compile: Whether layers use `torch.compile`.
+        threads: Number of CPU threads. It determines the reduction order, so equal results need the same number.
+        product_flops: Matmul throughput for a medium size in FLOP/s, for estimates before training steps are measured.
+        native: Whether to use the C++ kernels of `native/`; `torch.compile` is then not used.
+        fp8: Whether layers use fp8 matmuls; emulated on a CPU.
+        peak_flops: Sustained matmul throughput in FLOP/s, the best of several sizes. It is the reference of MFU. None
+            for a run started by an earlier release, whose reference was too low; its MFU is not reported.
     """
 
     device: str
@@ -54,16 +54,16 @@ class Machine:
 
     @property
     def dtype(self) -> torch.dtype:
-        """`compute_dtype` as torch's."""
+        """`compute_dtype` as a torch dtype."""
         return torch.bfloat16 if self.compute_dtype == "bfloat16" else torch.float32
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the settings as JSON values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Machine:
-        """From what `to_json` gave."""
+        """Return the settings that `to_json` describes."""
         return cls(**record)
 
 
@@ -75,17 +75,22 @@ def measure_machine(
     fp8: bool = False,
     dtype: ComputeDtype | None = None,
 ) -> Machine:
-    """Look at the machine. Feature flags lie (some CPUs emulate bf16) and compilers are half installed: try them.
+    """Measure the machine and choose execution settings.
+
+    Features are tried, not looked up: some CPUs only emulate bf16, and some compiler installations are incomplete.
 
     Args:
-        threads: CPU threads to use; None leaves torch's choice, one a core.
-        native: use our own kernels on a CPU where they are the fastest; the result says whether they run.
-        compile: else try torch's compiler, which makes a kernel for every shape; the result says whether it works.
-        fp8: compute the products of the layers in fp8.
-        dtype: compute in this dtype; None: in the faster one.
+        threads: Number of CPU threads. Default: PyTorch's default, one per core.
+        native: Use the C++ kernels if they work and bf16 is fastest.
+        compile: Otherwise use `torch.compile` if it works.
+        fp8: Use fp8 matmuls.
+        dtype: Compute dtype. Default: the fastest.
+
+    Returns:
+        The settings.
 
     Raises:
-        ResourceError: no fp8 here.
+        ResourceError: `fp8` is set, but fp8 is not available.
     """
     if fp8:
         require_fp8()
@@ -99,16 +104,26 @@ def measure_machine(
     return Machine(device, fastest, compiled, torch.get_num_threads(), speed, native, fp8, peak)
 
 
-def keep_for_reading(model: Transformer | SequenceClassifier, compute_dtype: ComputeDtype) -> None:
-    """Keep the weights of a model that is not trained in the dtype that it is to compute in, in place."""
-    for parameter in model.parameters():  # not the frequencies of positions, which need their precision
+def cast_for_inference(model: Transformer | SequenceClassifier, compute_dtype: ComputeDtype) -> None:
+    """Cast the weights of a model to its compute dtype for inference, in place.
+
+    Args:
+        model: The model.
+        compute_dtype: The dtype of weights and activations.
+    """
+    for parameter in model.parameters():  # not buffers: RoPE frequencies need fp32
         parameter.data = parameter.data.to(_DTYPES[compute_dtype])
     model.model.compute_dtype = _DTYPES[compute_dtype]
 
 
 @contextmanager
-def computing_in(model: Transformer | SequenceClassifier, compute_dtype: ComputeDtype) -> Iterator[None]:
-    """Compute in a dtype for a while; the weights stay as they are."""
+def use_compute_dtype(model: Transformer | SequenceClassifier, compute_dtype: ComputeDtype) -> Iterator[None]:
+    """Use another compute dtype within the context. Weights are not changed.
+
+    Args:
+        model: The model.
+        compute_dtype: The dtype of activations.
+    """
     before = model.model.compute_dtype
     model.model.compute_dtype = _DTYPES[compute_dtype]
     try:
@@ -118,27 +133,32 @@ def computing_in(model: Transformer | SequenceClassifier, compute_dtype: Compute
 
 
 def fastest_dtype(device: str, *, only: ComputeDtype | None = None) -> tuple[ComputeDtype, float]:
-    """The dtype whose matrix products are the fastest on a device, and their FLOP/s there.
+    """Return the dtype with the fastest matmuls on a device, and its throughput in FLOP/s.
 
     Args:
-        only: the dtype that is used, whatever its speed; None: the fastest.
+        device: "cpu", "cuda" or "mps".
+        only: Measure and return this dtype. Default: the fastest.
     """
     dtypes = _DTYPES if only is None else {only: _DTYPES[only]}
-    # In turns: what else the machine does falls on both.
-    looks = [{name: _product_flops(device, dtype) for name, dtype in dtypes.items()} for _ in range(_LOOKS)]
-    speeds = {name: max(look[name] for look in looks) for name in dtypes}
+    # Dtypes take turns, so that other load on the machine affects all of them.
+    trials = [{name: _matmul_flops(device, dtype) for name, dtype in dtypes.items()} for _ in range(_NUM_TRIALS)]
+    speeds = {name: max(trial[name] for trial in trials) for name in dtypes}
     faster: ComputeDtype = "bfloat16" if speeds.get("bfloat16", 0) > 1.2 * speeds.get("float32", 0) else "float32"
     fastest = only or faster
     return fastest, speeds[fastest]
 
 
 def sustained_flops(device: str, dtype: torch.dtype) -> float:
-    """Return the best matmul throughput in FLOP/s over several large products, measured for about 0.3 s.
+    """Return the best matmul throughput in FLOP/s for several large sizes, measured for about 0.3 s.
 
-    A product of 1,024 x 1,024 stays below what training steps sustain: its throughput as reference gave an MFU above 1.
+    Matmuls of 1,024 x 1,024 have a lower throughput than training steps, which gave an MFU above 1.
+
+    Args:
+        device: "cpu", "cuda" or "mps".
+        dtype: The dtype of the matrices.
     """
-    if device == "cuda":  # the products of `_product_flops` are large there
-        return _product_flops(device, dtype)
+    if device == "cuda":  # the matmuls of `_matmul_flops` are large there
+        return _matmul_flops(device, dtype)
     deadline = time.perf_counter() + _PEAK_SECONDS
     best = _square_flops(device, dtype, _PEAK_SIZES[0])
     while time.perf_counter() < deadline:
@@ -155,13 +175,13 @@ def _can_compile(device: str) -> bool:
     try:
         with compiling():
             torch.compile(lambda x: x.sin() + 1, dynamic=False)(torch.ones(8, device=device))
-    except Exception:  # no compiler, no headers, an unsupported system: each raises its own
+    except Exception:  # a missing compiler, missing headers and an unsupported system raise different errors
         return False
     return True
 
 
-def _product_flops(device: str, dtype: torch.dtype) -> float:
-    # On a GPU a small product is over before the next one can be asked for: what is measured is the asking.
+def _matmul_flops(device: str, dtype: torch.dtype) -> float:
+    # Small matmuls on a GPU would measure the kernel launch overhead.
     size, times = (8192, 4) if device == "cuda" else (1024, 1)
     return _square_flops(device, dtype, size, times)
 
@@ -176,17 +196,21 @@ def _square_flops(device: str, dtype: torch.dtype, size: int, times: int = 1) ->
     return float(times * 2 * size**3 / (time.perf_counter() - started))
 
 
-def place(model: Transformer | SequenceClassifier, machine: Machine) -> None:
-    """Put `model` on the machine, in place.
+def prepare_model(model: Transformer | SequenceClassifier, machine: Machine) -> None:
+    """Move a model to its device and apply the execution settings, in place.
+
+    Args:
+        model: The model.
+        machine: The settings.
 
     Raises:
-        ResourceError: the run began on a device, with kernels or in fp8, and this machine lacks that.
+        ResourceError: This machine has no such device, C++ kernels or fp8.
     """
     if machine.device not in ("cpu", _device()):
         raise ResourceError(
-            f"device {machine.device}: not here",
-            rule="a run goes on as it began, on the kind of device that it was begun on",
-            fix="Go on where there is one, or start in a new --out directory.",
+            f"device {machine.device}: not available",
+            rule="a run resumes on the type of device on which it was started",
+            fix="Resume it on a machine with this device, or start a new run with another --out.",
         )
     torch.set_num_threads(machine.threads)
     keep_large_buffers()
@@ -194,34 +218,34 @@ def place(model: Transformer | SequenceClassifier, machine: Machine) -> None:
     model.model.compute_dtype = machine.dtype
     operations = Operations()
     if machine.native:
-        operations = NativeOperations(_needed_library())
+        operations = NativeOperations(_require_library())
     if machine.fp8:
-        if machine.device == "cuda":  # a run that goes on may have begun elsewhere
+        if machine.device == "cuda":  # a resumed run may be from another machine
             require_fp8()
         use_fp8(model, emulate=machine.device != "cuda")
     operations.recompute = not all(parameter.requires_grad for parameter in model.parameters())
     if machine.compile:
         use_kernel_cache()
         mark_first_pass(model)
-        for layer in model.model.layers:  # one layer is compiled, its code serves them all
+        for layer in model.model.layers:  # all layers share the code that is compiled for the first one
             layer.compile(dynamic=False)
         operations.nll_and_residual = torch.compile(operations.nll_and_residual, dynamic=False)  # type: ignore[method-assign]
     use_operations(model, operations)
 
 
-def _needed_library() -> ctypes.CDLL:
+def _require_library() -> ctypes.CDLL:
     library = native_library()
     if library is None:
         raise ResourceError(
-            "compiled kernels: none that run here",
-            rule="a run goes on as it began, with the kernels that were built for its machine",
-            fix="Go on where it began (AVX-512 bf16 and a C++ compiler), or start in a new --out directory.",
+            "C++ kernels: not available",
+            rule="a run resumes with the C++ kernels with which it was started",
+            fix="Resume it on a CPU with AVX-512 bf16 and a C++ compiler, or start a new run with another --out.",
         )
     return library
 
 
 @contextmanager
-def eagerly() -> Iterator[None]:
-    """Run a compiled model without compilation: for evaluation and samples, whose shapes would be compiled anew."""
-    with torch.compiler.set_stance("force_eager"), not_counted():
+def eager_mode() -> Iterator[None]:
+    """Run a compiled model in eager mode within the context: new shapes in evaluation and samples are not compiled."""
+    with torch.compiler.set_stance("force_eager"), without_counting():
         yield

@@ -1,4 +1,4 @@
-"""How much memory there is, and how much a piece of work takes."""
+"""Available memory and peak memory use."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from pathlib import Path
 
 import torch
 
-from groundup.kernels.heap import forget_free_buffers
+from groundup.kernels.heap import release_unused_heap
 
-_CGROUP = Path("/sys/fs/cgroup")  # version 2; in a container its own limits are at the root
+_CGROUP = Path("/sys/fs/cgroup")  # in a container, its limits are at the root
 _PROCESS = Path("/proc/self")
 
 
 def memory_bytes(device: str) -> int | None:
-    """Memory that a model can be trained in: the GPU's free memory, else the machine's; None: it does not say."""
+    """Return the memory available for training in bytes: free GPU memory, or the machine's memory; None if unknown."""
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0])
     try:
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows has none of these names
+    except (AttributeError, ValueError, OSError):  # not available on Windows
         return None
     return min(machine, _cgroup_limit() or machine)
 
 
 def free_bytes(device: str) -> int | None:
-    """What this process can still take; None: nobody knows."""
+    """Return the memory that this process can still allocate, in bytes; None if unknown."""
     if device == "cuda":
         cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
         return int(torch.cuda.mem_get_info()[0]) + cached
@@ -39,18 +39,18 @@ def free_bytes(device: str) -> int | None:
 
 
 class Peak:
-    """The most memory that was in use since `reset`, in bytes; -1 where the system does not say."""
+    """A meter of the peak memory use since `reset`, in bytes; -1 if unknown."""
 
     def __init__(self, device: str) -> None:
         self._cuda = device == "cuda"
         self._known = self._cuda or (device == "cpu" and sys.platform.startswith("linux"))
 
     def reset(self) -> None:
-        """Forget what was before, and let go of what is kept for later."""
+        """Reset the peak, and release cached memory."""
         if self._cuda:
             torch.cuda.reset_peak_memory_stats()
         elif self._known:
-            forget_free_buffers()
+            release_unused_heap()
             try:
                 (_PROCESS / "clear_refs").write_text("5")
             except OSError:  # some sandboxes forbid it
@@ -58,14 +58,14 @@ class Peak:
 
     @property
     def bytes(self) -> int:
-        """The peak so far."""
+        """Peak memory use."""
         if not self._known:
             return -1
         return int(torch.cuda.max_memory_allocated()) if self._cuda else _of_process("VmHWM")
 
     @property
     def now(self) -> int:
-        """What is in use at this moment."""
+        """Current memory use."""
         return int(torch.cuda.memory_allocated()) if self._cuda else _of_process("VmRSS")
 
 
@@ -80,13 +80,13 @@ def _cgroup_limit() -> int | None:
             text = (_CGROUP / name).read_text().strip()
         except OSError:
             continue
-        if text.isdigit() and int(text) < 1 << 60:  # version 1 writes a huge number where there is no limit
+        if text.isdigit() and int(text) < 1 << 60:  # version 1 uses a huge number for no limit
             return int(text)
     return None
 
 
 def _cgroup_used() -> int:
-    """Without the files that are only cached."""
+    """Return the memory use of the cgroup, without the page cache."""
     for used, stat, cached in (
         ("memory.current", "memory.stat", "inactive_file"),
         ("memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),

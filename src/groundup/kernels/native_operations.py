@@ -1,9 +1,8 @@
-"""The model's arithmetic by the compiled kernels of `native/`, for training in bf16 on a CPU.
+"""The model's operations with the C++ kernels of `native/`, for bf16 training on a CPU.
 
-What they do not take (another dtype, odd sizes, keys of earlier tokens) goes the plain way.
+Inputs that the kernels do not support (other dtypes, unsupported sizes, a KV cache) use the PyTorch implementation.
 
-Shape letters: B batch, T sequence, S keys, N query heads, K kv heads, H head_dim, R rows (tokens), D dim,
-V vocab.
+Shape letters: B batch, T sequence, S keys, N query heads, K kv heads, H head_dim, R rows (tokens), D dim, V vocab.
 """
 
 from __future__ import annotations
@@ -22,46 +21,51 @@ from groundup.model import Activation, Operations, SequenceClassifier, Transform
 from groundup.optim import Orthogonalize, newton_schulz
 from groundup.optim.muon import COEFFICIENTS, EPS, STEPS
 
-# Logits at a time: 200 MB in bf16. The gradient of a large vocabulary's matrix is read and written once a chunk (150 MB
-# for GPT-2's), and products of rows in whole blocks are twice as fast as those of some hundreds and a few.
-_CHUNK_LOGITS = 104_000_000
-_MOST_CHUNK_ROWS = 4096
+# Chunks of 200 MB of bf16 logits. They are large because each chunk reads and writes the gradient of the head (150 MB
+# for GPT-2). Matmuls are twice as fast if the number of rows is a multiple of 256.
+_MAX_CHUNK_LOGITS = 104_000_000
+_MAX_CHUNK_ROWS = 4096
 _CHUNK_BLOCK = 256
-_ACTIVATIONS = ("silu", "gelu_tanh")  # that the kernels know; others are computed by PyTorch
+_ACTIVATIONS = ("silu", "gelu_tanh")  # supported by the kernels
 
 
 class NativeOperations(Operations):
-    """Operations on bf16 tensors on the CPU, each with its own backward pass."""
+    """Operations with C++ kernels for bf16 tensors on a CPU, each with a custom backward pass."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self.kernels = library
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not (_is_ours(x) and _is_learned(weight)):
+        """See `Operations.linear`."""
+        if not (_is_cpu_bf16(x) and _is_trained(weight)):
             return super().linear(x, weight, bias)
         outs: tuple[Tensor] = Linears.apply(self.kernels, x, weight, bias)
         return outs[0]
 
     def linears(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Sequence[Tensor]:
-        if not (_is_ours(x) and all(map(_is_learned, weights))):
+        """See `Operations.linears`."""
+        if not (_is_cpu_bf16(x) and all(map(_is_trained, weights))):
             return super().linears(x, weights, biases)
         outs: tuple[Tensor, ...] = Linears.apply(self.kernels, x, *weights, *biases)
         return outs
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        if not (_is_ours(x) and weight.dtype == torch.float32):
+        """See `Operations.rms_norm`."""
+        if not (_is_cpu_bf16(x) and weight.dtype == torch.float32):
             return super().rms_norm(x, weight, eps)
         out: Tensor = _RMSNorm.apply(x, weight, eps, self.kernels)
         return out
 
     def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        if not (_is_ours(x) and weight.dtype == torch.float32):
+        """See `Operations.layer_norm`."""
+        if not (_is_cpu_bf16(x) and weight.dtype == torch.float32):
             return super().layer_norm(x, weight, bias, eps)
         out: Tensor = _LayerNorm.apply(x, weight, bias, eps, self.kernels)
         return out
 
     def activate(self, activation: Activation, hidden: Tensor, up: Tensor | None = None) -> Tensor:
-        if not (_is_ours(hidden) and activation in _ACTIVATIONS):
+        """See `Operations.activate`."""
+        if not (_is_cpu_bf16(hidden) and activation in _ACTIVATIONS):
             return super().activate(activation, hidden, up)
         out: Tensor = _Activate.apply(hidden, up, activation == "gelu_tanh", self.kernels)
         return out
@@ -69,30 +73,32 @@ class NativeOperations(Operations):
     def feed_forward(
         self, x: Tensor, activation: Activation, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
     ) -> Tensor:
-        fits = _is_ours(x) and all(map(_is_learned, weights)) and in_tiles(weights[0], BLOCK)
-        if not (fits and activation in _ACTIVATIONS):
+        """See `Operations.feed_forward`."""
+        supported = _is_cpu_bf16(x) and all(map(_is_trained, weights)) and in_tiles(weights[0], BLOCK)
+        if not (supported and activation in _ACTIVATIONS):
             return super().feed_forward(x, activation, weights, biases)
         out: Tensor = FeedForward.apply(self.kernels, activation == "gelu_tanh", x, *weights, *biases)
         return out
 
     def rotate(self, x_BTNH: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+        """See `Operations.rotate`."""
         cos, sin = rope
-        if not (_is_ours(x_BTNH) and _is_ours(cos) and cos.numel() * x_BTNH.shape[2] == x_BTNH.numel()):
+        if not (_is_cpu_bf16(x_BTNH) and _is_cpu_bf16(cos) and cos.numel() * x_BTNH.shape[2] == x_BTNH.numel()):
             return super().rotate(x_BTNH, rope)
         out: Tensor = _Rotate.apply(x_BTNH, cos, sin, self.kernels)
         return out
 
     def attention_mask(self, positions_BT: Tensor, document_ids_BT: Tensor | None, window: int | None) -> Tensor | None:
-        """Here the first key that each token sees, (B, T) int32: a document's tokens lie side by side."""
-        places_T = torch.arange(positions_BT.shape[1], dtype=torch.int32)
+        """Return the first key that each token attends to, (B, T), int32, because documents are contiguous."""
+        indices_T = torch.arange(positions_BT.shape[1], dtype=torch.int32)
         starts_BT = torch.zeros(positions_BT.shape, dtype=torch.int32)
         if document_ids_BT is not None:
             steps_BT = document_ids_BT.diff(dim=1)
-            if positions_BT.device.type != "cpu" or (steps_BT < 0).any():  # a document may come back
+            if positions_BT.device.type != "cpu" or (steps_BT < 0).any():  # documents may not be contiguous
                 return super().attention_mask(positions_BT, document_ids_BT, window)
-            starts_BT[:, 1:] = torch.where(steps_BT != 0, places_T[1:], 0).cummax(1).values
+            starts_BT[:, 1:] = torch.where(steps_BT != 0, indices_T[1:], 0).cummax(1).values
         if window is not None:
-            starts_BT = torch.maximum(starts_BT, places_T + 1 - window)
+            starts_BT = torch.maximum(starts_BT, indices_T + 1 - window)
         return starts_BT
 
     def attend(
@@ -104,19 +110,22 @@ class NativeOperations(Operations):
         scale: float,
         softcap: float | None = None,
     ) -> Tensor:
+        """See `Operations.attend`."""
         if attn_mask is None or attn_mask.dtype != torch.int32:
             return super().attend(q_BTNH, k_BSKH, v_BSKH, attn_mask, scale, softcap)
-        if softcap is not None or not (_is_ours(q_BTNH) and q_BTNH.shape[-1] % 32 == 0):
+        if softcap is not None or not (_is_cpu_bf16(q_BTNH) and q_BTNH.shape[-1] % 32 == 0):
             return super().attend(q_BTNH, k_BSKH, v_BSKH, _mask(attn_mask), scale, softcap)
         out: Tensor = _Attend.apply(q_BTNH, k_BSKH, v_BSKH, attn_mask, scale, self.kernels)
         return out
 
     def chunk_rows(self, vocab_size: int) -> int:
-        rows = min(_MOST_CHUNK_ROWS, _CHUNK_LOGITS // vocab_size)
+        """See `Operations.chunk_rows`."""
+        rows = min(_MAX_CHUNK_ROWS, _MAX_CHUNK_LOGITS // vocab_size)
         return max(_CHUNK_BLOCK, rows // _CHUNK_BLOCK * _CHUNK_BLOCK)
 
     def nll_and_residual(self, logits_RV: Tensor, labels_R: Tensor, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
-        if not _is_ours(logits_RV):
+        """See `Operations.nll_and_residual`."""
+        if not _is_cpu_bf16(logits_RV):
             return super().nll_and_residual(logits_RV, labels_R, z_loss)
         logits_RV, labels_R = logits_RV.contiguous(), labels_R.contiguous()
         nll_R = torch.empty(len(logits_RV))
@@ -125,13 +134,23 @@ class NativeOperations(Operations):
         return nll_R, logits_RV
 
     def transposed_matmul(self, out_VD: Tensor, left_RV: Tensor, right_RD: Tensor, *, add: bool) -> None:
-        if _is_ours(left_RV) and out_VD.dtype == torch.float32 and out_VD.shape[1] % TILE == 0:
+        """See `Operations.transposed_matmul`."""
+        if _is_cpu_bf16(left_RV) and out_VD.dtype == torch.float32 and out_VD.shape[1] % TILE == 0:
             transposed_matmuls(self.kernels, [out_VD], [left_RV], right_RD, add=add)
         else:
             super().transposed_matmul(out_VD, left_RV, right_RD, add=add)
 
     def orthogonalize(self, matrices: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Muon's, in place (see `groundup.optim.newton_schulz`); matrices of odd sizes go the plain way."""
+        """Orthogonalize matrices for Muon, in place; see `groundup.optim.newton_schulz`.
+
+        Matrices whose sizes are not multiples of 32 use the PyTorch implementation.
+
+        Args:
+            matrices: Matrices with the same shape.
+
+        Returns:
+            The orthogonalized matrices.
+        """
         first = matrices[0]
         if first.dtype != torch.float32 or first.device.type != "cpu" or not in_tiles(first, 32):
             return newton_schulz(matrices)
@@ -143,18 +162,18 @@ class NativeOperations(Operations):
 
 
 def orthogonalize_of(model: Transformer | SequenceClassifier) -> Orthogonalize:
-    """Muon's orthogonalization on the machine that a model has been placed on."""
+    """Return Muon's orthogonalization for a model: with C++ kernels if the model uses them, otherwise with PyTorch."""
     operations = model.operations
     if isinstance(operations, NativeOperations):
         return operations.orthogonalize
     return partial(newton_schulz, dtype=model.model.compute_dtype or torch.float32)
 
 
-def _is_ours(x: Tensor) -> bool:
+def _is_cpu_bf16(x: Tensor) -> bool:
     return x.dtype == torch.bfloat16 and x.device.type == "cpu"
 
 
-def _is_learned(weight: Tensor) -> bool:
+def _is_trained(weight: Tensor) -> bool:
     return torch.is_grad_enabled() and weight.requires_grad and in_tiles(weight)
 
 
@@ -177,7 +196,7 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, weight = ctx.saved_tensors
-        grad = upstream[0].contiguous()  # a name of its own, here and below: it must live until it has been read
+        grad = upstream[0].contiguous()  # a variable, here and below, because the kernel needs it to stay allocated
         grad_x, grad_weight = torch.empty_like(x), torch.empty_like(weight)
         pointers = pointers_to(grad_x, grad_weight, grad, x, weight)
         ctx.kernels.groundup_rms_norm_gradients(*pointers, *ctx.shape)
@@ -232,15 +251,15 @@ class _Rotate(torch.autograd.Function):
         cos, sin = cos.contiguous(), sin.contiguous()
         ctx.save_for_backward(cos, sin)
         ctx.kernels = kernels
-        return _turned(kernels, x_BTNH, cos, sin, 1.0)
+        return _rotated(kernels, x_BTNH, cos, sin, 1.0)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
         cos, sin = ctx.saved_tensors
-        return _turned(ctx.kernels, upstream[0], cos, sin, -1.0), None, None, None
+        return _rotated(ctx.kernels, upstream[0], cos, sin, -1.0), None, None, None
 
 
-def _turned(kernels: ctypes.CDLL, x_BTNH: Tensor, cos: Tensor, sin: Tensor, direction: float) -> Tensor:
+def _rotated(kernels: ctypes.CDLL, x_BTNH: Tensor, cos: Tensor, sin: Tensor, direction: float) -> Tensor:
     x_BTNH = x_BTNH.contiguous()
     out = torch.empty_like(x_BTNH)
     heads, head_dim = x_BTNH.shape[2:]

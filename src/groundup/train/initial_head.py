@@ -37,7 +37,7 @@ from groundup.data.label_batches import Targets, label_targets
 from groundup.data.labeled import Labeled
 from groundup.inference.classification import encode, last_hidden_states
 from groundup.inference.prompting import best_candidate
-from groundup.kernels import Machine, place
+from groundup.kernels import Machine, prepare_model
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer
 from groundup.train.objectives.classification import LabelObjective, label_objective
@@ -164,7 +164,7 @@ def initial_classifier(
     model = SequenceClassifier.from_language_model(
         language_model, len(labels), seed=settings.seed, multi_label=multi_label
     )
-    place(model, machine)
+    prepare_model(model, machine)
     targets, smoothing = label_targets(train, labels), settings.label_smoothing if trained else 0.0
     objective = label_objective(
         targets, len(labels), multi_label=multi_label, label_smoothing=smoothing, balance=settings.balance

@@ -17,7 +17,7 @@ from groundup.core.errors import FormatError
 from groundup.distributed import ShardedOptimizer
 from groundup.distributed.parallel_model import ModelT, parallelize
 from groundup.distributed.ranks import Ranks
-from groundup.kernels import Machine, eagerly, measure_machine
+from groundup.kernels import Machine, eager_mode, measure_machine
 from groundup.optim import Optimizer, OptimizerConfig, WarmupStableDecay
 from groundup.train.callbacks import AtFractions, EverySeconds, MetricsLog, ShowProgress, Speed, logs_in, require_logs
 from groundup.train.checkpoints import Checkpoints
@@ -197,7 +197,7 @@ class Trainer(Generic[ModelT, BatchT]):
         Raises:
             ResourceError: A single row does not fit.
         """
-        with eagerly():
+        with eager_mode():
             return find_max_rows(
                 self._parallel.probe_module,
                 self.objective,

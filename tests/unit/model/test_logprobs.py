@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from groundup.core.types import IGNORE_INDEX
-from groundup.kernels import eagerly, place
+from groundup.kernels import eager_mode, prepare_model
 from groundup.kernels.machine import Machine
 from groundup.kernels.native_library import native_library
 from groundup.kernels.native_operations import NativeOperations
@@ -161,9 +161,9 @@ def test_a_compiled_model_gives_the_same(tiny_model: Callable[..., Transformer])
     ids = torch.arange(40).view(2, 20)
     call = partial(model, ids, labels_BT=ids.roll(-1, 1), reduction="none")
     expected = torch.autograd.grad(call().sum(), [model.lm_head.weight])
-    place(model, Machine("cpu", "float32", compile=True, threads=1, product_flops=1e9))
+    prepare_model(model, Machine("cpu", "float32", compile=True, threads=1, product_flops=1e9))
     torch.testing.assert_close(torch.autograd.grad(call().sum(), [model.lm_head.weight]), expected)
-    with eagerly(), torch.no_grad():
+    with eager_mode(), torch.no_grad():
         assert call().shape == ids.shape
 
 

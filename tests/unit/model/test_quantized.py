@@ -15,7 +15,7 @@ from torch import Tensor
 from family_shapes import kv_heads
 from groundup.core.errors import ConfigError
 from groundup.hub.adapters import load_adapter, save_adapter
-from groundup.kernels import Machine, place
+from groundup.kernels import Machine, prepare_model
 from groundup.model import FAMILIES, Transformer
 from groundup.model.flops import training_bytes
 from groundup.model.layers import Linear
@@ -270,7 +270,7 @@ def test_a_placed_model_trains_in_bf16(tiny_model: Callable[..., Transformer], c
     model = quantized_lora(tiny_model, 4)
     learned = [p for p in model.parameters() if p.requires_grad]
     expected = torch.autograd.grad(model(IDS, labels_BT=IDS.roll(-1, 1)), learned)
-    place(model, Machine("cpu", "bfloat16", compile=compile, threads=1, product_flops=1e9))
+    prepare_model(model, Machine("cpu", "bfloat16", compile=compile, threads=1, product_flops=1e9))
     assert model.operations.recompute
     got = torch.autograd.grad(model(IDS, labels_BT=IDS.roll(-1, 1)), learned)
     for near, exact in zip(got, expected, strict=True):

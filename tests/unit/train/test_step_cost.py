@@ -10,7 +10,7 @@ import torch
 
 from groundup.data import PackedWindows
 from groundup.distributed.ranks import Ranks
-from groundup.kernels import Machine, place
+from groundup.kernels import Machine, prepare_model
 from groundup.kernels.memory import Peak
 from groundup.model import Transformer
 from groundup.model.lora import LoRA, add_lora, lora_layers
@@ -39,7 +39,7 @@ def test_measured_cost_matches_the_run_and_weights_are_unchanged(model: Transfor
         add_lora(model, LoRA(rank=4, dropout=0.1))
         for layer in lora_layers(model).values():
             layer.lora_B.data.normal_(std=0.1)
-    place(model, Machine("cpu", "float32", False, 1, 1e11))
+    prepare_model(model, Machine("cpu", "float32", False, 1, 1e11))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     peak = Peak("cpu")
     peak.reset()

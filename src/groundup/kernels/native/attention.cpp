@@ -1,15 +1,15 @@
-// Causal attention over packed documents, forward and backward, a block of queries at a time: what is not visible is
-// not computed, and no (T x T) matrix is ever kept (the idea of FlashAttention, arXiv:2205.14135). A block's scores
-// against all of its keys fit into a core's cache, so that the softmax needs no second pass over blocks.
+// Causal attention over packed documents, forward and backward, in blocks of queries. Masked blocks are not computed,
+// and no (T x T) matrix is stored (the idea of FlashAttention, arXiv:2205.14135). The scores of a block for all of its
+// keys fit into a core's cache, so softmax needs only one pass over the blocks.
 //
-// Shape letters: B batch, T sequence, N query heads, K key heads, H features of a head (a multiple of 32).
-// Tensors are bf16 and lie as (B, T, heads, H). Query t sees the keys starts[t] .. t.
+// Shape letters: B batch, T sequence, N query heads, K kv heads, H head_dim (a multiple of 32).
+// Tensors are bf16 with layout (B, T, heads, H). Query t attends to the keys starts[t] .. t.
 #include "math.h"
 
 using namespace groundup;
 
-constexpr int QUERIES = 32;         // of a block whose softmax is taken at once
-constexpr int BLOCKS = 2;           // of these are summed into the gradients of keys and values together
+constexpr int QUERIES = 32;         // queries per block
+constexpr int BLOCKS = 2;           // blocks per update of the gradients of keys and values
 constexpr int SUPER = QUERIES * BLOCKS;
 
 struct Attention {
@@ -26,14 +26,14 @@ struct Attention {
     }
 };
 
-// A block of rows that lie in a larger matrix, as 32 whole rows: those beyond the last are zeros.
+// Copies rows of a larger matrix to a contiguous block of 32 rows, zero-padded.
 static void copy_rows(bf16 *out, const bf16 *source, int64_t stride, int64_t rows, int64_t features) {
     for (int64_t r = 0; r < rows; r++) memcpy(out + r * features, source + r * stride, features * sizeof(bf16));
     memset(out + rows * features, 0, (QUERIES - rows) * features * sizeof(bf16));
 }
 
-// Probabilities from scores, in place of which nothing is kept: p = exp(score x scale - top), top the row's largest or
-// given. Keys that the query does not see get 0. Returns the sum of the row.
+// Computes unnormalized attention weights of a row, p = exp(score x scale - top), with 0 for masked keys. Returns their
+// sum.
 static float exponentials(bf16 *p, const float *scores, float scale, float top, int64_t first, int64_t last,
                           int64_t count) {
     __m512 sum = _mm512_setzero_ps();
@@ -56,7 +56,7 @@ static float largest(const float *scores, int64_t first, int64_t last) {
     return _mm512_reduce_max_ps(top);
 }
 
-// out (B, T, N, H); lse (B, N, T): the logarithm of each query's summed exponentials.
+// Computes attention: out (B, T, N, H), and lse (B, N, T), the logsumexp of each query's scores.
 extern "C" void groundup_attention(bf16 *out, float *lse, const bf16 *q, const bf16 *k, const bf16 *v,
                                    const int32_t *starts, int64_t batch, int64_t length, int64_t heads,
                                    int64_t key_heads, int64_t features, float scale) {
@@ -108,8 +108,8 @@ extern "C" void groundup_attention(bf16 *out, float *lse, const bf16 *q, const b
     }
 }
 
-// Gradients grad_q (B, T, N, H), grad_k, grad_v (B, T, K, H) from grad_out (B, T, N, H) and the forward pass's lse.
-// Probabilities are computed again.
+// Computes the gradients grad_q (B, T, N, H), grad_k and grad_v (B, T, K, H) from grad_out (B, T, N, H) and the lse of
+// the forward pass. Attention weights are recomputed.
 extern "C" void groundup_attention_gradients(bf16 *grad_q, bf16 *grad_k, bf16 *grad_v, const bf16 *grad_out,
                                              const float *lse, const bf16 *q, const bf16 *k,
                                              const bf16 *v, const int32_t *starts, int64_t batch, int64_t length,
@@ -121,7 +121,7 @@ extern "C" void groundup_attention_gradients(bf16 *grad_q, bf16 *grad_k, bf16 *g
         Tiles tiles;
         static thread_local Scratch<bf16> kept;
         static thread_local Scratch<float> sums;
-        // Keys and values by feature (for scores and their gradients), keys by position (for the queries' gradients).
+        // Keys and values are packed by feature for scores and their gradients; keys also by position for grad_q.
         bf16 *keys = kept.at_least(3 * all + SUPER * (4 * H + 4 * padded)), *values = keys + all, *keys_by_t = values + all;
         bf16 *q_block = keys_by_t + all, *g_block = q_block + SUPER * H;
         bf16 *q_pairs = g_block + SUPER * H, *g_pairs = q_pairs + SUPER * H;
@@ -142,10 +142,10 @@ extern "C" void groundup_attention_gradients(bf16 *grad_q, bf16 *grad_k, bf16 *g
                 for (int64_t from = 0; from < length; from += SUPER) {
                     const int64_t to = std::min(from + SUPER, length);
                     const int64_t low = at.first_key(starts_T, from, to), count = round_up(to, DEPTH) - low;
-                    int64_t deep = 0; // rows of the blocks below, in whole blocks
+                    int64_t deep = 0; // rows of the processed blocks, including padding
                     for (int64_t query = from; query < to; query += QUERIES, deep += QUERIES) {
                         const int64_t rows_here = at.rows(query), offset = (b * length + query) * at.q_stride() + n * H;
-                        const int64_t seen = round_up(query + rows_here, DEPTH) - low; // of the super-block's keys
+                        const int64_t seen = round_up(query + rows_here, DEPTH) - low; // keys up to the end of this block
                         bf16 *q_rows = q_block + deep * H, *g_rows = g_block + deep * H;
                         copy_rows(q_rows, q + offset, at.q_stride(), rows_here, H);
                         copy_rows(g_rows, grad_out + offset, at.q_stride(), rows_here, H);
@@ -164,7 +164,7 @@ extern "C" void groundup_attention_gradients(bf16 *grad_q, bf16 *grad_k, bf16 *g
                             const int64_t first = starts_T[query + r] - low, last = query + r + 1 - low;
                             float *p_exact = scores + r * seen;
                             const float *dp_row = grad_p + r * seen;
-                            __m512 dot = _mm512_setzero_ps(); // of p and dp
+                            __m512 dot = _mm512_setzero_ps(); // dot product of p and dp
                             for (int64_t j = 0; j < seen; j += 16) {
                                 const __mmask16 visible = first_lanes(last - j) & ~first_lanes(first - j);
                                 __m512 value = _mm512_setzero_ps();

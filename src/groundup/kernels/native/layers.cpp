@@ -1,24 +1,24 @@
-// Products of whole layers of which a library would write down, and read again, what lies in between: a feed-forward
-// layer's first products with its activation, the gradients of both, and the sum of several products. Results are made
-// in blocks of 32 x 32 fp32 sums, which stay in the cache until they are what is wanted.
-// Shape letters as in Python: R rows (tokens), D dim, F ffn_dim; D and F are multiples of 32.
+// Fused matmuls, without intermediate results in memory: the first matmuls of an MLP with the activation, their
+// gradients, and sums of several matmuls. Results are accumulated in blocks of 32 x 32 fp32 values, which stay in the
+// cache until they are complete. Shape letters as in Python: R rows (tokens), D dim, F ffn_dim. D and F are multiples
+// of 32.
 #include "math.h"
 
 #include <omp.h>
 
 using namespace groundup;
 
-constexpr int BLOCK = 2 * TILE; // rows and columns of a block of sums
-// Values of a left operand that a core keeps in its cache while all columns go by.
-constexpr int64_t STAYING = 1 << 17;
+constexpr int BLOCK = 2 * TILE; // rows and columns of an accumulated block
+// Number of values of a left operand that stay in a core's cache in the loop over columns.
+constexpr int64_t CACHED_VALUES = 1 << 17;
 
-// A right operand that has been packed: from its 16 columns to the next it is so many values.
+// A packed right operand; `next` is the stride between panels of 16 columns.
 struct Panels {
     const bf16 *data;
     int64_t next;
 };
 
-// Fills `out` with a matrix of depth x n (or, transposed, n x depth), all threads together.
+// Packs a matrix (depth x n; if transposed, n x depth) into `out` with all threads.
 static Panels pack(bf16 *out, const bf16 *source, int64_t depth, int64_t n, bool transposed) {
 #pragma omp parallel
     {
@@ -32,33 +32,33 @@ static Panels pack(bf16 *out, const bf16 *source, int64_t depth, int64_t n, bool
     return {out, depth * TILE};
 }
 
-// Rows [row, row + count) of a left operand of whole blocks: the last ones are filled up with zeros in `spare`.
-static const bf16 *block_rows(const bf16 *left, int64_t depth, int64_t row, int64_t count, Scratch<bf16> &spare) {
+// Returns the rows [row, row + count) of a left operand. A partial block is copied to `scratch` and zero-padded.
+static const bf16 *block_rows(const bf16 *left, int64_t depth, int64_t row, int64_t count, Scratch<bf16> &scratch) {
     if (count == BLOCK) return left + row * depth;
-    bf16 *filled = spare.at_least(BLOCK * depth);
+    bf16 *filled = scratch.at_least(BLOCK * depth);
     memcpy(filled, left + row * depth, count * depth * sizeof(bf16));
     memset(filled + count * depth, 0, (BLOCK - count) * depth * sizeof(bf16));
     return filled;
 }
 
-// Columns [column, column + 32) of 32 rows of left (32 x depth) times right: into, or added to, `sums`.
+// Computes the columns [column, column + 32) of left (32 x depth) times right, into `sums` or added to it.
 static inline void multiply_into(float *sums, const bf16 *left, int64_t depth, const Panels &right, int64_t column,
                                  bool add) {
     multiply(sums, BLOCK, rows(left, depth), right.data + column / TILE * right.next, right.next, BLOCK, BLOCK,
              depth / DEPTH, add);
 }
 
-// Calls body(row, count, column) for all blocks of a result of rows x columns, whose left operand has `depth` columns.
+// Calls body(row, count, column) for all blocks of a result (rows x columns) with a left operand of `depth` columns.
 template <typename Body> static void for_blocks(int64_t rows, int64_t columns, int64_t depth, Body body) {
-    const int64_t staying = std::max(STAYING / depth / BLOCK, int64_t(1)) * BLOCK;
+    const int64_t cached_rows = std::max(CACHED_VALUES / depth / BLOCK, int64_t(1)) * BLOCK;
 #pragma omp parallel
     {
         Tiles tiles;
         int64_t from, to;
         share(rows, omp_get_thread_num(), omp_get_num_threads(), from, to);
-        for (int64_t top = from; top < to; top += staying)
+        for (int64_t top = from; top < to; top += cached_rows)
             for (int64_t column = 0; column < columns; column += BLOCK)
-                for (int64_t row = top; row < std::min(to, top + staying); row += BLOCK)
+                for (int64_t row = top; row < std::min(to, top + cached_rows); row += BLOCK)
                     body(row, std::min(to - row, int64_t(BLOCK)), column);
     }
 }
@@ -74,40 +74,40 @@ static inline __m512 stored(bf16 *out, __m512 values) {
 }
 
 template <typename Activation>
-static void feed_forward(bf16 *out, bf16 *gate, bf16 *up, const bf16 *x, const Panels &gate_panels,
+static void feed_forward(bf16 *out, bf16 *hidden, bf16 *up, const bf16 *x, const Panels &gate_panels,
                          const Panels &up_panels, const float *gate_bias, const float *up_bias, int64_t R, int64_t D,
                          int64_t F) {
     for_blocks(R, F, D, [=](int64_t row, int64_t count, int64_t column) {
-        static thread_local Scratch<bf16> spare;
-        alignas(64) float gates[BLOCK * BLOCK], ups[BLOCK * BLOCK];
-        const bf16 *left = block_rows(x, D, row, count, spare);
-        multiply_into(gates, left, D, gate_panels, column, false);
-        if (up) multiply_into(ups, left, D, up_panels, column, false);
+        static thread_local Scratch<bf16> scratch;
+        alignas(64) float hidden_sums[BLOCK * BLOCK], up_sums[BLOCK * BLOCK];
+        const bf16 *left = block_rows(x, D, row, count, scratch);
+        multiply_into(hidden_sums, left, D, gate_panels, column, false);
+        if (up) multiply_into(up_sums, left, D, up_panels, column, false);
         for (int64_t r = 0; r < count; r++)
             for (int64_t j = 0; j < BLOCK; j += TILE) {
                 const int64_t place = (row + r) * F + column + j;
                 __m512 value, slope;
-                // What is activated is what has been rounded and kept, of which the gradients will be.
-                Activation::at(stored(gate + place, biased(gates + r * BLOCK + j, gate_bias, column + j)), value, slope);
-                if (up) value = _mm512_mul_ps(value, stored(up + place, biased(ups + r * BLOCK + j, up_bias, column + j)));
+                // The activation is applied to the rounded values, which are saved for the backward pass.
+                Activation::at(stored(hidden + place, biased(hidden_sums + r * BLOCK + j, gate_bias, column + j)), value, slope);
+                if (up) value = _mm512_mul_ps(value, stored(up + place, biased(up_sums + r * BLOCK + j, up_bias, column + j)));
                 store(out + place, value);
             }
     });
 }
 
 template <typename Activation>
-static void feed_forward_gradients(bf16 *out, bf16 *gate, bf16 *up, const bf16 *grad_y, const Panels &down, int64_t R,
+static void feed_forward_gradients(bf16 *out, bf16 *hidden, bf16 *up, const bf16 *grad_y, const Panels &down, int64_t R,
                                    int64_t D, int64_t F) {
     for_blocks(R, F, D, [=](int64_t row, int64_t count, int64_t column) {
-        static thread_local Scratch<bf16> spare;
+        static thread_local Scratch<bf16> scratch;
         alignas(64) float sums[BLOCK * BLOCK];
-        multiply_into(sums, block_rows(grad_y, D, row, count, spare), D, down, column, false);
+        multiply_into(sums, block_rows(grad_y, D, row, count, scratch), D, down, column, false);
         for (int64_t r = 0; r < count; r++)
             for (int64_t j = 0; j < BLOCK; j += TILE) {
                 const int64_t place = (row + r) * F + column + j;
                 const __m512 grad = _mm512_load_ps(sums + r * BLOCK + j);
                 __m512 value, slope;
-                Activation::at(load(gate + place), value, slope);
+                Activation::at(load(hidden + place), value, slope);
                 if (up) {
                     const __m512 factor = load(up + place);
                     store(up + place, _mm512_mul_ps(grad, value));
@@ -115,30 +115,30 @@ static void feed_forward_gradients(bf16 *out, bf16 *gate, bf16 *up, const bf16 *
                     slope = _mm512_mul_ps(slope, factor);
                 }
                 store(out + place, value);
-                store(gate + place, _mm512_mul_ps(grad, slope));
+                store(hidden + place, _mm512_mul_ps(grad, slope));
             }
     });
 }
 
-// out = activation(gate) up with gate = x gate_weight^T + gate_bias, up likewise, both (R, F) and kept for the gradients.
-// x is (R, D), weights (F, D); a bias may be missing, and all of up.
-extern "C" void groundup_feed_forward(bf16 *out, bf16 *gate, bf16 *up, const bf16 *x, const bf16 *gate_weight,
+// out = activation(hidden) * up, with hidden = x gate_weight^T + gate_bias and up = x up_weight^T + up_bias, both (R,
+// F) and saved for the backward pass. x is (R, D), weights are (F, D). Biases may be null, and so may up.
+extern "C" void groundup_feed_forward(bf16 *out, bf16 *hidden, bf16 *up, const bf16 *x, const bf16 *gate_weight,
                                       const bf16 *up_weight, const float *gate_bias, const float *up_bias, int64_t R,
                                       int64_t D, int64_t F, bool gelu) {
     static thread_local Scratch<bf16> packed;
     bf16 *panels = packed.at_least(2 * D * F);
     const Panels first = pack(panels, gate_weight, D, F, true);
     const Panels second = up ? pack(panels + D * F, up_weight, D, F, true) : first;
-    (gelu ? feed_forward<GeluTanh> : feed_forward<Silu>)(out, gate, up, x, first, second, gate_bias, up_bias, R, D, F);
+    (gelu ? feed_forward<GeluTanh> : feed_forward<Silu>)(out, hidden, up, x, first, second, gate_bias, up_bias, R, D, F);
 }
 
-// Makes `out` once more, which so need not be kept, and puts the gradients of gate and up, (R, F), in their places. They
-// come from that of y = out down_weight^T, grad_y (R, D); down_weight is (D, F).
-extern "C" void groundup_feed_forward_gradients(bf16 *out, bf16 *gate, bf16 *up, const bf16 *grad_y,
+// Recomputes `out`, and replaces hidden and up (R, F) by their gradients. grad_y (R, D) is the gradient of
+// y = out down_weight^T; down_weight is (D, F).
+extern "C" void groundup_feed_forward_gradients(bf16 *out, bf16 *hidden, bf16 *up, const bf16 *grad_y,
                                                 const bf16 *down_weight, int64_t R, int64_t D, int64_t F, bool gelu) {
     static thread_local Scratch<bf16> packed;
     const Panels down = pack(packed.at_least(D * F), down_weight, D, F, false);
-    (gelu ? feed_forward_gradients<GeluTanh> : feed_forward_gradients<Silu>)(out, gate, up, grad_y, down, R, D, F);
+    (gelu ? feed_forward_gradients<GeluTanh> : feed_forward_gradients<Silu>)(out, hidden, up, grad_y, down, R, D, F);
 }
 
 // A left operand (R x depth) and a right one (depth x columns).
@@ -147,8 +147,8 @@ struct Term {
     int64_t depth;
 };
 
-// out (R x columns, bf16) = the sum of the terms' products. Depths and columns are multiples of 32.
-extern "C" void groundup_summed_products(bf16 *out, const Term *terms, int64_t count, int64_t R, int64_t columns) {
+// out (R x columns, bf16) = sum of left right over all terms. Depths and columns are multiples of 32.
+extern "C" void groundup_summed_matmuls(bf16 *out, const Term *terms, int64_t count, int64_t R, int64_t columns) {
     static thread_local Scratch<bf16> packed;
     int64_t depth = 0;
     for (int64_t index = 0; index < count; index++) depth += terms[index].depth;
@@ -157,12 +157,12 @@ extern "C" void groundup_summed_products(bf16 *out, const Term *terms, int64_t c
     for (int64_t index = 0; index < count; done += terms[index++].depth)
         pack(panels + done * columns, terms[index].right, terms[index].depth, columns, false);
     for_blocks(R, columns, depth, [=](int64_t row, int64_t rows, int64_t column) {
-        static thread_local Scratch<bf16> spare;
+        static thread_local Scratch<bf16> scratch;
         alignas(64) float sums[BLOCK * BLOCK];
         int64_t done = 0;
         for (int64_t index = 0; index < count; done += terms[index++].depth) {
             const Term &term = terms[index];
-            multiply_into(sums, block_rows(term.left, term.depth, row, rows, spare), term.depth,
+            multiply_into(sums, block_rows(term.left, term.depth, row, rows, scratch), term.depth,
                           {panels + done * columns, term.depth * TILE}, column, index > 0);
         }
         for (int64_t r = 0; r < rows; r++)

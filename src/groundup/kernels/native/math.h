@@ -1,4 +1,4 @@
-// Vectors of 16: bf16 in and out, exponentials, activations.
+// Vectors of 16 values: bf16 loads and stores, exponential, activations.
 #pragma once
 #include "tile.h"
 
@@ -15,11 +15,11 @@ inline void store(bf16 *out, __m512 values) {
     _mm256_storeu_si256((__m256i *)out, (__m256i)_mm512_cvtneps_pbh(values));
 }
 
-// e^x to about 2 units in the last place: 2^n e^r with |r| <= ln 2 / 2, e^r by the polynomial of Moshier's Cephes (expf).
+// e^x with an error of about 2 ULP: 2^n e^r with |r| <= ln 2 / 2, and e^r by the polynomial of Moshier's Cephes (expf).
 inline __m512 exponential(__m512 x) {
     const __m512 scaled = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f));
     const __m512 whole = _mm512_roundscale_ps(scaled, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    // What is left is taken from x itself in two parts of ln 2, which the product above has rounded.
+    // The remainder x - n ln 2, with ln 2 in two parts for precision.
     __m512 rest = _mm512_fnmadd_ps(whole, _mm512_set1_ps(0.693145751953125f), x);
     rest = _mm512_fnmadd_ps(whole, _mm512_set1_ps(1.42860682030941723212e-6f), rest);
     __m512 sum = _mm512_set1_ps(1.9875691500e-4f);
@@ -32,14 +32,14 @@ inline __m512 exponential(__m512 x) {
     return _mm512_scalef_ps(sum, whole);
 }
 
-// 1 / x to about a unit in the last place, without a division: an estimate and a step of Newton's method.
+// 1 / x with an error of about 1 ULP, without a division: an approximation and one step of Newton's method.
 inline __m512 reciprocal(__m512 x) {
     const __m512 near = _mm512_rcp14_ps(x);
     return _mm512_mul_ps(near, _mm512_fnmadd_ps(x, near, _mm512_set1_ps(2.0f)));
 }
 
 inline __m512 sigmoid(__m512 x) {
-    // Beyond 80 nothing changes any more, and the exponential stays finite.
+    // Clamp to 80: the result does not change, and the exponential stays finite.
     const __m512 bounded = _mm512_max_ps(_mm512_sub_ps(_mm512_setzero_ps(), x), _mm512_set1_ps(-80.0f));
     const __m512 power = exponential(_mm512_min_ps(bounded, _mm512_set1_ps(80.0f)));
     return reciprocal(_mm512_add_ps(_mm512_set1_ps(1.0f), power));
@@ -49,24 +49,24 @@ inline __mmask16 first_lanes(int64_t count) {
     return count >= 16 ? (__mmask16)0xffff : count <= 0 ? (__mmask16)0 : (__mmask16)((1u << count) - 1);
 }
 
-// The activations: value and slope of silu, x sigmoid(x), and of gelu in its tanh form, which is x sigmoid(2 u) with
+// Activations with their derivatives (`slope`): SiLU, x sigmoid(x), and tanh-approximated GELU, x sigmoid(2 u) with
 // u = sqrt(2 / pi) (x + 0.044715 x^3).
 struct Silu {
     static void at(__m512 x, __m512 &value, __m512 &slope) {
-        const __m512 gate = sigmoid(x);
-        value = _mm512_mul_ps(x, gate);
-        slope = _mm512_fmadd_ps(value, _mm512_sub_ps(_mm512_set1_ps(1.0f), gate), gate);
+        const __m512 sig = sigmoid(x);
+        value = _mm512_mul_ps(x, sig);
+        slope = _mm512_fmadd_ps(value, _mm512_sub_ps(_mm512_set1_ps(1.0f), sig), sig);
     }
 };
 struct GeluTanh {
     static void at(__m512 x, __m512 &value, __m512 &slope) {
         const __m512 square = _mm512_mul_ps(x, x);
         const __m512 a = _mm512_set1_ps(1.5957691216057308f), b = _mm512_set1_ps(0.07135481282631f); // 2 sqrt(2 / pi) ...
-        const __m512 gate = sigmoid(_mm512_mul_ps(x, _mm512_fmadd_ps(b, square, a)));
+        const __m512 sig = sigmoid(_mm512_mul_ps(x, _mm512_fmadd_ps(b, square, a)));
         const __m512 inner_slope = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_set1_ps(3.0f), b), square, a);
-        value = _mm512_mul_ps(x, gate);
-        // gate + x gate (1 - gate) inner'
-        slope = _mm512_fmadd_ps(_mm512_mul_ps(value, _mm512_sub_ps(_mm512_set1_ps(1.0f), gate)), inner_slope, gate);
+        value = _mm512_mul_ps(x, sig);
+        // sig + x sig (1 - sig) inner'
+        slope = _mm512_fmadd_ps(_mm512_mul_ps(value, _mm512_sub_ps(_mm512_set1_ps(1.0f), sig)), inner_slope, sig);
     }
 };
 

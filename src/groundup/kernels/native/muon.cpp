@@ -1,6 +1,6 @@
-// The orthogonalization of Muon (Keller Jordan 2024): Newton-Schulz steps X <- a X + (b G + c G^2) X, G = X X^T, in bf16
-// with fp32 sums. A matrix is one thread's work from the first step to the last, so that it stays in that core's cache;
-// of G and G^2, which are symmetric, half is computed.
+// Muon's orthogonalization (Keller Jordan 2024): Newton-Schulz steps X <- a X + (b G + c G^2) X, G = X X^T, in bf16
+// with fp32 accumulation. One thread does all steps of a matrix, which then stays in that core's cache. G and G^2 are
+// symmetric, so only half of them is computed.
 #include "math.h"
 
 using namespace groundup;
@@ -12,7 +12,7 @@ struct Workspace {
     float *sums, *gram_sums;
 };
 
-// The upper half of a symmetric (s x s) matrix from the lower, whose blocks of 32 on the diagonal are whole.
+// Copies the lower triangle of a symmetric (s x s) matrix to the upper one. Diagonal blocks of 32 are already complete.
 void mirror(float *matrix, int64_t s) {
     for (int64_t i = 0; i < s; i += TILE)
         for (int64_t j = 0; j < i / (2 * TILE) * 2 * TILE; j += TILE) {
@@ -23,7 +23,7 @@ void mirror(float *matrix, int64_t s) {
         }
 }
 
-// out (s x s) = left right, both symmetric in the product.
+// Computes out (s x s) = left right, if the result is symmetric.
 void symmetric(float *out, const Left &left, const bf16 *right, int64_t panel, int64_t s, int64_t steps) {
     for (int64_t i = 0; i < s; i += 2 * TILE)
         multiply(out + i * s, s, {left.data + i / TILE * left.next, left.stride, left.step, left.next}, right, panel,
@@ -35,7 +35,7 @@ void round_all(bf16 *out, const float *values, int64_t count) {
     for (int64_t i = 0; i < count; i += TILE) store(out + i, _mm512_loadu_ps(values + i));
 }
 
-// One step on X (m x n), wide (m <= n) or tall; G is as large as the shorter side.
+// Runs one step on X (m x n), wide (m <= n) or tall. G has the size of the shorter dimension.
 void step(const Workspace &w, int64_t m, int64_t n, float a, float b, float c) {
     const bool wide = m <= n;
     const int64_t s = wide ? m : n, depth = wide ? n : m;
@@ -58,7 +58,7 @@ void step(const Workspace &w, int64_t m, int64_t n, float a, float b, float c) {
         pack_right(w.packed_right, w.x, n, m, n);
     else
         pack_right(w.gram_packed, w.gram, s, s, s);
-    for (int64_t i = 0; i < m; i += 2 * TILE) { // X's rows are replaced by 32: wide, X has been packed; tall, none is read again
+    for (int64_t i = 0; i < m; i += 2 * TILE) { // in place: a wide X was packed before, and rows of a tall X are not read again
         if (wide)
             multiply(w.sums, n, rows(w.gram + i * s, s), w.packed_right, m * TILE, 2 * TILE, n, s / DEPTH, false);
         else
@@ -71,7 +71,7 @@ void step(const Workspace &w, int64_t m, int64_t n, float a, float b, float c) {
 
 } // namespace
 
-// Orthogonalizes `count` matrices of one shape, fp32, in place. m and n are multiples of 32.
+// Orthogonalizes `count` fp32 matrices with the same shape in place. m and n are multiples of 32.
 extern "C" void groundup_orthogonalize(float **matrices, int64_t count, int64_t m, int64_t n, int64_t n_steps, float a,
                                        float b, float c, float eps) {
     const int64_t s = std::min(m, n), size = m * n;

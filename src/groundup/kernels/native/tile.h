@@ -1,9 +1,9 @@
-// Products of small bf16 blocks with fp32 sums: on AMX tiles where the processor has them, else with AVX-512's bf16
-// dot products. Both read the same packed operands, so that everything above is written once.
+// Matmuls of small bf16 blocks with fp32 accumulation, with AMX tiles if the CPU has them, otherwise with AVX-512 bf16
+// dot products. Both use the same packed operands, so all code that uses this file is shared.
 //
-// A block product is C (m x n, fp32) += A (m x k) B (k x n), in steps of 16 x 16 x 32:
-//   A: 16 rows of 32 values of k each; rows lie `a_stride` values apart.
-//   B: panels of 16 columns; a panel holds for each pair (k, k + 1) its 16 columns, the two values of a column together.
+// A block matmul is C (m x n, fp32) += A (m x k) B (k x n), in steps of 16 x 16 x 32:
+//   A: tiles of 16 rows with 32 values of k; the row stride is `a_stride` values.
+//   B: panels of 16 columns. For each pair (k, k + 1), a panel has 16 columns with two adjacent values per column.
 #pragma once
 #include <immintrin.h>
 #include <stdint.h>
@@ -20,12 +20,12 @@
 namespace groundup {
 
 typedef uint16_t bf16;
-constexpr int TILE = 16;  // rows, columns of a tile; one cache line of fp32
-constexpr int DEPTH = 32; // values of k in a step
+constexpr int TILE = 16;  // rows and columns of a tile; one cache line of fp32
+constexpr int DEPTH = 32; // values of k per step
 
 inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// Whether the system lets this process use tiles. Asked once: Linux hands the large register state out on request.
+// Returns whether this process may use tiles. On Linux, a process must request the large register state once.
 inline bool tiles_allowed() {
 #ifdef __AMX_BF16__
     constexpr long request_permission = 0x1023, tile_data = 18;
@@ -36,7 +36,7 @@ inline bool tiles_allowed() {
 #endif
 }
 
-// Each thread that multiplies holds one of these: it lays the eight tile registers out, and hands them back.
+// Configures the eight tile registers of a thread, and releases them on destruction.
 class Tiles {
   public:
     Tiles() {
@@ -44,7 +44,7 @@ class Tiles {
         alignas(64) uint8_t layout[64] = {0};
         layout[0] = 1; // the only palette
         for (int tile = 0; tile < 8; tile++) {
-            layout[16 + 2 * tile] = 64; // bytes of a row
+            layout[16 + 2 * tile] = 64; // bytes per row
             layout[48 + tile] = TILE;   // rows
         }
         _tile_loadconfig(layout);
@@ -59,7 +59,7 @@ class Tiles {
 
 #ifdef __AMX_BF16__
 
-// One block of ROWS x COLUMNS tiles. Tile registers are named by constants, so the four sizes are spelled out.
+// Computes a block of ROWS x COLUMNS tiles. Tile registers must be constants, so the four sizes are written out.
 template <int ROWS, int COLUMNS>
 inline void multiply_block(float *c, int64_t c_stride, const bf16 *a, int64_t a_stride, int64_t a_step, int64_t a_next,
                            const bf16 *b, int64_t b_next, int64_t steps, bool add) {
@@ -97,10 +97,10 @@ inline void multiply_block(float *c, int64_t c_stride, const bf16 *a, int64_t a_
 
 #else
 
-constexpr int STRIP = 8; // rows whose sums stay in registers while k is gone through
+constexpr int STRIP = 8; // rows whose sums stay in registers in the loop over k
 
-// A value of A is spread over a register and meets both panels of a block there: that is 10 loads for 16 products, where
-// one panel would need 17 and keep the processor waiting, which loads as many in a cycle as it multiplies: two.
+// Each value of A is broadcast to a register and multiplied with both panels of a block: 10 loads per 16 FMAs. With one
+// panel, 17 loads would be the bottleneck, because the CPU can do two loads and two FMAs per cycle.
 template <int ROWS, int COLUMNS>
 inline void multiply_block(float *c, int64_t c_stride, const bf16 *a, int64_t a_stride, int64_t a_step, int64_t a_next,
                            const bf16 *b, int64_t b_next, int64_t steps, bool add) {
@@ -137,18 +137,18 @@ inline void multiply_block(float *c, int64_t c_stride, const bf16 *a, int64_t a_
 
 #endif
 
-// An A operand: where its first tile lies, and how far it is to the next row, the next step of k, the next 16 rows.
+// An A operand: pointer to its first tile, and strides to the next row, the next step of k and the next 16 rows.
 struct Left {
     const bf16 *data;
     int64_t stride, step, next;
 };
 
-// Rows that lie in memory as they are.
+// An unpacked row-major matrix.
 inline Left rows(const bf16 *data, int64_t stride) { return {data, stride, DEPTH, TILE * stride}; }
-// Tiles that `pack_left` has laid out for k in `steps` steps.
+// Tiles packed by `pack_left`, with `steps` steps of k.
 inline Left packed(const bf16 *data, int64_t steps) { return {data, DEPTH, TILE * DEPTH, steps * TILE * DEPTH}; }
 
-// C (m x n) = or += A B. `m` and `n` are multiples of 16; `b_next` is the way from a panel of B to the next.
+// Computes C (m x n) = A B, or C += A B. `m` and `n` are multiples of 16; `b_next` is the stride between panels of B.
 inline void multiply(float *c, int64_t c_stride, const Left &a, const bf16 *b, int64_t b_next, int64_t m, int64_t n,
                      int64_t steps, bool add) {
     for (int64_t j = 0; j < n; j += 2 * TILE) {
@@ -169,7 +169,7 @@ inline void multiply(float *c, int64_t c_stride, const Left &a, const bf16 *b, i
     }
 }
 
-// 16 x 16 values of 32 bits, turned about the diagonal.
+// Transposes 16 x 16 values of 32 bits.
 inline void transpose(__m512i v[16]) {
     __m512i t[16];
     for (int i = 0; i < 16; i += 2) {
@@ -193,17 +193,17 @@ inline void transpose(__m512i v[16]) {
     }
 }
 
-// Columns [0, 16) and [16, 32) of the rows k and k + 1, the two values of a column together. Rows beyond the last, and
-// columns that the mask leaves out, are zeros.
+// Loads columns [0, 16) and [16, 32) of the rows k and k + 1, with the two values of a column adjacent. Rows after the
+// last one and masked columns are zeros.
 inline void load_pairs(__m512i &first, __m512i &second, const bf16 *source, int64_t stride, int64_t k, int64_t depth,
                        __mmask32 columns) {
-    // Rows of a step lie far from each other, which the processor does not foresee: ask for those of the next one.
+    // Prefetch the rows of the next step: the hardware prefetcher does not predict the large row stride.
     _mm_prefetch((const char *)(source + (k + DEPTH) * stride), _MM_HINT_T0);
     _mm_prefetch((const char *)(source + (k + DEPTH + 1) * stride), _MM_HINT_T0);
     const __m512i even = k < depth ? _mm512_maskz_loadu_epi16(columns, source + k * stride) : _mm512_setzero_si512();
     const __m512i odd =
         k + 1 < depth ? _mm512_maskz_loadu_epi16(columns, source + (k + 1) * stride) : _mm512_setzero_si512();
-    // 16-bit places: 0..31 of the even row, 32..63 of the odd one.
+    // Indices of 16-bit values: 0..31 in the even row, 32..63 in the odd row.
     const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
                                          5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
     first = _mm512_permutex2var_epi16(even, low, odd);
@@ -212,10 +212,10 @@ inline void load_pairs(__m512i &first, __m512i &second, const bf16 *source, int6
 
 inline __mmask32 first_columns(int64_t count) { return count >= 32 ? 0xffffffffu : (1u << count) - 1; }
 
-// A operand from a matrix that has k as its rows (depth x m): A is its transpose. Fills whole steps of 32 k. Rows are
-// read in long runs, for the sake of the processor's prefetching.
+// Packs the A operand from its transpose (depth x m), zero-padded to a multiple of 32 in k. Rows are read sequentially,
+// which suits the hardware prefetcher.
 inline void pack_left(bf16 *out, const bf16 *source, int64_t stride, int64_t depth, int64_t m) {
-    const int64_t tile_row = round_up(depth, DEPTH) * TILE; // values from 16 rows of A to the next 16
+    const int64_t tile_row = round_up(depth, DEPTH) * TILE; // stride between groups of 16 rows of A
     for (int64_t k = 0; k < depth; k += DEPTH)
         for (int64_t i = 0; i < m; i += 2 * TILE) {
             __m512i v[16], w[16];
@@ -229,10 +229,10 @@ inline void pack_left(bf16 *out, const bf16 *source, int64_t stride, int64_t dep
         }
 }
 
-// B operand from a matrix that has k as its rows (depth x n).
+// Packs the B operand from a row-major matrix (depth x n).
 inline void pack_right(bf16 *out, const bf16 *source, int64_t stride, int64_t depth, int64_t n) {
     const int64_t panel = round_up(depth, DEPTH) * TILE;
-    for (int64_t k = 0; k < depth; k += DEPTH) // whole tiles are written: single lines of panels would displace each other
+    for (int64_t k = 0; k < depth; k += DEPTH) // writes full tiles, because lines of different panels would evict each other from the cache
         for (int64_t j = 0; j < n; j += 2 * TILE) {
             bf16 *place = out + j / TILE * panel + k * TILE;
             for (int p = 0; p < DEPTH; p += 2, place += DEPTH) {
@@ -244,8 +244,8 @@ inline void pack_right(bf16 *out, const bf16 *source, int64_t stride, int64_t de
         }
 }
 
-// B operand from a matrix that has k as its columns (n x depth): B is its transpose. Fills panels in pairs, as
-// `multiply` reads them for an n in whole steps of 32: rows beyond n are zeros.
+// Packs the B operand from its transpose (n x depth). The number of panels is even, as `multiply` expects for an n that
+// is a multiple of 32: columns after n are zeros.
 inline void pack_right_transposed(bf16 *out, const bf16 *source, int64_t stride, int64_t depth, int64_t n) {
     for (int64_t j = 0; j < round_up(n, 2 * TILE); j += TILE)
         for (int64_t k = 0; k < depth; k += DEPTH) {
@@ -257,14 +257,14 @@ inline void pack_right_transposed(bf16 *out, const bf16 *source, int64_t stride,
         }
 }
 
-// Part `index` of `parts` of [0, size), in whole strips of 32.
+// Returns part `index` of `parts` of [0, size), in multiples of 32.
 inline void share(int64_t size, int index, int parts, int64_t &from, int64_t &to) {
     const int64_t strip = 2 * TILE, strips = round_up(size, strip) / strip;
     from = std::min(size, strips * index / parts * strip);
     to = std::min(size, strips * (index + 1) / parts * strip);
 }
 
-// Memory that a thread keeps from call to call: fresh pages would cost more than what is computed in them.
+// Memory that a thread reuses between calls, because page faults of new memory would take longer than the computation.
 template <typename Value> class Scratch {
   public:
     Value *at_least(int64_t count) {

@@ -1,5 +1,8 @@
-"""The kernel cache after accidents. A process that was killed while it compiled left half a library, and then every
-later start failed with "file too short", for ever."""
+"""The compile cache after crashes.
+
+A process that was killed while it compiled left an incomplete library, and every later start failed with "file too
+short".
+"""
 
 from __future__ import annotations
 
@@ -27,9 +30,9 @@ VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 @pytest.fixture
 def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A kernel cache of this test's own, with a library in it."""
+    """A temporary compile cache with a library."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv(VARIABLE, "")  # so that it is restored afterwards
+    monkeypatch.setenv(VARIABLE, "")  # monkeypatch then restores it after the test
     monkeypatch.delenv(VARIABLE)
     directory = tmp_path / "groundup" / "kernels"
     directory.mkdir(parents=True)
@@ -42,7 +45,7 @@ def start(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_process_killed_while_it_compiled_empties_the_cache(kernels: Path) -> None:
     assert start(KILLED_WHILE_COMPILING).returncode < 0
     use_kernel_cache()
@@ -50,14 +53,14 @@ def test_a_process_killed_while_it_compiled_empties_the_cache(kernels: Path) -> 
     assert os.environ[VARIABLE] == str(kernels)
 
 
-def test_the_kernels_of_a_process_that_ended_well_stay(kernels: Path) -> None:
+def test_the_cache_is_kept_after_a_normal_exit(kernels: Path) -> None:
     assert start(KILLED_WHILE_COMPILING.replace("os.kill(os.getpid(), signal.SIGKILL)", "pass")).returncode == 0
     use_kernel_cache()
     assert (kernels / "half.so").exists()
 
 
-def test_while_one_compiles_another_keeps_apart(kernels: Path) -> None:
-    """Neither takes the other's unfinished library for a whole one, nor deletes it."""
+def test_a_second_process_uses_another_cache_while_one_compiles(kernels: Path) -> None:
+    """The second process neither loads nor deletes incomplete libraries."""
     use_kernel_cache()
     with compiling():
         other = Path(start(SHOW.format(VARIABLE)).stdout.strip())
@@ -67,26 +70,26 @@ def test_while_one_compiles_another_keeps_apart(kernels: Path) -> None:
     assert Path(start(SHOW.format(VARIABLE)).stdout.strip()) == kernels
 
 
-def test_the_first_pass_is_marked_until_the_second(kernels: Path) -> None:
+def test_the_cache_is_marked_from_the_first_pass_until_the_second(kernels: Path) -> None:
     use_kernel_cache()
-    mark = kernels.with_name("kernels.lock")
+    lock_file = kernels.with_name("kernels.lock")
     model = nn.Linear(2, 2)
     mark_first_pass(model)
     marks = []
     for _ in range(3):
         model(torch.ones(1, 2))
-        marks.append(mark.read_text())
+        marks.append(lock_file.read_text())
     assert marks == ["writing\n", "", ""]
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(kernels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It once read as "no C++ compiler", and then failed."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(kernels / "half.so"))  # a file: nothing can be made in it
+def test_a_temporary_cache_replaces_a_read_only_one(kernels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This failed once with the error "no C++ compiler"."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(kernels / "half.so"))  # a file, in which no directory can be created
     use_kernel_cache()
     assert Path(os.environ[VARIABLE]).is_dir()
 
 
-def test_a_cache_that_the_user_chose_is_not_touched(kernels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_set_by_the_user_is_not_emptied(kernels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, str(kernels))
     assert start(KILLED_WHILE_COMPILING).returncode < 0
     use_kernel_cache()

@@ -1,12 +1,12 @@
-// What happens between the products, a row at a time and in one pass: norms, rotary positions, activations, the loss.
-// Tensors are bf16, sums fp32. Rows are shared out among threads; `*_stride` is the way from a row to the next.
+// Row-wise operations: norms, RoPE, activations and the loss, each in one pass. Tensors are bf16, sums fp32. Threads
+// process different rows.
 #include "math.h"
 
 #include <omp.h>
 
 using namespace groundup;
 
-// Runs body(row, sums) for all rows; then adds the threads' sums up into `out` (fp32, `width` values).
+// Runs body(row, sums) for all rows, then reduces the sums of all threads into `out` (fp32, `width` values).
 template <typename Body> static void for_rows(int64_t rows, float *out, int64_t width, Body body) {
 #pragma omp parallel
     {
@@ -18,7 +18,7 @@ template <typename Body> static void for_rows(int64_t rows, float *out, int64_t 
         if (width) {
 #pragma omp single
             memset(out, 0, width * sizeof(float));
-            // One thread after the other, in order: the same sums in every run.
+            // The reduction order is fixed, so results are reproducible.
             for (int turn = 0; turn < omp_get_num_threads(); turn++) {
                 if (turn == omp_get_thread_num())
                     for (int64_t i = 0; i < width; i++) out[i] += sums[i];
@@ -28,7 +28,7 @@ template <typename Body> static void for_rows(int64_t rows, float *out, int64_t 
     }
 }
 
-// Loads and stores of the last, shorter vector of a row.
+// Masked loads and stores for the last vector of a row.
 static inline __m512 load(const bf16 *source, __mmask16 lanes) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, source)), 16));
 }
@@ -121,7 +121,7 @@ extern "C" void groundup_layer_norm(bf16 *y, const bf16 *x, const float *weight,
     });
 }
 
-// `grad_both` holds the gradient of the weight, then that of the bias.
+// `grad_both` is the gradient of the weight, followed by the gradient of the bias.
 extern "C" void groundup_layer_norm_gradients(bf16 *grad_x, float *grad_both, const bf16 *grad_y, const bf16 *x,
                                               const float *weight, int64_t rows, int64_t width, float eps) {
     for_rows(rows, grad_both, 2 * width, [=](int64_t row, float *sums) {
@@ -151,8 +151,8 @@ extern "C" void groundup_layer_norm_gradients(bf16 *grad_x, float *grad_both, co
     });
 }
 
-// Turn the pairs (x[i], x[i + half]) of `heads` vectors a token by its angles; `direction` -1 turns back. cos and sin
-// are (tokens, 2 half) as the model has them, with equal halves.
+// RoPE: rotates the pairs (x[i], x[i + half]) of all heads of a token; `direction` -1 rotates back. cos and sin are
+// (tokens, 2 half), with equal halves.
 extern "C" void groundup_rotate(bf16 *y, const bf16 *x, const bf16 *cos, const bf16 *sin, int64_t tokens, int64_t heads,
                                 int64_t half, float direction) {
     for_rows(tokens, nullptr, 0, [=](int64_t token, float *) {
@@ -170,14 +170,14 @@ extern "C" void groundup_rotate(bf16 *y, const bf16 *x, const bf16 *cos, const b
     });
 }
 
-constexpr int64_t RUN = 4096; // values that a thread takes at once
+constexpr int64_t RUN = 4096; // values per thread and iteration
 
-template <typename Activation> static void gated(bf16 *y, const bf16 *gate, const bf16 *up, int64_t size) {
+template <typename Activation> static void gated(bf16 *y, const bf16 *hidden, const bf16 *up, int64_t size) {
     for_rows(round_up(size, RUN) / RUN, nullptr, 0, [=](int64_t run, float *) {
         for (int64_t j = run * RUN; j < std::min(size, (run + 1) * RUN); j += 16) {
             const __mmask16 lanes = first_lanes(size - j);
             __m512 value, slope;
-            Activation::at(load(gate + j, lanes), value, slope);
+            Activation::at(load(hidden + j, lanes), value, slope);
             if (up) value = _mm512_mul_ps(value, load(up + j, lanes));
             store(y + j, lanes, value);
         }
@@ -185,35 +185,35 @@ template <typename Activation> static void gated(bf16 *y, const bf16 *gate, cons
 }
 
 template <typename Activation>
-static void gated_gradients(bf16 *grad_gate, bf16 *grad_up, const bf16 *grad_y, const bf16 *gate, const bf16 *up,
+static void gated_gradients(bf16 *grad_hidden, bf16 *grad_up, const bf16 *grad_y, const bf16 *hidden, const bf16 *up,
                             int64_t size) {
     for_rows(round_up(size, RUN) / RUN, nullptr, 0, [=](int64_t run, float *) {
         for (int64_t j = run * RUN; j < std::min(size, (run + 1) * RUN); j += 16) {
             const __mmask16 lanes = first_lanes(size - j);
             const __m512 g = load(grad_y + j, lanes);
             __m512 value, slope;
-            Activation::at(load(gate + j, lanes), value, slope);
+            Activation::at(load(hidden + j, lanes), value, slope);
             if (up) {
                 store(grad_up + j, lanes, _mm512_mul_ps(g, value));
                 slope = _mm512_mul_ps(slope, load(up + j, lanes));
             }
-            store(grad_gate + j, lanes, _mm512_mul_ps(g, slope));
+            store(grad_hidden + j, lanes, _mm512_mul_ps(g, slope));
         }
     });
 }
 
-// y = activation(gate) up; up may be missing.
-extern "C" void groundup_activate(bf16 *y, const bf16 *gate, const bf16 *up, int64_t size, bool gelu) {
-    gelu ? gated<GeluTanh>(y, gate, up, size) : gated<Silu>(y, gate, up, size);
+// y = activation(hidden) * up, or activation(hidden) if `up` is null.
+extern "C" void groundup_activate(bf16 *y, const bf16 *hidden, const bf16 *up, int64_t size, bool gelu) {
+    gelu ? gated<GeluTanh>(y, hidden, up, size) : gated<Silu>(y, hidden, up, size);
 }
 
-extern "C" void groundup_activate_gradients(bf16 *grad_gate, bf16 *grad_up, const bf16 *grad_y, const bf16 *gate,
+extern "C" void groundup_activate_gradients(bf16 *grad_hidden, bf16 *grad_up, const bf16 *grad_y, const bf16 *hidden,
                                             const bf16 *up, int64_t size, bool gelu) {
-    gelu ? gated_gradients<GeluTanh>(grad_gate, grad_up, grad_y, gate, up, size)
-         : gated_gradients<Silu>(grad_gate, grad_up, grad_y, gate, up, size);
+    gelu ? gated_gradients<GeluTanh>(grad_hidden, grad_up, grad_y, hidden, up, size)
+         : gated_gradients<Silu>(grad_hidden, grad_up, grad_y, hidden, up, size);
 }
 
-// Sums of columns: the gradient of a bias.
+// Column sums: the gradient of a bias.
 extern "C" void groundup_column_sums(float *out, const bf16 *source, int64_t rows, int64_t width) {
     for_rows(rows, out, width, [=](int64_t row, float *sums) {
         FOR_VECTORS(j, width) {
@@ -224,8 +224,8 @@ extern "C" void groundup_column_sums(float *out, const bf16 *source, int64_t row
     });
 }
 
-// Of each row of logits the label's negative log-likelihood; the logits become its gradient, softmax - onehot. Rows with
-// a negative label count nothing. The gradient is that of nll + z_loss lse^2, lse the log of softmax's denominator.
+// Computes the negative log-likelihood of each row's label, and replaces the logits by its gradient, softmax - onehot.
+// Rows with a negative label have loss 0 and gradient 0. The gradient includes the z-loss, z_loss * logsumexp^2.
 extern "C" void groundup_nll_and_residual(float *nll, bf16 *logits, const int64_t *labels, int64_t rows, int64_t vocab,
                                           float z_loss) {
     for_rows(rows, nullptr, 0, [=](int64_t row, float *) {

@@ -1,7 +1,6 @@
-// Gradients of weights: dW = dY^T X, summed over all tokens, in fp32. Libraries run this product at half of the speed
-// of the forward pass, because both operands lie the wrong way round; here each block is turned while it is packed.
-// Layers that read the same X share what is packed of it.
-// (Other products are in layers.cpp where that saves what lies between them; single ones stay with the libraries.)
+// Weight gradients: dW = dY^T X, summed over all tokens, in fp32. Libraries run this matmul at half of the speed of the
+// forward pass, because both operands are transposed. Here each block is transposed while it is packed. Layers with the
+// same input X share its packed blocks. (Fused matmuls are in layers.cpp; other matmuls use PyTorch's library.)
 #include "tile.h"
 
 #include <omp.h>
@@ -10,21 +9,21 @@
 
 using namespace groundup;
 
-// What is packed at a time; deep, so that results are seldom loaded and stored: 1024 is up to 21 % faster than 256.
+// Size of packed blocks. A large depth loads and stores results rarely: 1024 is up to 21 % faster than 256.
 constexpr int64_t BLOCK_DEPTH = 1024, BLOCK_ROWS = 256, BLOCK_COLUMNS = 768;
-// Values of the results that stay in a core's cache while all of their products are added to them.
-constexpr int64_t STAYING = BLOCK_ROWS * 1536;
+// Number of result values that stay in a core's cache until they are complete.
+constexpr int64_t CACHED_VALUES = BLOCK_ROWS * 1536;
 
 extern "C" bool groundup_tiles_allowed() { return tiles_allowed(); }
 
-// One of several results: its first row, and its left operand (depth x m), rows `stride` values apart.
+// One of several results: its first row, and its left operand (depth x m) with row stride `stride`.
 struct Result {
     float *out;
     const bf16 *left;
     int64_t stride, m;
 };
 
-// Rows [top, bottom) of all results, one below the other, in blocks of one result each.
+// Returns the rows [top, bottom) of the stacked results, as blocks of single results.
 static std::vector<Result> blocks(const Result *results, int64_t count, int64_t n, int64_t top, int64_t bottom) {
     std::vector<Result> found;
     int64_t begin = 0;
@@ -37,9 +36,9 @@ static std::vector<Result> blocks(const Result *results, int64_t count, int64_t 
     return found;
 }
 
-// Each result's out (m x n, fp32) = or += left^T right, with the same right (depth x n), whose rows lie `right_stride`
-// values apart: what is packed of it serves all of them. All m and n are multiples of 16.
-extern "C" void groundup_transposed_products(const Result *results, int64_t count, const bf16 *right, int64_t right_stride,
+// Computes out (m x n, fp32) = left^T right, or out += left^T right, for each result. All results share the right
+// operand (depth x n, row stride `right_stride`) and its packed blocks. All m and n are multiples of 16.
+extern "C" void groundup_transposed_matmuls(const Result *results, int64_t count, const bf16 *right, int64_t right_stride,
                                              int64_t depth, int64_t n, bool add) {
     int64_t m = 0;
     for (int64_t index = 0; index < count; index++) m += results[index].m;
@@ -48,7 +47,7 @@ extern "C" void groundup_transposed_products(const Result *results, int64_t coun
         Tiles tiles;
         static thread_local Scratch<bf16> left_block, right_blocks;
         bf16 *a = left_block.at_least(BLOCK_ROWS * BLOCK_DEPTH);
-        int64_t top = 0, bottom = m, first = 0, last = n; // this thread's part of the longer side
+        int64_t top = 0, bottom = m, first = 0, last = n; // this thread's part of the longer dimension
         if (m >= n)
             share(m, omp_get_thread_num(), omp_get_num_threads(), top, bottom);
         else
@@ -56,8 +55,8 @@ extern "C" void groundup_transposed_products(const Result *results, int64_t coun
         const std::vector<Result> mine = blocks(results, count, n, top, bottom);
         for (int64_t column = first; column < last && !mine.empty(); column += BLOCK_COLUMNS) {
             const int64_t columns = std::min(last - column, BLOCK_COLUMNS);
-            const size_t sweep = std::max(int64_t(1), STAYING / columns / BLOCK_ROWS);
-            const bool again = mine.size() > sweep; // then what has been packed is kept for the next sweep
+            const size_t sweep = std::max(int64_t(1), CACHED_VALUES / columns / BLOCK_ROWS);
+            const bool again = mine.size() > sweep; // packed blocks are kept for the next sweep
             bf16 *b = right_blocks.at_least(columns * (again ? round_up(depth, DEPTH) : BLOCK_DEPTH));
             for (size_t begin = 0; begin < mine.size(); begin += sweep)
                 for (int64_t k = 0; k < depth; k += BLOCK_DEPTH) {
