@@ -54,13 +54,13 @@ def _compare(adapter: Path, merged: Path, options: argparse.Namespace) -> dict[s
     from groundup.hub.resolve import open_model
     from groundup.inference import Engine
     from groundup.inference.prompting import ChatFormat
-    from groundup.tokenizer import locked_template
+    from groundup.tokenizer import load_chat_template
 
     rows = read_conversations([FolderExamples(kind="folder", path=options.data)])
     questions = [example.messages[:-1] for example in evenly_spaced(rows.examples, options.questions)]
     opened = open_model(merged, device="cpu")
     one, tokenizer = opened.model, opened.tokenizer
-    template = locked_template(merged, tokenizer)
+    template = load_chat_template(merged, tokenizer)
     # `open_model(adapter)` would merge the adapter.
     adapted = with_adapter(load_model(find_adapter_base(adapter)), adapter)
     with Engine(adapted, tokenizer) as first, Engine(one, tokenizer) as second:

@@ -92,7 +92,7 @@ def _tokenize(model: Path, table: Path, length: int, to: Path) -> Path:
     examples = read_conversations([FolderExamples(path=table)]).examples
     with to.open("w") as out:
         for example in examples:
-            ids, loss_mask = template.encode_labelled(example.messages)
+            ids, loss_mask = template.encode_labeled(example.messages)
             if len(ids) <= length:
                 print(json.dumps([ids, [int(flag) for flag in loss_mask]]), file=out)
     return to

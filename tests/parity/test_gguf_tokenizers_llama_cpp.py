@@ -14,13 +14,13 @@ import tokenizers
 from gguf import GGUFWriter
 from tokenizers import models, pre_tokenizers, trainers
 
-from foreign_tokenizers import MAKERS
+from external_tokenizers import MAKERS
 from groundup.hub.gguf import GgufFile, tokenizer_from_gguf, tokenizer_to_gguf
 from groundup.hub.gguf.pretokenizers import OTHER_NAMES, PRE_TOKENIZERS
 from groundup.hub.gguf.vocabulary import Vocabulary
 from groundup.hub.gguf.vocabulary_import import to_tokenizer_json
 from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.torture import TORTURE
+from groundup.tokenizer.edge_cases import EDGE_CASES
 
 pytestmark = pytest.mark.interop
 llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python (the interop extra) is not installed")
@@ -55,7 +55,7 @@ def unlike(path: Path, encode: Encode) -> list[str]:
     model = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
     return [
         name
-        for name, text in TORTURE.items()
+        for name, text in EDGE_CASES.items()
         if model.tokenize(text.encode(), add_bos=False, special=False) != list(encode(text))
     ]
 
@@ -73,7 +73,7 @@ def uncut() -> dict[str, Any]:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=6000, min_frequency=2, initial_alphabet=alphabet, show_progress=False)
-    backend.train_from_iterator([text for text in TORTURE.values() if len(text) < 1500] * 2, trainer)
+    backend.train_from_iterator([text for text in EDGE_CASES.values() if len(text) < 1500] * 2, trainer)
     model = json.loads(backend.to_str())["model"]
     return {
         "tokenizer.ggml.model": "gpt2",

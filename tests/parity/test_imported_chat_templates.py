@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chat_templates import CHATML, GEMMA, LLAMA2, LLAMA3, MISTRAL, QWEN3, ZEPHYR
-from foreign_tokenizers import MAKERS, save
+from external_tokenizers import MAKERS, save
 from groundup.core.errors import ConfigError
 from groundup.core.types import Message
 from groundup.tokenizer import ChatTemplate, Tokenizer
@@ -85,7 +85,7 @@ def test_equal_ids(pair: Pair, real_documents: list[str]) -> None:
 
 
 def hostile(tokenizer: Tokenizer) -> list[str]:
-    names = [name for name in tokenizer.markers if len(name) > 1]
+    names = [name for name in tokenizer.control_tokens if len(name) > 1]
     some = names[:6]
     return [
         "".join(names),
@@ -103,7 +103,7 @@ def test_messages_forge_nothing(pair: Pair) -> None:
 
     def structure(messages: list[Message]) -> list[int]:
         ids = pair.template.encode(messages, add_generation_prompt=True)
-        return [token for token in ids if token in special or token in pair.tokenizer.markers.values()]
+        return [token for token in ids if token in special or token in pair.tokenizer.control_tokens.values()]
 
     for content in hostile(pair.tokenizer):
         harmless = [Message("user", "x"), Message("assistant", "x"), Message("user", "x")]
@@ -124,7 +124,7 @@ def test_labels_are_the_answers_and_their_ends(pair: Pair) -> None:
     ):  # Merges unknown characters, such as line break and emoji, into one token.
         texts = [text for text in texts if "😀" not in text]
     for messages in conversations(pair, texts):
-        ids, trained = pair.template.encode_labelled(messages)
+        ids, trained = pair.template.encode_labeled(messages)
         assert ids == pair.theirs(messages)
         runs, inside = [], False
         for token, is_trained in zip(ids, trained, strict=True):
@@ -144,7 +144,7 @@ def test_labels_are_the_answers_and_their_ends(pair: Pair) -> None:
 def test_the_prompt_is_the_beginning_of_what_is_trained(pair: Pair) -> None:
     for answer in ("Green.", "42", "Grün, it's", "<h1>"):
         messages = [Message("user", "Name a colour."), Message("assistant", answer)]
-        ids, trained = pair.template.encode_labelled(messages)
+        ids, trained = pair.template.encode_labeled(messages)
         prompt = pair.template.encode(messages[:1], add_generation_prompt=True)
         first = trained.index(True)
         assert ids[:first] == prompt or ids[: len(prompt)] == prompt[:first]
@@ -153,7 +153,7 @@ def test_the_prompt_is_the_beginning_of_what_is_trained(pair: Pair) -> None:
 @pytest.mark.parametrize("pair", ["mistral", "gemma"], indirect=True)
 def test_a_template_without_system_says_so(pair: Pair) -> None:
     assert not pair.template.supports_system
-    with pytest.raises(ConfigError, match="takes none"):
+    with pytest.raises(ConfigError, match="does not support"):
         pair.template.encode([Message("system", "Be brief."), Message("user", "Hi")])
     with pytest.raises(ConfigError, match="alternate"):
         pair.template.encode([Message("user", "Hi"), Message("user", "Hi")])
@@ -165,7 +165,7 @@ def test_an_answer_with_its_reasoning_is_trained_as_the_template_shows_it(pair: 
     first, second = "<think>\nHm.\n</think>\n\nGreen.", "<think>\nAgain?\n</think>\n\nRed."
     asked = Message("user", "Name a colour.")
     messages = [asked, Message("assistant", first), asked, Message("assistant", second)]
-    ids, trained = pair.template.encode_labelled(messages)
+    ids, trained = pair.template.encode_labeled(messages)
     assert ids == pair.theirs(messages)
     learned = [token for token, is_trained in zip(ids, trained, strict=True) if is_trained]
     said = pair.tokenizer.decode(learned, skip_special_tokens=False)

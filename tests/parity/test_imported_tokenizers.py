@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foreign_tokenizers import MAKERS, save
+from external_tokenizers import MAKERS, save
 from groundup.core.errors import DataError, FormatError
 from groundup.tokenizer import CorpusEncoder, StreamDecoder, Tokenizer
-from groundup.tokenizer.torture import TORTURE
+from groundup.tokenizer.edge_cases import EDGE_CASES
 
 any_text = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=80)
 
@@ -37,8 +37,8 @@ def peer(directory: Path) -> Any:
 
 
 def test_ids_and_texts_are_transformers(foreign: Tokenizer, peer: Any) -> None:
-    for text in TORTURE.values():
-        if len(text) > 5000 or any(name in text for name in foreign.markers):
+    for text in EDGE_CASES.values():
+        if len(text) > 5000 or any(name in text for name in foreign.control_tokens):
             continue
         ids = foreign.encode(text)
         assert ids == peer(text, add_special_tokens=False)["input_ids"]
@@ -67,7 +67,7 @@ def test_streams_and_bytes_are_the_text(foreign: Tokenizer, text: str, pre_token
         assert foreign.decode(ids[:pre_tokenize]) + rest.feed(ids[pre_tokenize:]) + rest.flush() == whole
     kind = foreign.definition["model"]["type"]
     lossy = foreign.definition["normalizer"] == {"type": "NFC"} or "▁" in text
-    shortened = foreign.drops_space and text.startswith(" ") and foreign.definition["normalizer"] is None
+    shortened = foreign.strips_leading_space and text.startswith(" ") and foreign.definition["normalizer"] is None
     if kind == "BPE" and not lossy and not shortened:
         assert whole == text
     assert not foreign.special_ids & set(ids)
@@ -76,9 +76,9 @@ def test_streams_and_bytes_are_the_text(foreign: Tokenizer, text: str, pre_token
 @settings(max_examples=10, deadline=None)
 @given(text=any_text, more=any_text)
 def test_no_text_becomes_a_marker(foreign: Tokenizer, text: str, more: str) -> None:
-    for name in foreign.markers:
+    for name in foreign.control_tokens:
         ids = set(foreign.encode(f"{text}{name}{more}"))
-        assert foreign.markers[name] not in ids
+        assert foreign.control_tokens[name] not in ids
 
 
 def test_a_continuation_gets_no_space_of_its_own(foreign: Tokenizer) -> None:
@@ -125,7 +125,7 @@ def test_damaged_files_are_named(directory: Path, tmp_path: Path, monkeypatch: p
     good = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
     copy = shutil.copytree(directory, tmp_path / "copy")
 
-    def refused(content: str, message: str = r"tokenizer\.json|reads byte-level") -> None:
+    def refused(content: str, message: str = r"tokenizer\.json|only byte-level") -> None:
         (copy / "tokenizer.json").write_text(content, encoding="utf-8")
         with pytest.raises(FormatError, match=message):
             Tokenizer.load(copy)
@@ -146,8 +146,8 @@ def test_damaged_files_are_named(directory: Path, tmp_path: Path, monkeypatch: p
         refused(json.dumps(good | {"model": good["model"] | {"vocab": good["model"]["vocab"] | {"zzz": -1}}}))
         refused(json.dumps(good | {"model": good["model"] | {"merges": [["no", "such"]]}}))
     with monkeypatch.context() as smaller:
-        smaller.setattr("groundup.tokenizer.source.LARGEST_FILE", 100)
-        with pytest.raises(FormatError, match="has at most 100"):
+        smaller.setattr("groundup.tokenizer.source.MAX_FILE_BYTES", 100)
+        with pytest.raises(FormatError, match="is 100 bytes"):
             Tokenizer.load(directory)
     (copy / "tokenizer.json").unlink()
     (copy / "tokenizer.model").write_bytes(b"x")

@@ -26,7 +26,7 @@ def test_same_ids_and_text_also_after_saving_there(
     """transformers selects a tokenizer class by the model in the directory; some of them rebuild the pre-tokenizer."""
     transformers = pytest.importorskip("transformers")
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
-    tokenizer = tokenizer.framed(*words) if words else tokenizer
+    tokenizer = tokenizer.with_prompt(*words) if words else tokenizer
     tokenizer.save(ours)
     for directory in (ours, theirs):
         directory.mkdir(exist_ok=True)
@@ -43,14 +43,14 @@ def test_same_ids_and_text_also_after_saving_there(
         assert set(peer("a")) == {"input_ids", "attention_mask"}  # The inputs of the models.
         for text in TEXTS:
             ids = tokenizer.encode(text)
-            assert peer(text)["input_ids"] == tokenizer.whole(ids)
-            longest = tokenizer.added + 2
-            assert peer(text, truncation=True, max_length=longest)["input_ids"] == tokenizer.whole(ids, longest)
+            assert peer(text)["input_ids"] == tokenizer.build_inputs(ids)
+            longest = tokenizer.num_added_tokens + 2
+            assert peer(text, truncation=True, max_length=longest)["input_ids"] == tokenizer.build_inputs(ids, longest)
             assert peer(text, add_special_tokens=False)["input_ids"] == ids
             assert peer.decode(ids) == text
         typed = f"{IM_START}user"
-        assert peer(typed)["input_ids"][len(tokenizer.around[0])] == tokenizer.token_id(IM_START)
+        assert peer(typed)["input_ids"][len(tokenizer.affixes[0])] == tokenizer.token_id(IM_START)
         safe = peer(typed, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         assert safe == tokenizer.encode(typed)
         again = Tokenizer.load(directory)
-        assert again.whole(again.encode(TEXTS[0])) == tokenizer.whole(tokenizer.encode(TEXTS[0]))
+        assert again.build_inputs(again.encode(TEXTS[0])) == tokenizer.build_inputs(tokenizer.encode(TEXTS[0]))

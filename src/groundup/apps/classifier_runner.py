@@ -121,4 +121,4 @@ class ClassifierRunner:
 
     def _count(self, texts: Sequence[str]) -> list[int]:
         tokenizer = self._opened.tokenizer
-        return [len(tokenizer.whole(ids)) for ids in tokenizer.encode_batch(texts)]
+        return [len(tokenizer.build_inputs(ids)) for ids in tokenizer.encode_batch(texts)]

@@ -87,11 +87,11 @@ def _export(
     from groundup.hub.gguf import agreed_length, tokenizer_to_gguf
     from groundup.hub.modelfile import write_modelfile
     from groundup.hub.resolve import open_model
-    from groundup.tokenizer import locked_template
+    from groundup.tokenizer import load_chat_template
 
     opened = open_model(directory, device="cpu")
     tokenizer, shape = opened.tokenizer, opened.model.config
-    template = locked_template(opened.directory, tokenizer) if tokenizer.chat_template is not None else None
+    template = load_chat_template(opened.directory, tokenizer) if tokenizer.chat_template is not None else None
     vocabulary = tokenizer_to_gguf(
         tokenizer.definition,
         tokenizer.config,

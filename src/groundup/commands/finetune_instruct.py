@@ -79,7 +79,7 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     from groundup.evaluation.tuned_comparison import compare_tuned, load_tuned_and_base
     from groundup.inference import Engine
     from groundup.report.xray_page import NUM_SHOWN, write_xray
-    from groundup.tokenizer import locked_template, save_chat
+    from groundup.tokenizer import load_chat_template, save_chat
     from groundup.train import Evaluation, Trainer
     from groundup.train.objectives import NextToken
     from groundup.train.planner import micro_batches_per_rank
@@ -91,7 +91,7 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     opened, new_rows_from = open_for_chat(config.model, config.method, console)
     model, tokenizer, base = opened.model, opened.tokenizer, opened.directory
     method = resolve_method(config.method, model.config, config.lora, console)
-    template, validation = locked_template(base, tokenizer), bool(config.keep_best or config.early_stopping_patience)
+    template, validation = load_chat_template(base, tokenizer), bool(config.keep_best or config.early_stopping_patience)
     context = model.config.context_length
     data = InstructionData.encode(split, config, template, tokenizer, context, console, validation=validation)
     data.show(console)
@@ -130,11 +130,11 @@ def _xray(config: FinetuneInstructConfig, keys: dict[str, Any], console: Console
     from groundup.hub import read_config
     from groundup.hub.resolve import load_tokenizer, resolve_model
     from groundup.report.xray_page import NUM_SHOWN, xray_only
-    from groundup.tokenizer import locked_template, with_chat_tokens
+    from groundup.tokenizer import load_chat_template, with_chat_tokens
 
     split, directory = config.read(console), resolve_model(config.model)
     tokenizer = with_chat_tokens(load_tokenizer(directory))
-    context, template = read_config(directory).context_length, locked_template(directory, tokenizer)
+    context, template = read_config(directory).context_length, load_chat_template(directory, tokenizer)
     data = InstructionData.encode(split, config, template, tokenizer, context, console)
     data.show(console, max_shown=3)
     summary = f"{split.found.sentence}."

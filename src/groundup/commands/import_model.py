@@ -90,7 +90,7 @@ def _facts(result: ImportResult, found: Path, directory: Path, console: Console)
     """Return the facts about the imported model, and save a reference rendering of its chat template."""
     from groundup.core.errors import ConfigError, FormatError
     from groundup.model.flops import parameter_count
-    from groundup.tokenizer import ChatTemplate, Tokenizer, require_golden, save_golden, with_chat_tokens
+    from groundup.tokenizer import ChatTemplate, Tokenizer, save_template_check, verify_template_check, with_chat_tokens
 
     config, tokenizer, parameters = result.config, Tokenizer.load(directory), parameter_count(result.config)
     heads = f"{config.n_heads} heads" + (
@@ -104,8 +104,8 @@ def _facts(result: ImportResult, found: Path, directory: Path, console: Console)
         if template:
             console.warn(f"Its chat template cannot be used: {error.problem}.")
     if template and can_chat:
-        require_golden(found, chat, tokenizer)
-        save_golden(directory, chat)
+        verify_template_check(found, chat, tokenizer)
+        save_template_check(directory, chat)
     rows = [
         ("family", config.family),
         ("parameters", f"{parameters:,}"),

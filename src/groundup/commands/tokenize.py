@@ -43,13 +43,6 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
 
     An interrupted run keeps its tokenizer and its finished shards.
 
-    Args:
-        config: Settings.
-        console: Where to print progress and results.
-
-    Returns:
-        The stage's artifact.
-
     Raises:
         DataError: The corpus does not exist, or has too little text for the vocabulary size.
         ConfigError: The vocabulary size is invalid, or the settings contradict each other.
@@ -143,10 +136,10 @@ def _vocabulary(
         return Tokenizer.load(directory)
     tokenizer = given
     if given is None:
-        vocab_size, at_most = config.vocab_size or vocab_size_for(size), config.vocab_size is None
+        vocab_size, allow_smaller = config.vocab_size or vocab_size_for(size), config.vocab_size is None
         with console.progress("training the tokenizer", sample_bytes, "bytes") as progress:
             sample = first_bytes(texts, sample_bytes, progress.advance)
-            tokenizer = train_tokenizer(sample, vocab_size, at_most=at_most)
+            tokenizer = train_tokenizer(sample, vocab_size, allow_smaller=allow_smaller)
     elif config.extend:
         with console.progress("extending the tokenizer", sample_bytes, "bytes") as progress:
             sample = first_bytes(texts, sample_bytes)

@@ -158,7 +158,7 @@ def _markup_in(example: Example) -> re.Match[str] | None:
 
 
 def _names(tokenizer: Tokenizer) -> re.Pattern[str]:
-    names = [re.escape(name) for name in tokenizer.markers if len(name) > 1]
+    names = [re.escape(name) for name in tokenizer.control_tokens if len(name) > 1]
     return re.compile("|".join(names) or r"(?!)")
 
 

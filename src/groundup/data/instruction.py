@@ -143,6 +143,6 @@ def _encoded(
     encoded = []
     with console.progress("tokenizing", len(examples), "examples") as bar:
         for example in examples:
-            encoded.append(to_arrays(*template.encode_labelled(example.messages)))
+            encoded.append(to_arrays(*template.encode_labeled(example.messages)))
             bar.advance(1)
     return encoded

@@ -181,7 +181,7 @@ def _with_test_table(
 def fitting_texts(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[int]:
     """Return the indices of the texts that need no truncation."""
     ids = tokenizer.encode_batch(texts)
-    return [index for index, text in enumerate(ids) if len(tokenizer.whole(text)) <= max_tokens]
+    return [index for index, text in enumerate(ids) if len(tokenizer.build_inputs(text)) <= max_tokens]
 
 
 def split_labeled(examples: Labeled, fraction: float, seed: int) -> tuple[Labeled, Labeled]:

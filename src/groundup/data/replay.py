@@ -59,7 +59,7 @@ def replay_examples(
     taken: list[Encoded] = []
     found = 0
     conversations = _conversations(path)
-    encoded = (template.encode_labelled(example.messages) for example in conversations)
+    encoded = (template.encode_labeled(example.messages) for example in conversations)
     for ids, trained in encoded if conversations else _sequences(path, tokenizer, context, wanted):
         if found >= wanted:
             break

@@ -79,8 +79,8 @@ def view_conversation(
         messages: Messages of the conversation.
         longest: Maximum number of tokens; the rest is truncated.
     """
-    ids, trained = template.encode_labelled(messages)
-    speakers = template.speakers(messages)
+    ids, trained = template.encode_labeled(messages)
+    speakers = template.token_roles(messages)
     columns = list(zip(ids, speakers, trained, strict=True))[:longest]
     return TokenView(tuple(_pieces(tokenizer, columns)), len(ids) - len(columns))
 
@@ -93,8 +93,8 @@ def view_text(tokenizer: Tokenizer, ids: Sequence[int], whole: int) -> TokenView
         ids: Token ids after truncation.
         whole: Number of tokens before truncation.
     """
-    special = set(tokenizer.markers.values())
-    begins, ends = len(tokenizer.around[0]), len(ids) - len(tokenizer.around[1])
+    special = set(tokenizer.control_tokens.values())
+    begins, ends = len(tokenizer.affixes[0]), len(ids) - len(tokenizer.affixes[1])
     columns: list[tuple[int, Role | None, bool]] = [
         (n, "user" if begins <= place < ends and n not in special else None, False) for place, n in enumerate(ids)
     ]
@@ -123,7 +123,7 @@ def _style(piece: Piece) -> str:
 
 
 def _pieces(tokenizer: Tokenizer, columns: Sequence[tuple[int, Role | None, bool]]) -> Iterator[Piece]:
-    special = set(tokenizer.markers.values())
+    special = set(tokenizer.control_tokens.values())
     waiting: list[int] = []
     data = b""
     for place, (token, role, trained) in enumerate(columns):

@@ -35,7 +35,7 @@ from groundup.tokenizer import (
     TOKENIZER_FILE,
     ChatTemplate,
     Tokenizer,
-    require_golden,
+    verify_template_check,
 )
 
 _PRETRAINED = "pretrain"  # The stage that writes base models; other stages write fine-tuned models.
@@ -137,7 +137,7 @@ def usable_template(opened: OpenedModel, console: Console) -> ChatTemplate | Non
     except (ConfigError, FormatError) as error:
         console.warn(f"{opened.directory}: its chat template cannot be used: {error.problem}")
         return None
-    require_golden(opened.directory, template, opened.tokenizer)
+    verify_template_check(opened.directory, template, opened.tokenizer)
     return template
 
 

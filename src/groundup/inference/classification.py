@@ -44,8 +44,8 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> tuple
         The token ids, and the number of truncated texts.
     """
     ids = tokenizer.encode_batch(texts)
-    n_truncated = sum(len(tokenizer.whole(text)) > max_tokens for text in ids)
-    return [tokenizer.whole(text, max_tokens) for text in ids], n_truncated
+    n_truncated = sum(len(tokenizer.build_inputs(text)) > max_tokens for text in ids)
+    return [tokenizer.build_inputs(text, max_tokens) for text in ids], n_truncated
 
 
 def show_texts(

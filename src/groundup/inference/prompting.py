@@ -118,7 +118,7 @@ class ChatFormat:
     def render(self, example: Example) -> RenderedConversation:
         """Return a tokenized conversation; see `PromptFormat`."""
         stop_ids = self._template.stop_ids
-        ids, trained = self._template.encode_labelled(example.messages)
+        ids, trained = self._template.encode_labeled(example.messages)
         ends = [is_trained and token in stop_ids for token, is_trained in zip(ids, trained, strict=True)]
         scored = [is_trained and not end for is_trained, end in zip(trained, ends, strict=True)]
         last = [is_scored and end for is_scored, end in zip(scored, [*ends[1:], False], strict=True)]

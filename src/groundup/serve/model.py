@@ -79,7 +79,7 @@ class ServedModel:
         messages = [_message(message) for message in body.messages]
         self._require_encodable("".join(message.content for message in messages), "messages")
         told = body.template_variables
-        variables = {name: value for name, (_, value) in told.items() if name in self.template.takes}
+        variables = {name: value for name, (_, value) in told.items() if name in self.template.variable_names}
         ignored = tuple(param for name, (param, _) in told.items() if name not in variables)
         try:
             ids = self.template.encode(messages, add_generation_prompt=True, variables=variables)

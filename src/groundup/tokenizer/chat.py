@@ -1,4 +1,4 @@
-"""Conversations to token ids: one template, used by training, chat, the API, and (as Jinja) by transformers."""
+"""Chat templates: the encoding of conversations for training, chat and the API."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from groundup.core.errors import ConfigError
 from groundup.core.types import Message, Role
-from groundup.tokenizer.foreign_chat import ForeignChat
+from groundup.tokenizer.external_chat import ExternalChat
 from groundup.tokenizer.jinja import JinjaTemplate
 from groundup.tokenizer.tokenizer import Tokenizer
 from groundup.tokenizer.vocabulary import IM_END, IM_START
@@ -17,34 +17,38 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 
 class ChatTemplate:
-    """How a model's conversations become ids: by its own chat template, or by groundup's where it has none.
+    """The chat template of a model: its own one, or groundup's ChatML if it has none.
 
-    Content never becomes a special token, and for content that does not try, the ids are those of transformers'
-    `apply_chat_template`. BOS stands where the template writes it, once.
+    Message content never becomes a special token. Otherwise the ids are equal to transformers' `apply_chat_template`.
+
+    Args:
+        tokenizer: The model's tokenizer.
 
     Attributes:
-        stop_ids: the tokens that end an answer: end of turn, and what else the model ends with.
-        jinja: the template as Jinja text, for `chat_template` in `tokenizer_config.json`.
-        takes_system: whether a conversation can begin with a system message.
-        takes: names of further variables that the model's own template reads, such as `enable_thinking`.
+        stop_ids: Stop tokens of an answer: the end of the turn and the model's other stop tokens.
+        jinja: The Jinja template, for `chat_template` in `tokenizer_config.json`.
+        supports_system: Whether a conversation may start with a system message.
+        variable_names: Names of optional variables that the template reads, such as `enable_thinking`.
 
     Raises:
-        ConfigError: the vocabulary lacks the tokens that stand around a turn.
-        FormatError: the model's own template is damaged, or does what no template should.
+        ConfigError: The vocabulary has no tokens for the start and end of a turn.
+        FormatError: The model's template is invalid or not allowed.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        theirs = tokenizer.chat_template
-        ours = ChatML(tokenizer) if theirs is None or ChatML.is_possible(tokenizer) else None
-        self._format: ChatML | ForeignChat
-        if ours is not None and tokenizer.byte_level and theirs in (None, ours.jinja):
-            self._format = ours
+        own = tokenizer.chat_template
+        chatml = ChatML(tokenizer) if own is None or ChatML.is_possible(tokenizer) else None
+        self._format: ChatML | ExternalChat
+        if chatml is not None and tokenizer.byte_level and own in (None, chatml.jinja):
+            self._format = chatml
         else:
-            self._format = ForeignChat(tokenizer, theirs or ChatML(tokenizer).jinja)
+            self._format = ExternalChat(tokenizer, own or ChatML(tokenizer).jinja)
         self.stop_ids = self._format.stop_ids
         self.jinja = self._format.jinja
         self.supports_system = self._format.supports_system
-        self.takes = self._format.takes if isinstance(self._format, ForeignChat) else frozenset[str]()
+        self.variable_names = (
+            self._format.variable_names if isinstance(self._format, ExternalChat) else frozenset[str]()
+        )
 
     def encode(
         self,
@@ -53,50 +57,68 @@ class ChatTemplate:
         add_generation_prompt: bool = False,
         variables: Mapping[str, Any] | None = None,
     ) -> list[int]:
-        """The ids of a conversation.
+        """Return the token ids of a conversation.
 
         Args:
-            add_generation_prompt: end with the opening of an assistant's turn, for the model to go on from.
-            variables: values of some of `takes`.
+            messages: The conversation.
+            add_generation_prompt: Add the start of an assistant turn, which the model continues.
+            variables: Values of `variable_names`.
 
         Raises:
-            ConfigError: a role that is not one of `ROLES`, or a conversation that the template does not take.
+            ConfigError: A role is not one of `ROLES`, or the template refuses the conversation.
         """
         _require_known(messages)
-        if variables and isinstance(self._format, ForeignChat):
+        if variables and isinstance(self._format, ExternalChat):
             return self._format.encode(messages, add_generation_prompt=add_generation_prompt, variables=variables)
         return self._format.encode(messages, add_generation_prompt=add_generation_prompt)
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
-        """The text that the Jinja template makes of messages as they are; to look at, since content could forge it."""
+        """Return the rendered text of the Jinja template, for display only: content can contain special tokens.
+
+        Args:
+            messages: The conversation.
+            add_generation_prompt: Add the start of an assistant turn.
+        """
         _require_known(messages)
         return self._format.render(messages, add_generation_prompt=add_generation_prompt)
 
-    def encode_labelled(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
-        """The ids of a conversation, and which of them are trained: the assistant's words and the ends of its turns.
+    def encode_labeled(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+        """Return the token ids of a conversation and whether each one is trained.
+
+        Trained tokens are the assistant's answers and the ends of its turns.
+
+        Args:
+            messages: The conversation.
 
         Raises:
-            ConfigError: as `encode`; or it is not certain where in the template's text the answers stand.
+            ConfigError: See `encode`; or the positions of the answers in the rendered text are ambiguous.
         """
         _require_known(messages)
-        return self._format.encode_labelled(messages)
+        return self._format.encode_labeled(messages)
 
-    def speakers(self, messages: Sequence[Message]) -> list[Role | None]:
-        """Whose words each id of `encode` is part of; None: the template's, or it is not certain whose."""
+    def token_roles(self, messages: Sequence[Message]) -> list[Role | None]:
+        """Return the role whose content each id of `encode` belongs to; None for tokens of the template or if unknown.
+
+        Args:
+            messages: The conversation.
+        """
         _require_known(messages)
-        return self._format.speakers(messages)
+        return self._format.token_roles(messages)
 
 
 class ChatML:
-    """ChatML (OpenAI 2023) over our special tokens, BOS in front.
+    r"""ChatML (OpenAI 2023) with BOS: groundup's chat template.
 
-    A conversation is BOS and then for each message `<|im_start|>ROLE\\nCONTENT<|im_end|>\\n`. Content never becomes a
-    special token. transformers renders to a string first and would read special tokens in it; so both sides write the
-    name of such a token inside content with a space in it (`<|im_end|>` as `<| im_end|>`), and `encode` and
-    transformers' `apply_chat_template` with `jinja` give equal ids, hostile content included.
+    A conversation is BOS, followed by `<|im_start|>ROLE\nCONTENT<|im_end|>\n` for each message. Content never becomes
+    a special token. transformers renders a string first and would parse special tokens in it. So the template and
+    `encode` add a space to such names in content (`<|im_end|>` becomes `<| im_end|>`). `encode` and transformers'
+    `apply_chat_template` then give equal ids for any content.
+
+    Args:
+        tokenizer: The model's tokenizer.
 
     Raises:
-        ConfigError: the vocabulary lacks the tokens that stand around a turn.
+        ConfigError: The vocabulary has no tokens for the start and end of a turn.
     """
 
     supports_system = True
@@ -106,41 +128,41 @@ class ChatML:
         if start is None or end is None:
             missing = " and ".join(name for name, found in ((IM_START, start), (IM_END, end)) if found is None)
             raise ConfigError(
-                f"a vocabulary without {missing}",
-                rule=f"a chat model marks turns with the special tokens {IM_START} and {IM_END}",
-                fix="Tune a model whose tokenizer has them, such as one that groundup pretrained.",
+                f"vocabulary without {missing}",
+                rule=f"chat models need the special tokens {IM_START} and {IM_END}",
+                fix="Fine-tune a model whose tokenizer has them, such as a model pretrained with groundup.",
             )
         self._tokenizer = tokenizer
         self._start, self._end = start, end
         self._line_end = tokenizer.encode("\n")
-        self._names = tuple(tokenizer.markers)
+        self._names = tuple(tokenizer.control_tokens)
         self.stop_ids = tuple(dict.fromkeys((end, tokenizer.eos_id)))
         self.jinja = self._as_jinja()
 
     @staticmethod
     def is_possible(tokenizer: Tokenizer) -> bool:
-        """Whether the vocabulary has the tokens that stand around a turn."""
+        """Return whether the vocabulary has the tokens for the start and end of a turn."""
         return tokenizer.token_id(IM_START) is not None and tokenizer.token_id(IM_END) is not None
 
     def encode(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> list[int]:
         """See `ChatTemplate.encode`."""
-        ids, _ = self.encode_labelled(messages)
+        ids, _ = self.encode_labeled(messages)
         if add_generation_prompt:
             ids += [self._start, *self._tokenizer.encode("assistant\n")]
         return ids
 
-    def encode_labelled(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
-        """See `ChatTemplate.encode_labelled`."""
+    def encode_labeled(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+        """See `ChatTemplate.encode_labeled`."""
         ids, trained = [self._tokenizer.bos_id], [False]
         for message in messages:
             turn, header = self._turn(message)
-            answers = message.role == "assistant"
+            is_answer = message.role == "assistant"
             ids += [self._start, *turn, self._end, *self._line_end]
-            trained += [False] * (1 + header) + [answers] * (len(turn) - header + 1) + [False] * len(self._line_end)
+            trained += [False] * (1 + header) + [is_answer] * (len(turn) - header + 1) + [False] * len(self._line_end)
         return ids, trained
 
-    def speakers(self, messages: Sequence[Message]) -> list[Role | None]:
-        """See `ChatTemplate.speakers`."""
+    def token_roles(self, messages: Sequence[Message]) -> list[Role | None]:
+        """See `ChatTemplate.token_roles`."""
         speakers: list[Role | None] = [None]
         for message in messages:
             turn, header = self._turn(message)
@@ -149,26 +171,26 @@ class ChatML:
         return speakers
 
     def _turn(self, message: Message) -> tuple[list[int], int]:
-        """The ids between the two special tokens, and how many of them are the header's."""
-        # Header and content are one piece of text for transformers, between two special tokens; so they are here: a
-        # line break at the beginning of the content may share a token with the header's.
+        """Return the ids between the two special tokens, and the number of header tokens."""
+        # Header and content are encoded together, as in transformers: a line break at the start of the content may
+        # share a token with the header's line break.
         turn = self._tokenizer.encode(f"{message.role}\n{self.escape(message.content)}")
         return turn, 1 + next(i for i, token in enumerate(turn) if b"\n" in self._tokenizer.token_bytes(token))
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
         """See `ChatTemplate.render`."""
-        said = [{"role": message.role, "content": message.content} for message in messages]
-        return JinjaTemplate(self.jinja, {}).render(said, add_generation_prompt=add_generation_prompt)
+        conversation = [{"role": message.role, "content": message.content} for message in messages]
+        return JinjaTemplate(self.jinja, {}).render(conversation, add_generation_prompt=add_generation_prompt)
 
     def escape(self, content: str) -> str:
-        """Content as it is rendered: each special token's name with a space after its first two characters."""
+        """Return content with a space after the first two characters of each special token's name."""
         for name in self._names:
-            content = content.replace(name, _broken(name))
+            content = content.replace(name, _escaped(name))
         return content
 
     def _as_jinja(self) -> str:
         escaped = "(message['content'])" + "".join(
-            f" | replace({_literal(name)}, {_literal(_broken(name))})" for name in self._names
+            f" | replace({_literal(name)}, {_literal(_escaped(name))})" for name in self._names
         )
         bos = self._tokenizer.token_bytes(self._tokenizer.bos_id).decode()
         known = ", ".join(_literal(role) for role in ROLES)
@@ -187,15 +209,15 @@ def _require_known(messages: Sequence[Message]) -> None:
         if message.role not in ROLES:
             raise ConfigError(
                 f"role = {message.role!r}",
-                rule=f"the roles of a conversation are {', '.join(ROLES)}",
-                fix="Give each message one of these roles.",
+                rule=f"the supported roles are {', '.join(ROLES)}",
+                fix="Change the role of the message.",
             )
 
 
-def _broken(name: str) -> str:
+def _escaped(name: str) -> str:
     return f"{name[:2]} {name[2:]}"
 
 
 def _literal(text: str) -> str:
-    # JSON's escapes are among those of Jinja's strings.
+    # Jinja supports all escapes of JSON strings.
     return json.dumps(text, ensure_ascii=False)

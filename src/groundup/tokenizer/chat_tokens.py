@@ -1,4 +1,4 @@
-"""The tokens of a chat for a vocabulary that has none: GPT-2's, Llama's, and those of other base models."""
+"""Chat tokens for base models whose vocabulary has none, such as GPT-2 and Llama."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from groundup.tokenizer.chat import ChatML
 from groundup.tokenizer.tokenizer import Tokenizer
 from groundup.tokenizer.vocabulary import IM_END, IM_START
 
-_DECODER = "added_tokens_decoder"  # of tokenizer_config.json, in which transformers keeps added tokens a second time
+_DECODER = "added_tokens_decoder"  # key of tokenizer_config.json in which transformers repeats the added tokens
 
 
 def with_chat_tokens(tokenizer: Tokenizer) -> Tokenizer:
-    """The same vocabulary with the two special tokens that stand around a turn, after all others.
+    """Return the tokenizer with special tokens for the start and end of a turn, appended to the vocabulary.
 
-    One that has them, or a chat template of its own, comes back as it is.
+    A tokenizer that has these tokens or a chat template is returned unchanged.
+
+    Args:
+        tokenizer: The tokenizer of a base model.
     """
     if tokenizer.chat_template is not None or ChatML.is_possible(tokenizer):
         return tokenizer
@@ -24,16 +27,23 @@ def with_chat_tokens(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def chat_token_pieces(base: Tokenizer, tokenizer: Tokenizer) -> dict[int, tuple[int, ...]]:
-    """Of each token that `with_chat_tokens` added, the ids of `base` that its row of weights begins as the mean of.
+    """Return the ids of `base` whose mean initializes the embedding row of each token of `with_chat_tokens`.
 
-    The end of a turn begins as the end of a text, which a model already knows to be an end; the beginning as the pieces
-    that its name has as text.
+    The end of a turn is initialized with EOS, which the model already uses as an end. The start of a turn is
+    initialized with the tokens of its name.
+
+    Args:
+        base: The tokenizer before `with_chat_tokens`.
+        tokenizer: The tokenizer after it.
+
+    Returns:
+        Id of each new token -> ids of `base`.
     """
-    added = {name: tokenizer.markers[name] for name in (IM_START, IM_END) if name not in base.markers}
+    added = {name: tokenizer.control_tokens[name] for name in (IM_START, IM_END) if name not in base.control_tokens}
     return {
         token_id: (base.eos_id,) if name == IM_END else tuple(base.encode(name))
         for name, token_id in added.items()
-        if name in tokenizer.markers
+        if name in tokenizer.control_tokens
     }
 
 
@@ -43,12 +53,12 @@ def _with_special_tokens(tokenizer: Tokenizer, names: Sequence[str]) -> Tokenize
     added = {name: tokenizer.vocab_size + n for n, name in enumerate(names)}
     entries = definition["model"]["vocab"]
     if isinstance(entries, dict):
-        # The library numbers an added token that the model's vocabulary lacks by that vocabulary's size, which may be
-        # another id. So all of them are written into it, where text never finds them: no merge leads there.
+        # The library assigns new ids to added tokens that are not in the model's vocabulary. So all of them are added
+        # to it. Text does not become these tokens, because no merge produces them.
         entries |= {token["content"]: token["id"] for token in definition["added_tokens"]} | added
     definition["added_tokens"] += [{"id": token_id, "content": name, **kind} for name, token_id in added.items()]
-    grown = tokenizer.with_definition(definition)
-    if _DECODER in grown.config:
-        told = {str(token_id): {"content": name, **kind} for name, token_id in added.items()}
-        grown.config[_DECODER] = grown.config[_DECODER] | told
-    return grown
+    extended = tokenizer.with_definition(definition)
+    if _DECODER in extended.config:
+        entries = {str(token_id): {"content": name, **kind} for name, token_id in added.items()}
+        extended.config[_DECODER] = extended.config[_DECODER] | entries
+    return extended

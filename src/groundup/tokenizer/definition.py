@@ -1,8 +1,8 @@
-"""`tokenizer.json` taken apart: what each token stands for, and a tokenizer that text cannot talk to.
+"""`tokenizer.json`: the bytes of tokens, and changes of the definition.
 
-The format is that of Hugging Face's tokenizers library. Two kinds of vocabulary are read: byte-level (GPT-2, Llama 3,
-Qwen), and SentencePiece's (Llama 2, Mistral, Gemma: BPE with byte fallback; T5, XLM-R: Unigram; Kudo and Richardson
-2018), in which "▁" stands for a space and "<0x0A>" for a byte.
+The format is that of Hugging Face's tokenizers library. Supported are byte-level BPE (GPT-2, Llama 3, Qwen) and
+SentencePiece (Kudo and Richardson 2018; BPE with byte fallback in Llama 2, Mistral and Gemma; Unigram in T5 and XLM-R).
+In SentencePiece vocabularies, "▁" is a space and "<0x0A>" a byte.
 """
 
 from __future__ import annotations
@@ -21,27 +21,31 @@ from groundup.tokenizer.vocabulary import BYTE_OF
 
 Definition = dict[str, Any]
 
-LARGEST_FILE = 100_000_000  # bytes; the largest in use have a third of it
-LARGEST_ID = 4_000_000  # rows of an embedding; a file of a few bytes could else ask for a table of terabytes
+MAX_FILE_BYTES = 100_000_000  # three times the largest known file
+MAX_TOKEN_ID = 4_000_000  # a larger id in a damaged file would allocate terabytes
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 def build(definition: Definition | str, name: str) -> tokenizers.Tokenizer:
-    """The library's tokenizer, of the contents of a `tokenizer.json`.
+    """Create a tokenizer of Hugging Face's library.
+
+    Args:
+        definition: Contents of a `tokenizer.json`.
+        name: File name for error messages.
 
     Raises:
-        FormatError: the library cannot make one of it.
+        FormatError: The definition is invalid.
     """
     text = definition if isinstance(definition, str) else json.dumps(definition)
     try:
-        # The library makes a table as long as the largest id: it must not see one that no model has.
+        # The library allocates a table with the largest id, so this is checked first.
         largest = _largest_id(json.loads(text))
-        if largest > LARGEST_ID:
+        if largest > MAX_TOKEN_ID:
             raise ValueError(f"a vocabulary with ids up to {largest:,}")
         return tokenizers.Tokenizer.from_str(text)
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # the library raises Exception itself; where it panics, not even that
+    except BaseException as error:  # panics of the library are not instances of Exception
         raise _damaged(name, str(error)[:300]) from None
 
 
@@ -55,56 +59,62 @@ def _largest_id(found: Any) -> int:
 
 
 def vocabulary(definition: Definition) -> dict[str, int]:
-    """Every token with its id, added ones included.
+    """Return token -> id, including added tokens.
+
+    Args:
+        definition: Contents of a `tokenizer.json`.
 
     Raises:
-        FormatError: there are none.
+        FormatError: The vocabulary is empty.
     """
     entries = definition["model"]["vocab"]
     found = entries if isinstance(entries, dict) else {piece: number for number, (piece, _) in enumerate(entries)}
     found = found | {token["content"]: token["id"] for token in definition["added_tokens"]}
     if not entries:
-        raise _damaged("tokenizer.json", "a vocabulary without a token")
+        raise _damaged("tokenizer.json", "empty vocabulary")
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How tokens become bytes.
+    """The conversion of tokens to bytes.
 
     Attributes:
-        byte_level: each character stands for a byte; `BYTE_OF` says which.
-        byte_pieces: "<0x0A>" stands for that byte.
-        replaced: what is written for what else, usually (("▁", " "),).
-        drops_space: one space at the beginning of a text is not part of it: encoding put it there.
+        byte_level: Each character represents a byte; see `BYTE_OF`.
+        byte_pieces: A token such as "<0x0A>" represents that byte.
+        replaced: Replacements, usually (("▁", " "),).
+        strips_leading_space: A leading space of a text is removed, because encoding added it.
     """
 
     byte_level: bool = False
     byte_pieces: bool = False
     replaced: tuple[tuple[str, str], ...] = ()
-    drops_space: bool = False
+    strips_leading_space: bool = False
 
     def bytes_of(self, piece: str) -> bytes:
-        """What a token of the vocabulary stands for."""
+        """Return the bytes of a token."""
         if self.byte_level:
-            # As the library: what is not made of the alphabet is text.
+            # As in the library, a token with other characters than the byte alphabet is text.
             return bytes(BYTE_OF[c] for c in piece) if all(c in BYTE_OF for c in piece) else piece.encode()
         if self.byte_pieces and (byte := _BYTE_PIECE.fullmatch(piece)):
             return bytes([int(byte[1], 16)])
         return self.text_of(piece).encode()
 
     def text_of(self, piece: str) -> str:
-        """A piece that stands for text, as that text."""
-        for written, meant in self.replaced:
-            piece = piece.replace(written, meant)
+        """Return the text of a token that is not a byte."""
+        for old, new in self.replaced:
+            piece = piece.replace(old, new)
         return piece
 
 
 def decoding(definition: Definition) -> Decoding:
-    """How this tokenizer's tokens become bytes.
+    """Return the conversion of tokens to bytes.
+
+    Args:
+        definition: Contents of a `tokenizer.json`.
 
     Raises:
-        FormatError: in a way that is not known here.
+        FormatError: The kind of tokenizer is not supported.
     """
     model, entries = definition["model"], definition["model"]["vocab"]
     found: dict[str, Any] = {"replaced": ()}
@@ -117,55 +127,61 @@ def decoding(definition: Definition) -> Decoding:
                 found["byte_pieces"] = True
             case {"type": "Fuse"}:
                 fused = True
-            case {"type": "Replace", "pattern": {"String": str(written)}, "content": str(meant)}:
-                found["replaced"] += ((written, meant),)
-            case {"type": "Metaspace", "replacement": str(written)}:
+            case {"type": "Replace", "pattern": {"String": str(old)}, "content": str(new)}:
+                found["replaced"] += ((old, new),)
+            case {"type": "Metaspace", "replacement": str(space)}:
                 scheme = part.get("prepend_scheme", "always" if part.get("add_prefix_space", True) else "never")
-                found["replaced"] += ((written, " "),)
-                found["drops_space"] = scheme != "never"
+                found["replaced"] += ((space, " "),)
+                found["strips_leading_space"] = scheme != "never"
             case {"type": "Strip", "content": " ", "start": int(start), "stop": 0} if fused and start <= 1:
-                found["drops_space"] = start == 1
+                found["strips_leading_space"] = start == 1
             case _:
-                raise _unknown(f"a {model['type']} tokenizer with the decoder {json.dumps(part)[:120]}")
+                raise _unsupported(f"a {model['type']} tokenizer with the decoder {json.dumps(part)[:120]}")
     if model["type"] not in ("BPE", "Unigram") or not (found.get("byte_level") or found["replaced"]):
-        raise _unknown(f"a {model['type']} tokenizer with {len(entries):,} entries")
+        raise _unsupported(f"a {model['type']} tokenizer with {len(entries):,} entries")
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
-        raise _unknown("a BPE tokenizer that marks the middles or ends of words")
+        raise _unsupported("a BPE tokenizer with continuing_subword_prefix or end_of_word_suffix")
     return Decoding(**found)
 
 
-def around_texts(definition: Definition) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """The ids that the post-processor puts before a text and behind it; None: it is not said there."""
+def read_affixes(definition: Definition) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Return the ids that the post-processor adds before and after a text; None without TemplateProcessing."""
     for part in components_of(definition["post_processor"], "processors"):
         match part:
             case {"type": "TemplateProcessing", "single": list(single), "special_tokens": dict(known)}:
-                sides: tuple[list[int], list[int]] = ([], [])
-                behind = False
+                affixes: tuple[list[int], list[int]] = ([], [])
+                after = False
                 for piece in single:
                     match piece:
                         case {"SpecialToken": {"id": str(name)}}:
-                            sides[behind].extend(known.get(name, {}).get("ids", []))
+                            affixes[after].extend(known.get(name, {}).get("ids", []))
                         case _:
-                            behind = True
-                return tuple(sides[False]), tuple(sides[True])
+                            after = True
+                return tuple(affixes[False]), tuple(affixes[True])
     return None
 
 
-def with_around(definition: Definition, before: Sequence[int], behind: Sequence[int]) -> Definition:
-    """The same tokenizer, whose post-processor puts these ids before a text and behind it."""
+def with_affixes(definition: Definition, before: Sequence[int], after: Sequence[int]) -> Definition:
+    """Return a definition whose post-processor adds ids before and after a text.
+
+    Args:
+        definition: Contents of a `tokenizer.json`.
+        before: Ids to add before a text.
+        after: Ids to add after a text.
+    """
     others = [s for s in components_of(definition["post_processor"], "processors") if s["type"] != "TemplateProcessing"]
     name_of = {number: name for name, number in vocabulary(definition).items()}
-    pieces = {name: list(ids) for name, ids in (("before", before), ("behind", behind)) if ids}
+    pieces = {name: list(ids) for name, ids in (("before", before), ("after", after)) if ids}
 
-    def around(text: str, part: int) -> list[dict[str, Any]]:
+    def affixes(text: str, part: int) -> list[dict[str, Any]]:
         known = {name: {"SpecialToken": {"id": name, "type_id": part}} for name in pieces}
-        sides = (known.get("before"), {"Sequence": {"id": text, "type_id": part}}, known.get("behind"))
-        return [side for side in sides if side is not None]
+        pattern = (known.get("before"), {"Sequence": {"id": text, "type_id": part}}, known.get("after"))
+        return [step for step in pattern if step is not None]
 
     template = {
         "type": "TemplateProcessing",
-        "single": around("A", 0),
-        "pair": [*around("A", 0), *around("B", 1)],
+        "single": affixes("A", 0),
+        "pair": [*affixes("A", 0), *affixes("B", 1)],
         "special_tokens": {
             name: {"id": name, "ids": ids, "tokens": [name_of[i] for i in ids]} for name, ids in pieces.items()
         },
@@ -173,17 +189,23 @@ def with_around(definition: Definition, before: Sequence[int], behind: Sequence[
     return definition | {"post_processor": {"type": "Sequence", "processors": [*others, template]}}
 
 
-def guarded(definition: Definition, markers: Mapping[str, int]) -> tuple[Definition, dict[str, str]]:
-    """A tokenizer with the same ids, in which text cannot become one of the `markers` (names with their ids).
+def with_protected_tokens(
+    definition: Definition, control_tokens: Mapping[str, int]
+) -> tuple[Definition, dict[str, str]]:
+    """Return a definition with the same ids, in which text cannot become a control token.
 
-    They are known to it by names that nobody can guess, and so can be put into text on purpose: everything that the
-    library does around a special token, it does around these.
+    Control tokens are renamed to random placeholders. To encode a control token, use its placeholder: the library then
+    treats it like any special token.
+
+    Args:
+        definition: Contents of a `tokenizer.json`.
+        control_tokens: Token -> id.
 
     Returns:
-        It, and the secret name of each marker.
+        The definition, and the placeholder of each control token.
     """
-    secret = secrets.token_hex(16)  # plain ASCII: no normalizer has anything to change in it
-    names = {marker: f"<{secret}-{number}>" for number, marker in enumerate(markers)}
+    random = secrets.token_hex(16)  # ASCII, which no normalizer changes
+    names = {token: f"<{random}-{number}>" for number, token in enumerate(control_tokens)}
     model = dict(definition["model"])
     if isinstance(model["vocab"], dict):
         model["vocab"] = {names.get(piece, piece): number for piece, number in model["vocab"].items()}
@@ -198,25 +220,24 @@ def guarded(definition: Definition, markers: Mapping[str, int]) -> tuple[Definit
         model["vocab"] = [[names.get(piece, piece), score] for piece, score in model["vocab"]]
     known = {token["content"] for token in definition["added_tokens"]}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    unlisted = [{"id": markers[name], "content": name} | flags for name in markers if name not in known]
+    unlisted = [{"id": control_tokens[name], "content": name} | flags for name in control_tokens if name not in known]
     added = [
         token | {"content": names.get(token["content"], token["content"])}
         for token in (*definition["added_tokens"], *unlisted)
     ]
-    silent = {"post_processor": None, "truncation": None, "padding": None}
-    return definition | silent | {"model": model, "added_tokens": added}, names
+    removed = {"post_processor": None, "truncation": None, "padding": None}
+    return definition | removed | {"model": model, "added_tokens": added}, names
 
 
-def continuing(definition: Definition) -> Definition:
-    """The same tokenizer, for text that goes on: without the space that it puts before a text."""
+def without_prefix_space(definition: Definition) -> Definition:
+    """Return a definition that adds no space before a text, for text that continues other text."""
 
     def without(part: Any) -> Any:
         if not isinstance(part, dict):
             return part
         for key in ("normalizers", "pretokenizers"):
             if key in part:
-                kept = [without(inner) for inner in part[key] if inner.get("type") != "Prepend"]
-                part = part | {key: kept}
+                part = part | {key: [without(inner) for inner in part[key] if inner.get("type") != "Prepend"]}
         changes: dict[str, Any] = {}
         if part.get("add_prefix_space"):
             changes["add_prefix_space"] = False
@@ -233,7 +254,12 @@ def continuing(definition: Definition) -> Definition:
 
 
 def components_of(component: Any, key: str) -> list[dict[str, Any]]:
-    """The steps of a normalizer, decoder, ...: of a sequence, each; of one step, that one."""
+    """Return the steps of a normalizer, decoder or another component, with sequences flattened.
+
+    Args:
+        component: The component, or None.
+        key: Key of the steps in a sequence, such as "decoders".
+    """
     if component is None:
         return []
     if component["type"] == "Sequence":
@@ -244,14 +270,15 @@ def components_of(component: Any, key: str) -> list[dict[str, Any]]:
 def _damaged(name: str, found: str) -> FormatError:
     return FormatError(
         f"{name}: {found}",
-        rule="this file must be a tokenizer of the Hugging Face tokenizers library",
-        fix="Copy it again from where it came, or run groundup tokenize again.",
+        rule="it must be a valid file of Hugging Face's tokenizers library",
+        fix="Copy it again from its source, or run groundup tokenize again.",
     )
 
 
-def _unknown(found: str) -> FormatError:
+def _unsupported(found: str) -> FormatError:
     return FormatError(
         found,
-        rule="groundup reads byte-level BPE, and SentencePiece's BPE and Unigram vocabularies",
-        fix="Train one with groundup tokenize, or take one of the GPT-2, Llama, Mistral, Gemma or Qwen kind.",
+        rule="only byte-level BPE and SentencePiece (BPE and Unigram) are supported",
+        fix="Train a tokenizer with groundup tokenize, or use the tokenizer of a GPT-2, Llama, Mistral, Gemma or Qwen "
+        "model.",
     )

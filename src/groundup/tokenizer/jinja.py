@@ -1,7 +1,7 @@
-"""Chat templates as others write them: Jinja, rendered as transformers renders it, by a stranger's code in a cage.
+"""Rendering of Jinja chat templates as in transformers, in a sandbox with limits.
 
-A template comes with a model from anywhere. It sees the messages and the names of special tokens and nothing else, and
-what it computes is counted: text made, loops run, functions called, seconds spent.
+Templates of imported models are untrusted code. They have access to the messages and the names of special tokens only.
+The length of the text, loop iterations, function calls and time are limited.
 """
 
 from __future__ import annotations
@@ -26,36 +26,36 @@ from jinja2.visitor import NodeTransformer
 
 from groundup.core.errors import ConfigError, FormatError
 
-_LONGEST_TEMPLATE = 300_000  # characters; the largest in use have a tenth of it
-_MOST_WORK = 300_000_000  # characters made on the way, about: a conversation that fills a long context makes 10^7
-_MOST_SECONDS = 5.0
-_STEP = 300  # what a turn of a loop or a call counts, in characters
-_LARGEST_NUMBER = 10_000_000  # as an argument: widths, counts
-_GIVEN = frozenset(("messages", "tools", "documents", "add_generation_prompt"))  # to every template
-_WIDE = re.compile(r"\d{5,}|%[-+ #0-9.]*\*")  # a width in a format, for which text would be filled up
+_MAX_TEMPLATE_CHARS = 300_000  # ten times the largest known template
+_MAX_COST = 300_000_000  # about the number of characters computed; a conversation that fills a long context needs 10^7
+_MAX_SECONDS = 5.0
+_STEP_COST = 300  # of a loop iteration or a call, in characters
+_MAX_ARGUMENT = 10_000_000  # maximum number as an argument, such as a width or a count
+_GIVEN = frozenset(("messages", "tools", "documents", "add_generation_prompt"))  # variables of all templates
+_WIDE = re.compile(r"\d{5,}|%[-+ #0-9.]*\*")  # a large width in a format string, which would pad text
 
 
 class TemplateRefusalError(ConfigError):
-    """The template itself says that it takes no such conversation."""
+    """The template refused a conversation with `raise_exception`."""
 
 
 class JinjaTemplate:
-    """A chat template.
+    """A Jinja chat template.
 
     Args:
-        text: of the template.
-        variables: what else it knows: `bos_token`, `eos_token`, ...
+        text: The template.
+        variables: Variables such as `bos_token` and `eos_token`.
 
     Attributes:
-        takes: names of further variables that the template reads, such as `enable_thinking`.
+        variable_names: Names of optional variables that the template reads, such as `enable_thinking`.
 
     Raises:
-        FormatError: no Jinja.
+        FormatError: The template is not valid Jinja.
     """
 
     def __init__(self, text: str, variables: Mapping[str, Any]) -> None:
-        if len(text) > _LONGEST_TEMPLATE:
-            raise _damaged(f"{len(text):,} characters, where {_LONGEST_TEMPLATE:,} are allowed")
+        if len(text) > _MAX_TEMPLATE_CHARS:
+            raise _damaged(f"{len(text):,} characters; the maximum is {_MAX_TEMPLATE_CHARS:,}")
         self.text = text
         self._variables = dict(variables)
         environment = _Environment(len(text))
@@ -63,9 +63,9 @@ class JinjaTemplate:
             with _Budget():
                 self._template = environment.from_string(text)
                 named = meta.find_undeclared_variables(environment.parse(text))
-        except (jinja2.TemplateError, SyntaxError, RecursionError, MemoryError, _SpentError) as error:
-            raise _damaged(_said(error)) from error
-        self.takes = frozenset(named - _GIVEN - environment.globals.keys() - variables.keys())
+        except (jinja2.TemplateError, SyntaxError, RecursionError, MemoryError, _LimitError) as error:
+            raise _damaged(_message(error)) from error
+        self.variable_names = frozenset(named - _GIVEN - environment.globals.keys() - variables.keys())
 
     def render(
         self,
@@ -74,14 +74,16 @@ class JinjaTemplate:
         add_generation_prompt: bool = False,
         variables: Mapping[str, Any] | None = None,
     ) -> str:
-        """The text of a conversation, special tokens by their names.
+        """Return the rendered text of a conversation, with special tokens by name.
 
         Args:
-            variables: values of some of `takes`.
+            messages: The messages, with the keys "role" and "content".
+            add_generation_prompt: Add the start of an assistant turn.
+            variables: Values of `variable_names`.
 
         Raises:
-            TemplateRefusalError: the template calls `raise_exception`; its words are in `rule`.
-            FormatError: the template fails, or does what it must not.
+            TemplateRefusalError: The template called `raise_exception`; `rule` contains its message.
+            FormatError: The template fails or exceeds a limit.
         """
         given = {"messages": [dict(message) for message in messages], "tools": None, "documents": None}
         try:
@@ -92,27 +94,27 @@ class JinjaTemplate:
         except _RaisedError as error:
             raise TemplateRefusalError(
                 f"a conversation of {', '.join(message['role'] for message in messages)}",
-                rule=f"the model's chat template refuses it: {_said(error)}",
-                fix="Let user and assistant take turns, the user first.",
+                rule=f"the model's chat template refuses it: {_message(error)}",
+                fix="Alternate user and assistant messages, starting with the user.",
             ) from error
-        except Exception as error:  # a template can raise whatever Python can
-            raise _damaged(_said(error)) from error
+        except Exception as error:  # a template can raise any exception
+            raise _damaged(_message(error)) from error
 
 
 class _RaisedError(jinja2.TemplateError):
-    """What `raise_exception` raises."""
+    """The error that `raise_exception` raises."""
 
 
-class _SpentError(Exception):
-    """More work than a chat template has."""
+class _LimitError(Exception):
+    """A template exceeded a limit."""
 
 
 class _Budget:
-    """What one rendering may still do."""
+    """The remaining cost and time of one rendering."""
 
     def __enter__(self) -> _Budget:
-        self.left = _MOST_WORK
-        self.ends = time.monotonic() + _MOST_SECONDS
+        self.remaining = _MAX_COST
+        self.deadline = time.monotonic() + _MAX_SECONDS
         self._outer = _budget.set(self)
         return self
 
@@ -120,22 +122,22 @@ class _Budget:
         _budget.reset(self._outer)
 
     def spend(self, amount: int) -> None:
-        self.left -= amount
-        if self.left < 0 or time.monotonic() > self.ends:
-            raise _SpentError("it makes more text, or runs longer, than a chat template has to")
+        self.remaining -= amount
+        if self.remaining < 0 or time.monotonic() > self.deadline:
+            raise _LimitError("it computes too much text or runs too long")
 
 
 _budget: ContextVar[_Budget] = ContextVar("budget of a chat template")
 
 
 def _size(value: object, known: dict[int, int] | None = None) -> int:
-    """About how many characters a value makes when it is written: a list that stands in another one twice, twice."""
+    """Return about the number of characters of a value as text; a list that occurs twice counts twice."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, list | tuple | dict):
         known = {} if known is None else known
         if id(value) not in known:
-            known[id(value)] = 8  # of a list that holds itself, until its size is known
+            known[id(value)] = 8  # preliminary size, for a list that contains itself
             items = [*value.keys(), *value.values()] if isinstance(value, dict) else value
             known[id(value)] = 8 + sum(8 + _size(item, known) for item in items)
         return known[id(value)]
@@ -143,7 +145,7 @@ def _size(value: object, known: dict[int, int] | None = None) -> int:
 
 
 def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter or a method that pays for what it makes, and is not asked for what is absurd."""
+    """Wrap a filter or method: check its arguments, and add its result to the cost."""
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -155,7 +157,7 @@ def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
             each = width if isinstance(width, int) else _size(width)
             _budget.get().spend(str(args[0]).count("\n") * abs(each))
         made = function(*args, **kwargs)
-        _budget.get().spend(_STEP + _size(made))
+        _budget.get().spend(_STEP_COST + _size(made))
         return made
 
     return call
@@ -164,18 +166,18 @@ def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
 def _check_arguments(*groups: Any) -> None:
     sizes = [0, 0]
     for value in (value for group in groups for value in group):
-        if isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
-            raise _SpentError(f"it asks for {value:.3e} of something")
+        if isinstance(value, int) and abs(value) > _MAX_ARGUMENT:
+            raise _LimitError(f"the argument {value:.3e} is too large")
         sizes.append(_size(value))
-    # At most every character of one is replaced by, or joined with, the other.
+    # In the worst case, each character of one argument is replaced by the other argument.
     largest, second = sorted(sizes)[-1:-3:-1]
-    if largest * second > _MOST_WORK:
-        raise _SpentError("it makes more text than a chat template has to")
+    if largest * second > _MAX_COST:
+        raise _LimitError("it computes too much text")
 
 
 def _check_format(format: object) -> None:
     if _WIDE.search(str(format)):
-        raise _SpentError(f"it formats with {str(format)[:40]!r}")
+        raise _LimitError(f"the format {str(format)[:40]!r} is too wide")
 
 
 class _Environment(ImmutableSandboxedEnvironment):
@@ -191,12 +193,12 @@ class _Environment(ImmutableSandboxedEnvironment):
         del self.globals["lipsum"]
 
     def tick(self, amount: int) -> None:
-        """A turn of a loop."""
+        """Add the cost of a loop iteration."""
         _budget.get().spend(amount)
 
     def concatenated(self, *parts: object) -> str:
-        """What `~` gives."""
-        _budget.get().spend(_STEP + sum(map(_size, parts)))
+        """Return the concatenation of the operator `~`."""
+        _budget.get().spend(_STEP_COST + sum(map(_size, parts)))
         return "".join(map(str, parts))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -208,7 +210,7 @@ class _Environment(ImmutableSandboxedEnvironment):
             _budget.get().spend(_size(left) + _size(right))
         elif operator == "**" and numbers:
             if abs(right) > 1000 or left.bit_length() * abs(right) > 10_000:
-                raise _SpentError(f"it computes {left} ** {right}")
+                raise _LimitError(f"{left} ** {right} is too large")
         elif operator == "*":
             amount = _size(left) + _size(right) if numbers else max(_size(left), 1) * max(_size(right), 1)
             for one, other in ((left, right), (right, left)):
@@ -216,7 +218,7 @@ class _Environment(ImmutableSandboxedEnvironment):
                     amount = one * _size(other)
             _budget.get().spend(max(amount, 0))
         made = super().call_binop(context, operator, left, right)
-        _budget.get().spend(_STEP + _size(made))
+        _budget.get().spend(_STEP_COST + _size(made))
         return made
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
@@ -225,7 +227,7 @@ class _Environment(ImmutableSandboxedEnvironment):
             _check_arguments((owner,), args, kwargs.values())
         else:
             _check_arguments(args, kwargs.values())
-        _budget.get().spend(__self._template_length if isinstance(__obj, Macro) else _STEP)
+        _budget.get().spend(__self._template_length if isinstance(__obj, Macro) else _STEP_COST)
         made = super().call(__context, __obj, *args, **kwargs)
         _budget.get().spend(_size(made))
         return made
@@ -240,7 +242,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         tree = super()._parse(source, name, filename)
         for loop in tree.find_all(nodes.For):
             written = sum(len(data.data) for node in loop.body for data in node.find_all(nodes.TemplateData))
-            tick = nodes.Call(nodes.EnvironmentAttribute("tick"), [nodes.Const(_STEP + written)], [], None, None)
+            tick = nodes.Call(nodes.EnvironmentAttribute("tick"), [nodes.Const(_STEP_COST + written)], [], None, None)
             loop.body.insert(0, nodes.ExprStmt(tick, lineno=loop.lineno))
         made: nodes.Template = _Concatenations().visit(tree)
         made.set_environment(self)
@@ -255,7 +257,7 @@ class _Concatenations(NodeTransformer):
 
 
 class _Generation(Extension):
-    """`{% generation %}`, with which some templates mark what is trained, and which writes nothing."""
+    """The tag `{% generation %}`, with which some templates mark trained text. It renders its body."""
 
     tags = {"generation"}  # noqa: RUF012
 
@@ -266,7 +268,7 @@ class _Generation(Extension):
 
 
 class _Namespace(jinja2.utils.Namespace):
-    """Without the attributes that Python's own machinery looks up."""
+    """A namespace without attributes that start with an underscore."""
 
     def __setitem__(self, name: str, value: Any) -> None:
         if str(name).startswith("_"):
@@ -275,7 +277,7 @@ class _Namespace(jinja2.utils.Namespace):
 
 
 def _shown(value: Any) -> Any:
-    # Constants are folded while it is compiled, where nothing grows.
+    # The finalize hook, called for each rendered value.
     _budget.get().spend(_size(value))
     return value
 
@@ -283,7 +285,7 @@ def _shown(value: Any) -> Any:
 def _to_json(
     value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
-    # Jinja's own writes for HTML, with "<" and "&" escaped.
+    # Jinja's filter escapes "<" and "&" for HTML.
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
@@ -296,13 +298,13 @@ def _strftime_now(format: str) -> str:
     return datetime.now().strftime(format)
 
 
-def _said(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     return f"{str(error)[:300] or type(error).__name__}"
 
 
 def _damaged(found: str) -> FormatError:
     return FormatError(
         f"the model's chat template: {found}",
-        rule="a chat template is a Jinja template that turns messages into text, and little more",
-        fix="Copy the model's tokenizer_config.json (or chat_template.jinja) again from where it came.",
+        rule="it is not a valid chat template, or exceeds a limit",
+        fix="Copy the model's tokenizer_config.json (or chat_template.jinja) again from its source.",
     )

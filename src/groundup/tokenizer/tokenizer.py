@@ -1,4 +1,4 @@
-"""The tokenizer: text to ids and back, kept in the files that the ecosystem reads."""
+"""The tokenizer: encoding and decoding, with the file formats of transformers."""
 
 from __future__ import annotations
 
@@ -19,39 +19,37 @@ from groundup.core.errors import DataError, FormatError
 from groundup.core.files import atomic_file, write_json
 from groundup.core.types import well_formed
 from groundup.tokenizer.definition import (
-    around_texts,
     build,
-    continuing,
     decoding,
-    guarded,
+    read_affixes,
     vocabulary,
-    with_around,
+    with_affixes,
+    with_protected_tokens,
+    without_prefix_space,
 )
 from groundup.tokenizer.source import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, TokenizerSource, read_source
 from groundup.tokenizer.vocabulary import END_OF_TEXT
 
 
 class Tokenizer:
-    """A vocabulary: ours, byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2, Radford et al. 2019), or that of
-    another model (see `definition`).
+    """A tokenizer: groundup's byte-level BPE (Radford et al. 2019), or the tokenizer of another model.
 
-    Text never becomes a special token: where a user types `<|im_start|>`, `encode` gives the ids of those twelve
-    characters. Nor does it become a token that was added to a byte-level vocabulary without being called special
-    (Qwen's `<think>`, DeepSeek's `<｜User｜>`), unless that is white space. SentencePiece's own additions (Gemma's
-    `<h1>`) are words like others. transformers' plain call `tokenizer(text)` reads special tokens inside the text, and
-    begins with BOS where `adds_bos`.
+    Text never becomes a special token: for `<|im_start|>` in a text, `encode` returns the ids of these twelve
+    characters. It also never becomes a token that was added to a byte-level vocabulary without being special (Qwen's
+    `<think>`, DeepSeek's `<｜User｜>`), except white space. Added tokens of SentencePiece (Gemma's `<h1>`) are ordinary
+    text. In contrast, `tokenizer(text)` of transformers parses special tokens in text.
 
     Attributes:
-        bos_id: the token that is put before every document, in training and scoring: BOS where the model begins texts
-            with it; else `<|endoftext|>` where there is one, BOS, or EOS.
-        adds_bos: whether the model expects it at the beginning of a prompt.
-        around: what the plain call puts before a text and behind it: BOS or nothing, and nothing; see `framed`.
-        eos_id: ends what a model writes; the same token as BOS in our own vocabularies.
-        stop_ids: all tokens that end what the model writes (`eos_token_id` of `generation_config.json`, or EOS).
-        pad_id: fills up batches; never in text.
-        vocab_size: one more than the largest id.
-        special_ids: ids that no text has, and that are no text.
-        markers: the names of all tokens that text never becomes, with their ids.
+        bos_id: Token at the start of each document in training and scoring: BOS if the model starts texts with it,
+            otherwise `<|endoftext|>` if it exists, BOS, or EOS.
+        adds_bos: Whether the model expects BOS at the start of a prompt.
+        affixes: Ids that `tokenizer(text)` of transformers adds before and after a text; see `with_prompt`.
+        eos_id: End-of-sequence token; the same as BOS in groundup's vocabularies.
+        stop_ids: All stop tokens (`eos_token_id` of `generation_config.json`, or EOS).
+        pad_id: Padding token, never in text.
+        vocab_size: Largest id + 1.
+        special_ids: Ids of special tokens.
+        control_tokens: Token -> id, of all tokens that text never becomes.
     """
 
     def __init__(
@@ -60,19 +58,19 @@ class Tokenizer:
         config: Mapping[str, Any],
         source: TokenizerSource | None = None,
     ) -> None:
-        """Wrap a tokenizer of Hugging Face's library.
+        """Wrap a tokenizer of Hugging Face's tokenizers library.
 
         Args:
-            backend: with its post-processor and decoder.
-            config: the contents of `tokenizer_config.json`; names the BOS, EOS and PAD tokens.
-            source: the files that it comes from.
+            backend: The tokenizer, with its post-processor and decoder.
+            config: Contents of `tokenizer_config.json`, with the names of the BOS, EOS and PAD tokens.
+            source: The files from which it was loaded.
 
         Raises:
-            FormatError: a kind that is not known, or the config names tokens that the vocabulary lacks.
+            FormatError: The kind of tokenizer is not supported, or tokens of the config are not in the vocabulary.
         """
         self._source = source or TokenizerSource()
         self.config = dict(config)
-        # From the library and not from the file: older files leave things out, or write them otherwise.
+        # From the library and not from the file, because older files have other formats.
         self.definition: dict[str, Any] = json.loads(backend.to_str())
         self._backend = backend
         self._decoding = decoding(self.definition)
@@ -82,51 +80,71 @@ class Tokenizer:
         added = {token["content"]: token for token in self.definition["added_tokens"]}
         special = {token["id"] for token in added.values() if token["special"]}
         self.special_ids = frozenset(special | {self.bos_id, self.eos_id, self.pad_id})
-        self.markers = {
+        self.control_tokens = {
             name: number
             for name, number in self._vocabulary.items()
             if number in self.special_ids or (name in added and not self._is_word(name))
         }
-        safe, self._secret_of = guarded(self.definition, self.markers)
+        safe, self._placeholder_of = with_protected_tokens(self.definition, self.control_tokens)
         self._plain = build(safe, TOKENIZER_FILE)
-        moved = [n for n, i in self.markers.items() if self._plain.token_to_id(self._secret_of[n]) != i]
+        moved = [n for n, i in self.control_tokens.items() if self._plain.token_to_id(self._placeholder_of[n]) != i]
         if moved:
             raise FormatError(
-                f"{TOKENIZER_FILE}: {moved[0]!r} has the id {self.markers[moved[0]]}",
-                rule="the ids of added tokens follow those of the vocabulary",
-                fix="Copy the file again from where it came.",
+                f"{TOKENIZER_FILE}: {moved[0]!r} has the id {self.control_tokens[moved[0]]}",
+                rule="the ids of added tokens must come after the other ids",
+                fix="Copy the file again from its source.",
             )
 
     @classmethod
     def load(cls, directory: Path) -> Tokenizer:
-        """Read the tokenizer of a directory, ours or that of another model.
+        """Load the tokenizer of a tokenizer directory or a model directory.
+
+        Args:
+            directory: The directory.
+
+        Returns:
+            The tokenizer.
 
         Raises:
-            DataError: a file is missing.
-            FormatError: a file is damaged, or of a kind that is not known.
+            DataError: A file is missing.
+            FormatError: A file is damaged, or the kind of tokenizer is not supported.
         """
         source = read_source(directory)
         text = source.files[TOKENIZER_FILE].decode("utf-8", errors="replace")
         return cls(build(text, str(directory / TOKENIZER_FILE)), source.config, source)
 
     def with_definition(self, definition: Mapping[str, Any]) -> Tokenizer:
-        """Another vocabulary (the contents of a `tokenizer.json`) in this one's place: all else stays."""
-        kept = {name: content for name, content in self._source.files.items() if name in (CONFIG_FILE, TEMPLATE_FILE)}
-        source = replace(self._source, files=kept)
+        """Return this tokenizer with another vocabulary.
+
+        Args:
+            definition: Contents of a `tokenizer.json`.
+        """
+        files = {name: content for name, content in self._source.files.items() if name in (CONFIG_FILE, TEMPLATE_FILE)}
+        source = replace(self._source, files=files)
         return Tokenizer(build(dict(definition), TOKENIZER_FILE), self.config, source)
 
-    def framed(self, before: str, behind: str) -> Tokenizer:
-        """The same vocabulary, that puts these words around each text in the plain call: a question about it.
+    def with_prompt(self, before: str, after: str) -> Tokenizer:
+        """Return this tokenizer with a prompt that `build_inputs` adds around each text.
 
-        They are in its files, so that transformers puts them there, too, and cuts a long text between them.
+        The prompt is part of `tokenizer.json`, so transformers also adds it, and truncates the text within it.
+
+        Args:
+            before: Text before each text.
+            after: Text after each text.
         """
-        ids = (*self.around[0], *self.encode(before)), self.encode(behind, continues=True)
-        return self.with_definition(with_around(self.definition, *ids))
+        ids = (*self.affixes[0], *self.encode(before)), self.encode(after, continues=True)
+        return self.with_definition(with_affixes(self.definition, *ids))
 
     def save(self, directory: Path) -> list[Path]:
-        """Write its files: those that it was loaded from, byte for byte, where nothing was changed; returns them.
+        """Write the files of the tokenizer. Unchanged files are copied byte by byte.
 
-        `transformers.AutoTokenizer` loads the directory with the same ids.
+        `transformers.AutoTokenizer` can load the directory and gives the same ids.
+
+        Args:
+            directory: The output directory.
+
+        Returns:
+            Paths of the files.
         """
         for name, content in self._source.files.items():
             if name not in (TOKENIZER_FILE, CONFIG_FILE):
@@ -138,21 +156,21 @@ class Tokenizer:
         else:
             write_json(directory / CONFIG_FILE, self.config)
         content = self._source.files.get(TOKENIZER_FILE) or self._backend.to_str(pretty=True).encode()
-        with atomic_file(directory / TOKENIZER_FILE) as temporary:  # last: where it is, the tokenizer is whole
+        with atomic_file(directory / TOKENIZER_FILE) as temporary:  # last, so an incomplete tokenizer lacks it
             temporary.write_bytes(content)
         return [directory / name for name in sorted({*self._source.files, CONFIG_FILE, TOKENIZER_FILE})]
 
     @property
     def text_ids(self) -> dict[str, int]:
-        """The ids that begin, end and pad texts, by the names of their settings."""
+        """The BOS, EOS and PAD ids by the names `bos_id`, `eos_id` and `pad_id`."""
         return {"bos_id": self.bos_id, "eos_id": self.eos_id, "pad_id": self.pad_id}
 
     @property
     def chat_template(self) -> str | None:
-        """The Jinja text of the model's chat template; of several named ones, the default.
+        """The model's chat template in Jinja; None without one. Of several named templates, the default.
 
         Raises:
-            FormatError: it is no text.
+            FormatError: The template is not a text.
         """
         if TEMPLATE_FILE in self._source.files and "chat_template" not in self._changed:
             return self._source.files[TEMPLATE_FILE].decode("utf-8", errors="replace")
@@ -164,42 +182,59 @@ class Tokenizer:
         if found is not None and not isinstance(found, str):
             raise FormatError(
                 f"{CONFIG_FILE}: chat_template is a {type(found).__name__}",
-                rule="a chat template is a text, or a list of named texts",
-                fix="Copy the file again from where it came.",
+                rule="it must be a text, or a list of named texts",
+                fix="Copy the file again from its source.",
             )
         return found
 
     def set_chat_template(self, jinja: str) -> None:
-        """Keep a template in the config; nothing changes where it is the model's own already."""
+        """Set the chat template in the config, if it is not already the model's template.
+
+        Args:
+            jinja: The template.
+        """
         if jinja != self.chat_template:
             self.config["chat_template"] = jinja
 
     def encode(self, text: str, *, continues: bool = False) -> list[int]:
-        """The ids of a text, without BOS. A lone surrogate, which UTF-8 cannot hold, is read as U+FFFD.
+        """Return the ids of a text, without BOS. A lone surrogate, which is not valid UTF-8, becomes U+FFFD.
 
         Args:
-            continues: the text goes on from other text, so that no space is put before it (as SentencePiece does).
+            text: The text.
+            continues: The text continues other text, so SentencePiece's space before a text is not added.
         """
-        backend = self._continuing if continues else self._plain
-        with _patterns_that_end():
+        backend = self._continuing_backend if continues else self._plain
+        with _backend_errors():
             ids: list[int] = backend.encode(well_formed(text), add_special_tokens=False).ids
         return ids
 
     def encode_rendered(self, text: str) -> list[int]:
-        """The ids of a rendered template as transformers reads it: names of special tokens in it are special tokens."""
-        with _patterns_that_end():
+        """Return the ids of a rendered chat template. As in transformers, names of special tokens become these tokens.
+
+        Args:
+            text: The rendered template.
+        """
+        with _backend_errors():
             ids: list[int] = self._backend.encode(well_formed(text), add_special_tokens=False).ids
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` for many texts, on all cores. A corpus goes faster through `CorpusEncoder`."""
-        with _patterns_that_end():
+        """Return the ids of many texts, computed on all cores. For a corpus, `CorpusEncoder` is faster.
+
+        Args:
+            texts: The texts.
+        """
+        with _backend_errors():
             encodings = self._plain.encode_batch_fast([well_formed(text) for text in texts], add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def encode_words(self, texts: Sequence[str]) -> Iterator[list[int]]:
-        """The ids of each word of texts: of each piece that is encoded by itself, over whose ends no token reaches."""
-        with _patterns_that_end():
+        """Yield the ids of each word of texts. A word is a piece of the pre-tokenizer, which no token crosses.
+
+        Args:
+            texts: The texts.
+        """
+        with _backend_errors():
             encodings = self._plain.encode_batch([well_formed(text) for text in texts], add_special_tokens=False)
         for encoding in encodings:
             numbered = zip(encoding.word_ids, encoding.ids, strict=True)
@@ -208,124 +243,148 @@ class Tokenizer:
 
     @property
     def vocabulary(self) -> Mapping[str, int]:
-        """Every token as the vocabulary writes it (of bytes: in GPT-2's alphabet), added tokens included; its id."""
+        """Token -> id, as in `tokenizer.json` (byte-level tokens in GPT-2's alphabet), including added tokens."""
         return self._vocabulary
 
     def encode_prompt(self, text: str) -> list[int]:
-        """The ids of a text that a model goes on from: with BOS where the model expects it, and never none."""
-        return self.begun(self.encode(text))
+        """Return the ids of a prompt, with BOS if the model expects it or if the text is empty.
 
-    def begun(self, ids: Sequence[int]) -> list[int]:
-        """The ids of a text as those of a prompt: see `encode_prompt`."""
+        Args:
+            text: The prompt.
+        """
+        return self.add_bos(self.encode(text))
+
+    def add_bos(self, ids: Sequence[int]) -> list[int]:
+        """Return ids with BOS if the model expects it or if there are no ids.
+
+        Args:
+            ids: Ids of a text.
+        """
         return [self.bos_id, *ids] if self.adds_bos or not ids else list(ids)
 
     @property
-    def added(self) -> int:
-        """How many tokens the plain call adds to a text."""
-        return sum(map(len, self.around))
+    def num_added_tokens(self) -> int:
+        """Number of tokens that `build_inputs` adds to a text."""
+        return sum(map(len, self.affixes))
 
-    def whole(self, ids: Sequence[int], longest: int | None = None) -> list[int]:
-        """The ids of a text as the plain call gives them, cut to `longest` as by `truncation=True`; never none."""
-        before, behind = self.around
-        room = len(ids) if longest is None else max(0, longest - self.added)
-        return [*before, *ids[:room], *behind][:longest] or [self.bos_id]
-
-    def encode_marked(self, pieces: Sequence[str]) -> tuple[list[int], NDArray[np.int64]]:
-        """The ids of text with special tokens in it.
+    def build_inputs(self, ids: Sequence[int], max_length: int | None = None) -> list[int]:
+        """Return ids with the tokens that `tokenizer(text, truncation=True)` of transformers adds.
 
         Args:
-            pieces: text, and at every odd place the name of one of the `markers`.
+            ids: Ids of a text.
+            max_length: Maximum number of ids of the result; the text is truncated.
 
         Returns:
-            The ids, and for each the part of the text that it stands for, (N, 2): the places of its first character and
-            of the one after its last, in the pieces joined.
+            At least one id.
         """
-        written = [self._secret_of[piece] if n % 2 else well_formed(piece) for n, piece in enumerate(pieces)]
-        encoding = self._plain.encode("".join(written), add_special_tokens=False)
-        # Places in the text with the secret names to places in the text with the real ones.
-        real, secret = (np.array([0, *map(len, texts)]) for texts in (pieces, written))
+        before, after = self.affixes
+        available = len(ids) if max_length is None else max(0, max_length - self.num_added_tokens)
+        return [*before, *ids[:available], *after][:max_length] or [self.bos_id]
+
+    def encode_with_control_tokens(self, pieces: Sequence[str]) -> tuple[list[int], NDArray[np.int64]]:
+        """Return the ids of text that contains control tokens.
+
+        Args:
+            pieces: Text at even indices, names of `control_tokens` at odd indices.
+
+        Returns:
+            The ids, and their character offsets (start, end) in the joined pieces, (N, 2).
+        """
+        encoded = [self._placeholder_of[piece] if n % 2 else well_formed(piece) for n, piece in enumerate(pieces)]
+        encoding = self._plain.encode("".join(encoded), add_special_tokens=False)
+        # Convert offsets in the text with placeholders to offsets in the text with the real names.
+        real, placeholder = (np.array([0, *map(len, texts)]) for texts in (pieces, encoded))
         offsets_N2 = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
-        begins = secret.cumsum()
-        piece_N2 = np.searchsorted(begins[:-1], offsets_N2, side="right") - 1
-        inside_N2 = np.minimum(offsets_N2 - begins[piece_N2], real[1:][piece_N2])
+        starts = placeholder.cumsum()
+        piece_N2 = np.searchsorted(starts[:-1], offsets_N2, side="right") - 1
+        inside_N2 = np.minimum(offsets_N2 - starts[piece_N2], real[1:][piece_N2])
         return encoding.ids, real.cumsum()[piece_N2] + inside_N2
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """The text of ids. Bytes that are not UTF-8 (a cut-off character) become U+FFFD.
+        """Return the text of ids. Invalid UTF-8, such as an incomplete character, becomes U+FFFD.
+
+        Args:
+            ids: The ids.
+            skip_special_tokens: Omit special tokens.
 
         Raises:
-            DataError: an id that the vocabulary does not have.
+            DataError: An id is not in the vocabulary.
         """
         skipped = self.special_ids if skip_special_tokens else ()
         text = b"".join(self.token_bytes(i) for i in ids if i not in skipped)
-        return (text[1:] if self.drops_space and text[:1] == b" " else text).decode("utf-8", errors="replace")
+        return (text[1:] if self.strips_leading_space and text[:1] == b" " else text).decode("utf-8", errors="replace")
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that one id stands for; of a special token, its name; of an unused id, none.
+        """Return the bytes of a token: the name of a special token, or nothing for an unused id.
+
+        Args:
+            token_id: The id.
 
         Raises:
-            DataError: an id that the vocabulary does not have.
+            DataError: The id is not in the vocabulary.
         """
         found = self._bytes_of.get(token_id)
         if found is None and not 0 <= token_id < self.vocab_size:
             raise DataError(
                 f"token id {token_id}",
-                rule=f"this vocabulary has the ids 0 to {self.vocab_size - 1:,}",
+                rule=f"the vocabulary has the ids 0 to {self.vocab_size - 1:,}",
                 fix="Use the tokenizer that the model was trained with.",
             )
         return found or b""
 
     @property
     def byte_level(self) -> bool:
-        """Whether its tokens are bytes, and nothing is put before a text."""
-        return self._decoding.byte_level and continuing(self.definition) == self.definition
+        """Whether tokens are byte sequences, and no space is added before a text."""
+        return self._decoding.byte_level and without_prefix_space(self.definition) == self.definition
 
     @property
-    def drops_space(self) -> bool:
-        """Whether a space at the beginning of a decoded text is not part of it (SentencePiece)."""
-        return self._decoding.drops_space
+    def strips_leading_space(self) -> bool:
+        """Whether decoding removes a leading space, as in SentencePiece."""
+        return self._decoding.strips_leading_space
 
     @cached_property
     def text_tokens(self) -> dict[int, bytes]:
-        """The bytes of every token that text can have."""
-        taken = set(self.markers.values())
-        return {token_id: text for token_id, text in self._bytes_of.items() if token_id not in taken}
+        """Id -> bytes of each token that can occur in text."""
+        excluded = set(self.control_tokens.values())
+        return {token_id: text for token_id, text in self._bytes_of.items() if token_id not in excluded}
 
     @cached_property
     def min_vocab_size(self) -> int:
-        """Rows that an embedding needs for all text: special tokens of other media may lie beyond them."""
+        """Minimum number of embedding rows for text. Special tokens of other modalities may have larger ids."""
         return 1 + max(*self.text_tokens, self.bos_id, self.eos_id)
 
     @cached_property
     def longest_token(self) -> int:
-        """Bytes of the longest token that text can have."""
+        """Length of the longest text token in bytes."""
         return max(map(len, self.text_tokens.values()))
 
     def token_id(self, token: str) -> int | None:
-        """The id of a special token by its name, e.g. `<|im_end|>`; None where there is no such token."""
-        return self.markers.get(token)
+        """Return the id of a control token such as `<|im_end|>`; None if it does not exist."""
+        return self.control_tokens.get(token)
 
     @cached_property
-    def _continuing(self) -> tokenizers.Tokenizer:
-        if continuing(self.definition) == self.definition:
+    def _continuing_backend(self) -> tokenizers.Tokenizer:
+        if without_prefix_space(self.definition) == self.definition:
             return self._plain
-        return build(continuing(guarded(self.definition, self.markers)[0]), TOKENIZER_FILE)
+        return build(
+            without_prefix_space(with_protected_tokens(self.definition, self.control_tokens)[0]), TOKENIZER_FILE
+        )
 
     @cached_property
     def _bytes_of(self) -> dict[int, bytes]:
         added = {token["content"] for token in self.definition["added_tokens"]}
         return {
             number: name.encode()
-            if name in self.markers
+            if name in self.control_tokens
             else (self._decoding.text_of(name).encode() if name in added else self._decoding.bytes_of(name))
             for name, number in self._vocabulary.items()
         }
 
     @cached_property
     def _templates(self) -> str:
-        """All that is written in chat templates, whether they can be used or not."""
-        kept = self._source.files.get(TEMPLATE_FILE, b"").decode("utf-8", errors="replace")
-        return f"{self.config.get('chat_template')}{kept}"
+        """The text of all chat templates, including unusable ones."""
+        template = self._source.files.get(TEMPLATE_FILE, b"").decode("utf-8", errors="replace")
+        return f"{self.config.get('chat_template')}{template}"
 
     @property
     def _changed(self) -> set[str]:
@@ -333,10 +392,10 @@ class Tokenizer:
         return {key for key in self.config if self.config[key] != before.get(key)}
 
     def _is_word(self, name: str) -> bool:
-        """Whether an added token that is not special is text like other: see the class."""
+        """Return whether an added token that is not special is ordinary text; see the class."""
         if not self._decoding.text_of(name).strip():
             return True
-        if self._decoding.byte_level or name in self._templates:  # what stands between turns, whatever it is called
+        if self._decoding.byte_level or name in self._templates:  # part of a chat template, so not text
             return False
         entries = self.definition["model"]["vocab"]
         return name in entries if isinstance(entries, dict) else any(name == piece for piece, _ in entries)
@@ -348,28 +407,28 @@ class Tokenizer:
         if eos is None:
             eos = next(iter(stops), bos)
         named = bos if bos is not None else next(iter(ids.get("bos", ())), None)
-        around = around_texts(self.definition)
+        around = read_affixes(self.definition)
         begins = bool(self.config.get("add_bos_token")) and bos is not None if around is None else named in around[0]
-        # Who does not begin texts with BOS nearly always has kept the token that stood between GPT-2's documents. Chat
-        # models often call the beginning of a turn BOS: SmolLM2-135M-Instruct predicts 384 tokens of prose with 3.50
-        # nats each after <|endoftext|>, with 3.72 after its "BOS".
+        # Models that do not start texts with BOS usually separate documents with <|endoftext|>, like GPT-2. Chat models
+        # often use the start of a turn as BOS: SmolLM2-135M-Instruct has a loss of 3.50 nats per token on 384 tokens of
+        # prose after <|endoftext|>, and 3.72 after its BOS.
         between = None if begins else self._vocabulary.get(END_OF_TEXT)
         bos = next((i for i in (between, named) if i is not None), eos)
         self.adds_bos = begins if around is None else bos in around[0]
         if eos is None or bos is None:
             raise FormatError(
                 f"{CONFIG_FILE}: no eos_token and no bos_token",
-                rule="a document needs a token that begins it",
-                fix='Name one, e.g. "eos_token": "<|endoftext|>".',
+                rule="a tokenizer needs one of them to start documents",
+                fix='Add one, e.g. "eos_token": "<|endoftext|>".',
             )
         self.bos_id, self.eos_id = bos, eos
-        self.around: tuple[tuple[int, ...], tuple[int, ...]] = around or ((bos,) if begins else (), ())
+        self.affixes: tuple[tuple[int, ...], tuple[int, ...]] = around or ((bos,) if begins else (), ())
         self.stop_ids: tuple[int, ...] = tuple(stops) or (eos,)
         padding = next(iter(ids.get("pad", ())), eos)
         self.pad_id: int = pad if pad is not None else padding
 
     def _named(self, key: str) -> int | None:
-        """The id of a token that the config names; older files hold the whole token."""
+        """Return the id of a token of the config. Older files have the token as an object."""
         token = self.config[key] if key in self.config else self._source.names.get(key)
         content = token.get("content") if isinstance(token, Mapping) else token
         if content is None:
@@ -378,15 +437,15 @@ class Tokenizer:
         if found is None:
             raise FormatError(
                 f"{CONFIG_FILE}: {key} = {str(content)[:80]!r}",
-                rule=f"the token must be in {TOKENIZER_FILE}",
-                fix="Copy both files again from where they came: they do not belong together.",
+                rule=f"the token is not in {TOKENIZER_FILE}",
+                fix="The files are from different tokenizers: copy both again from their source.",
             )
         return found
 
 
 @contextmanager
-def _patterns_that_end() -> Iterator[None]:
-    """A pattern of a foreign tokenizer may try without end; the library gives up, and panics, which is no Exception."""
+def _backend_errors() -> Iterator[None]:
+    """Convert panics of the library to FormatError: some split patterns exceed the backtracking limit of its engine."""
     try:
         yield
     except BaseException as error:
@@ -394,6 +453,6 @@ def _patterns_that_end() -> Iterator[None]:
             raise
         raise FormatError(
             f"{TOKENIZER_FILE}: {error}",
-            rule="its patterns must find their way through every text",
-            fix="The file is damaged or made to do harm: get it from where the model came from.",
+            rule="a split pattern fails on this text",
+            fix="The file is damaged or malicious: copy it again from its source.",
         ) from None

@@ -1,4 +1,4 @@
-"""Training a vocabulary."""
+"""Training of byte-level BPE tokenizers."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from groundup.core.errors import ConfigError, DataError
-from groundup.tokenizer.definition import LARGEST_ID
+from groundup.tokenizer.definition import MAX_TOKEN_ID
 from groundup.tokenizer.tokenizer import Tokenizer
 from groundup.tokenizer.vocabulary import (
     END_OF_TEXT,
+    MIN_VOCAB_SIZE,
     PAD,
-    SMALLEST_VOCAB,
     SPECIAL_TOKENS,
     SPLIT_PATTERN,
     VOCAB_MULTIPLE,
 )
 
-# What transformers needs to know beyond tokenizer.json. The class is named as transformers 4 names it (5
-# reads it too); without model_input_names, transformers 4 hands its models token_type_ids, which they refuse.
+# Settings for transformers. The class name is that of transformers 4, which version 5 accepts. Without
+# model_input_names, transformers 4 passes token_type_ids to its models, which they do not accept.
 TOKENIZER_CONFIG = {
     "tokenizer_class": "PreTrainedTokenizerFast",
     "bos_token": END_OF_TEXT,
@@ -35,29 +35,32 @@ TOKENIZER_CONFIG = {
     "model_input_names": ["input_ids", "attention_mask"],
 }
 
-_LOOK_SECONDS = 0.2  # how often a waiting thread looks at signals where the system does not wake it
-_GRACE_SECONDS = 10.0  # for the texts that are being read when nobody waits any more
+_POLL_SECONDS = 0.2  # interval in which the waiting thread handles signals
+_GRACE_SECONDS = 10.0  # maximum wait for the training thread to stop reading after an interrupt
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int, *, at_most: bool = False) -> Tokenizer:
-    """Train a byte-level BPE vocabulary; the same texts, in whatever order, give the same vocabulary.
+def train_tokenizer(texts: Iterable[str], vocab_size: int, *, allow_smaller: bool = False) -> Tokenizer:
+    """Train a byte-level BPE tokenizer (Radford et al. 2019). The result does not depend on the order of the texts.
 
     Args:
-        texts: read once, as a stream.
-        vocab_size: ids in all, special tokens and the 256 bytes included; a multiple of 64.
-        at_most: where the texts hold too few repeated pairs for `vocab_size`, make it as large as they allow
-            instead of raising an error.
+        texts: Training texts, read once as a stream.
+        vocab_size: Number of ids, including special tokens and the 256 bytes; a multiple of 64.
+        allow_smaller: If the texts have too few repeated pairs for `vocab_size`, train a smaller vocabulary instead of
+            raising an error.
+
+    Returns:
+        The tokenizer.
 
     Raises:
-        ConfigError: a vocabulary size that cannot be.
-        DataError: too little text for it.
+        ConfigError: The vocabulary size is invalid.
+        DataError: There is too little text for the vocabulary size.
     """
-    if not SMALLEST_VOCAB <= vocab_size <= LARGEST_ID or vocab_size % VOCAB_MULTIPLE:
-        possible = round(min(max(vocab_size, SMALLEST_VOCAB), LARGEST_ID) / VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+    if not MIN_VOCAB_SIZE <= vocab_size <= MAX_TOKEN_ID or vocab_size % VOCAB_MULTIPLE:
+        possible = round(min(max(vocab_size, MIN_VOCAB_SIZE), MAX_TOKEN_ID) / VOCAB_MULTIPLE) * VOCAB_MULTIPLE
         raise ConfigError(
             f"vocab_size = {vocab_size:,}",
-            rule=f"a vocabulary size is a multiple of {VOCAB_MULTIPLE} from {SMALLEST_VOCAB} to {LARGEST_ID:,}",
-            fix=f"Give e.g. {possible:,}.",
+            rule=f"it must be a multiple of {VOCAB_MULTIPLE} from {MIN_VOCAB_SIZE} to {MAX_TOKEN_ID:,}",
+            fix=f"Set e.g. vocab_size = {possible:,}.",
         )
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
@@ -78,12 +81,12 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, at_most: bool = Fa
     learned = backend.get_vocab_size()
     if learned < vocab_size:
         possible = learned // VOCAB_MULTIPLE * VOCAB_MULTIPLE
-        if possible < SMALLEST_VOCAB or not at_most:
+        if possible < MIN_VOCAB_SIZE or not allow_smaller:
             raise DataError(
-                f"vocab_size = {vocab_size:,}: the text gives {learned:,}",
-                rule="every token must be a byte or be seen at least twice in the text",
-                fix=f"Collect more text, or give vocab_size <= {possible:,}."
-                if possible >= SMALLEST_VOCAB
+                f"vocab_size = {vocab_size:,}: the text is enough for {learned:,}",
+                rule="each token except bytes must occur at least twice in the text",
+                fix=f"Collect more text, or set vocab_size <= {possible:,}."
+                if possible >= MIN_VOCAB_SIZE
                 else "Collect more text.",
             )
         backend = _shortened(backend, possible)
@@ -96,9 +99,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, at_most: bool = Fa
 
 
 def _train(backend: tokenizers.Tokenizer, trainer: trainers.BpeTrainer, texts: Iterable[str]) -> None:
-    # The library looks at no signal until it is done, half a minute for 30 MB. So it works in a thread of its own,
-    # which Ctrl-C leaves behind. Events and no `Thread.join`: interrupted, that takes the thread for finished
-    # (CPython before 3.13).
+    # The library does not handle signals during training, which takes 30 s for 30 MB. So it runs in a separate thread,
+    # which Ctrl-C abandons. `Thread.join` is not used, because an interrupted join marks the thread as finished in
+    # CPython before 3.13.
     left, all_read, done = threading.Event(), threading.Event(), threading.Event()
     failures: list[BaseException] = []
 
@@ -119,19 +122,18 @@ def _train(backend: tokenizers.Tokenizer, trainer: trainers.BpeTrainer, texts: I
 
     threading.Thread(target=work, name="vocabulary", daemon=True).start()
     try:
-        while not done.wait(_LOOK_SECONDS):
+        while not done.wait(_POLL_SECONDS):
             pass
     finally:
         left.set()
-        # A thread that still reads would need the interpreter while that ends, and take the process down with it.
+        # A thread that still reads texts during interpreter shutdown would crash the process.
         all_read.wait(_GRACE_SECONDS)
     if failures:
         raise failures[0]
 
 
 def _shortened(backend: tokenizers.Tokenizer, vocab_size: int) -> tokenizers.Tokenizer:
-    # Ids are in the order of the merges, so the first ids are what training for a smaller size would have
-    # given.
+    # Ids are in the order of merges, so the first ids are the vocabulary that training for a smaller size would give.
     definition = json.loads(backend.to_str())
     model = definition["model"]
     model["vocab"] = {token: token_id for token, token_id in model["vocab"].items() if token_id < vocab_size}

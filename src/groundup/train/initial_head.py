@@ -79,10 +79,10 @@ class PromptFormats:
             context_length: Context length of the model.
             max_tokens: Maximum number of tokens per text; default: the context length.
         """
-        with_prompt = tokenizer.framed(PROMPT_BEFORE, PROMPT_AFTER)
-        enough = with_prompt.added * _MIN_PROMPTS_PER_CONTEXT <= context_length
+        with_prompt = tokenizer.with_prompt(PROMPT_BEFORE, PROMPT_AFTER)
+        enough = with_prompt.num_added_tokens * _MIN_PROMPTS_PER_CONTEXT <= context_length
         tokenizers = (tokenizer, with_prompt) if enough else (tokenizer,)
-        limit = context_length - max(each.added for each in tokenizers) + tokenizer.added
+        limit = context_length - max(each.num_added_tokens for each in tokenizers) + tokenizer.num_added_tokens
         return cls(tokenizers, min(max_tokens or limit, limit))
 
     def __len__(self) -> int:
@@ -90,7 +90,7 @@ class PromptFormats:
 
     def max_tokens_of(self, index: int) -> int:
         """Return the maximum number of tokens per text in a format, including its prompt."""
-        return self.max_tokens + self.tokenizers[index].added - self.tokenizers[0].added
+        return self.max_tokens + self.tokenizers[index].num_added_tokens - self.tokenizers[0].num_added_tokens
 
     def encode(self, index: int, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of texts in a format, truncated to its maximum."""

@@ -64,7 +64,7 @@ def test_answers_are_scored_as_the_model_itself_scores_them(
     data = a_table(tmp_path / "quiz.csv", ("question", "answer"), ("Who wrote it?", "Nobody knows"))
     facts = run(EvaluateConfig(model=chat_directory, data=data, out=tmp_path / "report")).facts
     template = ChatTemplate(tokenizer)
-    ids, trained = template.encode_labelled([Message("user", "Who wrote it?"), Message("assistant", "Nobody knows")])
+    ids, trained = template.encode_labeled([Message("user", "Who wrote it?"), Message("assistant", "Nobody knows")])
     with torch.inference_mode():
         logprobs = load_model(chat_directory)(torch.tensor([ids]))[0].log_softmax(-1)
     nats = [-float(logprobs[at - 1, ids[at]]) for at in range(1, len(ids)) if trained[at]]

@@ -257,13 +257,13 @@ def test_a_classifier_uses_the_prompt_format_of_its_training(
     out, settings = tmp_path / "out", SETTINGS | {"num_epochs": 0.1, "max_tokens": 16, "baseline": False}
     finetune_classify.run(FinetuneClassifyConfig(data=table, model=run_directory, out=out, **settings))
     opened, base = open_classifier(out), load_tokenizer(resolve_model(run_directory))
-    expected = base.framed(PROMPT_BEFORE, PROMPT_AFTER) if better else base
-    assert opened.tokenizer.around == expected.around
-    assert opened.longest == 16 + expected.added - base.added
+    expected = base.with_prompt(PROMPT_BEFORE, PROMPT_AFTER) if better else base
+    assert opened.tokenizer.affixes == expected.affixes
+    assert opened.longest == 16 + expected.num_added_tokens - base.num_added_tokens
     assert json.loads((out / "plan.json").read_text())["framed"] is bool(better)
     rows = list(csv.DictReader(table.open(encoding="utf-8")))
     (said,) = classify.run(ClassifyConfig(model=out, texts=(rows[0]["paragraph"],)))
-    ids = expected.whole(base.encode(rows[0]["paragraph"]), opened.longest)
+    ids = expected.build_inputs(base.encode(rows[0]["paragraph"]), opened.longest)
     (shares,) = predict(opened.model, [ids], pad_id=base.pad_id)
     assert list(said.probabilities.values()) == pytest.approx(list(shares), abs=1e-5)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from foreign_tokenizers import MAKERS, save
+from external_tokenizers import MAKERS, save
 from groundup.commands import export_gguf
 from groundup.commands.finetune_instruct import FinetuneInstructConfig, run
 from groundup.core import artifact

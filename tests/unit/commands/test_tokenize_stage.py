@@ -137,7 +137,7 @@ def test_the_slow_way_is_said(corpus: Path, tmp_path: Path) -> None:
 def test_errors_say_what_to_do(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="run the earlier stage"):
         run(tmp_path / "nothing", tmp_path / "out")
-    with pytest.raises(DataError, match=r"give vocab_size <= [\d,]+"):
+    with pytest.raises(DataError, match=r"set vocab_size <= [\d,]+"):
         run(corpus, tmp_path / "large", vocab_size=64_000)
     with pytest.raises(ConfigError, match="multiple of 64"):
         run(corpus, tmp_path / "odd", vocab_size=1000)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from chat_templates import LLAMA3
-from foreign_tokenizers import MAKERS, save
+from external_tokenizers import MAKERS, save
 from groundup.core.errors import DataError, FormatError
 from groundup.core.types import Example, Message
 from groundup.data.checks import require_own_template, require_raw_text, require_trainable
@@ -52,7 +52,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory, real_documents: list[str]) 
 def test_valid_labels_are_accepted(theirs: Theirs) -> None:
     ids, trained = theirs.ids(example().messages), theirs.masked_until("Green")
     require_trainable([(ids, trained)], theirs.template, theirs.tokenizer, WINDOW)
-    assert (ids, trained) == theirs.template.encode_labelled(example().messages)
+    assert (ids, trained) == theirs.template.encode_labeled(example().messages)
 
 
 def test_examples_without_trained_tokens_are_rejected(theirs: Theirs) -> None:
@@ -84,7 +84,7 @@ def test_a_masked_end_of_turn_is_rejected(theirs: Theirs) -> None:
 def test_a_double_bos_is_rejected(tmp_path: Path, real_documents: list[str]) -> None:
     """Both the template and the tokenizer add BOS."""
     doubled = Theirs(tmp_path, real_documents, "{{ bos_token }}" + LLAMA3)
-    ids, trained = doubled.template.encode_labelled(example().messages)
+    ids, trained = doubled.template.encode_labeled(example().messages)
     assert ids == doubled.ids(example().messages)  # transformers does the same without a warning
     with pytest.raises(DataError, match=r"starts with '<\|begin_of_text\|>' twice"):
         require_trainable([(ids, trained)], doubled.template, doubled.tokenizer, WINDOW)

@@ -13,7 +13,7 @@ from groundup.tokenizer import ChatTemplate, Tokenizer
 
 def test_arrays_have_five_bytes_per_token(tokenizer: Tokenizer) -> None:
     template = ChatTemplate(tokenizer)
-    lists = template.encode_labelled([Message("user", "Name a colour."), Message("assistant", "Green. " * 50)])
+    lists = template.encode_labeled([Message("user", "Name a colour."), Message("assistant", "Green. " * 50)])
     ids, trained = arrays = to_arrays(*lists)
     assert isinstance(ids, np.ndarray) and isinstance(trained, np.ndarray)
     assert (ids.tolist(), trained.tolist()) == lists
@@ -23,7 +23,7 @@ def test_arrays_have_five_bytes_per_token(tokenizer: Tokenizer) -> None:
 
 def test_arrays_pass_the_same_checks_as_lists(tokenizer: Tokenizer) -> None:
     template = ChatTemplate(tokenizer)
-    ids, trained = template.encode_labelled([Message("user", "Name a colour."), Message("assistant", "Green.")])
+    ids, trained = template.encode_labeled([Message("user", "Name a colour."), Message("assistant", "Green.")])
     masked = [now and place != max(n for n, t in enumerate(trained) if t) for place, now in enumerate(trained)]
     for labels in (trained, [False] * len(ids), masked):
         refusals: list[str | None] = []

@@ -19,7 +19,7 @@ MAX_TOKENS = 64
 @pytest.fixture(scope="module")
 def ids(tokenizer: Tokenizer, real_documents: list[str]) -> list[list[int]]:
     lines = [line for text in real_documents[:40] for line in text.splitlines() if line.strip()][:203]
-    return [tokenizer.whole(ids, MAX_TOKENS) for ids in tokenizer.encode_batch(lines)]
+    return [tokenizer.build_inputs(ids, MAX_TOKENS) for ids in tokenizer.encode_batch(lines)]
 
 
 @pytest.fixture(scope="module")

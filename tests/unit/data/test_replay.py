@@ -38,7 +38,7 @@ def texts(real_documents: list[str], tmp_path_factory: pytest.TempPathFactory) -
 
 def test_the_fraction_counts_trained_tokens(texts: Path, template: ChatTemplate, tokenizer: Tokenizer) -> None:
     """Prompts are not trained, so a fraction of all tokens would differ."""
-    told = [template.encode_labelled([Message("user", "Why? " * 40), Message("assistant", "So it is.")])] * 60
+    told = [template.encode_labeled([Message("user", "Why? " * 40), Message("assistant", "So it is.")])] * 60
     labels = sum(sum(trained) for _, trained in told)
     mixed = replay_examples(texts, 0.4, told, template, tokenizer, 128)
     share = sum(sum(trained) for _, trained in mixed)
@@ -59,7 +59,7 @@ def test_conversations_are_replayed_as_conversations(
     rows = [{"question": " ".join(w[:9]), "answer": " ".join(w[9:20])} for w in words]
     path = tmp_path / "general.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    told = [template.encode_labelled([Message("user", "Why?"), Message("assistant", "So it is.")])] * 20
+    told = [template.encode_labeled([Message("user", "Why?"), Message("assistant", "So it is.")])] * 20
     mixed = replay_examples(path, 0.5, told, template, tokenizer, 256)
     known = {row["answer"] for row in rows}
     for ids, trained in mixed:
@@ -69,7 +69,7 @@ def test_conversations_are_replayed_as_conversations(
 
 def test_too_little_text_is_rejected(tmp_path: Path, template: ChatTemplate, tokenizer: Tokenizer) -> None:
     (tmp_path / "short.txt").write_text("A line.", encoding="utf-8")
-    told = [template.encode_labelled([Message("user", "Why?"), Message("assistant", "So it is. " * 30)])] * 9
+    told = [template.encode_labeled([Message("user", "Why?"), Message("assistant", "So it is. " * 30)])] * 9
     with pytest.raises(DataError, match="to replay"):
         replay_examples(tmp_path / "short.txt", 0.5, told, template, tokenizer, 128)
 

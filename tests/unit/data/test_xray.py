@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chat_templates import GEMMA, LLAMA3, MISTRAL, ZEPHYR
-from foreign_tokenizers import MAKERS, save
+from external_tokenizers import MAKERS, save
 from groundup.core.types import Message, Role
 from groundup.data.xray import TokenView, role_table, view_conversation, view_text
 from groundup.tokenizer import ChatTemplate, Tokenizer
@@ -50,7 +50,7 @@ def test_every_token_is_shown_once_and_counted(tokenizer: Tokenizer) -> None:
     messages = [Message("system", "Be brief."), *TALK, Message("user", "?"), Message("assistant", "<|im_end|> typed")]
     template = ChatTemplate(tokenizer)
     seen = view_conversation(template, tokenizer, messages)
-    ids, trained = template.encode_labelled(messages)
+    ids, trained = template.encode_labeled(messages)
     assert [token for piece in seen.pieces for token in piece.ids] == ids
     assert seen.trained == sum(trained)
     assert seen.counts().total() == len(ids)
@@ -81,9 +81,9 @@ def test_truncated_tokens_are_not_shown_as_trained(tokenizer: Tokenizer) -> None
 
 
 def test_the_prompt_of_a_classifier_is_not_part_of_the_text(tokenizer: Tokenizer) -> None:
-    framed = tokenizer.framed("It says ", " or so")
-    ids = framed.whole(tokenizer.encode("that a long letter came today"), framed.added + 3)
-    seen = view_text(framed, ids, len(framed.whole(tokenizer.encode("that a long letter came today"))))
+    framed = tokenizer.with_prompt("It says ", " or so")
+    ids = framed.build_inputs(tokenizer.encode("that a long letter came today"), framed.num_added_tokens + 3)
+    seen = view_text(framed, ids, len(framed.build_inputs(tokenizer.encode("that a long letter came today"))))
     assert said(seen, "user") == tokenizer.decode(tokenizer.encode("that a long letter came today")[:3])
     assert said(seen, None) == "<|endoftext|>It says  or so"
     assert seen.cut == len(tokenizer.encode("that a long letter came today")) - 3

@@ -167,7 +167,7 @@ def test_no_name_of_a_special_token_comes_out_as_one(tokenizer: Tokenizer) -> No
     guide.accept(tokenizer.encode('"', continues=True)[0])
     allowed_V = guide.mask(torch.zeros(tokenizer.vocab_size)) == 0
     assert int(allowed_V.sum()) > 500
-    assert not allowed_V[sorted(tokenizer.markers.values())].any()
+    assert not allowed_V[sorted(tokenizer.control_tokens.values())].any()
 
 
 DEEP: Any = {"type": "string"}

@@ -25,7 +25,7 @@ def test_the_rendering_is_chatml_with_one_bos(tokenizer: Tokenizer) -> None:
 
 def test_only_answers_and_their_ends_are_trained(tokenizer: Tokenizer) -> None:
     """With the end of turn masked a model never stops; with the prompt trained it learns to ask."""
-    ids, trained = ChatTemplate(tokenizer).encode_labelled(DIALOGUE)
+    ids, trained = ChatTemplate(tokenizer).encode_labeled(DIALOGUE)
     learned = [token for token, is_trained in zip(ids, trained, strict=True) if is_trained]
     assert tokenizer.decode(learned, skip_special_tokens=False) == "Green.<|im_end|>Red, of course.<|im_end|>"
 
@@ -34,14 +34,14 @@ def test_training_sees_the_prompt_that_generation_gives(tokenizer: Tokenizer) ->
     """Encoded in one piece, a header and an answer could share a token that no prompt ends with."""
     template = ChatTemplate(tokenizer)
     for answer in ("Green.", "Grün", "'s is how it began", "42", "- a\n- b", "(yes)", "😀", "\u00a0x"):
-        ids, trained = template.encode_labelled([DIALOGUE[1], Message("assistant", answer)])
+        ids, trained = template.encode_labeled([DIALOGUE[1], Message("assistant", answer)])
         prompt = template.encode([DIALOGUE[1]], add_generation_prompt=True)
         assert ids[: len(prompt)] == prompt
         assert trained.index(True) == len(prompt)
 
 
 def test_an_answer_that_begins_with_a_line_break_keeps_its_labels_apart(tokenizer: Tokenizer) -> None:
-    ids, trained = ChatTemplate(tokenizer).encode_labelled([DIALOGUE[1], Message("assistant", "\n\nGreen.")])
+    ids, trained = ChatTemplate(tokenizer).encode_labeled([DIALOGUE[1], Message("assistant", "\n\nGreen.")])
     learned = [token for token, is_trained in zip(ids, trained, strict=True) if is_trained]
     assert tokenizer.decode(learned, skip_special_tokens=False).lstrip("\n") == "Green.<|im_end|>"
 

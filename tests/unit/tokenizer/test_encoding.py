@@ -38,7 +38,7 @@ def test_same_ids_in_three_languages() -> None:
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         pairs = [json.loads(line) for line in lines]
     sentences = [value for pair in pairs for value in pair.values() if isinstance(value, str)]
-    english = train_tokenizer(sentences[::3], 2048, at_most=True)
+    english = train_tokenizer(sentences[::3], 2048, allow_smaller=True)
     assert_same_ids(english, sentences)
 
 

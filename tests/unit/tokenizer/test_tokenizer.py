@@ -139,27 +139,31 @@ def test_config_must_name_tokens_that_exist(tokenizer: Tokenizer) -> None:
 
 def test_words_around_a_text_are_put_there_by_the_files_too(tokenizer: Tokenizer, tmp_path: Path) -> None:
     """transformers' call is that of the library, with truncation from the right: the words behind must survive it."""
-    framed = tokenizer.framed("What is ", " about?")
+    framed = tokenizer.with_prompt("What is ", " about?")
     framed.save(tmp_path)
     backend = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     before = [tokenizer.bos_id, *tokenizer.encode("What is ")]
     behind = tokenizer.encode(" about?")
-    assert framed.added == len(before) + len(behind)
+    assert framed.num_added_tokens == len(before) + len(behind)
     for text in MULTILINGUAL:
         ids = tokenizer.encode(text)
         assert framed.encode(text) == ids
-        assert framed.whole(ids) == backend.encode(text).ids == [*before, *ids, *behind]
-        backend.enable_truncation(framed.added + 3)
-        assert framed.whole(ids, framed.added + 3) == backend.encode(text).ids == [*before, *ids[:3], *behind]
+        assert framed.build_inputs(ids) == backend.encode(text).ids == [*before, *ids, *behind]
+        backend.enable_truncation(framed.num_added_tokens + 3)
+        assert (
+            framed.build_inputs(ids, framed.num_added_tokens + 3)
+            == backend.encode(text).ids
+            == [*before, *ids[:3], *behind]
+        )
         backend.no_truncation()
     again = Tokenizer.load(tmp_path)
-    assert again.around == framed.around
+    assert again.affixes == framed.affixes
     assert again.adds_bos == tokenizer.adds_bos
-    assert again.framed("", "").around == (tuple(before), ())
+    assert again.with_prompt("", "").affixes == (tuple(before), ())
 
 
 def test_a_whole_text_is_never_empty_and_never_too_long(tokenizer: Tokenizer) -> None:
-    framed = tokenizer.framed("What is ", " about?")
-    for longest in range(1, framed.added + 3):
-        assert 1 <= len(framed.whole(tokenizer.encode("a long text about nothing"), longest)) <= longest
-    assert tokenizer.whole([]) == [tokenizer.bos_id]
+    framed = tokenizer.with_prompt("What is ", " about?")
+    for longest in range(1, framed.num_added_tokens + 3):
+        assert 1 <= len(framed.build_inputs(tokenizer.encode("a long text about nothing"), longest)) <= longest
+    assert tokenizer.build_inputs([]) == [tokenizer.bos_id]

@@ -44,13 +44,13 @@ def test_too_little_text_says_which_size_is_possible() -> None:
     with pytest.raises(DataError, match="Collect more text"):
         train_tokenizer([text], 4096)
     with pytest.raises(DataError, match="Collect more text"):
-        train_tokenizer([], 4096, at_most=True)
+        train_tokenizer([], 4096, allow_smaller=True)
 
 
 def test_at_most_gives_what_training_for_that_size_gives(real_documents: list[str]) -> None:
     """Cutting a vocabulary down must leave no merge whose product or parts are gone."""
     some = [text[:2000] for text in real_documents[:5]]
-    largest = train_tokenizer(some, 8192, at_most=True)
+    largest = train_tokenizer(some, 8192, allow_smaller=True)
     assert 512 < largest.vocab_size < 8192
     assert largest.vocab_size % 64 == 0
     assert largest.definition == train_tokenizer(some, largest.vocab_size).definition

@@ -27,7 +27,9 @@ LABELS = [n % 2 for n in range(80)]
 def test_the_prompt_is_tried_if_the_context_is_long_enough(tokenizer: Tokenizer) -> None:
     plain, with_prompt = PromptFormats.for_context(tokenizer, 4096).tokenizers
     assert plain is tokenizer
-    assert with_prompt.decode(with_prompt.whole(tokenizer.encode("What?"))) == f"{PROMPT_BEFORE}What?{PROMPT_AFTER}"
+    assert (
+        with_prompt.decode(with_prompt.build_inputs(tokenizer.encode("What?"))) == f"{PROMPT_BEFORE}What?{PROMPT_AFTER}"
+    )
     assert PromptFormats.for_context(tokenizer, 64).tokenizers == (tokenizer,)
 
 
@@ -57,10 +59,12 @@ def test_the_format_with_the_lower_loss_is_chosen(
 
     best, fits = best_prompt_format(model, formats, TEXTS, LABELS, fit)
     assert (best, [each.nats for each in fits]) == (int(nats[1] < nats[0]), list(nats))
-    for each, texts in zip(
-        formats.tokenizers, read, strict=True
-    ):  # the tokens of the prompt are not taken from the text
-        assert texts == [each.whole(tokenizer.encode(text), 12 + each.added - tokenizer.added) for text in TEXTS]
+    # The tokens of the prompt are not taken from the text.
+    for each, texts in zip(formats.tokenizers, read, strict=True):
+        assert texts == [
+            each.build_inputs(tokenizer.encode(text), 12 + each.num_added_tokens - tokenizer.num_added_tokens)
+            for text in TEXTS
+        ]
 
 
 def test_few_texts_are_used(

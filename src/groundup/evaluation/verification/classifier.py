@@ -16,7 +16,7 @@ from groundup.evaluation.verification.round_trip import LIMITS, pages
 from groundup.inference.classification import above_threshold, encode, predict
 from groundup.model import SequenceClassifier
 from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.torture import TORTURE
+from groundup.tokenizer.edge_cases import EDGE_CASES
 
 _MAX_PARAGRAPHS = 10  # Per page.
 
@@ -82,7 +82,7 @@ def compare_classifiers(
         The agreement.
     """
     paragraphs = [part for page in pages() for part in page.split("\n\n")[:_MAX_PARAGRAPHS]]
-    ids, _ = encode(tokenizer, [text for text in (*paragraphs, *TORTURE.values()) if text.strip()], longest)
+    ids, _ = encode(tokenizer, [text for text in (*paragraphs, *EDGE_CASES.values()) if text.strip()], longest)
     with console.progress(label, 2 * len(ids), "texts") as bar:
         first, second = (
             predict(model, ids, pad_id=tokenizer.pad_id, advance=bar.advance) for model in (reference, other)

@@ -18,7 +18,7 @@ from groundup.core.errors import FormatError
 from groundup.evaluation.verification.agreement import GREEDY_TOKENS, Agreement, Runner, compare_engines
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.torture import TORTURE
+from groundup.tokenizer.edge_cases import EDGE_CASES
 
 NUM_TEXTS = 20
 MAX_TEXT_TOKENS = 200
@@ -150,7 +150,7 @@ def round_trip_inputs(tokenizer: Tokenizer, context_length: int, texts: Sequence
     return CheckInputs(
         tuple(tuple(ids) for ids in chosen if len(ids) >= 2)[:NUM_TEXTS],
         tuple(tuple(ids) for ids in prompts if len(ids) + GREEDY_TOKENS <= context_length),
-        TORTURE,
+        EDGE_CASES,
     )
 
 

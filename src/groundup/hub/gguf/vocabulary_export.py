@@ -22,7 +22,7 @@ from groundup.hub.gguf.pretokenizers import PRE_TOKENIZERS, PreTokenizer, patter
 from groundup.hub.gguf.vocabulary import Kind, TokenType, Vocabulary
 from groundup.hub.gguf.vocabulary_import import SPACE, to_tokenizer_json
 from groundup.tokenizer.definition import components_of
-from groundup.tokenizer.torture import TORTURE
+from groundup.tokenizer.edge_cases import EDGE_CASES
 
 _CONFIG_NAMES = {"bos": "bos_token", "eos": "eos_token", "unk": "unk_token", "pad": "pad_token"}
 _MAX_LISTED = 8  # Maximum number of texts in a message.
@@ -151,7 +151,7 @@ def _pre_tokenizer_name(definition: Mapping[str, Any]) -> str:
         return best
     raise FormatError(
         f"tokenizer.json: an unsupported pre-tokenizer; the most similar one in llama.cpp, {best!r}, differs in"
-        f" {len(differing[best])} of {len(TORTURE)} edge cases ({', '.join(differing[best][:_MAX_LISTED])})",
+        f" {len(differing[best])} of {len(EDGE_CASES)} edge cases ({', '.join(differing[best][:_MAX_LISTED])})",
         rule="llama.cpp supports only the pre-tokenizers that it knows by name",
         fix=f"Use transformers or vLLM, or accept the differences: tokenizer_to_gguf(..., pre={best!r}) in Python.",
     )
@@ -164,10 +164,12 @@ def _differing_texts(definition: Mapping[str, Any], candidates: Mapping[str, Pre
         if patterns in (entry.patterns, entry.in_llama_cpp):
             return {name: []}
     if own is None:
-        return {name: list(TORTURE) for name in candidates}
+        return {name: list(EDGE_CASES) for name in candidates}
     definitions = {name: pre_tokenizer_json(entry.in_llama_cpp) for name, entry in candidates.items()}
     return {
-        name: [title for title, text in TORTURE.items() if pre_tokenize(own, text) != pre_tokenize(definition_, text)]
+        name: [
+            title for title, text in EDGE_CASES.items() if pre_tokenize(own, text) != pre_tokenize(definition_, text)
+        ]
         for name, definition_ in definitions.items()
     }
 
@@ -295,8 +297,8 @@ def _differences(backend: tokenizers.Tokenizer, vocabulary: Vocabulary) -> tuple
         each.encode_special_tokens = True  # as text
         each.no_padding()
         each.no_truncation()
-    texts = list(TORTURE.values())
+    texts = list(EDGE_CASES.values())
     own_ids, their_ids = (
         [e.ids for e in each.encode_batch(texts, add_special_tokens=False)] for each in (backend, theirs)
     )
-    return tuple(pair for pair, own, their in zip(TORTURE.items(), own_ids, their_ids, strict=True) if own != their)
+    return tuple(pair for pair, own, their in zip(EDGE_CASES.items(), own_ids, their_ids, strict=True) if own != their)

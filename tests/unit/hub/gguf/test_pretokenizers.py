@@ -8,7 +8,7 @@ import pytest
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
-from foreign_tokenizers import MAKERS, QWEN_SPLIT
+from external_tokenizers import MAKERS, QWEN_SPLIT
 from groundup.core.errors import FormatError
 from groundup.hub.gguf import tokenizer_from_gguf, tokenizer_to_gguf
 from groundup.tokenizer import Tokenizer
@@ -102,4 +102,4 @@ def test_other_tokenizers_survive_a_round_trip(maker: str, name: str, real_docum
     assert again.encode_batch(texts) == [backend.encode(t, add_special_tokens=False).ids for t in texts]
     original = Tokenizer(backend, config)
     assert (again.eos_id, again.pad_id, again.adds_bos) == (original.eos_id, original.pad_id, original.adds_bos)
-    assert again.markers == original.markers
+    assert again.control_tokens == original.control_tokens

@@ -15,7 +15,7 @@ import tokenizers
 from groundup.core.errors import FormatError
 from groundup.hub.gguf import tokenizer_from_gguf, tokenizer_to_gguf
 from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.torture import TORTURE
+from groundup.tokenizer.edge_cases import EDGE_CASES
 
 
 def byte_level(**changes: Any) -> dict[str, Any]:
@@ -119,10 +119,10 @@ def test_special_tokens_and_templates_survive_a_round_trip(tokenizer: Tokenizer)
     assert back.config["add_bos_token"] is True
     assert (back.bos_id, back.eos_id, back.pad_id) == (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
     again = Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(back.definition)), back.config)
-    assert again.markers == tokenizer.markers
+    assert again.control_tokens == tokenizer.control_tokens
     assert again.vocabulary == tokenizer.vocabulary
-    assert [again.encode_prompt(text) for text in TORTURE.values()] == [
-        tokenizer.encode_prompt(text) for text in TORTURE.values()
+    assert [again.encode_prompt(text) for text in EDGE_CASES.values()] == [
+        tokenizer.encode_prompt(text) for text in EDGE_CASES.values()
     ]
 
 
@@ -168,7 +168,7 @@ def test_sentencepiece_gives_the_same_ids(kind: str, spaced: bool, real_document
     backend = tokenizers.Tokenizer.from_str(json.dumps(files.definition))
     backend.encode_special_tokens = True
     scores = metadata["tokenizer.ggml.scores"].astype(np.float64)
-    for text in [*TORTURE.values(), *real_documents[-40:]]:
+    for text in [*EDGE_CASES.values(), *real_documents[-40:]]:
         ours, theirs = backend.encode(text, add_special_tokens=False).ids, model.encode(text)
         # Unigram: rounding decides between two equally likely segmentations.
         assert ours == theirs or (kind == "unigram" and abs(scores[ours].sum() - scores[theirs].sum()) < 0.01), text
@@ -199,7 +199,7 @@ def test_a_charsmap_is_applied_and_a_broken_one_rejected(real_documents: list[st
         broken[rng.integers(0, 5000, 20)] = rng.integers(0, 256, 20)
         with contextlib.suppress(FormatError):
             definition = tokenizer_from_gguf(metadata | {key: broken}).definition
-            tokenizers.Tokenizer.from_str(json.dumps(definition)).encode_batch(list(TORTURE.values()))
+            tokenizers.Tokenizer.from_str(json.dumps(definition)).encode_batch(list(EDGE_CASES.values()))
 
 
 def test_a_missing_pre_tokenizer_is_reported() -> None:

@@ -20,7 +20,7 @@ def test_the_loss_is_summed_over_texts(
     """The loop divides by the number of texts, so the split into micro-batches does not matter."""
     classifier = SequenceClassifier.from_language_model(tiny_model(tokenizer.vocab_size), 3, seed=0)
     torch.nn.init.normal_(classifier.score.weight, generator=torch.Generator().manual_seed(1))
-    texts = [tokenizer.whole(ids, 64) for ids in tokenizer.encode_batch(real_documents[:8])]
+    texts = [tokenizer.build_inputs(ids, 64) for ids in tokenizer.encode_batch(real_documents[:8])]
     batch = LabeledBatch(*Padding(1, 64).pad(texts), torch.tensor([n % 3 for n in range(8)]))
     objective = Classification()
     loss, metrics = objective(classifier, batch)
