@@ -78,5 +78,5 @@ def beginning(text: str) -> str:
 
 def read_drop_log(corpus: Path) -> Iterator[DropRecord]:
     """Yield the records of a corpus; none for a corpus of a version without a drop log."""
-    paths = (path for name in (DROP_LOG, _OLD_DROP_LOG) for path in sorted((corpus / name).glob("*.parquet")))
-    return read_rows(paths, DropRecord)
+    name = DROP_LOG if (corpus / DROP_LOG).is_dir() else _OLD_DROP_LOG
+    return read_rows(sorted((corpus / name).glob("*.parquet")), DropRecord)

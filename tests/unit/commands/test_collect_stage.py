@@ -103,6 +103,11 @@ def test_no_sources(tmp_path: Path) -> None:
         run(CollectConfig(out=tmp_path / "corpus"), console=QUIET)
 
 
+def test_an_old_setting_names_the_new_one() -> None:
+    with pytest.raises(ConfigError, match="perplexity_model"):
+        load(CollectConfig, {"out": "corpus", "judge": "model"})
+
+
 def test_the_quickstart_recipe_is_valid(tmp_path: Path) -> None:
     import tomllib
 

@@ -222,6 +222,20 @@ def test_filters_by_name_with_thresholds_from_a_recipe() -> None:
         load(FilterRules, {"gopher_quality": {"min_word": 20}})
 
 
+@pytest.mark.parametrize(
+    ("table", "old", "new"),
+    [
+        ("c4", "end_mark", "terminal_punctuation"),
+        ("fineweb", "min_marked_lines", "min_punctuated_lines"),
+        ("gopher_quality", "min_lettered_words", "min_alphabetic_words"),
+        ("gopher_repetition", "short_words", "short_document_words"),
+    ],
+)
+def test_old_names_of_thresholds_name_the_new_ones(table: str, old: str, new: str) -> None:
+    with pytest.raises(ConfigError, match=new):
+        load(FilterRules, {table: {old: 0}})
+
+
 def test_details_give_value_and_limit() -> None:
     assert GopherQuality()(_document("Too short.")) == Drop("too few words", "2, at least 50")
 
