@@ -31,5 +31,5 @@ def test_too_little_text_leaves_its_card_and_drop_log(tmp_path: Path, real_docum
         asked = load(corpus_explain.CorpusExplainConfig, {"corpus": str(out), "document": "short.txt"})
         (record,) = corpus_explain.run(asked, console=QUIET)
         assert getattr(record, "reason", None) == "too short"
-    with pytest.raises(DataError, match="what collect has begun"):  # the corpus is still not finished
+    with pytest.raises(DataError, match="the unfinished output of collect"):  # the corpus is still not finished
         tokenize.run(load(tokenize.TokenizeConfig, {"corpus": str(out), "out": str(tmp_path / "t")}), console=QUIET)
