@@ -1,0 +1,1 @@
+"""Benchmarks of groundup, compared with other programs; see README.md."""

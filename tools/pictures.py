@@ -37,7 +37,7 @@ class Screenshots:
         self.page, self.studio, self.runs, self.run, self.model = page, studio, runs, run, model
 
     def language_model(self) -> Locator:
-        """Predictions for one token of a text."""
+        """Show the predictions for one token of a text."""
         self._inside(self.model, STORY)
         row = self.page.locator("#surprisal .tokens")
         rest = self.page.locator("#surprisal > :not(.tokens), #surprisal ~ *")
@@ -48,19 +48,19 @@ class Screenshots:
         return row
 
     def tokens(self) -> Locator:
-        """Tokens of a text, colored by surprisal."""
+        """Show the tokens of a text, colored by surprisal."""
         self._inside(f"{self.run}/base", "Tokenization is unbelievably useful: 12,345 words, naïveté and 東京.")
         return self.page.locator("#surprisal")
 
     def embeddings(self) -> Locator:
-        """Nearest embeddings of a token."""
+        """Show the nearest embeddings of a token."""
         self._inside(self.model, STORY)
         self._select_token(" king")
         expect(self.page.locator("#embeddings [aria-live]")).to_contain_text("king")
         return self.page.locator("#embeddings")
 
     def attention(self) -> Locator:
-        """Attention weights of a previous-token head."""
+        """Show the attention weights of a previous-token head."""
         self._inside(self.model, STORY)
         choices = self.page.locator("#attention select")
         choices.nth(0).select_option(label="Weight on the previous token")
@@ -71,31 +71,31 @@ class Screenshots:
         return self.page.locator("#attention")
 
     def lens(self) -> Locator:
-        """Logit lens."""
+        """Show the logit lens."""
         self._inside(self.model, CAPITALS)
         self._select_token(":", -1)
         self.page.locator("#lens .scroll").evaluate("it => { it.style.maxHeight = 'none'; }")
         return self.page.locator("#lens")
 
     def positions(self) -> Locator:
-        """Positional encoding."""
+        """Show the positional encoding."""
         self._inside(self.model, STORY)
         return self.page.locator("#positions")
 
     def weights(self) -> Locator:
-        """Parameters per part of the model."""
+        """Show the parameters per part of the model."""
         self._inside(self.model, STORY)
         return self.page.locator("#parameters")
 
     def pipeline(self) -> Locator:
-        """Pipeline of the quickstart's chat model."""
+        """Show the pipeline of the quickstart's chat model."""
         self._open("report", f"{self.run}/chat")
         self.page.locator("#pipeline .step").last.wait_for()
         self.page.locator("#tabs").evaluate("it => { it.style.visibility = 'hidden'; }")
         return self.page.locator("#pipeline")
 
     def chat(self) -> Locator:
-        """An answer, and the alternatives of one token."""
+        """Show an answer and the alternatives of one token."""
         self._open("chat", self.model)
         self.page.get_by_label("Temperature").fill("0")
         self.page.get_by_label("Max tokens").fill("40")
@@ -111,27 +111,27 @@ class Screenshots:
         return log
 
     def funnel(self) -> Locator:
-        """Documents per step of the corpus pipeline."""
+        """Show the number of documents after each filter."""
         return self._figure("corpus/card.html", "#filters figure")
 
     def xray(self) -> Locator:
-        """Label X-ray of a conversation."""
+        """Show the Label X-ray of a conversation."""
         return self._figure("chat/xray.html", "#conversations figure")
 
     def loss(self) -> Locator:
-        """Loss curve."""
+        """Show the loss curve."""
         return self._figure("report.html", "#training figure")
 
     def classes(self) -> Locator:
-        """Confusion matrix."""
+        """Show the accuracy of the classifier and its baselines."""
         return self._figure("report.html", "#evaluation figure", 2)
 
     def compressors(self) -> Locator:
-        """Bits per byte of the model and of compression programs."""
+        """Show bits per byte of the model and of compression programs."""
         return self._figure("report.html", "#evaluation figure")
 
     def answers(self) -> Locator:
-        """Scores of the answers."""
+        """Show the loss on held-out answers."""
         return self._figure("report.html", "#evaluation figure", 1)
 
     def _figure(self, file: str, selector: str, index: int = 0) -> Locator:

@@ -77,4 +77,6 @@ Logits = Callable[[Tensor], Tensor]
 class Driver(Protocol):
     """Trains the model of a program until the clock ends training."""
 
-    def __call__(self, job: Job, clock: Clock) -> Logits: ...
+    def __call__(self, job: Job, clock: Clock) -> Logits:
+        """Train, and return the trained model's logits function."""
+        ...

@@ -31,7 +31,7 @@ class TargetResult:
 
     @property
     def verdict(self) -> str:
-        """ "met", "missed", or "not decided" if the interval contains the target."""
+        """Whether the target is "met", "missed", or "not decided" because the interval contains it."""
         if self.low <= self.target <= self.high and self.low != self.high:
             return "not decided"
         reached = self.low >= self.target if self.at_least else self.high <= self.target
