@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 SITE: dict[str, Any] = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
 LESSONS = sorted((DOCS / "learn").glob("*.md"))
+PYTHON_PAGES = (*LESSONS, DOCS / "serving.md", DOCS / "training-from-python.md")
 MAX_PICTURE_BYTES = 150_000
 
 
@@ -121,10 +122,10 @@ def test_pictures_are_small_and_used_and_have_a_dark_variant() -> None:
         assert path.stem.endswith("-dark") or path.with_stem(f"{path.stem}-dark").is_file(), path.name
 
 
-def test_python_in_lessons_imports_existing_names() -> None:
+def test_python_of_pages_imports_existing_names() -> None:
     shown = [
         block
-        for page in LESSONS
+        for page in PYTHON_PAGES
         for block in re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
     ]
     imports = [node for block in shown for node in ast.walk(ast.parse(block)) if isinstance(node, ast.ImportFrom)]
