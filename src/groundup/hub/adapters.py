@@ -47,19 +47,19 @@ def save_adapter(directory: Path, model: Transformer | SequenceClassifier, *, ba
     Returns:
         The files written.
     """
-    ours, layers = lora_layers(model), _adaptable_layers(model)
-    assert ours, "a model with adapters"
+    adapters, layers = lora_layers(model), _adaptable_layers(model)
+    assert adapters, "a model with adapters"
     tensors: dict[str, Tensor] = {}
     adapted: dict[str, AdaptedLayer] = {}
-    for theirs, weight in layers.items():
+    for layer_name, weight in layers.items():
         names = _layer_names(weight)
-        if not any(name in ours for name in names):
+        if not any(name in adapters for name in names):
             continue
-        parts = [(ours.get(name), get_linear(model, name).out_features) for name in names]
+        parts = [(adapters.get(name), get_linear(model, name).out_features) for name in names]
         a_RI, b_OR, scale = _fused(parts, _for_factor_b(weight))
-        tensors[f"base_model.model.{theirs}.lora_A.weight"] = a_RI
-        tensors[f"base_model.model.{theirs}.lora_B.weight"] = b_OR
-        adapted[theirs] = AdaptedLayer(len(a_RI), scale)
+        tensors[f"base_model.model.{layer_name}.lora_A.weight"] = a_RI
+        tensors[f"base_model.model.{layer_name}.lora_B.weight"] = b_OR
+        adapted[layer_name] = AdaptedLayer(len(a_RI), scale)
     classifies = isinstance(model, SequenceClassifier)
     if isinstance(model, SequenceClassifier):
         tensors[_HEAD] = model.score.weight.detach().float().cpu().contiguous()
@@ -70,7 +70,7 @@ def save_adapter(directory: Path, model: Transformer | SequenceClassifier, *, ba
         layers,
         base=base,
         fan_in_fan_out=_is_transposed(model),
-        dropout=next(iter(ours.values())).dropout,
+        dropout=next(iter(adapters.values())).dropout,
         classifies=classifies,
     )
     write_json(directory / CONFIG, record)
@@ -100,16 +100,16 @@ def load_adapter(directory: Path, model: Transformer | SequenceClassifier) -> li
     pairs = _pairs(tensors)
     layers = _adaptable_layers(model)
     found: dict[str, LoRALinear] = {}
-    for theirs, pair in pairs.items():
-        if theirs not in layers:
+    for layer_name, pair in pairs.items():
+        if layer_name not in layers:
             kinds = sorted({name.rpartition(".")[2] for name in layers})
             raise FormatError(
-                f"an adapter for the unknown layer {theirs!r}"[:200],
+                f"an adapter for the unknown layer {layer_name!r}"[:200],
                 rule=f"this {model.config.family} model has {len(layers)} layers: {', '.join(kinds)}",
                 fix="Load the adapter with the model that it was trained on.",
             )
-        announced = read_adapter_config(record, theirs)
-        found |= _split(model, layers[theirs], theirs, pair, announced)
+        expected_layer = read_adapter_config(record, layer_name)
+        found |= _split(model, layers[layer_name], layer_name, pair, expected_layer)
     if isinstance(model, SequenceClassifier):
         _load_head(model, head)
     for name, layer in found.items():
@@ -133,15 +133,15 @@ def head_rows(directory: Path) -> int:
 
 
 def _load_head(model: SequenceClassifier, head: Tensor | None) -> None:
-    own = model.score.weight
-    if head is None or head.shape != own.shape or not head.isfinite().all():
+    own_head = model.score.weight
+    if head is None or head.shape != own_head.shape or not head.isfinite().all():
         raise FormatError(
             f"{_HEAD}: {'missing' if head is None else tuple(head.shape)}",
-            rule=f"the head must have the shape {tuple(own.shape)} for this model, and finite values",
+            rule=f"the head must have the shape {tuple(own_head.shape)} for this model, and finite values",
             fix="Load the adapter with the model that it was trained on. "
             "If it is that model, download the adapter again.",
         )
-    own.data.copy_(head)
+    own_head.data.copy_(head)
 
 
 @dataclass(slots=True)
@@ -152,10 +152,10 @@ class _Pair:
 
 def _adaptable_layers(model: Transformer | SequenceClassifier) -> dict[str, Weight]:
     """Return the layers that can be adapted, by Hugging Face name."""
-    ours = set(linear_layers(model))
+    linear_names = set(linear_layers(model))
     layers: dict[str, Weight] = {}
     for weight in weight_table(model.config):
-        if weight.file_name.endswith(".weight") and ours.issuperset(_layer_names(weight)):
+        if weight.file_name.endswith(".weight") and linear_names.issuperset(_layer_names(weight)):
             layers[weight.file_name.removesuffix(".weight")] = weight
     return layers
 
@@ -184,27 +184,27 @@ def _fused(parts: list[tuple[LoRALinear | None, int]], weight: Weight) -> tuple[
     column = 0
     for (layer, _), block_OR in zip(parts, blocks, strict=True):
         if layer is not None:
-            own = layer.lora_B.detach().float().cpu() * (layer.scale / scale)
-            block_OR[:, column : column + own.shape[1]] = own
-            column += own.shape[1]
+            part_OR = layer.lora_B.detach().float().cpu() * (layer.scale / scale)
+            block_OR[:, column : column + part_OR.shape[1]] = part_OR
+            column += part_OR.shape[1]
     b_OR = weight.write(dict(zip(weight.names, blocks, strict=True)).__getitem__)
     return a_RI.contiguous(), b_OR.contiguous(), scale
 
 
 def _split(
-    model: Transformer | SequenceClassifier, weight: Weight, theirs: str, pair: _Pair, announced: AdaptedLayer
+    model: Transformer | SequenceClassifier, weight: Weight, layer_name: str, pair: _Pair, expected_layer: AdaptedLayer
 ) -> dict[str, LoRALinear]:
     """Return the adapters of the layers that share a matrix on disk."""
     names = _layer_names(weight)
     bases = [get_linear(model, name) for name in names]
     inputs, outputs = bases[0].in_features, [base.out_features for base in bases]
-    expected = {"A": (announced.rank, inputs), "B": (sum(outputs), announced.rank)}
+    expected = {"A": (expected_layer.rank, inputs), "B": (sum(outputs), expected_layer.rank)}
     for factor, tensor in (("A", pair.a_RI), ("B", pair.b_OR)):
         shape = None if tensor is None else tuple(tensor.shape)
         if shape != expected[factor]:
             raise FormatError(
-                f"{theirs}.lora_{factor}: {shape or 'missing'}"[:200],
-                rule=f"with rank {announced.rank} and this model, its shape must be {expected[factor]}",
+                f"{layer_name}.lora_{factor}: {shape or 'missing'}"[:200],
+                rule=f"with rank {expected_layer.rank} and this model, its shape must be {expected[factor]}",
                 fix="Load the adapter with the model that it was trained on. "
                 "If it is that model, download the adapter again.",
             )
@@ -212,16 +212,16 @@ def _split(
     a_RI, b_OR = pair.a_RI.float(), pair.b_OR.float()
     if not (a_RI.isfinite().all() and b_OR.isfinite().all()):
         raise FormatError(
-            f"{theirs}: values that are not finite",
+            f"{layer_name}: values that are not finite",
             fix="Training diverged, or the file is damaged: train or download the adapter again.",
         )
     adapted = {}
-    for name, base, own in zip(names, bases, _for_factor_b(weight).read(b_OR).values(), strict=True):
+    for name, base, part_OR in zip(names, bases, _for_factor_b(weight).read(b_OR).values(), strict=True):
         # An adapter of several layers that groundup wrote has separate columns per layer.
-        used_R = own.any(0) if len(names) > 1 and own.any() else torch.ones(len(a_RI), dtype=torch.bool)
-        layer = LoRALinear(base, int(used_R.sum()), announced.scale)
+        used_R = part_OR.any(0) if len(names) > 1 and part_OR.any() else torch.ones(len(a_RI), dtype=torch.bool)
+        layer = LoRALinear(base, int(used_R.sum()), expected_layer.scale)
         layer.lora_A.data = a_RI[used_R].to(layer.lora_A.device)
-        layer.lora_B.data = own[:, used_R].contiguous().to(layer.lora_B.device)
+        layer.lora_B.data = part_OR[:, used_R].contiguous().to(layer.lora_B.device)
         adapted[name] = layer
     return adapted
 

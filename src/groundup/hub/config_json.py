@@ -84,15 +84,15 @@ def write_rope(config: ModelConfig) -> dict[str, Any]:
             or getattr(scaling, name) != getattr(usual, name)  # All keys of llama3 are required.
         }
     names = config.declared.huggingface
-    theirs = {names.rope_theta: config.rope_theta, "rope_scaling": None if scaling is None else kind}
+    raw = {names.rope_theta: config.rope_theta, "rope_scaling": None if scaling is None else kind}
     whole = kind | {"rope_theta": config.rope_theta}
     if names.rotary_fraction is not None:  # Always written, because some families rotate a part by default.
-        theirs[names.rotary_fraction] = whole["partial_rotary_factor"] = config.rotary_fraction or 1.0
+        raw[names.rotary_fraction] = whole["partial_rotary_factor"] = config.rotary_fraction or 1.0
     if not names.rope_by_layer_type:
-        return theirs | {"rope_parameters": whole}
+        return raw | {"rope_parameters": whole}
     own = config.local_rope_theta
     local = whole if own is None else {"rope_type": "default", "rope_theta": own}
-    return theirs | {"rope_local_base_freq": local["rope_theta"], "rope_parameters": {FULL: whole, SLIDING: local}}
+    return raw | {"rope_local_base_freq": local["rope_theta"], "rope_parameters": {FULL: whole, SLIDING: local}}
 
 
 def _scaling(parameters: Mapping[str, Any], config: ModelConfig, given: Mapping[str, Any]) -> RopeScaling | None:
@@ -165,18 +165,18 @@ _IGNORED_KEYS = (
 )  # fmt: skip
 
 
-def read_config_json(theirs: Mapping[str, Any]) -> ModelConfig:
+def read_config_json(raw: Mapping[str, Any]) -> ModelConfig:
     """Return the `ModelConfig` of a `config.json`.
 
     Raises:
         FormatError: an unknown architecture, an unsupported variant, or invalid sizes.
     """
-    family = _family(theirs)
+    family = _family(raw)
     names = family.huggingface
-    if theirs["model_type"] != names.model_type:  # Of a multimodal model, only the text model is read.
-        theirs = require_mapping(theirs, "text_config")
-    _reject_variants(names, theirs)
-    given = {**names.defaults, **theirs}
+    if raw["model_type"] != names.model_type:  # Of a multimodal model, only the text model is read.
+        raw = require_mapping(raw, "text_config")
+    _reject_variants(names, raw)
+    given = {**names.defaults, **raw}
     missing = [key for key in names.keys.values() if key not in given]
     if missing:
         raise FormatError(
@@ -184,7 +184,7 @@ def read_config_json(theirs: Mapping[str, Any]) -> ModelConfig:
             rule=f"required for {names.model_type} models",
             fix="The file is incomplete: download the model again.",
         )
-    values = {our: given[their] for our, their in names.keys.items()}
+    values = {field: given[key] for field, key in names.keys.items()}
     try:
         _derive(names, values, given)
         config = ModelConfig(family=family.name, **values)
@@ -209,7 +209,7 @@ def to_config_json(config: ModelConfig, head: Head = "language", dtype: str = "f
     return {
         "architectures": [names.architectures[head]],
         "model_type": names.model_type,
-        **{their: getattr(config, our) for our, their in names.keys.items()},
+        **{key: getattr(config, field) for field, key in names.keys.items()},
         **({} if names.write is None else names.write(config)),
         **write_rope(config),
         **({} if names.windows is None else names.windows.write(config)),
@@ -219,15 +219,15 @@ def to_config_json(config: ModelConfig, head: Head = "language", dtype: str = "f
     }
 
 
-def _family(theirs: Mapping[str, Any]) -> Family:
-    named = theirs.get("model_type")
+def _family(raw: Mapping[str, Any]) -> Family:
+    named = raw.get("model_type")
     declared = [family.huggingface for family in FAMILIES.values()]
     for family in FAMILIES.values():
         names = family.huggingface
         if named == names.model_type or (names.within is not None and named == names.within.model_type):
             return family
     known = set().union(*(names.known_keys for names in declared))
-    other = [key for key in theirs if key not in known and key not in _IGNORED_KEYS and theirs[key] is not None]
+    other = [key for key in raw if key not in known and key not in _IGNORED_KEYS and raw[key] is not None]
     other.sort(key=lambda key: key not in _OTHER_ARCHITECTURES)  # The most informative keys first.
     differs = f"; this config has the unknown keys {', '.join(map(str, other[:6]))}" if other else ""
     raise FormatError(
@@ -237,9 +237,9 @@ def _family(theirs: Mapping[str, Any]) -> Family:
     )
 
 
-def _reject_variants(names: HuggingFace, theirs: Mapping[str, Any]) -> None:
+def _reject_variants(names: HuggingFace, raw: Mapping[str, Any]) -> None:
     for key, same in names.fixed.items():
-        found = theirs.get(key)
+        found = raw.get(key)
         if found is not None and found not in same:
             raise FormatError(
                 f"{key} = {found!r}"[:200],
@@ -247,9 +247,9 @@ def _reject_variants(names: HuggingFace, theirs: Mapping[str, Any]) -> None:
                 fix="Choose a model without this variant.",
             )
     for key in _OTHER_ARCHITECTURES:
-        found = theirs.get(key)
+        found = raw.get(key)
         # transformers 4.57 also writes GPT-NeoX's rotary_pct under this name.
-        if key == "partial_rotary_factor" and found == theirs.get(names.rotary_fraction or ""):
+        if key == "partial_rotary_factor" and found == raw.get(names.rotary_fraction or ""):
             continue
         # Zero, an empty value, or a factor of one is no variant.
         if key not in names.known_keys and (found is True or (found and found != 1)):

@@ -97,7 +97,7 @@ def _from_folder(found: Path, target: Path, dtype: Dtype | None, console: Consol
     tokenizer, stored = Tokenizer.load(found), open_weights(found)
     config = stored.config
     sampling = _generation_config(found, config)
-    theirs = str(stored[EMBEDDING].dtype).removeprefix("torch.")
+    stored_dtype = str(stored[EMBEDDING].dtype).removeprefix("torch.")
     kinds = {stored[name].dtype for name in stored}  # The dtype of norms may differ from the dtype of matrices.
     with console.progress("copying", parameter_count(config), "weights") as bar:
         save_weights(
@@ -110,8 +110,8 @@ def _from_folder(found: Path, target: Path, dtype: Dtype | None, console: Consol
     tokenizer.save(target)
     if sampling is not None:
         write_json(target / GENERATION_CONFIG, sampling)
-    limits = "exact" if dtype in (None, theirs, "float32") else _limits(dtype)
-    return ImportResult(config, f"safetensors, {theirs}", dtype or theirs, license_of(found), limits)
+    limits = "exact" if dtype in (None, stored_dtype, "float32") else _limits(dtype)
+    return ImportResult(config, f"safetensors, {stored_dtype}", dtype or stored_dtype, license_of(found), limits)
 
 
 def _generation_config(found: Path, config: ModelConfig) -> dict[str, Any] | None:

@@ -176,8 +176,8 @@ def load_full_classifier(
     Raises:
         FormatError: as `load_full_model`, or a head that is not for classification.
     """
-    theirs = _read_json(directory)
-    config, (labels, multi_label) = read_config_json(theirs), _labels(theirs)
+    raw = _read_json(directory)
+    config, (labels, multi_label) = read_config_json(raw), _labels(raw)
     stored = StoredWeights(directory, config, len(labels))
     with torch.device("meta"):
         model = SequenceClassifier(config, len(labels), multi_label=multi_label)
@@ -218,10 +218,10 @@ def _read_json(directory: Path) -> dict[str, Any]:
             rule="a model directory contains a config and weights (safetensors)",
             fix="Give a directory that groundup wrote, or a Hugging Face model directory.",
         )
-    theirs = read_json(path, max_bytes=CONFIG_BYTES)
-    if not isinstance(theirs, dict):
+    raw = read_json(path, max_bytes=CONFIG_BYTES)
+    if not isinstance(raw, dict):
         raise FormatError(f"{path}: not a JSON object", fix="Download the model again.")
-    return theirs
+    return raw
 
 
 def _fill(model: nn.Module, stored: StoredWeights, dtype: torch.dtype | None, device: str | torch.device) -> None:
@@ -250,11 +250,11 @@ def _write(
 _SINGLE_LABEL, _MULTI_LABEL = "single_label_classification", "multi_label_classification"
 
 
-def _labels(theirs: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:
+def _labels(raw: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:
     """Return the names of the labels, and whether a text may have several."""
     # transformers omits the default: two labels with these names.
-    named = theirs.get("id2label") or {str(index): f"LABEL_{index}" for index in range(theirs.get("num_labels", 2))}
-    kind = theirs.get("problem_type") or _SINGLE_LABEL
+    named = raw.get("id2label") or {str(index): f"LABEL_{index}" for index in range(raw.get("num_labels", 2))}
+    kind = raw.get("problem_type") or _SINGLE_LABEL
     if kind not in (_SINGLE_LABEL, _MULTI_LABEL) or len(named) < 2:
         raise FormatError(
             f"problem_type = {kind!r}, {len(named)} labels",

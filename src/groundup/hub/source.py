@@ -266,9 +266,9 @@ def _repository(given: str, name: str, revision: str | None) -> Source:
             rule="it is required for hf:// names",
             fix="pip install 'groundup[hub]', or download the model yourself and give its directory.",
         ) from None
-    wanted: Any = {"allow_patterns": [f"*{s}" for s in _MODEL_FILES] + ["LICENSE*", "NOTICE*", "README.md"]}
+    options: Any = {"allow_patterns": [f"*{s}" for s in _MODEL_FILES] + ["LICENSE*", "NOTICE*", "README.md"]}
     try:
-        folder = huggingface_hub.snapshot_download(name, revision=revision, cache_dir=cache_dir() / "hub", **wanted)
+        folder = huggingface_hub.snapshot_download(name, revision=revision, cache_dir=cache_dir() / "hub", **options)
     except Exception as error:  # Its own errors, errors of the HTTP library, or OSError, depending on the version.
         raise DownloadError(
             f"{given}: {str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__}",

@@ -63,8 +63,8 @@ class StoredWeights(Mapping[str, Tensor]):
         Returns:
             The tensor.
         """
-        theirs, weight = self._source[self._own(name)]
-        stored = self._files.dtype(theirs)
+        stored_name, weight = self._source[self._own(name)]
+        stored = self._files.dtype(stored_name)
         if torch.device(device).type == "cpu" and dtype in (None, stored) and not weight.operations:
             return self[name]
         transient = self._read(name, transient=True)
@@ -74,8 +74,8 @@ class StoredWeights(Mapping[str, Tensor]):
         return EMBEDDING if self.tied and name == HEAD else name
 
     def _read(self, name: str, *, transient: bool) -> Tensor:
-        theirs, weight = self._source[self._own(name)]
-        return weight.read(self._files.tensor(theirs, transient=transient))[self._own(name)]
+        stored_name, weight = self._source[self._own(name)]
+        return weight.read(self._files.tensor(stored_name, transient=transient))[self._own(name)]
 
     def _matched(self, n_labels: int | None) -> dict[str, tuple[str, Weight]]:
         """Return groundup's names -> name in the files, and the table's entry."""
@@ -89,7 +89,7 @@ class StoredWeights(Mapping[str, Tensor]):
                     rule=f"config.json requires {expected[weight.file_name]}",
                     fix="The files do not belong together: download the model again.",
                 )
-        return {ours: (name, weight) for name, weight in found.items() for ours in weight.names}
+        return {name: (stored_name, weight) for stored_name, weight in found.items() for name in weight.names}
 
     def _found(self, head: Head) -> dict[str, Weight]:
         base, left, found = self.config.declared.huggingface.base, self._unprefixed_names(), {}
@@ -145,7 +145,7 @@ class StoredWeights(Mapping[str, Tensor]):
 def write_stored(
     directory: Path,
     config: ModelConfig,
-    ours: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
     head: Head = "language",
     *,
     dtype: torch.dtype | None = None,
@@ -156,7 +156,7 @@ def write_stored(
     Args:
         directory: output directory.
         config: model config.
-        ours: state dict.
+        state: state dict.
         head: type of the output head.
         dtype: data type of all tensors of a language model; None: unchanged.
         shard_bytes: maximum size of a weights file.
@@ -169,7 +169,7 @@ def write_stored(
     """
     table = list(weight_table(config, head))
     expected = {name for weight in table for name in weight.names}
-    wrong = (expected ^ set(ours)) - ({HEAD} if config.tie_embeddings else set())
+    wrong = (expected ^ set(state)) - ({HEAD} if config.tie_embeddings else set())
     if wrong:
         raise FormatError(
             f"weights: {', '.join(sorted(wrong)[:5])}",
@@ -177,16 +177,16 @@ def write_stored(
             fix="Merge or remove adapters and other additions first.",
         )
     if dtype is None:
-        sizes = {weight.file_name: sum(ours[name].nbytes for name in weight.names) for weight in table}
+        sizes = {weight.file_name: sum(state[name].nbytes for name in weight.names) for weight in table}
     else:  # Computed from shapes, because access would dequantize each tensor twice.
         shapes = _our_shapes(config, None)
         counts = {name: shape.numel() * dtype.itemsize for name, shape in shapes.items()}
         sizes = {weight.file_name: sum(counts[name] for name in weight.names) for weight in table}
 
-    def one(name: str) -> Tensor:
-        return ours[name] if dtype is None else ours[name].to(dtype)
+    def converted(name: str) -> Tensor:
+        return state[name] if dtype is None else state[name].to(dtype)
 
-    tensors = ((weight.file_name, weight.write(one)) for weight in table)
+    tensors = ((weight.file_name, weight.write(converted)) for weight in table)
     return write_weight_files(directory, sizes, tensors, shard_bytes=shard_bytes)
 
 

@@ -174,11 +174,11 @@ def _next(remaining: Iterator[tuple[str, Tensor]], count: int) -> Iterator[tuple
         yield next(remaining)
 
 
-def _shards(sizes: Mapping[str, int], most: int) -> list[list[str]]:
+def _shards(sizes: Mapping[str, int], shard_bytes: int) -> list[list[str]]:
     shards: list[list[str]] = [[]]
     filled = 0
     for name, size in sizes.items():
-        if shards[-1] and filled + size > most:
+        if shards[-1] and filled + size > shard_bytes:
             shards.append([])
             filled = 0
         shards[-1].append(name)

@@ -15,7 +15,7 @@ _WORD = re.compile(r"[^\W_]+")
 def rouge(written: Sequence[str], references: Sequence[str]) -> list[Measure]:
     """Return ROUGE-L, ROUGE-1 and ROUGE-2: F1 of the longest common subsequence, of words, and of word pairs.
 
-    For ASCII texts the scores equal those of the package rouge-score without stemming. That package splits words at
+    For ASCII texts the scores equal the package rouge-score without stemming. That package splits words at
     accented letters; this function keeps them whole.
 
     Args:

@@ -114,10 +114,10 @@ def verify_file(
     ours = GroundupRunner(_MODEL, opened.model, opened.tokenizer)
     stored = GgufModel(file)
     tensor, error = largest_error(opened.model.state_dict(), stored.state())
-    named, most = f"{name} as {kind}", WEIGHT_LIMITS[kind]
-    if not error <= most:
+    named, limit = f"{name} as {kind}", WEIGHT_LIMITS[kind]
+    if not error <= limit:
         require_no_problems(
-            [f"{tensor} has a relative error of {error:.1e}, rounding explains at most {most:.1e}"], named
+            [f"{tensor} has a relative error of {error:.1e}, rounding explains at most {limit:.1e}"], named
         )
     equal = error == 0 and stored.config == opened.model.config
     back = GroundupRunner(_BACK, opened.model if equal else _as_model(stored), opened.tokenizer)

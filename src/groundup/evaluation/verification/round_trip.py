@@ -93,14 +93,14 @@ class GroundupRunner:
     def greedy(self, ids: Sequence[int], count: int) -> list[int]:
         """Return a greedy continuation, generated with the KV cache."""
         cache = self._model.new_cache(1, len(ids) + count)
-        written: list[int] = []
+        continuation: list[int] = []
         given = list(ids)
         with torch.inference_mode():
-            while len(written) < count:
+            while len(continuation) < count:
                 scores_TV = self._model(torch.tensor([given]), cache=cache)[0]
-                written.append(int(scores_TV[-1].argmax()))
-                given = written[-1:]
-        return written
+                continuation.append(int(scores_TV[-1].argmax()))
+                given = continuation[-1:]
+        return continuation
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, as in training."""
@@ -162,22 +162,22 @@ def pages() -> list[str]:
     return long[:: max(1, len(long) // NUM_TEXTS)][:NUM_TEXTS]
 
 
-def largest_error(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> tuple[str, float]:
+def largest_error(state: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> tuple[str, float]:
     """Return the tensor with the largest relative error between two state dicts, and the error (root mean square).
 
     Raises:
         FormatError: the state dicts have different keys.
     """
-    if missing := sorted(ours.keys() ^ theirs.keys()):
+    if missing := sorted(state.keys() ^ other.keys()):
         raise FormatError(
             f"tensors {', '.join(missing[:5])} exist in only one of the two models",
             rule="an exported model has the tensors of the original",
             fix="Please report this as a bug, with the family of the model.",
         )
     worst = ("", 0.0)
-    for name, tensor in ours.items():
+    for name, tensor in state.items():
         value = tensor.float()
-        error = float((theirs[name].float() - value).norm() / value.norm().clamp(min=1e-12))
+        error = float((other[name].float() - value).norm() / value.norm().clamp(min=1e-12))
         if not error <= worst[1]:  # A NaN counts as the largest error.
             worst = (name, error)
     return worst

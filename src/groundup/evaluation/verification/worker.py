@@ -61,12 +61,12 @@ class _LlamaCpp:
     def greedy(self, ids: Sequence[int], count: int) -> list[int]:
         self._model.reset()
         self._model.eval(list(ids))
-        written: list[int] = []
-        while len(written) < count:
-            written.append(int(self._model.scores[self._model.n_tokens - 1].argmax()))
-            if len(written) < count:
-                self._model.eval(written[-1:])
-        return written
+        continuation: list[int] = []
+        while len(continuation) < count:
+            continuation.append(int(self._model.scores[self._model.n_tokens - 1].argmax()))
+            if len(continuation) < count:
+                self._model.eval(continuation[-1:])
+        return continuation
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._model.tokenize(text.encode(), add_bos=False, special=False)
@@ -92,13 +92,13 @@ class _Transformers:
         return scores
 
     def greedy(self, ids: Sequence[int], count: int) -> list[int]:
-        written: list[int] = []
+        continuation: list[int] = []
         given, cache = list(ids), None
-        while len(written) < count:
+        while len(continuation) < count:
             out = self._model(self._torch.tensor([given]), past_key_values=cache, use_cache=True)
-            written.append(int(out.logits[0, -1].argmax()))
-            given, cache = written[-1:], out.past_key_values
-        return written
+            continuation.append(int(out.logits[0, -1].argmax()))
+            given, cache = continuation[-1:], out.past_key_values
+        return continuation
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]

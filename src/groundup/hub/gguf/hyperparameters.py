@@ -23,7 +23,7 @@ from groundup.model.families.base import Family, Gguf, Key
 _TYPE, _FACTOR, _ORIGINAL = "rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length"
 _OLD_FACTOR = "rope.scale_linear"
 _MAGNITUDE = "rope.scaling.attn_factor"  # llama.cpp multiplies it by 0.1 ln(factor) + 1.
-_THEIR_MAGNITUDE = "rope.scaling.yarn_attn_factor"  # The value of Hugging Face's config, as converters write it.
+_HF_MAGNITUDE = "rope.scaling.yarn_attn_factor"  # The value of Hugging Face's config, as converters write it.
 _BETA_FAST, _BETA_SLOW = "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"
 _LLAMA3 = (8192, 1.0, 4.0)  # Context, low and high frequency factor of all Llama 3 models so far.
 
@@ -42,9 +42,9 @@ def write_scaling(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | N
             raise _unsupported(
                 "rope_scaling.kind = 'llama3'", f"llama.cpp supports it for llama models, not for {config.family}"
             )
-        plain_P = Rotary(config.head_dim, config.rope_theta).frequencies_P
-        stretched_P = Rotary(config.head_dim, config.rope_theta, scaling).frequencies_P
-        return {}, plain_P / stretched_P
+        unscaled_P = Rotary(config.head_dim, config.rope_theta).frequencies_P
+        scaled_P = Rotary(config.head_dim, config.rope_theta, scaling).frequencies_P
+        return {}, unscaled_P / scaled_P
     keys: dict[str, MetaValue] = {_TYPE: scaling.kind, _FACTOR: float(scaling.factor)}
     if scaling.kind == "linear":
         return keys, None
@@ -57,7 +57,7 @@ def write_scaling(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | N
         )
     keys[_ORIGINAL] = scaling.original_context_length
     if scaling.attention_factor is not None:
-        keys[_THEIR_MAGNITUDE] = float(scaling.attention_factor)
+        keys[_HF_MAGNITUDE] = float(scaling.attention_factor)
         keys[_MAGNITUDE] = scaling.attention_factor / _yarn_magnitude(scaling.factor)
     return keys, None
 
@@ -78,7 +78,7 @@ def read_scaling(keys: Keys, divisors_P: Tensor | None, theta: float, head_dim: 
         return RopeScaling("linear", factor)
     if kind != "yarn":
         raise keys.refused(_TYPE, "supported RoPE scalings are linear, yarn and llama3")
-    magnitude: float | None = keys.number(_THEIR_MAGNITUDE, 0.0) or None
+    magnitude: float | None = keys.number(_HF_MAGNITUDE, 0.0) or None
     if magnitude is None and keys.get(_MAGNITUDE) is not None:
         magnitude = keys.number(_MAGNITUDE) * _yarn_magnitude(factor)
     return RopeScaling(
@@ -104,14 +104,14 @@ def _llama3_from(divisors_P: Tensor, theta: float, head_dim: int) -> RopeScaling
     if divisors_P.shape != (head_dim // 2,) or not bool((divisors_P >= 1).all()):
         raise _no_llama3(f"{tuple(divisors_P.shape)} divisors from {float(divisors_P.min()):g}")
     divisors_P = divisors_P.double()
-    plain_P = Rotary(head_dim, theta).frequencies_P.double()
+    unscaled_P = Rotary(head_dim, theta).frequencies_P.double()
     factor = round(float(divisors_P.max()), 4)
     kept_P = (1 / divisors_P - 1 / factor) / (1 - 1 / factor)
-    for context, low, high in (_LLAMA3, *_fitted(plain_P / (2 * math.pi), kept_P)):
+    for context, low, high in (_LLAMA3, *_fitted(unscaled_P / (2 * math.pi), kept_P)):
         if context < 1 or not 0 < low < high:
             continue
         scaling = RopeScaling("llama3", factor, context, low_freq_factor=low, high_freq_factor=high)
-        if torch.allclose(plain_P / Rotary(head_dim, theta, scaling).frequencies_P.double(), divisors_P, rtol=1e-4):
+        if torch.allclose(unscaled_P / Rotary(head_dim, theta, scaling).frequencies_P.double(), divisors_P, rtol=1e-4):
             return scaling
     raise _no_llama3(f"divisors {', '.join(f'{each:.4g}' for each in divisors_P[:8].tolist())}, ...")
 
@@ -210,7 +210,7 @@ def config_from_metadata(
         found = keys.get(key)
         if key not in known and found is not None and (isinstance(found, np.ndarray) or found != harmless):
             raise keys.refused(key, f"not supported for {keys.architecture} models")
-    values: dict[str, Any] = {ours: keys.size(theirs) for ours, theirs in _SIZES.items()}
+    values: dict[str, Any] = {field: keys.size(key) for field, key in _SIZES.items()}
     # Checked before any loop over layers, which would take an hour for 2^32 layers.
     if f"blk.{values['n_layers'] - 1}.attn_output.weight" not in tensors:
         raise keys.refused("block_count", "the file must contain the tensors of all layers")
@@ -244,7 +244,7 @@ def write_config(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | No
     _check_expressible(config)
     declared = _declared(config)
     architecture = declared.architecture
-    keys: dict[str, MetaValue] = {theirs: getattr(config, ours) for ours, theirs in _SIZES.items()}
+    keys: dict[str, MetaValue] = {key: getattr(config, field) for field, key in _SIZES.items()}
     keys["vocab_size"] = config.vocab_size
     keys["attention.head_count_kv"] = config.n_kv_heads
     keys[_LAYER_EPS if config.norm == "layer" else _RMS_EPS] = config.norm_eps

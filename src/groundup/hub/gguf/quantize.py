@@ -206,13 +206,13 @@ def quantize(name: str, tensor: Tensor, kind: TensorType) -> np.ndarray[Any, Any
     """
     _check_range(name, tensor, kind)
     if kind.name in PLAIN_TYPES:
-        plain = tensor.to(PLAIN_TYPES[kind.name]).contiguous()
-        return plain.view(-1).view(torch.uint8).numpy()
+        converted = tensor.to(PLAIN_TYPES[kind.name]).contiguous()
+        return converted.view(-1).view(torch.uint8).numpy()
     values = tensor.to(torch.float32).contiguous().numpy().reshape(-1, kind.block)
     quantized = np.empty((len(values), kind.block_bytes), np.uint8)
     step = _CHUNK // kind.block
 
-    def turn(first: int) -> None:
+    def quantize_chunk(first: int) -> None:
         chunk = values[first : first + step]
         own = _K_QUANTS.get(kind.name)
         if own is not None:
@@ -223,7 +223,7 @@ def quantize(name: str, tensor: Tensor, kind: TensorType) -> np.ndarray[Any, Any
             )
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy releases the GIL while it computes.
-        for _ in pool.map(turn, range(0, len(values), step)):
+        for _ in pool.map(quantize_chunk, range(0, len(values), step)):
             pass
     return quantized.reshape(-1)
 

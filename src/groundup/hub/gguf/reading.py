@@ -86,8 +86,8 @@ class _State(Mapping[str, Tensor]):
         if tensor is None:
             # Operations on norms are computed in the fp32 of the file.
             exact = len(self._file.tensors[holder.file_name].shape) == 1
-            theirs = self._file.read(holder.file_name, torch.float32 if exact else self._dtype)
-            self._in_use[name] = tensor = holder.read(theirs)[name].to(self._dtype)
+            stored = self._file.read(holder.file_name, torch.float32 if exact else self._dtype)
+            self._in_use[name] = tensor = holder.read(stored)[name].to(self._dtype)
         return tensor
 
     def __iter__(self) -> Iterator[str]:

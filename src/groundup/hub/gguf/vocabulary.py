@@ -177,12 +177,12 @@ def _get(metadata: Mapping[str, Any], key: str, kind: type, default: Any) -> Any
     raise _damaged(f"{key} is of type {type(value).__name__}", f"must be {kind.__name__}")
 
 
-def _list(metadata: Mapping[str, Any], key: str, most: int) -> Sequence[str]:
+def _list(metadata: Mapping[str, Any], key: str, max_entries: int) -> Sequence[str]:
     values: Sequence[str] = metadata.get(key, ())
     if isinstance(values, str) or not isinstance(values, Sequence):
         raise _damaged(f"{key} is of type {type(values).__name__}", "must be a list of texts")
-    if len(values) > most:
-        raise _damaged(f"{key} has {len(values):,} entries", f"the maximum is {most:,}")
+    if len(values) > max_entries:
+        raise _damaged(f"{key} has {len(values):,} entries", f"the maximum is {max_entries:,}")
     characters = 0
     for text in values:
         if not isinstance(text, str):
@@ -201,8 +201,8 @@ def _tokens(metadata: Mapping[str, Any]) -> list[str]:
         raise _damaged("no tokens", "tokenizer.ggml.tokens must list them")
     if len(set(tokens)) != len(tokens):
         seen: set[str] = set()
-        twice = next(token for token in tokens if token in seen or seen.add(token))  # type: ignore[func-returns-value]
-        raise _damaged(f"the token {twice[:60]!r} twice", "tokens must be unique")
+        duplicate = next(token for token in tokens if token in seen or seen.add(token))  # type: ignore[func-returns-value]
+        raise _damaged(f"the token {duplicate[:60]!r} twice", "tokens must be unique")
     for token in tokens:
         if not token.isascii():
             _require_utf8(token)

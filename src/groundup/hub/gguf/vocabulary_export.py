@@ -292,13 +292,13 @@ def _chat_templates(config: Mapping[str, Any], chat_template: str | None) -> dic
 
 
 def _differences(backend: tokenizers.Tokenizer, vocabulary: Vocabulary) -> tuple[tuple[str, str], ...]:
-    theirs = tokenizers.Tokenizer.from_str(json.dumps(to_tokenizer_json(vocabulary, as_llama_cpp=True)))
-    for each in (backend, theirs):
+    llama_cpp = tokenizers.Tokenizer.from_str(json.dumps(to_tokenizer_json(vocabulary, as_llama_cpp=True)))
+    for each in (backend, llama_cpp):
         each.encode_special_tokens = True  # as text
         each.no_padding()
         each.no_truncation()
     texts = list(EDGE_CASES.values())
     own_ids, their_ids = (
-        [e.ids for e in each.encode_batch(texts, add_special_tokens=False)] for each in (backend, theirs)
+        [e.ids for e in each.encode_batch(texts, add_special_tokens=False)] for each in (backend, llama_cpp)
     )
     return tuple(pair for pair, own, their in zip(EDGE_CASES.items(), own_ids, their_ids, strict=True) if own != their)

@@ -142,8 +142,8 @@ def to_tokenizer_json(vocabulary: Vocabulary, *, as_llama_cpp: bool = False) -> 
         merges = [list(merge) for merge in vocabulary.merges]
         definition["model"] = _bpe(vocabulary) | {"ignore_merges": pre.ignore_merges, "merges": merges}
     else:
-        said = vocabulary.add_space_prefix
-        prefixed = vocabulary.kind == "llama" if said is None else said
+        add_prefix = vocabulary.add_space_prefix
+        prefixed = vocabulary.kind == "llama" if add_prefix is None else add_prefix
         definition["normalizer"] = _space_normalizer(vocabulary, prefixed)
         definition["decoder"] = _space_decoder(prefixed)
         definition["model"] = _unigram(vocabulary, as_llama_cpp) if vocabulary.kind == "t5" else _scored_bpe(vocabulary)

@@ -32,7 +32,7 @@ _NORMS: dict[BlockKind, dict[str, str]] = {
     "post": _OUTPUTS,
     "sandwich": {"input_layernorm": "attn_norm", **_OUTPUTS, "pre_feedforward_layernorm": "ffn_norm"},
 }
-_OURS, _THEIRS = "model.layers.{layer}.", "blk.{layer}."
+_LAYER, _FILE_LAYER = "model.layers.{layer}.", "blk.{layer}."
 
 
 def gguf_weight_table(config: ModelConfig) -> Iterator[Weight]:
@@ -43,8 +43,8 @@ def gguf_weight_table(config: ModelConfig) -> Iterator[Weight]:
 def table_shapes(config: ModelConfig, table: Sequence[Weight]) -> dict[str, tuple[int, ...]]:
     """Return the shape of each GGUF tensor."""
     with torch.device("meta"):
-        ours = {name: tensor.shape for name, tensor in Transformer(config).state_dict().items()}
-    return {name: tuple(shape) for name, shape in shapes(table, ours).items()}
+        state_shapes = {name: tensor.shape for name, tensor in Transformer(config).state_dict().items()}
+    return {name: tuple(shape) for name, shape in shapes(table, state_shapes).items()}
 
 
 def _weights(config: ModelConfig) -> Iterator[Weight]:
@@ -62,10 +62,10 @@ def _weights(config: ModelConfig) -> Iterator[Weight]:
         norms |= {"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"}
     yield from _layer(norms, norm_bias, *of_norms)
     if declared is not None and declared.fused_qkv:
-        names = tuple(f"{_OURS}self_attn.{part}_proj." for part in "qkv")
+        names = tuple(f"{_LAYER}self_attn.{part}_proj." for part in "qkv")
         for kind in ("weight", "bias") if config.qkv_bias else ("weight",):
-            theirs = f"{_THEIRS}attn_qkv.{kind}"
-            yield Weight(theirs, tuple(name + kind for name in names), (split_heads(config),))
+            file_name = f"{_FILE_LAYER}attn_qkv.{kind}"
+            yield Weight(file_name, tuple(name + kind for name in names), (split_heads(config),))
     else:
         # llama.cpp rotates adjacent pairs, transformers rotates halves; some architectures store rows in llama.cpp's
         # order.
@@ -75,8 +75,8 @@ def _weights(config: ModelConfig) -> Iterator[Weight]:
             yield from _layer({f"self_attn.{part}_proj": f"attn_{part}"}, config.qkv_bias, *operations)
     yield from _layer({"self_attn.o_proj": "attn_output"}, config.output_bias)
     if declared is not None and declared.fused_gate_up:
-        gate_up = tuple(f"{_OURS}mlp.{part}_proj.weight" for part in ("gate", "up"))
-        yield Weight(f"{_THEIRS}ffn_up.weight", gate_up, (Split((config.ffn_dim,) * 2),))
+        gate_up = tuple(f"{_LAYER}mlp.{part}_proj.weight" for part in ("gate", "up"))
+        yield Weight(f"{_FILE_LAYER}ffn_up.weight", gate_up, (Split((config.ffn_dim,) * 2),))
         yield from _layer({"mlp.down_proj": "ffn_down"}, config.ffn_bias)
         return
     feed_forward = {"mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
@@ -86,10 +86,10 @@ def _weights(config: ModelConfig) -> Iterator[Weight]:
 
 
 def _layer(names: dict[str, str], bias: bool, *operations: Operation) -> tuple[Weight, ...]:
-    return _named({_OURS + ours: _THEIRS + theirs for ours, theirs in names.items()}, bias, *operations)
+    return _named({_LAYER + name: _FILE_LAYER + file_name for name, file_name in names.items()}, bias, *operations)
 
 
 def _named(names: dict[str, str], bias: bool, *operations: Operation) -> tuple[Weight, ...]:
     kinds = ("weight", "bias") if bias else ("weight",)
-    pairs = {f"{ours}.{kind}": f"{theirs}.{kind}" for ours, theirs in names.items() for kind in kinds}
+    pairs = {f"{name}.{kind}": f"{file_name}.{kind}" for name, file_name in names.items() for kind in kinds}
     return renamed(pairs, *operations)
