@@ -22,7 +22,7 @@ EXAMPLE = "groundup merge runs/notes/adapter --out models/tuned"
 class MergeConfig(Config):
     """Settings of `groundup merge`."""
 
-    renamed: ClassVar[Mapping[str, str]] = {"verification": "verify"}
+    renamed: ClassVar[Mapping[str, str]] = {"gate": "verify"}
 
     adapter: Path = setting(help="directory of an adapter, from groundup or PEFT", positional=True)
     out: Path = setting(help="directory for the merged model", flag=True)
