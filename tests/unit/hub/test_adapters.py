@@ -140,8 +140,8 @@ def test_tensors_of_unknown_layers_or_other_models_are_rejected(tiny_model: Make
         ),
         ("../../outside.lora_A.weight", torch.ones(4, 32), "lora_A and lora_B of linear layers"),
         (q, torch.full((4, 32), float("nan")), "not finite"),
-        (q, torch.ones(4, 32, 1), "its shape is"),
-        (q, torch.ones(0, 32), "its shape is"),
+        (q, torch.ones(4, 32, 1), "its shape must be"),
+        (q, torch.ones(0, 32), "its shape must be"),
     ):
         save_file(tensors | {name: tensor}, path)
         refused(adapter, tiny_model(64), said)
