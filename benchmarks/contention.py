@@ -36,34 +36,34 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="model directory")
     parser.add_argument("--busy", type=int, default=1, help="number of busy processes [1]")
     parser.add_argument("--rounds", type=int, default=3, help="number of rounds [3]")
-    parser.add_argument("--steps", type=int, default=8, help="number of timed training steps [8]")
+    parser.add_argument("--steps", type=int, default=8, help="number of measured training steps [8]")
     parser.add_argument("--tokens", type=int, default=64, help="number of decoded tokens [64]")
-    parser.add_argument("--rows", type=int, default=32, help="texts in a training step [32]")
+    parser.add_argument("--rows", type=int, default=32, help="batch size [32]")
     parser.add_argument("--threads", type=int, help="CPU threads [one per core]")
     parser.add_argument("--task", choices=TASKS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.task:
         print(json.dumps(step(options) if options.task == "step" else decode(options)))
         return
-    found: dict[str, list[float]] = {f"{task}_{how}": [] for task in TASKS for how in ("alone", "contended")}
+    seconds: dict[str, list[float]] = {f"{task}_{how}": [] for task in TASKS for how in ("alone", "contended")}
     for number in range(options.rounds):
         for task in TASKS:
             for how in ("alone", "contended") if number % 2 == 0 else ("contended", "alone"):
                 with busy_processes(options.busy if how == "contended" else 0):
-                    found[f"{task}_{how}"].append(in_a_process(task))
-                print(f"round {number + 1}, {task} {how}: {found[f'{task}_{how}'][-1]:.4f} s", file=sys.stderr)
-    record: dict[str, object] = {name: round(statistics.median(times), 4) for name, times in found.items()}
+                    seconds[f"{task}_{how}"].append(run_task(task))
+                print(f"round {number + 1}, {task} {how}: {seconds[f'{task}_{how}'][-1]:.4f} s", file=sys.stderr)
+    record: dict[str, object] = {name: round(statistics.median(times), 4) for name, times in seconds.items()}
     for task in TASKS:
-        alone, contended = (statistics.median(found[f"{task}_{how}"]) for how in ("alone", "contended"))
+        alone, contended = (statistics.median(seconds[f"{task}_{how}"]) for how in ("alone", "contended"))
         record[f"{task}_ratio"] = round(contended / alone, 3)
     names = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", *DEFAULTS)
     waiting = {name: os.environ[name] for name in names if name in os.environ}
     settings = {"busy": options.busy, "cores": os.cpu_count(), "threads": options.threads, "waiting": waiting}
-    print(json.dumps(record | settings | {"rounds": {name: [round(t, 4) for t in found[name]] for name in found}}))
+    print(json.dumps(record | settings | {"rounds": {name: [round(t, 4) for t in seconds[name]] for name in seconds}}))
 
 
-def in_a_process(task: str) -> float:
-    """Return the seconds that a process of its own measures, with this command line's options."""
+def run_task(task: str) -> float:
+    """Measure a task in a new process with the same options, and return the seconds."""
     command = [sys.executable, "-m", "benchmarks.contention", *sys.argv[1:], "--task", task]
     seconds: float = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     return seconds
@@ -71,7 +71,7 @@ def in_a_process(task: str) -> float:
 
 @contextmanager
 def busy_processes(count: int) -> Iterator[None]:
-    """Keep that many cores busy."""
+    """Run `count` busy processes within the block."""
     started = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(count)]
     try:
         yield
@@ -82,7 +82,7 @@ def busy_processes(count: int) -> Iterator[None]:
 
 
 def step(options: argparse.Namespace) -> float:
-    """Return the median seconds of a step of `finetune classify` that trains all weights."""
+    """Return the median seconds of a training step of `finetune classify` with all weights trainable."""
     import torch
 
     from groundup.data.label_batches import LabeledBatches, Padding
@@ -122,8 +122,8 @@ def decode(options: argparse.Namespace) -> float:
     request = GenerationRequest(prompt="Once upon a time", max_tokens=options.tokens, stop_ids=(), seed=0)
     with Engine(opened.model, opened.tokenizer) as engine:
         times = [time.perf_counter() for _ in engine.stream(request)]
-    between = [after - before for before, after in itertools.pairwise(times)]
-    return statistics.median(between[WARMUP:])
+    intervals = [after - before for before, after in itertools.pairwise(times)]
+    return statistics.median(intervals[WARMUP:])
 
 
 if __name__ == "__main__":

@@ -157,11 +157,11 @@ class DocumentGenerator:
         return str(self.faker().password(length=self.random.randint(8, 16), special_chars=False))
 
     def lookalike(self) -> tuple[str, str]:
-        """Sentence and value of something that is no secret."""
+        """Return sentence and value of a look-alike."""
         if self.random.random() < 0.6:
             return self.random.choice([each for each in self.handwritten if not each[0]])[1:]
         faker, draw = self.faker(), self.random
-        makers: list[tuple[str, Callable[[], str]]] = [
+        generators: list[tuple[str, Callable[[], str]]] = [
             ("ISBN {}", faker.isbn13),
             ("ISBN {} (hardcover)", faker.isbn10),
             ("EAN {}", faker.ean13),
@@ -180,13 +180,13 @@ class DocumentGenerator:
             ("handle @{}", faker.user_name),
             ("{}", lambda: "  ".join(str(draw.randrange(1000)) for _ in range(8))),
             ("license plate {}", faker.license_plate),
-            ("colour {}", faker.hex_color),
+            ("color {}", faker.hex_color),
             ("rgb {}", faker.rgb_color),
             ("file {}", faker.file_path),
             ("agent {}", faker.user_agent),
             ("see {}", faker.uri),
         ]
-        sentence, make = draw.choice(makers)
+        sentence, make = draw.choice(generators)
         return sentence, make()
 
     def document(self) -> AnnotatedDocument:
