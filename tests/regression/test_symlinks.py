@@ -1,4 +1,4 @@
-"""Links to folders were skipped without being counted; a link to a system file became training text."""
+"""Links to directories were skipped without being counted. A link to a system file became training text."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_links_are_counted_and_stay_inside(folder: Path) -> None:
     }
 
 
-def test_a_setting_follows_them_and_ends(folder: Path) -> None:
+def test_links_are_followed_if_set_and_cycles_end(folder: Path) -> None:
     read, refused = listed(FolderSource(path=folder, follow_symlinks=True))
     assert read == [
         "a.txt", "current.txt", "other/more/deep.txt", "other/secret.txt", "out.txt", "sub/b.txt", "up.txt",
@@ -83,12 +83,12 @@ def test_a_setting_follows_them_and_ends(folder: Path) -> None:
     assert refused["self"] == refused["above"] == refused["inner"] == "symbolic link to a path that is read anyway"
 
 
-def test_a_link_that_is_given_as_the_folder_is_read(folder: Path, tmp_path: Path) -> None:
+def test_a_link_given_as_the_directory_is_read(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "alias").symlink_to(folder)
     assert listed(FolderSource(path=tmp_path / "alias")) == listed(FolderSource(path=folder))
 
 
-def test_a_file_that_is_swapped_for_a_link_is_not_read(folder: Path) -> None:
+def test_a_file_replaced_by_a_link_is_not_read(folder: Path) -> None:
     source = FolderSource(path=folder, files=["a.txt"])
     ((_, opener),) = source.open_items(item for item in source.items() if not item.refused)
     (folder / "a.txt").unlink()
@@ -97,7 +97,7 @@ def test_a_file_that_is_swapped_for_a_link_is_not_read(folder: Path) -> None:
         opener()
 
 
-def test_a_link_in_a_zip_is_no_text(tmp_path: Path) -> None:
+def test_a_link_in_a_zip_is_not_text(tmp_path: Path) -> None:
     link = zipfile.ZipInfo("link.txt")
     link.external_attr = 0o120777 << 16
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as file:

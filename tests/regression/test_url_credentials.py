@@ -31,7 +31,7 @@ PASSWORD, TOKEN = "swordfish" + "-9", "q7H2k9" + "ZxV4"
         ("ssh://git@host.example/x and bob@mail.example", "ssh://git@host.example/x and bob@mail.example"),
     ],
 )
-def test_what_is_kept_of_a_url(url: str, kept: str) -> None:
+def test_urls_are_stored_without_secrets(url: str, kept: str) -> None:
     assert redacted(f"see {url}, please") == f"see {kept}, please"
 
 
@@ -47,7 +47,7 @@ def _config(password: str) -> dict[str, object]:
     }
 
 
-def test_a_record_has_no_password_and_another_password_is_the_same_work(tmp_path: Path) -> None:
+def test_records_have_no_password_and_it_does_not_change_the_fingerprint(tmp_path: Path) -> None:
     work = artifact.begin(tmp_path / "out", "collect", _config(PASSWORD), {})
     work.finish({"seen": f"https://a:{PASSWORD}@h.example/x"}, [])
     kept = (tmp_path / "out" / "artifact.json").read_text()
@@ -56,7 +56,7 @@ def test_a_record_has_no_password_and_another_password_is_the_same_work(tmp_path
     assert artifact.begin(tmp_path / "out", "collect", _config("${PW}"), {}).state == "done"
 
 
-def test_a_run_keeps_a_recipe_without_the_password(tmp_path: Path) -> None:
+def test_a_run_stores_the_recipe_without_the_password(tmp_path: Path) -> None:
     from groundup.commands import STAGES
 
     recipe = {
@@ -72,7 +72,7 @@ def test_a_run_keeps_a_recipe_without_the_password(tmp_path: Path) -> None:
     assert PASSWORD not in text and TOKEN not in text and "${NAME}" in text
     again = recipe_steps(
         {"collect": tomllib.loads(text)["collect"]}, tmp_path, "recipe.toml", STAGES
-    )  # it is a recipe still
+    )  # still a valid recipe
     assert steps[0].config.all_sources[0].identity() == again[0].config.all_sources[0].identity()
     with pytest.raises(ConfigError, match="environment variable"):
         again[0].config.all_sources[0].fetch(Console(quiet=True))
@@ -80,7 +80,7 @@ def test_a_run_keeps_a_recipe_without_the_password(tmp_path: Path) -> None:
 
 @pytest.fixture
 def locked_site() -> Iterator[str]:
-    """A web server that gives its file to those with the password."""
+    """A web server that requires a password for its file."""
     import base64
     import threading
     from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -108,7 +108,9 @@ def locked_site() -> Iterator[str]:
     server.shutdown()
 
 
-def test_the_environment_gives_the_password(locked_site: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_password_comes_from_the_environment(
+    locked_site: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("SHOP_PASSWORD", PASSWORD)
     source = RemoteSource(urls=["http://ann:${SHOP_PASSWORD}@" + locked_site + "/a.txt"], allow_private_hosts=True)

@@ -1,4 +1,4 @@
-"""CSV and TSV as people write them: no cell is lost or merged with its neighbours unless that is counted."""
+"""CSV and TSV in practice: no cell is lost or merged with another one without being counted."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from groundup.corpus.sources import Item
 
 
 def read(data: str, name: str = "a.csv") -> list[dict[str, str | None] | str]:
-    """The rows of a table, or "reason!" for those that are none."""
+    """Return the rows of a table, or "reason!" for invalid rows."""
     found = read_records(Item(name, len(data)), lambda: io.BytesIO(data.encode()), None, None)
     return [each.value if isinstance(each, Record) else f"{each.reason}!" for each in found]
 
 
 def test_commas_in_the_only_column_are_text() -> None:
-    """Without a word all after the first comma was lost."""
+    """The text after the first comma was silently lost."""
     assert read("text\nWell, yes, I do.\nNo.\n\n") == [{"text": "Well, yes, I do."}, {"text": "No."}]
 
 
@@ -28,31 +28,31 @@ def test_prose_without_header_is_one_column() -> None:
     assert read("\n".join(prose)) == [{"column_1": line} for line in prose]
 
 
-def test_cells_beyond_the_header_are_counted() -> None:
-    """Which comma is the text's nobody knows: a label would come out of the middle of a sentence."""
+def test_extra_cells_are_counted() -> None:
+    """The extra comma may be anywhere, so part of a sentence could become the label."""
     rows = read("id,text,label\n1,yes,pos\n2,no, really,neg\n3,fine,pos,\n4,short\n")
     assert rows == [
         {"id": "1", "text": "yes", "label": "pos"},
         "row with more cells than columns!",
-        {"id": "3", "text": "fine", "label": "pos"},  # a delimiter at the end of each line is but a habit
+        {"id": "3", "text": "fine", "label": "pos"},  # trailing delimiters are allowed
         {"id": "4", "text": "short", "label": None},
     ]
 
 
-def test_quotes_of_the_text_in_tsv() -> None:
-    """A cell that begins with a quotation swallowed all up to the next quotation: half of the rows."""
+def test_text_quotes_in_tsv() -> None:
+    """A cell that started with a quote extended to the next quote, so half of the rows were lost."""
     texts = ['"Yes," he said.', "plain", '"No" is a word', "it ended", '"unclosed']
     data = "text\tlabel\n" + "".join(f"{text}\t{n}\n" for n, text in enumerate(texts))
     assert read(data, "a.tsv") == [{"text": text, "label": str(n)} for n, text in enumerate(texts)]
 
 
-def test_quotes_of_the_table_in_tsv() -> None:
-    """pandas quotes cells of TSV, too, and then a cell may hold tabs and lines."""
+def test_csv_quotes_in_tsv() -> None:
+    """pandas also quotes TSV cells, which can then include tabs and line breaks."""
     cells = [["text", "label"], ['a "word"\tand\nlines', "x"], ["plain", "y"]]
     buffer = io.StringIO(newline="")
     csv.writer(buffer, delimiter="\t").writerows(cells)
     assert read(buffer.getvalue(), "a.tsv") == [dict(zip(cells[0], row, strict=True)) for row in cells[1:]]
-    cut = buffer.getvalue()[: buffer.getvalue().index("and")]  # where the sample ends inside such a cell
+    cut = buffer.getvalue()[: buffer.getvalue().index("and")]  # the sample ends inside such a cell
     assert find_layout(cut, "\t", whole=False).quoted
     assert not find_layout(cut, "\t", whole=True).quoted
 
@@ -61,14 +61,14 @@ def test_quotes_of_the_table_in_tsv() -> None:
     "first",
     [
         "text,label",
-        "0,1",  # pandas' columns without names
+        "0,1",  # pandas default column names
         "What is your age?,How satisfied are you with our service in general?",
         "country,2019",
         "te{x}t,label",
     ],
 )
-def test_a_header_is_one(first: str) -> None:
-    """A header taken for a row would lose the names that a recipe or a label column is found by."""
+def test_headers_are_detected(first: str) -> None:
+    """Taking a header for a row would lose the column names."""
     rows = [f"A text of some words about {n} things,{n * 1000 + 3}" for n in range(5, 40)]
     found = read("\n".join([first, *rows]))
     assert len(found) == len(rows)
@@ -85,14 +85,14 @@ def test_a_header_is_one(first: str) -> None:
         ("a, ,column_2,", ["a", "column_2_2", "column_2", "column_4"]),
     ],
 )
-def test_names_of_columns_are_different(first: str, names: list[str]) -> None:
-    """Of two columns of one name the cells of the first were lost without a word."""
+def test_column_names_are_unique(first: str, names: list[str]) -> None:
+    """With two columns of the same name, the cells of the first were silently lost."""
     cells = [[f"a text of row {row} in {at}" for at in range(len(names))] for row in range(20)]
     assert read("\n".join([first, *map(",".join, cells)])) == [dict(zip(names, row, strict=True)) for row in cells]
 
 
-def test_a_row_of_a_rare_label_is_no_header() -> None:
-    """Of 77 intents hardly one is found twice in a hundred rows: the first row was the header, and its label lost."""
+def test_a_row_with_a_rare_label_is_not_a_header() -> None:
+    """With 77 labels, 100 rows rarely repeat one. The first row was taken for the header."""
     rows = [f"please help {n},card_problem_kind{n % 77}" for n in range(1000)]
     found = read("\n".join(rows))
     assert len(found) == 1000
@@ -100,8 +100,8 @@ def test_a_row_of_a_rare_label_is_no_header() -> None:
 
 
 @pytest.mark.parametrize("times", [1, 3])
-def test_a_header_that_is_found_in_its_column_is_one(times: int) -> None:
-    """By chance, or since files were joined, each with its header."""
+def test_a_header_may_occur_in_its_column(times: int) -> None:
+    """This happens by chance, or in concatenated files with headers."""
     rows = [f"please help {n},card_problem_kind{n % 77}" for n in range(4000)]
     for n in range(times):
         rows[500 * n + 50] = "text,label"

@@ -1,4 +1,4 @@
-"""What a file is is told by its content; its name decides only where its content fits several formats."""
+"""Formats are detected by content. The name decides only if the content is ambiguous."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ TABLE = "name,age,city\n" + "".join(f"N{n},{n},Town {n}\n" for n in range(9))
         ("WARC/1.0\r\nWARC-Type: warcinfo\r\n", "warc"),
     ],
 )
-def test_content_that_says_what_it_is(path: str, content: str, format: str) -> None:
+def test_unambiguous_content(path: str, content: str, format: str) -> None:
     assert detect(path, content.encode()) == format
 
 
@@ -63,8 +63,8 @@ def test_content_that_says_what_it_is(path: str, content: str, format: str) -> N
         ("a.md", f"# Head\n\n{PROSE}", "markdown"),
         ("a.md", '<h1 align="center">Tool</h1>\n<p align="center"><img src="a.png"></p>\n\n# Tool', "markdown"),
         ("a.txt", '<h1 align="center">Tool</h1>\n<p>One.</p>\n<p>Two.</p>', "html"),
-        ("a.dat", PROSE * 5, "text"),  # a suffix that nobody knows, and sentences
-        ("a.csv", PROSE, "csv"),  # commas in prose, and a name that decides
+        ("a.dat", PROSE * 5, "text"),  # unknown suffix and prose
+        ("a.csv", PROSE, "csv"),  # commas in prose; the suffix decides
         ("a.txt", PROSE * 9, "text"),
         ("a.txt", TABLE, "csv"),
         ("export", TABLE.replace(",", "\t"), "tsv"),
@@ -76,7 +76,7 @@ def test_content_that_says_what_it_is(path: str, content: str, format: str) -> N
         ("play.txt", "Romeo: I see.\nJuliet: You do.\n\nExeunt.\n", "text"),
     ],
 )
-def test_a_name_breaks_ties(path: str, content: str, format: str) -> None:
+def test_the_suffix_decides_ambiguous_content(path: str, content: str, format: str) -> None:
     assert detect(path, content.encode()) == format
 
 
@@ -94,7 +94,7 @@ def test_a_name_breaks_ties(path: str, content: str, format: str) -> None:
         ("a.z01", b"PK\x07\x08PK\x03\x04" + bytes(range(256)), "part of a split zip"),
     ],
 )
-def test_what_is_not_read_is_named(path: str, content: bytes, what: str) -> None:
+def test_unsupported_formats_are_named(path: str, content: bytes, what: str) -> None:
     with pytest.raises(UnknownFormatError, match=what.replace(".", r"\.")):
         detect(path, content)
 
@@ -115,11 +115,11 @@ def zipped(members: dict[str, bytes]) -> bytes:
 def test_compression_needs_no_suffix() -> None:
     for compress in (gzip.compress, bz2.compress, lzma.compress):
         assert read("a", compress(PROSE.encode())) == [("a", PROSE)]
-    assert read("a.txt.gz", PROSE.encode()) == [("a.txt.gz", PROSE)]  # a name that promises what is not there
+    assert read("a.txt.gz", PROSE.encode()) == [("a.txt.gz", PROSE)]  # not compressed despite its suffix
     assert read("a", gzip.compress(bz2.compress(PROSE.encode()))) == [("a", PROSE)]
 
 
-def test_an_archive_is_read_like_a_folder() -> None:
+def test_an_archive_is_read_like_a_directory() -> None:
     inner = zipped({"deep.txt": b"Deep."})
     members = {
         "a.txt": b"One.",
@@ -144,16 +144,16 @@ def test_an_archive_is_read_like_a_folder() -> None:
     assert read("s", buffer.getvalue()) == expected
 
 
-def test_members_that_would_leave_their_archive() -> None:
-    """Nothing is written to disk, but a name like this says what its sender is after."""
+def test_members_with_unsafe_paths() -> None:
+    """Archives are not unpacked to disk, but such names indicate an attack."""
     assert read("s", zipped({"../../etc/passwd": b"root", "ok.txt": b"One."})) == [
         ("s/../../etc/passwd", "unsafe path!"),
         ("s/ok.txt", "One."),
     ]
 
 
-def test_a_member_that_cannot_be_opened_costs_itself_only() -> None:
-    """A compression that Python has not (here of 7-Zip), a header that is damaged: all members behind were lost."""
+def test_a_member_that_cannot_be_opened_is_skipped() -> None:
+    """An unsupported compression (here of 7-Zip) or a damaged header lost all later members."""
     whole = zipped({"a.txt": b"One.", "b.txt": b"Two.", "c.txt": b"Three."})
     at = whole.index(b"PK\x03\x04", 4)
     assert read("s", whole[:at] + b"XX" + whole[at + 2 :]) == [
@@ -161,12 +161,12 @@ def test_a_member_that_cannot_be_opened_costs_itself_only() -> None:
         ("s/b.txt", "damaged!"),
         ("s/c.txt", "Three."),
     ]
-    listed = whole.index(b"PK\x01\x02")  # the central directory, in which the method stands at byte 10
+    listed = whole.index(b"PK\x01\x02")  # the central directory, with the method at byte 10
     unknown = whole[: listed + 10] + b"\x62\x00" + whole[listed + 12 :]
     assert read("s", unknown) == [("s/a.txt", "unknown compression!"), ("s/b.txt", "Two."), ("s/c.txt", "Three.")]
 
 
-def test_a_link_in_an_archive_is_no_text() -> None:
+def test_a_symbolic_link_in_an_archive_is_not_text() -> None:
     link = zipfile.ZipInfo("link.txt")
     link.external_attr = 0o120777 << 16
     buffer = io.BytesIO()
@@ -175,22 +175,22 @@ def test_a_link_in_an_archive_is_no_text() -> None:
     assert read("s", buffer.getvalue()) == [("s/link.txt", "not a regular file!")]
 
 
-def test_archives_in_archives_without_end() -> None:
+def test_deeply_nested_archives() -> None:
     data = b"One."
     for _ in range(30):
         data = zipped({"a.zip": data})
     assert read("s", data) == [("s/a.zip/a.zip/a.zip", "too many archives inside of each other!")]
 
 
-def test_a_bomb_that_is_spread_over_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No member is suspicious by itself; together they are a thousand times the size of the file."""
+def test_a_bomb_of_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No member is suspicious alone. Together they are 1,000 times the size of the file."""
     monkeypatch.setattr("groundup.corpus.streams.MIN_BOMB_BYTES", 1 << 20)
     nested = zipped({f"{n}.txt": b"a" * 300_000 for n in range(6)})
     assert read("s", zipped({"1.zip": nested, "2.zip": nested}))[-1] == ("s", "decompression bomb!")
 
 
 def test_a_sparse_member_that_claims_a_terabyte() -> None:
-    """Its archive has ten kilobytes; the rest is holes, which would be read for hours."""
+    """The archive has 10 kB. Reading the holes would take hours."""
     header = tarfile.TarInfo("hole.txt")
     header.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.size": str(1 << 40),
                           "GNU.sparse.numblocks": "1", "GNU.sparse.map": "0,4"}  # fmt: skip
@@ -201,7 +201,7 @@ def test_a_sparse_member_that_claims_a_terabyte() -> None:
     assert read("s.tar", buffer.getvalue())[-1][1] in ("decompression bomb!", "binary!")
 
 
-def test_a_truncated_archive_keeps_what_came_before() -> None:
+def test_a_truncated_archive_keeps_the_members_before() -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name in ("a.txt", "b.txt"):
@@ -213,7 +213,7 @@ def test_a_truncated_archive_keeps_what_came_before() -> None:
     assert found[-1][1] == "damaged!"
 
 
-def test_json_of_chats_needs_no_description() -> None:
+def test_json_chats_need_no_settings() -> None:
     telegram = {"name": "Ada", "type": "personal_chat", "id": 1, "messages": [
         {"id": 1, "type": "service", "date": "2020-01-01T10:00:00", "actor": "Ada", "action": "phone_call", "text": ""},
         {"id": 2, "type": "message", "date": "2020-01-01T10:01:00", "from": "Ada", "text": "Hello."},

@@ -1,4 +1,4 @@
-"""Office documents, books, mail and chats: what a person reads in them comes out, and no file, however bad, raises."""
+"""Office documents, books, mail and chats: their visible text is extracted, and malformed files do not raise."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_epub_follows_its_spine() -> None:
     assert book.date == "1813"
 
 
-def test_a_chapter_of_a_million_tags_costs_itself_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chapter_with_a_million_tags_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("groundup.corpus.formats.html._MAX_TAGS", 1000)
     book = epub({"a.xhtml": "<p>One.</p>", "b.xhtml": "<br/>" * 2000}, ["a.xhtml", "b.xhtml"])
     assert read(book) == ["One.", "a/OEBPS/b.xhtml: too large!"]
@@ -145,7 +145,7 @@ def test_epub_whose_chapter_is_missing_or_outside() -> None:
     "entity", ['<!ENTITY x SYSTEM "file:///etc/passwd">', '<!ENTITY x "aaaaaaaaaa"><!ENTITY y "&x;&x;&x;">']
 )
 def test_entities_in_office_documents_are_refused(entity: str) -> None:
-    """An XML file that reads files of this machine, or unfolds to gigabytes."""
+    """Entities can read local files or expand to gigabytes."""
     document = f"<!DOCTYPE d [{entity}]><w:document {W}><w:body>{paragraph('&x;')}</w:body></w:document>"
     assert read(zipped({"[Content_Types].xml": "<Types/>", "word/document.xml": document})) == ["a: damaged!"]
     odt = f"<!DOCTYPE d [{entity}]><d>&x;</d>"
@@ -159,11 +159,11 @@ def test_a_bomb_in_an_office_document(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("open_tag", ["<w:sdt>", "<w:tbl><w:tr><w:tc>"])
 def test_open_elements_have_a_limit(open_tag: str) -> None:
-    """All that is open stays in memory: 18 MB of open tags took 900."""
+    """Open elements stay in memory: 18 MB of open tags took 900 MB."""
     assert read(docx(open_tag * 20_000)) == ["a: too deeply nested!"]
 
 
-def test_elements_nested_without_end() -> None:
+def test_deeply_nested_elements() -> None:
     deep = 50_000
     assert read(docx("<w:p>" + "<w:r>" * deep + "</w:r>" * deep + "</w:p>")) == ["a: too deeply nested!"]
     page = "<div>" * deep + "x" + "</div>" * deep
@@ -203,14 +203,14 @@ def test_mail_with_alternatives_and_attachments() -> None:
         "-- \nAda\nOld street 1\n",
     ],
 )
-def test_the_mail_that_is_answered_goes(answered: str) -> None:
-    """A thread of ten mails holds the first of them ten times."""
+def test_the_quoted_mail_is_removed(answered: str) -> None:
+    """Otherwise a thread of ten mails contains the first mail ten times."""
     made = message(Subject="Re: s", Date="Tue, 03 Mar 2020 10:00:00 +0100")
     made.set_content(f"New.\n\n{answered}")
     assert read(made.as_bytes()) == ["Re: s\n\nNew."]
 
 
-def test_mail_of_html_alone() -> None:
+def test_mail_with_html_only() -> None:
     made = message(Subject="News", Date="Tue, 03 Mar 2020 10:00:00 +0100")
     made.set_content("<p>One.</p><style>p {}</style><p>Two &amp; three.</p>", subtype="html")
     assert read(made.as_bytes()) == ["News\n\nOne.\n\nTwo & three."]
@@ -218,7 +218,7 @@ def test_mail_of_html_alone() -> None:
 
 @pytest.mark.parametrize("start", ["<html>", "<!-- saved -->\n<HTML xmlns:o='urn:x'>\n", "<!DOCTYPE HTML>\n", "<BODY>"])
 def test_a_page_sent_as_plain_text(start: str) -> None:
-    """Many a newsletter says text/plain and is HTML: its tags came into the corpus."""
+    """Some newsletters declare text/plain for HTML, so tags got into the corpus."""
     made = message(Subject="News")
     made.set_content(f"{start}<p>One.</p><p>Two &amp; three.</p>")
     assert read(made.as_bytes()) == ["News\n\nOne.\n\nTwo & three."]
@@ -227,7 +227,7 @@ def test_a_page_sent_as_plain_text(start: str) -> None:
 @pytest.mark.parametrize("declared", ["koi8-r", ""])
 @pytest.mark.parametrize("encoding", ["koi8-r", "utf-8"])
 def test_a_subject_in_raw_bytes(encoding: str, declared: str) -> None:
-    """They may not be there (RFC 5322), and often were: each became U+FFFD."""
+    """RFC 5322 forbids raw bytes in headers, but old mail has them. Each byte became U+FFFD."""
     subject, text = "Приглашение на праздник весны", "Дорогие друзья, приходите к нам в гости."
     kind = f"\nContent-Type: text/plain; charset={declared}" if declared else ""
     body = text.encode(declared or encoding)
@@ -244,37 +244,37 @@ def test_mailbox() -> None:
     assert read(b"".join(letters)) == [f"Letter {n}\n\nText {n}.\n\nFrom here on it is different." for n in range(3)]
 
 
-def test_a_line_that_begins_like_an_envelope() -> None:
-    """ "From now on, at 10:00" cut a mail in two, of which the second had no text."""
+def test_a_line_that_starts_like_an_mbox_separator() -> None:
+    """ "From now on, at 10:00" split a mail into two, and the second one had no text."""
     text = "Dear all,\n\nFrom now on, we meet at 10:00 sharp.\n\nBring your own chair.\n"
     envelope = "From ada@example.org Tue Mar  3 10:00:00 2020\nSubject: s\nFrom: a@b.c\n\n"
     assert read(f"{envelope}{text}\n{envelope}Two.\n".encode()) == [f"s\n\n{text.strip()}", "s\n\nTwo."]
 
 
-def test_a_mail_too_large_costs_itself_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mail_over_the_size_limit_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("groundup.corpus.formats.mail._READ_SIZE", 1000)
     envelope = "From ada@example.org Tue Mar  3 10:00:00 2020\nSubject: s\nFrom: a@b.c\n\n"
     box = f"{envelope}One.\n\n{envelope}{'a' * 5000}\nmore\n\n{envelope}Three.\n"
     assert read(box.encode()) == ["s\n\nOne.", "a#2: too large!", "s\n\nThree."]
 
 
-def test_an_alternative_without_text_is_none() -> None:
-    """Programs that write HTML alone put an empty text beside it, which won."""
+def test_an_empty_text_alternative_is_ignored() -> None:
+    """Some programs send HTML with an empty text alternative, which was used."""
     made = message(Subject="News", Date="Tue, 03 Mar 2020 10:00:00 +0100")
     made.set_content("\n \n")
     made.add_alternative("<p>What is new.</p>", subtype="html")
     assert read(made.as_bytes()) == ["News\n\nWhat is new."]
 
 
-def test_soft_line_ends_of_scripts_without_blanks() -> None:
-    """DelSp of RFC 3676: the blank that marks a soft end is none of the text's, nor one that only stuffs a line."""
+def test_soft_line_breaks_with_delsp() -> None:
+    """With DelSp (RFC 3676), spaces that mark soft line breaks or stuff a line are not part of the text."""
     head = "From: a@b.c\nTo: a@b.c\nSubject: s\nContent-Type: text/plain; charset=utf-8; format=flowed"
     assert read(f"{head}; delsp=yes\n\n吾輩は \n猫である。\n".encode()) == ["s\n\n吾輩は猫である。"]
     assert read(f"{head}\n\nSoft \nends.\n From stuffed\n".encode()) == ["s\n\nSoft ends.\nFrom stuffed"]
 
 
-def test_mail_in_mail_without_end() -> None:
-    """A parser that calls itself for each of them runs out of stack, which must end this file alone."""
+def test_deeply_nested_mail() -> None:
+    """A recursive parser reaches the recursion limit, which must affect only this file."""
     lines = "".join(
         f'Content-Type: multipart/mixed; boundary="b{n}"\nFrom: a@x.org\nTo: b@x.org\nSubject: s\n\n--b{n}\n'
         for n in range(3000)
@@ -291,7 +291,7 @@ def test_mail_in_mail_without_end() -> None:
         b"From: a@b.c\nTo: a@b.c\nSubject: s\nContent-Type: multipart/mixed\n\nBody.\n",
     ],
 )
-def test_mail_with_mistakes(data: bytes) -> None:
+def test_malformed_mail(data: bytes) -> None:
     assert len(read(data)) == 1
 
 
@@ -307,7 +307,7 @@ def test_mail_with_mistakes(data: bytes) -> None:
          "2023-12-24, 18:07 - Bob: Hi"],
     ],
 )  # fmt: skip
-def test_whatsapp_in_the_way_of_several_countries(lines: list[str]) -> None:
+def test_whatsapp_in_several_locales(lines: list[str]) -> None:
     assert read("\n".join(lines).encode(), "chat.txt") == ["Ada: Hello\nthere\nBob: Hi"]
 
 
@@ -350,12 +350,12 @@ def test_whatsapp_in_the_way_of_several_countries(lines: list[str]) -> None:
         ),
     ],
 )  # fmt: skip
-def test_exports_of_chats(exported: object, text: str) -> None:
+def test_chat_exports(exported: object, text: str) -> None:
     assert read(json.dumps(exported).encode(), "export.json") == [text]
     assert read(json.dumps(exported).encode(), "conversations") == [text]
 
 
-def test_hostile_exports_of_chats() -> None:
+def test_malformed_chat_exports() -> None:
     for value in (
         [{"mapping": {"a": {"parent": ["x"], "message": {"author": "me", "content": 1}}}, "current_node": []}],
         {"messages": [{"id": 1, "type": "message", "date": None, "from": {}, "text": [1, {"text": 2}]}], "type": 1},

@@ -1,4 +1,4 @@
-"""From the network to the corpus: worker processes read by themselves, and the card tells what was lost."""
+"""Corpora from remote sources: workers read over the network, and the card counts failures."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def documents(out: Path) -> list[Document]:
     return [*read_documents(out, "train"), *read_documents(out, "validation")]
 
 
-def test_a_corpus_from_a_web_server_is_that_of_the_folder(
+def test_a_corpus_from_a_web_server_equals_that_of_the_directory(
     site: Site, prose: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("groundup.corpus.reading.UNIT_BYTES", 20_000)
@@ -65,10 +65,8 @@ def test_a_corpus_from_a_web_server_is_that_of_the_folder(
     }
 
 
-def test_a_server_that_goes_away_and_comes_back(
-    site: Site, prose: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No corpus without the missing file: the run ends, and goes on when it can."""
+def test_a_server_outage(site: Site, prose: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run fails instead of skipping a file, and can be resumed."""
     monkeypatch.setattr("groundup.corpus.fetching.stream.retry_delay", lambda *_: 0)
     urls = [f"{site.url}/page{n:02d}.txt.gz" for n in range(len(prose))]
     source = RemoteSource(name="pages", urls=urls, allow_private_hosts=True)
@@ -80,8 +78,8 @@ def test_a_server_that_goes_away_and_comes_back(
     assert build(source, tmp_path / "out") == whole
 
 
-def test_a_crawl_needs_not_its_own_size_of_disk() -> None:
-    """800 GB are read, and a few GB of text are kept: to ask for 1.6 TB would keep everybody from it."""
+def test_a_crawl_needs_less_disk_than_its_size() -> None:
+    """800 GB are read and a few GB of text are kept, so the check must not require 1.6 TB."""
     assert 800e9 * CrawlSource(crawl="CC-MAIN-2025-05", limit=800).disk_ratio < 60e9
 
 
@@ -110,7 +108,7 @@ def test_links_that_failed_are_in_the_card(site: Site, prose: list[str], tmp_pat
     assert addresses <= set(lines) and len(addresses) > 30
 
 
-def test_a_damaged_archive_is_read_on_behind_the_damage(
+def test_a_damaged_archive_is_read_after_the_damage(
     site: Site, request: pytest.FixtureRequest, console: Console
 ) -> None:
     capture = request.config.rootpath / "../shared/data/web/whirlwind.warc.gz"
@@ -128,8 +126,8 @@ def test_a_damaged_archive_is_read_on_behind_the_damage(
     assert len([each for each in extract(item, opener, source.rules, None) if isinstance(each, Extracted)]) == 1
 
 
-def test_a_real_capture_by_way_of_a_crawl(site: Site, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """A list of files, a file by name and one by its byte ranges: the same page, with its address and date."""
+def test_a_real_capture_through_a_crawl(site: Site, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """A file list, a file name and byte ranges give the same page with its URL and date."""
     capture = request.config.rootpath / "../shared/data/web/whirlwind.warc.gz"
     if not capture.is_file():
         pytest.skip("the shared test data is not on this machine: web/whirlwind.warc.gz")
@@ -147,7 +145,7 @@ def test_a_real_capture_by_way_of_a_crawl(site: Site, request: pytest.FixtureReq
         source = CrawlSource(base=site.url, allow_private_hosts=True, filters=[], **listed)
         settings = CorpusSettings(sources=[source], filters=[], min_bytes=0, max_document_bytes=1 << 20)
         out = tmp_path / next(iter(listed))
-        with contextlib.suppress(DataError):  # one page is held out; nothing is left to train on
+        with contextlib.suppress(DataError):  # the only page is in the validation set
             build_corpus(settings, out, executor=ProcessPool(1), console=Console(quiet=True))
         found.append(documents(out))
     for (document,) in found:

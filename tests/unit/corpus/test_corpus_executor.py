@@ -1,4 +1,4 @@
-"""The pool survives what kills its workers: nothing lost, nothing done twice, nothing hangs."""
+"""The pool survives killed workers: no task is lost or repeated, and nothing hangs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from accidents import Work
+from failing_tasks import Work
 
 from groundup.core.errors import DataError, ResourceError
 from groundup.corpus.executor import ProcessPool
@@ -27,9 +27,9 @@ def _run(tasks: list[Work], workers: int) -> Counter[str]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_all_work_is_done_once(tmp_path: Path, workers: int) -> None:
+def test_all_tasks_run_once(tmp_path: Path, workers: int) -> None:
     tasks = [Work(tmp_path, f"w{n}") for n in range(5)]
-    tasks[2].run()  # by an earlier attempt
+    tasks[2].run()  # in an earlier attempt
     told = _run(tasks, workers)
     assert told == Counter({"w0": 1, "w1": 1, "w3": 1, "w4": 1})
     assert all(task.done() for task in tasks)
@@ -37,7 +37,7 @@ def test_all_work_is_done_once(tmp_path: Path, workers: int) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
 def test_a_killed_worker_loses_nothing(tmp_path: Path) -> None:
-    """multiprocessing.Pool waits for ever for what a killed worker owes; so did a peer's executor."""
+    """multiprocessing.Pool waits forever for the result of a killed worker."""
     tasks = [Work(tmp_path, f"w{n}", "killed once" if n == 1 else "") for n in range(6)]
     told = _run(tasks, 2)
     assert told == Counter(task.name for task in tasks)
@@ -45,47 +45,47 @@ def test_a_killed_worker_loses_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
-def test_the_pool_goes_on_after_an_accident(tmp_path: Path) -> None:
-    """It lives through all steps of a corpus: a worker killed in one must not leave the next without workers."""
+def test_the_pool_works_after_a_worker_was_killed(tmp_path: Path) -> None:
+    """The pool is used for all steps, so later steps need workers, too."""
     with ProcessPool(2) as pool:
         for step in range(3):
-            accident = "killed once" if step == 1 else ""
-            tasks = [Work(tmp_path, f"{step}-{n}", accident if n == 0 else "") for n in range(4)]
+            failure = "killed once" if step == 1 else ""
+            tasks = [Work(tmp_path, f"{step}-{n}", failure if n == 0 else "") for n in range(4)]
             pool(tasks, lambda _: None)
             assert all(task.done() for task in tasks)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
-def test_work_that_kills_every_worker_is_named(tmp_path: Path) -> None:
+def test_a_task_that_kills_every_worker_is_named(tmp_path: Path) -> None:
     tasks = [Work(tmp_path, "fine"), Work(tmp_path, "poison", "always killed"), Work(tmp_path, "late")]
     with pytest.raises(ResourceError, match="poison"):
         _run(tasks, 2)
 
 
-def test_a_users_error_comes_back_whole(tmp_path: Path) -> None:
-    """Exceptions with keyword arguments do not pickle: the pool would break and blame the memory."""
+def test_a_groundup_error_is_passed_unchanged(tmp_path: Path) -> None:
+    """Exceptions with keyword arguments do not pickle, so the pool would fail with a misleading error."""
     with pytest.raises(DataError) as caught:
         _run([Work(tmp_path, "a", "user error"), Work(tmp_path, "b")], 2)
     assert (caught.value.value, caught.value.fix) == ("notes.txt", "Give text.")
 
 
 def test_ctrl_c_does_not_wait_for_the_workers(tmp_path: Path) -> None:
-    """A large file takes minutes; a person who pressed Ctrl-C looked at a terminal that did not answer."""
+    """A large file takes minutes, during which the terminal did not react to Ctrl-C."""
     tasks = [Work(tmp_path, f"w{n}", "slow") for n in range(3)]
 
     def press_when_they_work() -> None:
-        while not (tmp_path / "w0.scar").exists():
+        while not (tmp_path / "w0.marker").exists():
             time.sleep(0.05)
         signal.raise_signal(signal.SIGINT) if os.name == "nt" else os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=press_when_they_work, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         _run(tasks, 2)
-    assert time.time() - (tmp_path / "w0.scar").stat().st_mtime < 10
+    assert time.time() - (tmp_path / "w0.marker").stat().st_mtime < 10
     assert not [child for child in multiprocessing.active_children() if child.is_alive()]
 
 
-def test_an_error_does_not_wait_for_the_others(tmp_path: Path) -> None:
+def test_an_error_does_not_wait_for_other_tasks(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(DataError):
         _run([Work(tmp_path, "slow", "slow"), Work(tmp_path, "bad", "user error")], 2)
@@ -93,8 +93,8 @@ def test_an_error_does_not_wait_for_the_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
-def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
-    """After kill -9, workers that go on would write beside those of the run that resumes."""
+def test_workers_exit_when_the_parent_is_killed(tmp_path: Path) -> None:
+    """Otherwise, after kill -9, old workers would write concurrently with the resumed run."""
     script = tmp_path / "parent.py"
     script.write_text(
         "import os, sys, time\n"

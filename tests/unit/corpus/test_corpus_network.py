@@ -1,4 +1,4 @@
-"""Which addresses are gone to, how long is waited, and what is tried again."""
+"""Address checks, time limits and retries of the HTTP client."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def site() -> Iterator[Site]:
         "::ffff:10.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a00:1", "2002:7f00:1::", "2002:c0a8:101::1",
     ],
 )  # fmt: skip
-def test_addresses_that_are_not_of_the_internet(address: str) -> None:
+def test_non_public_addresses(address: str) -> None:
     assert not is_public(address)
 
 
 @pytest.mark.parametrize(
     "address", ["93.184.215.14", "8.8.8.8", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "64:ff9b::808:808"]
 )
-def test_addresses_of_the_internet(address: str) -> None:
+def test_public_addresses(address: str) -> None:
     assert is_public(address)
 
 
@@ -55,8 +55,8 @@ def test_addresses_of_the_internet(address: str) -> None:
     "host",
     ["127.0.0.1", "localhost", "127.0.0.%31", "2130706433", "0x7f.1", "0177.0.0.1", "[::1]", "[::ffff:7f00:1]", "0"],
 )
-def test_a_private_host_in_every_spelling(site: Site, host: str) -> None:
-    """Resolvers read numbers in many ways: what counts is the address that would be connected to."""
+def test_private_hosts_are_refused_in_all_notations(site: Site, host: str) -> None:
+    """Resolvers accept many notations. The check applies to the resolved address."""
     with pytest.raises(OSError) as problem:
         PUBLIC.open(f"http://{host}:{site.port}/", {})
     assert isinstance(problem.value, (RefusedError, socket.gaierror))
@@ -66,13 +66,13 @@ def test_a_private_host_in_every_spelling(site: Site, host: str) -> None:
 @pytest.mark.parametrize(
     "url", ["file:///etc/passwd", "ftp://example.org/", "gopher://example.org/", "data:,x", "//x/y"]
 )
-def test_other_schemes(url: str) -> None:
+def test_other_schemes_are_refused(url: str) -> None:
     with pytest.raises(RefusedError):
         PUBLIC.open(url, {})
 
 
-def test_a_name_that_changes_its_mind(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DNS rebinding: public when it is checked, loopback when it is connected to."""
+def test_dns_rebinding(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name resolves to a public address for the check, and to loopback for the connection."""
     answers = iter(["93.184.215.14", "127.0.0.1"])
     dialled: list[str] = []
 
@@ -90,24 +90,24 @@ def test_a_name_that_changes_its_mind(site: Site, monkeypatch: pytest.MonkeyPatc
     assert dialled == ["93.184.215.14"]
 
 
-def test_a_redirect_to_a_private_host(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_redirect_to_a_private_host_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.paths["/away"] = Answer(status=302, headers={"Location": f"http://localhost:{site.port}/"})
     monkeypatch.setattr(
         "groundup.corpus.fetching.network.is_public", lambda address: site.asked == []
-    )  # the first one only
+    )  # only the first address
     with pytest.raises(RefusedError):
         PUBLIC.open(f"{site.url}/away", {})
     assert site.gets("/") == 0
 
 
 @pytest.mark.parametrize("scheme", ["file", "ftp"])
-def test_a_redirect_to_another_scheme(site: Site, scheme: str) -> None:
+def test_a_redirect_to_another_scheme_is_refused(site: Site, scheme: str) -> None:
     site.paths["/away"] = Answer(status=302, headers={"Location": f"{scheme}:///etc/passwd"})
     with pytest.raises(urllib.error.URLError):
         Network(timeout=5).open(f"{site.url}/away", {})
 
 
-def test_a_proxy_may_be_private_and_is_not_asked_for_private_hosts(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_may_be_private_but_its_targets_may_not(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", site.url)
     site.paths["http://company-only.example/page"] = Answer(b"by way of the proxy")
     with PUBLIC.open("http://company-only.example/page", {}) as response:
@@ -128,28 +128,28 @@ def test_a_proxy_for_https(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("length", [None, 100])
-def test_a_page_that_drips_is_over_when_its_time_is(site: Site, length: int | None) -> None:
-    """A byte every 50 ms never reaches the timeout of a socket; without a length, the cut would look like the end."""
+def test_a_slow_page_ends_at_the_time_limit(site: Site, length: int | None) -> None:
+    """One byte every 50 ms never triggers a socket timeout. Without a length, shutting down looks like a normal end."""
     site.paths["/slow"] = Answer(b"x" * 100, drip=0.05, length=length)
     with pytest.raises(TimeoutError), Network(timeout=5).exchange(f"{site.url}/slow", {}, seconds=0.4) as response:
         response.read()
 
 
-def test_a_server_that_never_answers() -> None:
+def test_a_silent_server_causes_a_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
-        url = f"https://127.0.0.1:{deaf.getsockname()[1]}/"  # not even the TLS handshake
+        url = f"https://127.0.0.1:{deaf.getsockname()[1]}/"  # no answer to the TLS handshake
         with pytest.raises(TimeoutError), Network(timeout=30).exchange(url, {}, seconds=0.3):
             pass
 
 
-def test_a_certificate_that_nobody_vouches_for_is_final() -> None:
+def test_an_untrusted_certificate_is_a_final_error() -> None:
     from groundup.corpus.fetching.network import is_final
 
     assert is_final(ssl.SSLCertVerificationError())
     assert not is_final(ConnectionResetError())
 
 
-def test_patience(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retries(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     monkeypatch.setattr("time.sleep", pauses.append)
     answers = iter([Answer(status=503, headers={"Retry-After": "7"}), Answer(status=500), Answer(b"at last")])
@@ -161,7 +161,7 @@ def test_patience(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     assert site.gets("/absent") == 1, "what is not there will not be there in a second"
 
 
-def test_what_a_server_asks_for_has_a_limit() -> None:
+def test_retry_after_has_a_limit() -> None:
     headers = Message()
     headers["Retry-After"] = "100000000"
     error = urllib.error.HTTPError("http://x/", 429, "", headers, None)
@@ -170,7 +170,7 @@ def test_what_a_server_asks_for_has_a_limit() -> None:
     assert retry_delay(error, 1) == 0
 
 
-def test_libraries_are_told_not_to_report() -> None:
+def test_telemetry_of_libraries_is_disabled() -> None:
     code = (
         "from groundup.core.telemetry import disable_telemetry; disable_telemetry();"
         "from huggingface_hub import constants; print(constants.HF_HUB_DISABLE_TELEMETRY)"

@@ -1,4 +1,4 @@
-"""Package archives: found through the user's pip and npm, pinned, resumed, read in place, never trusted."""
+"""Package archives: found with the settings of pip and npm, pinned, resumed, and read in place."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def tarball(members: dict[str, bytes] = MEMBERS, extra: list[tarfile.TarInfo] | 
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
-    """An index that only the user's pip configuration file knows of."""
+    """A package index that is set only in the pip configuration file."""
     with serve(Index()) as running:
         settings = tmp_path / "pip.conf"
         settings.write_text(f"[global]\nindex-url = {running.url}/simple\n")
@@ -106,22 +106,22 @@ def test_patterns(index: Index, console: Console) -> None:
 def test_no_file_matches(index: Index, console: Console) -> None:
     package = source(index.add("some-pkg", "some_pkg-1.0-py3-none-any.whl", wheel()), files=["*.md"])
     package.fetch(console)
-    with pytest.raises(DataError, match=r"pkg/a\.txt"):  # tells what there is
+    with pytest.raises(DataError, match=r"pkg/a\.txt"):  # lists the available files
         package.items()
 
 
-def test_a_cut_download_goes_on(index: Index, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A 60 MB archive over a weak line must not start from nothing each time."""
+def test_an_interrupted_download_resumes(index: Index, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A 60 MB archive over a slow connection must not restart from the beginning."""
     monkeypatch.setattr("time.sleep", lambda _: None)
     index.cut_after = 1000
-    noise = random.Random(0).randbytes(50_000)  # does not compress away
+    noise = random.Random(0).randbytes(50_000)  # incompressible
     package = source(index.add("some-pkg", "some_pkg-1.0.zip", wheel({"big.txt": noise})))
     package.fetch(console)
     assert [item.path for item in package.items()] == ["big.txt"]
     assert index.served.count("/files/some_pkg-1.0.zip") == 2
 
 
-def test_another_file_than_the_pinned_one(index: Index, console: Console, tmp_path: Path) -> None:
+def test_a_file_with_a_different_hash(index: Index, console: Console, tmp_path: Path) -> None:
     digest = index.add("some-pkg", "some_pkg-1.0.zip", wheel())
     index.files["some_pkg-1.0.zip"] = wheel({"evil.txt": b"x"})
     with pytest.raises(DownloadError, match=digest):
@@ -130,10 +130,10 @@ def test_another_file_than_the_pinned_one(index: Index, console: Console, tmp_pa
 
 
 @pytest.mark.parametrize("other", [{"package": "other-pkg"}, {"version": "2.0"}, {"index": "npm"}])
-def test_the_hash_of_another_release_in_the_cache(
+def test_a_cached_archive_with_the_hash_of_another_release(
     index: Index, console: Console, monkeypatch: pytest.MonkeyPatch, other: dict[str, str]
 ) -> None:
-    """Found by its hash alone, any archive in the cache would go under the name and licence that the recipe gives."""
+    """With a lookup by hash alone, any cached archive could pass under the name and license in the recipe."""
     monkeypatch.setenv("npm_config_registry", index.url + "/")
     digest = index.add("some-pkg", "some_pkg-1.0-py3-none-any.whl", wheel())
     index.add("other-pkg", "other_pkg-1.0.zip", wheel({"b.txt": b"beta"}))
@@ -143,7 +143,7 @@ def test_the_hash_of_another_release_in_the_cache(
         package.model_copy(update=other).fetch(console)
 
 
-def test_no_hash_tells_the_hash(index: Index, console: Console) -> None:
+def test_an_unpinned_archive_shows_its_hash(index: Index, console: Console) -> None:
     digest = index.add("some-pkg", "some_pkg-1.0-py3-none-any.whl", wheel())
     with pytest.raises(DownloadError, match=f'hash = "{digest}"'):
         source(None).fetch(console)
@@ -157,7 +157,7 @@ def test_unknown_package_and_version(index: Index, console: Console) -> None:
         source("0" * 64).fetch(console)
 
 
-def test_a_damaged_cache_is_mended(index: Index, console: Console, tmp_path: Path) -> None:
+def test_a_damaged_cache_is_replaced(index: Index, console: Console, tmp_path: Path) -> None:
     digest = index.add("some-pkg", "some_pkg-1.0.zip", wheel())
     package = source(digest)
     package.fetch(console)
@@ -168,7 +168,7 @@ def test_a_damaged_cache_is_mended(index: Index, console: Console, tmp_path: Pat
 
 
 def test_find_links_folder(index: Index, console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Machines without network keep their archives in a folder that pip is told of."""
+    """Offline machines store archives in a directory that is set as find-links in pip."""
     shelf = tmp_path / "shelf"
     shelf.mkdir()
     (shelf / "some_pkg-1.0-py3-none-any.whl").write_bytes(wheel())
@@ -180,7 +180,7 @@ def test_find_links_folder(index: Index, console: Console, tmp_path: Path, monke
     assert index.served == []
 
 
-def test_hostile_members_are_refused(index: Index, console: Console) -> None:
+def test_unsafe_members_are_refused(index: Index, console: Console) -> None:
     link = tarfile.TarInfo("pkg/link.txt")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
     device = tarfile.TarInfo("pkg/device.txt")
@@ -232,23 +232,23 @@ def test_npm(index: Index, console: Console, tmp_path: Path, monkeypatch: pytest
     wrong = Digest("sha512", "0" * 128)
     with pytest.raises(DownloadError) as caught:
         package.model_copy(update={"hash": str(wrong)}).fetch(console)
-    # In the notation of recipes: the hex digits of sha512sum could not be compared with what was pinned.
+    # In the notation of recipes, for comparison with the pinned value.
     assert about["integrity"] in caught.value.value
     assert str(wrong) in caught.value.rule
 
 
 @pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
-def test_npm_tells_what_is_wrong(
+def test_npm_errors_are_readable(
     index: Index, console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """npm's first line is but a code, "npm error code E404": it tells a newcomer nothing."""
+    """The first line of npm is only a code, "npm error code E404"."""
     monkeypatch.setenv("npm_config_registry", index.url + "/")
     monkeypatch.setenv("npm_config_cache", str(tmp_path / "npm"))
     with pytest.raises(DownloadError, match=r"npm view none@1\.0\.0: Not Found"):
         PackageSource(index="npm", package="none", version="1.0.0", license="MIT").fetch(console)
 
 
-def test_npm_without_npm(index: Index, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_npm_package_without_npm(index: Index, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda _: None)
     monkeypatch.delenv("NPM_CONFIG_REGISTRY", raising=False)
     monkeypatch.setattr("pathlib.Path.home", lambda: Path("/nowhere"))
@@ -285,13 +285,13 @@ def test_page_with_relative_links_and_no_hashes() -> None:
         ("version", ">=1.0", "exact version"),
     ],
 )
-def test_a_package_that_nobody_can_name(key: str, value: str, words: str) -> None:
-    """Said in words: "String should match pattern '^...'" is for those who read regular expressions."""
+def test_invalid_package_names(key: str, value: str, words: str) -> None:
+    """The error must not show a regular expression ("String should match pattern '^...'")."""
     with pytest.raises(ValueError, match=words):
         PackageSource(**{"package": "p", "version": "1.0", "license": "MIT", key: value})
 
 
 @pytest.mark.parametrize("text", ["abc", "sha512-!!!", "md5:" + "0" * 32, "0" * 63])
-def test_a_hash_that_is_none(text: str) -> None:
+def test_invalid_hashes(text: str) -> None:
     with pytest.raises(ValueError):
         Digest.parse(text)

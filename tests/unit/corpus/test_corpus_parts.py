@@ -1,4 +1,4 @@
-"""A large web archive is worked on in parts, and gives each of its pages once, however it is cut."""
+"""A large web archive is split into parts, and each page is read exactly once."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_every_page_once(kind: str, real_documents: list[str], tmp_path: Path, m
     assert all(d.date.startswith("2026-01-0") for d in documents)
 
 
-def test_what_is_only_called_an_archive_is_not_cut(tmp_path: Path) -> None:
+def test_other_files_with_the_suffix_are_not_split(tmp_path: Path) -> None:
     (tmp_path / "notes.warc").write_bytes(b"These are notes about WARC/1.0 files.\n" * 2000)
     source = FolderSource(path=tmp_path)
     assert len(source.parts(source.items()[0], 10_000)) == 1

@@ -1,4 +1,4 @@
-"""PDFs as other programs write them, and the paragraphs that are made of their lines."""
+"""PDF files of several programs, and the layout of their lines into paragraphs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def documents(request: pytest.FixtureRequest) -> Path:
         ("imagemagick-CCITTFaxDecode.pdf", "no text layer: scanned pages!"),
     ],
 )
-def test_real_pdfs_without_text_say_why(documents: Path, name: str, reason: str) -> None:
+def test_real_pdfs_without_text_have_a_reason(documents: Path, name: str, reason: str) -> None:
     assert read(name, (documents / name).read_bytes()) == [reason]
 
 
@@ -45,7 +45,7 @@ def test_real_pdfs_without_text_say_why(documents: Path, name: str, reason: str)
     [
         ("multicolumn.pdf", "lacinia. Nam ipsum ligula, eleifend at, accumsan nec, suscipit a, ipsum."),  # two columns
         ("multicolumn.pdf", "Prague\tCzech\nDenmark\t"),
-        ("multicolumn.pdf", "eget, consectetuer id"),  # divided between two lines that were stretched to the margin
+        ("multicolumn.pdf", "eget, consectetuer id"),  # split between two justified lines
         ("minimal-document.pdf", "no sea takimata sanctus est"),  # "taki-" ends a line
         ("crazyones-pdfa.pdf", "The misfits. The rebels."),  # a ligature
         ("google-doc-document.pdf", "\n\nReadability counts.\n\n"),
@@ -57,27 +57,27 @@ def test_real_pdfs_are_read_as_paragraphs(documents: Path, name: str, paragraph:
     assert paragraph in text
 
 
-def test_a_page_number_is_no_text(documents: Path) -> None:
+def test_page_numbers_are_removed(documents: Path) -> None:
     (text,) = read("a.pdf", (documents / "pdflatex-image.pdf").read_bytes())
     assert text.startswith("1 Your Chapter\n\nLorem ipsum")
     assert text.endswith("dolor sit amet.")
 
 
-def test_a_truncated_pdf_ends_as_damaged_or_with_its_text(documents: Path) -> None:
+def test_a_truncated_pdf_is_damaged_or_has_its_text(documents: Path) -> None:
     data = (documents / "pdflatex-4-pages.pdf").read_bytes()
     for size in (20, 500, len(data) // 2, len(data) - 100):
         assert read("a.pdf", data[:size])
 
 
-def test_a_pdf_of_garbage(documents: Path) -> None:
-    """Every byte in the middle is turned: PDFium mends what it can, and the rest must not raise."""
+def test_a_corrupted_pdf(documents: Path) -> None:
+    """All bytes in the middle are inverted. PDFium repairs some errors, and the others must not raise."""
     data = bytearray((documents / "pdflatex-outline.pdf").read_bytes())
     data[2000:20000:7] = bytes(255 - byte for byte in data[2000:20000:7])
     assert read("a.pdf", bytes(data))
 
 
-def test_a_crash_in_native_code_ends_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A parser in C that is killed by a signal would take the worker with it, three times, and then the run."""
+def test_a_crash_in_native_code_affects_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without isolation, a crash would kill the worker in all three attempts and end the run."""
     (tmp_path / "native_parser.py").write_text(
         "import os, signal\n"
         "def parse(data):\n"
@@ -99,7 +99,7 @@ def test_a_crash_in_native_code_ends_one_call(tmp_path: Path, monkeypatch: pytes
 
 
 def page(*lines: tuple[str, float, float], width: float = 5) -> PdfPage:
-    """Lines of text at (left, baseline), each letter `width` points wide."""
+    """Create a page of lines at (left, baseline), with letters that are `width` points wide."""
     return PdfPage.of([[text, left, y, left + width * len(text), y + 10, False] for text, left, y in lines], 800)
 
 
@@ -112,7 +112,7 @@ BODY = [
 ]
 
 
-def test_words_divided_at_line_ends() -> None:
+def test_hyphenated_words_are_joined() -> None:
     text = layout([page(*((line, 50, 700 - 12 * n) for n, line in enumerate(BODY)))])
     assert text == " ".join(BODY).replace("How- ever", "However")
 
@@ -123,8 +123,8 @@ def test_a_compound_keeps_its_hyphen() -> None:
     assert "old well-known fountain" in text
 
 
-def test_running_heads_go_and_a_sentence_goes_on() -> None:
-    """Else every page of a book leaves its title and number in the middle of a sentence."""
+def test_running_heads_are_removed_and_sentences_continue() -> None:
+    """Otherwise each page leaves its title and number in the middle of a sentence."""
     pages = [
         page(
             (f"PRIDE AND PREJUDICE {number}" if number % 2 else f"{number} JANE AUSTEN", 50, 760),
@@ -135,11 +135,11 @@ def test_running_heads_go_and_a_sentence_goes_on() -> None:
     text = layout(pages)
     assert "PRIDE" not in text
     assert "JANE" not in text
-    assert "in want of a wife. However little known" in text  # of the third page, then of the first
+    assert "in want of a wife. However little known" in text  # from the third page, then from the first
     assert "the property of some one. possession of" in text.replace("\n\n", " ")
 
 
-def test_columns_that_were_written_from_bottom_to_top() -> None:
+def test_columns_in_reverse_file_order() -> None:
     left = [(f"left {n} of the column", 50.0, 700.0 - 12 * n) for n in range(6)]
     right = [(f"right {n} of the column", 300.0, 700.0 - 12 * n) for n in range(6)]
     head = ("A title above of both of the columns that spans the whole page", 50.0, 740.0)

@@ -1,4 +1,4 @@
-"""Quotes in CSV: cells of many lines stay whole, and a lone quote takes no rows with it."""
+"""Quotes in CSV: multi-line cells stay intact, and a text quote does not lose rows."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def found_in(data: str, name: str = "a.csv") -> list[Record | Unreadable]:
 
 
 def read(data: str, name: str = "a.csv") -> list[list[str | None]]:
-    """The cells of each row; nothing of the table may be unreadable."""
+    """Return the cells of each row of a fully readable table."""
     found = found_in(data, name)
     assert [each for each in found if isinstance(each, Unreadable)] == []
     return [list(each.value.values()) for each in found if isinstance(each, Record)]
 
 
 def written(rows: list[list[str]], delimiter: str = ",", end: str = "\n") -> str:
-    """As Python writes them, with quotes where they have to be."""
+    """Write rows with Python's csv module, which quotes cells if needed."""
     buffer = io.StringIO(newline="")
     csv.writer(buffer, delimiter=delimiter, lineterminator=end).writerows(rows)
     return buffer.getvalue()
@@ -41,7 +41,7 @@ def rows_of(count: int) -> list[list[str]]:
 
 
 def with_stray(rows: list[list[str]], at: int, delimiter: str = ",", end: str = "\n") -> str:
-    """The table of which one row begins with a quote."""
+    """Return a table in which one row starts with a text quote."""
     lines = [written([row], delimiter, end) for row in [["text", "label"], *rows]]
     lines[at + 1] = '"' + lines[at + 1]
     return "".join(lines)
@@ -50,8 +50,8 @@ def with_stray(rows: list[list[str]], at: int, delimiter: str = ",", end: str = 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize(("name", "delimiter"), [("a.csv", ","), ("a.csv", ";"), ("a.csv", "|"), ("a.tsv", "\t")])
 @pytest.mark.parametrize("at", [0, 500, 998, 999])
-def test_a_lone_quote_takes_no_rows_with_it(name: str, delimiter: str, at: int, end: str) -> None:
-    """All rows from there to the end of the file were one cell, and nobody was told."""
+def test_a_text_quote_loses_no_rows(name: str, delimiter: str, at: int, end: str) -> None:
+    """All rows up to the end of the file silently became one cell."""
     rows = rows_of(1000)
     data = with_stray(rows, at, delimiter, end)
     rows[at][0] = '"' + rows[at][0]
@@ -59,8 +59,8 @@ def test_a_lone_quote_takes_no_rows_with_it(name: str, delimiter: str, at: int, 
 
 
 @pytest.mark.parametrize("behind", [1, 2, 5, 300])
-def test_a_lone_quote_before_quoted_rows(behind: int) -> None:
-    """The cell ended where the next quote began one: hundreds of rows were lost between them."""
+def test_a_text_quote_before_quoted_rows(behind: int) -> None:
+    """The cell ended at the next quoted cell, and hundreds of rows between them were lost."""
     rows = rows_of(1000)
     rows[500 + behind][0] = "Well, yes"
     rows[700][0] = 'two\nlines, and a "word"'
@@ -70,7 +70,7 @@ def test_a_lone_quote_before_quoted_rows(behind: int) -> None:
     assert read(data) == rows
 
 
-def test_a_lone_quote_before_a_cell_of_many_lines() -> None:
+def test_a_text_quote_before_a_multi_line_cell() -> None:
     rows = rows_of(1000)
     rows[600][0] = "one line\nand another, a longer one\n\nand the end"
     data = with_stray(rows, 500)
@@ -78,7 +78,7 @@ def test_a_lone_quote_before_a_cell_of_many_lines() -> None:
     assert read(data) == rows
 
 
-def test_many_lone_quotes() -> None:
+def test_many_text_quotes() -> None:
     rows = rows_of(1000)
     lines = [written([row]) for row in rows]
     for at in (3, 4, 100, 101, 700, 999):
@@ -87,14 +87,14 @@ def test_many_lone_quotes() -> None:
     assert read("text,label\n" + "".join(lines)) == rows
 
 
-def test_a_lone_quote_in_the_last_cell_and_behind_a_quoted_one() -> None:
+def test_a_text_quote_in_the_last_cell_and_after_a_quoted_one() -> None:
     data = 'text,why,label\n"a, b","c,pos\n' + "".join(f"x{n},y{n},neg\n" for n in range(30))
     assert read(data)[:2] == [["a, b", '"c', "pos"], ["x0", "y0", "neg"]]
     data = 'text,label\nyes,"pos\n' + "".join(f"x{n},neg\n" for n in range(30))
     assert read(data)[:2] == [["yes", '"pos'], ["x0", "neg"]]
 
 
-def test_a_lone_quote_in_a_row_with_a_comma_costs_that_row_only() -> None:
+def test_a_text_quote_in_a_row_with_a_comma_loses_only_that_row() -> None:
     lines = [",".join(row) for row in rows_of(100)]
     lines[50] = '"Yes, I said,pos'
     found = found_in("\n".join(["text,label", *lines]))
@@ -104,8 +104,8 @@ def test_a_lone_quote_in_a_row_with_a_comma_costs_that_row_only() -> None:
     assert len(found) == 100
 
 
-def test_a_lone_quote_in_a_table_without_header() -> None:
-    """The row that it made was uneven, and so the whole table was of one column."""
+def test_a_text_quote_in_a_table_without_header() -> None:
+    """The resulting row had a different length, so the table was read as one column."""
     for at in (0, 20):
         lines = [",".join(row) for row in rows_of(200)]
         lines[at] = '"' + lines[at]
@@ -114,8 +114,8 @@ def test_a_lone_quote_in_a_table_without_header() -> None:
         assert found[at] == ['"please help me with number ' + str(at), rows_of(200)[at][1]]
 
 
-def test_two_lone_quotes_that_look_like_one_cell() -> None:
-    """Sentences of a speech, one a row: known by the labels between, which are those of other rows."""
+def test_two_text_quotes_that_look_like_one_cell() -> None:
+    """Sentences of a speech in separate rows are recognized by the labels between them."""
     speech = ['"I came', "He left", "She stayed", 'And I went."']
     lines = ["text,label", *(",".join(row) for row in rows_of(30)), *(f"{text},pos" for text in speech)]
     lines += [",".join(row) for row in rows_of(30)]
@@ -132,7 +132,7 @@ def test_two_lone_quotes_that_look_like_one_cell() -> None:
         "one, two\nthree, four\nfive, six",
         "\n".join(f"a verse of a song, line {n}" for n in range(40)),
         "\n".join(f"a line of a poem {n}," for n in range(40)),
-        "\n".join(f'    "name_{n}",' for n in range(40)),  # as in a program
+        "\n".join(f'    "name_{n}",' for n in range(40)),  # as in source code
         "Here is the table:\n" + "\n".join(f"{n},{n * n}" for n in range(40)) + "\nThat is all, my friend.",
         "Here is the table:\n" + "\n".join(f"{n},{n * n}" for n in range(40)),
         "a;b\nc;d\ne;f\ng;h",
@@ -140,7 +140,7 @@ def test_two_lone_quotes_that_look_like_one_cell() -> None:
         'he said "no, no"\nand "yes, yes"\n"all, of it"',
     ],
 )
-def test_quoted_cells_of_many_lines_stay_whole(cell: str, delimiter: str, end: str) -> None:
+def test_quoted_multi_line_cells_stay_intact(cell: str, delimiter: str, end: str) -> None:
     rows = rows_of(200)
     rows[0][0] = rows[120][0] = rows[121][0] = rows[199][0] = cell
     for cells in (rows, [row[::-1] for row in rows], [["1", *row] for row in rows], [[row[0], row[0]] for row in rows]):
@@ -148,8 +148,8 @@ def test_quoted_cells_of_many_lines_stay_whole(cell: str, delimiter: str, end: s
         assert read(written([names, *cells], delimiter, end), "a.tsv" if delimiter == "\t" else "a.csv") == cells
 
 
-def test_a_book_in_a_cell_stays_whole() -> None:
-    """Longer than what is looked at, in a file longer than its head."""
+def test_a_book_in_a_cell_stays_intact() -> None:
+    """The cell is longer than the lookahead, and the file is longer than its head."""
     book = "\n".join(f"It was line {n} of the book, and so on" + "," * (n % 3) for n in range(20_000))
     rows = [["a title", book], ["another", "short, \nthis one"], ["third", book + "\n"]]
     data = written([["title", "text"], *rows])
@@ -157,8 +157,8 @@ def test_a_book_in_a_cell_stays_whole() -> None:
     assert read(data) == rows
 
 
-def test_a_file_that_ends_inside_a_cell_is_told(tmp_path: Path) -> None:
-    """What is cut off was a row like the others."""
+def test_a_file_that_ends_inside_a_cell_is_reported(tmp_path: Path) -> None:
+    """The truncated row was kept like any other row."""
     rows = "".join(",".join(row) + "\n" for row in rows_of(30))
     data = f'text,label\n"fine, and\nwell",pos\n{rows}"Dear Sir,\nthis is a letter, and it has\nmany lines, and then'
     *whole, last = found_in(data)
@@ -169,16 +169,16 @@ def test_a_file_that_ends_inside_a_cell_is_told(tmp_path: Path) -> None:
         read_table(tmp_path / "t.csv")
 
 
-def test_the_quote_that_is_told_is_the_one_without_end() -> None:
+def test_the_reported_quote_is_the_unclosed_one() -> None:
     last = list(quoted_rows(io.StringIO('a,b\n"x\ny","z\n\nmore\n'), ",", width=2))[-1]
     assert last == Unclosed(3, 'y","z\n', ["x\ny", "z\n\nmore\n"])
 
 
-def test_a_quote_without_end_in_a_lone_column_is_told() -> None:
+def test_an_unclosed_quote_in_a_single_column_is_reported() -> None:
     assert isinstance(found_in('text\n"Yes, he said\nNo.\n')[-1], Unreadable)
 
 
-def test_a_cell_longer_than_memory_allows_names_its_line() -> None:
+def test_a_cell_over_the_limit_reports_its_line() -> None:
     limit = csv.field_size_limit(10_000)
     try:
         with pytest.raises(csv.Error, match="line 2: field larger"):
@@ -187,8 +187,8 @@ def test_a_cell_longer_than_memory_allows_names_its_line() -> None:
         csv.field_size_limit(limit)
 
 
-def test_no_more_than_some_lines_are_kept() -> None:
-    """Of ten gigabytes behind a lone quote only so much is read before the first row comes out."""
+def test_the_lookahead_is_bounded() -> None:
+    """Only a bounded number of lines after a text quote is read before the first row is returned."""
     given = 0
 
     def lines() -> Iterator[str]:
@@ -203,8 +203,8 @@ def test_no_more_than_some_lines_are_kept() -> None:
     assert given < 6_100
 
 
-def test_time_grows_with_the_lines_only() -> None:
-    """Each lone quote looks ahead; with the rest read again for each, twenty times the lines took 400 times as long."""
+def test_time_is_linear_in_the_number_of_lines() -> None:
+    """Reading the rest again after each text quote would take quadratic time."""
 
     def seconds(count: int) -> float:
         lines = [f"{chr(34) if n % 900 == 0 else ''}some text {n},label\n" for n in range(count)]

@@ -1,4 +1,4 @@
-"""Text out of records: described by the recipe, or found."""
+"""The text of records, described by the recipe or detected."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_paths() -> None:
     value = {"a": {"b": [1, {"c": 2}]}, "x.y": "dotted"}
     assert resolve(value, "a.b.0") == [1]
     assert resolve(value, "a.b.*.c") == [2]
-    assert resolve(value, "x.y") == ["dotted"]  # a CSV column may be called so
+    assert resolve(value, "x.y") == ["dotted"]  # a CSV column may have this name
     assert resolve(value, "a.z.b") == []
 
 
@@ -27,7 +27,7 @@ def test_template() -> None:
     assert fill_record_template("{title} ({n})\n\n{p.*}", record) == "Whales (3)\n\none\ntwo"
     assert (
         fill_record_template("{nowhere}: {nothing}", record) == ""
-    )  # a typing mistake must not make documents of ": "
+    )  # a misspelled field must not produce documents of ": "
     assert fill_record_template("{What: really!}", {"What: really!": "a column"}) == "a column"
 
 
@@ -74,12 +74,12 @@ def test_conversation_nested_in_turns() -> None:
         (None, [""]),
     ],
 )
-def test_undescribed_text_is_found(value: Any, expected: list[str]) -> None:
+def test_text_is_detected(value: Any, expected: list[str]) -> None:
     assert _texts(value) == expected
 
 
 def test_text_in_nested_lists() -> None:
-    """SQuAD's layout: the title, the only string at the top, was taken for the text."""
+    """In SQuAD, the title, which is the only top-level string, was taken for the text."""
     passages = [f"Passage {n} is much longer than any of the questions that people ask about it." for n in range(4)]
     asked = [{"question": "What?", "id": "1", "answers": [{"text": "longer", "answer_start": 9}]}]
     paragraphs = [{"context": passage, "qas": asked * 3} for passage in passages]
@@ -87,19 +87,19 @@ def test_text_in_nested_lists() -> None:
     found = list(record_texts(split_records(value, None), RecordRules()))
     assert [text for text, *_ in found] == ["\n".join(passages[:2]), "\n".join(passages[2:])]
     assert {path for *_, path in found} == {"paragraphs.*.context"}
-    template = RecordRules(text="{paragraphs.*.context}")  # what the card shows can be written into the recipe
+    template = RecordRules(text="{paragraphs.*.context}")  # the path in the data card is valid in a recipe
     assert _texts(value, RecordRules(records="data.*", text=template.text)) == [text for text, *_ in found]
 
 
 def test_messages_with_tool_calls() -> None:
-    """The nearest telling name is the turn's text; one deeper inside belongs to something else."""
+    """The least nested known name is the text of the turn."""
     call = [{"function": {"text": "f(x), and a long argument that is longer than the turn"}}]
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello", "tool_calls": call}]
     assert _texts([{"messages": turns}]) == ["Hi\nHello"]
 
 
-def test_outline_names_every_field() -> None:
-    """A long first field would hide the names that somebody looks for who mistyped one."""
+def test_outline_has_all_fields() -> None:
+    """A long first field must not hide the other names, which help to correct a misspelled one."""
     shown = outline({"passage": "x" * 5000, "question": "why"})
     assert "passage = " in shown
     assert 'question = "why"' in shown

@@ -1,4 +1,4 @@
-"""Files elsewhere: listed once, streamed through broken lines, noticed when they change."""
+"""Remote files: listed once, streamed with reconnects, and checked for changes."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_files_of_a_web_server(site: Site, console: Console) -> None:
     assert all(headers["User-Agent"].startswith("groundup/") for *_, headers in site.asked)
 
 
-def test_files_of_one_name(site: Site, console: Console) -> None:
-    """Where a document came from must be one file."""
+def test_files_with_the_same_name_get_unique_paths(site: Site, console: Console) -> None:
+    """The origin of a document must identify one file."""
     site.paths["/more/b.bin"] = Answer(b"another")
     source = remote(f"{site.url}/data/b.bin", f"{site.url}/more/b.bin")
     source.fetch(console)
@@ -71,7 +71,7 @@ def test_files_of_one_name(site: Site, console: Console) -> None:
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_broken_line_goes_on_where_it_was(site: Site, console: Console, ranges: bool) -> None:
+def test_a_failed_connection_resumes_at_its_position(site: Site, console: Console, ranges: bool) -> None:
     site.ranges = ranges
     source = remote(f"{site.url}/data/a.bin")
     source.fetch(console)
@@ -81,8 +81,8 @@ def test_a_broken_line_goes_on_where_it_was(site: Site, console: Console, ranges
     assert begun[0] == "bytes=1000000-"
 
 
-def test_a_line_that_breaks_every_time(site: Site, console: Console) -> None:
-    """Given up in the open: read as the end of the file, another corpus would come of it."""
+def test_a_connection_that_always_fails_is_an_error(site: Site, console: Console) -> None:
+    """Taking the failure for the end of the file would produce a different corpus."""
     site.ranges = False
     source = remote(f"{site.url}/data/a.bin")
     source.fetch(console)
@@ -108,7 +108,7 @@ def test_a_file_that_changed_since_it_was_listed(site: Site, console: Console) -
     source = remote(f"{site.url}/data/b.bin")
     source.fetch(console)
     site.paths["/data/b.bin"] = Answer(b"gamma")
-    source.fetch(console)  # begun yesterday, gone on with today: by the list of yesterday
+    source.fetch(console)  # a resumed run uses the existing list
     with pytest.raises(DownloadError, match="edition"):
         contents(source)
     anew = source.model_copy(update={"edition": "today"})
@@ -145,7 +145,7 @@ def test_private_hosts_are_refused_unless_allowed(site: Site, console: Console) 
     assert site.asked == []
 
 
-def test_a_server_that_knows_no_head_and_tells_no_length(site: Site, console: Console) -> None:
+def test_a_server_without_head_requests_and_lengths(site: Site, console: Console) -> None:
     def only_get() -> Answer:
         return Answer(status=405) if site.asked[-1][1] == "HEAD" else Answer(NOISE)
 
@@ -156,7 +156,7 @@ def test_a_server_that_knows_no_head_and_tells_no_length(site: Site, console: Co
     assert "key" not in source.provenance()["urls"]
 
 
-def test_absent_and_unknown(site: Site, console: Console) -> None:
+def test_missing_files_and_unknown_schemes(site: Site, console: Console) -> None:
     with pytest.raises(DownloadError, match="404"):
         remote(f"{site.url}/data/c.bin").fetch(console)
     with pytest.raises(ConfigError, match="nosuch"):
@@ -200,7 +200,7 @@ def test_an_object_that_changed(store: Any, console: Console) -> None:
         contents(source)
 
 
-def test_a_folder_by_address(console: Console, tmp_path: Path) -> None:
+def test_a_file_url_of_a_directory(console: Console, tmp_path: Path) -> None:
     (tmp_path / "shelf").mkdir()
     (tmp_path / "shelf" / "a.txt").write_bytes(b"alpha")
     source = remote(f"file://{tmp_path}/shelf")
@@ -214,7 +214,7 @@ def member(text: str) -> bytes:
 
 @pytest.fixture
 def crawl(site: Site) -> Site:
-    """A crawl of two files of three records each, laid out like Common Crawl's."""
+    """A crawl of two files with three records each, in the layout of Common Crawl."""
     paths = []
     for number in range(2):
         path = f"crawl-data/CC-TEST-1/segments/1/warc/{number}.warc.gz"
@@ -246,7 +246,7 @@ def test_a_crawl_by_its_id(crawl: Site, console: Console) -> None:
     assert list(unpacked(second)) == ["1.warc.gz"]
 
 
-def test_a_crawl_by_a_list_of_ones_own_and_a_folder(crawl: Site, console: Console, tmp_path: Path) -> None:
+def test_a_crawl_by_a_custom_list_and_a_directory(crawl: Site, console: Console, tmp_path: Path) -> None:
     (tmp_path / "mirror").mkdir()
     (tmp_path / "mirror" / "x.warc.gz").write_bytes(member("local;"))
     listing = tmp_path / "mine.txt"
@@ -266,7 +266,7 @@ def captures(*wanted: tuple[int, int]) -> list[dict[str, str]]:
 
 
 def test_a_crawl_by_its_index(crawl: Site, console: Console) -> None:
-    """Only the captures' bytes are read; neighbours by one request."""
+    """Only the bytes of the captures are read, with one request for adjacent captures."""
     query = "url=%2A.example.org%2F%2A&output=json&filter=%3Dstatus%3A200"
     pages = [captures((1, 2), (0, 0)), captures((0, 1), (1, 2))]
     crawl.paths[f"/CC-TEST-1-index?{query}&showNumPages=true"] = Answer(b'{"pages": 2, "pageSize": 5}')
@@ -282,7 +282,7 @@ def test_a_crawl_by_its_index(crawl: Site, console: Console) -> None:
         crawl_source(crawl, crawl="CC-TEST-1", index=["*.nowhere.example/*"]).fetch(console)
 
 
-def test_an_index_server_in_trouble(crawl: Site, console: Console) -> None:
+def test_an_index_server_with_errors(crawl: Site, console: Console) -> None:
     source = crawl_source(crawl, crawl="CC-TEST-1", index=["x"], index_filter=[])
     crawl.paths["/CC-TEST-1-index?url=x&output=json&showNumPages=true"] = Answer(b"<html>sorry</html>")
     with pytest.raises(DownloadError, match="JSON"):
@@ -345,7 +345,7 @@ def test_the_newest_finished_dump(dumps: Site, console: Console) -> None:
         wikipedia(dumps, date="20250120").fetch(console)
 
 
-def test_a_dump_that_is_not_the_one_that_was_announced(dumps: Site, console: Console) -> None:
+def test_a_dump_with_a_wrong_digest(dumps: Site, console: Console) -> None:
     source = wikipedia(dumps, date="20250101")
     source.fetch(console)
     first = source.items()[0]

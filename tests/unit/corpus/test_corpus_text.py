@@ -1,4 +1,4 @@
-"""Cleaning repairs what is broken and leaves the rest; splitting bounds documents and loses nothing."""
+"""Cleaning repairs only damaged text. Splitting bounds documents and loses no text."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ def test_repairs(broken: str, whole: str) -> None:
         "    indented\n\tcode",
     ],
 )
-def test_leaves_what_is_right(text: str) -> None:
-    """A cleaner that 'normalizes' typography or code would teach the model another language."""
+def test_keeps_valid_text(text: str) -> None:
+    """Normalizing typography or code would change what the model learns."""
     assert clean_text(text) == text
 
 
 @pytest.mark.parametrize("unit", ["![", "data:a/b;", "![a](data:", "[a]: <data:a/b;base64,", "data:" + "a" * 90])
-def test_pictures_that_never_begin_take_linear_time(unit: str) -> None:
+def test_unfinished_inline_images_take_linear_time(unit: str) -> None:
     begun = time.process_time()
     clean_text(";base64," + unit * (1_000_000 // len(unit)))
     assert time.process_time() - begun < 5
 
 
-def test_a_run_of_blanks_takes_linear_time() -> None:
-    """`[ ]+$` as a regex needs minutes for this: one such file would stop a run."""
+def test_a_run_of_spaces_takes_linear_time() -> None:
+    """The regex `[ ]+$` needs minutes for this text."""
     assert clean_text("a" + " " * 300_000 + "b").endswith("b")
 
 
@@ -83,8 +83,8 @@ def test_a_run_of_blanks_takes_linear_time() -> None:
         ("*** Start of the Project Gutenberg eBook X ***\n", "*** End of the Project"),
     ],
 )
-def test_frames_of_project_gutenberg_over_the_years(start: str, end: str) -> None:
-    """The oldest ones end in a page of "small print", which stayed in the text."""
+def test_project_gutenberg_headers_of_several_years(start: str, end: str) -> None:
+    """The oldest headers end with the "small print", which stayed in the text."""
     body = "It was the best of times, it was the worst of times.\n\nProduced by hand, by the way."
     framed = (
         f"The Project Gutenberg Etext of X\n\n{start}\n{body}\n\n{end} GUTENBERG EBOOK X ***\nlicence Project Gutenberg"
@@ -92,7 +92,7 @@ def test_frames_of_project_gutenberg_over_the_years(start: str, end: str) -> Non
     assert clean_text(framed) == body
 
 
-def test_project_gutenberg_frame_is_cut_off() -> None:
+def test_project_gutenberg_header_and_footer_are_removed() -> None:
     body = "Call me Ishmael.\n\nSome years ago."
     text = (
         "The Project Gutenberg eBook of X\n\nProduced by Y\n"
@@ -103,23 +103,23 @@ def test_project_gutenberg_frame_is_cut_off() -> None:
 
 
 def test_a_book_is_split_at_its_chapters() -> None:
-    """With one hash for a book, 2 % held out can mean a whole book or nothing."""
+    """With one hash per book, a validation set of 2 % could be a whole book or empty."""
     chapters = [f"CHAPTER {n}\n\n" + "\n\n".join(["A sentence of this chapter. " * 20] * 6) for n in range(1, 9)]
     pieces = list(split_text("\n\n".join(chapters), 4096))
     assert all(len(piece.encode()) <= 4096 for piece in pieces)
     assert sum(piece.startswith("CHAPTER") for piece in pieces) == len(pieces)
-    assert min(len(piece) for piece in pieces) > 1000  # no crumbs at the end
+    assert min(len(piece) for piece in pieces) > 1000  # no tiny piece at the end
 
 
-def test_a_text_without_any_place_to_cut_is_cut_between_characters() -> None:
+def test_a_text_without_spaces_is_split_between_characters() -> None:
     text = "字" * 5000
     pieces = list(split_text(text, 1024))
     assert "".join(pieces) == text
     assert all(len(piece.encode()) <= 1024 for piece in pieces)
 
 
-def test_lines_that_are_not_looked_at_have_no_mojibake() -> None:
-    """Looking for it takes most of the cleaning's time, so lines of harmless characters are left out."""
+def test_unchecked_lines_have_no_mojibake() -> None:
+    """Checking for mojibake dominates the cleaning time, so lines of harmless characters are not checked."""
     harmless = [each for each in text_module._HARMLESS if not each.isascii()]
     for length in (1, 2, 3):
         assert not any(is_bad("".join(each)) for each in itertools.product([*harmless, "a", " "], repeat=length))

@@ -1,4 +1,4 @@
-"""Dumps of MediaWiki, and the wikitext in them."""
+"""MediaWiki dumps and wikitext."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_dump() -> None:
     assert rest == ["redirect!", "not an article: Diskussion!"]
 
 
-def test_a_truncated_dump_keeps_what_came_before() -> None:
+def test_a_truncated_dump_keeps_the_articles_before() -> None:
     data = (DUMP % (page("One", "First.") * 3)).encode()
     found = read(data[:-300])
     assert isinstance(found[0], Extracted)
@@ -72,7 +72,7 @@ def test_a_truncated_dump_keeps_what_came_before() -> None:
     ],
 )
 def test_declared_entities_are_refused(doctype: str) -> None:
-    """A few lines of them unfold to gigabytes, or show a file of this machine."""
+    """Entities can expand to gigabytes or read local files."""
     assert read((doctype + DUMP % page("One", "&b;&x;")).encode()) == ["damaged!"]
 
 
@@ -103,9 +103,9 @@ def test_wikitext(wikitext: str, text: str) -> None:
 @pytest.mark.parametrize(
     "unit", ["{{", "[[", "{{nowrap|x", "{|\n", "<ref>", "[http://a ", "{{[[", "=a", "'", "(;", "<a ", "*", "}}", "]]"]
 )
-def test_brackets_without_end_take_no_time(unit: str) -> None:
-    """Parsers that go back at each of them take the square of the length: hours for a megabyte."""
+def test_unclosed_brackets_take_linear_time(unit: str) -> None:
+    """Parsers with backtracking take quadratic time: hours for one megabyte."""
     texts = (unit * count + "text" for count in (1_000, 20_000))
     few, many = (cpu_seconds(partial(plain_text, text, UNSEEN)) for text in texts)
-    # 20 times the length; the square would be 400 times the time.
+    # 20 times the length; quadratic time would be 400 times as long.
     assert many < 100 * max(few, 0.01)

@@ -1,4 +1,4 @@
-"""Main text: what a reader came for stays, what stands around it goes, and no page takes longer than its size."""
+"""Main-text extraction: the article is kept, boilerplate is removed, and the time is linear."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def page(body: str) -> str:
 
 
 @pytest.mark.parametrize("profile", ["fast", "best"])
-def test_the_article_stays_and_what_is_around_it_goes(profile: str) -> None:
+def test_the_article_is_kept_and_boilerplate_is_removed(profile: str) -> None:
     text = main_text(
         page(
             f"<div class='header'>{MENU}</div><nav>{MENU}</nav><div id='wrap'><div class='story-body'>{ARTICLE}</div>"
@@ -50,8 +50,8 @@ def test_the_article_stays_and_what_is_around_it_goes(profile: str) -> None:
     )
 
 
-def test_the_readers_of_a_forum_are_its_authors() -> None:
-    """All posts are called comments there, and nothing else on the page is text."""
+def test_forum_posts_are_kept() -> None:
+    """The posts have the class of comments, but the page has no other text."""
     posts = "".join(
         f"<div class='comment'><p>{answer}</p></div>"
         for answer in (
@@ -63,7 +63,7 @@ def test_the_readers_of_a_forum_are_its_authors() -> None:
     assert main_text(page(f"<nav>{MENU}</nav><div id='comments'>{posts}</div>")).count("\n\n") == 2
 
 
-def test_all_sections_of_a_manual_are_its_text() -> None:
+def test_all_sections_of_a_manual_are_kept() -> None:
     sections = "".join(
         f"<div class='sect1'><h2>{number}. Step</h2><div><p>Turn the valve to the {side}, wait for a minute, and write "
         f"down what the gauge says before you go on with the next of these steps.</p></div></div>"
@@ -87,19 +87,19 @@ def test_code_and_tables_keep_their_lines() -> None:
     assert "\n\nmachine | seconds\nold laptop | 3.2\n\n" in text
 
 
-def test_lines_of_a_poem_are_short() -> None:
+def test_a_poem_with_short_lines_is_kept() -> None:
     assert main_text(page("<div><p>So much depends<br>upon</p><p>a red wheel<br>barrow</p></div>")).split() == [
         *["So", "much", "depends", "upon", "a", "red", "wheel", "barrow"]
     ]
 
 
-def test_japanese_has_no_blanks_to_count() -> None:
+def test_japanese_without_spaces() -> None:
     sentence = "港は昨年の嵐で壊れた壁が修復され、月曜日に再開された。"
     text = main_text(page(f"<nav>{MENU}</nav><div><p>{sentence}</p><p>{sentence}</p></div>"))
     assert text == f"{sentence}\n\n{sentence}"
 
 
-def test_a_page_without_tags_is_its_text() -> None:
+def test_a_page_without_tags_is_text() -> None:
     assert main_text("Only words,\n\nin two paragraphs.") == "Only words,\n\nin two paragraphs."
 
 
@@ -114,7 +114,7 @@ def test_a_page_without_tags_is_its_text() -> None:
         ("Grüße".encode("utf-8-sig"), "latin-1", "Grüße"),
     ],
 )
-def test_what_the_server_says_is_believed_where_it_can_be(data: bytes, said: str, text: str) -> None:
+def test_the_declared_encoding_is_used_if_valid(data: bytes, said: str, text: str) -> None:
     assert decode(data, said) == text
 
 
@@ -136,7 +136,7 @@ def test_what_the_server_says_is_believed_where_it_can_be(data: bytes, said: str
     ],
     ids=range(12),
 )
-def test_no_page_raises_or_takes_long(hostile: str) -> None:
+def test_malformed_pages_do_not_raise_or_take_long(hostile: str) -> None:
     start = time.process_time()
     main_text(hostile)
     assert time.process_time() - start < 5

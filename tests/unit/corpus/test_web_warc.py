@@ -1,4 +1,4 @@
-"""WARC: pages with their addresses and dates, parts that fit together, and damage that costs only what it hit."""
+"""WARC files: pages with URLs and dates, parts, and recovery after damage."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data fol
 
 @dataclass
 class Found:
-    texts: dict[str, Extracted] = field(default_factory=dict)  # by address
+    texts: dict[str, Extracted] = field(default_factory=dict)  # by URL
     failures: list[Unreadable] = field(default_factory=list)
 
 
@@ -63,14 +63,14 @@ def record(
     )
 
 
-def test_a_page_knows_where_and_when(tmp_path: Path) -> None:
+def test_pages_have_a_url_and_a_date(tmp_path: Path) -> None:
     (heron,) = read(gzip.compress(record("heron")), path=tmp_path).texts.values()
     assert heron.text.startswith("The heron stood at the river")
     assert (heron.url, heron.date) == ("http://e.org/heron", "2021-02-03T04:05:06Z")
     assert heron.origin == "crawl.warc.gz@heron"
 
 
-def test_what_is_no_page_is_counted(tmp_path: Path) -> None:
+def test_other_records_are_counted(tmp_path: Path) -> None:
     found = read(
         record("gone", status="404 Not Found") + record("logo", b"\x89PNG", kind="image/png") + record("heron"),
         "crawl.warc",
@@ -83,7 +83,7 @@ def test_what_is_no_page_is_counted(tmp_path: Path) -> None:
     assert list(found.texts) == ["http://e.org/heron"]
 
 
-def test_other_formats_go_to_their_readers(tmp_path: Path) -> None:
+def test_other_formats_are_read(tmp_path: Path) -> None:
     plain = b"A letter. " * 40
     found = read(
         record("letter", plain, kind="text/plain") + record("b.html", kind="application/x-unknown"),
@@ -96,7 +96,7 @@ def test_other_formats_go_to_their_readers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compress", [True, False])
 @pytest.mark.parametrize("length", [40, 5_000, 10**18, 0])
-def test_a_record_that_lies_about_its_length_costs_itself_only(tmp_path: Path, length: int, compress: bool) -> None:
+def test_a_record_with_a_wrong_length_is_skipped(tmp_path: Path, length: int, compress: bool) -> None:
     records = [record("heron"), record("liar", length=length), record("otter")]
     data = b"".join(map(gzip.compress, records)) if compress else b"".join(records)
     found = read(data, path=tmp_path)
@@ -104,7 +104,7 @@ def test_a_record_that_lies_about_its_length_costs_itself_only(tmp_path: Path, l
     assert "damaged" in [failure.reason for failure in found.failures]
 
 
-def test_reading_goes_on_behind_damage(tmp_path: Path) -> None:
+def test_reading_continues_after_damage(tmp_path: Path) -> None:
     parts = [gzip.compress(record(name)) for name in ("heron", "otter", "mole", "stork")]
     hit = bytearray(parts[1])
     hit[40:60] = bytes(20)
@@ -113,7 +113,7 @@ def test_reading_goes_on_behind_damage(tmp_path: Path) -> None:
     assert found.failures and {failure.reason for failure in found.failures} == {"damaged"}
 
 
-def test_a_bomb_costs_itself_only(tmp_path: Path) -> None:
+def test_a_bomb_is_skipped(tmp_path: Path) -> None:
     bomb = gzip.compress(record("bomb", b"<p>" + bytes(100 << 20)), 1)
     found = read(gzip.compress(record("heron")) + bomb + gzip.compress(record("otter")), path=tmp_path)
     assert list(found.texts) == ["http://e.org/heron", "http://e.org/otter"]
@@ -121,7 +121,7 @@ def test_a_bomb_costs_itself_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compress", [True, False])
-def test_parts_of_a_file_have_each_record_once(tmp_path: Path, compress: bool) -> None:
+def test_parts_of_a_file_cover_each_record_once(tmp_path: Path, compress: bool) -> None:
     names = [f"bird-{number}" for number in range(60)]
     data = b"".join(gzip.compress(record(name)) if compress else record(name) for name in names)
     cuts = [0, 1, 2, 300, len(data) // 3, len(data) // 2, len(data) - 3, len(data)]
@@ -133,7 +133,7 @@ def test_parts_of_a_file_have_each_record_once(tmp_path: Path, compress: bool) -
     assert seen == names
 
 
-def test_a_stream_that_only_goes_forwards(tmp_path: Path) -> None:
+def test_a_forward_only_stream(tmp_path: Path) -> None:
     class Forwards(io.RawIOBase):
         def __init__(self, data: bytes) -> None:
             self.data = io.BytesIO(data)
@@ -153,7 +153,7 @@ def test_a_stream_that_only_goes_forwards(tmp_path: Path) -> None:
 
 
 @needs_data
-def test_common_crawls_own_sample(tmp_path: Path) -> None:
+def test_a_sample_of_common_crawl(tmp_path: Path) -> None:
     for name in ("whirlwind.warc.gz", "whirlwind.warc.wet.gz"):
         (wiki,) = read((SHARED / name).read_bytes(), name, path=tmp_path).texts.values()
         assert wiki.url == "https://an.wikipedia.org/wiki/Escopete"
@@ -162,8 +162,8 @@ def test_common_crawls_own_sample(tmp_path: Path) -> None:
 
 
 @needs_data
-def test_oddities_of_real_archives_survive(tmp_path: Path) -> None:
-    """Chunks that are none, lengths that are wrong, addresses with spaces, the older format, a file cut off."""
+def test_irregularities_of_real_archives(tmp_path: Path) -> None:
+    """Invalid chunks, wrong lengths, URLs with spaces, the older format, and a truncated file."""
     texts, failures = set(), Counter()
     for path in sorted(SHARED.glob("warcio/*")):
         found = read(path.read_bytes(), path.name, path=tmp_path)

@@ -1,4 +1,4 @@
-"""A package index on the loopback address, with the bad days that real ones have."""
+"""A package index on the loopback address that can simulate errors."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from typing import Any
 
 @dataclass
 class Index:
-    """What the index holds, and what was asked of it."""
+    """The content of the index, and the received requests."""
 
     files: dict[str, bytes] = field(default_factory=dict)  # file name -> content
     projects: dict[str, list[str]] = field(default_factory=dict)  # project -> file names
     as_json: bool = True
-    cut_after: int = 0  # bytes after which a connection breaks, once for each download
+    cut_after: int = 0  # bytes after which the connection closes, once per download
     served: list[str] = field(default_factory=list)
     url: str = ""
 
     def add(self, project: str, filename: str, content: bytes) -> str:
-        """Publish a file; returns its sha256."""
+        """Publish a file and return its sha256."""
         self.files[filename] = content
         self.projects.setdefault(project, []).append(filename)
         return hashlib.sha256(content).hexdigest()
 
     def packument(self, name: str, version: str, filename: str) -> dict[str, Any]:
-        """npm's description of a package."""
+        """Return the npm metadata of a package."""
         content = self.files[filename]
         integrity = "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode()
         dist = {

@@ -1,4 +1,4 @@
-"""A web site on the loopback address that can be as unkind as real ones."""
+"""A web site on the loopback address that can simulate errors."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from typing import Any
 
 @dataclass
 class Answer:
-    """What is sent for a path."""
+    """The response for a path."""
 
     body: bytes = b""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    length: int | None = None  # the Content-Length that is told, if it is a lie
-    drip: float = 0.0  # seconds between two bytes
+    length: int | None = None  # a wrong Content-Length
+    drip: float = 0.0  # seconds between bytes
 
 
 @dataclass
 class Site:
-    """Paths and what is sent for them; a callable decides each time."""
+    """Paths and their responses; a callable returns a new response for each request."""
 
     paths: dict[str, Answer | Callable[[], Answer]] = field(default_factory=dict)
-    cut_after: list[int] = field(default_factory=list)  # the next answers break after so many bytes
+    cut_after: list[int] = field(default_factory=list)  # bytes after which the next responses stop
     ranges: bool = True
-    asked: list[tuple[float, str, str, dict[str, str]]] = field(default_factory=list)  # when, method, path, headers
+    asked: list[tuple[float, str, str, dict[str, str]]] = field(default_factory=list)  # time, method, path, headers
     port: int = 0
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The base URL."""
         return f"http://127.0.0.1:{self.port}"
 
     def gets(self, path: str) -> int:
-        """How often a path was fetched."""
+        """Return the number of requests for a path."""
         return sum(method == "GET" and asked == path for _, method, asked, _ in self.asked)
 
 
@@ -100,7 +100,7 @@ def site_running(site: Site) -> Iterator[Site]:
         block_on_close = False
 
         def handle_error(self, *_: Any) -> None:
-            """A visitor who hangs up is what some tests are about."""
+            """Ignore closed connections, which some tests cause."""
 
     server = Server(("127.0.0.1", 0), Handler)
     site.port = server.server_port

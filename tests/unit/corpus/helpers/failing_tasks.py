@@ -1,4 +1,4 @@
-"""Work for a pool, some of which meets an accident. Its own module: the workers must be able to import it."""
+"""Tasks for a pool, some of which fail or kill their worker. Workers import this module."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from groundup.core.errors import DataError
 
 @dataclass(frozen=True)
 class Work:
-    """Writes a file; some kinds of work meet an accident first."""
+    """Writes a file. Some kinds of work fail first."""
 
     directory: Path
     name: str
-    accident: str = ""
+    failure: str = ""
 
     @property
     def label(self) -> str:
@@ -31,14 +31,14 @@ class Work:
         return self.result.exists()
 
     def run(self) -> None:
-        scar = self.directory / f"{self.name}.scar"
-        if self.accident == "always killed" or (self.accident == "killed once" and not scar.exists()):
-            scar.touch()
+        marker = self.directory / f"{self.name}.marker"
+        if self.failure == "always killed" or (self.failure == "killed once" and not marker.exists()):
+            marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.accident == "slow":
-            scar.touch()
+        if self.failure == "slow":
+            marker.touch()
             time.sleep(60)
-        if self.accident == "user error":
+        if self.failure == "user error":
             raise DataError("notes.txt", rule="must be text", fix="Give text.")
-        with self.result.open("x") as file:  # a second run of finished work would fail here
+        with self.result.open("x") as file:  # fails if finished work runs again
             file.write(self.name)
