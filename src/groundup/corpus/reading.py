@@ -180,7 +180,7 @@ class _DropRecorder:
     masker: Masker
 
     def fail(self, file: Unreadable) -> None:
-        """Record a file, or a record of a file, without text."""
+        """Record a file without text, or a table row without text."""
         size = len(file.sample.encode("utf-8", "replace"))
         self._record(
             DropRecord(self.source, file.origin, READING, file.reason, bytes=size, beginning=self._shown(file.sample))
