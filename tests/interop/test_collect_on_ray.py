@@ -57,7 +57,7 @@ def folder(real_documents: list[str], tmp_path: Path) -> Path:
     return root
 
 
-def test_ray_makes_the_same_corpus_and_a_killed_worker_loses_nothing(folder: Path, tmp_path: Path) -> None:
+def test_ray_writes_the_same_corpus_even_if_a_worker_is_killed(folder: Path, tmp_path: Path) -> None:
     assert _collect(folder, tmp_path / "processes", "processes").wait(300) == 0
     run = _collect(folder, tmp_path / "ray", "ray")
     deadline = time.monotonic() + 120

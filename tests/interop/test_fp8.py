@@ -46,7 +46,7 @@ def trained(*, fp8: bool, steps: int = 60) -> tuple[Transformer, list[float]]:
     return model, losses
 
 
-def test_it_learns_as_bf16_does_and_rounds_more(tmp_path: Path) -> None:
+def test_fp8_training_converges_like_bf16(tmp_path: Path) -> None:
     usual, expected = trained(fp8=False)
     rounded, losses = trained(fp8=True)
     assert expected[-1] < expected[0] - 1
@@ -64,7 +64,7 @@ def test_it_learns_as_bf16_does_and_rounds_more(tmp_path: Path) -> None:
     assert (logits(saved) - logits(rounded)).abs().mean() < 0.1
 
 
-def test_embeddings_and_head_stay_as_they_are() -> None:
+def test_embeddings_and_head_are_not_converted() -> None:
     model, _ = trained(fp8=True, steps=1)
     kinds = {name: type(module).__name__ for name, module in model.named_modules()}
     assert kinds["lm_head"] == "Linear"
@@ -72,6 +72,6 @@ def test_embeddings_and_head_stay_as_they_are() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_machine_without_it_says_so() -> None:
+def test_a_machine_without_fp8_reports_it() -> None:
     with pytest.raises(ResourceError, match=r"no CUDA GPU.*Hopper"):
         measure_machine(fp8=True)

@@ -52,7 +52,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppRunner]:
 
 
 @pytest.mark.parametrize("name", ["mcq", "lesson-plan", "script"])
-def test_every_draw_of_an_application_is_valid(runner: AppRunner, name: str) -> None:
+def test_every_sample_of_an_application_is_valid(runner: AppRunner, name: str) -> None:
     found = Catalog()[name]
     rows = [{key: value for key, value in row.items() if key != "output"} for row in found.test_rows()[:4]]
     for most in (None, 250):  # Enough for most answers, and too little for almost all.
@@ -61,7 +61,7 @@ def test_every_draw_of_an_application_is_valid(runner: AppRunner, name: str) -> 
             jsonschema.validate(result.value, fill_numbers(found.app.output.json_schema, given))
 
 
-def test_every_draw_of_a_schema_with_formats_is_valid(runner: AppRunner) -> None:
+def test_every_sample_of_a_schema_with_formats_is_valid(runner: AppRunner) -> None:
     assert runner.template is not None
     grammar = Grammar.of_schema(PERSON, runner.engine.tokenizer)
     check = jsonschema.Draft202012Validator(PERSON, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)

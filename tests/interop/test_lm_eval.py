@@ -69,7 +69,7 @@ def theirs(directory: Path, questions: Path, folder: Path, prompt: str) -> dict[
 
 
 @pytest.mark.parametrize("prompt", ["Question: {{question}}\nAnswer:", ""])
-def test_the_harness_scores_as_we_do(
+def test_scores_equal_lm_evaluation_harness(
     prompt: str, our_model: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")

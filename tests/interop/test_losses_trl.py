@@ -69,7 +69,7 @@ def as_ours(batch: dict[str, torch.Tensor]) -> PackedWindows:
     return PackedWindows(batch["input_ids"], labels, batch["position_ids"], documents)
 
 
-def test_the_loss_and_its_gradients_are_trls(trainer: Any, our_model: Path) -> None:
+def test_the_loss_and_its_gradients_equal_trl(trainer: Any, our_model: Path) -> None:
     """A wrong attention mask or label shift changes both."""
     batch = next(iter(trainer.get_train_dataloader()))
     assert int((batch["position_ids"] == 0).sum()) > 2, "nothing is packed"
@@ -215,7 +215,7 @@ def their_losses(
     return trained
 
 
-def test_the_command_trains_as_trl_does_at_the_same_learning_rate(
+def test_the_command_trains_like_trl_at_the_same_learning_rate(
     start: tuple[Path, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

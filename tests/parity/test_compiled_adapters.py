@@ -48,7 +48,7 @@ def outcome(model: Transformer) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.interop), "bfloat16"])  # 30 s each.
-def test_values_and_gradients_are_those_of_eager(dtype: str) -> None:
+def test_values_and_gradients_equal_eager_mode(dtype: str) -> None:
     """In bf16, the error against fp32 is the same as without compilation."""
     exact, slopes = outcome(with_adapters(TARGETS))
     model = with_adapters(TARGETS)

@@ -239,7 +239,7 @@ def made_by_transformers(directory: Path, variant: str) -> Any:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_variant_is_read_and_comes_back_bit_for_bit(variant: str, tmp_path: Path) -> None:
+def test_a_variant_survives_a_round_trip_bit_for_bit(variant: str, tmp_path: Path) -> None:
     theirs = made_by_transformers(tmp_path / "theirs", variant)
     ids = torch.randint(0, VOCAB, (2, LENGTH), generator=torch.Generator().manual_seed(1))
     ours = load_model(tmp_path / "theirs")
@@ -263,7 +263,7 @@ def test_a_variant_is_read_and_comes_back_bit_for_bit(variant: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("variant", ["gpt2, untied, unscaled, a narrow feed-forward layer", "llama 3, biases, tied"])
-def test_a_model_keeps_the_dtype_that_it_was_stored_in(variant: str, tmp_path: Path) -> None:
+def test_a_model_keeps_its_stored_dtype(variant: str, tmp_path: Path) -> None:
     theirs = made_by_transformers(tmp_path / "theirs", variant)
     ours = load_model(tmp_path / "theirs", dtype=None)
     assert {parameter.dtype for parameter in ours.parameters()} == {torch.bfloat16}
@@ -291,7 +291,7 @@ def test_shards_are_read_and_written(variant: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("variant", ["gpt2", "llama"])
-def test_a_model_saved_without_its_head_is_found_by_its_shorter_names(variant: str, tmp_path: Path) -> None:
+def test_a_model_without_head_has_names_without_prefix(variant: str, tmp_path: Path) -> None:
     """The GPT-2 of the hub has "wte.weight", not "transformer.wte.weight"."""
     kind, _, _ = VARIANTS[variant]
     sizes = {"n_embd": 48, "n_layer": 3, "n_head": 3} if variant == "gpt2" else dict(SMALL)
@@ -303,7 +303,7 @@ def test_a_model_saved_without_its_head_is_found_by_its_shorter_names(variant: s
         torch.testing.assert_close(load_model(tmp_path)(ids), theirs(ids).logits, atol=1e-4, rtol=0)
 
 
-def test_of_a_gemma_that_sees_the_text_is_read(tmp_path: Path) -> None:
+def test_the_text_model_of_a_multimodal_gemma_is_read(tmp_path: Path) -> None:
     """From 4B on, every Gemma 3 is published as a multimodal model."""
     text = SMALL | {"sliding_window": 6, "sliding_window_pattern": 3}
     eyes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}

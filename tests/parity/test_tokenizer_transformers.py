@@ -20,7 +20,7 @@ TEXTS = [
 
 @pytest.mark.parametrize("words", [None, ('It says "', '", in short:')])
 @pytest.mark.parametrize("model_type", ["qwen3", "llama", "gpt2"])
-def test_same_ids_and_text_also_after_saving_there(
+def test_ids_and_text_are_equal_after_saving_in_transformers(
     tokenizer: Tokenizer, tmp_path: Path, model_type: str, words: tuple[str, str] | None
 ) -> None:
     """transformers selects a tokenizer class by the model in the directory; some of them rebuild the pre-tokenizer."""

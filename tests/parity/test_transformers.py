@@ -32,7 +32,7 @@ def _random(model: torch.nn.Module, seed: int) -> None:
 
 
 @pytest.mark.parametrize(("family", "tied"), SHAPES)
-def test_transformers_loads_ours_and_gives_it_back(family: str, tied: bool, tmp_path: Path) -> None:
+def test_a_round_trip_through_transformers(family: str, tied: bool, tmp_path: Path) -> None:
     model = Transformer(_config(family, tied))
     _random(model, 0)
     ids = torch.randint(0, 512, (2, 32), generator=torch.Generator().manual_seed(1))
@@ -48,7 +48,7 @@ def test_transformers_loads_ours_and_gives_it_back(family: str, tied: bool, tmp_
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_gradients_and_greedy_texts_are_those_of_transformers(family: str, tmp_path: Path) -> None:
+def test_gradients_and_greedy_texts_equal_transformers(family: str, tmp_path: Path) -> None:
     """Equal logits do not reveal a wrong backward pass, or a cache that ignores a window."""
     model = Transformer(_config(family, tied=False))
     _random(model, 2)

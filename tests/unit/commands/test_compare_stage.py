@@ -94,7 +94,7 @@ def line(found: dict[str, Any], name: str) -> dict[str, Any]:
     return next(each for each in found["lines"] if each["name"] == name)
 
 
-def test_gain_and_forgetting_stand_in_one_table(
+def test_the_report_shows_gain_and_forgetting(
     base: Path, chat: Path, pairs: Path, real_documents: list[str], tmp_path: Path
 ):
     """Of the table that was used for fine-tuning, only the held-out split counts."""
@@ -113,16 +113,14 @@ def test_gain_and_forgetting_stand_in_one_table(
     assert artifact.read(tmp_path / "out").facts["lines"] == found["lines"]
 
 
-def test_a_model_beside_itself_is_not_distinguishable(base: Path, pairs: Path, tmp_path: Path):
+def test_equal_models_are_not_significantly_different(base: Path, pairs: Path, tmp_path: Path):
     """A difference between equal models could only result from different prompts."""
     found, _ = compared(base, base, tmp_path / "out", data=str(pairs), metric="chrf", max_examples=12)
     assert {each["verdict"] for each in found["lines"]} == {"not significantly different"}
     assert all(each["difference"]["value"] == 0 for each in found["lines"])
 
 
-def test_a_classifier_stands_beside_its_base_and_counted_words(
-    base: Path, classifier: Path, table: Path, tmp_path: Path
-):
+def test_a_classifier_is_compared_with_its_base_and_tfidf(base: Path, classifier: Path, table: Path, tmp_path: Path):
     found, page = compared(base, classifier, tmp_path / "out", data=str(table), max_examples=24)
     accuracy = line(found, "accuracy")
     assert set(accuracy["beside"]) == {
@@ -138,7 +136,7 @@ def test_a_classifier_stands_beside_its_base_and_counted_words(
     assert line(again, "macro-F1")["after"]["value"] == pytest.approx(100 * test["macro_f1"]["value"])
 
 
-def test_the_table_of_a_tuning_with_a_test_of_its_own_is_refused(base: Path, pairs: Path, tmp_path: Path):
+def test_a_training_table_with_a_separate_test_set_is_rejected(base: Path, pairs: Path, tmp_path: Path):
     """All of it was trained on, so a comparison would measure memorization."""
     rows = pairs.read_text().splitlines(keepends=True)
     (tmp_path / "train.jsonl").write_text("".join(rows[:60]))
@@ -153,7 +151,7 @@ def test_the_table_of_a_tuning_with_a_test_of_its_own_is_refused(base: Path, pai
     assert line(found, "bits per byte of the answers")["what"] == "30 answers"
 
 
-def test_what_was_trained_on_is_left_out_of_any_table(
+def test_training_rows_are_excluded_from_any_table(
     base: Path, chat: Path, pairs: Path, classifier: Path, table: Path, tmp_path: Path
 ):
     """Rows stay training rows if people save a table again, add rows, or rename its columns."""
@@ -171,7 +169,7 @@ def test_what_was_trained_on_is_left_out_of_any_table(
     assert any("does not give their labels" in note for note in found["notes"])
 
 
-def test_a_rule_that_is_given_leaves_the_others_as_they_were(base: Path, table: Path, tmp_path: Path):
+def test_one_given_column_keeps_the_other_settings(base: Path, table: Path, tmp_path: Path):
     """Otherwise the same rows would be other texts with another split, mostly of training data."""
     mails = tmp_path / "mails.csv"
     with table.open(newline="", encoding="utf-8") as read, mails.open("w", newline="", encoding="utf-8") as written:
@@ -187,12 +185,12 @@ def test_a_rule_that_is_given_leaves_the_others_as_they_were(base: Path, table: 
     assert line(found, "accuracy")["after"]["value"] == pytest.approx(100 * test["accuracy"]["value"])
 
 
-def test_nothing_to_compare_on_is_said_before_models_are_opened(base: Path, tmp_path: Path):
+def test_missing_data_is_reported_before_models_are_loaded(base: Path, tmp_path: Path):
     with pytest.raises(ConfigError, match="no data to compare on"):
         compared(base, base, tmp_path / "out")
 
 
-def test_in_either_precision_the_verdict_is_the_same(base: Path, chat: Path, pairs: Path, tmp_path: Path) -> None:
+def test_the_verdict_does_not_depend_on_the_precision(base: Path, chat: Path, pairs: Path, tmp_path: Path) -> None:
     """Scores in bf16 differ in the third digit: an 8-bit mantissa, on values of about 5 bits per byte."""
     found = {}
     for dtype in ("float32", "bfloat16"):

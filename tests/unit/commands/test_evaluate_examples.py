@@ -36,7 +36,7 @@ def classifier(tmp_path: Path, tokenizer: Tokenizer, tiny_model: Callable[..., T
     return directory
 
 
-def test_a_classifier_is_measured_by_its_labels(classifier: Path, tmp_path: Path) -> None:
+def test_a_classifier_is_scored_by_its_labels(classifier: Path, tmp_path: Path) -> None:
     """Unknown labels are counted, but not as errors."""
     rows = [("remark", "verdict"), ("one", "yes"), ("two", "yes"), ("three", "no"), ("four", "perhaps"), ("", "yes")]
     data = a_table(tmp_path / "remarks.csv", *rows)
@@ -56,9 +56,7 @@ def test_a_classifier_needs_examples_with_its_labels(classifier: Path, tmp_path:
         run(EvaluateConfig(model=classifier, data=data))
 
 
-def test_answers_are_scored_as_the_model_itself_scores_them(
-    chat_directory: Path, tmp_path: Path, tokenizer: Tokenizer
-) -> None:
+def test_the_loss_on_answers_equals_the_model_loss(chat_directory: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
     from groundup.hub import load_model
 
     data = a_table(tmp_path / "quiz.csv", ("question", "answer"), ("Who wrote it?", "Nobody knows"))

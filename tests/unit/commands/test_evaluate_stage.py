@@ -56,7 +56,7 @@ def test_a_run_is_scored_on_its_held_out_text(finished_run: Path, report: dict[s
     assert report["bpb_interval"][0] < report["bpb"] < report["bpb_interval"][1]
 
 
-def test_the_compressors_stand_beside_it(report: dict[str, object]):
+def test_the_report_contains_the_compressors(report: dict[str, object]):
     """Random weights are worse than all compressors, and the report must show it."""
     seen = [score for score in report["compressors"] if score["saw_training"]]
     assert {score["name"] for score in seen} == {"xz -9e", "PPMd order 5", "PPMd order 8"}
@@ -72,14 +72,14 @@ def test_samples_and_facts(finished_run: Path, report: dict[str, object]):
     assert report["summary"] in page
 
 
-def test_again_it_is_skipped(finished_run: Path, report: dict[str, object]):
+def test_a_finished_evaluation_is_skipped(finished_run: Path, report: dict[str, object]):
     before = (finished_run / "report" / "report.json").stat().st_mtime_ns
     artifact = evaluate.run(EvaluateConfig(model=finished_run, seed=3))
     assert artifact.facts["bpb"] == report["bpb"]
     assert (finished_run / "report" / "report.json").stat().st_mtime_ns == before
 
 
-def test_the_table_is_shown_again_with_what_was_scored(finished_run: Path, tmp_path: Path):
+def test_the_table_of_a_finished_evaluation_is_shown_again(finished_run: Path, tmp_path: Path):
     """The second time, no table was shown, and a user's file was named held-out text."""
     letter = tmp_path / "a letter.txt"
     letter.write_text("Dear reader, " * 40)
@@ -97,7 +97,7 @@ def test_the_table_is_shown_again_with_what_was_scored(finished_run: Path, tmp_p
     assert f"| on {letter} |" in (finished_run / "report-a letter" / "report.md").read_text(encoding="utf-8")
 
 
-def test_a_file_that_is_not_there_is_named_with_its_neighbour(finished_run: Path, tmp_path: Path):
+def test_a_missing_file_is_named_with_a_similar_one(finished_run: Path, tmp_path: Path):
     """The error was "no such folder", with a rule about the sources of a corpus."""
     (tmp_path / "letter.txt").write_text("Dear reader, ")
     with pytest.raises(DataError, match=r"leter\.txt: no such file") as caught:
@@ -108,7 +108,7 @@ def test_a_file_that_is_not_there_is_named_with_its_neighbour(finished_run: Path
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names of bytes are POSIX's")
-def test_names_and_prompts_that_are_no_utf8_do(finished_run: Path, tmp_path: Path):
+def test_names_and_prompts_that_are_not_utf8_are_accepted(finished_run: Path, tmp_path: Path):
     """Old archives contain Latin-1 names, which are decoded to lone surrogates."""
     path = tmp_path / os.fsdecode(b"caf\xe9.txt")
     path.write_text("Dear reader, " * 40)
@@ -132,7 +132,7 @@ def test_shards_without_a_corpus_give_the_same_score(finished_run: Path, report:
     assert artifact.facts["bpb"] == pytest.approx(report["bpb"], rel=1e-6)
 
 
-def test_a_users_file_gets_a_report_of_its_own(finished_run: Path, report: dict[str, object], tmp_path: Path):
+def test_a_users_file_gets_a_separate_report(finished_run: Path, report: dict[str, object], tmp_path: Path):
     """In the run's report directory, it would overwrite the report, and `groundup run` would evaluate again."""
     (tmp_path / "letter.txt").write_text("Dear reader, " * 40)
     evaluate.run(EvaluateConfig(model=finished_run, data=tmp_path / "letter.txt", compressors=False))
@@ -142,7 +142,7 @@ def test_a_users_file_gets_a_report_of_its_own(finished_run: Path, report: dict[
     assert json.loads((finished_run / "report" / "report.json").read_text(encoding="utf-8")) == report
 
 
-def test_a_model_alone_needs_to_be_told_what_to_score(finished_run: Path, tmp_path: Path):
+def test_a_model_outside_of_a_run_needs_data(finished_run: Path, tmp_path: Path):
     copied = tmp_path / "elsewhere" / "model"
     copied.parent.mkdir()
     copied.mkdir()
@@ -160,6 +160,6 @@ def test_generate_streams_what_it_returns(finished_run: Path):
     assert generate.run(config) == done
 
 
-def test_generate_without_a_model_says_what_is_there(finished_run: Path):
+def test_generate_without_a_model_lists_the_contents(finished_run: Path):
     with pytest.raises(DataError, match="base"):
         generate.run(GenerateConfig(model=finished_run / "bass", prompt="The"))

@@ -61,7 +61,7 @@ def test_a_file_with_its_modelfile_and_record(sharp_directory: Path, tmp_path: P
     assert again.finished_at == made.finished_at
 
 
-def test_norms_that_are_stored_plus_one_pass(
+def test_norms_stored_with_an_offset_of_one_pass(
     tiny_model: Callable[..., Transformer], tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     """Gemma's norms are rounded by the export and the import, which is no error."""
@@ -76,7 +76,7 @@ def test_norms_that_are_stored_plus_one_pass(
     assert (tmp_path / "m.gguf").is_file()
 
 
-def test_every_type_beside_the_others(sharp_directory: Path, tmp_path: Path) -> None:
+def test_all_types_are_compared(sharp_directory: Path, tmp_path: Path) -> None:
     made = run(ExportGgufConfig(model=sharp_directory, out=tmp_path / "all", type="all"), console=QUIET)
     files = made.facts["files"]
     assert list(files) == ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k"]
@@ -89,7 +89,7 @@ def test_every_type_beside_the_others(sharp_directory: Path, tmp_path: Path) -> 
     assert not files["q8_0"]["fallbacks"]
 
 
-def test_what_was_exported_comes_back(sharp_directory: Path, tmp_path: Path) -> None:
+def test_an_exported_file_can_be_imported(sharp_directory: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.gguf"
     run(ExportGgufConfig(model=sharp_directory, out=out, type="f32", verify=False), console=QUIET)
     back = tmp_path / "back"
@@ -104,7 +104,7 @@ def test_what_was_exported_comes_back(sharp_directory: Path, tmp_path: Path) -> 
     assert Tokenizer.load(back).encode(text) == Tokenizer.load(sharp_directory).encode(text)
 
 
-def test_a_damaged_file_gets_no_name_and_an_old_one_stays(
+def test_a_damaged_export_keeps_the_old_file(
     sharp_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import groundup.evaluation.verification.gguf as verification
@@ -126,14 +126,14 @@ def test_a_damaged_file_gets_no_name_and_an_old_one_stays(
     assert out.read_bytes() == b"an older file"
 
 
-def test_a_modelfile_of_ones_own_is_left_alone(sharp_directory: Path, tmp_path: Path) -> None:
+def test_a_users_modelfile_is_not_overwritten(sharp_directory: Path, tmp_path: Path) -> None:
     (tmp_path / "Modelfile").write_text("FROM llama3\n")
     run(ExportGgufConfig(model=sharp_directory, out=tmp_path / "m.gguf", verify=False), console=QUIET)
     assert (tmp_path / "Modelfile").read_text() == "FROM llama3\n"
     assert "FROM ./m.gguf\n" in (tmp_path / "m.Modelfile").read_text()
 
 
-def test_names_that_cannot_take_the_files(sharp_directory: Path, tmp_path: Path) -> None:
+def test_invalid_output_paths_are_rejected(sharp_directory: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     (tmp_path / "d.gguf").mkdir()
     for out, kind in ((tmp_path / "m.gguf", "all"), (tmp_path / "taken", "f16"), (tmp_path / "d.gguf", "f16")):

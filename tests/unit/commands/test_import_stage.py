@@ -48,7 +48,7 @@ def theirs(tokenizer: Tokenizer, tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_directory_comes_in_with_all_that_belongs_to_it(theirs: Path, tmp_path: Path) -> None:
+def test_a_directory_is_imported_with_all_files(theirs: Path, tmp_path: Path) -> None:
     out = tmp_path / "ours"
     made = run(ImportConfig(path=str(theirs), out=out), console=QUIET)
     ids = torch.randint(0, 500, (1, 40), generator=torch.Generator().manual_seed(1))
@@ -67,7 +67,7 @@ def test_a_directory_comes_in_with_all_that_belongs_to_it(theirs: Path, tmp_path
     assert read(out).digest == made.digest
 
 
-def test_what_is_there_already_is_not_made_again_and_another_dtype_is(theirs: Path, tmp_path: Path) -> None:
+def test_a_finished_import_is_skipped_unless_the_dtype_changes(theirs: Path, tmp_path: Path) -> None:
     out = tmp_path / "ours"
     first = run(ImportConfig(path=str(theirs), out=out, verify=False), console=QUIET)
     assert run(ImportConfig(path=str(theirs), out=out), console=QUIET).finished_at == first.finished_at
@@ -85,7 +85,9 @@ def swapped(folder: Path) -> None:
         save_file(weights, path, metadata={"format": "pt"})
 
 
-def test_a_failing_gate_leaves_no_directory(theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_verification_leaves_no_directory(
+    theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from groundup.hub import conversion as intake
 
     written = intake.save_weights
@@ -139,16 +141,14 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_directories_are_refused_and_leave_nothing(name: str, theirs: Path, tmp_path: Path) -> None:
+def test_malicious_directories_are_rejected_without_files(name: str, theirs: Path, tmp_path: Path) -> None:
     HOSTILE[name](theirs)
     with pytest.raises(GroundupError):
         run(ImportConfig(path=str(theirs), out=tmp_path / "ours"), console=QUIET)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["theirs"]
 
 
-def test_a_template_that_cannot_be_used_is_told_and_not_recommended(
-    theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unusable_template_is_reported(theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (theirs / "chat_template.jinja").write_text("{% for %}")
     made = run(ImportConfig(path=str(theirs), out=tmp_path / "ours", verify=False), console=Console())
     said = " ".join(capsys.readouterr().err.split())
@@ -173,7 +173,7 @@ HOSTILE_FILES = {
 
 
 @pytest.mark.parametrize("name", HOSTILE_FILES)
-def test_hostile_gguf_files_are_refused_at_once_and_leave_nothing(name: str, tmp_path: Path) -> None:
+def test_malicious_gguf_files_are_rejected_quickly_without_files(name: str, tmp_path: Path) -> None:
     resource = pytest.importorskip("resource", reason="Unix tells how much memory was used")
     (tmp_path / "m.gguf").write_bytes(HOSTILE_FILES[name])
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()

@@ -28,7 +28,7 @@ def show(model: object) -> dict[str, Any]:
     return run(ModelShowConfig(model=str(model)))
 
 
-def test_gpt3_in_the_words_of_its_paper() -> None:
+def test_gpt3_has_the_numbers_of_its_paper() -> None:
     text = shown("show", "GPT3-175B")
     assert "96 layers, 12,288 wide, 96 heads of 128, feed-forward 49,152" in text
     assert "174,604,259,328" in text
@@ -41,7 +41,7 @@ def test_gpt3_in_the_words_of_its_paper() -> None:
     assert facts["memory_bytes"]["training"] > 16 * 174_604_259_328
 
 
-def test_the_list_is_a_table_for_people_and_lines_for_programs() -> None:
+def test_the_list_is_a_table_or_json_lines() -> None:
     lines = shown("list", "qwen3").splitlines()
     assert len(lines) == 1 + 6
     assert len({len(line) for line in lines}) == 1
@@ -53,7 +53,7 @@ def test_the_list_is_a_table_for_people_and_lines_for_programs() -> None:
         CliRunner().invoke(cli, ["model", "list", "qwen33-8b"], catch_exceptions=False, standalone_mode=False)
 
 
-def test_a_run_shows_its_newest_model_with_words_and_origin(base_directory: Path, tmp_path: Path) -> None:
+def test_a_run_shows_its_newest_model_with_tokenizer_and_provenance(base_directory: Path, tmp_path: Path) -> None:
     shutil.copytree(base_directory, tmp_path / "run" / "base")
     facts = show(tmp_path / "run")
     model = load_model(base_directory)
@@ -78,7 +78,7 @@ def test_a_gguf_file_shows_its_types(base_directory: Path, tmp_path: Path) -> No
     assert "F16" in shown("show", str(tmp_path / "model.gguf"))
 
 
-def test_what_is_no_model_says_so(tmp_path: Path) -> None:
+def test_a_missing_model_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Did you mean smollm2-135m"):
         show("smolm2-135m")
     with pytest.raises(ConfigError, match="Check the path"):
