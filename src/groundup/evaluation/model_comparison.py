@@ -100,7 +100,7 @@ def answer_task(held_out: HeldOut[list[Example]], rules: AnswerRules, console: C
     if metric is None:
         prompts = without_shared_words([example.messages[-2].content for example in held_out.test])
         metric, why = choose_metric(prompts, answers, labels=labels)
-        console.note(f"Metric: {metric} ({why}). Another one: --metric.")
+        console.note(f"Metric: {metric} ({why}). To change it: --metric NAME.")
     test = evenly_spaced(held_out.test, rules.max_examples)
     return AnswerTask(metric, held_out.train, test, rules.refusal, rules.max_tokens, labels, held_out.notes)
 

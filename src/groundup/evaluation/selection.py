@@ -73,7 +73,7 @@ def answer_score(
         raise DataError(
             f"{len(examples):,} validation examples: none fits into {model.config.context_length:,} tokens",
             rule="the best weights are selected on the validation set",
-            fix="Give shorter examples, or omit keep_best and patience.",
+            fix="Give shorter examples, or omit keep_best and early_stopping_patience.",
         )
     if by != "loss":
         labels = label_names([example.messages[-1].content for example in (*train, *examples)])

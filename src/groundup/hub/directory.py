@@ -88,8 +88,8 @@ def save_weights(
     Args:
         directory: output directory.
         config: model config.
-        weights: state dict of `Transformer`, or a lazy mapping from names to tensors. Each tensor is read once, and
-            at most one shard is held in memory.
+        weights: state dict of `Transformer`, or a lazy mapping from names to tensors. Each tensor is read once, and at
+            most one shard is held in memory.
         special: ids of special tokens.
         dtype: data type of all weights; default: unchanged.
         shard_bytes: maximum size of a weights file; a larger model is sharded, with an index.
