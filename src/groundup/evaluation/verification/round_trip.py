@@ -52,7 +52,7 @@ class Limits:
 
 # "exact" is the same arithmetic in another order. The other limits allow for rounding to that type, with a margin. On a
 # trained model of 2.9M parameters, llama.cpp agreed at 99.95 % of positions (KL 3e-8 nats) with f16, at 99.78 % (4e-6)
-# with bf16, and at 99.50 % (4e-5) with q8_0. A wrong permutation, norm offset or vocabulary fails even the widest limits.
+# with bf16, and at 99.50 % (4e-5) with q8_0. A wrong permutation, norm offset or vocabulary fails the widest limits.
 # ENGINE_LIMITS includes an engine's own rounding: llama.cpp rounds activations to 8 bits if weights are quantized.
 ENGINE_LIMITS = {"f32": "exact", "f16": "f16", "bf16": "bf16", "q8_0": "q8_0", "q4_k": "q8_0", "q4_0": "q8_0"}
 

@@ -13,8 +13,8 @@ from groundup.core.errors import FormatError
 from groundup.hub.gguf.header import MetaValue, TensorInfo, parse_header
 from groundup.hub.gguf.types import PLAIN_TYPES, READABLE
 
-# Values per chunk. A chunk fits a core's cache, and torch copies it without its other threads. Twice as many values took
-# ten times the processor time on a busy machine.
+# Values per chunk. A chunk fits a core's cache, and torch copies it without its other threads. Twice as many values
+# took ten times the processor time on a busy machine.
 _CHUNK = 2**15
 
 

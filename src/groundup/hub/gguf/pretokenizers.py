@@ -1,7 +1,7 @@
 """Pre-tokenizers of llama.cpp by their name in GGUF files (`tokenizer.ggml.pre`).
 
-Each entry is a list of regexes. The text is split around the matches of the first, the pieces around the matches of the
-second, and so on. This is `Split` with behavior "Isolated" in Hugging Face's tokenizers. Several names may share a list.
+Each entry is a list of regexes. The text is split around the matches of the first, the pieces around the second,
+and so on. This is `Split` with behavior "Isolated" in Hugging Face's tokenizers. Several names may share a list.
 
 std::regex supports neither `(?i:...)` nor letter categories, so llama.cpp rewrites some patterns and splits slightly
 differently from the original tokenizers. If that matters, both forms are listed: `patterns` is the original, `run_as`
