@@ -1,4 +1,4 @@
-"""Chat templates as well-known models publish them, written out: what others bring, and nothing of ours."""
+"""Published chat templates of well-known models."""
 
 CHATML = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"

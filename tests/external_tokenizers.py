@@ -1,4 +1,4 @@
-"""Tokenizers of the kinds that other models bring, each made by the library that its maker used, and never by ours."""
+"""Small copies of the tokenizers of well-known models, created with Hugging Face tokenizers and SentencePiece."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def smollm2(texts: Sequence[str]) -> tuple[tokenizers.Tokenizer, dict[str, Any]]
 
 
 def neox(texts: Sequence[str]) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
-    """Runs of spaces as added tokens, outside of the vocabulary; so is a marker that is not called special."""
+    """Return a tokenizer with runs of spaces and non-special control tokens as added tokens."""
     backend = _bytes(texts, pre_tokenizers.ByteLevel(add_prefix_space=False))
     backend.add_tokens([AddedToken(" " * n, normalized=True) for n in range(24, 1, -1)])
     backend.add_special_tokens(_special("<|endoftext|>"))
@@ -127,7 +127,7 @@ def _spaces() -> list[Any]:
 
 
 def llama2(texts: Sequence[str]) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
-    """As older files are: a space before each stretch of text."""
+    """Return a tokenizer in the format of older files, with a space before each piece of text."""
     fixed = ("<unk>", "<s>", "</s>")
     backend = _sentencepiece_bpe(_pieces(texts, "bpe"), fixed)
     backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -138,7 +138,7 @@ def llama2(texts: Sequence[str]) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
 
 
 def mistral(texts: Sequence[str]) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
-    """A space before the text, and not after special tokens in it."""
+    """Return a tokenizer with a space before a text, but not after special tokens."""
     fixed = ("<unk>", "<s>", "</s>", "[INST]", "[/INST]")
     backend = _sentencepiece_bpe(_pieces(texts, "bpe", ("[INST]", "[/INST]")), fixed)
     backend.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme="first", split=False)
@@ -149,7 +149,7 @@ def mistral(texts: Sequence[str]) -> tuple[tokenizers.Tokenizer, dict[str, Any]]
 
 
 def gemma(texts: Sequence[str]) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
-    """No space before the text; runs of line breaks, of spaces and HTML are pieces of the vocabulary."""
+    """Return a tokenizer without a space before a text, and with runs of white space and HTML tags as tokens."""
     words = ("\n\n", "\n\n\n", "▁▁", "▁▁▁▁", "<h1>", "</h1>")
     turns = ("<start_of_turn>", "<end_of_turn>")
     backend = _sentencepiece_bpe(_pieces(texts, "bpe", (*turns, "\n", *words)), (*turns, *words, "<bos>"))
@@ -178,7 +178,7 @@ MAKERS: dict[str, Maker] = {
 
 
 def save(directory: Path, made: tuple[tokenizers.Tokenizer, dict[str, Any]], chat_template: str | None = None) -> Path:
-    """Write a directory as others publish one."""
+    """Write a tokenizer directory as on the Hugging Face Hub."""
     backend, config = made
     directory.mkdir(parents=True, exist_ok=True)
     backend.save(str(directory / "tokenizer.json"))

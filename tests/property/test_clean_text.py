@@ -1,4 +1,4 @@
-"""Whatever text a crawl brings: cleaning ends in clean Unicode, splitting loses nothing, filters answer."""
+"""For any text, cleaning gives clean Unicode, splitting loses nothing, and filters return a result."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_split_text_loses_nothing(pieces: list[str], max_bytes: int) -> None:
 
 
 @given(layouts)
-def test_every_text_gets_an_answer(pieces: list[str]) -> None:
+def test_filters_accept_any_text(pieces: list[str]) -> None:
     document = Document(text="".join(pieces), source="s", origin="o")
     outcome = GopherRepetition()(document)
     assert outcome is document or (isinstance(outcome, Drop) and outcome.reason)

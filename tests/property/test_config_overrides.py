@@ -1,4 +1,4 @@
-"""Whatever TOML value a user gives, an override must deliver exactly that value."""
+"""An override sets exactly the TOML value that the user gives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from groundup.core.config import apply_overrides
 
 KEYS = st.from_regex(r"[A-Za-z_][A-Za-z0-9_-]{0,8}", fullmatch=True)
-# tomlkit cannot write lone surrogates, and no TOML file can hold them.
+# TOML files cannot contain lone surrogates.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 VALUES = st.recursive(
     st.booleans() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False) | TEXT,
@@ -21,7 +21,7 @@ VALUES = st.recursive(
 
 
 def inline(value: Any) -> Any:
-    """The value as an inline TOML item, as a user would type it."""
+    """Return the value as an inline TOML item."""
     if isinstance(value, dict):
         table = tomlkit.inline_table()
         for key, inner in value.items():
@@ -36,7 +36,7 @@ def inline(value: Any) -> Any:
 
 
 @given(st.lists(KEYS, min_size=1, max_size=3), VALUES)
-def test_override_delivers_the_value(path: list[str], value: Any) -> None:
+def test_override_sets_the_value(path: list[str], value: Any) -> None:
     found: Any = apply_overrides({}, [f"{'.'.join(path)}={inline(value).as_string()}"])
     for key in path:
         found = found[key]

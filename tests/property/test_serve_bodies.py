@@ -1,4 +1,4 @@
-"""Whatever arrives as a body becomes a request or a refusal in OpenAI's form, never a failure of the server."""
+"""Any request body gives a request or an error in OpenAI's format, and never a server error."""
 
 from __future__ import annotations
 

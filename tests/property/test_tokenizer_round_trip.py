@@ -1,4 +1,4 @@
-"""Any text, encoded and decoded, is the same text, in one piece or as a stream."""
+"""Encoding and decoding returns the same text, complete or as a stream."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def test_round_trip(tokenizer: Tokenizer, text: str) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(texts=st.lists(any_text, max_size=5))
-def test_fast_ids_are_the_ids(tokenizer: Tokenizer, encoder: CorpusEncoder, texts: list[str]) -> None:
+def test_fast_encoder_gives_the_same_ids(tokenizer: Tokenizer, encoder: CorpusEncoder, texts: list[str]) -> None:
     assert encoder.fast
     assert [ids.tolist() for ids in encoder.encode(texts)] == [tokenizer.encode(text) for text in texts]
 
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
-def test_any_ids_stream_as_they_decode(tokenizer: Tokenizer, data: st.DataObject) -> None:
-    """A model can write any ids, half characters among them; peers must show the same text."""
+def test_stream_decoder_equals_decode(tokenizer: Tokenizer, data: st.DataObject) -> None:
+    """A model can generate any ids, including parts of characters."""
     ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=60))
     stream = StreamDecoder(tokenizer)
     streamed = "".join([stream.feed([token_id]) for token_id in ids]) + stream.flush()

@@ -1,4 +1,4 @@
-"""Many requests at once: what each of them gives alone, whatever stands beside it."""
+"""Batched generation gives the same tokens as single requests."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ GREEDY = Sampling(temperature=0)
 def test_a_batch_gives_what_the_engine_gives(
     model: Transformer, tokenizer: Tokenizer, real_documents: list[str], places: int
 ):
-    """Sequences of other lengths stand beside each one, some leave and others come: a position, a mask or a place in
-    the cache that is off by one shows in the tokens."""
+    """Sequences have different lengths and end at different times, so off-by-one positions and masks change tokens."""
     text = max(real_documents, key=len)
     requests = [
         GenerationRequest(
@@ -35,7 +34,7 @@ def test_a_batch_gives_what_the_engine_gives(
     assert together[3].logprobs == pytest.approx(alone[3].logprobs, abs=1e-4)
 
 
-def test_it_ends_at_stop_texts_and_at_the_end_of_the_context(model: Transformer, tokenizer: Tokenizer):
+def test_stop_texts_and_context_end(model: Transformer, tokenizer: Tokenizer):
     long = GenerationRequest(prompt="The with statement", sampling=GREEDY, stop_ids=())
     ended = []
     whole, short = complete_all(model, tokenizer, [long, replace(long, id="other", max_tokens=3)], advance=ended.append)
@@ -48,12 +47,12 @@ def test_it_ends_at_stop_texts_and_at_the_end_of_the_context(model: Transformer,
     assert sum(ended) == 2
 
 
-def test_nothing_asked_is_nothing_answered(model: Transformer, tokenizer: Tokenizer):
+def test_no_requests_give_no_completions(model: Transformer, tokenizer: Tokenizer):
     assert complete_all(model, tokenizer, []) == []
 
 
-def test_a_sliding_window_sees_its_own_sequence_only(tiny_model, tokenizer: Tokenizer, real_documents: list[str]):
-    """With windows, what lies beyond a short sequence's end is in reach of a mask that counts from the longest."""
+def test_sliding_windows_in_a_batch(tiny_model, tokenizer: Tokenizer, real_documents: list[str]):
+    """A mask relative to the longest sequence would include data after the end of a shorter one."""
     model = tiny_model(
         tokenizer.vocab_size, family="mistral", context_length=128, sliding_window=16, tie_embeddings=False
     )

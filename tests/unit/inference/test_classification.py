@@ -6,7 +6,7 @@ from groundup.inference.classification import encode
 from groundup.tokenizer import Tokenizer
 
 
-def test_longer_texts_lose_their_end_and_are_counted(tokenizer: Tokenizer) -> None:
+def test_long_texts_are_truncated_and_counted(tokenizer: Tokenizer) -> None:
     texts, cut = encode(tokenizer, ["short", "long " * 100, ""], 16)
     assert cut == 1
     assert [len(text) for text in texts][1:] == [16, 1]

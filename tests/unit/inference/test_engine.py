@@ -1,5 +1,4 @@
-"""The engine: what it writes is the model's, whatever else it does at the time; nobody's leaving costs the
-others."""
+"""The engine: outputs equal the uncached model, and requests do not affect each other."""
 
 from __future__ import annotations
 
@@ -21,12 +20,12 @@ PROMPT = "The with statement is used to wrap"
 
 
 def never_ending(**options: object) -> GenerationRequest:
-    """A request that no stop token ends, as far as the context of 512 goes."""
+    """Return a request without stop tokens, which ends at the context limit of 512."""
     return GenerationRequest(prompt=PROMPT, max_tokens=None, stop_ids=(), seed=1, **options)  # type: ignore[arg-type]
 
 
 def uncached_logits(model: Transformer, ids: list[int], tokenizer: Tokenizer) -> torch.Tensor:
-    """One plain forward pass over everything: no cache, no pieces, no engine."""
+    """Return logits of one forward pass without cache, chunks and engine."""
     return model(torch.tensor([ids]))[0, -1, : tokenizer.vocab_size]
 
 
@@ -34,8 +33,7 @@ def uncached_logits(model: Transformer, ids: list[int], tokenizer: Tokenizer) ->
 def test_greedy_is_the_argmax_of_the_uncached_model(
     engine: Engine, model: Transformer, tokenizer: Tokenizer, real_documents: list[str], n_prompt: int
 ):
-    """Around 256 the prompt is fed in one piece, in one and a single token, in two: each has its own way to
-    fail."""
+    """Prompt lengths around 256 give one prefill chunk, a second chunk with one token, and two full chunks."""
     ids = [tokenizer.bos_id, *tokenizer.encode(max(real_documents, key=len))][:n_prompt]
     done = engine.complete(
         GenerationRequest(prompt=tuple(ids), sampling=GREEDY, max_tokens=12, stop_ids=(), logprobs=3)
@@ -48,15 +46,14 @@ def test_greedy_is_the_argmax_of_the_uncached_model(
 
 
 def test_a_text_prompt_begins_with_bos(engine: Engine, tokenizer: Tokenizer):
-    """Every document of the training began so; without it the model is asked something that it has never
-    seen."""
+    """Each training document starts with BOS, so a prompt without it is out of distribution."""
     as_text = engine.complete(GenerationRequest(prompt=PROMPT, max_tokens=8, seed=3))
     ids = (tokenizer.bos_id, *tokenizer.encode(PROMPT))
     assert as_text.token_ids == engine.complete(GenerationRequest(prompt=ids, max_tokens=8, seed=3)).token_ids
     assert as_text.prompt_tokens == len(ids)
 
 
-def test_the_empty_prompt_is_a_document_from_nothing(engine: Engine):
+def test_the_empty_prompt_generates_a_document(engine: Engine):
     assert engine.complete(GenerationRequest(prompt="", max_tokens=3)).prompt_tokens == 1
 
 
@@ -69,8 +66,8 @@ async def collect(events: AsyncIterator[TokenEvent]) -> list[TokenEvent]:
     return [event async for event in events]
 
 
-def test_requests_side_by_side_give_what_each_gives_alone(model: Transformer, tokenizer: Tokenizer):
-    """A shared generator, cache or position would show here and nowhere in a single request."""
+def test_concurrent_requests_give_the_same_tokens(model: Transformer, tokenizer: Tokenizer):
+    """Only concurrent requests reveal a shared generator, cache or position."""
     requests = [
         GenerationRequest(prompt=PROMPT[: 5 + 3 * i], max_tokens=20 + i, seed=i, sampling=Sampling(top_p=0.9))
         for i in range(6)
@@ -81,17 +78,15 @@ def test_requests_side_by_side_give_what_each_gives_alone(model: Transformer, to
     async def together(engine: Engine) -> list[list[TokenEvent]]:
         return await asyncio.gather(*(collect(engine.submit(request)) for request in requests))
 
-    with Engine(model, tokenizer, max_active=3) as engine:  # three have to wait for their turn
+    with Engine(model, tokenizer, max_active=3) as engine:  # three requests have to wait
         streams = asyncio.run(together(engine))
     assert [tuple(event.token_id for event in events) for events in streams] == alone
     assert all(event.request_id == r.id for r, events in zip(requests, streams, strict=True) for event in events)
     assert len(set(alone)) == len(alone)
 
 
-def test_models_that_share_a_thread_keep_apart(
-    model: Transformer, tiny_model: Callable[..., Transformer], tokenizer: Tokenizer
-):
-    """One line for both: two limits would add up, and a step by the wrong model would be taken for its words."""
+def test_two_models_on_one_worker(model: Transformer, tiny_model: Callable[..., Transformer], tokenizer: Tokenizer):
+    """Both models share the request limits, and each sequence is run by its own model."""
     other = tiny_model(tokenizer.vocab_size, n_layers=1)
     requests = [GenerationRequest(prompt=PROMPT, sampling=GREEDY, max_tokens=12, stop_ids=()) for _ in range(4)]
     with Engine(model, tokenizer) as one, Engine(other, tokenizer) as two:
@@ -100,7 +95,7 @@ def test_models_that_share_a_thread_keep_apart(
         two = one.share_worker(other, tokenizer)
         endless = [one.stream(never_ending()), one.stream(never_ending())]
         for stream in endless:
-            next(stream)  # both have left the line
+            next(stream)  # both have left the queue
         streams = [two.stream(requests[0]), one.stream(requests[1])]
         with pytest.raises(ResourceError, match="2 requests are waiting"):
             two.submit(requests[2])
@@ -112,8 +107,8 @@ def test_models_that_share_a_thread_keep_apart(
         two.submit(requests[3])
 
 
-def test_the_seed_decides(engine: Engine):
-    """And torch's global generator has no say, nor is it moved: training goes on around samples."""
+def test_seeds(engine: Engine):
+    """Output depends on the seed, not on torch's global generator, whose state does not change."""
     request = GenerationRequest(prompt=PROMPT, max_tokens=20, seed=5)
     torch.manual_seed(1)
     first = engine.complete(request).token_ids
@@ -125,17 +120,16 @@ def test_the_seed_decides(engine: Engine):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_the_deltas_join_to_the_decoded_text(engine: Engine, tokenizer: Tokenizer):
-    """Random weights write broken UTF-8: half characters must be held back, and come out as decoding gives
-    them."""
+def test_streamed_texts_join_to_the_decoded_text(engine: Engine, tokenizer: Tokenizer):
+    """A random model generates invalid UTF-8, so partial characters must be buffered and decoded."""
     events = list(engine.stream(GenerationRequest(prompt=PROMPT, max_tokens=200, stop_ids=(), seed=2)))
     ids = [event.token_id for event in events if event.token_id is not None]
     assert "".join(event.text for event in events) == tokenizer.decode(ids)
     assert [event.finish_reason for event in events] == [None] * 199 + ["length"]
 
 
-def test_logprobs_of_a_capped_model_are_capped(tiny_model: Callable[..., Transformer], tokenizer: Tokenizer):
-    """The engine scores the last token only, by itself: without the cap its probabilities were another model's."""
+def test_logprobs_include_the_softcap(tiny_model: Callable[..., Transformer], tokenizer: Tokenizer):
+    """The engine computes logits of the last token separately, and once omitted the softcap."""
     model = tiny_model(tokenizer.vocab_size, family="gemma3", logit_softcap=0.05)
     ids = tokenizer.encode(PROMPT)
     expected = model(torch.tensor([ids]))[0, -1].log_softmax(-1).max()
@@ -144,9 +138,8 @@ def test_logprobs_of_a_capped_model_are_capped(tiny_model: Callable[..., Transfo
     assert done.logprobs[0] == pytest.approx(float(expected), abs=1e-4)
 
 
-def test_logprobs_are_the_models_own(engine: Engine, model: Transformer, tokenizer: Tokenizer):
-    """Before temperature and filters: those of a filtered distribution would make every greedy token
-    certain."""
+def test_logprobs_are_before_temperature_and_filters(engine: Engine, model: Transformer, tokenizer: Tokenizer):
+    """After filters, each greedy token would have probability 1."""
     request = GenerationRequest(prompt=PROMPT, max_tokens=1, logprobs=4, sampling=Sampling(temperature=0.1, top_k=1))
     [event] = engine.stream(request)
     ids = [tokenizer.bos_id, *tokenizer.encode(PROMPT)]
@@ -156,7 +149,7 @@ def test_logprobs_are_the_models_own(engine: Engine, model: Transformer, tokeniz
 
 
 def test_a_stop_text_that_spans_tokens(engine: Engine):
-    """The stop begins inside one token and ends inside another; none of it may have been shown before."""
+    """The stop text starts inside one token and ends inside another, and no part of it is returned."""
     whole = list(engine.stream(never_ending(sampling=Sampling(top_k=40))))
     texts = [event.text for event in whole]
     at = next(i for i in range(20, len(texts)) if all(len(t) > 1 and t.isascii() for t in texts[i : i + 3]))
@@ -177,7 +170,7 @@ def test_a_stop_token_ends_without_text(engine: Engine, tokenizer: Tokenizer):
     assert done.text == tokenizer.decode(done.token_ids[:-1])
 
 
-def test_the_engines_stop_ids_hold_for_requests_without_any(model: Transformer, tokenizer: Tokenizer):
+def test_engine_stop_ids_are_the_default(model: Transformer, tokenizer: Tokenizer):
     every_id = tuple(range(tokenizer.vocab_size))
     with Engine(model, tokenizer, stop_ids=every_id) as engine:
         assert len(engine.complete(GenerationRequest(prompt=PROMPT, max_tokens=9)).token_ids) == 1
@@ -190,15 +183,15 @@ def test_the_context_is_the_limit(engine: Engine, model: Transformer):
     assert done.prompt_tokens + len(done.token_ids) == model.config.context_length
 
 
-def test_a_prompt_without_room_is_refused(engine: Engine, tokenizer: Tokenizer):
-    """Cutting it silently would answer another question; the message has both lengths."""
+def test_a_prompt_longer_than_the_context_is_an_error(engine: Engine, tokenizer: Tokenizer):
+    """Truncation would change the question, so the error states both lengths."""
     with pytest.raises(ConfigError, match=r"512 tokens.*context of 512"):
         engine.complete(GenerationRequest(prompt=(tokenizer.bos_id,) * 512))
     assert len(engine.complete(GenerationRequest(prompt=(tokenizer.bos_id,) * 511)).token_ids) == 1
 
 
-def test_an_id_outside_of_the_vocabulary_is_refused(engine: Engine, tokenizer: Tokenizer):
-    """The model's matrix has rows for it, which were never trained."""
+def test_ids_outside_the_vocabulary_are_errors(engine: Engine, tokenizer: Tokenizer):
+    """The embedding has untrained padding rows for them."""
     with pytest.raises(ConfigError, match=str(tokenizer.vocab_size)):
         engine.submit(GenerationRequest(prompt=(tokenizer.vocab_size,)))
 
@@ -213,10 +206,10 @@ def test_cancel_ends_a_request(engine: Engine):
     assert not engine.cancel(request.id), "it is gone"
 
 
-def test_a_cancelled_request_that_waits_does_not_wait_for_its_turn(model: Transformer, tokenizer: Tokenizer):
+def test_cancelling_a_queued_request(model: Transformer, tokenizer: Tokenizer):
     with Engine(model, tokenizer, max_active=1) as engine:
         running = engine.stream(never_ending())
-        next(running)  # and is not read any further: it pauses when its mailbox is full, and never ends
+        next(running)  # not read further, so it pauses with a full mailbox and never ends
         waiting = never_ending()
         events = engine.stream(waiting)
         engine.cancel(waiting.id)
@@ -225,25 +218,25 @@ def test_a_cancelled_request_that_waits_does_not_wait_for_its_turn(model: Transf
 
 @contextmanager
 def only_place(model: Transformer, tokenizer: Tokenizer) -> Iterator[Engine]:
-    """An engine with room for one request: whoever does not leave it blocks the check at the end."""
+    """Yield an engine with one slot, and check at the end that the slot is free."""
     with Engine(model, tokenizer, max_active=1) as engine:
         yield engine
         assert len(engine.complete(GenerationRequest(prompt=PROMPT, max_tokens=2, stop_ids=())).token_ids) == 2
 
 
-def test_a_dropped_stream_leaves(model: Transformer, tokenizer: Tokenizer):
-    """Never started, or left in the middle: a generator's `finally` would only know of the second."""
+def test_a_dropped_stream_is_cancelled(model: Transformer, tokenizer: Tokenizer):
+    """The stream is dropped before its start or in the middle. A generator's `finally` would handle only the second."""
     with only_place(model, tokenizer) as engine:
         engine.stream(never_ending())
         for _ in engine.stream(never_ending()):
             break
 
 
-def test_a_cancelled_task_takes_its_request_with_it(model: Transformer, tokenizer: Tokenizer):
-    """A client that hangs up cancels its handler's task, in the middle of an `await`."""
+def test_a_cancelled_task_cancels_its_request(model: Transformer, tokenizer: Tokenizer):
+    """A disconnected client cancels its handler's task during an `await`."""
 
     async def hang_up(engine: Engine) -> None:
-        paused = engine.stream(never_ending())  # holds the only place, so that the other waits for an event
+        paused = engine.stream(never_ending())  # uses the only slot, so the other request waits for an event
         task = asyncio.create_task(collect(engine.submit(never_ending())))
         await asyncio.sleep(0.05)
         task.cancel()
@@ -255,8 +248,8 @@ def test_a_cancelled_task_takes_its_request_with_it(model: Transformer, tokenize
         asyncio.run(hang_up(engine))
 
 
-def test_leaving_late_does_not_cancel_the_next_request_of_that_name(engine: Engine):
-    """The stream of a finished request is dropped only when its successor, with the same id, is under way."""
+def test_a_late_close_does_not_cancel_a_new_request_with_the_same_id(engine: Engine):
+    """The stream of a finished request is dropped while a new request with the same id is running."""
     first = engine.stream(GenerationRequest(prompt=PROMPT, max_tokens=2, stop_ids=(), id="chat"))
     assert len(list(first)) == 2
     second = engine.stream(never_ending(id="chat"))
@@ -265,27 +258,27 @@ def test_leaving_late_does_not_cancel_the_next_request_of_that_name(engine: Engi
     assert all(event.finish_reason != "cancelled" for event in second)
 
 
-def test_a_consumer_that_does_not_read_pauses_only_itself(engine: Engine):
-    """Its mailbox holds 256 events; the engine must neither grow it without bound nor wait for it."""
+def test_a_consumer_that_does_not_read_pauses_only_its_request(engine: Engine):
+    """The mailbox has 256 events. It must not grow, and the engine must not wait for it."""
     slow = engine.stream(never_ending())
     quick = engine.complete(never_ending())
     assert tuple(event.token_id for event in slow) == quick.token_ids
 
 
-def test_a_consumer_that_never_reads_loses_its_place(model: Transformer, tokenizer: Tokenizer):
-    """Paused requests count as active: as many silent clients as there are places stopped a server for good."""
+def test_a_consumer_that_never_reads_is_cancelled(model: Transformer, tokenizer: Tokenizer):
+    """Paused requests use slots: enough clients that did not read once blocked a server permanently."""
     with Engine(model, tokenizer, max_active=2, read_timeout=0.3) as engine:
         silent = [engine.stream(never_ending()) for _ in range(2)]
         assert len(engine.complete(GenerationRequest(prompt=PROMPT, max_tokens=2, stop_ids=())).token_ids) == 2
-        time.sleep(2)  # until the other one, whose box was full somewhat later, has lost its place, too
+        time.sleep(2)  # until the other request, whose mailbox was full later, is also cancelled
         for stream in silent:
             events = list(stream)
             assert events[-1].finish_reason == "cancelled"
-            assert len(events) == 257  # what it had made is still there to be read
+            assert len(events) == 257  # buffered events can still be read
 
 
-def test_a_consumer_that_reads_slowly_keeps_its_place(model: Transformer, tokenizer: Tokenizer):
-    """It is behind all the time, and for longer than the limit; but it reads."""
+def test_a_slow_consumer_is_not_cancelled(model: Transformer, tokenizer: Tokenizer):
+    """Its mailbox is full for longer than the timeout, but it reads events."""
     with Engine(model, tokenizer, read_timeout=1.0) as engine:
         stream = engine.stream(never_ending())
         while not stream._mailbox.full:  # type: ignore[attr-defined]
@@ -296,8 +289,8 @@ def test_a_consumer_that_reads_slowly_keeps_its_place(model: Transformer, tokeni
         assert list(stream)[-1].finish_reason == "length"
 
 
-def test_an_error_reaches_its_own_consumer_only(model: Transformer, tokenizer: Tokenizer):
-    """One token makes the model fail, as a device out of memory would; the other request must not notice."""
+def test_an_error_is_raised_to_its_consumer_only(model: Transformer, tokenizer: Tokenizer):
+    """The model raises an error for one token, as if out of memory, and the other request continues."""
     request = GenerationRequest(prompt=PROMPT, max_tokens=30, stop_ids=(), seed=1)
     with Engine(model, tokenizer) as engine:
         expected = engine.complete(request).token_ids
@@ -319,7 +312,7 @@ def test_an_error_reaches_its_own_consumer_only(model: Transformer, tokenizer: T
         hook.remove()
 
 
-def test_a_full_queue_says_so(model: Transformer, tokenizer: Tokenizer):
+def test_a_full_queue_is_an_error(model: Transformer, tokenizer: Tokenizer):
     with (
         Engine(model, tokenizer, max_active=1, max_waiting=2) as engine,
         pytest.raises(ResourceError, match="2"),
@@ -328,15 +321,15 @@ def test_a_full_queue_says_so(model: Transformer, tokenizer: Tokenizer):
         pytest.fail(f"{len(streams)} requests were taken")
 
 
-def test_one_id_at_a_time(engine: Engine):
-    """Two requests of one name could not be told apart in events and cancellations."""
+def test_duplicate_ids_are_errors(engine: Engine):
+    """Events and cancellations identify a request by its id."""
     running = engine.stream(never_ending(id="a"))
     with pytest.raises(ConfigError, match="'a'"):
         engine.stream(never_ending(id="a"))
     running.close()  # type: ignore[attr-defined]
 
 
-def test_closing_ends_everything(model: Transformer, tokenizer: Tokenizer):
+def test_close_cancels_all_requests(model: Transformer, tokenizer: Tokenizer):
     engine = Engine(model, tokenizer)
     events = engine.stream(never_ending())
     next(events)
@@ -358,6 +351,6 @@ def test_closing_ends_everything(model: Transformer, tokenizer: Tokenizer):
         {"seed": 2**63},
     ],
 )
-def test_impossible_requests_are_named(options: dict[str, object]):
+def test_invalid_requests_are_errors(options: dict[str, object]):
     with pytest.raises(ConfigError, match=next(iter(options))):
         GenerationRequest(**({"prompt": PROMPT} | options))  # type: ignore[arg-type]

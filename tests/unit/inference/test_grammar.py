@@ -1,4 +1,4 @@
-"""JSON by a schema: every draw of a model that knows nothing is valid, wherever its tokens run out."""
+"""Constrained decoding: each output of a random model is valid JSON for the schema, for any token limit."""
 
 from __future__ import annotations
 
@@ -78,16 +78,18 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 
 
 def limits(grammar: Grammar, count: int) -> list[int]:
-    """From the least that is taken, over what cuts nearly every text, to what is enough for most."""
+    """Return token limits from the minimum to one that is enough for most outputs."""
     drawn = random.Random(0)
     few = [grammar.min_tokens + drawn.randrange(40) for _ in range(count - 3)]
     return [grammar.min_tokens, grammar.min_tokens + 1, *few, 150]
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_whatever_is_drawn_is_valid_wherever_it_is_cut(model: Transformer, tokenizer: Tokenizer, name: str) -> None:
-    """Random weights at temperature 1 write everything that is not forbidden: names twice, half characters, numbers
-    without end, strings that never close. And most of these texts run out of tokens in the middle."""
+def test_outputs_are_valid_for_any_token_limit(model: Transformer, tokenizer: Tokenizer, name: str) -> None:
+    """A random model samples all allowed tokens: repeated names, partial characters, endless numbers and strings.
+
+    Most of these outputs reach the token limit before their end.
+    """
     schema = SCHEMAS[name]
     check = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
     grammar = Grammar.of_schema(schema, tokenizer)
@@ -103,8 +105,8 @@ def test_whatever_is_drawn_is_valid_wherever_it_is_cut(model: Transformer, token
     assert len(written) > (0 if "const" in schema else 5), "the same text for all seeds is no proof of anything"
 
 
-def test_options_of_sampling_cannot_reach_around_the_schema(model: Transformer, tokenizer: Tokenizer) -> None:
-    """Filters that look at the likeliest tokens first would be left with none that may come."""
+def test_sampling_settings_do_not_affect_validity(model: Transformer, tokenizer: Tokenizer) -> None:
+    """Filters for the most likely tokens could exclude all allowed tokens if they ran before the mask."""
     grammar = Grammar.of_schema(SCHEMAS["questions"], tokenizer)
     options: list[dict[str, Any]] = [
         {"temperature": 0.0},
@@ -121,7 +123,7 @@ def test_options_of_sampling_cannot_reach_around_the_schema(model: Transformer, 
         jsonschema.validate(json.loads(done.text), SCHEMAS["questions"])
 
 
-def test_the_engine_streams_what_the_batch_gives(engine: Engine, model: Transformer, tokenizer: Tokenizer) -> None:
+def test_engine_and_batch_give_the_same_output(engine: Engine, model: Transformer, tokenizer: Tokenizer) -> None:
     grammar = Grammar.of_schema(SCHEMAS["questions"], tokenizer)
     request = GenerationRequest(prompt="x", grammar=grammar, max_tokens=90, seed=5)
     pieces = list(engine.stream(request))
@@ -130,8 +132,8 @@ def test_the_engine_streams_what_the_batch_gives(engine: Engine, model: Transfor
     assert len(pieces) > 20, "it came in one piece"
 
 
-def test_the_reason_says_whether_it_was_cut(model: Transformer, tokenizer: Tokenizer) -> None:
-    """A text that was closed for want of room is valid, but not what the model would have said."""
+def test_finish_reason_of_truncated_output(model: Transformer, tokenizer: Tokenizer) -> None:
+    """An output that was completed because of the token limit is valid, but not the model's own."""
     short = Grammar.of_schema({"enum": [True]}, tokenizer)
     long = Grammar.of_schema({"type": "string", "minLength": 30}, tokenizer)
     whole, cut = complete_all(
@@ -146,8 +148,8 @@ def test_the_reason_says_whether_it_was_cut(model: Transformer, tokenizer: Token
     assert cut.finish_reason == "length"
 
 
-def test_a_number_ends_although_the_model_would_go_on(tokenizer: Tokenizer) -> None:
-    """Small models fall into 1111111..., which Python does not even read."""
+def test_numbers_have_a_maximum_length(tokenizer: Tokenizer) -> None:
+    """Small models can repeat a digit forever, and Python refuses to parse very long numbers."""
     grammar = Grammar.of_schema(
         {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}, tokenizer
     )
@@ -161,8 +163,8 @@ def test_a_number_ends_although_the_model_would_go_on(tokenizer: Tokenizer) -> N
     assert len(str(json.loads(written)["n"])) == 64
 
 
-def test_no_name_of_a_special_token_comes_out_as_one(tokenizer: Tokenizer) -> None:
-    """A mask that lets them in would let JSON hold what ends a turn."""
+def test_control_tokens_are_masked(tokenizer: Tokenizer) -> None:
+    """Otherwise a JSON string could contain the end of a turn."""
     guide = Grammar.of_schema({"type": "string"}, tokenizer).start(50, ())
     guide.accept(tokenizer.encode('"', continues=True)[0])
     allowed_V = guide.mask(torch.zeros(tokenizer.vocab_size)) == 0
@@ -205,9 +207,9 @@ LAUGHS = {
         (True, "JSON object"),
     ],
 )
-def test_a_schema_that_cannot_be_promised_is_refused_soon(tokenizer: Tokenizer, schema: Any, said: str) -> None:
-    """What is ignored in a schema, or tried without end, takes the server down or breaks its promise."""
-    Grammar.of_schema({"type": "integer"}, tokenizer)  # opens the vocabulary
+def test_unsupported_schemas_are_refused_quickly(tokenizer: Tokenizer, schema: Any, said: str) -> None:
+    """Ignored keywords would give invalid output, and an endless search would block the server."""
+    Grammar.of_schema({"type": "integer"}, tokenizer)  # compiles the vocabulary
     started = time.process_time()
     with pytest.raises(ConfigError) as refused:
         Grammar.of_schema(schema, tokenizer)
@@ -220,9 +222,7 @@ def test_a_schema_is_compiled_once(tokenizer: Tokenizer) -> None:
     assert Grammar.of_schema(QUESTION, tokenizer) is Grammar.of_schema(json.loads(json.dumps(QUESTION)), tokenizer)
 
 
-def test_too_little_room_and_stop_texts_are_refused_before_anything_is_written(
-    engine: Engine, tokenizer: Tokenizer
-) -> None:
+def test_low_token_limits_and_stop_texts_are_refused(engine: Engine, tokenizer: Tokenizer) -> None:
     grammar = Grammar.of_schema(QUESTION, tokenizer)
     request = GenerationRequest(prompt="x", grammar=grammar, max_tokens=grammar.min_tokens - 1)
     with pytest.raises(ConfigError, match=f"max_tokens >= {grammar.min_tokens}"):

@@ -1,4 +1,4 @@
-"""How likely texts are: from one pass over each, from a batch, and from a prompt that is read once."""
+"""Log-likelihoods: single, batched, and with a shared prompt."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def prompts(tokenizer: Tokenizer, real_documents: list[str]) -> list[list[int]]:
     return [text[start : start + length] for start, length in ((0, 1), (40, 17), (90, 300), (500, 64))]
 
 
-def test_a_batch_gives_what_each_gives_alone(model: Transformer, prompts: list[list[int]]) -> None:
-    """A label that is off by one, or filling that is read, shows beside texts of other lengths."""
+def test_batched_equals_single(model: Transformer, prompts: list[list[int]]) -> None:
+    """Texts of different lengths reveal off-by-one labels and scored padding."""
     pairs = [(prompt, after) for prompt in prompts for after in ([5], [7, 9, 11], prompt[:40])]
     expected = []
     for before, after in pairs:
@@ -28,10 +28,8 @@ def test_a_batch_gives_what_each_gives_alone(model: Transformer, prompts: list[l
     assert sum(seen) == len(pairs)
 
 
-def test_a_shared_prompt_is_read_once_and_forgets_each_continuation(
-    model: Transformer, prompts: list[list[int]]
-) -> None:
-    """What one label left in the cache would speak for the next one."""
+def test_shared_prompt_equals_separate_prompts(model: Transformer, prompts: list[list[int]]) -> None:
+    """Tokens of one continuation in the cache would change the score of the next one."""
     after = [[5], [7, 9, 11], [7, 9, 12], [5], [3, 3]]
     for prompt in prompts:
         together = shared_prompt_loglikelihoods(model, prompt, after)

@@ -1,4 +1,4 @@
-"""The mailbox between the engine's thread and a consumer: no wake-up is lost."""
+"""The mailbox between the engine's thread and a consumer loses no wake-up."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from groundup.inference.mailbox import Mailbox
 EVENT = TokenEvent("a", 1, "x")
 
 
-def test_an_event_that_comes_while_one_is_taken_loses_no_wake_up() -> None:
-    """The engine filled the mailbox after the consumer had seen that it was not full, and before it took an event: the
-    engine then slept for want of room, the consumer told nobody that there was some, and the stream hung."""
+def test_put_during_get_loses_no_wake_up() -> None:
+    """A race once hung the stream: the engine filled the mailbox between the consumer's check and its read.
+
+    The engine then waited for space, and the consumer did not notify it.
+    """
     rooms: list[str] = []
     mailbox = Mailbox(2, lambda: rooms.append("room"))
     engine_sleeps: list[bool] = []
@@ -27,7 +29,7 @@ def test_an_event_that_comes_while_one_is_taken_loses_no_wake_up() -> None:
     class Interrupted(deque[TokenEvent | BaseException]):
         def popleft(self) -> TokenEvent | BaseException:
             thread.start()
-            thread.join(0.3)  # long enough for a put that nothing holds up
+            thread.join(0.3)  # long enough for an unblocked put
             return super().popleft()
 
     mailbox._items = Interrupted()

@@ -1,4 +1,4 @@
-"""Prompt formats: chat, evaluation and search read one conversation in the same way."""
+"""Prompt formats encode a conversation in the same way for chat and evaluation."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from groundup.tokenizer import ChatTemplate, Tokenizer
 TALK = [Message("user", "Why?"), Message("assistant", "So."), Message("user", "Oh?")]
 
 
-def test_plain_prompts_end_where_the_answer_begins(tokenizer: Tokenizer) -> None:
+def test_text_prompts_end_before_the_answer(tokenizer: Tokenizer) -> None:
     questions, *_, one_line = plain_formats(tokenizer)
     assert questions.text(TALK) == "Q: Why?\nA: So.\nQ: Oh?\nA:"
     assert one_line.text(TALK) == "Why? So. Oh?"
 
 
-def test_a_base_model_continues_right_after_the_typed_text(tokenizer: Tokenizer) -> None:
-    """Also after a typed space; only what is typed next begins a new line."""
+def test_a_base_model_continues_the_users_text(tokenizer: Tokenizer) -> None:
+    """The prompt ends with the user's text, even with a trailing space. The user's next text starts a new line."""
     messages = [Message("user", "It was "), Message("assistant", "a dark night."), Message("user", "And ")]
     assert TextFormat(tokenizer).text(messages) == "It was a dark night.\nAnd "
     assert not TextFormat(tokenizer).supports_system
 
 
-def test_a_request_ends_with_the_turn_of_its_format(tokenizer: Tokenizer) -> None:
+def test_requests_have_the_stop_settings_of_their_format(tokenizer: Tokenizer) -> None:
     template = ChatTemplate(tokenizer)
     chat = greedy_request(ChatFormat(template), TALK, 5)
     assert chat.prompt == tuple(template.encode(TALK, add_generation_prompt=True))

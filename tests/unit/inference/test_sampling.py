@@ -1,5 +1,4 @@
-"""Sampling: each filter on a distribution that can be worked out by hand, and the draws against their
-odds."""
+"""Sampling: each filter on a known distribution, and the frequencies of samples."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ def probs_after(**options: float) -> list[float]:
     return [round(p, 6) for p in distribution(logits(), Sampling(**options)).tolist()]
 
 
-def test_the_defaults_leave_the_models_distribution_alone():
+def test_defaults_do_not_change_the_distribution():
     assert probs_after() == PROBS
 
 
@@ -31,19 +30,18 @@ def test_top_k_keeps_k_and_renormalizes():
     assert probs_after(top_k=2) == [round(0.4 / 0.7, 6), round(0.3 / 0.7, 6), 0, 0, 0]
 
 
-def test_top_p_keeps_the_token_that_crosses_the_mass():
-    """Dropping the crossing token would leave less than p, and nothing at all where the first one alone
-    exceeds it."""
+def test_top_p_keeps_the_token_that_crosses_p():
+    """If it were dropped, the kept probability is less than p, and zero if the first token alone exceeds p."""
     assert probs_after(top_p=0.75) == [round(p / 0.85, 6) for p in (0.4, 0.3, 0.15)] + [0, 0]
     assert probs_after(top_p=0.01) == [1, 0, 0, 0, 0]
 
 
-def test_min_p_is_measured_against_the_likeliest():
+def test_min_p_is_relative_to_the_most_likely_token():
     assert probs_after(min_p=0.3) == [round(p / 0.85, 6) for p in (0.4, 0.3, 0.15)] + [0, 0]
 
 
 def test_temperature_is_applied_before_top_p():
-    """At temperature 0.5 the odds are squared: 0.16, 0.09, ... of 0.285; the first two then hold 0.877."""
+    """Temperature 0.5 squares the probabilities: 0.16, 0.09, ... of 0.285, so the first two sum to 0.877."""
     assert probs_after(temperature=0.5, top_p=0.8)[2:] == [0, 0, 0]
     assert probs_after(temperature=1.0, top_p=0.8)[2] > 0
 
@@ -67,15 +65,15 @@ def test_draws_follow_the_distribution(options: dict[str, float]):
 
 
 def test_greedy_uses_no_random_numbers():
-    """Else a greedy request would shift the random stream of what is drawn after it."""
+    """Otherwise a greedy step would change later samples."""
     generator = torch.Generator().manual_seed(1)
     before = generator.get_state()
     assert sample(logits(), Sampling(temperature=0), NOTHING, NOTHING, generator) == 0
     assert torch.equal(before, generator.get_state())
 
 
-def test_penalties_by_hand():
-    """Repetition looks at prompt and output; frequency and presence at the output alone, as OpenAI's do."""
+def test_penalties():
+    """Repetition counts prompt and output; frequency and presence count the output only, as in OpenAI's API."""
     given = torch.tensor([2.0, -2.0, 1.0, 1.0])
     options = Sampling(repetition_penalty=2.0, frequency_penalty=0.5, presence_penalty=0.25)
     penalized = penalize(given, options, torch.tensor([0, 1]), torch.tensor([2, 2]))
@@ -83,14 +81,14 @@ def test_penalties_by_hand():
     assert given.tolist() == [2.0, -2.0, 1.0, 1.0], "the model's logits are still needed for logprobs"
 
 
-def test_minus_infinity_rules_a_token_out():
-    """Grammars will mask that way; only NaN and +inf are a broken model's."""
+def test_minus_infinity_excludes_a_token():
+    """Grammars mask tokens with -inf; only NaN and +inf are errors."""
     masked = torch.tensor([-math.inf, 0.0, -math.inf])
     assert sample(masked, Sampling(), NOTHING, NOTHING, torch.Generator().manual_seed(0)) == 1
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_broken_logits_are_an_error(bad: float):
+def test_nan_and_infinity_are_errors(bad: float):
     with pytest.raises(FormatError, match="not finite"):
         sample(torch.tensor([0.0, bad]), Sampling(), NOTHING, NOTHING, torch.Generator())
 
@@ -110,7 +108,7 @@ def test_broken_logits_are_an_error(bad: float):
         {"presence_penalty": 101.0},
     ],
 )
-def test_options_out_of_range_are_named(options: dict[str, float]):
+def test_settings_out_of_range_are_errors(options: dict[str, float]):
     (name,) = options
     with pytest.raises(ConfigError, match=name):
         Sampling(**options)

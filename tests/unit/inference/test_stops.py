@@ -1,4 +1,4 @@
-"""Stop texts: what the user sees must not depend on how the tokenizer happens to cut the text."""
+"""Stop texts: the output does not depend on token boundaries."""
 
 from __future__ import annotations
 
@@ -18,24 +18,23 @@ def scan(pieces: list[str], stops: tuple[str, ...]) -> tuple[str, bool]:
     return shown + scanner.flush(), False
 
 
-def test_text_is_held_back_only_while_it_may_become_a_stop():
+def test_text_is_buffered_only_while_it_may_be_a_stop_text():
     scanner = StopScanner(("\nUser:",))
     assert scanner.feed("Hello.\nUs") == "Hello."
     assert scanner.feed("ually") == "\nUsually"
     assert not scanner.stopped
 
 
-def test_an_unfinished_stop_is_text_at_the_end():
+def test_a_partial_stop_text_is_returned_at_the_end():
     assert scan(["ab", "\nUs"], ("\nUser:",)) == ("ab\nUs", False)
 
 
-def test_without_stops_nothing_is_held_back():
+def test_without_stop_texts_nothing_is_buffered():
     assert StopScanner(()).feed("anything") == "anything"
 
 
 def _expected(text: str, stops: tuple[str, ...]) -> tuple[str, bool]:
-    """By definition: read on until some stop has just been read; what came before the longest such is
-    shown."""
+    """Return the text before the stop text that is completed first (of several, the longest)."""
     for end in range(1, len(text) + 1):
         complete = [stop for stop in stops if text[:end].endswith(stop)]
         if complete:
@@ -47,7 +46,7 @@ letters = st.text("ab\n", max_size=12)
 
 
 @given(st.lists(letters, max_size=6), st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3))
-@example(["abcd"], ["abcd", "bc"])  # one piece holds two stops: the one complete first, not the one begun first
-@example(["aa", "ab"], ["aab"])  # the held-back suffix overlaps itself
-def test_cuts_make_no_difference(pieces: list[str], stops: list[str]):
+@example(["abcd"], ["abcd", "bc"])  # two stop texts in one piece: "bc" ends first
+@example(["aa", "ab"], ["aab"])  # the buffered suffix overlaps itself
+def test_the_output_does_not_depend_on_pieces(pieces: list[str], stops: list[str]):
     assert scan(pieces, tuple(stops)) == _expected("".join(pieces), tuple(stops))

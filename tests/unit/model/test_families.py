@@ -1,4 +1,4 @@
-"""Declarations of families: one place for each, and no torch to look at them."""
+"""Family definitions: one module per family, without importing torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DECLARATIONS = ROOT / "src/groundup/model/families"
 
 @pytest.mark.parametrize("arguments", [["--help"], ["model", "list"], ["model", "list", "--json"]], ids=" ".join)
 def test_help_and_presets_import_no_torch(arguments: list[str]) -> None:
-    """torch takes seconds to import; a list of names once waited for it."""
+    """Importing torch takes seconds, which a list of names does not need."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "groundup", *arguments], capture_output=True, text=True, check=True
     )
@@ -31,7 +31,7 @@ def test_help_and_presets_import_no_torch(arguments: list[str]) -> None:
 
 
 def test_no_other_module_compares_or_lists_names_of_families() -> None:
-    """A seventh family once took changes in nine files, because each branched on the name."""
+    """A new family once needed changes in nine files, because each of them compared names."""
     found = []
     for path in (ROOT / "src").rglob("*.py"):
         if path.parent == DECLARATIONS:
@@ -50,7 +50,7 @@ def test_no_other_module_compares_or_lists_names_of_families() -> None:
     assert found == []
 
 
-def test_a_declaration_fits_in_one_short_file() -> None:
+def test_a_definition_is_one_short_file() -> None:
     lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in DECLARATIONS.glob("*.py")}
     assert {f"{name}.py" for name in FAMILIES} <= set(lengths)
     assert {name: lines for name, lines in lengths.items() if name not in ("base.py",) and lines > 250} == {}
@@ -60,7 +60,7 @@ def test_every_family_can_be_chosen_for_training() -> None:
     assert [ShapeConfig(family=name).family for name in FAMILIES] == list(FAMILIES)
 
 
-def test_an_unknown_family_is_answered_with_ours_and_the_guide() -> None:
+def test_the_error_for_an_unknown_family_lists_the_supported_ones() -> None:
     with pytest.raises(FormatError) as config:
         read_config_json({"model_type": "mamba", "state_size": 16})
     with pytest.raises(FormatError) as metadata:

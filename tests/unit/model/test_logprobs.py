@@ -1,4 +1,4 @@
-"""Log-probabilities of labels in chunks: values and gradients are those of log_softmax, memory is that of a chunk."""
+"""Chunked log-probabilities: values and gradients equal log_softmax, and the memory is limited to one chunk."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def native() -> NativeOperations:
 
 
 @pytest.mark.parametrize("softcap", [None, 1.5])
-def test_values_and_gradients_are_those_of_log_softmax(softcap: float | None) -> None:
-    # More rows than a chunk, ignored labels, and another upstream gradient for each row.
+def test_values_and_gradients_equal_log_softmax(softcap: float | None) -> None:
+    # More rows than a chunk, ignored labels, and a different upstream gradient per row.
     h, weight, labels = inputs(CHUNK_ROWS + 300, 16, 50)
     ours, plain = token_logprobs(h, weight, labels, softcap=softcap), reference(h, weight, labels, softcap)
     torch.testing.assert_close(ours, plain)
@@ -74,7 +74,7 @@ def test_gradcheck(softcap: float | None) -> None:
     assert token_logprobs(h, weight, labels).dtype == torch.float64
 
 
-def test_a_frozen_head_gets_no_gradient_and_changes_none() -> None:
+def test_a_frozen_head_does_not_change_other_gradients() -> None:
     h, weight, labels = inputs(MAX_FROZEN_LOGITS // 20_000 + 5, 8, 20_000)
     (expected,) = torch.autograd.grad(token_logprobs(h, weight, labels).sum(), h)
     frozen = weight.detach()
@@ -90,11 +90,11 @@ def test_a_frozen_head_gets_no_gradient_and_changes_none() -> None:
 
 @pytest.mark.parametrize("of", [Operations, native])
 @pytest.mark.parametrize("softcap", [None, 3.0])
-def test_in_bf16_values_are_fp32_and_gradients_round_as_bf16_does(
+def test_bf16_values_are_fp32_and_gradients_have_bf16_precision(
     of: Callable[[], Operations], softcap: float | None
 ) -> None:
     h, weight, labels = inputs(700, 32, 96, torch.bfloat16)
-    weight = weight.detach().float().requires_grad_()  # the master weights of a model that computes in bf16
+    weight = weight.detach().float().requires_grad_()  # fp32 master weights of a bf16 model
     ours, plain = token_logprobs(h, weight, labels, of(), softcap=softcap), reference(h, weight, labels, softcap)
     assert ours.dtype == torch.float32
     torch.testing.assert_close(ours, plain, atol=0.05, rtol=0.01)
@@ -106,7 +106,7 @@ def test_in_bf16_values_are_fp32_and_gradients_round_as_bf16_does(
 
 
 class LargestTensor(TorchDispatchMode):
-    """Keeps the number of elements of the largest tensor that any operation returns."""
+    """A dispatch mode that records the number of elements of the largest tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,10 +136,10 @@ def test_no_tensor_is_larger_than_a_chunk_of_logits(frozen: bool) -> None:
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "granite"])
 @pytest.mark.parametrize("tied", [False, True])
-def test_minus_a_models_token_losses_have_the_gradient_of_its_summed_loss(
+def test_token_losses_and_the_summed_loss_have_equal_gradients(
     tiny_model: Callable[..., Transformer], family: str, tied: bool
 ) -> None:
-    """Through softcap, scaled logits and a head that is the embeddings' matrix, too."""
+    """Also with softcap, scaled logits and tied embeddings."""
     changes: dict[str, Any] = {"gemma2": {"logit_softcap": 2.0}, "granite": {"logits_scaling": 0.25}}.get(family, {})
     model = tiny_model(64, family=family, tie_embeddings=tied, **changes).requires_grad_(True)
     ids = torch.arange(40).view(2, 20)
@@ -169,7 +169,7 @@ def test_a_compiled_model_gives_the_same(tiny_model: Callable[..., Transformer])
 
 @dataclass(frozen=True)
 class Pairs:
-    """Preferred and rejected rows, (B, T) each, and the reference model's log-probabilities of both, (2B,)."""
+    """Chosen and rejected rows, (B, T) each, with log-probabilities of the reference model, (2B,)."""
 
     chosen: Tensor
     rejected: Tensor
@@ -177,7 +177,7 @@ class Pairs:
 
 
 class DPO:
-    """Direct preference optimization (arXiv:2305.18290) by the token losses of the model."""
+    """DPO (arXiv:2305.18290) from the model's token losses."""
 
     def __init__(self, reference: nn.Module, beta: float) -> None:
         self._reference = reference

@@ -1,4 +1,4 @@
-"""Low-rank adapters: nothing changes before training, only the factors are trained, merged equals unmerged."""
+"""LoRA: an untrained adapter changes nothing, only adapters are trained, and merging does not change outputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ IDS = torch.arange(40).view(2, 20)
 
 
 def trained(model: Transformer, steps: int = 3) -> None:
-    """A few real steps, so that no factor is zero any more."""
+    """Train a few steps, so that no adapter weight is zero."""
     optimizer = Optimizer(model, OptimizerConfig())
     for _ in range(steps):
         model(IDS, labels_BT=IDS.roll(-1, 1)).backward()
@@ -29,10 +29,10 @@ def make(tiny_model: Callable[..., Transformer], family: str) -> Transformer:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_only_the_factors_are_trained_and_merging_changes_nothing(
+def test_only_adapters_are_trained_and_merging_keeps_outputs(
     tiny_model: Callable[..., Transformer], family: str
 ) -> None:
-    """Peers' merged models answered otherwise than the unmerged ones (scales applied twice, or in the wrong dtype)."""
+    """Known bugs of other libraries: merging applied the scale twice, or in the wrong dtype."""
     model = make(tiny_model, family)
     base = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     before = model(IDS)
@@ -51,7 +51,7 @@ def test_only_the_factors_are_trained_and_merging_changes_nothing(
     torch.testing.assert_close(model(IDS), tuned, atol=1e-5, rtol=0)
 
 
-def test_the_same_seed_gives_the_same_factors(tiny_model: Callable[..., Transformer]) -> None:
+def test_equal_seeds_give_equal_adapters(tiny_model: Callable[..., Transformer]) -> None:
     def factors(seed: int) -> torch.Tensor:
         model = tiny_model(64)
         add_lora(model, LoRA(rank=2), seed=seed)
@@ -65,17 +65,15 @@ def test_the_same_seed_gives_the_same_factors(tiny_model: Callable[..., Transfor
     ("targets", "adapted"),
     [(("q_proj", "v_proj"), 4), (("self_attn.o_proj",), 2), (("layers.1.mlp.up_proj",), 1)],
 )
-def test_targets_are_ends_of_names(
+def test_targets_are_suffixes_of_names(
     tiny_model: Callable[..., Transformer], targets: tuple[str, ...], adapted: int
 ) -> None:
     assert len(add_lora(tiny_model(64), LoRA(targets=targets))) == adapted
 
 
 @pytest.mark.parametrize("target", ["q_prj", "proj", "lm_head", "embed_tokens", "", "query"])
-def test_a_target_that_matches_nothing_is_an_error_that_lists_the_names(
-    tiny_model: Callable[..., Transformer], target: str
-) -> None:
-    """With a typing mistake among the targets, peers train the others and say nothing, or train nothing at all."""
+def test_a_target_without_match_is_an_error(tiny_model: Callable[..., Transformer], target: str) -> None:
+    """Other libraries silently ignore a misspelled target, or train nothing."""
     model = tiny_model(64)
     with pytest.raises(ConfigError, match="down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"):
         add_lora(model, LoRA(targets=("v_proj", target)))
@@ -85,7 +83,7 @@ def test_a_target_that_matches_nothing_is_an_error_that_lists_the_names(
 @pytest.mark.parametrize(
     "wrong", [{"rank": 0}, {"alpha": 0.0}, {"alpha": float("inf")}, {"alpha": float("nan")}, {"dropout": 1.0}]
 )
-def test_sizes_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
+def test_invalid_settings_are_errors(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="positive"):
         LoRA(**wrong)  # type: ignore[arg-type]
 
@@ -96,15 +94,15 @@ def test_the_scale_does_not_depend_on_the_rank_twice() -> None:
 
 
 def test_an_adapter_computes_in_the_dtype_of_its_input(tiny_model: Callable[..., Transformer]) -> None:
-    """fp32 factors beside a model that computes in bf16 once raised the dtype of the whole residual stream."""
+    """fp32 adapters once changed the residual stream of a bf16 model to fp32."""
     model = tiny_model(64)
     add_lora(model, LoRA(rank=2))
     model.model.compute_dtype = torch.bfloat16
     assert model.model(IDS).dtype == torch.bfloat16
 
 
-def test_frozen_weights_take_no_gradient_and_change_none(tiny_model: Callable[..., Transformer]) -> None:
-    """The ways that keep less for the backward pass must give the adapters the gradients of the usual ways."""
+def test_frozen_weights_do_not_change_adapter_gradients(tiny_model: Callable[..., Transformer]) -> None:
+    """Memory-saving operations for frozen weights must give the same adapter gradients."""
     for dtype, near in ((None, 1e-5), (torch.bfloat16, 0.05)):
         model = tiny_model(64)
         add_lora(model, LoRA(rank=4))
@@ -122,8 +120,8 @@ def test_frozen_weights_take_no_gradient_and_change_none(tiny_model: Callable[..
             assert (frozen - usual).norm() <= near * usual.norm(), name
 
 
-def test_dropout_is_for_training_alone(tiny_model: Callable[..., Transformer]) -> None:
-    """Answers that are shown on the way must be those of the model as it will be used."""
+def test_dropout_applies_in_training_only(tiny_model: Callable[..., Transformer]) -> None:
+    """Samples during training must be without dropout."""
     model = tiny_model(64)
     add_lora(model, LoRA(rank=4, dropout=0.5))
     for layer in lora_layers(model).values():
@@ -134,8 +132,8 @@ def test_dropout_is_for_training_alone(tiny_model: Callable[..., Transformer]) -
         assert torch.equal(model(IDS), model(IDS))
 
 
-def test_an_adapter_comes_off_and_touches_nobody_else(tiny_model: Callable[..., Transformer]) -> None:
-    """Several adapters of one base are held beside it without a second copy of its weights."""
+def test_removing_an_adapter_restores_the_base(tiny_model: Callable[..., Transformer]) -> None:
+    """Several adapters share the weights of one base model."""
     base = tiny_model(64)
     before, names = base(IDS), set(base.state_dict())
     tuned = copy_sharing_weights(base)

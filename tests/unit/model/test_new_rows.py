@@ -1,4 +1,4 @@
-"""The rows of new tokens beside a frozen model: nothing changes before training, and only they are trained."""
+"""Trained rows of new tokens in a frozen model: untrained rows change nothing, and only new rows are trained."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_only_new_rows_are_trained_and_a_plain_model_is_left(
+def test_only_new_rows_are_trained_and_fusing_removes_the_transform(
     tiny_model: Callable[..., Transformer], tied: bool
 ) -> None:
     model = tiny_model(64, tie_embeddings=tied)
@@ -30,7 +30,7 @@ def test_only_new_rows_are_trained_and_a_plain_model_is_left(
     assert torch.equal(model(IDS), before)
     rows = [p for name, p in model.named_parameters() if p.requires_grad and ".layers." not in name]
     assert [tuple(p.shape) for p in rows] == [(4, 32)] * (1 if tied else 2)
-    probe_module = copy.deepcopy(model)  # speed is measured on a copy, which must not be the model
+    probe_module = copy.deepcopy(model)  # speed is measured on a copy of the model
     for learner in (probe_module, model):
         optimizer = Optimizer(learner, OptimizerConfig(matrices="adamw"))
         for _ in range(3):
@@ -48,8 +48,8 @@ def test_only_new_rows_are_trained_and_a_plain_model_is_left(
         assert not torch.isclose(left[name][FIRST:], base[name][FIRST:]).all(1).any()
 
 
-def test_the_gradient_is_that_of_the_same_rows_in_a_whole_model(tiny_model: Callable[..., Transformer]) -> None:
-    """With z-loss and embeddings that are the head, too: both ways to a row add up."""
+def test_gradients_equal_a_fully_trained_model(tiny_model: Callable[..., Transformer]) -> None:
+    """Also with z-loss and tied embeddings, whose rows get gradients as embedding and as head."""
     whole, model = tiny_model(64, tie_embeddings=True), tiny_model(64, tie_embeddings=True)
     whole.requires_grad_(True)
     model.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Published shapes: what their authors say of them, counted in the modules that groundup builds."""
+"""Presets: published parameter counts, compared with the models that groundup builds."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from groundup.model import Transformer
 from groundup.model.flops import parameter_count
 from groundup.model.presets import PRESETS, preset
 
-# Parameters as published: by model cards and by the headers of the published weight files; for GPT-3 in the paper's
-# table D.1, in millions; for Gemma 3 from 4B on in table 1 of its report, in millions and without embeddings.
+# Published parameter counts, from model cards and headers of weight files. GPT-3: table D.1 of the paper, in millions.
+# Gemma 3 from 4B: table 1 of the report, in millions without embeddings.
 COUNTS = {
     "gpt2": 124_439_808,
     "gpt2-medium": 354_823_168,
@@ -88,19 +88,19 @@ GEMMA3_MILLIONS_WITHOUT_EMBEDDINGS = {"gemma3-4b": 3_209, "gemma3-12b": 10_759, 
 
 
 def built(name: str) -> int:
-    """Parameters of the module itself, a tied matrix once: it is built without memory for a single one of them."""
+    """Return the number of parameters of a model on the meta device; tied embeddings count once."""
     with torch.device("meta"):
         model = Transformer(PRESETS[name].config)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def test_every_preset_is_built_in_seconds_and_has_its_published_number_of_parameters() -> None:
+def test_presets_have_the_published_parameter_counts() -> None:
     started = time.monotonic()
     found = {name: built(name) for name in PRESETS}
     assert time.monotonic() - started < 30
     assert {name: parameter_count(each.config) for name, each in PRESETS.items()} == found
     assert {name: found[name] for name in COUNTS} == COUNTS
-    for name, millions in GPT3_MILLIONS.items():  # the paper rounds to three digits, or to four
+    for name, millions in GPT3_MILLIONS.items():  # the paper rounds to three or four digits
         assert found[name] / 1e6 == pytest.approx(millions, rel=0.005), name
     for name, millions in GEMMA3_MILLIONS_WITHOUT_EMBEDDINGS.items():
         config = PRESETS[name].config
@@ -108,8 +108,8 @@ def test_every_preset_is_built_in_seconds_and_has_its_published_number_of_parame
     assert set(PRESETS) == {*COUNTS, *GPT3_MILLIONS, *GEMMA3_MILLIONS_WITHOUT_EMBEDDINGS}
 
 
-def test_gpt3_is_what_the_issue_of_its_size_says_and_tells_where_it_differs() -> None:
-    """174.6 billion; and nobody shall take the dense model for the published one."""
+def test_gpt3_presets_state_their_differences() -> None:
+    """GPT-3 has 174.6 billion parameters, and its preset is dense, unlike the published model."""
     assert f"{built('gpt3-175b') / 1e9:.1f}" == "174.6"
     assert all("sparse" in each.note for name, each in PRESETS.items() if name.startswith("gpt3"))
     assert not PRESETS["gpt2"].note
@@ -118,7 +118,7 @@ def test_gpt3_is_what_the_issue_of_its_size_says_and_tells_where_it_differs() ->
 @pytest.mark.parametrize(
     ("typed", "meant"), [("qwen3-0.6", "qwen3-0.6b"), ("gpt2xl", "gpt2-xl"), ("lama2-7b", "llama2-7b")]
 )
-def test_a_mistyped_name_is_answered_with_the_nearest(typed: str, meant: str) -> None:
+def test_a_misspelled_name_suggests_the_nearest(typed: str, meant: str) -> None:
     with pytest.raises(ConfigError, match=f"Did you mean {meant}"):
         preset(typed)
     assert preset(meant.upper()).name == meant

@@ -1,4 +1,4 @@
-"""Quantized frozen layers: bounded errors, the gradients of the dense dequantized weight, LoRA and resume on top."""
+"""Quantized frozen layers: error bounds, gradients, LoRA on quantized weights, and resume."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def matrix(outputs: int = 24, inputs: int = 96) -> Tensor:
 
 
 def dense_twin(model: Transformer) -> Transformer:
-    """The same model with the dequantized weights, dense and frozen."""
+    """Return the model with dense, frozen, dequantized weights."""
     twin = copy.deepcopy(model)
     dequantize(twin)
     return twin
@@ -61,29 +61,29 @@ def quantized_lora(
 
 @pytest.mark.parametrize("group_size", [16, 32, 96])
 @BOTH
-def test_the_error_of_a_weight_is_bounded_by_its_groups_scale(bits: Bits, group_size: int) -> None:
+def test_the_error_is_bounded_by_the_scale(bits: Bits, group_size: int) -> None:
     weight = matrix()
     quantized = QuantizedWeight.quantize(weight, bits, group_size)
     scales = quantized.scales.float().abs().repeat_interleave(group_size, dim=1)
     error = (quantized.dequantize() - weight).abs()
-    # A value of int4 that is as large as the group's largest, with the other sign, is a whole step off.
+    # int4: the largest weight with the opposite sign is clamped, with an error of one step.
     clamped = torch.zeros_like(error, dtype=torch.bool) if bits == 8 else weight.abs() > 7.5 * scales
-    assert (error <= (torch.where(clamped, 1.0, 0.5) + 0.07) * scales).all()  # 0.07: scales are rounded to fp16
+    assert (error <= (torch.where(clamped, 1.0, 0.5) + 0.07) * scales).all()  # 0.07 for the rounding of scales to fp16
     assert error.pow(2).mean().sqrt() < (0.01 if bits == 8 else 0.12) * weight.pow(2).mean().sqrt()
     assert not quantized.dequantize()[4, :16].any()
 
 
 @BOTH
-def test_what_fits_the_scheme_comes_back_exactly(bits: Bits) -> None:
-    """Halves of a byte in the wrong order, or a sign lost, once went unseen: the errors were just large."""
+def test_representable_weights_are_exact(bits: Bits) -> None:
+    """Swapped halves of a byte or a lost sign would otherwise look like large rounding errors."""
     least, largest = (-127, 127) if bits == 8 else (-8, 7)
     q = torch.randint(least, largest + 1, (6, 64), generator=torch.Generator().manual_seed(0))
-    q[:, ::32] = least  # the largest of each group
+    q[:, ::32] = least  # the largest absolute value of each group
     quantized = QuantizedWeight.quantize(q * 0.25, bits)
     assert torch.equal(quantized.dequantize(), q * 0.25)
     if bits == 8:
         assert torch.equal(quantized.values * quantized.scales.sign().repeat_interleave(32, 1).char(), q.char())
-    else:  # compressed-tensors: the first of eight values in the lowest bits of an int32, each 8 more than it is
+    else:  # compressed-tensors: eight values per int32, the first in the lowest bits, each with an offset of 8
         packed = quantized.values.contiguous().view(torch.int32)
         unpacked = torch.stack([(packed >> shift) & 15 for shift in range(0, 32, 4)], -1).flatten(1) - 8
         assert torch.equal(unpacked, q)
@@ -92,9 +92,7 @@ def test_what_fits_the_scheme_comes_back_exactly(bits: Bits) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("with_bias", [False, True])
 @BOTH
-def test_values_and_gradients_are_those_of_the_dense_dequantized_weight(
-    bits: Bits, with_bias: bool, dtype: torch.dtype
-) -> None:
+def test_values_and_gradients_equal_the_dense_model(bits: Bits, with_bias: bool, dtype: torch.dtype) -> None:
     quantized = QuantizedWeight.quantize(matrix(), bits)
     dense = quantized.dequantize().to(dtype)
     bias = torch.randn(24, requires_grad=True) if with_bias else None
@@ -112,7 +110,7 @@ def test_values_and_gradients_are_those_of_the_dense_dequantized_weight(
 
 
 @BOTH
-def test_nothing_dense_is_kept_for_the_backward_pass(bits: Bits) -> None:
+def test_no_dense_weight_is_saved_for_the_backward_pass(bits: Bits) -> None:
     quantized = QuantizedWeight.quantize(matrix(256, 512), bits)
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):  # type: ignore[func-returns-value]
@@ -134,7 +132,7 @@ def test_the_memory_of_a_layer(bits: Bits) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @BOTH
-def test_lora_on_quantized_layers_has_the_gradients_of_lora_on_dense_ones(
+def test_lora_gradients_equal_those_on_dense_layers(
     tiny_model: Callable[..., Transformer], family: str, bits: Bits
 ) -> None:
     model = quantized_lora(tiny_model, bits, family)
@@ -166,7 +164,7 @@ def test_lora_before_and_after_quantization_is_the_same(tiny_model: Callable[...
 
 
 @BOTH
-def test_fusing_merges_into_the_dequantized_weight(tiny_model: Callable[..., Transformer], bits: Bits) -> None:
+def test_fuse_merges_into_the_dequantized_weight(tiny_model: Callable[..., Transformer], bits: Bits) -> None:
     model = quantized_lora(tiny_model, bits)
     tuned, names = model(IDS), tiny_model(64, family="llama").state_dict().keys()
     fuse_lora(model)
@@ -176,7 +174,7 @@ def test_fusing_merges_into_the_dequantized_weight(tiny_model: Callable[..., Tra
     assert bits_per_weight(model) == 32
 
 
-def test_layers_without_an_adapter_are_made_dense_too(tiny_model: Callable[..., Transformer]) -> None:
+def test_dequantize_includes_layers_without_adapter(tiny_model: Callable[..., Transformer]) -> None:
     model = tiny_model(64)
     add_lora(model, LoRA(rank=2, targets=("q_proj",)))
     names = linear_layers(model)
@@ -187,7 +185,7 @@ def test_layers_without_an_adapter_are_made_dense_too(tiny_model: Callable[..., 
     torch.testing.assert_close(model(IDS), before)
 
 
-def test_what_is_trained_is_not_quantized(tiny_model: Callable[..., Transformer]) -> None:
+def test_trainable_layers_are_not_quantized(tiny_model: Callable[..., Transformer]) -> None:
     model = tiny_model(64).requires_grad_(True)
     with pytest.raises(ConfigError, match=r"q_proj: trainable weight.*add_lora"):
         quantize_frozen(model, 8)
@@ -195,10 +193,10 @@ def test_what_is_trained_is_not_quantized(tiny_model: Callable[..., Transformer]
     model.get_parameter("model.layers.1.mlp.up_proj.weight").requires_grad_(True)
     with pytest.raises(ConfigError, match=r"layers\.1\.mlp\.up_proj"):
         quantize_frozen(model, 8)
-    assert bits_per_weight(model) == 32  # none of them was touched
+    assert bits_per_weight(model) == 32  # no layer was changed
 
 
-def test_layers_that_cannot_be_quantized_are_refused(tiny_model: Callable[..., Transformer]) -> None:
+def test_unsupported_layers_are_errors(tiny_model: Callable[..., Transformer]) -> None:
     model = tiny_model(64)
     with pytest.raises(ConfigError, match="32 inputs, group_size = 64"):
         quantize_frozen(model, 8, group_size=64)
@@ -220,9 +218,7 @@ def test_adapters_share_the_quantized_weights_of_their_base(tiny_model: Callable
     assert {b.data_ptr() for b in tuned.buffers()} == {b.data_ptr() for b in base.buffers()}
 
 
-def test_an_adapter_goes_through_its_files_onto_a_quantized_base(
-    tiny_model: Callable[..., Transformer], tmp_path: Path
-) -> None:
+def test_a_saved_adapter_loads_onto_a_quantized_base(tiny_model: Callable[..., Transformer], tmp_path: Path) -> None:
     model = quantized_lora(tiny_model, 4)
     save_adapter(tmp_path, model)
     again = tiny_model(64, family="llama")
@@ -232,7 +228,7 @@ def test_an_adapter_goes_through_its_files_onto_a_quantized_base(
 
 
 @BOTH
-def test_lora_trains_and_resumes_exactly_and_saves_the_factors_alone(
+def test_lora_resumes_exactly_and_saves_only_adapters(
     tiny_model: Callable[..., Transformer], tmp_path: Path, bits: Bits
 ) -> None:
     def run(steps: int, directory: Path) -> tuple[Transformer, list[float]]:
@@ -266,7 +262,7 @@ def test_lora_trains_and_resumes_exactly_and_saves_the_factors_alone(
 
 
 @pytest.mark.parametrize("compile", [False, True])
-def test_a_placed_model_trains_in_bf16(tiny_model: Callable[..., Transformer], compile: bool) -> None:
+def test_a_prepared_model_trains_in_bf16(tiny_model: Callable[..., Transformer], compile: bool) -> None:
     model = quantized_lora(tiny_model, 4)
     learned = [p for p in model.parameters() if p.requires_grad]
     expected = torch.autograd.grad(model(IDS, labels_BT=IDS.roll(-1, 1)), learned)

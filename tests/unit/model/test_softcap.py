@@ -1,4 +1,4 @@
-"""Soft-capped attention and logits (Gemma 2): values and gradients are those of the formula."""
+"""Softcapped attention and logits (Gemma 2): values and gradients equal the formula."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from groundup.model.operations import SOFTCAPPED_QUERIES, softcapped_attention
 
 @pytest.mark.parametrize("cached", [0, 5])
 @pytest.mark.parametrize("length", [7, SOFTCAPPED_QUERIES + 3])
-def test_attention_in_blocks_of_queries_is_that_of_all_scores(length: int, cached: int) -> None:
-    """A block that ends its keys too early forgets the last tokens; the gradient of tanh must reach the queries."""
+def test_blockwise_attention_equals_full_attention(length: int, cached: int) -> None:
+    """A block must include its last keys, and the gradient must include the derivative of tanh."""
     torch.manual_seed(0)
     q = torch.randn(1, length, 4, 8, requires_grad=True)
     k, v = (torch.randn(1, cached + length, 2, 8, requires_grad=True) for _ in range(2))
@@ -35,8 +35,8 @@ def test_attention_in_blocks_of_queries_is_that_of_all_scores(length: int, cache
 
 
 @pytest.mark.parametrize("z_loss", [0.0, 0.1])
-def test_the_loss_of_capped_logits_has_their_gradient(z_loss: float) -> None:
-    """The chunked loss makes gradients by hand; without the slope of tanh they are too large."""
+def test_the_gradient_of_the_softcapped_loss(z_loss: float) -> None:
+    """The chunked loss has a custom backward; without the derivative of tanh, gradients are too large."""
     torch.manual_seed(0)
     h, weight = torch.randn(1500, 8, requires_grad=True), torch.randn(50, 8, requires_grad=True)
     labels = torch.randint(50, (1500,))

@@ -1,4 +1,4 @@
-"""The transformer: the same numbers whichever way the tokens come in."""
+"""The transformer: cached, packed and chunked computation give equal results."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def some_ids(rows: int, length: int, seed: int = 1) -> torch.Tensor:
 @given(cuts=st.lists(st.integers(1, 31), max_size=5, unique=True))
 @settings(max_examples=15, deadline=None)
 def test_cached_logits_equal_uncached(family: str, cuts: list[int]) -> None:
-    # A cache that is off by one position still writes fluent text, and only a comparison shows it.
+    # With an off-by-one cache, text is still fluent, so only a comparison finds the error.
     model, ids = tiny(family), some_ids(2, 32)
     with torch.no_grad():
         expected = model(ids)
@@ -59,21 +59,21 @@ def test_cached_logits_equal_uncached(family: str, cuts: list[int]) -> None:
 
 
 @pytest.mark.parametrize(("family", "variants"), WINDOWS)
-def test_a_window_hides_what_is_behind_it_also_in_training(family: str, variants: dict[str, Any]) -> None:
-    """Two layers of 4 tokens see 3 + 3 back at most: a token before that changes nothing, one at its edge does."""
+def test_sliding_windows_hide_earlier_tokens(family: str, variants: dict[str, Any]) -> None:
+    """Two layers with windows of 4 tokens reach 3 + 3 tokens back. Earlier tokens must not change the output."""
     model = tiny(family, **variants | {"sliding_layers": None})
     ids = some_ids(1, 20)
     changed = {back: ids.clone() for back in (6, 7)}
     for back, other in changed.items():
         other[0, 19 - back] = (other[0, 19 - back] + 1) % 97
-    for grad in (True, False):  # training takes another path
+    for grad in (True, False):  # training uses another code path
         with torch.set_grad_enabled(grad):
             last = model(ids)[0, -1]
             assert torch.equal(model(changed[7])[0, -1], last)
             assert not torch.allclose(model(changed[6])[0, -1], last, atol=1e-4)
 
 
-def test_a_truncated_cache_forgets() -> None:
+def test_a_truncated_cache_equals_a_new_one() -> None:
     model, ids = tiny(), some_ids(1, 20)
     with torch.no_grad():
         cache = model.new_cache(1, 32)
@@ -84,8 +84,8 @@ def test_a_truncated_cache_forgets() -> None:
 
 
 @pytest.mark.parametrize(("family", "variants"), [*((family, {}) for family in FAMILIES), *WINDOWS, *OTHERS])
-def test_packed_loss_equals_that_of_each_document_alone(family: str, variants: dict[str, Any]) -> None:
-    # Without the mask a document would be predicted from its neighbours in the row.
+def test_packed_loss_equals_separate_documents(family: str, variants: dict[str, Any]) -> None:
+    # Without the mask, tokens would attend to other documents in the row.
     model = tiny(family, **variants)
     lengths = [5, 17, 10]
     documents = [some_ids(1, n + 1, seed) for seed, n in enumerate(lengths)]
@@ -100,8 +100,8 @@ def test_packed_loss_equals_that_of_each_document_alone(family: str, variants: d
 
 
 @pytest.mark.parametrize("z_loss", [0.0, 0.01])
-def test_the_loss_and_its_gradients_are_those_of_plain_cross_entropy(z_loss: float) -> None:
-    # More rows than a chunk, and ignored labels: where a chunked loss goes wrong.
+def test_loss_and_gradients_equal_cross_entropy(z_loss: float) -> None:
+    # More rows than a chunk, and ignored labels.
     generator = torch.Generator().manual_seed(0)
     rows = CHUNK_ROWS + 300
     h = torch.randn(rows, 16, generator=generator, requires_grad=True)
@@ -120,7 +120,7 @@ def test_the_loss_and_its_gradients_are_those_of_plain_cross_entropy(z_loss: flo
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 @pytest.mark.parametrize("masked", [False, True])
-def test_explicit_attention_is_pytorchs(kv_heads: int, masked: bool) -> None:
+def test_explicit_attention_equals_pytorch(kv_heads: int, masked: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     q, k, v = (
         torch.randn(2, heads, 24, 8, generator=generator, requires_grad=True) for heads in (4, kv_heads, kv_heads)
@@ -141,7 +141,7 @@ def test_explicit_attention_is_pytorchs(kv_heads: int, masked: bool) -> None:
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_the_first_loss_is_that_of_a_uniform_guess_and_equal_seeds_give_equal_weights() -> None:
+def test_the_initial_loss_is_uniform_and_equal_seeds_give_equal_weights() -> None:
     first, second = tiny(), tiny()
     for model in (first, second):
         init_weights(model, seed=3)
@@ -151,7 +151,7 @@ def test_the_first_loss_is_that_of_a_uniform_guess_and_equal_seeds_give_equal_we
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
-def test_more_tokens_than_the_context_are_refused() -> None:
+def test_more_tokens_than_the_context_are_an_error() -> None:
     with pytest.raises(ConfigError, match="context_length is 16"):
         tiny(context_length=16)(some_ids(1, 17))
 
@@ -166,7 +166,7 @@ def test_more_tokens_than_the_context_are_refused() -> None:
         ({"family": "gpt2"}, "GPT-2"),
     ],
 )
-def test_a_shape_that_cannot_be_is_refused_by_name(changes: dict[str, object], named: str) -> None:
+def test_invalid_configs_are_errors(changes: dict[str, object], named: str) -> None:
     fields = {
         "family": "qwen3",
         "dim": 32,

@@ -1,4 +1,4 @@
-"""The fast way gives the ids of the slow way, or is not taken."""
+"""Fast encoding gives the same ids as the tokenizer, or is not used."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def test_same_ids_on_real_documents(tokenizer: Tokenizer, real_documents: list[s
 
 
 def test_same_ids_in_three_languages() -> None:
-    """tiktoken merges by product, the library by pair: differences show on text unlike that trained on."""
+    """tiktoken selects merges by the merged token, the library by the pair. Other languages reveal differences."""
     path = SHARED / "translation" / "multi30k_val.jsonl.gz"
     if not path.is_file():
-        pytest.skip(f"{path} is absent: it is not part of the project")
+        pytest.skip(f"{path} does not exist: it is not part of the project")
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         pairs = [json.loads(line) for line in lines]
     sentences = [value for pair in pairs for value in pair.values() if isinstance(value, str)]
@@ -56,20 +56,20 @@ def test_same_ids_in_three_languages() -> None:
     ids=["letter", "pair", "spaces", "lines", "han", "signs", "words"],
 )
 def test_very_long_runs(tokenizer: Tokenizer, text: str) -> None:
-    """tiktoken's regex overflows its stack on a million spaces, with a panic that is no Exception."""
+    """tiktoken's regex engine overflows its stack on a million spaces, with a panic."""
     [ids] = CorpusEncoder(tokenizer, []).encode([text])
     assert ids.tolist() == tokenizer.encode(text)
 
 
 def test_special_tokens_and_surrogates_in_the_corpus(tokenizer: Tokenizer) -> None:
-    """tiktoken raises on text that looks like a special token, unless told not to."""
+    """By default, tiktoken raises an error for text that looks like a special token."""
     texts = ["<|endoftext|><|im_start|>system", "a\ud800b", ""]
     encoder = CorpusEncoder(tokenizer, [])
     assert encoder.fast
     assert [ids.tolist() for ids in encoder.encode(texts)] == tokenizer.encode_batch(texts)
 
 
-def foreign(pre_tokenizer: pre_tokenizers.PreTokenizer, documents: list[str]) -> Tokenizer:
+def make_tokenizer(pre_tokenizer: pre_tokenizers.PreTokenizer, documents: list[str]) -> Tokenizer:
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizer
     backend.decoder = decoders.ByteLevel()
@@ -83,31 +83,31 @@ def foreign(pre_tokenizer: pre_tokenizers.PreTokenizer, documents: list[str]) ->
     return Tokenizer(backend, {"bos_token": "<s>", "eos_token": "<s>"})
 
 
-def test_gpt2_split_goes_fast_too(real_documents: list[str]) -> None:
-    gpt2 = foreign(pre_tokenizers.ByteLevel(add_prefix_space=False), real_documents[:20])
+def test_gpt2_split_is_fast(real_documents: list[str]) -> None:
+    gpt2 = make_tokenizer(pre_tokenizers.ByteLevel(add_prefix_space=False), real_documents[:20])
     assert_same_ids(gpt2, real_documents[:20])
 
 
-def test_whole_words_before_merges_go_fast_too(tokenizer: Tokenizer, real_documents: list[str]) -> None:
-    """Llama 3 looks a whole word up before it merges (ignore_merges), which is what tiktoken does."""
+def test_ignore_merges_is_fast(tokenizer: Tokenizer, real_documents: list[str]) -> None:
+    """Llama 3 looks up complete words before merges (ignore_merges), like tiktoken."""
     definition = json.loads(json.dumps(tokenizer.definition))
     definition["model"]["ignore_merges"] = True
     llama = Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(definition)), tokenizer.config)
     assert_same_ids(llama, real_documents[:20])
 
 
-def test_a_split_that_tiktoken_cannot_express_goes_the_slow_way(real_documents: list[str]) -> None:
-    """SmolLM2 splits digits in a step of its own; leaving that out gave other ids in 16 of 47 texts."""
+def test_unsupported_pre_tokenizers_are_not_fast(real_documents: list[str]) -> None:
+    """SmolLM2 splits digits in a separate step. Ignoring it gave other ids in 16 of 47 texts."""
     parts = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    digits = foreign(pre_tokenizers.Sequence(parts), real_documents[:20])
+    digits = make_tokenizer(pre_tokenizers.Sequence(parts), real_documents[:20])
     encoder = CorpusEncoder(digits, real_documents[:5])
     assert not encoder.fast
     assert "pre-tokenizer" in encoder.reason
     assert [ids.tolist() for ids in encoder.encode(["in 1984"])] == [digits.encode("in 1984")]
 
 
-def test_differing_ids_are_noticed(tokenizer: Tokenizer, real_documents: list[str]) -> None:
-    """Merges in another order than the ids: tiktoken, which knows ids only, goes wrong."""
+def test_different_ids_disable_fast_encoding(tokenizer: Tokenizer, real_documents: list[str]) -> None:
+    """tiktoken assumes that merges are in the order of ids."""
     definition = json.loads(json.dumps(tokenizer.definition))
     definition["model"]["merges"].reverse()
     reordered = Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(definition)), tokenizer.config)

@@ -1,4 +1,4 @@
-"""Chat templates come from strangers: what they may do, and how soon they are stopped."""
+"""Chat templates are untrusted code: the sandbox and its limits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HI = [{"role": "user", "content": "hi"}]
         "{{ 'a' * 10 ** 10 }}",
         "{{ [1] * 10 ** 9 }}",
         "{{ 'a' * 100000 * 100000 }}",
-        "{{ [[1] * 100000] * 100000 }}",  # small until it is written
+        "{{ [[1] * 100000] * 100000 }}",  # small until it is rendered
         "{{ [[1] * 100000] * 100000 ~ '' }}",
         "{{ ('a\\n' * 1000) | indent(10 ** 7) }}",
         "{% set n = namespace(s='a') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}{{ n.s }}",
@@ -55,8 +55,8 @@ HI = [{"role": "user", "content": "hi"}]
         "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
     ],
 )
-def test_what_it_must_not_do_is_stopped_soon(text: str) -> None:
-    """A template in a model from anywhere could fill the memory of whoever talks to it, or read its files."""
+def test_forbidden_templates_are_stopped_quickly(text: str) -> None:
+    """A malicious template could fill the memory or read files."""
     started, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(FormatError, match="chat template"):
         JinjaTemplate(text, {}).render(HI)
@@ -64,7 +64,7 @@ def test_what_it_must_not_do_is_stopped_soon(text: str) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000  # KB
 
 
-def test_it_sees_what_transformers_shows() -> None:
+def test_features_of_transformers() -> None:
     text = (
         "{{ bos_token }}{% for m in messages %}{%- generation %}{{ m | tojson }}{% endgeneration %}"
         "{% if loop.first %}{% continue %}{% endif %}{% break %}{% endfor %}{{ missing }}{{ strftime_now('%Y') }}"
@@ -74,12 +74,12 @@ def test_it_sees_what_transformers_shows() -> None:
     assert made == ('<s>{"role": "user", "content": "<é>"}{"role": "user", "content": "hi"}' + f"{datetime.now():%Y}!")
 
 
-def test_what_it_says_itself_is_said() -> None:
+def test_raise_exception_is_in_the_error() -> None:
     with pytest.raises(ConfigError, match="roles must alternate"):
         JinjaTemplate("{{ raise_exception('roles must alternate') }}", {}).render(HI)
 
 
-def test_a_long_conversation_is_no_attack() -> None:
+def test_a_long_conversation_is_within_the_limits() -> None:
     template = JinjaTemplate("{% for m in messages %}{{ m.role ~ ': ' + m.content | trim ~ '\n' }}{% endfor %}", {})
-    said = [{"role": "user", "content": "word " * 1000}] * 1000
-    assert len(template.render(said)) > 4_000_000
+    messages = [{"role": "user", "content": "word " * 1000}] * 1000
+    assert len(template.render(messages)) > 4_000_000

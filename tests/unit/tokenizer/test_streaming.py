@@ -1,4 +1,4 @@
-"""Text as it is generated."""
+"""Streaming decoding of generated tokens."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from groundup.tokenizer import IM_END, StreamDecoder, Tokenizer
 
 
 def test_no_delta_splits_a_character(tokenizer: Tokenizer) -> None:
-    """Decoding token by token shows U+FFFD where a character's bytes are spread over tokens."""
+    """Decoding single tokens gives U+FFFD if the bytes of a character are in several tokens."""
     text = "naïve 日本 👩‍👩‍👧 Würde"
     ids = tokenizer.encode(text)
-    assert len(ids) > len(text)  # the vocabulary is small enough to spread them
+    assert len(ids) > len(text)  # in this small vocabulary, characters have several tokens
     stream = StreamDecoder(tokenizer)
     deltas = [stream.feed([token_id]) for token_id in ids]
     assert "\ufffd" not in "".join(deltas)
@@ -19,7 +19,7 @@ def test_no_delta_splits_a_character(tokenizer: Tokenizer) -> None:
 
 
 def test_a_cut_off_character_appears_at_the_end(tokenizer: Tokenizer) -> None:
-    """Generation can stop in the middle of a character (max_tokens); the rest must not vanish."""
+    """Generation can end in the middle of a character because of max_tokens."""
     ids = tokenizer.encode("ab😀")[:-1]
     stream = StreamDecoder(tokenizer)
     assert stream.feed(ids) + stream.flush() == tokenizer.decode(ids) == "ab\ufffd"

@@ -1,4 +1,4 @@
-"""Text to ids and back: nothing lost, nothing that a user types becomes a special token."""
+"""Encoding and decoding: lossless, and user text never becomes a special token."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ MULTILINGUAL = [
 
 
 @pytest.mark.parametrize("text", MULTILINGUAL)
-def test_any_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
-    """A vocabulary without some byte, or a normalizer, loses text silently."""
+def test_round_trip(tokenizer: Tokenizer, text: str) -> None:
+    """A missing byte in the vocabulary or a normalizer would silently lose text."""
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 @pytest.mark.parametrize("special", SPECIAL_TOKENS)
 def test_typed_special_tokens_stay_text(tokenizer: Tokenizer, special: str) -> None:
-    """The library finds special tokens inside text unless told not to: a user could forge a system turn."""
+    """By default, the library parses special tokens in text, so a user could inject a system turn."""
     for text in (special, f"a{special}b", f" {special}\n{special}{special}"):
         ids = tokenizer.encode(text)
         assert not tokenizer.special_ids & set(ids)
@@ -41,7 +41,7 @@ def test_typed_special_tokens_stay_text(tokenizer: Tokenizer, special: str) -> N
 
 
 def test_added_tokens_that_are_not_special_stay_text(tokenizer: Tokenizer) -> None:
-    """Qwen adds "<think>" with special=false: flags that switch off special tokens let it through."""
+    """Qwen adds "<think>" with special=false, so options that disable special tokens do not cover it."""
     definition = json.loads(json.dumps(tokenizer.definition))
     extra = definition["added_tokens"][0] | {
         "id": tokenizer.vocab_size,
@@ -58,14 +58,14 @@ def test_added_tokens_that_are_not_special_stay_text(tokenizer: Tokenizer) -> No
 
 
 def test_special_ids_do_not_depend_on_the_vocabulary(tokenizer: Tokenizer) -> None:
-    """Checkpoints, golden ids and stop ids name them by number."""
+    """Checkpoints, the template check and stop ids refer to them by id."""
     assert [tokenizer.token_id(token) for token in SPECIAL_TOKENS] == list(range(len(SPECIAL_TOKENS)))
     assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (0, 0, 1)
     assert tokenizer.special_ids == set(range(len(SPECIAL_TOKENS)))
-    assert tokenizer.token_id("a") is None  # a piece of text is not a special token
+    assert tokenizer.token_id("a") is None  # text is not a special token
 
 
-def test_decode_leaves_special_tokens_out_or_names_them(tokenizer: Tokenizer) -> None:
+def test_decode_skips_or_shows_special_tokens(tokenizer: Tokenizer) -> None:
     im_end = tokenizer.token_id(IM_END)
     assert im_end is not None
     ids = [tokenizer.bos_id, *tokenizer.encode("hi"), im_end]
@@ -74,14 +74,14 @@ def test_decode_leaves_special_tokens_out_or_names_them(tokenizer: Tokenizer) ->
 
 
 def test_lone_surrogates_are_replaced_not_raised(tokenizer: Tokenizer) -> None:
-    """A str from JSON or a file name can hold half a character; the libraries raise, each another error."""
+    """A str from JSON or a file name can contain a lone surrogate, for which libraries raise different errors."""
     assert tokenizer.decode(tokenizer.encode("a\ud800b")) == "a\ufffdb"
     assert tokenizer.decode(tokenizer.encode("\ud83d\ude00")) == "😀"
     assert tokenizer.encode_batch(["a\ud800b"]) == [tokenizer.encode("a\ufffdb")]
 
 
-def test_an_id_out_of_range_is_named(tokenizer: Tokenizer) -> None:
-    """A model whose vocabulary is bigger than its tokenizer's can sample such an id."""
+def test_an_id_out_of_range_is_an_error(tokenizer: Tokenizer) -> None:
+    """A model with more embedding rows than tokens can sample such an id."""
     with pytest.raises(DataError, match="token id 99999"):
         tokenizer.decode([99_999])
 
@@ -101,25 +101,25 @@ def test_save_and_load_keep_ids(tokenizer: Tokenizer, tmp_path: Path) -> None:
     assert (tmp_path / "again" / "tokenizer.json").read_bytes() == (tmp_path / "tokenizer.json").read_bytes()
 
 
-def test_plain_call_of_the_library_begins_with_bos(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    """Our models have never seen a document without BOS: peers must feed it without being told to."""
+def test_the_library_adds_bos_by_default(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Models pretrained with groundup expect BOS, so other tools must add it by default."""
     tokenizer.save(tmp_path)
     peer = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert peer.encode("A text.").ids == [tokenizer.bos_id, *tokenizer.encode("A text.")]
 
 
-def test_load_says_what_is_wrong(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_load_errors(tokenizer: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"tokenizer\.json: no such file"):
         Tokenizer.load(tmp_path)
     tokenizer.save(tmp_path)
-    whole = (tmp_path / "tokenizer.json").read_text(encoding="utf-8")
-    (tmp_path / "tokenizer.json").write_text(whole[: len(whole) // 2], encoding="utf-8")
+    content = (tmp_path / "tokenizer.json").read_text(encoding="utf-8")
+    (tmp_path / "tokenizer.json").write_text(content[: len(content) // 2], encoding="utf-8")
     with pytest.raises(FormatError, match=r"tokenizer\.json"):
         Tokenizer.load(tmp_path)
 
 
-def test_vocabularies_without_bytes_are_refused() -> None:
-    """Decoding by bytes would give garbage for a WordPiece or SentencePiece vocabulary."""
+def test_wordpiece_vocabularies_are_errors() -> None:
+    """Decoding by bytes would give wrong text for a WordPiece vocabulary."""
     backend = tokenizers.Tokenizer(tokenizers.models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
     with pytest.raises(FormatError, match="WordPiece"):
         Tokenizer(backend, {"eos_token": "[UNK]"})
@@ -131,14 +131,14 @@ def test_config_must_name_tokens_that_exist(tokenizer: Tokenizer) -> None:
         Tokenizer(backend, {})
     with pytest.raises(FormatError, match="<nothing>"):
         Tokenizer(backend, {"eos_token": "<nothing>"})
-    stand_in = Tokenizer(backend, {"bos_token": None, "eos_token": {"content": IM_END}})  # as Qwen's, as older files
+    stand_in = Tokenizer(backend, {"bos_token": None, "eos_token": {"content": IM_END}})  # like Qwen
     assert stand_in.pad_id == stand_in.eos_id == tokenizer.token_id(IM_END)
-    # Between Qwen's documents stood <|endoftext|>; its chat models' EOS ends a turn, and begins no document.
+    # Qwen separates documents with <|endoftext|>. The EOS of its chat models ends a turn and does not start documents.
     assert stand_in.bos_id == tokenizer.token_id(END_OF_TEXT)
 
 
-def test_words_around_a_text_are_put_there_by_the_files_too(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    """transformers' call is that of the library, with truncation from the right: the words behind must survive it."""
+def test_the_library_adds_the_prompt(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """transformers calls the library with right truncation, which must keep the text after the input."""
     framed = tokenizer.with_prompt("What is ", " about?")
     framed.save(tmp_path)
     backend = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
@@ -162,7 +162,7 @@ def test_words_around_a_text_are_put_there_by_the_files_too(tokenizer: Tokenizer
     assert again.with_prompt("", "").affixes == (tuple(before), ())
 
 
-def test_a_whole_text_is_never_empty_and_never_too_long(tokenizer: Tokenizer) -> None:
+def test_build_inputs_is_never_empty_and_never_too_long(tokenizer: Tokenizer) -> None:
     framed = tokenizer.with_prompt("What is ", " about?")
     for longest in range(1, framed.num_added_tokens + 3):
         assert 1 <= len(framed.build_inputs(tokenizer.encode("a long text about nothing"), longest)) <= longest

@@ -1,4 +1,4 @@
-"""A vocabulary from text: its size, its limits, the same every time."""
+"""Training of a tokenizer: vocabulary size, limits, and reproducibility."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_size_grows_with_the_square_root_of_the_corpus() -> None:
 
 
 def test_order_of_the_texts_does_not_matter(real_documents: list[str]) -> None:
-    """Training on a stream from a pool of workers must give the vocabulary that a resumed run gives."""
+    """A pool of workers may return texts in any order, and a resumed run must give the same vocabulary."""
     some = real_documents[:30]
     shuffled = some[:]
     random.Random(0).shuffle(shuffled)
@@ -33,13 +33,13 @@ def test_order_of_the_texts_does_not_matter(real_documents: list[str]) -> None:
 
 
 @pytest.mark.parametrize("size", [64, 319, 1000, -64])
-def test_sizes_that_cannot_be_are_refused(size: int) -> None:
+def test_invalid_sizes_are_errors(size: int) -> None:
     with pytest.raises(ConfigError, match="multiple of 64"):
         train_tokenizer(["text"], size)
 
 
-def test_too_little_text_says_which_size_is_possible() -> None:
-    """The library stops early in silence; a model would get rows that no token uses."""
+def test_too_little_text_states_the_possible_size() -> None:
+    """The library silently stops early, and a model would have unused embedding rows."""
     text = "to be or not to be, that is the question " * 20
     with pytest.raises(DataError, match="Collect more text"):
         train_tokenizer([text], 4096)
@@ -47,8 +47,8 @@ def test_too_little_text_says_which_size_is_possible() -> None:
         train_tokenizer([], 4096, allow_smaller=True)
 
 
-def test_at_most_gives_what_training_for_that_size_gives(real_documents: list[str]) -> None:
-    """Cutting a vocabulary down must leave no merge whose product or parts are gone."""
+def test_allow_smaller_equals_training_for_that_size(real_documents: list[str]) -> None:
+    """A reduced vocabulary must not have merges with removed tokens."""
     some = [text[:2000] for text in real_documents[:5]]
     largest = train_tokenizer(some, 8192, allow_smaller=True)
     assert 512 < largest.vocab_size < 8192
@@ -79,10 +79,10 @@ train_tokenizer(PHASE(), 16_000)
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.parametrize("phase", ["reading", "merging"])
-def test_ctrl_c_does_not_wait_for_the_vocabulary(phase: str) -> None:
-    """The library looks at no signal: this took 10 to 30 seconds more, with bars that moved on. 8 suit a busy machine.
+def test_ctrl_c_stops_training_immediately(phase: str) -> None:
+    """The library does not handle signals, so Ctrl-C once took 10 to 30 seconds. 8 seconds allow for a busy machine.
 
-    A thread that is left behind while it reads aborts the whole process instead.
+    A thread that still reads texts at exit would abort the process.
     """
     code = _LONG_WORK.replace("PHASE", phase)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -97,8 +97,8 @@ def test_ctrl_c_does_not_wait_for_the_vocabulary(phase: str) -> None:
         process.stdout.close()
 
 
-def test_errors_of_the_texts_come_through() -> None:
-    """A damaged corpus must not end as a vocabulary of what stands before the damage."""
+def test_errors_while_reading_texts_are_raised() -> None:
+    """A damaged corpus must not give a vocabulary from the texts before the damage."""
 
     def damaged() -> Iterator[str]:
         yield "some text " * 1000
