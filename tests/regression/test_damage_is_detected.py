@@ -140,7 +140,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, name: 
     found = load_newest_state(tmp_path, warn=said.append)
     assert found is not None and found.step == 1
     assert torch.equal(found.groups["model"]["w"], torch.ones(4, 4))
-    assert name in said[0] and "step 1 is used" in said[0]
+    assert name in said[0] and "using step 1 instead" in said[0]
     flip(tmp_path / "step-00000001" / name)
     with pytest.raises(FormatError, match="no intact checkpoint"):
         load_newest_state(tmp_path)

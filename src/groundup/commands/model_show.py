@@ -86,13 +86,13 @@ def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "adapter of", facts["adapter_of"]
     yield "family", shape.family
     yield "shape", describe_shape(shape)
-    yield "parameters", f"{facts['parameters']:,}, {facts['product_parameters']:,} of them in matmuls"
+    yield "parameters", f"{facts['parameters']:,} ({facts['product_parameters']:,} in matmuls)"
     tied = "tied embeddings" if shape.tie_embeddings else "untied embeddings"
     yield "vocabulary", f"{shape.vocab_size:,} tokens, {tied}"
     scaled = f", {shape.rope_scaling.kind} scaling x {shape.rope_scaling.factor:g}" if shape.rope_scaling else ""
     yield "context", f"{shape.context_length:,} tokens{scaled}"
     work, memory = facts["flops_per_token"], facts["memory_bytes"]
-    yield "compute per token", f"{work['training']:.3g} FLOPs in training, {work['inference']:.3g} in inference"
+    yield "FLOPs per token", f"{work['training']:.3g} in training, {work['inference']:.3g} in inference"
     weights, cache = memory["weights"], memory["cache_per_token"]
     yield "weights", f"{_size(weights['bfloat16'])} in bf16, {_size(weights['float32'])} in fp32"
     whole = _size(cache["bfloat16"] * shape.context_length)

@@ -160,13 +160,13 @@ def test_training_rows_are_excluded_from_any_table(
     keys = {"metric": "likelihood", "train": str(pairs)}
     found, _ = compared(base, chat, tmp_path / "a", data=str(tmp_path / "again.jsonl"), **keys)
     assert line(found, "bits per byte of the answers")["what"] == f"{tested + 1} answers"
-    assert any("left out: the tuned model was trained on them" in note for note in found["notes"])
+    assert any("examples that the model was trained on" in note for note in found["notes"])
 
     (tmp_path / "again.csv").write_text(table.read_text() + "A new text about nothing,none\n")
     found, _ = compared(classifier, classifier, tmp_path / "b", data=str(tmp_path / "again.csv"), train=str(table))
     counts = artifact.read(classifier).facts["counts"]["test"]
     assert line(found, "accuracy")["what"] == f"{sum(counts.values())} texts"
-    assert any("does not give their labels" in note for note in found["notes"])
+    assert any("labels the classifier does not have" in note for note in found["notes"])
 
 
 def test_one_given_column_keeps_the_other_settings(base: Path, table: Path, tmp_path: Path):

@@ -85,7 +85,7 @@ def test_all_types_are_compared(sharp_directory: Path, tmp_path: Path) -> None:
     assert kl["f16"] < kl["bf16"] < kl["q8_0"] < min(kl["q4_0"], kl["q4_k"])
     assert files["f32"]["bytes"] > files["f16"]["bytes"] > files["q8_0"]["bytes"] > files["q4_0"]["bytes"]
     # Rows of 64 are no multiple of 256, so each matrix has a fallback, which is listed.
-    assert {fallback["wanted"] for fallback in files["q4_k"]["fallbacks"]} == {"Q4_K", "Q6_K"}
+    assert {fallback["intended"] for fallback in files["q4_k"]["fallbacks"]} == {"Q4_K", "Q6_K"}
     assert not files["q8_0"]["fallbacks"]
 
 

@@ -30,7 +30,7 @@ def show(model: object) -> dict[str, Any]:
 
 def test_gpt3_has_the_numbers_of_its_paper() -> None:
     text = shown("show", "GPT3-175B")
-    assert "96 layers, 12,288 wide, 96 heads of 128, feed-forward 49,152" in text
+    assert "96 layers, hidden size 12,288, 96 heads of 128, FFN size 49,152" in text
     assert "174,604,259,328" in text
     assert "sparse attention" in text
     facts = json.loads(shown("show", "gpt3-175b", "--json"))
