@@ -29,7 +29,7 @@ class Engine:
         max_active: Maximum number of requests that run concurrently. Each has its own KV cache.
         max_waiting: Maximum number of queued requests.
         read_timeout: Seconds after which a request is cancelled if its 256 buffered events are not read.
-        worker: The worker of another engine. It keeps its own limits. Default: a new worker.
+        worker: The worker of another engine, whose limits then apply. Default: a new worker.
 
     Raises:
         ConfigError: The tokenizer has more ids than the model.

@@ -96,7 +96,7 @@ def test_commands(talk: Talk) -> None:
     [
         ("/rest", "unknown command '/rest'; did you mean '/reset'?"),
         ("/temperature hot", "a number"),
-        ("/temperature -1", "temperature is 0 or more"),
+        ("/temperature -1", "temperature must be 0 or more"),
         ("/temperature nan", "temperature"),
         ("/max_tokens 1.5", "a whole number"),
         ("/seed none none", "a whole number"),

@@ -125,7 +125,7 @@ def test_xray_shows_texts_with_labels_and_exits(
     made = finetune_classify.run(config, console=Console())
     assert list(made.outputs) == ["c.xray.html"] and not out.exists()
     said = capsys.readouterr().err
-    assert "more at its end cut off; its label is" in said
+    assert "more truncated; label: " in said
     page = (tmp_path / "c.xray.html").read_text(encoding="utf-8")
     assert "tokens at its end cut off" in page and "no word of it is learned to be written" in page
 
