@@ -57,7 +57,7 @@ class RecordRules:
 
 
 def resolve(value: Any, path: str) -> list[Any]:
-    """Return all values at a path, which may be none.
+    """Return all values at a path.
 
     Args:
         value: A record of dicts, lists and scalars.

@@ -69,7 +69,7 @@ def is_public(address: str) -> bool:
 
 
 def _public_addresses(host: str, port: int) -> list[Address]:
-    """Resolve a host to public addresses. Connecting to these avoids a second, different DNS answer."""
+    """Resolve a host to its public addresses. Connecting to these addresses prevents DNS rebinding."""
     found = list(dict.fromkeys(_resolved(host, port)))
     public = [address for address in found if is_public(address[0])]
     if not public:
@@ -267,7 +267,7 @@ class _Connector:
 
 
 def _refuse_private_target(host: str) -> None:
-    """Refuse a host that resolves to private addresses only. The proxy resolves names that are unknown here."""
+    """Refuse a host that resolves to private addresses only. Names that do not resolve here are left to the proxy."""
     try:
         addresses = [address for address, _ in _resolved(host, 0)]
     except OSError:

@@ -47,7 +47,7 @@ class RemoteStream(io.RawIOBase):
         return self._size is not None
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Set the position, where the next read opens the content."""
+        """Set the position. The next read opens the content there."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._offset, io.SEEK_END: self._size or 0}[whence]
         if base + offset != self._offset:
             self._disconnect()

@@ -47,8 +47,8 @@ class Layout:
             lines: The lines of the file.
 
         Yields:
-            A dict by column, with the value None for missing cells. If a row has too many cells, its text. If a quote
-            has no end, an `Unclosed` (see `quoted_rows`).
+            A dict by column, with the value None for missing cells; a string for a row with too many cells; or an
+            `Unclosed` for a quote without an end (see `quoted_rows`).
         """
         is_header = self.has_header
         for row in _rows(lines, self.delimiter, self.quoted, width=len(self.columns), spaced=self.spaced):
@@ -138,7 +138,7 @@ def _is_plausible_value(cell: str, values: Sequence[str]) -> bool:
     if sample.count(cell) >= max(2, len(sample) / 10):
         return True
     # A cell may be one of dozens of labels. A column name may also occur among the values, but only by chance, or less
-    # often than labels (in concatenated files with headers). In a column of texts, repetition means nothing.
+    # often than labels (in concatenated files with headers). Repeated cells in a column of texts do not count.
     counts = Counter(values)
     mean_count = len(values) / max(1, len(counts))
     return mean_count >= 1.5 and counts[cell] >= max(2, mean_count / 10)

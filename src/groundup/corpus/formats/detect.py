@@ -78,12 +78,19 @@ _CODE = re.compile(r"[={}\[\]<>_\\|#$*&^%@/;`~+]")
 
 
 def format_of(path: str) -> Format | None:
-    """Return the format of a file suffix, ignoring .gz, .zst, .bz2 and .xz; None if it is unknown."""
+    """Return the format of a file by its suffix.
+
+    Args:
+        path: Path of the file. The suffixes .gz, .zst, .bz2 and .xz are ignored.
+
+    Returns:
+        The format, or None if the suffix is unknown.
+    """
     return _SUFFIXES.get(suffix_of(path))
 
 
 def suffix_of(path: str) -> str:
-    """Return the suffix of a file in lower case, ignoring a compression suffix; "" if it has none."""
+    """Return the suffix of a file in lower case, without a compression suffix; "" if the name has no suffix."""
     stem = path[: path.rindex(".")] if path.lower().endswith(COMPRESSED) else path
     suffix = PurePosixPath(stem).suffix.lower()
     return suffix if _SUFFIX.fullmatch(suffix) else ""  # "Chapter 1. Intro" has no suffix
@@ -225,7 +232,7 @@ def _is_email(start: str) -> bool:
 
 
 def _json(start: str, *, whole: bool, named: Format | None) -> Format | None:
-    """Detect one JSON value, or JSON Lines, or neither."""
+    """Detect JSON and JSON Lines; return None for other text."""
     first, _, rest = start.partition("\n")
     if _parses(first):
         more = rest.lstrip()

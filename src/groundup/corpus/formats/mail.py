@@ -38,9 +38,7 @@ _FROM = re.compile(r"\*?(?:From|Von|De|Da|Van|Från|Fra|От):\*? ")
 _SENT = re.compile(r"\*?(?:Sent|Date|Gesendet|Envoyé|Enviado(?: el)?|Inviato|Verzonden|Skickat|Sendt|Отправлено):\*? ")
 _MAX_PARTS = 1000
 _READ_SIZE = MAX_LINE_BYTES + 1
-_TOO_LARGE = (
-    f"more than {MAX_DOCUMENT_BYTES // MEBIBYTE} MiB in a message, or {MAX_LINE_BYTES // MEBIBYTE} in a line of it"
-)
+_TOO_LARGE = f"message over {MAX_DOCUMENT_BYTES // MEBIBYTE} MiB, or line over {MAX_LINE_BYTES // MEBIBYTE} MiB"
 
 
 def read_email(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:

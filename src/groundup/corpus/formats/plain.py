@@ -78,7 +78,7 @@ _FRONT_MATTER = re.compile(r"\A---\n.*?\n(?:---|\.\.\.)\n", re.DOTALL)
 
 
 def read_markdown(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
-    """Yield a Markdown file without its front matter. The markup stays, because models should learn it."""
+    """Yield a Markdown file without its front matter. The markup is kept, because models should learn it."""
     for found in read_plain_text(path, stream, reading):
         if isinstance(found, Extracted):
             found = replace(found, text=_FRONT_MATTER.sub("", found.text.replace("\r\n", "\n")))

@@ -60,6 +60,9 @@ def decode(data: bytes, encoding: str | None = None) -> str:
     Args:
         data: The page.
         encoding: Encoding that the server declared.
+
+    Returns:
+        The text. Invalid bytes become U+FFFD.
     """
     from resiliparse.parse.encoding import map_encoding_to_html5
 

@@ -106,7 +106,7 @@ class SourceConfig(Config):
     @property
     @abstractmethod
     def default_name(self) -> str:
-        """The name to use if the recipe sets none."""
+        """The default name."""
 
     @property
     def disk_ratio(self) -> float:

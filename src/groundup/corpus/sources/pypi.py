@@ -145,7 +145,7 @@ def is_release(filename: str, name: str, version: str) -> bool:
 
 
 def _version_in(filename: str, name: str) -> str:
-    """Return `1.0` for `Some_Name-1.0-py3-none-any.whl` and `some-name`; "" if it is not an archive of it."""
+    """Return `1.0` for `Some_Name-1.0-py3-none-any.whl` and `some-name`; "" for other files."""
     stem = re.sub(r"\.(whl|egg|zip|tar\.gz|tgz|tar\.bz2|tar\.xz)$", "", filename)
     match = re.match("[-_.]+".join(map(re.escape, re.split(r"[-_.]+", name))) + r"-([^-]+)", stem, re.IGNORECASE)
     return match[1].lower() if match and stem != filename else ""

@@ -76,7 +76,7 @@ class WikipediaSource(ListedSource):
                 ]
         raise DataError(
             f"{self._wiki}: no finished dump" + (f" of {self.date}" if len(days) == 1 else ""),
-            rule=f"only dumps of recent months are kept, from the 1st or 20th (found: {', '.join(days) or 'none'})",
+            rule=f"only dumps of recent months are kept, from the 1st or 20th (found: {', '.join(days) or 'no dumps'})",
             fix='Correct language, project or date, or set date = "latest".',
         )
 
