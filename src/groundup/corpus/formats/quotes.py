@@ -53,9 +53,9 @@ def quoted_rows(
 
     The lookahead ends after 1,000 lines or the maximum cell size of csv, so memory and time are bounded.
 
-    Known limitations: a cell with 1,000 lines that look like rows is split into rows. Rows between two text quotes are lost if the
-    quotes look like those around one cell and no column has labels. Rows are also lost after a text quote in a row of
-    several lines, and in a table with one column, where every line looks like a row.
+    Known limitations: a cell with 1,000 lines that look like rows is split into rows. Rows between two text quotes are
+    lost if the quotes look like CSV quotes around one cell and no column has labels. Rows are also lost after a text
+    quote in a row of several lines, and in a table with one column, where every line looks like a row.
 
     Args:
         lines: The lines of the file.
