@@ -116,7 +116,7 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
         return
     files = save_language_model(method, out, tuned_model, base, tokenizer, template.stop_ids)
     files += [*save_chat(out, template, tokenizer), save_training_hashes(out, split.questions, training_hashes(base))]
-    files.append(write_xray(out / "xray.html", f"{split.found.sentence}.", data.seen(NUM_SHOWN)))
+    files.append(write_xray(out / "xray.html", f"{split.found.sentence}.", data.token_views(NUM_SHOWN)))
     del model, tuned_model, trainer, opened, engine, planned, evaluation, selection  # memory for the comparison
     tuned, original = load_tuned_and_base(out, base, machine, adapter=method == "lora")
     compared, transcripts = compare_tuned(tuned, original, data, seed=config.seed, console=console)
@@ -138,7 +138,7 @@ def _xray(config: FinetuneInstructConfig, keys: dict[str, Any], console: Console
     data = InstructionData.encode(split, config, template, tokenizer, context, console)
     data.show(console, max_shown=3)
     summary = f"{split.found.sentence}."
-    return xray_only(config.out, "finetune.instruct", keys, summary, data.seen(NUM_SHOWN), console)
+    return xray_only(config.out, "finetune.instruct", keys, summary, data.token_views(NUM_SHOWN), console)
 
 
 def _loader(

@@ -107,13 +107,13 @@ class InstructionData:
 
     def show(self, console: Console, *, max_shown: int = 1) -> None:
         """Print some conversations, and the number of trained tokens per role."""
-        counted = self.seen(_COUNTED)
+        counted = self.token_views(_COUNTED)
         console.table(f"Tokens of {len(counted):,} of {len(self.train):,} examples", *role_table(counted))
         for number, each in enumerate(counted[:max_shown], 1):
             title = "Example" if max_shown == 1 else f"Example {number}"
             console.sample(f"{title} (trained tokens in [[ ]])", each.parts())
 
-    def seen(self, max_shown: int) -> list[TokenView]:
+    def token_views(self, max_shown: int) -> list[TokenView]:
         """Return evenly spaced training examples as token sequences with roles."""
         some = self.train[:: max(1, -(-len(self.train) // max_shown))]
         return [view_conversation(self.template, self.tokenizer, e.messages, longest=self.context) for e in some]

@@ -41,7 +41,7 @@ class OptimizerSettings(Config):
     optimizer: OptimizerName | None = setting(
         None, help="optimizer of 2-D weights; default: muon (LoRA: adamw)", flag=True
     )
-    learning_rate: float | None = _rate("peak learning rate; default: printed", flag=True)
+    learning_rate: float | None = _rate("peak learning rate; default: by model, printed before training", flag=True)
     learning_rate_scale: float | None = _rate(
         "factor on the default pretraining rates, instead of learning_rate; default: 0.3 (random weights: 1)"
     )

@@ -61,7 +61,9 @@ class FineTuningSettings(TrainingSettings):
 
     model: Path = setting(help="base model: a model or run directory", flag=True)
     out: Path = setting(help="output directory for the fine-tuned model", flag=True)
-    num_epochs: float | None = setting(None, help="number of epochs; default: printed", flag=True, gt=0)
+    num_epochs: float | None = setting(
+        None, help="number of epochs; default: 3 (classifiers: by size)", flag=True, gt=0
+    )
     minutes: float | None = setting(None, help="maximum training time on this machine, in minutes", flag=True, gt=0)
     method: Method | None = setting(
         None, help="full: train all weights; lora: save adapters; merged: merge them; default: by model size", flag=True

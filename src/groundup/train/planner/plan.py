@@ -197,7 +197,7 @@ def shape_for_depth(depth: int, vocab_size: int, given: Mapping[str, Any]) -> Mo
     dim = given.get("dim") or _multiple(WIDTH_PER_LAYER * max(2, given.get("n_layers") or depth), 2 * (heads or 1))
     if heads:
         head_dim = dim // heads if whole else max(2, dim // heads // 2 * 2)
-    elif whole:  # n_heads x head_dim = dim, and RoPE rotates pairs
+    elif whole:  # head_dim must divide dim and, for RoPE, be even
         step = 2 if family.positions == "rotary" else 1
         head_dim = max((size for size in range(step, HEAD_DIM + 1, step) if dim % size == 0), default=dim)
     else:
