@@ -18,7 +18,7 @@ from groundup.core.config import load
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, FormatError
 from groundup.core.types import Message
-from groundup.evaluation import after_tuning
+from groundup.evaluation import tuned_comparison
 from groundup.hub import load_model, save_model
 from groundup.hub.resolve import open_model
 from groundup.model import Transformer
@@ -151,7 +151,7 @@ def test_the_number_of_scored_test_answers_is_limited(
     table: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Scoring a large test set would take longer than the training."""
-    monkeypatch.setattr(after_tuning, "_MAX_SCORED", 7)
+    monkeypatch.setattr(tuned_comparison, "_MAX_SCORED", 7)
     facts = tune(table, base, tmp_path / "out", num_epochs=0.2).facts
     assert facts["held_out"]["responses"] == 7 < facts["examples"]["test"]
     assert len({transcript["reference"] for transcript in facts["transcripts"]}) == 3
