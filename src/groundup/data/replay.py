@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from groundup.tokenizer import ChatTemplate, Tokenizer
 
 _SEQUENCE_TOKENS = 512  # tokens per sequence of text
-_BYTES_PER_TOKEN = 6  # more than the mean of any supported vocabulary, so that enough text is read
+_BYTES_PER_TOKEN = 6  # above the mean of every tokenizer, so that enough text is read
 
 
 def replay_identity(path: Path) -> str:

@@ -97,7 +97,7 @@ def language_model_rates(
 
     Args:
         settings: Settings of the run.
-        dim: Hidden size of the base model, with which the default rates fall; None: random weights.
+        dim: Hidden size of the base model (larger models get lower default rates); None: random weights.
         adapted: Whether LoRA adapters are trained instead of all weights.
 
     Returns:
