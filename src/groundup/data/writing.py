@@ -21,7 +21,7 @@ SHARD_BYTES = 32_000_000  # of text: about a second of tokenization, the work th
 _PROGRESS_BYTES = 1_000_000  # of text per call of the tokenizer
 
 
-class Finished(Protocol):
+class FinishedFiles(Protocol):
     """Record of finished files and their checksums; implemented by `groundup.core.artifact.Work`."""
 
     def has(self, *files: Path) -> bool:
@@ -46,7 +46,7 @@ class Counts:
 
 
 @dataclass(slots=True)
-class Written:
+class WrittenShards:
     """Result of `write_shards`.
 
     Attributes:
@@ -67,8 +67,8 @@ def write_shards(
     bos_id: int,
     shard_bytes: int = SHARD_BYTES,
     progress: Callable[[int], None] = lambda _: None,
-    finished: Finished | None = None,
-) -> Written:
+    finished: FinishedFiles | None = None,
+) -> WrittenShards:
     """Tokenize every document, and write shards and their index.
 
     The documents of a shard depend on the texts only. An interrupted run that is started again with the same texts
@@ -84,7 +84,7 @@ def write_shards(
         progress: Called with the number of bytes of text since the last call.
         finished: Record of finished shards; None: reuse any shard that matches the texts.
     """
-    written = Written()
+    written = WrittenShards()
     records: dict[Split, list[dict[str, Any]]] = {}
     for split, texts in splits.items():
         records[split] = []

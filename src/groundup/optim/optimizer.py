@@ -28,7 +28,7 @@ class WarmupStableDecay:
     warmup_steps: int
     decay_steps: int
 
-    def over(self, total_steps: int) -> Self:
+    def with_total_steps(self, total_steps: int) -> Self:
         """Return the schedule for another number of steps, with the same warmup and the same fraction of decay."""
         if total_steps == self.total_steps:
             return self
@@ -108,7 +108,7 @@ class OptimizerConfig:
         rate: float = getattr(self, f"{group}_lr")
         return rate
 
-    def at(self, learning_rate: float) -> OptimizerConfig:
+    def with_learning_rate(self, learning_rate: float) -> OptimizerConfig:
         """Return the config for an absolute learning rate.
 
         With AdamW all parameter groups use it, as in PyTorch and transformers. With Muon it is the rate of the 2-D

@@ -218,7 +218,7 @@ def fit(  # noqa: PLR0913 - a step depends on all of its arguments
         means = _backward(model, objective, micro_batches, normalizer, ranks)
         norm = full_tensor(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         grad_norm = float(norm)
-        lr_factor = schedule.over(total_steps)(progress.step) * progress.lr_scale
+        lr_factor = schedule.with_total_steps(total_steps)(progress.step) * progress.lr_scale
         taken = guard.should_step(progress, means["loss"], grad_norm)
         if taken:
             too_long = grad_norm + _CLIP_EPS > max_grad_norm

@@ -61,7 +61,7 @@ def given_shape(config: ShapeConfig) -> dict[str, Any]:
             rule=f"{found.name} belongs to the family {found.config.family}",
             fix="Remove one of them.",
         )
-    fields = vars_of(found.config)
+    fields = config_fields(found.config)
     for changed in given:
         for derived in _DERIVED_FROM.get(changed, ()):
             fields.pop(derived, None)
@@ -149,7 +149,7 @@ class Base:
                 fix=f"Set {longest} or less, or omit it.",
             )
         window = replace(self.config, context_length=context_length or min(WINDOW, longest))
-        return vars_of(window)
+        return config_fields(window)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ class InitialModel:
         return model
 
 
-def vars_of(config: ModelConfig) -> dict[str, Any]:
+def config_fields(config: ModelConfig) -> dict[str, Any]:
     """Return the fields of a config by name, except for the vocabulary size, which depends on the tokenizer."""
     from dataclasses import fields
 

@@ -147,7 +147,7 @@ def classifier_rates(
 
 def _chosen(settings: OptimizerSettings, usual: OptimizerConfig) -> OptimizerConfig:
     """Replace default rates by the rates in the settings."""
-    rates = usual if settings.learning_rate is None else usual.at(settings.learning_rate)
+    rates = usual if settings.learning_rate is None else usual.with_learning_rate(settings.learning_rate)
     own: dict[str, Any] = {
         "embedding_lr": settings.embedding_learning_rate,
         "head_lr": settings.head_learning_rate,

@@ -31,7 +31,7 @@ from groundup.train.planner.tuning import (
 )
 from groundup.train.run import TrainingRun
 from groundup.train.settings import FineTuningSettings, TrainingSettings
-from groundup.train.trainer import Evaluation, Selection, Trainer, TrainingSteps, estimated, measured_machine
+from groundup.train.trainer import Evaluation, Selection, Trainer, TrainingSteps, estimate_sentence, measured_machine
 
 MakeLoader = Callable[[int, int, Machine], Any]
 """Function of (context length, rows of a micro-batch, machine) that returns a loader with a method `batch(index)`."""
@@ -174,7 +174,7 @@ def estimate(trainer: Trainer[Any, Any], plan: Plan, steps: TrainingSteps, batch
     bits = bits_per_weight(trainer.model)
     memory = IDLE_BYTES + training_bytes(plan.model, rows, trained=plan.trained, bits_per_weight=bits)
     if plan.tokens_per_second:
-        return estimated(plan.total_tokens / plan.tokens_per_second, memory, "at the measured speed")
+        return estimate_sentence(plan.total_tokens / plan.tokens_per_second, memory, "at the measured speed")
     return trainer.estimate(steps, batch, batch, memory=memory)
 
 

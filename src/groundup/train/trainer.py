@@ -260,7 +260,7 @@ class Trainer(Generic[ModelT, BatchT]):
             ranks=self.run.ranks,
         )
         seconds = steps.schedule.total_steps * found.seconds
-        return estimated(seconds, found.bytes if found.bytes > 0 else memory, "from measured steps")
+        return estimate_sentence(seconds, found.bytes if found.bytes > 0 else memory, "from measured steps")
 
     def train(
         self,
@@ -459,7 +459,7 @@ def measured_machine(
     return Machine.from_json(run.ranks.broadcast_object(here))
 
 
-def estimated(seconds: float, memory: int, how: str) -> str:
+def estimate_sentence(seconds: float, memory: int, how: str) -> str:
     """Return a sentence with the estimated time and memory of a run.
 
     Args:

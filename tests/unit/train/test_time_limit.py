@@ -33,7 +33,7 @@ class Run:
         progress = self.progress
         while progress.step < (total := progress.total_steps or PLANNED.total_steps) and self.now < until:
             self.now += seconds(self.now)
-            self.rates.append(PLANNED.over(total)(progress.step))
+            self.rates.append(PLANNED.with_total_steps(total)(progress.step))
             progress.step += 1
             progress.batches += 1
             for callback in self.callbacks:
@@ -85,6 +85,6 @@ def test_one_more_step_after_the_time_limit() -> None:
 
 
 def test_a_schedule_of_another_length_has_the_same_warmup() -> None:
-    shorter = PLANNED.over(500)
+    shorter = PLANNED.with_total_steps(500)
     assert shorter == WarmupStableDecay(500, warmup_steps=20, decay_steps=300)
-    assert PLANNED.over(1000) is PLANNED
+    assert PLANNED.with_total_steps(1000) is PLANNED

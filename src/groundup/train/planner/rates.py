@@ -70,7 +70,7 @@ def convert_rates(stage: str, table: Mapping[str, Any], dim: int | None) -> dict
     rates = {group: old.rate_of(group) for group in GROUPS}
     if math.isclose(old.matrix_lr, usual.matrix_lr):
         return _explicit_rates(rates, {group: usual.rate_of(group) for group in GROUPS})
-    kept = usual.at(old.matrix_lr)
+    kept = usual.with_learning_rate(old.matrix_lr)
     now = _explicit_rates(rates, {group: kept.rate_of(group) for group in GROUPS if group != "matrix"})
     # A rate for all weights used to select this method.
     return now | ({} if stage == "pretrain" else {"method": "full"})
