@@ -178,7 +178,7 @@ def test_minutes_limit_the_run(table: Path, base: Path, tmp_path: Path) -> None:
     [
         ('{"prompt": "a b", "response": "c"}\n', DataError, "1 example"),
         ('{"prompt": "a b", "response": ""}\n{"prompt": "", "response": "c"}\n', DataError, "2 rows dropped"),
-        ('{"uno": "a b", "due": "c d", "tre": "e f"}\n' * 3, DataError, "tell prompt"),
+        ('{"uno": "a b", "due": "c d", "tre": "e f"}\n' * 3, DataError, "no prompt and response column"),
         ('{"prompt": "' + "a b " * 900 + '", "response": "c"}\n{"prompt": "' + "b c " * 900 + '", "response": "d"}\n',
          DataError, "longer than"),
     ],
@@ -217,9 +217,9 @@ def test_xray_shows_the_training_examples_and_exits(
         "&gt;", ">"
     )
     said = capsys.readouterr().err
-    assert "trained tokens are in [[ ]]" in said
+    assert "trained tokens in [[ ]]" in said
     assert "<|im_end|>]]" in said
-    for row in ("user", "assistant", "template", "in all"):
+    for row in ("user", "assistant", "template", "total"):
         assert re.search(rf"^ *{row} +[\d,]+ +[\d,]+", said, re.MULTILINE), row
 
 
@@ -275,7 +275,7 @@ def test_early_stopping_restores_the_best_checkpoint(
     )
     facts = run(config, console=Console()).facts
     said = capsys.readouterr().err
-    assert "training ends here" in said and "validation" in said and "loss" in said
+    assert "Early stopping at step" in said and "validation" in said and "loss" in said
     steps = len((tmp_path / "out" / "metrics.jsonl").read_text().splitlines())
     assert steps < facts["plan"]["total_steps"]
 
@@ -287,7 +287,7 @@ def test_the_best_checkpoint_is_selected_by_a_metric(
     keys = {"data": str(table), "model": str(base), "out": str(tmp_path / "out"), "threads": 1, "compile": False}
     config = load(FinetuneInstructConfig, keys | {"num_epochs": 6.0, "learning_rate_scale": 3.0, "keep_best": "chrf"})
     facts = run(config, console=Console()).facts
-    kept = re.search(r"best weights are kept, of step (\d+): chrf (0\.\d+) in validation", capsys.readouterr().err)
+    kept = re.search(r"best checkpoint, of step (\d+): validation chrf (0\.\d+)", capsys.readouterr().err)
     assert kept is not None
     assert 1 <= int(kept[1]) <= facts["plan"]["total_steps"] and float(kept[2]) > 0
     with pytest.raises(ConfigError, match="keep_best = true") as refused:

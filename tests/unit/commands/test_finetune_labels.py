@@ -125,9 +125,9 @@ def test_xray_shows_texts_with_labels_and_exits(
     made = finetune_classify.run(config, console=Console())
     assert list(made.outputs) == ["c.xray.html"] and not out.exists()
     said = capsys.readouterr().err
-    assert "more truncated; label: " in said
+    assert "more truncated; label:" in said
     page = (tmp_path / "c.xray.html").read_text(encoding="utf-8")
-    assert "tokens at its end cut off" in page and "no word of it is learned to be written" in page
+    assert "; truncated by " in page and "The loss is computed on the label only." in page
 
 
 def test_the_best_checkpoint_is_selected_by_the_given_metric(
@@ -139,7 +139,7 @@ def test_the_best_checkpoint_is_selected_by_the_given_metric(
     config = FinetuneClassifyConfig(data=large_table, model=run_directory, out=tmp_path / "c", **settings)
     finetune_classify.run(config, console=Console())
     said = capsys.readouterr().err
-    assert ": macro_f1 0." in said and "Estimate from measured steps" in said
+    assert ": validation macro_f1 0." in said and "Estimate from measured steps" in said
     with pytest.raises(ConfigError, match="fewer than 50"):
         few = FinetuneClassifyConfig(
             data=large_table, model=run_directory, out=tmp_path / "d", **settings | {"validation_fraction": 0.01}
