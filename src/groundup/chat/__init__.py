@@ -1,4 +1,4 @@
-"""Talking to a model in the terminal: the session and what it remembers, the commands, the screen."""
+"""Chat in the terminal: sessions, commands and terminal input and output."""
 
 from groundup.chat.session import Session, Settings, Turn
 from groundup.chat.terminal import Terminal

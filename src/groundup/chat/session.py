@@ -1,4 +1,4 @@
-"""A conversation with a model: what was said, what of it still fits, and the next answer."""
+"""Chat sessions: messages, truncation to the context, and generation of answers."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from groundup.core.types import Message
 from groundup.inference import Engine, FinishReason, GenerationRequest, Sampling
 from groundup.inference.prompting import PromptFormat
 
-_SEEDS = 2**63
-_ANSWER_SHARE = 4  # an answer gets a fourth of the context, if it may be that long, before old turns have to go
+_NUM_SEEDS = 2**63
+_ANSWER_FRACTION = 4  # a quarter of the context is reserved for the answer, by dropping old turns if necessary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How answers are drawn.
+    """Settings of a chat session.
 
     Attributes:
-        system: what the model is told before the conversation; None: nothing.
-        max_tokens: tokens of an answer at most; None: to the end of the context.
-        seed: makes the whole conversation repeatable; each answer has draws of its own.
+        system: System message, or None.
+        temperature: Sampling temperature. 0 is greedy.
+        top_p: Cumulative probability for nucleus sampling.
+        max_tokens: Maximum number of tokens of an answer. None: up to the end of the context.
+        seed: Random seed of the conversation, or None.
 
     Raises:
-        ConfigError: a value out of its range.
+        ConfigError: A value is out of range.
     """
 
     system: str | None = None
@@ -35,31 +37,41 @@ class Settings:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        self.request((0,), ())  # a wrong value is best named when it is given
+        self.request((0,), ())  # validates the values
 
     def request(
         self, ids: Sequence[int], stop_ids: tuple[int, ...] | None, draw: int = 0, *, is_reply: bool = True
     ) -> GenerationRequest:
-        """The request for an answer; `draw` counts the answers since the seed was set."""
+        """Return the generation request for an answer.
+
+        Args:
+            ids: Token IDs of the prompt.
+            stop_ids: Stop tokens.
+            draw: Number of answers since the seed was set.
+            is_reply: Whether the model has a chat template.
+        """
         return GenerationRequest(
             prompt=tuple(ids),
             is_reply=is_reply,
             sampling=Sampling(temperature=self.temperature, top_p=self.top_p),
             max_tokens=self.max_tokens,
             stop_ids=stop_ids,
-            seed=(self.seed + draw) % _SEEDS if self.seed is not None and draw else self.seed,
+            seed=(self.seed + draw) % _NUM_SEEDS if self.seed is not None and draw else self.seed,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A question and its answer.
+    """A user message and the answer.
 
     Attributes:
-        prompt: what the person typed.
-        text: what the model answered.
-        finish_reason: "stop", "length" or "cancelled" (the answer so far is kept).
-        dropped_turns: how many of the oldest turns the model no longer saw.
+        prompt: User message.
+        text: Answer.
+        finish_reason: "stop", "length" or "cancelled". A cancelled answer is kept.
+        prompt_tokens: Number of prompt tokens.
+        completion_tokens: Number of generated tokens.
+        dropped_turns: Number of oldest turns that were not in the prompt.
+        seconds: Wall time in seconds.
     """
 
     prompt: str
@@ -73,10 +85,13 @@ class Turn:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """A running conversation.
+    """A conversation with a model.
 
     Attributes:
-        turns: everything said since the beginning or the last reset, dropped turns included.
+        engine: Inference engine.
+        format: Prompt format of the model.
+        settings: Settings for the next answer.
+        turns: All turns since the start or the last reset, including dropped ones.
     """
 
     engine: Engine
@@ -84,31 +99,33 @@ class Session:
     settings: Settings = field(default_factory=Settings)
     turns: list[Turn] = field(default_factory=list)
     _draws: int = 0
-    _dropped: int = 0  # where the last window began: it seldom moves back, so the search begins there
+    _dropped: int = 0  # number of dropped turns for the last answer, where the next search starts
     _running: str | None = None
     _stopping: bool = False
 
     @property
     def context_length(self) -> int:
-        """Tokens that the conversation and the next answer share."""
+        """Context length in tokens."""
         return self.engine.model.config.context_length
 
     @property
     def messages(self) -> list[Message]:
-        """The whole conversation."""
+        """All messages of the conversation."""
         return self._messages(self.turns)
 
     def configure(self, settings: Settings) -> None:
-        """Use other settings from the next answer on.
+        """Change the settings for the next answers.
+
+        Args:
+            settings: New settings.
 
         Raises:
-            ConfigError: a system message for a model without chat template.
+            ConfigError: The settings have a system message, and the chat template does not support one.
         """
         if settings.system and not self.format.supports_system:
             raise ConfigError(
-                "a system message",
-                rule="only a model whose chat template has a place for it can be told something beforehand",
-                fix="Use a model that groundup finetune instruct has made, or say it in the first question.",
+                "this model does not support a system message",
+                fix="Use a model from groundup finetune instruct, or add the text to your first message.",
             )
         if settings.seed != self.settings.seed:
             self._draws = 0
@@ -116,27 +133,31 @@ class Session:
         self._dropped = 0
 
     def ask(self, prompt: str, on_text: Callable[[str], object] | None = None) -> Turn:
-        """Answer, and remember both. What is cancelled before its first word leaves no trace.
+        """Generate an answer and add the turn to the conversation, unless it was cancelled before its first token.
 
         Args:
-            on_text: called with each piece of the answer.
+            prompt: User message.
+            on_text: Called with each piece of the answer.
+
+        Returns:
+            The turn.
 
         Raises:
-            ConfigError: the prompt alone does not fit into the context.
+            ConfigError: The prompt alone does not fit into the context.
         """
         ids, dropped = self.fit_turns(prompt)
         request = self.settings.request(ids, self.format.stop_ids, self._draws, is_reply=self.format.is_reply)
         started = time.monotonic()
 
-        def hand_on(piece: str) -> None:
-            if self._stopping:  # since before the engine knew the request
+        def forward(piece: str) -> None:
+            if self._stopping:  # cancelled before the engine had the request
                 self.engine.cancel(request.id)
             if on_text is not None:
                 on_text(piece)
 
         self._running, self._stopping = request.id, False
         try:
-            done = self.engine.complete(request, on_text=hand_on)
+            done = self.engine.complete(request, on_text=forward)
         finally:
             self._running = None
         self._draws += 1
@@ -150,51 +171,70 @@ class Session:
             dropped,
             round(time.monotonic() - started, 3),
         )
-        if self._remembers(turn):
+        if self._is_kept(turn):
             self.turns.append(turn)
         return turn
 
     def retry(self, on_text: Callable[[str], object] | None = None) -> Turn:
-        """Answer the last question again; without a new answer the old one stays. Arguments and errors as `ask`."""
+        """Generate the last answer again. The old turn is kept if there is no new answer.
+
+        Args:
+            on_text: Called with each piece of the answer.
+
+        Returns:
+            The turn.
+
+        Raises:
+            ConfigError: The conversation is empty.
+        """
         old = self.undo()
         try:
             turn = self.ask(old.prompt, on_text)
         except GroundupError:
             self.turns.append(old)
             raise
-        if not self._remembers(turn):
+        if not self._is_kept(turn):
             self.turns.append(old)
         return turn
 
     def cancel(self) -> None:
-        """End the running answer; `ask` returns what there is of it. For a signal handler or another thread."""
+        """Stop the running answer, from a signal handler or another thread. `ask` returns the partial answer."""
         self._stopping = True
         if self._running is not None:
             self.engine.cancel(self._running)
 
     def undo(self) -> Turn:
-        """Forget the last question and its answer.
+        """Remove the last turn.
+
+        Returns:
+            The removed turn.
 
         Raises:
-            ConfigError: nothing was said yet.
+            ConfigError: The conversation is empty.
         """
         if not self.turns:
-            raise ConfigError("no turn", rule="something must have been said before", fix="Type a message first.")
+            raise ConfigError("the conversation is empty", fix="Type a message first.")
         self._dropped = 0
         return self.turns.pop()
 
     def reset(self) -> None:
-        """Begin a new conversation with the same settings."""
+        """Start a new conversation with the same settings."""
         self.turns.clear()
         self._dropped = 0
 
     def fit_turns(self, prompt: str) -> tuple[list[int], int]:
-        """Return the ids of the newest turns that fit with the prompt, and how many older ones are left out.
+        """Encode the prompt with as many of the newest turns as fit into the context.
+
+        Args:
+            prompt: User message.
+
+        Returns:
+            Token IDs, and the number of dropped turns.
 
         Raises:
-            ConfigError: the prompt alone does not fit into the context.
+            ConfigError: The prompt alone does not fit into the context.
         """
-        reserved = self.context_length // _ANSWER_SHARE
+        reserved = self.context_length // _ANSWER_FRACTION
         if self.settings.max_tokens is not None:
             reserved = min(reserved, self.settings.max_tokens)
         ids: list[int] = []
@@ -204,14 +244,14 @@ class Session:
                 return ids, dropped
         if len(ids) >= self.context_length:
             raise ConfigError(
-                f"a message of {len(ids)} tokens" + (", with the system message" if self.settings.system else ""),
-                rule=f"message and answer share this model's context of {self.context_length} tokens",
-                fix="Say it in fewer words.",
+                f"the message has {len(ids):,} tokens" + (" with the system message" if self.settings.system else ""),
+                rule=f"message and answer share the context of {self.context_length:,} tokens",
+                fix="Shorten the message.",
             )
         return ids, len(self.turns)
 
     @staticmethod
-    def _remembers(turn: Turn) -> bool:
+    def _is_kept(turn: Turn) -> bool:
         return bool(turn.text) or turn.finish_reason != "cancelled"
 
     def _messages(self, turns: Sequence[Turn]) -> list[Message]:

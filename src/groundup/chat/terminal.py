@@ -1,4 +1,4 @@
-"""The screen and the keyboard of a conversation; without a terminal, lines in and answers out."""
+"""Terminal input and output of a chat session. Without a terminal, each line of stdin is a message."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from groundup.core.config import unknown_name
 from groundup.core.console import Console, visible
 from groundup.core.errors import ConfigError, GroundupError
 from groundup.core.files import atomic_file, expand_home
+from groundup.core.plural import pluralize
 
 
 class Action(Enum):
-    """What is left to the one who shows the conversation."""
+    """A command that the terminal has to run."""
 
     RETRY = auto()
     QUIT = auto()
@@ -31,12 +32,12 @@ class Action(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command.
+    """A chat command.
 
     Attributes:
-        argument: what may follow the name, as help shows it.
-        about: what it does, in a few words.
-        run: does it; returns what to say, or an action.
+        argument: Argument in the help.
+        about: Summary for the help.
+        run: Runs the command. Returns a message, or an action for the terminal.
     """
 
     argument: str
@@ -45,15 +46,26 @@ class Command:
 
 
 def is_command(line: str) -> bool:
-    """Whether a line is a command; "//" begins a message that begins with "/"."""
+    """Return whether a line is a command. "//" starts a message with "/".
+
+    Args:
+        line: The line.
+    """
     return line.startswith("/") and not line.startswith("//")
 
 
 def run_command(line: str, session: Session) -> str | Action:
-    """Run the command in a line.
+    """Run a command.
+
+    Args:
+        line: Command with its argument.
+        session: The session.
+
+    Returns:
+        A message, or an action for the terminal.
 
     Raises:
-        ConfigError: there is no such command, or its argument is wrong.
+        ConfigError: The command is unknown, or its argument is invalid.
     """
     name, _, argument = line.removeprefix("/").partition(" ")
     name = _ALIASES.get(name, name)
@@ -64,14 +76,14 @@ def run_command(line: str, session: Session) -> str | Action:
 
 def _help(session: Session, argument: str) -> str:
     rows = [(f"/{name} {command.argument}".rstrip(), command.about) for name, command in COMMANDS.items()]
-    rows += [('"""', "begins and ends a message of several lines"), ("//...", "a message that begins with /")]
+    rows += [('"""', "start and end a message with several lines"), ("//...", "send a message that starts with /")]
     width = max(len(usage) for usage, _ in rows)
     return "\n".join(f"{usage:{width}}  {about}" for usage, about in rows)
 
 
 def _reset(session: Session, argument: str) -> str:
     session.reset()
-    return "A new conversation."
+    return "Started a new conversation."
 
 
 def _system(session: Session, argument: str) -> str:
@@ -79,11 +91,11 @@ def _system(session: Session, argument: str) -> str:
         return f"system: {session.settings.system or 'none'}"
     system = None if argument == "none" else argument
     session.configure(replace(session.settings, system=system))
-    return "No system message." if system is None else "The model is told so before the conversation."
+    return "Removed the system message." if system is None else "Set the system message."
 
 
 def _number(name: str, kind: type[int] | type[float], *, optional: bool = False) -> Callable[[Session, str], str]:
-    """A command that shows a number among the settings, or sets it."""
+    """Return a command that shows or sets a number in the settings."""
 
     def command(session: Session, argument: str) -> str:
         if argument:
@@ -92,9 +104,9 @@ def _number(name: str, kind: type[int] | type[float], *, optional: bool = False)
                 try:
                     value = kind(argument)
                 except ValueError:
-                    wanted = "a whole number" if kind is int else "a number"
-                    fix = f"Give {wanted}" + (", or none." if optional else ".")
-                    raise ConfigError(f"/{name} {argument[:40]}", rule=f"{name} is {wanted}", fix=fix) from None
+                    required = "a whole number" if kind is int else "a number"
+                    fix = f"Give {required}" + (", or none." if optional else ".")
+                    raise ConfigError(f"/{name} {argument[:40]}: not {required}", fix=fix) from None
             session.configure(replace(session.settings, **{name: value}))
         value = getattr(session.settings, name)
         return f"{name} = {'none' if value is None else value}"
@@ -105,7 +117,7 @@ def _number(name: str, kind: type[int] | type[float], *, optional: bool = False)
 def _undo(session: Session, argument: str) -> str:
     turn = session.undo()
     line = turn.prompt.splitlines()[0] if turn.prompt.strip() else turn.prompt
-    return f"Forgotten: {line[:60]!r} and its answer."
+    return f"Removed {line[:60]!r} and its answer."
 
 
 def _retry(session: Session, argument: str) -> Action:
@@ -117,37 +129,40 @@ def _quit(session: Session, argument: str) -> Action:
 
 
 def _save(session: Session, argument: str) -> str:
-    """One line of JSON that `groundup finetune instruct` reads as an example."""
+    """Write the conversation as a line of JSON, an example for `groundup finetune instruct`."""
     if not argument:
-        raise ConfigError("/save", rule="it needs a file name", fix="Type, for example, /save talk.jsonl.")
+        raise ConfigError("/save: no file name", fix="Type /save chat.jsonl, for example.")
     path = expand_home(Path(argument))
     messages = [asdict(message) for message in session.messages]
     try:
         if path.exists():
-            raise ConfigError(f"{path} exists", rule="nothing is overwritten", fix="Give another name.")
+            raise ConfigError(f"{path} already exists", fix="Give another name.")
         with atomic_file(path) as temporary:
             temporary.write_text(json.dumps({"messages": messages}, ensure_ascii=False) + "\n", encoding="utf-8")
-    except (OSError, ValueError) as error:  # ValueError: a name that no system has
-        said = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{path}: {said}", rule="the file must be writable", fix="Choose another.") from error
-    turns = len(session.turns)
-    return f"{turns} turn{'' if turns == 1 else 's'} in {path}"
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        problem = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot write {path}: {problem}", fix="Choose another file.") from error
+    return f"Saved {pluralize(len(session.turns), 'turn')} to {path}."
 
 
 COMMANDS = {
     "help": Command("", "show this list", _help),
-    "reset": Command("", "begin a new conversation", _reset),
-    "system": Command("[TEXT|none]", "what the model is told beforehand", _system),
+    "reset": Command("", "start a new conversation", _reset),
+    "system": Command("[TEXT|none]", "show or set the system message", _system),
     "temperature": Command(
-        "[NUMBER]", "0 takes the likeliest token; 1 is the model's own distribution", _number("temperature", float)
+        "[NUMBER]", "show or set the sampling temperature; 0 is greedy", _number("temperature", float)
     ),
-    "top_p": Command("[NUMBER]", "draw from the likeliest tokens of this mass", _number("top_p", float)),
-    "max_tokens": Command("[NUMBER|none]", "tokens of an answer at most", _number("max_tokens", int, optional=True)),
-    "seed": Command("[NUMBER|none]", "the same seed, the same conversation", _number("seed", int, optional=True)),
-    "undo": Command("", "forget the last turn", _undo),
-    "retry": Command("", "answer the last message again", _retry),
-    "save": Command("FILE", "write the conversation as a line of JSON", _save),
-    "quit": Command("", "end (also Ctrl-D)", _quit),
+    "top_p": Command("[NUMBER]", "show or set the probability for nucleus sampling", _number("top_p", float)),
+    "max_tokens": Command(
+        "[NUMBER|none]",
+        "show or set the maximum number of tokens per answer",
+        _number("max_tokens", int, optional=True),
+    ),
+    "seed": Command("[NUMBER|none]", "show or set the random seed", _number("seed", int, optional=True)),
+    "undo": Command("", "remove the last turn", _undo),
+    "retry": Command("", "generate the last answer again", _retry),
+    "save": Command("FILE", "save the conversation as a line of JSON", _save),
+    "quit": Command("", "quit (also Ctrl-D)", _quit),
 }
 _ALIASES = {"exit": "quit", "q": "quit", "bye": "quit", "?": "help", "clear": "reset"}
 
@@ -157,16 +172,17 @@ _BLOCK = '"""'
 
 
 class Terminal:
-    """Reads turns, shows answers as they are written.
+    """Reads messages and streams answers.
 
-    With a keyboard, Ctrl-C stops an answer and not the conversation. Without one, each line of `stdin` is a turn.
-    What the model writes is shown with its control characters made visible: it cannot move the cursor, change
-    the window's title or paste.
+    On a terminal, Ctrl-C stops the answer and not the session. Otherwise each line of `stdin` is a message. Control
+    characters in answers are replaced, so a model cannot control the terminal.
 
     Args:
-        write: takes what the model says, to be shown at once.
-        json_lines: write one JSON object for each turn, in ASCII, instead of text.
-        stdin: where turns come from, if not from the process's own.
+        session: The session.
+        console: Console for messages and errors.
+        write: Called with pieces of the answers.
+        json_lines: Write a JSON object for each turn, in ASCII, instead of text.
+        stdin: Input. Default: `sys.stdin`.
     """
 
     def __init__(
@@ -184,7 +200,7 @@ class Terminal:
         self._json_lines = json_lines
         self._stdin = stdin or sys.stdin
         self._keyboard = self._stdin.isatty()
-        # Python's own line editing prompts on stdout, where only a person may read.
+        # Python's line editing prints the prompt to stdout, so it requires a terminal there.
         self._edits = self._keyboard and self._stdin is sys.stdin and sys.stdout.isatty() and not json_lines
         self._reading = False
         self._dropped = 0
@@ -192,7 +208,7 @@ class Terminal:
             _load_line_editing()
 
     def run(self) -> None:
-        """Talk until the input ends or the person leaves."""
+        """Run the session until the end of the input or /quit."""
         with self._interrupts_stop_answers():
             while (message := self._read_message()) is not None:
                 try:
@@ -202,8 +218,8 @@ class Terminal:
                     self._console.error(error)
                     if self._json_lines:
                         kind = type(error).__name__
-                        said = {"kind": kind, "value": error.value, "rule": error.rule, "fix": error.fix}
-                        self._write_json({"prompt": message, "error": said})
+                        report = {"kind": kind, "value": error.value, "rule": error.rule, "fix": error.fix}
+                        self._write_json({"prompt": message, "error": report})
 
     def _handle(self, message: str) -> Action | None:
         if is_command(message):
@@ -219,7 +235,7 @@ class Terminal:
         return None
 
     def _show(self, answer: Callable[[Callable[[str], object] | None], Turn]) -> None:
-        """Let the session answer, and show it as it comes."""
+        """Stream an answer."""
         shown = _SafeText()
 
         def show(piece: str) -> None:
@@ -231,13 +247,13 @@ class Terminal:
         else:
             rest = shown.flush()
             self._write(rest if (turn.text + rest).endswith("\n") else f"{rest}\n")
-        self._say_what_happened(turn)
+        self._report_turn(turn)
 
-    def _say_what_happened(self, turn: Turn) -> None:
+    def _report_turn(self, turn: Turn) -> None:
         if turn.dropped_turns > self._dropped:
-            turns = "turn" if turn.dropped_turns == 1 else f"{turn.dropped_turns} turns"
+            turns = pluralize(turn.dropped_turns, "turn")
             context = self._session.context_length
-            self._console.note(f"(The model no longer sees the oldest {turns}: its context holds {context} tokens.)")
+            self._console.note(f"(Dropped the oldest {turns}, because the context has {context:,} tokens.)")
         self._dropped = turn.dropped_turns
         if not self._keyboard:
             return
@@ -245,10 +261,10 @@ class Terminal:
             self._console.note("(stopped)")
         elif turn.finish_reason == "length":
             full = turn.prompt_tokens + turn.completion_tokens >= self._session.context_length
-            self._console.note("(cut: the context is full)" if full else "(cut: /max_tokens allows more)")
+            self._console.note("(cut: the context is full)" if full else "(cut: increase /max_tokens for more)")
 
     def _read_message(self) -> str | None:
-        """The next message or command; None at the end of the input."""
+        """Return the next message or command, or None at the end of the input."""
         line = self._read_line(_PROMPT)
         if line is None or not line.startswith(_BLOCK):
             return line
@@ -280,13 +296,13 @@ class Terminal:
                 if not self._keyboard:
                     raise
                 sys.stderr.write("\n")
-                self._console.note("(Ctrl-D or /quit ends.)")
+                self._console.note("(Press Ctrl-D or type /quit to quit.)")
             finally:
                 self._reading = False
 
     @contextmanager
     def _interrupts_stop_answers(self) -> Iterator[None]:
-        """With a keyboard, Ctrl-C stops what the model is writing. In a pipe it ends the command, as everywhere."""
+        """On a terminal, Ctrl-C stops the answer. In a pipe, it ends the command."""
         if not self._keyboard or threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -303,12 +319,12 @@ class Terminal:
             signal.signal(signal.SIGINT, before)
 
     def _write_json(self, value: dict[str, Any]) -> None:
-        # ASCII only: JSON lets some control characters of Unicode stand as they are.
+        # ASCII only, because JSON does not escape some Unicode control characters.
         self._write(json.dumps(value) + "\n")
 
 
 class _SafeText:
-    """Pieces of a model's text, safe to print; a line end that is cut in two stays one."""
+    """Makes pieces of generated text safe to print. A CRLF that is split over two pieces stays a line end."""
 
     def __init__(self) -> None:
         self._held = ""
@@ -323,6 +339,6 @@ class _SafeText:
 
 
 def _load_line_editing() -> None:
-    """Arrow keys and a history of lines in memory, where the system has them. Nothing is kept on disk."""
+    """Enable line editing with a history in memory, if the system supports it."""
     with suppress(ImportError):
         import readline  # noqa: F401  importing it is what changes `input`

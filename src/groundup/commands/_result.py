@@ -1,4 +1,4 @@
-"""The last words of a stage, from what it left in its facts: the same when it worked and when it was done before."""
+"""The result that a stage prints, also when it was already finished."""
 
 from __future__ import annotations
 
@@ -16,13 +16,29 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 def result_facts(
     summary: str, title: str = "", columns: Sequence[str] = (), rows: Sequence[Sequence[str]] = ()
 ) -> dict[str, Any]:
-    """Facts that `show_result` tells: one sentence, and the table that it sums up where there is one."""
+    """Return facts for `show_result`.
+
+    Args:
+        summary: One sentence.
+        title: Title of the table.
+        columns: Columns of the table.
+        rows: Rows of the table. Without rows, there is no table.
+    """
     table = {"title": title, "columns": list(columns), "rows": [list(row) for row in rows]}
     return {"summary": summary, **({"table": table} if rows else {})}
 
 
 def show_result(console: Console, directory: Path, made: Artifact) -> Artifact:
-    """Show what a stage found, and where it lies; returns its artifact."""
+    """Print the summary and the table of a stage.
+
+    Args:
+        console: Console.
+        directory: Output directory.
+        made: Artifact of the stage.
+
+    Returns:
+        The artifact.
+    """
     if table := made.facts.get("table"):
         console.table(table["title"], table["columns"], table["rows"])
     console.note(f"{directory}: {made.facts.get('summary', 'finished')}")
@@ -30,5 +46,10 @@ def show_result(console: Console, directory: Path, made: Artifact) -> Artifact:
 
 
 def with_work_directory(config: ConfigT, work: Work) -> ConfigT:
-    """Return the config with the directory that this run writes to as its `out`; see `groundup.core.artifact.begin`."""
+    """Return the config with the working directory as its `out`, see `groundup.core.artifact.begin`.
+
+    Args:
+        config: Config of the stage.
+        work: Work of the stage.
+    """
     return config.model_copy(update={"out": work.directory})

@@ -1,4 +1,4 @@
-"""`groundup apps evaluate`: every application on its test set, by one model or by two."""
+"""`groundup apps evaluate`: evaluate applications on their test sets, with one or two models."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ EXAMPLE = "groundup apps evaluate --model runs/notes/base --tuned runs/notes/cha
 
 
 class AppsEvaluateConfig(Config):
-    """Which applications, by which models."""
+    """Settings of `groundup apps evaluate`."""
 
-    names: tuple[str, ...] = setting((), help="of applications; without any, all that have a test set", positional=True)
-    model: Path = setting(help="model directory, or a run (its newest language model)", flag=True)
-    tuned: Path | None = setting(None, help="another model, which the first is compared with", flag=True)
-    apps: Path | None = setting(None, help="folder with applications of your own; default: ./apps", flag=True)
-    seed: int = setting(0, help="for intervals", flag=True, ge=0)
-    device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one", flag=True)
+    names: tuple[str, ...] = setting((), help="Names of applications; default: all with a test set", positional=True)
+    model: Path = setting(help="Model directory, or a run (its newest language model)", flag=True)
+    tuned: Path | None = setting(None, help="Fine-tuned model to compare with", flag=True)
+    apps: Path | None = setting(None, help="Directory with your applications; default: ./apps", flag=True)
+    seed: int = setting(0, help="Random seed for confidence intervals", flag=True, ge=0)
+    device: str | None = setting(None, help="Device, such as cpu or cuda; default: a GPU if available", flag=True)
 
 
 def run(
@@ -37,13 +37,20 @@ def run(
     on_text: Callable[[str], object] = print_now,
     json_lines: bool = False,
 ) -> list[dict[str, Any]]:
-    """One line of the table for each figure; `on_text` receives the table in Markdown, or JSON, one object a line.
+    """Evaluate applications with greedy decoding.
 
-    Everything is written greedily, so that the same models give the same table.
+    Args:
+        config: Settings.
+        console: Console for messages.
+        on_text: Called with the lines of a Markdown table, or of JSON.
+        json_lines: Print one JSON object per line.
+
+    Returns:
+        The scores of each application.
 
     Raises:
-        ConfigError: no such application, or none with a test set.
-        DataError: no model, or a damaged test set.
+        ConfigError: An application is unknown, or has no test set.
+        DataError: There is no model, or a test set is damaged.
     """
     from groundup.evaluation.applications import COLUMNS, compare_applications, rows, to_json
     from groundup.evaluation.comparison import COLUMNS as COMPARED
@@ -55,8 +62,7 @@ def run(
     if not chosen:
         raise ConfigError(
             f"{', '.join(config.names) or config.apps}: no test set",
-            rule="an application is evaluated on the test set that it declares",
-            fix="Add a table [test] to it.",
+            fix="Add a table [test] to the application's file.",
         )
     models = [config.model, *([config.tuned] if config.tuned else [])]
     tested = [_tested(model, config, catalog, [found.app.name for found in chosen], console) for model in models]

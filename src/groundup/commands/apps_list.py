@@ -1,4 +1,4 @@
-"""`groundup apps list`: the applications that there are."""
+"""`groundup apps list`: list the applications."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ EXAMPLE = "groundup apps list summarize"
 
 
 class AppsListConfig(Config):
-    """Where to look."""
+    """Settings of `groundup apps list`."""
 
-    name: str = setting("", help="show this one with its inputs", positional=True)
-    apps: Path | None = setting(None, help="folder with applications of your own; default: ./apps", flag=True)
+    name: str = setting("", help="Application to show with its inputs; default: list all", positional=True)
+    apps: Path | None = setting(None, help="Directory with your applications; default: ./apps", flag=True)
 
 
 def run(
@@ -28,10 +28,19 @@ def run(
     on_text: Callable[[str], object] = print_now,
     json_lines: bool = False,
 ) -> list[dict[str, Any]]:
-    """Each application's declaration; `on_text` receives them for people, or as one JSON object a line.
+    """List the applications.
+
+    Args:
+        config: Settings.
+        console: Console for warnings.
+        on_text: Called with the lines.
+        json_lines: Print one JSON object per line.
+
+    Returns:
+        The declaration of each application.
 
     Raises:
-        ConfigError: none of that name, or a wrong declaration.
+        ConfigError: The application is unknown, or its declaration is invalid.
     """
     catalog = open_catalog(config.apps, console or Console())
     chosen = [catalog.named(config.name)] if config.name else list(catalog.values())
@@ -42,8 +51,8 @@ def run(
         elif config.name:
             on_text(visible(f"{each['name']}: {each['about']}\n\n"))
             for declared in each["inputs"]:
-                needed = "needed" if declared["required"] else f"default: {declared['default'] or 'nothing'}"
-                on_text(visible(f"  {declared['name']:12} {declared['about']} ({declared['type']}; {needed})\n"))
+                default = "required" if declared["required"] else f"default: {declared['default'] or 'empty'}"
+                on_text(visible(f"  {declared['name']:12} {declared['about']} ({declared['type']}; {default})\n"))
         else:
             on_text(visible(f"{each['name']:14} {each['about']}\n"))
     return descriptions

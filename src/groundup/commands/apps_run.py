@@ -1,4 +1,4 @@
-"""`groundup apps NAME`: an application on a text, a file, or every row of a table."""
+"""`groundup apps NAME`: run an application on a text, a file, or the rows of a table."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from groundup.core.config import Config, setting
 from groundup.core.console import Console, print_now, visible
 from groundup.core.errors import ConfigError, GroundupError
 from groundup.core.files import atomic_file
+from groundup.core.plural import pluralize
 
 if TYPE_CHECKING:
     from groundup.apps.declaration import App
@@ -21,20 +22,22 @@ EXAMPLE = "groundup apps run summarize minutes.txt --model runs/quickstart"
 
 
 class AppsRunConfig(Config):
-    """Which application, on what, by which model."""
+    """Settings of `groundup apps run`."""
 
-    name: str = setting(help="of the application: see groundup apps list", positional=True)
-    input: str | None = setting(None, help="a file, a text, or - for standard input", positional=True)
-    inputs: dict[str, Any] = setting({}, help="name = value of other inputs")
-    model: Path = setting(help="model directory, or a run (its newest language model)", flag=True)
-    batch: Path | None = setting(None, help="table (CSV, JSONL, ...) of many inputs", flag=True)
-    column: tuple[str, ...] = setting((), help="of the table: INPUT=COLUMN", flag=True)
-    out: Path | None = setting(None, help="file for its results: .jsonl or .csv", flag=True)
-    temperature: float | None = setting(None, help="0 takes the likeliest words; default: as declared", flag=True)
-    max_tokens: int | None = setting(None, help="of what comes out; default: as declared", flag=True, gt=0)
-    seed: int | None = setting(None, help="the same seed gives the same result", flag=True, ge=0)
-    apps: Path | None = setting(None, help="folder with applications of your own; default: ./apps", flag=True)
-    device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one")
+    name: str = setting(help="Application, see groundup apps list", positional=True)
+    input: str | None = setting(None, help="File, text, or - for standard input", positional=True)
+    inputs: dict[str, Any] = setting({}, help="Other inputs, as name = value")
+    model: Path = setting(help="Model directory, or a run (its newest language model)", flag=True)
+    batch: Path | None = setting(None, help="Table (CSV, JSONL, ...) with inputs in its rows", flag=True)
+    column: tuple[str, ...] = setting((), help="Column of the table for an input, as INPUT=COLUMN", flag=True)
+    out: Path | None = setting(None, help="File for the results of --batch: .jsonl or .csv", flag=True)
+    temperature: float | None = setting(None, help="Sampling temperature; default: from the application", flag=True)
+    max_tokens: int | None = setting(
+        None, help="Maximum number of tokens; default: from the application", flag=True, gt=0
+    )
+    seed: int | None = setting(None, help="Random seed", flag=True, ge=0)
+    apps: Path | None = setting(None, help="Directory with your applications; default: ./apps", flag=True)
+    device: str | None = setting(None, help="Device, such as cpu or cuda; default: a GPU if available")
 
 
 def run(
@@ -44,11 +47,20 @@ def run(
     on_text: Callable[[str], object] = print_now,
     json_lines: bool = False,
 ) -> list[AppResult | GroundupError]:
-    """One result, or one of each row; `on_text` receives them: text as it is written, or JSON, one object a line.
+    """Run an application.
+
+    Args:
+        config: Settings.
+        console: Console for messages.
+        on_text: Called with pieces of generated text, or with lines of JSON or CSV.
+        json_lines: Print one JSON object per line.
+
+    Returns:
+        One result, or one per row.
 
     Raises:
-        ConfigError: no such application, wrong inputs, or more than the model's context can take.
-        DataError: no model, no file or no table there.
+        ConfigError: The application is unknown, or an input is invalid or too long.
+        DataError: The model, the file or the table does not exist.
     """
     from groundup.apps.files import read_input, result_json
     from groundup.apps.prompter import Options
@@ -62,35 +74,33 @@ def run(
         return _run_batch(config, app, given, console, on_text)
     if config.column:
         raise ConfigError(
-            f"--column {config.column[0]} without --batch",
-            rule="columns are those of a table",
-            fix="Give --batch FILE.",
+            f"--column {config.column[0]} requires --batch",
+            fix="Give a table: --batch FILE.",
         )
     if config.input is None and app.first.name not in config.inputs and app.first.default is None:
         raise ConfigError(
-            f"{app.name}: nothing to work on",
-            rule=f"needed: {app.first.about}",
-            fix="Give a file, a text, or - for standard input; or a table: --batch FILE.",
+            f"{app.name}: no input ({app.first.about})",
+            fix="Give a file, a text, - for standard input, or a table with --batch FILE.",
         )
     options = Options(config.temperature, config.max_tokens, config.seed)
     with ExitStack() as stack:
         runner = open_runner(config.model, config.device, console, stack)
         streams = app.output.kind == "text" and not json_lines
-        with _Parts(console) as parts:
-            # A terminal must not obey what a model writes.
+        with _ChunkProgress(console) as progress:
+            # Control characters in generated text must not reach the terminal.
             shown = (lambda text: on_text(visible(text))) if streams else (lambda _: None)
-            result = runner.run(app, given, options, on_text=shown, on_progress=parts.show)
+            result = runner.run(app, given, options, on_text=shown, on_progress=progress.show)
         for note in result.notes:
             console.note(note)
-        likely = f"\t{result.probabilities[result.value]:.3f}" if result.probabilities else ""
-        on_text(result_json(result) if json_lines else "\n" if streams else visible(result.text + likely) + "\n")
+        probability = f"\t{result.probabilities[result.value]:.3f}" if result.probabilities else ""
+        on_text(result_json(result) if json_lines else "\n" if streams else visible(result.text + probability) + "\n")
     return [result]
 
 
 def _run_batch(
     config: AppsRunConfig, app: App, constants: dict[str, Any], console: Console, on_text: Callable[[str], object]
 ) -> list[AppResult | GroundupError]:
-    """One result for each row of a table; `constants` are the inputs that are the same for all of them."""
+    """Return one result per row of a table. `constants` are inputs that all rows share."""
     from groundup.apps.batches import read_batch
     from groundup.apps.files import batch_result_lines
     from groundup.apps.prompter import Options
@@ -98,7 +108,7 @@ def _run_batch(
     from groundup.hub.resolve import is_classifier
 
     assert config.batch is not None
-    labels = [app.output.labels_from] if is_classifier(config.model) else []  # a classifier has its own
+    labels = [app.output.labels_from] if is_classifier(config.model) else []  # a classifier has its own labels
     batch = read_batch(app, config.batch, constants=constants, columns=config.column, optional=labels)
     for note in batch.notes:
         console.note(note)
@@ -110,7 +120,7 @@ def _run_batch(
             results = runner.run_many(app, rows, options, advance=bar.advance)
     failed = [result for result in results if isinstance(result, GroundupError)]
     if failed:
-        console.warn(f"{len(failed):,} of {len(results):,} rows could not be done, the first because: {failed[0]}")
+        console.warn(f"{pluralize(len(failed), 'row')} of {len(results):,} failed. First error: {failed[0]}")
     lines = batch_result_lines(batch.rows, results, as_csv=config.out is not None and config.out.suffix == ".csv")
     if config.out is None:
         for line in lines:
@@ -118,12 +128,12 @@ def _run_batch(
     else:
         with atomic_file(config.out) as temporary:
             temporary.write_text("".join(lines), encoding="utf-8")
-        console.note(f"{config.out}: {len(results):,} rows")
+        console.note(f"{config.out}: {pluralize(len(results), 'row')}")
     return results
 
 
-class _Parts:
-    """The progress of a long input, once it turns out to be one."""
+class _ChunkProgress:
+    """A progress bar for the chunks of a long input."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -131,19 +141,19 @@ class _Parts:
         self._bar: Any = None
         self._done = 0
 
-    def __enter__(self) -> _Parts:
+    def __enter__(self) -> _ChunkProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def show(self, done: int, total: int) -> None:
-        """`done` of `total` parts have been read; with 0 of more than one, a round begins."""
+        """Show that `done` of `total` chunks are finished. With 0, a new round starts."""
         if done == 0:
             self._stack.close()
             self._bar, self._done = None, 0
             if total > 1:
-                self._bar = self._stack.enter_context(self._console.progress("reading", total, "parts"))
+                self._bar = self._stack.enter_context(self._console.progress("reading", total, "chunks"))
         elif self._bar is not None:
             self._bar.advance(done - self._done)
             self._done = done

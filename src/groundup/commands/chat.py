@@ -1,4 +1,4 @@
-"""`groundup chat`: a conversation with a model in the terminal."""
+"""`groundup chat`: chat with a model in the terminal."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ EXAMPLE = "groundup chat runs/quickstart"
 
 
 class ChatConfig(Config):
-    """Whom to talk to, and how it answers."""
+    """Settings of `groundup chat`."""
 
-    model: Path = setting(help="model directory, or a run (its newest language model)", positional=True)
-    system: str | None = setting(None, help="what the model is told before the conversation", flag=True)
-    temperature: float = setting(0.8, help="0 takes the likeliest token; 1 is as random as the text", flag=True)
-    top_p: float = setting(0.95, help="draw from the likeliest tokens that make up this mass", flag=True)
-    max_tokens: int | None = setting(512, help="tokens of an answer at most", flag=True)
-    seed: int | None = setting(None, help="the same seed gives the same conversation", flag=True)
-    base: Path | None = setting(None, help="where an adapter's base lies now", flag=True)
-    device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one", flag=True)
+    model: Path = setting(help="Model directory, or a run (its newest language model)", positional=True)
+    system: str | None = setting(None, help="System message", flag=True)
+    temperature: float = setting(0.8, help="Sampling temperature; 0 is greedy", flag=True)
+    top_p: float = setting(0.95, help="Cumulative probability for nucleus sampling", flag=True)
+    max_tokens: int | None = setting(512, help="Maximum number of tokens per answer", flag=True)
+    seed: int | None = setting(None, help="Random seed", flag=True)
+    base: Path | None = setting(None, help="Base model of an adapter, if it was moved", flag=True)
+    device: str | None = setting(None, help="Device, such as cpu or cuda; default: a GPU if available", flag=True)
 
 
 def run(
@@ -32,18 +32,19 @@ def run(
     on_text: Callable[[str], object] = print_now,
     json_lines: bool = False,
 ) -> None:
-    """Talk until the input ends. Without a terminal each line of stdin is a turn.
+    """Chat until the input ends. Without a terminal, each line of stdin is a message.
 
-    A base model, which has no chat template, goes on with what is typed as with any text: that is what it can do,
-    and shows what tuning would change.
+    A base model has no chat template and continues the text that is typed.
 
     Args:
-        on_text: takes what the model says, piece by piece.
-        json_lines: give it one JSON object for each turn.
+        config: Settings.
+        console: Console for messages.
+        on_text: Called with pieces of the answers.
+        json_lines: Print a JSON object for each turn.
 
     Raises:
-        DataError: no model there.
-        ConfigError: a sampling option out of range, or a system message for a base model.
+        DataError: There is no model.
+        ConfigError: A sampling setting is out of range, or a base model has a system message.
     """
     from groundup.chat import ChatFormat, PromptFormat, Session, Settings, Terminal, TextFormat
     from groundup.hub.resolve import open_chat_model
@@ -62,15 +63,15 @@ def run(
     if template is None:
         form = TextFormat(opened.tokenizer, opened.stop_ids)
         console.warn(
-            f"{opened.directory} has no chat template: it goes on with what you type instead of answering. "
-            "groundup finetune instruct makes a model that answers."
+            f"{opened.directory} has no chat template: it continues your text instead of answering. "
+            "To get a chat model, use groundup finetune instruct."
         )
     else:
         form = ChatFormat(template)
-    if hasattr(sys.stdin, "reconfigure"):  # a byte that is no text must not end the conversation
+    if hasattr(sys.stdin, "reconfigure"):  # invalid UTF-8 must not end the chat
         sys.stdin.reconfigure(errors="replace")
     with Engine(opened.model, opened.tokenizer) as engine:
         session = Session(engine, form)
         session.configure(settings)
-        console.note(f"{opened.directory}: a context of {session.context_length} tokens. /help lists the commands.")
+        console.note(f"{opened.directory}: context of {session.context_length:,} tokens. /help lists the commands.")
         Terminal(session, console, on_text, json_lines=json_lines).run()

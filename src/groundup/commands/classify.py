@@ -1,4 +1,4 @@
-"""`groundup classify`: the labels of texts, or of every row of a table."""
+"""`groundup classify`: classify texts, or the rows of a table."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from groundup.core.config import Config, setting
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError
 from groundup.core.files import atomic_file
+from groundup.core.plural import pluralize
 from groundup.core.types import is_blank
 
 if TYPE_CHECKING:
@@ -22,16 +23,18 @@ EXAMPLE = 'groundup classify runs/quickstart "What a wonderful day"'
 
 
 class ClassifyConfig(Config):
-    """Which classifier, and what to label: texts, a table, or the lines of standard input."""
+    """Settings of `groundup classify`."""
 
-    model: Path = setting(help="classifier's directory, or a run (its newest classifier)", positional=True)
-    texts: tuple[str, ...] = setting((), help="texts to label; without any, lines from standard input", positional=True)
-    batch: Path | None = setting(None, help="a table (CSV, JSON lines, ...): one result a row", flag=True)
-    out: Path | None = setting(None, help="where the results of --batch go: .jsonl or .csv", flag=True)
-    text: str | None = setting(None, help="column of --batch with the text, or a template; default: found", flag=True)
-    batch_size: int = setting(32, help="texts to label at a time; 1 answers each line at once", flag=True, gt=0)
-    base: Path | None = setting(None, help="where an adapter's base lies now", flag=True)
-    device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one", flag=True)
+    model: Path = setting(help="Classifier directory, or a run (its newest classifier)", positional=True)
+    texts: tuple[str, ...] = setting((), help="Texts to classify; default: lines of standard input", positional=True)
+    batch: Path | None = setting(None, help="Table (CSV, JSONL, ...) to classify, one text per row", flag=True)
+    out: Path | None = setting(None, help="File for the results of --batch: .jsonl or .csv", flag=True)
+    text: str | None = setting(
+        None, help="Column of --batch with the text, or a template; default: detected", flag=True
+    )
+    batch_size: int = setting(32, help="Number of texts per batch; 1 prints each result immediately", flag=True, gt=0)
+    base: Path | None = setting(None, help="Base model of an adapter, if it was moved", flag=True)
+    device: str | None = setting(None, help="Device, such as cpu or cuda; default: a GPU if available", flag=True)
 
 
 def run(
@@ -42,18 +45,22 @@ def run(
     json_lines: bool = False,
     lines: Iterable[str] | None = None,
 ) -> list[Classified]:
-    """Label texts; `on_text` receives a line for each, batch by batch.
+    """Classify texts in batches.
 
     Args:
-        on_text: with it nothing is kept and the returned list is empty, so that input may be endless.
-        json_lines: a line is a JSON object.
-        lines: what to label where the config has neither texts nor a table; by default the lines of standard input,
-            without those that have no visible character.
+        config: Settings.
+        console: Console for messages.
+        on_text: Called with the result lines. The returned list is then empty, so the input can be endless.
+        json_lines: Print one JSON object per line.
+        lines: Texts, if the config has neither texts nor a table. Blank lines are skipped. Default: standard input.
+
+    Returns:
+        The results, without `on_text`.
 
     Raises:
-        ConfigError: texts and a table, or a column that is not there.
-        DataError: no classifier, no table, or a text without a visible character.
-        FormatError: a damaged classifier.
+        ConfigError: Both texts and a table are given, or a column does not exist.
+        DataError: There is no classifier or no table, or a text is blank.
+        FormatError: The classifier is damaged.
     """
     from groundup.data.labeled import read_unlabeled_texts
     from groundup.hub.resolve import open_classifier
@@ -101,7 +108,7 @@ def _write_table(
     if out is not None:
         with atomic_file(out) as temporary:
             temporary.write_text("".join(lines), encoding="utf-8")
-        console.note(f"{out}: {len(rows):,} rows")
+        console.note(f"{out}: {pluralize(len(rows), 'row')}")
     elif on_text is not None:
         for line in lines:
             on_text(line)
@@ -111,21 +118,18 @@ def _require_one_input(config: ClassifyConfig) -> None:
     for number, text in enumerate(config.texts, 1):
         if is_blank(text):
             raise DataError(
-                f"text {number} = {text!r}",
-                rule="a text to label has a visible character",
-                fix="Give a text, or leave it out.",
+                f"text {number} is blank: {text!r}",
+                fix="Give a text with visible characters, or remove it.",
             )
     if config.batch is not None and config.texts:
-        raise ConfigError("texts and --batch", rule="one of them says what to label", fix="Leave one of them out.")
+        raise ConfigError("both texts and --batch", fix="Remove one of them.")
     if config.batch is None and (config.out or config.text):
         given = "--out" if config.out else "--text"
-        raise ConfigError(
-            f"{given} without --batch", rule=f"{given} belongs to a table", fix="Give a table: --batch FILE."
-        )
+        raise ConfigError(f"{given} requires --batch", fix="Give a table: --batch FILE.")
 
 
 def _standard_input() -> TextIO:
-    if isinstance(sys.stdin, io.TextIOWrapper):  # a line that is not UTF-8 must not end the stream
+    if isinstance(sys.stdin, io.TextIOWrapper):  # invalid UTF-8 must not end the input
         sys.stdin.reconfigure(errors="replace")
     return sys.stdin
 

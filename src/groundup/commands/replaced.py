@@ -1,4 +1,4 @@
-"""`groundup replaced`: outputs that gave way to those of other settings: list them, and remove them."""
+"""`groundup replaced`: list and delete outputs that newer ones replaced."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ EXAMPLE = "groundup replaced runs"
 
 
 class ReplacedConfig(Config):
-    """Where to look, and whether to remove what is found."""
+    """Settings of `groundup replaced`."""
 
-    directory: Path = setting(
-        Path("runs"), help="a directory of runs, a run, or one replaced output [runs]", positional=True
-    )
-    remove: bool = setting(False, help="delete what is listed", flag=True)
+    directory: Path = setting(Path("runs"), help="Directory of runs, a run, or a replaced output", positional=True)
+    remove: bool = setting(False, help="Delete the listed outputs", flag=True)
 
 
 def run(
@@ -30,10 +28,19 @@ def run(
     on_text: Callable[[str], None] | None = None,
     json_lines: bool = False,
 ) -> list[Replaced]:
-    """List, and remove if asked to; `on_text` receives a line for each, or a JSON object.
+    """List replaced outputs, and delete them with `remove`.
+
+    Args:
+        config: Settings.
+        console: Ignored.
+        on_text: Called with a line for each output.
+        json_lines: Print one JSON object per line.
+
+    Returns:
+        The replaced outputs.
 
     Raises:
-        DataError: No such directory.
+        DataError: The directory does not exist.
     """
     found = replaced_in(config.directory)
     if config.remove:
@@ -54,7 +61,7 @@ def run(
     if not found:
         on_text(f"{config.directory}: no replaced outputs.\n")
     elif config.remove:
-        on_text(f"{total} freed.\n")
+        on_text(f"Freed {total}.\n")
     else:
-        on_text(f"{total} in all; remove them: groundup replaced {config.directory} --remove\n")
+        on_text(f"{total} in total. To delete them: groundup replaced {config.directory} --remove\n")
     return found

@@ -1,4 +1,4 @@
-"""`groundup run`: run all stages of a recipe in order, in one directory; finished stages are skipped."""
+"""`groundup run`: run the stages of a recipe. Finished stages are skipped."""
 
 from __future__ import annotations
 
@@ -18,16 +18,22 @@ from groundup.recipes.rates import require_absolute_rates
 
 
 class RunConfig(Config):
-    """A recipe and where its output goes."""
+    """Settings of `groundup run`."""
 
-    recipe: Path = setting(help="a TOML file with a table for each stage, or a bundled recipe's name", positional=True)
-    runs: Path = setting(Path("runs"), help="directory that holds the runs", flag=True)
-    overrides: tuple[str, ...] = setting((), help="changes to the recipe, each a.b=VALUE")
+    recipe: Path = setting(help="TOML file, or the name of a bundled recipe", positional=True)
+    runs: Path = setting(Path("runs"), help="Directory for runs", flag=True)
+    overrides: tuple[str, ...] = setting((), help="Changes to the recipe, as a.b=VALUE")
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished run: its directory, and the artifact of each stage by name."""
+    """A finished run.
+
+    Attributes:
+        name: Name of the run.
+        directory: Its directory.
+        artifacts: Stage -> artifact.
+    """
 
     name: str
     directory: Path
@@ -35,17 +41,22 @@ class Run:
 
 
 def run(config: RunConfig, *, console: Console | None = None, stages: Mapping[str, Stage] = STAGES) -> Run:
-    """Run a recipe in `RUNS/NAME/`; NAME is the recipe's `name`, or otherwise its file name.
+    """Run a recipe in `RUNS/NAME/`, where NAME is the recipe's `name` or its file name.
 
-    All tables are checked before the first stage starts. A stage that has finished with the same config and inputs is
-    skipped; an interrupted stage resumes.
+    All tables are validated before the first stage starts. A stage is skipped if it is finished with the same config
+    and inputs. An interrupted stage resumes.
 
     Args:
-        stages: all stages, in their order.
+        config: Settings.
+        console: Console for messages.
+        stages: All stages, in order.
+
+    Returns:
+        The finished run.
 
     Raises:
-        ConfigError: a key, table or value of the recipe is wrong.
-        ResourceError: another run works in the directory.
+        ConfigError: A key, table or value of the recipe is invalid.
+        ResourceError: Another process uses the directory.
     """
     console = console or Console()
     file = find_recipe(config.recipe)
@@ -53,7 +64,7 @@ def run(config: RunConfig, *, console: Console | None = None, stages: Mapping[st
     recipe = apply_overrides(given, config.overrides)
     name = run_name(recipe.pop("name", file.stem))
     directory = config.runs / name
-    given |= {key: recipe[key] for key in (VERSION,) if key in recipe}  # --set version=2 counts, too
+    given |= {key: recipe[key] for key in (VERSION,) if key in recipe}  # from --set version=2
     require_absolute_rates(given, file.name, lambda stage, table: starting_model(stage, table, directory, STAGES))
     steps = recipe_steps(recipe, directory, file.name, stages)
     artifacts: dict[str, artifact.Artifact] = {}
@@ -69,9 +80,9 @@ def run(config: RunConfig, *, console: Console | None = None, stages: Mapping[st
                 shown.mark(step.stage.name, "skipped" if skipped else "done", seconds=made.seconds)
                 artifacts[step.stage.name] = made
     total = format_duration(sum(made.seconds for made in artifacts.values()))
-    console.note(f"\nAll in {directory} ({total} of work).")
+    console.note(f"\nFinished in {total}. Output directory: {directory}")
     if commands := next_commands(directory, steps):
-        console.rule("Next")
+        console.rule("Next commands")
         for command in commands:
             console.note(f"  {command}")
     return Run(name, directory, artifacts)

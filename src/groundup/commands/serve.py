@@ -1,4 +1,4 @@
-"""`groundup serve`: models behind OpenAI's HTTP interface."""
+"""`groundup serve`: serve models with an OpenAI-compatible HTTP API."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ EXAMPLE = "groundup serve runs/quickstart --port 8000"
 
 
 class ServeConfig(Config):
-    """What to serve, and to whom."""
+    """Settings of `groundup serve`."""
 
-    model: Path = setting(help="model directory, or a run (its newest language model)", positional=True)
-    host: str = setting("127.0.0.1", help="address to listen on; beyond this machine a key is needed", flag=True)
-    port: int = setting(8000, help="0 takes one that is free", flag=True, ge=0, le=65535)
+    model: Path = setting(help="Model directory, or a run (its newest language model)", positional=True)
+    host: str = setting("127.0.0.1", help="Address to listen on; a public address requires an API key", flag=True)
+    port: int = setting(8000, help="Port; 0 selects a free one", flag=True, ge=0, le=65535)
     api_key: str | None = setting(
-        None, help=f"what clients must send; better: the variable {API_KEY_VARIABLE}", flag=True, repr=False
+        None, help=f"API key of clients; safer: the environment variable {API_KEY_VARIABLE}", flag=True, repr=False
     )
-    name: str | None = setting(None, help="what clients call the model; default: its directory's name", flag=True)
-    adapter: tuple[str, ...] = setting((), help="NAME=DIR, an adapter to serve from the same weights", flag=True)
-    base: Path | None = setting(None, help="where an adapter's base lies now", flag=True)
-    apps: Path | None = setting(None, help="folder with applications of your own, for /v1/apps", flag=True)
-    max_active: int = setting(8, help="requests that are generated at a time, of all models together", gt=0)
-    max_waiting: int = setting(64, help="requests that may wait for their turn; more get a 503", gt=0)
-    grace_seconds: int = setting(10, help="how long answers may go on after Ctrl-C", ge=0)
-    device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one", flag=True)
+    name: str | None = setting(None, help="Name of the model in the API; default: its directory name", flag=True)
+    adapter: tuple[str, ...] = setting((), help="Adapter to serve with the same base model, as NAME=DIR", flag=True)
+    base: Path | None = setting(None, help="Base model of an adapter, if it was moved", flag=True)
+    apps: Path | None = setting(None, help="Directory with your applications, for /v1/apps", flag=True)
+    max_active: int = setting(8, help="Maximum number of concurrent requests, over all models", gt=0)
+    max_waiting: int = setting(64, help="Maximum number of queued requests; further ones get status 503", gt=0)
+    grace_seconds: int = setting(10, help="Seconds for running requests to finish after Ctrl-C", ge=0)
+    device: str | None = setting(None, help="Device, such as cpu or cuda; default: a GPU if available", flag=True)
 
 
 def run(
@@ -41,17 +41,19 @@ def run(
     on_text: Callable[[str], object] = print_now,
     json_lines: bool = False,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; answers in progress may finish.
+    """Serve until SIGINT or SIGTERM. Running requests may finish.
 
     Args:
-        on_text: called with the JSON.
-        json_lines: print one JSON object as soon as clients can connect: url, model, models, and chat (the first can).
+        config: Settings.
+        console: Console for messages.
+        on_text: Called with the JSON.
+        json_lines: Print one JSON object when clients can connect: url, model, models, chat.
 
     Raises:
-        DataError: no model there.
-        ConfigError: a key is missing or cannot be sent in a header; two models of one name.
-        FormatError: an adapter of another base.
-        ResourceError: the address is not free.
+        DataError: There is no model.
+        ConfigError: The API key is missing or invalid, or two models have the same name.
+        FormatError: An adapter has another base model.
+        ResourceError: The address is in use.
     """
     from groundup.apps import open_catalog
     from groundup.apps.serving import ServedApps
@@ -84,8 +86,8 @@ def run(
                 directories = [opened.directory, *(each.directory for _, each in adapters)]
                 for model, directory in zip(models, directories, strict=True):
                     completes = "" if model.template is not None else " (completions only)"
-                    console.note(f"{directory} as {model.name!r} at {url}/v1{completes}")
-                console.note("Ctrl-C ends it.")
+                    console.note(f"Serving {directory} as {model.name!r} at {url}/v1{completes}")
+                console.note("Press Ctrl-C to stop.")
                 if json_lines:
                     names = {"model": name, "models": [model.name for model in models]}
                     on_text(json.dumps({"url": url, **names, "chat": template is not None}) + "\n")

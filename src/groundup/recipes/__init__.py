@@ -1,4 +1,4 @@
-"""The recipes that come with the package, and how `groundup run` finds one by its name.
+"""Bundled recipes.
 
 The first comment line of each recipe is its description, a sentence of at most 80 characters.
 """
@@ -19,32 +19,34 @@ def bundled() -> dict[str, Path]:
 
 
 def description_of(recipe: Path) -> str:
-    """Return the first comment line of a recipe without its mark; "" if the recipe does not begin with one."""
+    """Return the first comment line of a recipe, or "".
+
+    Args:
+        recipe: The file.
+    """
     first, _, _ = recipe.read_text(encoding="utf-8-sig").partition("\n")
     return first.removeprefix("#").strip() if first.startswith("#") else ""
 
 
 def find_recipe(recipe: Path) -> Path:
-    """Return the file of a recipe, which is given as a path or as the name of a bundled recipe.
+    """Return the file of a recipe. A file takes precedence over a bundled recipe with the same name.
 
-    A file in the working directory comes before a bundled recipe of the same name.
+    Args:
+        recipe: Path of the recipe, or name of a bundled recipe.
 
     Raises:
-        ConfigError: neither exists; the message lists the bundled recipes.
+        ConfigError: The recipe does not exist.
     """
     recipes = bundled()
-    if recipe.exists() and not recipe.is_dir():  # a pipe is a recipe, too
+    if recipe.exists() and not recipe.is_dir():  # a pipe is valid, too
         return recipe
     if str(recipe) in recipes:
         return recipes[str(recipe)]
     if recipe.exists():
-        raise ConfigError(
-            f"{recipe}: a directory", rule="a recipe is a TOML file", fix=f"Give a file in it: {recipe}/NAME.toml."
-        )
+        raise ConfigError(f"{recipe} is a directory", fix=f"Give a file in it: {recipe}/NAME.toml.")
     match = recipe.stem if recipe.stem in recipes else nearest(recipe.stem, recipes)
     proposal = f"Did you mean groundup run {match}? " if match else ""
     raise ConfigError(
         f"{recipe}: No such file or bundled recipe",
-        rule="a recipe is a TOML file or the name of a bundled recipe",
         fix=f"{proposal}Bundled recipes: {', '.join(recipes)}.",
     )

@@ -1,4 +1,4 @@
-"""Events of the engine in the forms of OpenAI's answers: whole, or chunk by chunk."""
+"""Responses in OpenAI's format from engine events, complete or streamed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Json = dict[str, Any]
 
 
 class Answer(ABC):
-    """One call's answer. Call `chunk` for each event in its order, or `whole` once with all events.
+    """A response. Call `chunk` for each event in order, or `complete` once with all events.
 
     Args:
-        model: who answers.
-        job: what was asked of the engine.
-        include_usage: whether a stream ends with the usage.
+        model: The model.
+        job: Generation requests.
+        include_usage: Whether a stream ends with the usage.
     """
 
     kind: ClassVar[str]
@@ -35,8 +35,8 @@ class Answer(ABC):
         self._head = {"id": f"{self.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model.name}
         self._completion_tokens = 0
 
-    def whole(self, outputs: Sequence[Sequence[TokenEvent]]) -> Json:
-        """The answer in one piece; `outputs` holds the events of each choice."""
+    def complete(self, outputs: Sequence[Sequence[TokenEvent]]) -> Json:
+        """Return the complete response. `outputs` has the events of each choice."""
         for events in outputs:
             for event in events:
                 self._count(event)
@@ -44,28 +44,28 @@ class Answer(ABC):
         return {**self._head, "object": self.kind, "choices": choices, "usage": self.usage}
 
     def opening(self) -> Iterator[Json]:
-        """The chunks before the first event."""
+        """Yield the chunks before the first event."""
         for index in range(len(self._job.requests)):
             choice = self._opening_choice(index)
             if choice is not None:
                 yield self._chunk([choice])
 
     def chunk(self, index: int, event: TokenEvent) -> Json | None:
-        """The chunk for one event of a choice; None where there is nothing to say yet."""
+        """Return the chunk for an event of a choice, or None if it has no content."""
         self._count(event)
         choice = self._chunk_choice(index, event)
         return None if choice is None else self._chunk([choice])
 
     def closing(self) -> Iterator[Json]:
-        """The chunks after the last event."""
+        """Yield the chunks after the last event."""
         if self._include_usage:
             yield {**self._chunk([]), "usage": self.usage}
 
     @property
     def usage(self) -> Json:
-        """Tokens read and drawn so far, the stop tokens included."""
-        read, drawn = self._job.prompt_tokens, self._completion_tokens
-        return {"prompt_tokens": read, "completion_tokens": drawn, "total_tokens": read + drawn}
+        """Number of prompt tokens and generated tokens so far, including stop tokens."""
+        prompt, completion = self._job.prompt_tokens, self._completion_tokens
+        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
     @abstractmethod
     def _choice(self, index: int, events: Sequence[TokenEvent]) -> Json: ...
@@ -84,7 +84,7 @@ class Answer(ABC):
         self._completion_tokens += event.token_id is not None
 
     def _shown_tokens(self, events: Sequence[TokenEvent]) -> list[TokenEvent]:
-        """The events whose tokens are part of the text: not a stop token."""
+        """Return the events with a token that is part of the text, without stop tokens."""
         special = self._model.tokenizer.special_ids
         return [event for event in events if event.token_id is not None and event.token_id not in special]
 
@@ -94,7 +94,13 @@ class Answer(ABC):
 
 
 class ChatAnswer(Answer):
-    """The answer of `/v1/chat/completions`."""
+    """The response of `/v1/chat/completions`.
+
+    Args:
+        model: The model.
+        job: Generation requests.
+        body: Body of the request.
+    """
 
     kind = "chat.completion"
     chunk_kind = "chat.completion.chunk"
@@ -102,7 +108,7 @@ class ChatAnswer(Answer):
 
     def __init__(self, model: ServedModel, job: Job, body: ChatBody) -> None:
         super().__init__(model, job, include_usage=body.include_usage)
-        self._logprobs_wanted = body.logprobs
+        self._return_logprobs = body.logprobs
 
     def _choice(self, index: int, events: Sequence[TokenEvent]) -> Json:
         message = {"role": "assistant", "content": "".join(event.text for event in events), "refusal": None}
@@ -121,11 +127,11 @@ class ChatAnswer(Answer):
         return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": event.finish_reason}
 
     def _logprobs(self, events: Sequence[TokenEvent]) -> Json | None:
-        if not self._logprobs_wanted:
+        if not self._return_logprobs:
             return None
         content = []
         for event in self._shown_tokens(events):
-            assert event.token_id is not None and event.logprob is not None, "events of tokens have both"
+            assert event.token_id is not None and event.logprob is not None, "token events have both"
             top = [self._scored(token_id, logprob) for token_id, logprob in event.top_logprobs]
             content.append({**self._scored(event.token_id, event.logprob), "top_logprobs": top})
         return {"content": content, "refusal": None}
@@ -136,7 +142,13 @@ class ChatAnswer(Answer):
 
 
 class CompletionAnswer(Answer):
-    """The answer of `/v1/completions`."""
+    """The response of `/v1/completions`.
+
+    Args:
+        model: The model.
+        job: Generation requests.
+        body: Body of the request.
+    """
 
     kind = "text_completion"
     chunk_kind = "text_completion"
@@ -144,7 +156,7 @@ class CompletionAnswer(Answer):
 
     def __init__(self, model: ServedModel, job: Job, body: CompletionBody) -> None:
         super().__init__(model, job, include_usage=body.include_usage)
-        self._logprobs_wanted = body.logprobs is not None
+        self._return_logprobs = body.logprobs is not None
         self._echoed = [self._prompt_text(prompt) if body.echo else "" for prompt in body.prompt for _ in range(body.n)]
         self._offsets = [0] * len(job.requests)
 
@@ -167,11 +179,11 @@ class CompletionAnswer(Answer):
         return {"index": index, "text": text, "logprobs": self._logprobs(index, events), "finish_reason": reason}
 
     def _logprobs(self, index: int, events: Sequence[TokenEvent]) -> Json | None:
-        if not self._logprobs_wanted:
+        if not self._return_logprobs:
             return None
         found: Json = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
         for event in self._shown_tokens(events):
-            assert event.token_id is not None, "shown tokens have an id"
+            assert event.token_id is not None, "shown tokens have an ID"
             name = self._name(event.token_id)
             top = {self._name(token_id): logprob for token_id, logprob in event.top_logprobs}
             found["tokens"].append(name)
@@ -182,7 +194,7 @@ class CompletionAnswer(Answer):
         return found
 
     def _name(self, token_id: int) -> str:
-        """A token's text; of part of a character its bytes, as OpenAI writes them, so that no two are alike."""
+        """Return a token's text, or its bytes in OpenAI's notation if it is part of a character."""
         text, raw = self._token(token_id)
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw) if "�" in text else text
 

@@ -1,4 +1,4 @@
-"""The endpoints."""
+"""Endpoints of the OpenAI-compatible API."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from groundup.serve.schema import ChatBody, CompletionBody
 from groundup.serve.streams import ClientGoneError, merged, unless_gone
 from groundup.serve.transport import ServerSentEvents, ignored_header, read_request
 
-_CLIENT_CLOSED = 499  # nginx's number; nobody reads it but the log
+_CLIENT_CLOSED = 499  # nginx's status code, only for the log
 
 Events = AsyncGenerator[tuple[int, TokenEvent]]
 
 
 def build_app(models: Models, *, routes: Sequence[BaseRoute] = ()) -> Starlette:
-    """The application for these models: chat, completions, the list of models, health. Wrap it in a `RequestGuard`.
+    """Return the ASGI application with chat, completions, models and health. Wrap it in a `RequestGuard`.
 
     Args:
-        routes: what else it answers.
+        models: The models.
+        routes: Additional routes.
     """
 
     async def chat(request: Request) -> Response:
         body = await read_request(request, ChatBody)
-        model = await asyncio.to_thread(models.get_model, body.model)  # which may have to be loaded
+        model = await asyncio.to_thread(models.get_model, body.model)  # may load the model
         job = await asyncio.to_thread(model.chat, body)  # a long prompt takes a while to encode
         return await _answer(request, model, job, ChatAnswer(model, job, body), stream=body.stream)
 
@@ -85,21 +86,21 @@ async def _answer(request: Request, model: ServedModel, job: Job, answer: Answer
         outputs = await unless_gone(request.receive, _gathered(model, job, merged(streams)))
     finally:
         model.cancel(job)
-    return JSONResponse(answer.whole(outputs), headers=headers)
+    return JSONResponse(answer.complete(outputs), headers=headers)
 
 
 async def _gathered(model: ServedModel, job: Job, events: Events) -> list[list[TokenEvent]]:
-    """All events, in a list for each choice."""
+    """Return the events of each choice."""
     outputs: list[list[TokenEvent]] = [[] for _ in job.requests]
     async with aclosing(events):
         async for index, event in events:
-            _require_kept(model, event)
+            _require_not_cancelled(model, event)
             outputs[index].append(event)
     return outputs
 
 
-def _require_kept(model: ServedModel, event: TokenEvent) -> None:
-    # A request whose client is still there is cancelled by the engine's end, or because nobody read.
+def _require_not_cancelled(model: ServedModel, event: TokenEvent) -> None:
+    # While the client is connected, only a closed engine or a slow reader cancels a request.
     if event.finish_reason == "cancelled":
         raise shutting_down() if model.engine.closed else client_too_slow()
 
@@ -109,10 +110,10 @@ async def _chunks(model: ServedModel, answer: Answer, events: Events) -> AsyncGe
         for chunk in answer.opening():
             yield chunk
         async for index, event in events:
-            _require_kept(model, event)
-            said = answer.chunk(index, event)
-            if said is not None:
-                yield said
+            _require_not_cancelled(model, event)
+            content = answer.chunk(index, event)
+            if content is not None:
+                yield content
     for chunk in answer.closing():
         yield chunk
 
@@ -123,7 +124,7 @@ async def _on_api_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
-    """Starlette's own refusals: no such path, another method."""
+    """Convert Starlette's errors, such as an unknown path or method."""
     assert isinstance(error, HTTPException)
     return ApiError(
         error.status_code,
@@ -140,5 +141,5 @@ async def _on_client_gone(request: Request, error: Exception) -> Response:
 
 
 async def _on_failure(request: Request, error: Exception) -> Response:
-    """What nobody foresaw. The server above logs the traceback; the client gets none of it."""
+    """Hide unexpected errors from the client. uvicorn logs the traceback."""
     return failed().response

@@ -1,4 +1,4 @@
-"""Applications over HTTP: which there are, with their forms, and what comes of them."""
+"""HTTP endpoints of applications: the list, and calls."""
 
 from __future__ import annotations
 
@@ -20,50 +20,55 @@ from groundup.serve.schema import AppBody
 from groundup.serve.streams import unless_gone
 from groundup.serve.transport import Json, ServerSentEvents, read_request
 
-_MAX_CONCURRENT = 8  # applications under way; their requests stand beside all others in the engine
+_MAX_CONCURRENT = 8  # running applications
 
 
 class AppTask(Protocol):
-    """An application at work on one call."""
+    """An application that runs for a request."""
 
-    def run(self, tell: Callable[[Json], None]) -> Json:
-        """Do it, in a thread of its own.
+    def run(self, on_event: Callable[[Json], None]) -> Json:
+        """Run the application, in a worker thread.
 
         Args:
-            tell: takes `{"type": "progress", "done", "total"}` and `{"type": "text", "text"}`.
+            on_event: Called with `{"type": "progress", "done", "total"}` and `{"type": "text", "text"}`.
+
+        Returns:
+            The result.
 
         Raises:
-            GroundupError: wrong inputs, or more than the model can take.
+            GroundupError: An input is invalid, or too long for the context.
         """
         ...
 
     def cancel(self) -> None:
-        """End it; for another thread."""
+        """Cancel the application, from another thread."""
         ...
 
 
 class Applications(Protocol):
-    """What a server can do beside chat."""
+    """The applications of a server."""
 
     def describe(self) -> list[Json]:
-        """Each application, with its name and its inputs."""
+        """Return each application with its name and inputs."""
         ...
 
     def task(self, name: str, model: ServedModel | OpenedClassifier, body: AppBody) -> AppTask | None:
-        """What a call asks for; None: no application of that name."""
+        """Return the task of a request, or None if the application does not exist."""
         ...
 
 
 def application_routes(
     applications: Applications, models: Models, find: Callable[[str], ServedModel | OpenedClassifier] | None = None
 ) -> list[Route]:
-    """The endpoints `GET /v1/apps` and `POST /v1/apps/{name}`.
+    """Return the routes `GET /v1/apps` and `POST /v1/apps/{name}`.
 
     Args:
-        find: what is called so, where applications run on more than `models`; raises as `Models.named` does.
+        applications: The applications.
+        models: The models.
+        find: Returns the model with a name, or raises `ApiError`. Default: `models.get_model`.
     """
     find = find or models.get_model
-    # Threads of their own: long pieces of work would hold up the encoding of everybody else's prompts.
+    # A separate thread pool, so that applications do not delay the encoding of other prompts.
     threads = ThreadPoolExecutor(_MAX_CONCURRENT, "groundup-app")
 
     async def listed(request: Request) -> Response:
@@ -71,25 +76,25 @@ def application_routes(
 
     async def run(request: Request) -> Response:
         body = await read_request(request, AppBody)
-        wanted = body.model or next((each["id"] for each in await asyncio.to_thread(models.list_models)), "")
-        model = await asyncio.to_thread(find, wanted)
+        requested = body.model or next((each["id"] for each in await asyncio.to_thread(models.list_models)), "")
+        model = await asyncio.to_thread(find, requested)
         name = request.path_params["name"]
         task = applications.task(name, model, body)
         if task is None:
             raise ApiError(
                 404,
-                f"application {name[:80]!r}",
-                rule=f"there are {', '.join(each['name'] for each in applications.describe())}",
+                f"unknown application {name[:80]!r}",
+                rule=f"the applications are {', '.join(each['name'] for each in applications.describe())}",
                 fix="Use one of these names.",
                 param="name",
                 code="app_not_found",
             )
         loop = asyncio.get_running_loop()
         if body.stream:
-            return ServerSentEvents(_events(task, threads, wanted), task.cancel)
+            return ServerSentEvents(_events(task, threads, requested), task.cancel)
         try:
             work = loop.run_in_executor(threads, task.run, lambda _: None)
-            return JSONResponse(await unless_gone(request.receive, _answered(work)) | {"model": wanted})
+            return JSONResponse(await unless_gone(request.receive, _answered(work)) | {"model": requested})
         finally:
             task.cancel()
 
@@ -104,17 +109,17 @@ async def _answered(work: asyncio.Future[Json]) -> Json:
 
 
 async def _events(task: AppTask, threads: ThreadPoolExecutor, model: str) -> AsyncGenerator[Json]:
-    """What is told of the work as it goes on, and its result."""
+    """Yield the events of a task, and its result."""
     loop = asyncio.get_running_loop()
-    told: asyncio.Queue[Json | None] = asyncio.Queue()
+    events: asyncio.Queue[Json | None] = asyncio.Queue()
 
-    def tell(event: Json) -> None:
-        loop.call_soon_threadsafe(told.put_nowait, event)
+    def send(event: Json) -> None:
+        loop.call_soon_threadsafe(events.put_nowait, event)
 
-    work = loop.run_in_executor(threads, task.run, tell)
-    work.add_done_callback(lambda _: told.put_nowait(None))
+    work = loop.run_in_executor(threads, task.run, send)
+    work.add_done_callback(lambda _: events.put_nowait(None))
     try:
-        while (event := await told.get()) is not None:
+        while (event := await events.get()) is not None:
             yield event
         yield {"type": "result", **await _answered(work), "model": model}
     finally:

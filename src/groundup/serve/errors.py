@@ -1,4 +1,4 @@
-"""What a client is told when something goes wrong, in the form of OpenAI's API."""
+"""Errors in the format of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ _SHOWN_MODELS = 12
 
 
 class ApiError(Exception):
-    """An answer with an error object: `{"error": {"message", "type", "param", "code"}}`.
+    """An error response: `{"error": {"message", "type", "param", "code"}}`.
 
     Args:
-        status: the HTTP status.
-        value: as in `GroundupError`; the message is made of it, `rule` and `fix`.
-        rule: as there.
-        fix: as there.
-        param: the parameter that is to blame, e.g. "messages[0].content".
-        code: a short name for programs, e.g. "context_length_exceeded".
+        status: HTTP status.
+        value: What is wrong, see `GroundupError`. The message consists of value, rule and fix.
+        rule: What must hold.
+        fix: What to do.
+        param: Invalid parameter, e.g. "messages[0].content".
+        code: Error code for programs, e.g. "context_length_exceeded".
+        headers: HTTP headers.
     """
 
     def __init__(
@@ -43,18 +44,22 @@ class ApiError(Exception):
 
     @property
     def body(self) -> dict[str, Any]:
-        """The error object."""
+        """The error as JSON."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
     @property
     def response(self) -> JSONResponse:
-        """The whole HTTP answer."""
+        """The HTTP response."""
         return JSONResponse(self.body, self.status, self.headers)
 
 
 def overloaded(problem: ResourceError) -> ApiError:
-    """503 for a request that the engine has no place for now; official clients try again by themselves."""
+    """Return 503 for a request that exceeds the engine's capacity. OpenAI's clients retry automatically.
+
+    Args:
+        problem: The error of the engine.
+    """
     return ApiError(
         503,
         problem.value,
@@ -66,7 +71,13 @@ def overloaded(problem: ResourceError) -> ApiError:
 
 
 def from_groundup(problem: GroundupError, *, param: str | None = None, code: str = "invalid_value") -> ApiError:
-    """The answer to an error that the engine, the template or a grammar raised; see `ApiError`."""
+    """Convert an error of the engine, the chat template or a grammar.
+
+    Args:
+        problem: The error.
+        param: Invalid parameter.
+        code: Error code for programs.
+    """
     if isinstance(problem, ResourceError):
         return overloaded(problem)
     if isinstance(problem, ConfigError):
@@ -75,47 +86,49 @@ def from_groundup(problem: GroundupError, *, param: str | None = None, code: str
 
 
 def unknown_model(name: str, there: Sequence[str]) -> ApiError:
-    """404 for a model that the server has not."""
+    """Return 404 for an unknown model.
+
+    Args:
+        name: Name in the request.
+        there: Names of the served models.
+    """
     one = len(there) == 1
     shown = ", ".join(map(repr, there[:_SHOWN_MODELS])) + (", ..." if len(there) > _SHOWN_MODELS else "")
     return ApiError(
         404,
-        f"model {name[:80]!r}",
-        rule=f"this server has the model {shown} only" if one else f"this server has the models {shown or 'none'}",
-        fix="Use that name." if one else "Use one of those names.",
+        f"unknown model {name[:80]!r}",
+        rule=f"this server has {'the model' if one else 'the models'} {shown or 'none'}",
+        fix="Use this name." if one else "Use one of these names.",
         param="model",
         code="model_not_found",
     )
 
 
 def failed() -> ApiError:
-    """500 without particulars: they are in the server's log, and are nobody else's business."""
+    """Return 500 without details, which are in the server's log."""
     return ApiError(
         500,
-        "the server failed on this request",
-        rule="this should not happen",
-        fix="The server's log says what went wrong.",
+        "internal server error",
+        fix="See the server's log for the cause.",
         code="internal_error",
     )
 
 
 def client_too_slow() -> ApiError:
-    """408 for a stream whose client read nothing of it for too long."""
+    """Return 408 for a stream that the client did not read for too long."""
     return ApiError(
         408,
-        "this answer was not read",
-        rule="a stream that waits too long for its reader is cancelled, for the sake of those who wait for its place",
-        fix="Send the request again, and read the events as they come.",
+        "the client did not read the stream for too long",
+        fix="Send the request again, and read the events without a delay.",
         code="not_read",
     )
 
 
 def shutting_down() -> ApiError:
-    """503 for a request that the end of the server cut off."""
+    """Return 503 for a request that was cancelled because the server shuts down."""
     return ApiError(
         503,
         "the server is shutting down",
-        rule="requests that are still running then are cancelled",
-        fix="Send the request again when it is back.",
+        fix="Send the request again later.",
         code="shutting_down",
     )

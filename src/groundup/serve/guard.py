@@ -1,4 +1,4 @@
-"""What stands before the application: who may ask at all, and a line about each request."""
+"""Access control and request log in front of the application."""
 
 from __future__ import annotations
 
@@ -17,45 +17,47 @@ from groundup.core.errors import ConfigError
 from groundup.serve.errors import ApiError
 from groundup.serve.transport import IGNORED
 
-_OPEN = "/health"  # probes have no key, and learn nothing
+_OPEN = "/health"  # without a key, for health probes
 
 
 def require_api_key(key: str | None, variable: str, host: str, *, loopback: bool) -> None:
-    """Check that a server has the API key that it needs, and that clients can send it in a header.
+    """Check the API key of a server. A server that other machines can reach needs one.
 
     Args:
-        key: None: no key.
-        variable: the environment variable for it, which the error names.
+        key: API key, or None.
+        variable: Environment variable for the key, for the error.
+        host: Host that the server listens on.
+        loopback: Whether only this machine can reach the server.
 
     Raises:
-        ConfigError: the key has invisible or non-ASCII characters; or other machines reach the server without a key.
+        ConfigError: The key has invisible or non-ASCII characters, or it is missing.
     """
     if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
         raise ConfigError(
-            "the API key",
-            rule="a key is made of visible ASCII characters, since it travels in a header",
+            "the API key has invisible or non-ASCII characters",
+            rule="it is sent in an HTTP header",
             fix="Choose another, e.g. with: python -c 'import secrets; print(secrets.token_urlsafe())'",
         )
     if key is None and not loopback:
         raise ConfigError(
             f"host = {host}",
-            rule="others can reach this address, so the server needs an API key",
-            fix=f"Set the environment variable {variable}, or leave --host out to serve this machine only.",
+            rule="other machines can reach this address, so the server needs an API key",
+            fix=f"Set the environment variable {variable}, or omit --host to serve only this machine.",
         )
 
 
 class RequestGuard:
-    """Lets through who has the key, and on a loopback address only who calls it by a loopback name.
+    """ASGI middleware that checks the API key and the Host header, and logs requests.
 
-    Without the second, a web page could reach the server through a name of its own that it has pointed at this
-    machine (DNS rebinding), with the browser's same-origin rule on its side.
+    The check of the Host header prevents DNS rebinding: a web page could otherwise reach a server on a loopback
+    address through its own domain name.
 
     Args:
-        app: the application behind.
-        api_key: what clients send as `Authorization: Bearer KEY`; None: no key.
-        loopback_only: whether the Host header must name this machine.
-        browser: the key is a password, too, as browsers ask for and send it (RFC 7617); any user name will do.
-        note: takes a line about each request: status, path, seconds, names of ignored parameters; never what was asked.
+        app: The application.
+        api_key: Key that clients send as `Authorization: Bearer KEY`, or None.
+        loopback_only: Whether the Host header must be a loopback name.
+        browser: Accept the key also as a password (RFC 7617), with any user name.
+        note: Called with a log line for each request: status, path, seconds, ignored parameters. It has no prompts.
     """
 
     def __init__(
@@ -74,13 +76,13 @@ class RequestGuard:
         self._note = note
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI application."""
+        """Handle an ASGI connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started, status, ignored = time.monotonic(), 0, ""
 
-        async def watched(message: Message) -> None:
+        async def recording_send(message: Message) -> None:
             nonlocal status, ignored
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -89,7 +91,7 @@ class RequestGuard:
 
         try:
             refusal = self._refusal(scope)
-            await (self._app if refusal is None else refusal.response)(scope, receive, watched)
+            await (self._app if refusal is None else refusal.response)(scope, receive, recording_send)
         finally:
             if self._note is not None:
                 line = f"{status} {scope['method']} {scope['path'][:80]} {time.monotonic() - started:.2f} s"
@@ -101,15 +103,14 @@ class RequestGuard:
             return ApiError(
                 403,
                 f"Host: {headers.get('host', 'none')[:80]}",
-                rule="this server listens on this machine only, and answers to its loopback names only",
-                fix="Call it as localhost or 127.0.0.1, or serve on another host with an API key.",
+                rule="this server accepts only loopback names",
+                fix="Use localhost or 127.0.0.1, or serve on another host with an API key.",
                 code="host_not_allowed",
             )
         if self._api_key is not None and scope["path"] != _OPEN and not self._has_key(scope):
             return ApiError(
                 401,
                 "no valid API key",
-                rule="this server wants its key with each request",
                 fix="Send the header Authorization: Bearer KEY.",
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": 'Basic realm="groundup", charset="UTF-8"' if self._browser else "Bearer"},
@@ -122,7 +123,7 @@ class RequestGuard:
         scheme, _, key = given.partition(b" ")
         if self._browser and scheme.lower() == b"basic":
             return hmac.compare_digest(_password(key.strip()), self._api_key)
-        # In constant time, or the key could be guessed character by character.
+        # Constant time, to prevent timing attacks.
         return scheme.lower() == b"bearer" and hmac.compare_digest(key.strip(), self._api_key)
 
 

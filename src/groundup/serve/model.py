@@ -1,4 +1,4 @@
-"""A model that is served, and what a request's body asks of it."""
+"""A served model, and the conversion of request bodies to generation requests."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from groundup.serve.schema import ChatBody, ChatMessage, CompletionBody, Generat
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate
 
-_SEEDS = 2**63
+_NUM_SEEDS = 2**63
 _SHOWN_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What one call asks for.
+    """The generation requests of a call.
 
     Attributes:
-        requests: one for each choice of the answer, in its order.
-        prompt_tokens: those of each prompt once, however many choices it has.
-        ignored: the parameters that have no effect.
+        requests: One request for each choice.
+        prompt_tokens: Number of prompt tokens. Each prompt counts once.
+        ignored: Parameters without effect.
     """
 
     requests: tuple[GenerationRequest, ...]
@@ -40,9 +40,10 @@ class ServedModel:
     """A model with its name in the API.
 
     Attributes:
-        name: what clients call it.
-        template: None where the model has none; then it completes text only.
-        created: when it was made, in seconds since the epoch.
+        name: Name in the API.
+        engine: Inference engine.
+        template: Chat template, or None for a base model, which only completes text.
+        created: Creation time in seconds since the epoch.
     """
 
     name: str
@@ -52,62 +53,73 @@ class ServedModel:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The engine's tokenizer."""
+        """Tokenizer of the model."""
         return self.engine.tokenizer
 
     @property
     def context_length(self) -> int:
-        """Tokens that prompt and output share."""
+        """Context length in tokens."""
         return self.engine.model.config.context_length
 
     def chat(self, body: ChatBody) -> Job:
-        """The job that a chat call asks for.
+        """Return the job of a chat call.
+
+        Args:
+            body: Body of the request.
 
         Raises:
-            ApiError: 400 no chat template, too long a conversation, a schema that cannot be followed, or an unknown
-                token id.
+            ApiError: 400 if the model has no chat template, the conversation is too long, the schema is not supported,
+                or a token ID is unknown.
         """
         if self.template is None:
             raise ApiError(
                 400,
                 f"model {self.name!r} has no chat template",
-                rule="only a model that was tuned on conversations can chat",
-                fix="Send a prompt to /v1/completions, or serve a model that groundup finetune instruct has made.",
+                fix="Send a prompt to /v1/completions, or serve a model from groundup finetune instruct.",
                 param="model",
                 code="no_chat_template",
             )
         messages = [_message(message) for message in body.messages]
         self._require_encodable("".join(message.content for message in messages), "messages")
-        told = body.template_variables
-        variables = {name: value for name, (_, value) in told.items() if name in self.template.variable_names}
-        ignored = tuple(param for name, (param, _) in told.items() if name not in variables)
+        given = body.template_variables
+        variables = {name: value for name, (_, value) in given.items() if name in self.template.variable_names}
+        ignored = tuple(param for name, (param, _) in given.items() if name not in variables)
         try:
             ids = self.template.encode(messages, add_generation_prompt=True, variables=variables)
         except FormatError as error:
             raise _refused_by_template(error) if variables else from_groundup(error) from error
         except GroundupError as error:
             raise from_groundup(error) from error
-        self._require_room(ids, "messages")
+        self._require_space(ids, "messages")
         logprobs = (body.top_logprobs or 0) if body.logprobs else 0
         grammar = self._grammar(body, len(ids))
         requests = self._requests([ids], body, logprobs, self.template.stop_ids, is_reply=True, grammar=grammar)
         return Job(requests, len(ids), (*body.ignored, *ignored))
 
     def complete(self, body: CompletionBody) -> Job:
-        """The job that a completion call asks for.
+        """Return the job of a completion call.
+
+        Args:
+            body: Body of the request.
 
         Raises:
-            ApiError: 400 too long a prompt or an unknown token id.
+            ApiError: 400 if the prompt is too long or a token ID is unknown.
         """
         prompts = [self._prompt_ids(prompt) for prompt in body.prompt]
         requests = self._requests(prompts, body, body.logprobs or 0, None)
         return Job(requests, sum(len(ids) for ids in prompts), body.ignored)
 
     def submit(self, job: Job) -> list[AsyncIterator[TokenEvent]]:
-        """Hand all requests of a job to the engine, or none of them.
+        """Submit all requests of a job to the engine, or none.
+
+        Args:
+            job: The job.
+
+        Returns:
+            A stream of events for each request.
 
         Raises:
-            ApiError: 503 no place for them now.
+            ApiError: 503 if the engine is full.
         """
         try:
             return [self.engine.submit(request) for request in job.requests]
@@ -116,22 +128,22 @@ class ServedModel:
             raise from_groundup(error) from error
 
     def cancel(self, job: Job) -> None:
-        """End what is still running of a job."""
+        """Cancel the requests of a job."""
         for request in job.requests:
             self.engine.cancel(request.id)
 
     def _grammar(self, body: ChatBody, prompt_tokens: int) -> Grammar | None:
-        """What the answer must be."""
-        schema, limited = body.json_wanted, "max_tokens" if body.max_tokens is not None else "max_completion_tokens"
+        """Return the grammar of the output."""
+        schema, limited = body.required_schema, "max_tokens" if body.max_tokens is not None else "max_completion_tokens"
         if schema is None:
             return None
         try:
             grammar = Grammar.of_schema(schema, self.tokenizer)
         except GroundupError as error:
             raise from_groundup(error, param="response_format", code="invalid_json_schema") from error
-        room = self.context_length - prompt_tokens
+        available = self.context_length - prompt_tokens
         try:
-            grammar.check_max_tokens(room if body.limit is None else min(room, body.limit))
+            grammar.check_max_tokens(available if body.limit is None else min(available, body.limit))
         except GroundupError as error:
             raise from_groundup(error, param=limited) from error
         return grammar
@@ -146,47 +158,49 @@ class ServedModel:
             if unknown:
                 raise ApiError(
                     400,
-                    f"prompt: token id {unknown[0]}",
-                    rule=f"this model has the ids 0 to {self.engine.vocab_size - 1}",
+                    f"prompt: unknown token ID {unknown[0]}",
+                    rule=f"this model has the IDs 0 to {self.engine.vocab_size - 1}",
                     fix="Encode with this model's tokenizer, or send text.",
                     param="prompt",
                     code="invalid_value",
                 )
-        self._require_room(ids, "prompt")
+        self._require_space(ids, "prompt")
         return ids
 
     @cached_property
     def _max_bytes(self) -> int:
-        """What no text that fits into the context is longer than. A normalizer may compose characters, hence the 4."""
+        """Maximum size of a text that fits into the context. The factor 4 allows for normalizers that compose text."""
         return 4 * self.tokenizer.longest_token * self.context_length
 
     def _require_known_biases(self, biases: Mapping[int, float]) -> None:
         size = self.engine.vocab_size
         if (last := max(biases, default=0)) >= size:
-            self._refuse_bias(f"logit_bias: token id {last}", f"this model has the ids 0 to {size - 1}")
+            self._refuse_bias(f"logit_bias: unknown token ID {last}", f"this model has the IDs 0 to {size - 1}")
         if len(biases) == size and max(biases.values()) <= -MAX_BIAS:
-            self._refuse_bias(f"logit_bias: -{MAX_BIAS:g} for all {size} tokens", "one token at least must be left")
+            self._refuse_bias(
+                f"logit_bias: -{MAX_BIAS:g} for all {size} tokens", "at least one token must remain possible"
+            )
 
     def _refuse_bias(self, found: str, rule: str) -> NoReturn:
-        fix = "Name tokens by the ids of this model's tokenizer."
+        fix = "Use token IDs of this model's tokenizer."
         raise ApiError(400, found, rule=rule, fix=fix, param="logit_bias", code="invalid_value")
 
     def _require_encodable(self, text: str, param: str) -> None:
-        """Refuse what cannot fit before it is encoded: that takes seconds for a megabyte, and anybody could ask."""
+        """Reject a text that is too long before encoding it, which takes seconds per megabyte (denial of service)."""
         size = len(text.encode())
         if size > self._max_bytes:
             self._refuse_length(f"{param}: {size:,} bytes of text", param)
 
-    def _require_room(self, ids: Sequence[int], param: str) -> None:
+    def _require_space(self, ids: Sequence[int], param: str) -> None:
         if len(ids) >= self.context_length:
-            self._refuse_length(f"{param}: {len(ids)} tokens", param)
+            self._refuse_length(f"{param}: {len(ids):,} tokens", param)
 
     def _refuse_length(self, found: str, param: str) -> NoReturn:
         raise ApiError(
             400,
             found,
-            rule=f"prompt and output share this model's context of {self.context_length} tokens",
-            fix=f"Shorten {param} to {self.context_length - 1} tokens or fewer.",
+            rule=f"prompt and output share the context of {self.context_length:,} tokens",
+            fix=f"Shorten {param} to at most {self.context_length - 1:,} tokens.",
             param=param,
             code="context_length_exceeded",
         )
@@ -220,8 +234,8 @@ class ServedModel:
                 max_tokens=body.limit,
                 stop=tuple(body.stop),
                 stop_ids=stop_ids,
-                # Choices of one prompt must differ; the first is what the seed gives without the others.
-                seed=None if body.seed is None else (body.seed + choice) % _SEEDS,
+                # Choices of a prompt must differ. The first one is the same as with n = 1.
+                seed=None if body.seed is None else (body.seed + choice) % _NUM_SEEDS,
                 logprobs=logprobs,
                 grammar=grammar,
             )
@@ -235,12 +249,12 @@ def _refused_by_template(error: FormatError) -> ApiError:
         400,
         f"chat_template_kwargs: {error.value}"[:_SHOWN_CHARACTERS],
         rule="the model's chat template fails with these values",
-        fix="Give values that it takes, or leave them out.",
+        fix="Give valid values, or omit them.",
         param="chat_template_kwargs",
         code="invalid_value",
     )
 
 
 def _message(message: ChatMessage) -> Message:
-    # OpenAI's newer models call the system's role "developer".
+    # OpenAI's newer models use the role "developer" for system messages.
     return Message("system" if message.role == "developer" else message.role, message.content)

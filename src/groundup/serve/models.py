@@ -1,4 +1,4 @@
-"""The models of one server by their names."""
+"""The models of a server by name."""
 
 from __future__ import annotations
 
@@ -17,21 +17,31 @@ from groundup.tokenizer import ChatTemplate
 
 
 class Models(Protocol):
-    """What a server answers with."""
+    """The models of a server."""
 
     def get_model(self, name: str) -> ServedModel:
-        """The model that is called so; it may have to be loaded first.
+        """Return the model with a name. It may be loaded first.
+
+        Args:
+            name: Name in the API.
 
         Raises:
-            ApiError: 404 there is none; or it cannot be loaded.
+            ApiError: 404 if the model does not exist, or another status if it cannot be loaded.
         """
 
     def list_models(self) -> list[dict[str, Any]]:
-        """All of them, as the API describes each."""
+        """Return all models in the format of the API."""
 
 
 def model_object(name: str, *, created: int, context_length: int, chats: bool) -> dict[str, Any]:
-    """A model as the API's list of them shows it."""
+    """Return a model in the format of the API.
+
+    Args:
+        name: Name in the API.
+        created: Creation time in seconds since the epoch.
+        context_length: Context length in tokens.
+        chats: Whether the model has a chat template.
+    """
     return {
         "id": name,
         "object": "model",
@@ -43,10 +53,13 @@ def model_object(name: str, *, created: int, context_length: int, chats: bool) -
 
 
 class ServedModels:
-    """The models that a server has, in their order; each answers under its own name.
+    """A fixed list of models.
+
+    Args:
+        models: The models.
 
     Raises:
-        ConfigError: two of one name.
+        ConfigError: Two models have the same name.
     """
 
     def __init__(self, models: Sequence[ServedModel]) -> None:
@@ -54,9 +67,8 @@ class ServedModels:
         for model in models:
             if model.name in self._models:
                 raise ConfigError(
-                    f"two models called {model.name!r}",
-                    rule="clients choose a model by its name, so each has one of its own",
-                    fix="Give another one: --adapter NAME=DIR, or --name for the model itself.",
+                    f"two models have the name {model.name!r}",
+                    fix="Choose another name with --adapter NAME=DIR, or with --name for the base model.",
                 )
             self._models[model.name] = model
 
@@ -64,17 +76,20 @@ class ServedModels:
         return iter(self._models.values())
 
     def get_model(self, name: str) -> ServedModel:
-        """The model that is called so.
+        """Return the model with a name.
+
+        Args:
+            name: Name in the API.
 
         Raises:
-            ApiError: 404 there is none.
+            ApiError: 404 if the model does not exist.
         """
         if name not in self._models:
             raise unknown_model(name, list(self._models))
         return self._models[name]
 
     def list_models(self) -> list[dict[str, Any]]:
-        """All of them, as the API describes each."""
+        """Return all models in the format of the API."""
         return [
             model_object(
                 model.name,
@@ -92,10 +107,16 @@ def serve_opened(
     adapters: Sequence[tuple[str, OpenedModel]],
     console: Console,
 ) -> ServedModels:
-    """Return a model of an engine and adapters that share its weights, each under its name.
+    """Return a model and adapters that share its weights.
+
+    Args:
+        engine: Engine of the model.
+        model: Name, opened model and chat template of the model.
+        adapters: Name and opened model of each adapter.
+        console: Console for warnings.
 
     Raises:
-        ConfigError: two models of one name.
+        ConfigError: Two models have the same name.
     """
     name, opened, template = model
     served = [ServedModel(name, engine, template, int(finished(opened.directory)))]
@@ -106,10 +127,16 @@ def serve_opened(
 
 
 def named_directory(adapter: str) -> tuple[str, Path]:
-    """Return the name and the directory that NAME=DIR gives; a directory alone has its own name.
+    """Parse NAME=DIR. A directory alone is its own name.
+
+    Args:
+        adapter: NAME=DIR, or a directory.
+
+    Returns:
+        Name and directory.
 
     Raises:
-        ConfigError: one of the two is empty.
+        ConfigError: The name or the directory is empty.
     """
     name, given, path = adapter.partition("=")
     if not given or Path(adapter).is_dir():
@@ -117,7 +144,7 @@ def named_directory(adapter: str) -> tuple[str, Path]:
     if not (name and path):
         raise ConfigError(
             f"adapter = {adapter}",
-            rule="an adapter is given as its name in the API, an equals sign, and its directory",
-            fix="For example: --adapter support=runs/support/chat.",
+            rule="must be NAME=DIR",
+            fix="Write --adapter support=runs/support/chat, for example.",
         )
     return name, expand_home(Path(path))

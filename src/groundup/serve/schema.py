@@ -1,9 +1,9 @@
-"""The bodies of requests, as in OpenAI's API reference.
+"""Request bodies of OpenAI's API.
 
-A wrong value of a parameter that is used is refused. Parameters without effect here (`store`, `user`, `verbosity`,
-those of other servers) are ignored, and `ignored` names them for the answer's header. Parameters that ask for another
-kind of answer (`tools`, `best_of`, `suffix`, ...) are refused unless their value asks for nothing (`tools: []`,
-`best_of: 1`), since clients send defaults. `top_k`, `min_p` and `repetition_penalty` are extensions that vLLM has, too.
+An invalid value of a supported parameter is an error. Parameters without effect (`store`, `user`, `verbosity`,
+parameters of other servers) are ignored and listed in a response header. Unsupported parameters that would change the
+response (`tools`, `best_of`, `suffix`) are errors, except for their defaults (`tools: []`, `best_of: 1`), which some
+clients send. The extensions `top_k`, `min_p` and `repetition_penalty` are the same as in vLLM.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from groundup.core.config import nearest
 from groundup.serve.errors import ApiError
 
-MAX_CHOICES = 16  # outputs of one request, all prompts together
+MAX_CHOICES = 16  # per request, for all prompts
 _MAX_STOPS = 256
 _MAX_BIASES = 1024
-_MAX_BIAS = 100.0  # which bans a token or selects it exclusively
-_MAX_ID_DIGITS = 9  # digits
+_MAX_BIAS = 100.0  # bans a token, or forces it
+_MAX_ID_DIGITS = 9
 _SHOWN_CHARACTERS = 80
-# Values of ignored parameters that ask for nothing, which clients send as defaults: they are not worth a warning.
-_ASKS_NOTHING: dict[str, tuple[Any, ...]] = {
+# Default values of ignored parameters, which need no warning.
+_IGNORED_DEFAULTS: dict[str, tuple[Any, ...]] = {
     "store": (False,),
     "service_tier": ("auto", "default"),
     "parallel_tool_calls": (True, False),
@@ -45,11 +45,11 @@ B = TypeVar("B", bound="Body")
 
 
 def _only(*harmless: Any) -> Any:
-    """A parameter whose other values ask for something that this server does not do."""
+    """Return the type of an unsupported parameter, which accepts only these values."""
 
     def check(value: Any) -> Any:
         if value not in harmless:
-            raise PydanticCustomError("unsupported", "this server does not support it")
+            raise PydanticCustomError("unsupported", "not supported by this server")
         return value
 
     return Annotated[Any, AfterValidator(check)]
@@ -60,23 +60,23 @@ def _stops(value: Any) -> Any:
 
 
 def _biases(value: Any) -> dict[int, float]:
-    """Token id -> what is added to its logit; JSON has the ids as text."""
+    """Convert {"token ID": bias} to {token ID: bias}."""
     if not isinstance(value, dict):
-        raise PydanticCustomError("dict_type", 'must be an object of token ids and numbers, e.g. {"42": -100}')
+        raise PydanticCustomError("dict_type", 'must be an object of token IDs and numbers, e.g. {"42": -100}')
     if len(value) > _MAX_BIASES:
-        raise PydanticCustomError("value_error", f"at most {_MAX_BIASES} tokens can be named")
+        raise PydanticCustomError("value_error", f"must have at most {_MAX_BIASES} tokens")
     for name, bias in value.items():
         if not (isinstance(name, str) and name.isascii() and name.isdecimal() and len(name) <= _MAX_ID_DIGITS):
-            raise PydanticCustomError("value_error", 'its keys are token ids, e.g. {"42": -100}')
+            raise PydanticCustomError("value_error", 'keys must be token IDs, e.g. {"42": -100}')
         if isinstance(bias, bool) or not isinstance(bias, int | float):
-            raise PydanticCustomError("float_type", "its values must be numbers")
+            raise PydanticCustomError("float_type", "values must be numbers")
         if not abs(bias) <= _MAX_BIAS:
-            raise PydanticCustomError("value_error", f"its values are from -{_MAX_BIAS:g} to {_MAX_BIAS:g}")
+            raise PydanticCustomError("value_error", f"values must be from -{_MAX_BIAS:g} to {_MAX_BIAS:g}")
     return {int(name): float(bias) for name, bias in value.items()}
 
 
 def _joined_parts(value: Any) -> Any:
-    """Content given as a list of parts, of which only text can be read."""
+    """Join content that is a list of text parts."""
     if value is None:
         raise PydanticCustomError("string_type", "content must be text")
     if not isinstance(value, list):
@@ -87,14 +87,14 @@ def _joined_parts(value: Any) -> Any:
             case {"type": "text", "text": str(text)}:
                 texts.append(text)
             case {"type": str(kind)} if kind != "text":
-                raise PydanticCustomError("unsupported", "this model reads text parts only")
+                raise PydanticCustomError("unsupported", "only text parts are supported")
             case _:
-                raise PydanticCustomError("value_error", 'a part of text is {"type": "text", "text": "..."}')
+                raise PydanticCustomError("value_error", 'a part must be {"type": "text", "text": "..."}')
     return "".join(texts)
 
 
 def _prompts(value: Any) -> Any:
-    """One prompt or several, each text or token ids, as a list."""
+    """Return one or several prompts, each text or token IDs, as a list."""
 
     def is_ids(item: Any) -> bool:
         return isinstance(item, list) and all(isinstance(i, int) and not isinstance(i, bool) for i in item)
@@ -103,42 +103,42 @@ def _prompts(value: Any) -> Any:
         return [value]
     if isinstance(value, list) and value and all(isinstance(item, str) or (is_ids(item) and item) for item in value):
         return value
-    raise PydanticCustomError("value_error", "a prompt is a text, a list of texts, or one or more lists of token ids")
+    raise PydanticCustomError("value_error", "must be text, a list of texts, or one or several lists of token IDs")
 
 
 class Body(BaseModel):
-    """What every request's body is: known keys, of their own types; null is as good as left out."""
+    """Base of request bodies. Types are strict, unknown keys are errors, and null means omitted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
-    def _null_means_not_given(cls, values: Any) -> Any:
+    def _drop_null(cls, values: Any) -> Any:
         if isinstance(values, dict):
             return {name: value for name, value in values.items() if value is not None or name == "content"}
         return values
 
 
 class Lenient(Body):
-    """A body in which other keys are ignored: OpenAI adds some each year, and other servers have their own."""
+    """A body that ignores unknown keys, such as new or server-specific parameters."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """The keys that have no effect, where their value asks for something."""
+        """Unknown keys whose value is not a default."""
         extra = (self.model_extra or {}).items()
-        return tuple(name for name, value in extra if value not in _ASKS_NOTHING.get(name, ()))
+        return tuple(name for name, value in extra if value not in _IGNORED_DEFAULTS.get(name, ()))
 
 
 class StreamOptions(Lenient):
-    """Choices for a streamed answer."""
+    """Options of a streamed response."""
 
     include_usage: bool = False
 
 
 class GenerationBody(Lenient):
-    """What both endpoints share."""
+    """Parameters of both endpoints."""
 
     model: str
     max_tokens: int | None = Field(None, ge=1)
@@ -159,19 +159,21 @@ class GenerationBody(Lenient):
     logit_bias: Annotated[dict[int, float], PlainValidator(_biases)] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _options_of_a_stream_need_one(self) -> GenerationBody:
+    def _stream_options_require_stream(self) -> GenerationBody:
         if self.stream_options is not None and not self.stream:
-            raise PydanticCustomError("value_error", "stream_options needs stream = true", {"param": "stream_options"})
+            raise PydanticCustomError(
+                "value_error", "stream_options requires stream = true", {"param": "stream_options"}
+            )
         return self
 
     @property
     def limit(self) -> int | None:
-        """Tokens to generate at most; None: to the end of the context."""
+        """Maximum number of tokens to generate, or None for the rest of the context."""
         return self.max_tokens
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """As `Lenient.ignored`, those inside of other parameters included."""
+        """Ignored parameters, including nested ones."""
         inside = self.stream_options.ignored if self.stream_options is not None else ()
         return (*super().ignored, *(f"stream_options.{name}" for name in inside))
 
@@ -182,7 +184,7 @@ class GenerationBody(Lenient):
 
 
 class ChatMessage(Lenient):
-    """One message. What answers of this API hold besides is taken where it is empty: clients send them back."""
+    """A message. Empty fields of responses are accepted, because clients send responses back."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[str, BeforeValidator(_joined_parts)]
@@ -194,37 +196,37 @@ class ChatMessage(Lenient):
 
 
 class NamedSchema(Body):
-    """What an answer must be."""
+    """A JSON schema for the response."""
 
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
     description: str | None = None
     json_schema: dict[str, Any] = Field(alias="schema")
-    strict: bool = True  # it always is
+    strict: bool = True  # always applies
 
 
 class ResponseFormat(Body):
-    """Text, any JSON object, or JSON of a schema."""
+    """Text, any JSON object, or JSON that follows a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: NamedSchema | None = None
 
     @model_validator(mode="after")
-    def _schema_where_it_belongs(self) -> ResponseFormat:
+    def _schema_matches_type(self) -> ResponseFormat:
         if (self.json_schema is not None) != (self.type == "json_schema"):
-            rule = 'type "json_schema" comes with json_schema = {"name", "schema"}, other types without'
+            rule = 'type "json_schema" requires json_schema = {"name", "schema"}, and other types do not have it'
             raise PydanticCustomError("value_error", rule, {"param": "response_format.json_schema"})
         return self
 
     @property
-    def json_wanted(self) -> dict[str, Any] | None:
-        """The schema that an answer must have; None: it is text."""
+    def required_schema(self) -> dict[str, Any] | None:
+        """JSON schema of the response, or None for text."""
         if self.json_schema is not None:
             return self.json_schema.json_schema
         return {"type": "object"} if self.type == "json_object" else None
 
 
 class ChatBody(GenerationBody):
-    """`POST /v1/chat/completions`."""
+    """Body of `POST /v1/chat/completions`."""
 
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1)
@@ -242,40 +244,42 @@ class ChatBody(GenerationBody):
     @model_validator(mode="after")
     def _fit_together(self) -> ChatBody:
         if self.top_logprobs is not None and not self.logprobs:
-            raise PydanticCustomError("value_error", "top_logprobs needs logprobs = true", {"param": "top_logprobs"})
+            raise PydanticCustomError("value_error", "top_logprobs requires logprobs = true", {"param": "top_logprobs"})
         if self.max_tokens is not None and self.max_completion_tokens is not None:
-            rule = "max_tokens is the old name of max_completion_tokens: only one of them can be given"
+            rule = "max_tokens is the old name of max_completion_tokens: give only one of them"
             raise PydanticCustomError("value_error", rule, {"param": "max_completion_tokens"})
-        if self.json_wanted is not None and self.stop:
-            rule = "an answer in JSON ends when it is whole: stop and response_format do not go together"
+        if self.required_schema is not None and self.stop:
+            rule = "stop cannot be combined with response_format, because it could cut the JSON"
             raise PydanticCustomError("value_error", rule, {"param": "stop"})
         return self
 
     @property
     def ignored(self) -> tuple[str, ...]:
+        """Ignored parameters, including parameters of messages."""
         inside = dict.fromkeys(name for message in self.messages for name in message.ignored)
         return (*super().ignored, *(f"messages.{name}" for name in inside))
 
     @property
     def template_variables(self) -> dict[str, tuple[str, Any]]:
-        """Variables for the chat template, which may not read them: name -> the parameter it comes from, the value."""
+        """Variables for the chat template: name -> parameter of the request, value."""
         found: dict[str, tuple[str, Any]] = {}
         if self.reasoning_effort is not None:
             found["reasoning_effort"] = ("reasoning_effort", self.reasoning_effort)
         return found | {name: (f"chat_template_kwargs.{name}", v) for name, v in self.chat_template_kwargs.items()}
 
     @property
-    def json_wanted(self) -> dict[str, Any] | None:
-        """The schema that the answer must have; None: it is text."""
-        return None if self.response_format is None else self.response_format.json_wanted
+    def required_schema(self) -> dict[str, Any] | None:
+        """JSON schema of the response, or None for text."""
+        return None if self.response_format is None else self.response_format.required_schema
 
     @property
     def limit(self) -> int | None:
+        """Maximum number of tokens to generate, or None for the rest of the context."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
 
 class CompletionBody(GenerationBody):
-    """`POST /v1/completions`."""
+    """Body of `POST /v1/completions`."""
 
     prompt: Annotated[list[str | list[int]], BeforeValidator(_prompts)]
     max_tokens: int | None = Field(16, ge=1)  # OpenAI's default
@@ -287,16 +291,16 @@ class CompletionBody(GenerationBody):
     @model_validator(mode="after")
     def _fit_together(self) -> CompletionBody:
         if self.echo and self.logprobs is not None:
-            rule = "logprobs of the prompt are not computed, so echo and logprobs do not go together"
+            rule = "echo cannot be combined with logprobs, because logprobs of the prompt are not supported"
             raise PydanticCustomError("unsupported", rule, {"param": "echo"})
         if len(self.prompt) * self.n > MAX_CHOICES:
-            rule = f"prompts times n is at most {MAX_CHOICES}"
+            rule = f"the number of prompts times n must be at most {MAX_CHOICES}"
             raise PydanticCustomError("value_error", rule, {"param": "n"})
         return self
 
 
 class AppBody(Body):
-    """`POST /v1/apps/{name}`; what is left out of inputs and options is as the application declares it."""
+    """Body of `POST /v1/apps/{name}`. Omitted inputs and options have the application's defaults."""
 
     model: str | None = None
     inputs: dict[str, Any]
@@ -307,10 +311,14 @@ class AppBody(Body):
 
 
 def read_body(body: type[B], content: bytes) -> B:
-    """Check a request's JSON.
+    """Validate the JSON of a request.
+
+    Args:
+        body: Class of the body.
+        content: JSON of the request.
 
     Raises:
-        ApiError: 400, names the first wrong parameter, its value, the rule and the fix.
+        ApiError: 400 for the first invalid parameter.
     """
     try:
         return body.model_validate_json(content)
@@ -318,7 +326,9 @@ def read_body(body: type[B], content: bytes) -> B:
         problems = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
         raise _explain(body, problems[0]) from None
     except RecursionError:
-        raise _invalid("body", "nested too deeply", "Send a flat JSON object.", None, "invalid_json") from None
+        raise _invalid(
+            "body", "the JSON is nested too deeply", "Send a flat JSON object.", None, "invalid_json"
+        ) from None
 
 
 def _explain(body: type[Body], problem: ErrorDetails) -> ApiError:
@@ -327,20 +337,20 @@ def _explain(body: type[Body], problem: ErrorDetails) -> ApiError:
     name = str(problem["loc"][-1])[:_SHOWN_CHARACTERS] if problem["loc"] else ""
     if kind == "json_invalid":
         fix = 'Send a JSON object, e.g. {"model": ..., "messages": [...]}.'
-        return _invalid("body", f"it must be JSON ({context.get('error', 'it is not')})", fix, None, "invalid_json")
+        return _invalid("body", f"not valid JSON ({context.get('error', 'syntax error')})", fix, None, "invalid_json")
     if not param:
-        return _invalid("body", "it must be a JSON object", "Send an object.", None, "invalid_type")
+        return _invalid("body", "must be a JSON object", "Send an object.", None, "invalid_type")
     if kind == "missing":
-        return _invalid(param, "it is missing", f"Give {name}.", param, "missing_required_parameter")
+        return _invalid(f"{param} is missing", "", f"Give {name}.", param, "missing_required_parameter")
     if kind == "extra_forbidden":
         match = nearest(name, body.model_fields)
-        fix = f"Did you mean {match}? If not, leave it out." if match else "Leave it out."
-        return _invalid(_shown(param), "this server does not know that parameter", fix, param, "unknown_parameter")
+        fix = f"Did you mean {match}? Otherwise omit it." if match else "Omit it."
+        return _invalid(f"unknown parameter {_shown(param)}", "", fix, param, "unknown_parameter")
     rule = problem["msg"].replace("Input should be", "must be")
-    if "param" in context:  # a rule between several parameters
+    if "param" in context:  # a rule about several parameters
         return _invalid(param, rule, "Change one of them.", param, "invalid_value")
     code = {"unsupported": "unsupported_value"}.get(kind, "invalid_type" if kind.endswith("_type") else "invalid_value")
-    fix = "Leave it out." if kind == "unsupported" else f"Give {param} another value."
+    fix = "Omit it." if kind == "unsupported" else f"Give {param} another value."
     return _invalid(f"{param} = {_shown(problem['input'])}", rule, fix, param, code)
 
 
@@ -349,7 +359,7 @@ def _invalid(value: str, rule: str, fix: str, param: str | None, code: str) -> A
 
 
 def _written(location: tuple[str | int, ...]) -> str:
-    """The location as a person writes it: messages[0].content."""
+    """Return an error location such as messages[0].content."""
     text = ""
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part

@@ -1,4 +1,4 @@
-"""Events of several requests as one stream, for as long as the client is there to read it."""
+"""Merging of event streams, and detection of disconnected clients."""
 
 from __future__ import annotations
 
@@ -14,14 +14,21 @@ T = TypeVar("T")
 
 
 class ClientGoneError(Exception):
-    """The client has closed its connection; there is nobody to answer."""
+    """The client has closed its connection."""
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Do `work`, but give it up when the client goes away. The request's body must have been read.
+    """Run `work`, and cancel it when the client disconnects.
+
+    Args:
+        receive: ASGI receive function. The body of the request must have been read.
+        work: The coroutine.
+
+    Returns:
+        The result of the coroutine.
 
     Raises:
-        ClientGoneError: it went away; `work` has been cancelled and has ended.
+        ClientGoneError: The client disconnected. `work` was cancelled and has ended.
     """
     working = asyncio.ensure_future(work)
     watching = asyncio.ensure_future(_disconnected(receive))
@@ -37,7 +44,11 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 
 
 async def merged(streams: Sequence[AsyncIterator[TokenEvent]]) -> AsyncGenerator[tuple[int, TokenEvent]]:
-    """The events of all streams as they come, each with the index of its stream; every stream in its order."""
+    """Yield the events of all streams as they arrive, with the index of the stream.
+
+    Args:
+        streams: The streams.
+    """
     waiting = {asyncio.ensure_future(_next(stream)): index for index, stream in enumerate(streams)}
     try:
         while waiting:

@@ -1,4 +1,4 @@
-"""Bodies in, events out: what all endpoints share."""
+"""Reading of request bodies, and server-sent events."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from groundup.serve.errors import ApiError, failed
 from groundup.serve.schema import Body, read_body
 from groundup.serve.streams import ClientGoneError, unless_gone
 
-IGNORED = "X-Groundup-Ignored"  # header: parameters of the request that have no effect
+IGNORED = "X-Groundup-Ignored"  # header with the parameters that have no effect
 _MAX_IGNORED = 32
 _PRINTABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-MAX_BODY_BYTES = 4 * 2**20  # far more than any context holds
+MAX_BODY_BYTES = 4 * 2**20  # larger than any context
 _log = logging.getLogger(__name__)
 
 B = TypeVar("B", bound=Body)
@@ -28,12 +28,12 @@ Json = dict[str, Any]
 
 
 class ServerSentEvents(Response):
-    """JSON objects as server-sent events, written as they come, and "[DONE]".
+    """A streaming response of JSON objects as server-sent events, with "[DONE]" at the end.
 
     Args:
-        chunks: the objects.
-        cancel: called at the end, and when the client has gone.
-        headers: besides those of a stream.
+        chunks: The objects.
+        cancel: Called at the end, and when the client disconnects.
+        headers: Additional headers.
     """
 
     media_type = "text/event-stream"
@@ -41,12 +41,13 @@ class ServerSentEvents(Response):
     def __init__(
         self, chunks: AsyncGenerator[Json], cancel: Callable[[], object], headers: Mapping[str, str] | None = None
     ) -> None:
-        own = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # proxies must not hold it
+        own = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # no buffering by proxies
         super().__init__(headers={**own, **(headers or {})})
         del self.headers["content-length"]
         self._chunks, self._cancel = chunks, cancel
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response."""
         try:
             await unless_gone(receive, self._write(send))
         except ClientGoneError:
@@ -57,27 +58,28 @@ class ServerSentEvents(Response):
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
 
-        async def say(data: str) -> None:
+        async def send_event(data: str) -> None:
             await send({"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": True})
 
         try:
             async with aclosing(self._chunks) as chunks:
                 async for chunk in chunks:
-                    await say(_compact(chunk))
-            await say("[DONE]")
+                    await send_event(_compact(chunk))
+            await send_event("[DONE]")
         except ApiError as error:
-            await say(_compact(error.body))
+            await send_event(_compact(error.body))
         except Exception:
-            # The status has been sent; that the stream breaks off must not look like a finished answer.
+            # The status is already sent, so an error event must show that the response is incomplete.
             _log.exception("a stream failed")
-            await say(_compact(failed().body))
+            await send_event(_compact(failed().body))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def ignored_header(names: Sequence[str]) -> dict[str, str]:
-    """The header that names the parameters of a request without effect; none where there are none.
+    """Return the header with the parameters that have no effect. Names that are invalid in a header become "?".
 
-    The names are the client's, so what a header cannot hold is left out.
+    Args:
+        names: Names of the parameters.
     """
     shown = [name if _PRINTABLE.fullmatch(name) else "?" for name in names]
     shown = list(dict.fromkeys(shown))[:_MAX_IGNORED]
@@ -85,18 +87,22 @@ def ignored_header(names: Sequence[str]) -> dict[str, str]:
 
 
 async def read_request(request: Request, kind: type[B]) -> B:
-    """A request's JSON, checked.
+    """Read and validate the JSON of a request.
+
+    Args:
+        request: The request.
+        kind: Class of the body.
 
     Raises:
-        ApiError: 415 no JSON, 413 too much of it, 400 what is wrong in it.
+        ApiError: 415 for another content type, 413 for a large body, 400 for invalid JSON or parameters.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
-        # And a web page cannot send it to another site without asking first, which no answer here allows.
+        # A web page cannot send this content type to another origin without CORS, which this server does not allow.
         raise ApiError(
             415,
             f"Content-Type: {media_type[:80] or 'none'}",
-            rule="a request's body is JSON and says so",
+            rule="the body must be JSON",
             fix="Send the header Content-Type: application/json.",
             code="unsupported_media_type",
         )
@@ -107,8 +113,7 @@ async def read_request(request: Request, kind: type[B]) -> B:
             raise ApiError(
                 413,
                 f"body: more than {MAX_BODY_BYTES:,} bytes",
-                rule=f"a request's body has at most {MAX_BODY_BYTES:,} bytes",
-                fix="Send less text: it must fit into the model's context, too.",
+                fix="Send less text: it must fit into the model's context.",
                 code="body_too_large",
             )
     return read_body(kind, bytes(content))

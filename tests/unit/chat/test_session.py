@@ -1,4 +1,4 @@
-"""What the model is shown of a conversation, and what is remembered of it."""
+"""Prompts and turns of a chat session."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def session(engine: Engine, template: ChatTemplate) -> Session:
     return Session(engine, ChatFormat(template), SHORT)
 
 
-def test_the_model_sees_the_whole_conversation(session: Session, engine: Engine, template: ChatTemplate) -> None:
-    """With the system message in front, and its own answers as it gave them."""
+def test_the_prompt_has_the_complete_conversation(session: Session, engine: Engine, template: ChatTemplate) -> None:
+    """With the system message and the earlier answers."""
     session.configure(replace(SHORT, system="Be brief."))
     first, second = session.ask("Hello"), session.ask("And then?")
     talk = [
@@ -39,7 +39,7 @@ def test_the_model_sees_the_whole_conversation(session: Session, engine: Engine,
     assert session.messages == [*talk, Message("assistant", second.text)]
 
 
-def test_the_text_comes_in_pieces_and_whole(session: Session) -> None:
+def test_streamed_pieces_are_the_answer(session: Session) -> None:
     pieces: list[str] = []
     assert session.ask("Hello", pieces.append).text == "".join(pieces)
     assert len(pieces) > 1
@@ -54,14 +54,14 @@ def test_the_same_seed_gives_the_same_conversation(session: Session) -> None:
 
 
 def test_retry_draws_again(session: Session) -> None:
-    """The same seed once more would give the same answer for ever."""
+    """With the same seed, the answer would not change."""
     first = session.ask("Hello")
     again = session.retry()
     assert again.text != first.text
     assert [turn.prompt for turn in session.turns] == ["Hello"]
 
 
-def test_undo_and_reset_forget(session: Session) -> None:
+def test_undo_and_reset_remove_turns(session: Session) -> None:
     first = session.ask("Hello")
     session.ask("Forget this")
     assert session.undo().prompt == "Forget this"
@@ -69,12 +69,12 @@ def test_undo_and_reset_forget(session: Session) -> None:
     session.reset()
     assert session.messages == []
     for nothing in (session.undo, session.retry):
-        with pytest.raises(ConfigError, match="no turn"):
+        with pytest.raises(ConfigError, match="conversation is empty"):
             nothing()
 
 
-def test_the_oldest_turns_go_first_and_are_counted(session: Session, template: ChatTemplate) -> None:
-    """The context holds 512 tokens; a fourth of it, or what an answer may take, stays free for the answer."""
+def test_the_oldest_turns_are_dropped_first(session: Session, template: ChatTemplate) -> None:
+    """The context has 512 tokens, of which a quarter or max_tokens is reserved for the answer."""
     session.configure(replace(SHORT, system="Be brief."))
     turns = [session.ask(f"Question {i}: " + "what is this? " * 5) for i in range(20)]
     dropped = [turn.dropped_turns for turn in turns]
@@ -90,7 +90,7 @@ def test_the_oldest_turns_go_first_and_are_counted(session: Session, template: C
     assert len(session.turns) == 20, "what the model no longer sees can still be saved"
 
 
-def test_what_was_dropped_comes_back_when_there_is_room(session: Session) -> None:
+def test_dropped_turns_return_if_they_fit(session: Session) -> None:
     for i in range(20):
         session.ask(f"Question {i}: " + "what is this? " * 5)
     while len(session.turns) > 2:
@@ -98,7 +98,7 @@ def test_what_was_dropped_comes_back_when_there_is_room(session: Session) -> Non
     assert session.ask("Short").dropped_turns == 0
 
 
-def test_a_message_that_never_fits_is_refused_and_leaves_no_trace(session: Session) -> None:
+def test_a_message_that_does_not_fit_is_an_error(session: Session) -> None:
     session.ask("Hello")
     with pytest.raises(ConfigError, match="context of 512 tokens"):
         session.ask("word " * 600)
@@ -106,7 +106,7 @@ def test_a_message_that_never_fits_is_refused_and_leaves_no_trace(session: Sessi
     assert session.ask("Still there?").dropped_turns == 0
 
 
-def test_a_message_that_takes_nearly_all_is_answered_in_the_rest(session: Session, template: ChatTemplate) -> None:
+def test_a_long_message_gets_a_short_answer(session: Session, template: ChatTemplate) -> None:
     session.configure(replace(SHORT, max_tokens=None))
     text = "a"
     while len(template.encode([Message("user", text + " a")], add_generation_prompt=True)) < 508:
@@ -117,7 +117,7 @@ def test_a_message_that_takes_nearly_all_is_answered_in_the_rest(session: Sessio
 
 
 def test_retry_without_an_answer_keeps_the_old_one(session: Session) -> None:
-    """The system message has grown in between, and now the question does not fit any more."""
+    """After a longer system message, the question no longer fits."""
     old = session.ask("Hello")
     session.configure(replace(SHORT, system="word " * 600))
     with pytest.raises(ConfigError):
@@ -125,8 +125,8 @@ def test_retry_without_an_answer_keeps_the_old_one(session: Session) -> None:
     assert session.turns == [old]
 
 
-def test_what_is_cancelled_in_the_middle_is_kept(session: Session) -> None:
-    """The person has seen it, and the next question may be about it."""
+def test_a_partial_answer_is_kept(session: Session) -> None:
+    """The user has seen it, and the next question may refer to it."""
     session.configure(replace(SHORT, max_tokens=None))
     pieces: list[str] = []
 
@@ -142,7 +142,7 @@ def test_what_is_cancelled_in_the_middle_is_kept(session: Session) -> None:
     assert turn.completion_tokens < 400
 
 
-def test_a_cancellation_that_comes_before_the_engine_knows_is_not_lost(session: Session) -> None:
+def test_an_early_cancellation_is_not_lost(session: Session) -> None:
     """Ctrl-C right after Enter, while the prompt is still being encoded."""
     session.configure(replace(SHORT, max_tokens=None))
     submit = session.engine.complete
@@ -157,23 +157,23 @@ def test_a_cancellation_that_comes_before_the_engine_knows_is_not_lost(session: 
     assert turn.completion_tokens < 400
 
 
-def test_cancel_without_an_answer_under_way_does_nothing(session: Session) -> None:
+def test_cancel_without_a_running_answer_does_nothing(session: Session) -> None:
     session.cancel()
     assert session.ask("Hello").finish_reason == "length"
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": -1.0}, {"top_p": 0.0}, {"max_tokens": 0}, {"seed": -1}])
-def test_a_wrong_setting_is_named_when_it_is_given(wrong: dict[str, float]) -> None:
+def test_invalid_settings_are_errors(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         Settings(**wrong)  # type: ignore[arg-type]
 
 
-def test_a_base_model_goes_on_with_the_text(engine: Engine, tokenizer: Tokenizer) -> None:
-    """Right after what was typed: a line end in between would ask for another text."""
+def test_a_base_model_continues_the_text(engine: Engine, tokenizer: Tokenizer) -> None:
+    """Directly after the message, without a line end."""
     session = Session(engine, TextFormat(tokenizer, (tokenizer.eos_id,)), SHORT)
     first = session.ask("The with statement")
     alone = engine.complete(GenerationRequest(prompt="The with statement", max_tokens=8, seed=1, sampling=DEFAULT))
     assert first.text == alone.text
     assert session.ask("It").prompt_tokens == 1 + len(tokenizer.encode(f"The with statement{first.text}\nIt"))
-    with pytest.raises(ConfigError, match="chat template"):
+    with pytest.raises(ConfigError, match="system message"):
         session.configure(replace(SHORT, system="Be brief."))

@@ -1,4 +1,4 @@
-"""The conversation as a script sees it: lines in, answers and messages out. (A keyboard: see the stage's tests.)"""
+"""The chat terminal in a script. Tests of the command cover a keyboard."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Talk = Callable[..., tuple[str, str, Session]]
 
 @pytest.fixture
 def talk(engine: Engine, template: ChatTemplate) -> Talk:
-    """What stands on stdout and stderr after some lines of input, and the session."""
+    """Return a function that sends lines and returns stdout, stderr and the session."""
 
     def run(typed: str, *, quiet: bool = False, **options: Any) -> tuple[str, str, Session]:
         session = Session(engine, ChatFormat(template), Settings(max_tokens=6, seed=1))
@@ -64,7 +64,7 @@ def test_a_message_of_several_lines(talk: Talk) -> None:
     assert prompts(session) == ["def f():\n\n    return 1", "one", "single"]
 
 
-def test_a_block_that_is_never_closed_is_sent_and_said(talk: Talk) -> None:
+def test_an_unclosed_block_is_sent_with_a_warning(talk: Talk) -> None:
     _, err, session = talk('"""one\ntwo')
     assert prompts(session) == ["one\ntwo"]
     assert "closing" in err
@@ -100,24 +100,24 @@ def test_commands(talk: Talk) -> None:
         ("/temperature nan", "temperature"),
         ("/max_tokens 1.5", "a whole number"),
         ("/seed none none", "a whole number"),
-        ("/undo", "no turn"),
-        ("/retry", "no turn"),
+        ("/undo", "conversation is empty"),
+        ("/retry", "conversation is empty"),
         ("/save", "file name"),
-        ("/save \0", "writable"),
+        ("/save \0", "cannot write"),
         ("/save ~no-such-user-here/talk.jsonl", "in full"),
-        ("/save /no/such/\0", "writable"),
-        ("/save " + "x" * 5000, "writable"),
+        ("/save /no/such/\0", "cannot write"),
+        ("/save " + "x" * 5000, "cannot write"),
         ("/", "unknown command"),
     ],
 )
-def test_a_wrong_command_is_explained_and_the_conversation_goes_on(talk: Talk, line: str, said: str) -> None:
+def test_an_invalid_command_is_an_error_and_the_session_continues(talk: Talk, line: str, said: str) -> None:
     _, err, session = talk(f"{line}\nHello\n")
     assert "error: " in err
     assert said in err
     assert prompts(session) == ["Hello"]
 
 
-def test_two_slashes_begin_a_message_with_one(talk: Talk) -> None:
+def test_two_slashes_start_a_message_with_a_slash(talk: Talk) -> None:
     assert prompts(talk("//etc/hosts is what?")[2]) == ["/etc/hosts is what?"]
 
 
@@ -128,17 +128,17 @@ def test_save_writes_an_example_and_overwrites_nothing(talk: Talk, tmp_path: Pat
     messages = json.loads(line)["messages"]
     assert [message["role"] for message in messages] == ["system", "user", "assistant"]
     assert messages[1]["content"] == "Hällo"
-    assert "nothing is overwritten" in err
+    assert "already exists" in err
 
 
-def test_dropped_turns_are_told_once_for_each_time_that_more_go(talk: Talk) -> None:
+def test_dropped_turns_are_reported_when_their_number_changes(talk: Talk) -> None:
     _, err, session = talk("".join(f"Question {i}: {'what is this? ' * 12}\n" for i in range(12)))
     steps = [turn.dropped_turns for turn in session.turns]
-    assert err.count("no longer sees") == len({n for n in steps if n}) > 0
+    assert err.count("Dropped the oldest") == len({n for n in steps if n}) > 0
 
 
-def test_a_model_cannot_drive_the_terminal(engine: Engine, template: ChatTemplate) -> None:
-    """A title, a colour, a cursor, the clipboard, a reversed line: from a model's training data, for example."""
+def test_a_model_cannot_control_the_terminal(engine: Engine, template: ChatTemplate) -> None:
+    """With escape sequences for the title, colors, the cursor, the clipboard or the writing direction."""
     hostile = ["a\x1b]52;c;ZXZpbA==\x07", "\x9b2J", "b\r", "\nc\rd", "\u202eevil\x00\x7f"]
 
     class Hostile(Session):

@@ -92,7 +92,7 @@ def test_inputs_are_options(chat_directory: Path) -> None:
     ("arguments", "said"),
     [
         (("sumarize", "x"), "apps summarize'?"),
-        (("summarize",), "nothing to work on"),
+        (("summarize",), "no input"),
         (("summarize", "minutes.txt"), "no such file"),
         (("intent", "x"), "labels is missing"),
         (("run", "summarize", "x", "--set", "inputs.sentence=2"), "'sentences'?"),

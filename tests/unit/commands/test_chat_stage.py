@@ -46,15 +46,15 @@ def test_a_pipe_of_lines_in_and_answers_out(chat_directory: Path) -> None:
     assert all(turn["completion_tokens"] == 5 for turn in turns)
 
 
-def test_a_base_model_says_what_it_is(base_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever expects answers must learn why there are none, and what to do."""
+def test_a_base_model_prints_a_warning(base_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The warning explains why it does not answer, and what to do."""
     monkeypatch.setattr("sys.stdin", io.StringIO("The with statement\n"))
     said, told = io.StringIO(), io.StringIO()
     config = load(ChatConfig, {"model": str(base_directory), "max_tokens": 5})
     run(config, console=Console(quiet=True, stream=told), on_text=said.write)
     assert said.getvalue().strip()
     assert "finetune instruct" in told.getvalue()
-    with pytest.raises(ConfigError, match="chat template"):
+    with pytest.raises(ConfigError, match="system message"):
         run(load(ChatConfig, {"model": str(base_directory), "system": "Be brief."}))
 
 
@@ -65,10 +65,10 @@ THEIRS = "{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% e
     ("theirs", "said"),
     [("{{ 'another' }}", "writes no question"), ("{% for %}", "cannot be used"), (THEIRS, ""), (None, "")],
 )
-def test_a_template_that_cannot_be_used_is_told(
+def test_an_unusable_template_prints_a_warning(
     chat_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: str | None, said: str
 ) -> None:
-    """A model from elsewhere: by its own template it is asked; by no other, which it has not learned."""
+    """An imported model uses its own template or none."""
     directory = shutil.copytree(chat_directory, tmp_path / "chat")
     path = directory / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -103,7 +103,7 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_the_conversation(endless_directory: 
         return done(screen)
 
     def wait_for(text: str) -> None:
-        """Until the text has appeared on the screen; what is after it is left for the next."""
+        """Wait until the text appears on the screen."""
         nonlocal screen
         assert read_until(lambda seen: text in seen), screen
         screen = screen.partition(text)[2]
@@ -111,10 +111,10 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_the_conversation(endless_directory: 
     try:
         wait_for("/help lists the commands")
         wait_for(">>> ")
-        while not read_until(lambda seen: "Ctrl-D or /quit ends" in seen, 0.5):
-            # Again, as a person would: a signal between readline's prompt and its waiting shows at the next key only.
+        while not read_until(lambda seen: "Press Ctrl-D or type /quit" in seen, 0.5):
+            # Repeated, because a signal between readline's prompt and its wait has no effect before the next key.
             process.send_signal(signal.SIGINT)
-        wait_for("ends")
+        wait_for("to quit")
         wait_for(">>> ")
         os.write(ours, b"Hello\n")
         wait_for("Hello\r\n")
@@ -132,7 +132,7 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_the_conversation(endless_directory: 
         os.write(ours, b"/max_tokens 3\n")
         wait_for("max_tokens = 3")
         os.write(ours, b"Again\n")
-        wait_for("(cut: /max_tokens allows more)")
+        wait_for("(cut: increase /max_tokens for more)")
         wait_for(">>> ")
         os.write(ours, b"\x04")
         assert process.wait(30) == 0

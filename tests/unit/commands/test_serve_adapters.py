@@ -139,16 +139,16 @@ def test_what_cannot_be_served_beside_it_is_refused(
 
     with pytest.raises(FormatError, match=r"another: not the base model|chat: not the base model of .*foreign"):
         serve(f"foreign={foreign}")
-    with pytest.raises(ConfigError, match="two models called 'law'") as refused:
+    with pytest.raises(ConfigError, match="two models have the name 'law'") as refused:
         serve(str(adapters[0]), str(same))
     assert "--adapter NAME=DIR" in refused.value.fix
-    with pytest.raises(ConfigError, match="two models called 'chat'"):
+    with pytest.raises(ConfigError, match="two models have the name 'chat'"):
         serve(f"chat={adapters[0]}")
     with pytest.raises(ConfigError, match="a full model"):
         serve(f"whole={another}")
     with pytest.raises(DataError, match="no language model"):
         serve(f"labels={tmp_path / 'labels'}")
-    with pytest.raises(ConfigError, match="an equals sign"):
+    with pytest.raises(ConfigError, match="must be NAME=DIR"):
         serve("law=")
     with pytest.raises(DataError, match="no such directory"):
         serve(f"gone={tmp_path / 'gone'}")

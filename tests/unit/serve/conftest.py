@@ -1,4 +1,4 @@
-"""A real server on a loopback port, and the official client."""
+"""A real server on a loopback port, and OpenAI's client."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from groundup.serve import RequestGuard, ServedModel, ServedModels, Server, appl
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate
 
-LONG_CONTEXT = 32_768  # greedy on random weights goes round in circles: a request that ends when it is ended
+LONG_CONTEXT = 32_768  # greedy decoding on random weights repeats, so a request only ends when it is cancelled
 
 
 @dataclass(frozen=True)
 class Running:
-    """A server, its log and its engine."""
+    """A running server with its log and engine."""
 
     url: str
     engine: Engine
@@ -33,13 +33,13 @@ class Running:
     stop: Callable[[], None]
 
     def client(self, **options: Any) -> openai.OpenAI:
-        """The official client, which asks once and believes no proxy of the environment."""
+        """Return OpenAI's client, without retries and proxies."""
         given = {"api_key": "none", "max_retries": 0, "timeout": 60} | options
         http = openai.DefaultHttpxClient(trust_env=False)
         return openai.OpenAI(base_url=f"{self.url}/v1", http_client=http, **given)
 
     def http(self, **options: Any) -> httpx.Client:
-        """A client that sends what it is told to."""
+        """Return an HTTP client."""
         return httpx.Client(base_url=self.url, trust_env=False, timeout=60, **options)
 
 
@@ -76,7 +76,7 @@ def running(
 
 @pytest.fixture(scope="module")
 def server(model: Transformer, tokenizer: Tokenizer, template: ChatTemplate) -> Iterator[Running]:
-    """A tuned model."""
+    """Start a server with a chat model."""
     with Engine(model, tokenizer) as engine, running(engine, template) as server:
         yield server
 
@@ -93,7 +93,7 @@ def long_model(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> 
 
 @pytest.fixture
 def start(tokenizer: Tokenizer, template: ChatTemplate) -> Iterator[Callable[..., Running]]:
-    """Starts a server of a model, with options of the engine and the guard."""
+    """Return a function that starts a server with options of the engine and the guard."""
     with ExitStack() as stack:
 
         def begin(

@@ -1,4 +1,4 @@
-"""Applications over HTTP: forms, results, streams, refusals; beside whoever else uses the model."""
+"""Applications over HTTP: inputs, results, streams and errors."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ LETTER = "The committee met on Monday. It chose a new chair. The roof will be me
 
 
 def events(answer: httpx.Response) -> list[Any]:
-    """The objects of a stream of server-sent events."""
+    """Return the objects of a stream of server-sent events."""
     lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
     assert lines.pop() == "[DONE]"
     return [json.loads(line) for line in lines]
 
 
-def test_each_application_says_what_it_takes(server: Any) -> None:
-    """A page draws its forms from this alone."""
+def test_list_contains_the_inputs_of_applications(server: Any) -> None:
+    """The Studio builds its forms from it."""
     with server.http() as http:
         descriptions = {each["name"]: each for each in http.get("/v1/apps").json()["data"]}
     assert {"summarize", "translate", "mcq", "intent", "poem"} <= descriptions.keys()
@@ -35,7 +35,7 @@ def test_each_application_says_what_it_takes(server: Any) -> None:
     assert descriptions["mcq"]["output"]["kind"] == "json"
 
 
-def test_a_text_is_written_whole_and_in_pieces(server: Any) -> None:
+def test_complete_and_streamed_results_are_equal(server: Any) -> None:
     body = {"inputs": {"topic": "a lighthouse"}, "seed": 3, "max_tokens": 30}
     with server.http() as http:
         whole = http.post("/v1/apps/poem", json=body).json()
@@ -47,7 +47,7 @@ def test_a_text_is_written_whole_and_in_pieces(server: Any) -> None:
     assert len(pieces) > 5, "it came in one piece"
 
 
-def test_a_long_text_is_read_in_parts_and_the_stream_says_how_far(server: Any) -> None:
+def test_a_long_text_streams_its_progress(server: Any) -> None:
     body = {"inputs": {"text": LETTER}, "stream": True, "max_tokens": 20, "temperature": 0.0}
     with server.http() as http:
         told = events(http.post("/v1/apps/summarize", json=body))
@@ -57,7 +57,7 @@ def test_a_long_text_is_read_in_parts_and_the_stream_says_how_far(server: Any) -
     assert told[-1]["parts"] == progress[0][1]
 
 
-def test_labels_come_with_their_probabilities(server: Any) -> None:
+def test_labels_have_probabilities(server: Any) -> None:
     labels = ["ask for help", "complain", "say thanks"]
     with server.http() as http:
         done = http.post("/v1/apps/intent", json={"inputs": {"text": "Thank you all!", "labels": labels}}).json()
@@ -81,22 +81,22 @@ def test_labels_come_with_their_probabilities(server: Any) -> None:
         ("summarize", {"inputs": "x"}, 400, "inputs"),
     ],
 )
-def test_what_cannot_be_done_is_refused(server: Any, name: str, body: dict[str, Any], status: int, said: str) -> None:
+def test_invalid_requests_are_errors(server: Any, name: str, body: dict[str, Any], status: int, said: str) -> None:
     with server.http() as http:
         answer = http.post(f"/v1/apps/{name}", json=body)
     assert answer.status_code == status
     assert said in answer.json()["error"]["message"]
 
 
-def test_a_refusal_inside_of_a_stream_is_told_and_ends_it(server: Any) -> None:
-    """The status has been sent by then: without this, a page would wait for ever, or show nothing."""
+def test_an_error_in_a_stream_is_an_event_and_ends_it(server: Any) -> None:
+    """The status is already sent. Without the event, a client would wait forever."""
     with server.http() as http:
         answer = http.post("/v1/apps/summarize", json={"inputs": {"text": " "}, "stream": True})
     (error,) = [json.loads(line.removeprefix("data: ")) for line in answer.text.splitlines() if line]
     assert "text is missing" in error["error"]["message"]
 
 
-def test_the_key_guards_applications_too(start: Any, model: Any) -> None:
+def test_applications_require_the_api_key(start: Any, model: Any) -> None:
     server = start(model, api_key="secret")
     with server.http() as http:
         assert http.get("/v1/apps").status_code == 401
@@ -104,8 +104,8 @@ def test_the_key_guards_applications_too(start: Any, model: Any) -> None:
         assert http.get("/v1/apps", headers={"Authorization": "Bearer secret"}).status_code == 200
 
 
-def test_a_client_that_goes_away_ends_its_work(start: Any, long_model: Any) -> None:
-    """Abandoned work would hold a place, and the processor, until its last token."""
+def test_a_disconnected_client_cancels_its_task(start: Any, long_model: Any) -> None:
+    """Otherwise the task would use the engine until its last token."""
     server = start(long_model, max_active=1)
     body = {"inputs": {"text": "The beginning"}, "stream": True, "max_tokens": 15_000, "temperature": 0.0}
     with server.http() as http:

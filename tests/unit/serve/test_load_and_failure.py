@@ -1,4 +1,4 @@
-"""Clients that leave, too many of them, a model that breaks, and the end of the server."""
+"""Disconnects, overload, failures of the model, and shutdown."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ ENDLESS: dict[str, Any] = {"model": "tiny", "prompt": "The", "max_tokens": 32_00
 SHORT: dict[str, Any] = {"model": "tiny", "prompt": "The", "max_tokens": 3, "temperature": 0}
 
 
-def test_a_client_that_leaves_a_stream_frees_its_place(start: Any, long_model: Transformer) -> None:
-    """There is one place, and the request in it would keep it for minutes."""
+def test_a_disconnected_stream_frees_its_slot(start: Any, long_model: Transformer) -> None:
+    """The engine has one slot, and the request would use it for minutes."""
     server = start(long_model, max_active=1)
     stream = server.client().completions.create(**ENDLESS, stream=True)
     next(stream)
@@ -32,8 +32,8 @@ def test_a_client_that_leaves_a_stream_frees_its_place(start: Any, long_model: T
     assert server.client(timeout=20).completions.create(**SHORT).usage.completion_tokens == 3
 
 
-def test_a_client_that_gives_up_waiting_frees_its_place(start: Any, long_model: Transformer) -> None:
-    """Nothing is written to this client before the end, so no failed write can tell that it is gone."""
+def test_a_disconnected_request_frees_its_slot(start: Any, long_model: Transformer) -> None:
+    """Nothing is written to this client before the end, so no write fails."""
     server = start(long_model, max_active=1)
     with pytest.raises(openai.APITimeoutError):
         server.client(timeout=0.5).completions.create(**ENDLESS)
@@ -41,18 +41,18 @@ def test_a_client_that_gives_up_waiting_frees_its_place(start: Any, long_model: 
     assert any(note.startswith("499 POST /v1/completions") for note in server.notes)
 
 
-def test_too_many_are_told_to_come_back(start: Any, long_model: Transformer) -> None:
+def test_overload_is_503(start: Any, long_model: Transformer) -> None:
     server = start(long_model, max_active=1, max_waiting=2)
     client = server.client()
     running = [client.completions.create(**ENDLESS, stream=True)]
     next(running[0])
     running.append(client.completions.create(**ENDLESS, stream=True))  # waits
-    with pytest.raises(openai.InternalServerError) as refused:  # one choice finds a place and one does not
+    with pytest.raises(openai.InternalServerError) as refused:  # the queue has space for one of two choices
         client.completions.create(**SHORT, n=2)
     assert (refused.value.status_code, refused.value.code) == (503, "overloaded")
     assert refused.value.response.headers["retry-after"] == "1"
-    patient = server.client(max_retries=5, timeout=20)  # the official client comes back by itself
-    running.append(patient.completions.create(**ENDLESS, stream=True))  # the place of that choice is free again
+    patient = server.client(max_retries=5, timeout=20)  # OpenAI's client retries
+    running.append(patient.completions.create(**ENDLESS, stream=True))  # the slot of that choice is free again
     with pytest.raises(openai.InternalServerError):
         client.completions.create(**SHORT)
     for stream in running:
@@ -60,8 +60,8 @@ def test_too_many_are_told_to_come_back(start: Any, long_model: Transformer) -> 
     assert patient.completions.create(**SHORT).usage.completion_tokens == 3
 
 
-def test_a_reader_that_is_slow_gets_everything(server: Any) -> None:
-    """And holds up nobody: the engine pauses its request when its mailbox is full."""
+def test_a_slow_reader_gets_the_complete_stream(server: Any) -> None:
+    """The engine pauses its request when its queue is full."""
     call = {"model": "tiny", "prompt": "The", "max_tokens": 500, "temperature": 0, "stream": True}
     client = server.client()
     slow = client.completions.create(**call)
@@ -70,11 +70,8 @@ def test_a_reader_that_is_slow_gets_everything(server: Any) -> None:
     assert first.choices[0].text + "".join(chunk.choices[0].text for chunk in slow) == quick
 
 
-def test_a_client_that_stops_reading_frees_its_place_and_is_told(long_model: Transformer, tokenizer: Tokenizer) -> None:
-    """Its connection stays open, so that nothing says that it is gone; there is one place, and others want it.
-
-    The server is asked without a network, whose buffers take megabytes before they are full.
-    """
+def test_a_client_that_stops_reading_is_cancelled(long_model: Transformer, tokenizer: Tokenizer) -> None:
+    """Its connection stays open, so only the missing reads show it. The engine has one slot, which others need."""
     body = json.dumps(ENDLESS | {"stream": True}).encode()
     headers = [(b"content-type", b"application/json")]
     scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": headers, "query_string": b""}
@@ -109,7 +106,7 @@ def test_a_client_that_stops_reading_frees_its_place_and_is_told(long_model: Tra
 
 @pytest.fixture
 def broken(tiny_model: Any, tokenizer: Tokenizer) -> Transformer:
-    """A model that fails when it writes its fifth token, as a device out of memory would."""
+    """Return a model that fails at its fifth token, like a device out of memory."""
     model: Transformer = tiny_model(tokenizer.vocab_size, context_length=512)
     calls = 0
 
@@ -123,7 +120,7 @@ def broken(tiny_model: Any, tokenizer: Tokenizer) -> Transformer:
     return model
 
 
-def test_a_failure_is_500_and_tells_the_client_nothing(start: Any, broken: Transformer) -> None:
+def test_a_failure_is_500_without_details(start: Any, broken: Transformer) -> None:
     server = start(broken)
     with server.http() as http:
         answer = http.post("/v1/completions", json=SHORT | {"max_tokens": 50})
@@ -133,10 +130,10 @@ def test_a_failure_is_500_and_tells_the_client_nothing(start: Any, broken: Trans
     assert server.client().completions.create(**SHORT).usage.completion_tokens == 3, "the others go on"
 
 
-def test_a_failure_in_a_stream_does_not_look_like_its_end(
+def test_a_failure_in_a_stream_is_an_error_event(
     start: Any, broken: Transformer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The status was 200 long ago; without an error a cut answer would be taken for a whole one."""
+    """The status 200 is already sent. Without the event, the answer would look complete."""
     server = start(broken)
     call = SHORT | {"max_tokens": 50, "stream": True}
     with server.http() as http:
@@ -144,11 +141,11 @@ def test_a_failure_in_a_stream_does_not_look_like_its_end(
     assert '"error"' in text.strip().splitlines()[-1]
     assert "[DONE]" not in text and "secret" not in text
     assert "secret" in caplog.text, "whoever runs the server needs to know"
-    with pytest.raises(openai.APIError, match="failed"):
+    with pytest.raises(openai.APIError, match="internal server error"):
         list(server.client().completions.create(**call))
 
 
-def test_nothing_that_was_said_is_logged(server: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_prompts_and_answers_are_not_logged(server: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "uvicorn")
     caplog.set_level(logging.DEBUG, "groundup")
     with server.http() as http:
@@ -159,8 +156,8 @@ def test_nothing_that_was_said_is_logged(server: Any, caplog: pytest.LogCaptureF
     assert "xylophone" not in "\n".join(server.notes) + caplog.text
 
 
-def test_the_events_are_those_of_the_format(server: Any) -> None:
-    """To the letter, for clients in other languages."""
+def test_events_follow_the_sse_format(server: Any) -> None:
+    """Exactly, for clients in other languages."""
     with server.http() as http:
         answer = http.post("/v1/completions", json=SHORT | {"stream": True})
     assert answer.headers["content-type"].startswith("text/event-stream")
@@ -170,8 +167,8 @@ def test_the_events_are_those_of_the_format(server: Any) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_the_end_cuts_off_what_lasts_too_long_and_says_so(start: Any, long_model: Transformer, stream: bool) -> None:
-    """After one second of grace. What was written so far must not look like a whole answer."""
+def test_shutdown_aborts_requests_with_an_error(start: Any, long_model: Transformer, stream: bool) -> None:
+    """After one second. The partial answer must not look complete."""
     server = start(long_model)
     begun = time.monotonic()
     threading.Timer(0.3, server.stop).start()
@@ -180,7 +177,7 @@ def test_the_end_cuts_off_what_lasts_too_long_and_says_so(start: Any, long_model
     assert 1.2 < time.monotonic() - begun < 20
 
 
-def test_an_address_in_use_is_named() -> None:
+def test_an_address_in_use_is_an_error() -> None:
     with bind("127.0.0.1", 0) as bound:
         bound.listen()
         host, port = bound.getsockname()
@@ -189,12 +186,12 @@ def test_an_address_in_use_is_named() -> None:
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "203.0.113.1", "a..b", "a\0b"])
-def test_an_address_that_is_not_ours_is_named(host: str) -> None:
+def test_an_invalid_address_is_an_error(host: str) -> None:
     with pytest.raises(ResourceError, match="address"):
         bind(host, 0)
 
 
 @pytest.mark.parametrize(("host", "only_here"), [("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False)])
-def test_what_others_can_reach_is_known(host: str, only_here: bool) -> None:
+def test_is_loopback(host: str, only_here: bool) -> None:
     with bind(host, 0) as bound:
         assert is_loopback(bound) is only_here

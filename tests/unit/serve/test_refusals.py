@@ -1,4 +1,4 @@
-"""What cannot be done is refused with what was sent, the rule and the fix; nothing is ignored in silence."""
+"""Invalid requests are errors with the parameter, its value and the fix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEXT: dict[str, Any] = {"model": "tiny", "prompt": "Hi"}
 
 
 def schema(name: str, given: Any) -> dict[str, Any]:
-    """A call that wants JSON of a schema."""
+    """Return the parameter for a JSON schema."""
     return {"response_format": {"type": "json_schema", "json_schema": {"name": name, "schema": given}}}
 
 
@@ -41,7 +41,7 @@ def content(value: Any) -> dict[str, Any]:
         ({"top_logprobs": 2}, "top_logprobs", "invalid_value", "logprobs = true"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value", "stream = true"),
         ({"stream": True, "stream_options": 1}, "stream_options", "invalid_type", "1"),
-        ({"tools": [{"type": "function"}]}, "tools", "unsupported_value", "Leave it out"),
+        ({"tools": [{"type": "function"}]}, "tools", "unsupported_value", "Omit it"),
         ({"response_format": {"type": "xml"}}, "response_format.type", "invalid_value", "'xml'"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "invalid_value", "schema"),
         (schema("no spaces", {}), "response_format.json_schema.name", "invalid_value", "no spaces"),
@@ -54,14 +54,14 @@ def content(value: Any) -> dict[str, Any]:
             "invalid_value",
             "may need",
         ),
-        (schema("x", {}) | {"stop": "}"}, "stop", "invalid_value", "whole"),
-        ({"logit_bias": [5]}, "logit_bias", "invalid_type", "token ids"),
+        (schema("x", {}) | {"stop": "}"}, "stop", "invalid_value", "cut the JSON"),
+        ({"logit_bias": [5]}, "logit_bias", "invalid_type", "token IDs"),
         ({"logit_bias": {"five": 1}}, "logit_bias", "invalid_value", "five"),
         ({"logit_bias": {"5": "1"}}, "logit_bias", "invalid_type", "numbers"),
         ({"logit_bias": {"5": True}}, "logit_bias", "invalid_type", "numbers"),
         ({"logit_bias": {"5": 101}}, "logit_bias", "invalid_value", "-100 to 100"),
         ({"logit_bias": {"1024": 1}}, "logit_bias", "invalid_value", "0 to 1023"),
-        ({"logit_bias": {str(i): -100 for i in range(1024)}}, "logit_bias", "invalid_value", "one token at least"),
+        ({"logit_bias": {str(i): -100 for i in range(1024)}}, "logit_bias", "invalid_value", "at least one token"),
         ({"chat_template_kwargs": ["a"]}, "chat_template_kwargs", "invalid_type", "'a'"),
         ({"reasoning_effort": 5}, "reasoning_effort", "invalid_type", "5"),
         ({"messages": []}, "messages", "invalid_value", "at least 1"),
@@ -74,9 +74,7 @@ def content(value: Any) -> dict[str, Any]:
         ({"model": None}, "model", "missing_required_parameter", "model"),
     ],
 )
-def test_a_wrong_chat_call_is_400_and_named(
-    server: Any, changes: dict[str, Any], param: str, code: str, said: str
-) -> None:
+def test_an_invalid_chat_call_is_400(server: Any, changes: dict[str, Any], param: str, code: str, said: str) -> None:
     with server.http() as http:
         answer = http.post("/v1/chat/completions", json=CHAT | changes)
     error = answer.json()["error"]
@@ -100,7 +98,7 @@ def test_a_wrong_chat_call_is_400_and_named(
         ({"logprobs": True}, "logprobs"),
     ],
 )
-def test_a_wrong_completion_call_is_400_and_named(server: Any, changes: dict[str, Any], param: str) -> None:
+def test_an_invalid_completion_call_is_400(server: Any, changes: dict[str, Any], param: str) -> None:
     with server.http() as http:
         answer = http.post("/v1/completions", json=TEXT | changes)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
@@ -120,15 +118,15 @@ def test_a_wrong_completion_call_is_400_and_named(server: Any, changes: dict[str
         b'{"model": "tiny", "temperature": Infinity, "messages": [{"role": "user", "content": "x"}]}',
     ],
 )
-def test_a_body_that_is_no_sound_json_is_400(server: Any, body: bytes) -> None:
+def test_invalid_json_is_400(server: Any, body: bytes) -> None:
     with server.http() as http:
         answer = http.post("/v1/chat/completions", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400
     assert answer.json()["error"]["message"]
 
 
-def test_defaults_that_clients_send_are_taken(server: Any) -> None:
-    """Frameworks fill in every parameter that they know; a refusal would shut them out for nothing."""
+def test_defaults_of_unsupported_parameters_are_accepted(server: Any) -> None:
+    """Frameworks send all parameters that they know."""
     neutral = {
         "tools": [],
         "tool_choice": "none",
@@ -150,15 +148,14 @@ def test_defaults_that_clients_send_are_taken(server: Any) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def test_another_model_is_404(client: openai.OpenAI) -> None:
-    """An answer by another model than the one that was asked for would be taken for its word."""
+def test_an_unknown_model_is_404(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match=r"'gpt-4'.*'tiny'") as refused:
         client.chat.completions.create(**CHAT | {"model": "gpt-4"})
     assert refused.value.code == "model_not_found"
 
 
-def test_a_conversation_that_does_not_fit_is_refused_whole(client: openai.OpenAI, tokenizer: Tokenizer) -> None:
-    """Cut silently, it would be answered without its beginning."""
+def test_a_conversation_that_does_not_fit_is_an_error(client: openai.OpenAI, tokenizer: Tokenizer) -> None:
+    """Truncation would drop its beginning silently."""
     text = "word " * 600
     for call in (
         lambda: client.chat.completions.create(**CHAT | content(text)),
@@ -174,8 +171,8 @@ def test_a_conversation_that_does_not_fit_is_refused_whole(client: openai.OpenAI
 
 
 @pytest.mark.parametrize("text", ["=" * 3_000_000, "\n" * 1_000_000, "a b " * 700_000])
-def test_a_megabyte_is_refused_without_reading_it(client: openai.OpenAI, text: str) -> None:
-    """To encode it takes seconds, and anybody could ask for that again and again."""
+def test_a_megabyte_is_rejected_without_encoding(client: openai.OpenAI, text: str) -> None:
+    """Encoding takes seconds, which allows denial of service."""
     halves = [{"role": "user", "content": text[: len(text) // 2]}, {"role": "user", "content": text[len(text) // 2 :]}]
     for call in (
         lambda: client.chat.completions.create(**CHAT | {"messages": halves}),
@@ -198,15 +195,15 @@ def test_a_megabyte_is_refused_without_reading_it(client: openai.OpenAI, text: s
         ("GET", "/../../etc/passwd", 404),
     ],
 )
-def test_other_paths_and_methods_are_refused_in_the_same_form(server: Any, method: str, path: str, status: int) -> None:
+def test_unknown_paths_and_methods_have_the_same_error_format(server: Any, method: str, path: str, status: int) -> None:
     with server.http() as http:
         answer = http.request(method, path)
     assert answer.status_code == status
     assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
-def test_a_body_must_say_that_it_is_json(server: Any) -> None:
-    """A form or a script of a web page can send anything else to any address, without asking first."""
+def test_the_content_type_must_be_json(server: Any) -> None:
+    """A web page can send other content types to any origin without a CORS preflight."""
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
         with server.http() as http:
             answer = http.post("/v1/chat/completions", content=json.dumps(CHAT), headers={"Content-Type": kind})
@@ -214,8 +211,8 @@ def test_a_body_must_say_that_it_is_json(server: Any) -> None:
 
 
 @pytest.mark.parametrize("announced", [True, False])
-def test_a_huge_body_is_cut_off(server: Any, announced: bool) -> None:
-    """With and without a Content-Length: the second comes in chunks and could go on for ever."""
+def test_a_large_body_is_rejected(server: Any, announced: bool) -> None:
+    """With a Content-Length, and as chunks of unknown total length."""
     body = b'{"model": "' + b"x" * 8_000_000 + b'"}'
     pieces = (body[i : i + 65_536] for i in range(0, len(body), 65_536))
     with server.http() as http:
@@ -224,7 +221,7 @@ def test_a_huge_body_is_cut_off(server: Any, announced: bool) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
 
 
-def test_no_answer_lets_a_web_page_of_elsewhere_read_it(server: Any) -> None:
+def test_responses_have_no_cors_headers(server: Any) -> None:
     with server.http(headers={"Origin": "http://evil.example"}) as http:
         answers = [http.get("/v1/models"), http.post("/v1/chat/completions", json=CHAT | {"max_tokens": 1})]
     for answer in answers:
@@ -232,8 +229,8 @@ def test_no_answer_lets_a_web_page_of_elsewhere_read_it(server: Any) -> None:
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "", "a b", "[::1"])
-def test_a_foreign_host_name_is_refused_on_loopback(server: Any, host: str) -> None:
-    """DNS rebinding: the page's own name points here, so the browser sees one origin and lets it read all."""
+def test_other_host_names_are_rejected_on_loopback(server: Any, host: str) -> None:
+    """DNS rebinding: the domain of a web page resolves to this machine, so the browser sees the same origin."""
     with server.http(headers={"Host": host}) as http:
         answer = http.get("/v1/models")
     assert answer.status_code in (400, 403)
@@ -241,13 +238,13 @@ def test_a_foreign_host_name_is_refused_on_loopback(server: Any, host: str) -> N
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:99", "127.0.0.1:8000", "[::1]:8000"])
-def test_the_names_of_this_machine_are_taken(server: Any, host: str) -> None:
-    """Also with another port: it may be forwarded from a container or another machine."""
+def test_loopback_names_are_accepted(server: Any, host: str) -> None:
+    """With any port, since it may be forwarded."""
     with server.http(headers={"Host": host}) as http:
         assert http.get("/v1/models").status_code == 200
 
 
-def test_without_the_key_nothing_but_health(start: Any, model: Transformer) -> None:
+def test_only_health_works_without_the_key(start: Any, model: Transformer) -> None:
     server = start(model, api_key="sesame-street", loopback_only=False)
     assert server.client(api_key="sesame-street").completions.create(**TEXT, max_tokens=1).choices
     for wrong in ("sesame-stree", "sesame-street1", "Sesame-Street", "x"):
@@ -263,7 +260,7 @@ def test_without_the_key_nothing_but_health(start: Any, model: Transformer) -> N
 
 
 def test_a_browser_may_send_the_key_as_a_password(start: Any, model: Transformer) -> None:
-    """It is asked for one only where the guard says so; and who guesses wrong is asked again."""
+    """Only with the option of the guard. A wrong password gives 401 again."""
     server = start(model, api_key="sésame:street", loopback_only=False, browser=True)
     with server.http() as http:
         asked = http.get("/v1/models")

@@ -1,4 +1,4 @@
-"""JSON that the official client asks for and reads."""
+"""JSON outputs with OpenAI's client."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ class Question(BaseModel):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_clients_own_parser_gets_what_it_asked_for(client: openai.OpenAI, seed: int) -> None:
-    """It sends the schema of a pydantic class with $defs, titles and strict, and validates the answer itself. Nonsense
-    of random weights is closed with "length", at which it would give up: so there is room."""
+def test_the_parser_of_the_client_validates_the_output(client: openai.OpenAI, seed: int) -> None:
+    """The client sends a pydantic schema with $defs, titles and strict, and validates the answer."""
     done = client.chat.completions.parse(**ASK, seed=seed, response_format=Question)
     [choice] = done.choices
     assert isinstance(choice.message.parsed, Question)
@@ -43,15 +42,15 @@ def test_a_json_object_and_its_stream(client: openai.OpenAI) -> None:
     assert len(chunks) > 2, "it came in one piece"
 
 
-def test_what_has_no_room_is_closed_and_says_so(client: openai.OpenAI) -> None:
-    """A client that reads `content` gets valid JSON; one that looks at the reason learns that there was more."""
+def test_json_that_reaches_max_tokens_is_closed(client: openai.OpenAI) -> None:
+    """The content is valid JSON, and the finish reason is "length"."""
     form = {"type": "json_schema", "json_schema": {"name": "q", "schema": Question.model_json_schema()}}
     choice = client.chat.completions.create(**ASK | {"max_tokens": 70, "seed": 1, "response_format": form}).choices[0]
     Question.model_validate_json(choice.message.content or "")
     assert choice.finish_reason == "length"
 
 
-def test_each_of_several_choices_is_valid(client: openai.OpenAI) -> None:
+def test_all_choices_are_valid(client: openai.OpenAI) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "q", "schema": Question.model_json_schema(), "strict": True}}
     done = client.chat.completions.create(**ASK, n=3, seed=1, response_format=form)
     assert len({choice.message.content for choice in done.choices}) == 3

@@ -191,7 +191,7 @@ def begin(
     else:
         place, state, held = _working_directory_for(directory, stage, fingerprint, console)
     place.mkdir(parents=True, exist_ok=True)
-    # Temporary files of a killed process. In a run's directory, only files of the run itself.
+    # Temporary files of a killed process; in a run's directory, only its own files.
     for leftover in list(place.glob(".*.tmp") if shared else place.rglob(".*.tmp")):
         # It may be in a directory that is already deleted.
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
