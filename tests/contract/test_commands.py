@@ -31,7 +31,7 @@ atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))
 from groundup.cli import main
 main(sys.argv[1:])
 """
-MAX_HELP_LINES = 34
+MAX_HELP_LINES = 36
 HEAVY = {"torch", "transformers", "tokenizers", "pyarrow", "tiktoken", "resiliparse", "pyppmd"}
 
 
