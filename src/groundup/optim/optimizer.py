@@ -139,7 +139,7 @@ class Optimizer:
         Args:
             model: Model to train.
             config: Learning rates and hyperparameters.
-            stand_ins: Parameter -> parameter to update instead, e.g. this rank's rows of it. Parameters that are not in
+            replacements: Parameter -> parameter to update instead, e.g. this rank's rows of it. Parameters that are not in
                 it are updated by other ranks. None: update the model's parameters.
             orthogonalize: Orthogonalization for Muon, if the machine has a faster one.
         """

@@ -72,7 +72,7 @@ def test_continued_pretraining_improves_on_the_new_text(room: Path, tmp_path: Pa
     assert after["bpb"] < before["bpb"] - 0.02
     assert after["began_from"]["before"] == pytest.approx(before["bpb"], abs=1e-6)
     assert after["began_from"]["verdict"] == "better"
-    assert "the model that it began from" in (tmp_path / "report-on" / "report.md").read_text(encoding="utf-8")
+    assert "its base model" in (tmp_path / "report-on" / "report.md").read_text(encoding="utf-8")
     assert "began_from" not in before
 
     again = pretrained(room / "second-tokens", tmp_path / "on", model=room / "run", tokens=30_000)
@@ -143,7 +143,7 @@ def test_tokens_of_another_vocabulary_are_rejected_before_training(room: Path, t
         ({"shape": {"n_layers": 3}, "tokens": 1}, "only shape.context_length"),
         ({"shape": {"preset": "gpt2"}, "tokens": 1}, "only shape.context_length"),
         ({"depth": 4}, "minutes or tokens instead of depth"),
-        ({"shape": {"context_length": 4096}, "tokens": 1}, "a context of 128"),
+        ({"shape": {"context_length": 4096}, "tokens": 1}, "context length, 128"),
     ],
 )
 def test_the_shape_of_a_base_model_cannot_be_set(room: Path, tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
@@ -171,9 +171,9 @@ def test_attention_windows_of_a_preset_match_the_number_of_layers() -> None:
 @pytest.mark.parametrize(
     ("wrong", "error", "said"),
     [
-        ({"shape": {"preset": "gpt3-175b"}, "tokens": 1_000_000}, ResourceError, "TB to train|GB to train"),
+        ({"shape": {"preset": "gpt3-175b"}, "tokens": 1_000_000}, ResourceError, "TB of memory|GB of memory"),
         ({"shape": {"preset": "gtp2"}, "tokens": 1}, ConfigError, "Did you mean gpt2"),
-        ({"shape": {"preset": "gpt2", "family": "llama"}, "tokens": 1}, ConfigError, "of the family gpt2"),
+        ({"shape": {"preset": "gpt2", "family": "llama"}, "tokens": 1}, ConfigError, "belongs to the family gpt2"),
         ({"shape": {"preset": "gpt2"}, "depth": 6}, ConfigError, "minutes or tokens instead of depth"),
     ],
 )
