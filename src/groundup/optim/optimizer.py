@@ -139,8 +139,8 @@ class Optimizer:
         Args:
             model: Model to train.
             config: Learning rates and hyperparameters.
-            replacements: Parameter -> parameter to update instead, e.g. this rank's rows of it. Parameters that are not in
-                it are updated by other ranks. None: update the model's parameters.
+            replacements: Parameter -> parameter to update instead, e.g. this rank's rows of it. Parameters that are not
+                in it are updated by other ranks. None: update the model's parameters.
             orthogonalize: Orthogonalization for Muon, if the machine has a faster one.
         """
         groups = parameter_groups(model)
