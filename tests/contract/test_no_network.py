@@ -1,4 +1,4 @@
-"""No telemetry, ours or a dependency's: with the text at hand, the whole road opens no connection."""
+"""No telemetry: with local text, the complete pipeline opens no network connection."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-# Python imports `sitecustomize` at its start, in worker processes too. The hook sees every attempt, also
-# those of libraries, and names it in a file, since a library might swallow the error.
-WATCH = """
+# Python imports `sitecustomize` at its start, also in worker processes. The hook sees connections of all libraries, and
+# logs them to a file, since a library might catch the error.
+BLOCK_NETWORK = """
 import os, sys
 
 def watch(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
         address = arguments[1] if event in ("socket.connect", "socket.sendto") else arguments[0]
         if isinstance(address, (str, bytes)) and event in ("socket.connect", "socket.sendto"):
-            return  # a socket of this machine's file system, between processes
-        with open(os.environ["WATCH_LOG"], "a") as log:
+            return  # a Unix socket between processes
+        with open(os.environ["BLOCK_NETWORK_LOG"], "a") as log:
             log.write(f"{event} {arguments[1:] if event == 'socket.connect' else arguments} {sys.argv}\\n")
         raise OSError("the network is blocked by this test")
 
@@ -30,18 +30,18 @@ sys.addaudithook(watch)
 
 @pytest.fixture
 def blocked(tmp_path: Path) -> dict[str, str]:
-    """An environment in which every attempt to reach the network is written down and fails."""
+    """Return an environment that records and blocks network connections."""
     (tmp_path / "hook").mkdir()
-    (tmp_path / "hook" / "sitecustomize.py").write_text(WATCH)
+    (tmp_path / "hook" / "sitecustomize.py").write_text(BLOCK_NETWORK)
     log = tmp_path / "attempts.log"
     log.touch()
-    return os.environ | {"PYTHONPATH": str(tmp_path / "hook"), "WATCH_LOG": str(log)}
+    return os.environ | {"PYTHONPATH": str(tmp_path / "hook"), "BLOCK_NETWORK_LOG": str(log)}
 
 
-def test_the_watch_works(blocked: dict[str, str]) -> None:
+def test_connections_are_blocked_and_recorded(blocked: dict[str, str]) -> None:
     code = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9/')"
     assert subprocess.run([sys.executable, "-c", code], env=blocked, capture_output=True).returncode != 0
-    assert "127.0.0.1" in Path(blocked["WATCH_LOG"]).read_text()
+    assert "127.0.0.1" in Path(blocked["BLOCK_NETWORK_LOG"]).read_text()
 
 
 def test_a_run_on_a_folder_opens_no_connection(
@@ -99,4 +99,4 @@ max_compressor_bytes = 20000
     done = subprocess.run(generate, env=blocked, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
-    assert Path(blocked["WATCH_LOG"]).read_text() == ""
+    assert Path(blocked["BLOCK_NETWORK_LOG"]).read_text() == ""

@@ -1,4 +1,4 @@
-"""The wheel that users install holds the package, its licence, its entry point and nothing else."""
+"""The wheel contains the package, its license and its entry point, and nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """Built as pip builds it: in a fresh environment with the build backend from the user's package index."""
+    """Build the wheel like pip, with the build backend from the user's package index."""
     out = tmp_path_factory.mktemp("wheel")
     command = [
         sys.executable,
@@ -38,25 +38,25 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def test_wheel_holds_the_whole_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+def test_wheel_contains_exactly_the_package(wheel: zipfile.ZipFile) -> None:
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     files = (path for path in (ROOT / "src").rglob("*") if path.is_file() and path.suffix != ".pyc")
     assert names == {path.relative_to(ROOT / "src").as_posix() for path in files}
 
 
-def test_wheel_has_licence_and_command(wheel: zipfile.ZipFile) -> None:
+def test_wheel_has_license_and_command(wheel: zipfile.ZipFile) -> None:
     extra = {name.split(".dist-info/")[1]: name for name in wheel.namelist() if ".dist-info/" in name}
     assert "licenses/LICENSE" in extra
     assert "groundup = groundup.__main__:start" in wheel.read(extra["entry_points.txt"]).decode()
     metadata = wheel.read(extra["METADATA"]).decode()
     assert "License-Expression: Apache-2.0" in metadata
-    # A pin of one machine's index would make the package uninstallable elsewhere.
+    # A dependency on one package index would prevent installation elsewhere.
     assert not [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "+" in line]
 
 
 @pytest.mark.parametrize(("arguments", "said"), [(["--version"], "groundup "), (["run", "--list"], "quickstart ")])
 def test_package_of_the_wheel_runs(wheel: zipfile.ZipFile, tmp_path: Path, arguments: list[str], said: str) -> None:
-    """Not the checkout: the files of the wheel, found first. The recipes were not among them."""
+    """Run from the files of the wheel, not from the repository. The recipes were once missing."""
     wheel.extractall(tmp_path)
     code = f"import groundup; from groundup.cli import main; print(groundup.__file__); main({arguments})"
     done = subprocess.run(

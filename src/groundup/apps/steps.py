@@ -18,6 +18,7 @@ from groundup.apps.inputs import Given, check_inputs
 from groundup.apps.json_text import as_text
 from groundup.apps.prompter import Options, Pair, Prompter, TextModel
 from groundup.core.errors import ConfigError
+from groundup.core.plural import pluralize
 from groundup.core.types import well_formed
 from groundup.inference import Completion, GenerationRequest
 
@@ -203,7 +204,7 @@ def _join(prompter: Prompter, used: _Usage) -> AppSteps:
     chunks = _split(prompter, prompter.text, chunk=False)
     done = yield from _generate(prompter, _with(prompter, chunks), used, shown=True)
     text = _SEPARATOR.join(each.text.strip() for each in done)
-    return _result(prompter, text, used, done, [f"Processed in {len(chunks):,} chunks."], len(chunks))
+    return _result(prompter, text, used, done, [f"Processed in {pluralize(len(chunks), 'chunk')}."], len(chunks))
 
 
 def _reduce(prompter: Prompter, used: _Usage) -> AppSteps:
@@ -218,7 +219,7 @@ def _reduce(prompter: Prompter, used: _Usage) -> AppSteps:
         (given,) = _with(prompter, [shorter])
         if prompter.fits(given):
             done, notes = yield from _generate_output(prompter, given, used)
-            notes.insert(0, f"Summarized {num_chunks:,} chunks first.")
+            notes.insert(0, f"Summarized {pluralize(num_chunks, 'chunk')} first.")
             return _result(prompter, done.text, used, [done], notes, num_chunks)
         if prompter.num_tokens(shorter) >= prompter.num_tokens(text):
             break

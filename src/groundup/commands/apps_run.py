@@ -63,6 +63,7 @@ def run(
         DataError: The model, the file or the table does not exist.
     """
     from groundup.apps.files import read_input, result_json
+    from groundup.apps.progress import ChunkProgress
     from groundup.apps.prompter import Options
     from groundup.apps.runner import open_runner
 
@@ -86,7 +87,7 @@ def run(
     with ExitStack() as stack:
         runner = open_runner(config.model, config.device, console, stack)
         streams = app.output.kind == "text" and not json_lines
-        with _ChunkProgress(console) as progress:
+        with ChunkProgress(console) as progress:
             # Control characters in generated text must not reach the terminal.
             shown = (lambda text: on_text(visible(text))) if streams else (lambda _: None)
             result = runner.run(app, given, options, on_text=shown, on_progress=progress.show)
@@ -130,30 +131,3 @@ def _run_batch(
             temporary.write_text("".join(lines), encoding="utf-8")
         console.note(f"{config.out}: {pluralize(len(results), 'row')}")
     return results
-
-
-class _ChunkProgress:
-    """A progress bar for the chunks of a long input."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._stack = ExitStack()
-        self._bar: Any = None
-        self._done = 0
-
-    def __enter__(self) -> _ChunkProgress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def show(self, done: int, total: int) -> None:
-        """Show that `done` of `total` chunks are finished. With 0, a new round starts."""
-        if done == 0:
-            self._stack.close()
-            self._bar, self._done = None, 0
-            if total > 1:
-                self._bar = self._stack.enter_context(self._console.progress("reading", total, "chunks"))
-        elif self._bar is not None:
-            self._bar.advance(done - self._done)
-            self._done = done

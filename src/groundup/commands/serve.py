@@ -47,11 +47,11 @@ def run(
         config: Settings.
         console: Console for messages.
         on_text: Called with the JSON.
-        json_lines: Print one JSON object when clients can connect: url, model, models, chat.
+        json_lines: Print one JSON object when clients can connect.
 
     Raises:
         DataError: There is no model.
-        ConfigError: The API key is missing or invalid, or two models have the same name.
+        ConfigError: The API key or the name of a model is invalid.
         FormatError: An adapter has another base model.
         ResourceError: The address is in use.
     """
@@ -64,13 +64,14 @@ def run(
     from groundup.serve.models import named_directory, serve_opened
 
     console = console or Console()
-    applications = ServedApps(open_catalog(config.apps, console))
+    apps = ServedApps(open_catalog(config.apps, console))
     api_key = config.api_key or os.environ.get(API_KEY_VARIABLE) or None
     with bind(config.host, config.port) as bound:
         loopback = is_loopback(bound)
         require_api_key(api_key, API_KEY_VARIABLE, config.host, loopback=loopback)
         opened, template = open_chat_model(config.model, config.device, console, base=config.base)
-        adapters = [(name, open_adapter(opened, path)) for name, path in map(named_directory, config.adapter)]
+        name = config.name or config.model.resolve().name
+        adapters = [(each, open_adapter(opened, path)) for each, path in map(named_directory, config.adapter)]
         with Engine(
             opened.model,
             opened.tokenizer,
@@ -78,21 +79,19 @@ def run(
             max_active=config.max_active,
             max_waiting=config.max_waiting,
         ) as engine:
-            name = config.name or config.model.resolve().name
             models = serve_opened(engine, (name, opened, template), adapters, console)
+            directories = [opened.directory, *(each.directory for _, each in adapters)]
 
             def report_ready() -> None:
-                url = url_of(bound)
-                directories = [opened.directory, *(each.directory for _, each in adapters)]
                 for model, directory in zip(models, directories, strict=True):
                     completes = "" if model.template is not None else " (completions only)"
-                    console.note(f"Serving {directory} as {model.name!r} at {url}/v1{completes}")
+                    console.note(f"Serving {directory} as {model.name!r} at {url_of(bound)}/v1{completes}")
                 console.note("Press Ctrl-C to stop.")
                 if json_lines:
-                    names = {"model": name, "models": [model.name for model in models]}
-                    on_text(json.dumps({"url": url, **names, "chat": template is not None}) + "\n")
+                    names = {"url": url_of(bound), "model": name, "models": [model.name for model in models]}
+                    on_text(json.dumps(names | {"chat": template is not None}) + "\n")
 
-            app = build_app(models, routes=application_routes(applications, models))
+            app = build_app(models, routes=application_routes(apps, models))
             guard = RequestGuard(app, api_key=api_key, loopback_only=loopback, note=console.note)
             Server(guard, grace_seconds=config.grace_seconds, abort=engine.close, on_ready=report_ready).run([bound])
     console.note("Stopped.")

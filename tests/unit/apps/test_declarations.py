@@ -1,4 +1,4 @@
-"""Applications as they are declared: ours are sound, a person's own are found, and mistakes in them are explained."""
+"""Declarations: bundled applications are valid, user applications are found, and errors are clear."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_the_declaration_in_the_documentation_is_valid(tmp_path: Path) -> None:
         (lambda text: text + "[prompt", "TOML"),
     ],
 )  # fmt: skip
-def test_a_wrong_declaration_is_explained(tmp_path: Path, change: Callable[[str], str], said: str) -> None:
+def test_an_invalid_declaration_is_an_error(tmp_path: Path, change: Callable[[str], str], said: str) -> None:
     """The error contains the file and the key."""
     text = change(SHOUT)
     assert text != SHOUT

@@ -196,7 +196,7 @@ def test_system_errors_have_no_traceback(
     arguments: list[str],
     said: str,
 ) -> None:
-    """They used to print a traceback and ask for a bug report."""
+    """They once printed a traceback and requested a bug report."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a-directory").mkdir()
     (tmp_path / "a-directory" / "text.txt").write_text("some text")
@@ -246,7 +246,7 @@ def test_no_permission_is_an_error_without_a_traceback(capsys: pytest.CaptureFix
     assert "Traceback" not in err
 
 
-def test_a_bug_prints_the_traceback_and_asks_for_a_report(
+def test_a_bug_prints_the_traceback_and_a_request_to_report_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken() -> None:

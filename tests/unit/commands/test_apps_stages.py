@@ -115,7 +115,7 @@ def test_generated_control_characters_do_not_reach_the_terminal(chat_directory: 
     assert met, "the test needs at least one control character"
 
 
-def test_a_table_comes_back_with_its_results(chat_directory: Path, tmp_path: Path) -> None:
+def test_a_table_is_returned_with_results(chat_directory: Path, tmp_path: Path) -> None:
     table, out = tmp_path / "reviews.csv", tmp_path / "labelled.csv"
     texts = ["Good, and cheap.", "=2+5", "", "It broke at once."]
     with table.open("w", encoding="utf-8", newline="") as file:
@@ -132,7 +132,7 @@ def test_a_table_comes_back_with_its_results(chat_directory: Path, tmp_path: Pat
     assert sum(lines[0]["probabilities"].values()) == pytest.approx(1)
 
 
-def test_a_table_with_other_columns_is_refused(chat_directory: Path, tmp_path: Path) -> None:
+def test_a_table_without_the_input_column_is_an_error(chat_directory: Path, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="no column for text; its columns are a, b"):
         call("summarize", "--batch", tmp_path / "x.csv", "--model", chat_directory)
@@ -141,7 +141,7 @@ def test_a_table_with_other_columns_is_refused(chat_directory: Path, tmp_path: P
     assert len(done.splitlines()) == 2, "a single column may have any name"
 
 
-def test_a_classifier_gives_its_own_labels(classifier: Path, real_documents: list[str]) -> None:
+def test_a_classifier_returns_its_own_labels(classifier: Path, real_documents: list[str]) -> None:
     done = json.loads(call("sentiment", "A fine concert.", "--model", classifier, "--json").stdout)
     assert list(done["probabilities"]) == ["law", "music", "sport"]
     assert sum(done["probabilities"].values()) == pytest.approx(1)

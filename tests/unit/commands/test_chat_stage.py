@@ -1,4 +1,4 @@
-"""`groundup chat` as a process: in a pipe, and at a terminal with a keyboard."""
+"""`groundup chat` as a process, in a pipe and on a terminal."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def command(directory: Path, *options: str, **settings: object) -> list[str]:
     return [sys.executable, "-c", TALK, json.dumps({"model": str(directory), "seed": 1, **settings}), *options]
 
 
-def test_a_pipe_of_lines_in_and_answers_out(chat_directory: Path) -> None:
-    """Also with bytes that are no UTF-8, which a strict reader would stop at."""
+def test_each_line_of_a_pipe_gets_an_answer(chat_directory: Path) -> None:
+    """Also with invalid UTF-8."""
     done = subprocess.run(
         command(chat_directory, "--json", max_tokens=5), input=b"Hello\ncaf\xe9\nlast line", capture_output=True
     )
@@ -80,7 +80,7 @@ def test_an_unusable_template_prints_a_warning(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals")
-def test_ctrl_c_stops_the_answer_and_ctrl_d_the_conversation(endless_directory: Path) -> None:
+def test_ctrl_c_stops_the_answer_and_ctrl_d_the_session(endless_directory: Path) -> None:
     import pty
 
     ours, theirs = pty.openpty()

@@ -1,4 +1,4 @@
-"""`groundup report`: where the page lies, when it is drawn again, and what it leaves alone."""
+"""`groundup report`: location of the page, updates, and errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def files_in(directory: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
-def test_the_page_lies_in_the_run_and_everything_else_stays(run_directory: Path) -> None:
+def test_the_page_is_in_the_run_and_other_files_are_unchanged(run_directory: Path) -> None:
     before = files_in(run_directory)
     stream = io.StringIO()
     made = report.run(ReportConfig(run=run_directory), console=Console(stream=stream))
@@ -44,7 +44,7 @@ def test_the_page_lies_in_the_run_and_everything_else_stays(run_directory: Path)
     assert f"{(run_directory / 'report.html').resolve().as_uri()}" in stream.getvalue()
 
 
-def test_it_is_drawn_again_when_a_record_changed_or_the_page_is_gone(run_directory: Path) -> None:
+def test_it_is_written_again_if_a_record_changed_or_the_page_is_missing(run_directory: Path) -> None:
     page = run_directory / "report.html"
     first = report.run(ReportConfig(run=run_directory))
     drawn = page.stat().st_mtime_ns
@@ -59,25 +59,25 @@ def test_it_is_drawn_again_when_a_record_changed_or_the_page_is_gone(run_directo
     assert "2 hours" in page.read_text(encoding="utf-8")
 
 
-def test_another_place_for_the_page(run_directory: Path, tmp_path: Path) -> None:
+def test_out_sets_the_directory(run_directory: Path, tmp_path: Path) -> None:
     before = files_in(run_directory)
     report.run(ReportConfig(run=run_directory, out=tmp_path / "site"))
     assert sorted(path.name for path in (tmp_path / "site").iterdir()) == ["artifact.json", "report.html"]
     assert files_in(run_directory) == before
 
 
-def test_a_page_by_another_owner_is_not_mistaken_for_a_stage(run_directory: Path) -> None:
-    """`artifact.json` in the run's own directory must not make the run look like a corpus to other stages."""
+def test_the_record_of_the_report_is_not_the_output_of_another_stage(run_directory: Path) -> None:
+    """`artifact.json` in a run's directory must not make the run look like a corpus."""
     report.run(ReportConfig(run=run_directory))
     assert list(artifact.outputs_in(run_directory)) == [run_directory / "corpus"]
     assert list(artifact.outputs_in(run_directory.parent)) == [run_directory]
     assert artifact.read(run_directory).stage == "report"
 
 
-def test_the_page_does_not_tell_where_its_maker_keeps_things(
+def test_the_page_contains_no_home_directory(
     run_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Commands on it must work, but a home directory is nobody's business."""
+    """Commands on the page must work, but must not contain private paths."""
     (run_directory / "recipe.toml").write_text('name = "run"\n[collect]\n', encoding="utf-8")
     for here, place in (
         (tmp_path, "run"),
@@ -92,7 +92,7 @@ def test_the_page_does_not_tell_where_its_maker_keeps_things(
         assert f"groundup run {place}/recipe.toml" in page
 
 
-def test_what_was_set_aside_is_not_reported(run_directory: Path) -> None:
+def test_replaced_outputs_are_not_reported(run_directory: Path) -> None:
     shutil.copytree(run_directory / "corpus", run_directory / "corpus.replaced-20260101-000000")
     assert report.run(ReportConfig(run=run_directory)).facts["stages"] == ["collect"]
 
@@ -100,7 +100,7 @@ def test_what_was_set_aside_is_not_reported(run_directory: Path) -> None:
 def test_as_the_last_stage_of_a_recipe_it_is_skipped_like_the_others(
     run_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run names its own directory as the output; a second run must not count the page as work."""
+    """The output is the directory of the run. A second run must skip the report."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.toml").write_text(
         'name = "small"\n[collect]\nsources = [{ kind = "folder", path = "texts" }]\n[report]\n', encoding="utf-8"
@@ -120,7 +120,7 @@ def test_as_the_last_stage_of_a_recipe_it_is_skipped_like_the_others(
     assert "runs" not in (tmp_path / "runs" / "small" / "recipe.toml").read_text(encoding="utf-8")
 
 
-def test_mistakes_say_what_to_do(run_directory: Path, tmp_path: Path) -> None:
+def test_errors_have_a_fix(run_directory: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="groundup report"):
         report.run(ReportConfig())
@@ -131,13 +131,13 @@ def test_mistakes_say_what_to_do(run_directory: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no finished stage"):
         report.run(ReportConfig(run=run_directory / "corpus"))
     report.run(ReportConfig(run=run_directory))
-    with pytest.raises(DataError, match="no finished stage"):  # the directory that holds runs is none
+    with pytest.raises(DataError, match="no finished stage"):  # the directory of runs is not a run
         report.run(ReportConfig(run=run_directory.parent))
     assert not (run_directory / "corpus" / "report.html").exists()
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", '{"stage": "collect"}', '{"finished_at": 3}'])
-def test_a_damaged_record_is_named(run_directory: Path, damage: str) -> None:
+def test_a_damaged_record_is_an_error(run_directory: Path, damage: str) -> None:
     path = run_directory / "corpus" / "artifact.json"
     whole = json.loads(path.read_text(encoding="utf-8"))
     partly = damage == '{"finished_at": 3}'

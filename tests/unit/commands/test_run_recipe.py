@@ -1,4 +1,4 @@
-"""`groundup run`: order, wiring, skipping and going on, with two small stages that do real work on text."""
+"""`groundup run`: order, inputs, skipping and resuming, with two small stages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, ResourceError
 from groundup.core.recipe import Stage, recipe_steps
 
-# Stages as the house builds them: a config, and a `run` that begins, works and finishes.
+# Stages like those of groundup: a config, and a `run` that begins, works and finishes.
 STAGE = """
 from pathlib import Path
 from groundup.core import artifact
@@ -83,7 +83,7 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Stage]:
 
 
 class Runner:
-    """Runs a recipe text and keeps what was said."""
+    """Runs recipes and records the messages."""
 
     def __init__(self, stages: dict[str, Stage]) -> None:
         self.stages, self.said = stages, ""
@@ -103,20 +103,20 @@ def runner(stages: dict[str, Stage]) -> Runner:
     return Runner(stages)
 
 
-# The tables stand in the wrong order: the road's order counts.
+# The tables are in another order than the pipeline, whose order counts.
 RECIPE = '[shout]\nmark = "?"\n[gather]\ntext = "quiet "\nrepeat = 2\n'
 
 
-def test_stages_run_in_order_each_on_the_output_of_the_one_before(runner: Runner) -> None:
+def test_stages_run_in_order_on_earlier_outputs(runner: Runner) -> None:
     made = runner(RECIPE)
-    assert made.directory == Path("runs/small")  # the recipe has no name: its file gives one
+    assert made.directory == Path("runs/small")  # named after the file
     assert Path("runs/small/loud/text.txt").read_text() == "QUIET QUIET ?"
     assert list(made.artifacts) == ["gather", "shout"]
     assert "[1/2] gather" in runner.said
-    assert "cat runs/small/loud/text.txt" in runner.said  # what comes next, with the real path
+    assert "cat runs/small/loud/text.txt" in runner.said  # suggested commands have the real path
 
 
-def test_second_run_skips_and_a_change_runs_what_depends_on_it(runner: Runner) -> None:
+def test_second_run_skips_and_a_change_reruns_dependent_stages(runner: Runner) -> None:
     runner(RECIPE)
     runner(RECIPE)
     assert runner.said.count("done earlier") == 2
@@ -133,7 +133,7 @@ def test_a_change_in_an_early_stage_reaches_the_last(runner: Runner) -> None:
     assert Path("runs/small/loud/text.txt").read_text() == "QUIET ?"
 
 
-def test_resolved_recipe_is_kept_and_is_the_same_work(runner: Runner) -> None:
+def test_saved_recipe_is_the_same_work(runner: Runner) -> None:
     runner(RECIPE, "name=elsewhere")
     kept = Path("runs/elsewhere/recipe.toml").read_text()
     assert tomllib.loads(kept) == {
@@ -146,13 +146,13 @@ def test_resolved_recipe_is_kept_and_is_the_same_work(runner: Runner) -> None:
     assert runner.said.count("done earlier") == 2
 
 
-def test_later_stages_can_be_run_alone_on_what_is_there(runner: Runner) -> None:
+def test_later_stages_run_alone_on_existing_outputs(runner: Runner) -> None:
     runner(RECIPE)
     runner('[shout]\nmark = "."\n')
     assert Path("runs/small/loud/text.txt").read_text() == "QUIET QUIET ."
 
 
-def test_paths_of_the_recipe_win_over_those_of_the_run(runner: Runner) -> None:
+def test_paths_of_the_recipe_take_precedence(runner: Runner) -> None:
     runner(RECIPE, "gather.out=mine/words")
     assert Path("mine/words/text.txt").read_text() == "quiet quiet "
     assert Path("runs/small/loud/text.txt").read_text() == "QUIET QUIET ?"
@@ -171,10 +171,10 @@ def test_paths_of_the_recipe_win_over_those_of_the_run(runner: Runner) -> None:
         ("", [], "no stages", "[gather]"),
     ],
 )
-def test_mistakes_are_found_before_anything_is_written(
+def test_errors_are_found_before_anything_is_written(
     runner: Runner, recipe: str, overrides: list[str], value: str, fix: str
 ) -> None:
-    """A typing mistake in the last table must not come out after an hour of the stages before."""
+    """A typo in the last table must not be found after an hour of earlier stages."""
     with pytest.raises(ConfigError) as caught:
         runner(recipe, *overrides)
     assert value in caught.value.value
@@ -182,7 +182,7 @@ def test_mistakes_are_found_before_anything_is_written(
     assert not Path("runs").exists()
 
 
-def test_failed_stage_ends_the_run_and_the_next_run_goes_on(runner: Runner) -> None:
+def test_failed_stage_ends_the_run_and_the_next_run_resumes(runner: Runner) -> None:
     with pytest.raises(DataError):
         runner(RECIPE, "gather.repeat=0")
     assert not Path("runs/small/loud").exists()
@@ -204,7 +204,7 @@ with locked_run(Path(sys.argv[1])):
 
 
 def test_two_runs_do_not_share_a_directory_and_a_killed_one_leaves_no_lock(runner: Runner) -> None:
-    """Two runs in one directory would spoil each other's checkpoints; a stale lock would need a manual."""
+    """Two runs in one directory would overwrite each other's checkpoints."""
     holder = subprocess.Popen([sys.executable, "-c", HOLD, "runs/small"], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout is not None
@@ -218,8 +218,8 @@ def test_two_runs_do_not_share_a_directory_and_a_killed_one_leaves_no_lock(runne
     assert Path("runs/small/loud/text.txt").exists()
 
 
-def test_an_input_comes_from_whichever_stage_the_recipe_has(stages: dict[str, Stage], tmp_path: Path) -> None:
-    """Tuning starts from a model that was trained here or taken in; wired to the wrong one, it tunes another model."""
+def test_an_input_comes_from_the_stage_in_the_recipe(stages: dict[str, Stage], tmp_path: Path) -> None:
+    """Fine-tuning starts from a pretrained or an imported model."""
     either = replace(stages["shout"], inputs={"source": ("fetch", "gather")})
     fetch = replace(stages["gather"], directory="fetched")
     known = {"fetch": fetch, "gather": stages["gather"], "shout": either}
@@ -233,8 +233,8 @@ def test_an_input_comes_from_whichever_stage_the_recipe_has(stages: dict[str, St
     assert source({"shout": {}}) == tmp_path / "run" / "fetched"
 
 
-def test_what_two_stages_are_both_told_stands_in_the_recipe_once(tmp_path: Path) -> None:
-    """A test table that is named twice is one day changed once, and a model compared on what it has learned."""
+def test_a_shared_setting_is_in_the_recipe_once(tmp_path: Path) -> None:
+    """With two copies, a changed test table could leave a comparison on training examples."""
     recipe = {
         "import": {"path": "somewhere"},
         "finetune": {"instruct": {"data": "learn.csv", "test": "test.csv"}},

@@ -1,4 +1,4 @@
-"""Several adapters served from one base: each answers under its own name, and the weights are there once."""
+"""Several adapters with one base model: each has its own name, and the base weights are in memory once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PROMPT = "The with statement is used to wrap"
 
 
 def adapter_of(base: Path, directory: Path, seed: int) -> Path:
-    """An adapter as training leaves one, and far from its base."""
+    """Return an adapter whose outputs differ clearly from the base model."""
     model = load_model(base)
     add_lora(model, LoRA(rank=4), seed=seed)
     generator = torch.Generator().manual_seed(seed)
@@ -45,14 +45,13 @@ def adapters(chat_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def alone(directory: Path) -> str:
-    """What the model writes when it is merged and alone."""
+    """Return the output of the merged model."""
     opened = open_model(directory, device="cpu")
     with Engine(opened.model, opened.tokenizer, stop_ids=opened.stop_ids) as engine:
         return engine.complete(GenerationRequest(prompt=PROMPT, sampling=Sampling(temperature=0), max_tokens=24)).text
 
 
-def test_each_answers_under_its_name(chat_directory: Path, adapters: tuple[Path, Path], serving: Any) -> None:
-    """A name that is answered by another adapter, or by the base, would be taken for its word."""
+def test_each_adapter_has_its_own_name(chat_directory: Path, adapters: tuple[Path, Path], serving: Any) -> None:
     law, bank = adapters
     with serving(chat_directory, adapter=[f"law={law}", str(bank)]) as (_, url):
         client = openai.OpenAI(
@@ -77,7 +76,7 @@ def test_each_answers_under_its_name(chat_directory: Path, adapters: tuple[Path,
 
 
 def test_streams_of_several_models_do_not_mix(chat_directory: Path, adapters: tuple[Path, Path], serving: Any) -> None:
-    """All models are stepped by one thread, in turn: a token of one must not reach another's client."""
+    """One thread runs all models in turn. A token must not reach the client of another model."""
     names = ["chat", "law", "bank"] * 2
     with (
         serving(chat_directory, adapter=[f"law={adapters[0]}", f"bank={adapters[1]}"]) as (_, url),
@@ -97,8 +96,8 @@ def test_streams_of_several_models_do_not_mix(chat_directory: Path, adapters: tu
     assert texts == [expected[name] for name in names]
 
 
-def test_the_weights_are_there_once(chat_directory: Path, adapters: tuple[Path, Path]) -> None:
-    """Ten adapters beside copies of the base would take ten times its memory."""
+def test_base_weights_are_in_memory_once(chat_directory: Path, adapters: tuple[Path, Path]) -> None:
+    """Ten adapters with copies of the base model would need ten times its memory."""
     base = open_model(chat_directory, device="cpu")
     before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
     for path in adapters:
@@ -116,7 +115,7 @@ def test_the_weights_are_there_once(chat_directory: Path, adapters: tuple[Path, 
 
 @pytest.fixture
 def another(tiny_model: Callable[..., Transformer], tokenizer: Tokenizer, chat_directory: Path, tmp_path: Path) -> Path:
-    """A model of the same shape and tokenizer, with other weights: its adapters load beside the first, too."""
+    """Return a model with the same architecture and tokenizer, and other weights."""
     model = load_model(chat_directory)
     model.lm_head.weight.data += 0.01
     save_model(tmp_path / "another", model, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
@@ -124,10 +123,10 @@ def another(tiny_model: Callable[..., Transformer], tokenizer: Tokenizer, chat_d
     return tmp_path / "another"
 
 
-def test_what_cannot_be_served_beside_it_is_refused(
+def test_adapters_that_do_not_match_are_errors(
     chat_directory: Path, adapters: tuple[Path, Path], another: Path, tmp_path: Path
 ) -> None:
-    """Beside another base of the same shape an adapter answers nonsense, and nobody would be told."""
+    """With another base model of the same shape, an adapter would generate nonsense without an error."""
     foreign = adapter_of(another, tmp_path / "foreign", 3)
     labelling = SequenceClassifier.from_language_model(load_model(chat_directory), 2, seed=0)
     add_lora(labelling, LoRA(rank=2))

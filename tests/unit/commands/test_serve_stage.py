@@ -1,4 +1,4 @@
-"""`groundup serve` as a process: what it says, whom it lets in, how it ends."""
+"""`groundup serve` as a process: output, access control and shutdown."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ CALL = {"model": "tuned", "prompt": "The", "temperature": 0, "stream": True}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_a_signal_lets_answers_finish_and_ends_it_well(chat_directory: Path, serving: Serving) -> None:
-    """A stream that breaks off at every restart would make restarts an event."""
+def test_a_signal_ends_the_server_after_running_requests(chat_directory: Path, serving: Serving) -> None:
+    """A restart must not break running streams."""
     with serving(chat_directory, name="tuned") as (process, url), httpx.Client(trust_env=False, timeout=30) as http:
         with http.stream("POST", f"{url}/v1/completions", json=CALL | {"max_tokens": 400}) as answer:
             lines = answer.iter_lines()
@@ -41,7 +41,7 @@ def test_a_signal_lets_answers_finish_and_ends_it_well(chat_directory: Path, ser
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_a_second_signal_waits_for_nobody(endless_directory: Path, serving: Serving) -> None:
+def test_a_second_signal_aborts_running_requests(endless_directory: Path, serving: Serving) -> None:
     with (
         serving(endless_directory, name="tuned", grace_seconds=600) as (process, url),
         httpx.Client(trust_env=False, timeout=30) as http,
@@ -60,7 +60,7 @@ def test_a_second_signal_waits_for_nobody(endless_directory: Path, serving: Serv
         assert "Traceback" not in err
 
 
-def test_the_key_opens_it_to_other_machines(chat_directory: Path, serving: Serving) -> None:
+def test_a_key_allows_a_public_address(chat_directory: Path, serving: Serving) -> None:
     with (
         serving(chat_directory, "sesame", host="0.0.0.0") as (_, url),
         httpx.Client(trust_env=False, timeout=30) as http,
@@ -72,7 +72,7 @@ def test_the_key_opens_it_to_other_machines(chat_directory: Path, serving: Servi
         assert (model["id"], model["has_chat_template"]) == ("chat", True)
 
 
-def test_without_a_key_other_machines_are_refused(chat_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_public_address_requires_a_key(chat_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(API_KEY_VARIABLE, raising=False)
     config = load(ServeConfig, {"model": str(chat_directory), "host": "0.0.0.0", "port": 0})
     with pytest.raises(ConfigError, match=API_KEY_VARIABLE):
@@ -80,14 +80,14 @@ def test_without_a_key_other_machines_are_refused(chat_directory: Path, monkeypa
 
 
 @pytest.mark.parametrize("key", ["clé", "two words", "line\nend"])
-def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(chat_directory: Path, key: str) -> None:
+def test_an_invalid_key_is_an_error_that_does_not_contain_it(chat_directory: Path, key: str) -> None:
     config = load(ServeConfig, {"model": str(chat_directory), "api_key": key, "port": 0})
     with pytest.raises(ConfigError, match="API key") as refused:
         run(config)
     assert key not in str(refused.value) and key not in repr(config)
 
 
-def test_a_port_in_use_is_named_before_the_model_is_loaded(tmp_path: Path) -> None:
+def test_a_port_in_use_is_an_error_before_the_model_is_loaded(tmp_path: Path) -> None:
     """Loading can take minutes."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

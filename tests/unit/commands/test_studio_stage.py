@@ -1,4 +1,4 @@
-"""`groundup studio` as a process: whom it lets in, and how it ends."""
+"""`groundup studio` as a process: access control and shutdown."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from groundup.core.config import load
 from groundup.core.errors import ConfigError, DataError
 
 
-def test_others_need_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_public_address_requires_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(PASSWORD_VARIABLE, raising=False)
     with pytest.raises(ConfigError, match="password"):
         run(load(StudioConfig, {"directory": str(tmp_path), "host": "0.0.0.0", "port": 0}))
 
 
-def test_a_file_is_no_home(tmp_path: Path) -> None:
+def test_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     with pytest.raises(DataError, match=r"model\.gguf"):
         run(load(StudioConfig, {"directory": str(tmp_path / "model.gguf")}))
@@ -31,7 +31,7 @@ def test_a_file_is_no_home(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("host", "password"), [("127.0.0.1", None), ("0.0.0.0", "sesame")])
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is sent otherwise there")
-def test_it_answers_whom_it_should_until_it_is_stopped(run_directory: Path, host: str, password: str | None) -> None:
+def test_it_serves_authorized_clients_until_it_is_stopped(run_directory: Path, host: str, password: str | None) -> None:
     environment = os.environ | ({PASSWORD_VARIABLE: password} if password else {})
     command = [sys.executable, "-m", "groundup", "studio", str(run_directory), "--port", "0", "--host", host, "--json"]
     with subprocess.Popen(

@@ -165,8 +165,7 @@ def begin(
         stage: Name of the stage.
         config: All settings that change the output, as JSON values, without paths of inputs and outputs.
         inputs: Name -> digest of each input.
-        shared: The directory belongs to a run and holds outputs of other stages. It is already locked, and nothing is
-            renamed. The work is done if its record and its outputs exist.
+        shared: The directory belongs to a run, which has locked it, and has outputs of other stages.
         console: Console for messages about a finished or replaced output.
 
     Returns:
