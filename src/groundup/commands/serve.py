@@ -65,10 +65,9 @@ def run(
 
     console = console or Console()
     apps = ServedApps(open_catalog(config.apps, console))
-    api_key = config.api_key or os.environ.get(API_KEY_VARIABLE) or None
     with bind(config.host, config.port) as bound:
         loopback = is_loopback(bound)
-        require_api_key(api_key, API_KEY_VARIABLE, config.host, loopback=loopback)
+        require_api_key(api_key := _api_key(config), API_KEY_VARIABLE, config.host, loopback=loopback)
         opened, template = open_chat_model(config.model, config.device, console, base=config.base)
         name = config.name or config.model.resolve().name
         adapters = [(each, open_adapter(opened, path)) for each, path in map(named_directory, config.adapter)]
@@ -95,3 +94,7 @@ def run(
             guard = RequestGuard(app, api_key=api_key, loopback_only=loopback, note=console.note)
             Server(guard, grace_seconds=config.grace_seconds, abort=engine.close, on_ready=report_ready).run([bound])
     console.note("Stopped.")
+
+
+def _api_key(config: ServeConfig) -> str | None:
+    return config.api_key or os.environ.get(API_KEY_VARIABLE) or None

@@ -58,12 +58,17 @@ def test_a_base_model_prints_a_warning(base_directory: Path, monkeypatch: pytest
         run(load(ChatConfig, {"model": str(base_directory), "system": "Be brief."}))
 
 
-THEIRS = "{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}"
+EXTERNAL_TEMPLATE = "{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}"
 
 
 @pytest.mark.parametrize(
     ("theirs", "said"),
-    [("{{ 'another' }}", "writes no question"), ("{% for %}", "cannot be used"), (THEIRS, ""), (None, "")],
+    [
+        ("{{ 'another' }}", "does not contain the message"),
+        ("{% for %}", "cannot be used"),
+        (EXTERNAL_TEMPLATE, ""),
+        (None, ""),
+    ],
 )
 def test_an_unusable_template_prints_a_warning(
     chat_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: str | None, said: str
