@@ -8,6 +8,7 @@ from typing import Any
 from groundup.core.artifact import Artifact, read
 from groundup.core.config import setting
 from groundup.core.console import Console
+from groundup.core.plural import pluralize
 from groundup.train.adapters import make_trainable, require_full_for_muon, resolve_method, save_trained_classifier
 from groundup.train.classifier_plan import ClassifierSettings
 from groundup.train.run import TrainingRun, drop_checkpoints, training_run
@@ -122,7 +123,9 @@ def _xray(config: FinetuneClassifyConfig, keys: dict[str, Any], console: Console
     formats = PromptFormats.for_context(tokenizer, context, config.max_tokens)
     train, _ = config.read(formats.tokenizers[0], formats.max_tokens, config.seed, console)
     seen, labels = show_texts(tokenizer, train, formats.max_tokens, console, max_shown=3)
-    summary = f"Read {train.columns}, {len(train.counts())} labels, {len(train):,} training texts."
+    summary = (
+        f"Read {train.columns}, {pluralize(len(train.counts()), 'label')}, {pluralize(len(train), 'training text')}."
+    )
     if len(formats) > 1:
         summary += f" Before step 1, training compares the prompt {PROMPT_BEFORE}...{PROMPT_AFTER} with no prompt."
     return xray_only(config.out, "finetune.classify", keys, summary, seen, console, labels)

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field
 from groundup.core.config import setting
 from groundup.core.console import Console
 from groundup.core.errors import DataError
+from groundup.core.plural import pluralize
 from groundup.core.types import Example, Message, Role
 from groundup.corpus import FolderSource, PackageSource
 from groundup.data.columns import (
@@ -93,7 +94,7 @@ class Conversations:
 
 
 def _rows(count: int) -> str:
-    return f"{count:,} row" + "s" * (count != 1)
+    return pluralize(count, "row")
 
 
 class RejectedError(Exception):

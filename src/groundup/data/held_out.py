@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from groundup.core.artifact import ARTIFACT, Artifact, read
 from groundup.core.console import Console
 from groundup.core.errors import DataError
+from groundup.core.plural import pluralize
 from groundup.core.types import Example
 from groundup.corpus import FolderSource, PackageSource
 from groundup.data.columns import ConversationRules
@@ -156,7 +157,7 @@ def held_out_labels(
             notes.append(_set_aside(len(learned)))
     kept = with_labels(tested, labels, UNKNOWN_LABEL)
     if unknown := kept.dropped[UNKNOWN_LABEL] + kept.dropped[UNTRAINED_LABEL]:
-        notes.append(f"Dropped {unknown:,} texts whose labels the classifier does not have.")
+        notes.append(f"Dropped {pluralize(unknown, 'text')} whose labels the classifier does not have.")
     if not kept.texts:
         raise DataError(
             f"{table.name} has the labels {', '.join(list(tested.counts())[:8])}, but the classifier has "
@@ -201,7 +202,7 @@ def _left_out(count: int, left: int) -> list[str]:
     """
     if count and not left:
         raise DataError(f"--data: the model was trained on all {count:,} examples", fix="Use other examples.")
-    return [f"Dropped {count:,} examples that the model was trained on."] if count else []
+    return [f"Dropped {pluralize(count, 'example')} that the model was trained on."] if count else []
 
 
 def _is_training_table(made: Artifact | None, identity: str) -> bool:
@@ -221,11 +222,12 @@ def _is_training_table(made: Artifact | None, identity: str) -> bool:
 
 
 def _trained_on(count: int) -> str:
-    return f"The model was trained on this table; comparing on the {count:,} examples that were held out."
+    return f"The model was trained on this table; comparing on the {pluralize(count, 'held-out example')}."
 
 
 def _set_aside(count: int) -> str:
-    return f"Using {count:,} examples to select the base model's prompt; pass training data (--train) to avoid this."
+    examples = pluralize(count, "example")
+    return f"Using {examples} to select the base model's prompt; pass training data (--train) to avoid this."
 
 
 def _as_classify_reads(data: ExampleSources) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from groundup.core.console import Console
+from groundup.core.plural import pluralize
 from groundup.core.types import Example
 from groundup.data.checks import require_own_template, require_raw_text, require_trainable
 from groundup.data.conversations import ConversationSplit, InstructionSettings, split_by_hash
@@ -84,7 +85,7 @@ class InstructionData:
         mixed = replay_examples(settings.replay, settings.replay_fraction, encoded, template, tokenizer, context)
         if mixed:
             share = f"{settings.replay_fraction:.0%} of the trained tokens"
-            console.note(f"Replay: {len(mixed):,} sequences from {settings.replay}, {share}.")
+            console.note(f"Replay: {pluralize(len(mixed), 'sequence')} from {settings.replay}, {share}.")
         return cls(train, held_out, split.test, encoded, mixed, template, tokenizer, context, split)
 
     @property

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from groundup.core.config import Config, setting
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError
+from groundup.core.plural import pluralize
 from groundup.core.types import text_id
 from groundup.corpus import Source
 from groundup.data.labeled import (
@@ -160,7 +161,7 @@ def read_train_and_test(
         console.warn(warning)
     if not rules.balanced and (warning := class_imbalance(train)):
         console.warn(warning)
-    console.note(f"{len(train):,} training texts, {len(tested):,} test texts.")
+    console.note(f"{pluralize(len(train), 'training text')}, {pluralize(len(tested), 'test text')}.")
     return train, tested
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from groundup.core.config import nearest
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError
+from groundup.core.plural import pluralize
 from groundup.corpus.records import FIELD
 from groundup.data.columns import fill
 from groundup.data.tables import Table, cell_text, evenly_spaced, normalized_id, read_table
@@ -384,7 +385,7 @@ def read_unlabeled_texts(data: Path, text: str | None, console: Console) -> tupl
     table = read_table(data, console=console)
     column = text or text_column(table, exclude="")
     read = text_reader(table, column)
-    console.note(f"{table.name}: {len(table.rows):,} rows, texts from {column}.")
+    console.note(f"{table.name}: {pluralize(len(table.rows), 'row')}, texts from {column}.")
     return table.rows, [read(row) for row in table.rows]
 
 
@@ -487,4 +488,5 @@ def summary(table: Table, examples: Labeled) -> str:
     rows = "row" if count == 1 else "rows"
     dropped = f"{count:,} {rows} dropped: {reasons}" if count else "no row dropped"
     labels = examples.counts()
-    return f"Read {len(table.rows):,} rows of {table.name} as {examples.columns}, {len(labels)} labels; {dropped}."
+    rows, names = pluralize(len(table.rows), "row"), pluralize(len(labels), "label")
+    return f"Read {rows} of {table.name} as {examples.columns}, {names}; {dropped}."

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_args
 from groundup.core.console import Console
 from groundup.core.errors import DataError
 from groundup.core.files import file_digest
+from groundup.core.plural import pluralize
 from groundup.core.types import text_id, well_formed
 from groundup.corpus import FolderSource, Source
 from groundup.corpus.formats import Record, Unreadable, format_of, read_records
@@ -78,7 +79,7 @@ def read_table(data: Path | Sequence[Source], *, console: Console | None = None)
         raise DataError(f"{name}: no rows", fix="Use a table with at least one row.")
     if skipped:
         first = f"the first is {skipped[0].origin}: {skipped[0].reason}"
-        console.warn(f"{name}: dropped {len(skipped):,} broken rows; {first}.")
+        console.warn(f"{name}: dropped {pluralize(len(skipped), 'broken row')}; {first}.")
     return Table(name, tuple(dict.fromkeys(column for row in rows for column in row)), rows)
 
 

@@ -10,6 +10,7 @@ from groundup.core.artifact import ARTIFACT, read_intact
 from groundup.core.config import nearest
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError
+from groundup.core.plural import pluralize
 from groundup.core.types import Split
 from groundup.corpus import FolderSource, read_documents
 from groundup.corpus.records import FIELD
@@ -93,7 +94,7 @@ def scored_texts(path: Path, text: str | None, console: Console) -> Iterator[str
     if tables.columns:
         names = ", ".join(list(tables.columns)[:3]) + (", ..." if len(tables.columns) > 3 else "")
         count = len(tables.columns)
-        console.warn(f"{path}: skipping {count:,} table{'s' if count > 1 else ''} ({names}).")
+        console.warn(f"{path}: skipping {pluralize(count, 'table')} ({names}).")
     return iter_texts(path, _SCORED, exclude=tables.columns)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from groundup.core.console import Console
 from groundup.core.errors import DataError
+from groundup.core.plural import pluralize
 from groundup.core.types import Example, MetricName
 from groundup.data import read_table
 from groundup.data.choices import read_choices
@@ -269,7 +270,7 @@ def _notes(task: AnswerTask, models: Sequence[tuple[PromptedModel, FewShotPrompt
         f"Prompt of the fine-tuned model: {tuned}.",
     ]
     if skipped := len(task.test) - tested:
-        notes.append(f"{skipped:,} examples are too long for one of the models and were skipped.")
+        notes.append(f"Skipped {pluralize(skipped, 'example')}, too long for one of the models.")
     return notes
 
 

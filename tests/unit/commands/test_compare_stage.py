@@ -102,7 +102,7 @@ def test_the_report_shows_gain_and_forgetting(
     general = str(tmp_path / "general.txt")
     found, page = compared(base, chat, tmp_path / "out", data=str(pairs), general=general, metric="f1", max_examples=30)
     held_out = artifact.read(chat).facts["examples"]["test"]
-    assert any(f"the {held_out} examples that were held out" in note for note in found["notes"])
+    assert any(f"the {held_out} held-out examples" in note for note in found["notes"])
     answers = line(found, "bits per byte of the answers")
     assert answers["verdict"] == "better"
     assert answers["difference"]["interval"][1] < 0
