@@ -1,4 +1,4 @@
-"""Execution on a machine: dtype, threads, memory allocation, compilation and C++ kernels."""
+"""Execution settings of a machine: device, dtype, threads, memory allocation, compilation and C++ kernels."""
 
 from groundup.kernels.machine import (
     ComputeDtype,

@@ -1,4 +1,4 @@
-"""The persistent cache of `torch.compile`. It is emptied if a process was killed while it compiled."""
+"""The persistent cache of `torch.compile`. The cache is emptied if a process was killed during compilation."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ def _lock_file() -> Path:
 def use_kernel_cache() -> None:
     """Set torch's compile cache to a persistent directory, which makes later starts faster.
 
-    torch writes compiled libraries in place. A process that is killed while it writes leaves an incomplete library, and
-    every later start would fail. So a process that compiles locks a file and writes to it. A file with content but
-    without a lock means that the process was killed, and the cache is emptied.
+    torch writes compiled libraries in place. If a process is killed during a write, it leaves an incomplete library,
+    and every later start would fail. So a process that compiles locks a lock file and writes a mark into it. If the
+    lock file has a mark but is not locked, the process was killed during compilation, and the cache is emptied.
     """
-    if _VARIABLE in os.environ:  # set by the user, or by an earlier call
+    if _VARIABLE in os.environ:  # The user or an earlier call has set the variable.
         return
     directory = _directory()
     try:
         with locked(_lock_file()) as lock:
-            if lock is None:  # another process is compiling, so libraries may be incomplete
+            if lock is None:  # Another process is compiling, so libraries may be incomplete.
                 directory = Path(tempfile.mkdtemp(prefix="groundup-kernels-"))
             elif lock.read():
                 shutil.rmtree(directory, ignore_errors=True)
                 lock.truncate(0)
         directory.mkdir(parents=True, exist_ok=True)
-    except OSError:  # the cache is not writable
+    except OSError:  # The cache directory is not writable.
         directory = Path(tempfile.mkdtemp(prefix="groundup-kernels-"))
     os.environ[_VARIABLE] = str(directory)
 
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Hold the lock of the cache, and mark it as being written, within the context."""
+    """Hold the lock file of the compile cache within the context, with a mark that compilation is in progress."""
     with ExitStack() as stack:
         shared = os.environ.get(_VARIABLE) == str(_directory())
         lock = stack.enter_context(locked(_lock_file())) if shared else None
@@ -68,7 +68,7 @@ def compiling() -> Iterator[None]:
 
 @contextmanager
 def without_counting() -> Iterator[None]:
-    """Exclude forward passes within the context from `mark_first_pass`, because they compile nothing."""
+    """Do not count forward passes within the context in `mark_first_pass`, because they do not compile the model."""
     token = _eager.set(True)
     try:
         yield
@@ -77,9 +77,9 @@ def without_counting() -> Iterator[None]:
 
 
 def mark_first_pass(model: nn.Module) -> None:
-    """Hold the lock of the cache from the model's first forward pass until its second.
+    """Hold the lock of the compile cache from the model's first forward pass until its second forward pass.
 
-    The model's forward and backward are compiled between these.
+    torch compiles the model's forward and backward passes in this period.
     """
     stack = ExitStack()
     passes = 0

@@ -1,7 +1,7 @@
-"""fp8 matmuls on GPUs that support them, with torchao.
+"""fp8 matmuls with torchao, for GPUs that support fp8.
 
-Each matmul rounds both operands to fp8, scaled by their largest value (arXiv:2209.05433: e4m3 forward, e5m2 for
-gradients). Weights and saved activations are not in fp8.
+Each matmul scales both operands by their maximum absolute value and rounds them to fp8. The format is e4m3 in the
+forward pass and e5m2 for gradients (arXiv:2209.05433). Weights and saved activations are stored in a higher precision.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import nn
 from groundup.core.errors import ResourceError
 from groundup.model import SequenceClassifier, Transformer
 
-_MULTIPLE = 16  # of both dimensions of a matrix
+_MULTIPLE = 16  # Both dimensions of a weight matrix must be multiples of this number.
 _MIN_CAPABILITY = (8, 9)
 
 
@@ -22,7 +22,7 @@ def require_fp8() -> None:
     """Check that this machine supports fp8.
 
     Raises:
-        ResourceError: There is no GPU with fp8, or torchao is not installed.
+        ResourceError: The GPU does not support fp8, no GPU is available, or torchao is not installed.
     """
     if not torch.cuda.is_available() or torch.cuda.get_device_capability() < _MIN_CAPABILITY:
         found = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA GPU"
@@ -40,11 +40,12 @@ def require_fp8() -> None:
 
 
 def use_fp8(model: Transformer | SequenceClassifier, *, emulate: bool = False) -> None:
-    """Convert the linear layers inside the blocks to fp8 matmuls, in place.
+    """Convert the linear layers of all transformer blocks to fp8 matmuls, in place.
 
     Args:
         model: The model.
-        emulate: Round to fp8 but multiply in the input's dtype, for tests on machines without fp8.
+        emulate: Whether to round operands to fp8 but multiply them in the dtype of the input. This makes tests possible
+            on machines that do not support fp8.
     """
     from torchao.float8 import Float8LinearConfig, convert_to_float8_training
 
@@ -56,6 +57,6 @@ def use_fp8(model: Transformer | SequenceClassifier, *, emulate: bool = False) -
 
 
 def _is_convertible(module: nn.Module) -> bool:
-    if not isinstance(module, nn.Linear) or module.weight is None:  # a quantized layer has no weight
+    if not isinstance(module, nn.Linear) or module.weight is None:  # A quantized layer has no `weight`.
         return False
     return module.in_features % _MULTIPLE == 0 and module.out_features % _MULTIPLE == 0

@@ -1,4 +1,4 @@
-"""Settings of glibc's allocator for training, which frees and allocates large buffers in each step."""
+"""Settings of glibc's memory allocator for training. Each training step allocates and frees large buffers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ _HUGE_PAGE = 2 << 20
 
 @cache
 def keep_large_buffers() -> None:
-    """Configure glibc to keep freed buffers, in huge pages. Has an effect once per process.
+    """Configure glibc to keep freed buffers and to use huge pages. Only the first call in a process has an effect.
 
-    By default, glibc returns buffers above 32 MiB to the system, and each step has page faults for them, which costs a
-    quarter of the speed. Huge pages of 2 MiB gain another 5 %, because of fewer TLB misses (`benchmarks/ablations.md`).
+    By default, glibc returns freed buffers above 32 MiB to the system. Then each step causes page faults when it
+    allocates the buffers again, which reduces the training speed by a quarter. Huge pages of 2 MiB increase the speed
+    by another 5 %, because they cause fewer TLB misses (`benchmarks/ablations.md`).
     """
     libc = glibc()
     if libc is None:
@@ -29,7 +30,7 @@ def keep_large_buffers() -> None:
 
 
 def release_unused_heap() -> None:
-    """Return unused heap memory to the system, so that the process's memory use can be measured."""
+    """Return unused heap memory to the system, so that the resident set size shows the memory that is in use."""
     release_free_memory()
     libc = glibc()
     if libc is not None and keep_large_buffers.cache_info().currsize:
@@ -37,9 +38,9 @@ def release_unused_heap() -> None:
 
 
 def _request_huge_pages(libc: ctypes.CDLL) -> None:
-    """Grow the heap by a quarter of the memory, request huge pages for it, and free it.
+    """Grow the heap by a quarter of the machine's memory, request huge pages for the new blocks, and free the blocks.
 
-    The new memory is never written, so it does not use physical memory.
+    The function does not write to the new blocks, so they do not use physical memory.
     """
     madv_hugepage = 14
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4

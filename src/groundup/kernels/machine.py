@@ -1,4 +1,7 @@
-"""Measurement of the machine, and preparation of a model for it: device, dtype, threads, compilation, kernels."""
+"""Measurement of the machine, and application of the execution settings to a model.
+
+The settings are the device, the dtype, the number of threads, compilation, and C++ kernels.
+"""
 
 from __future__ import annotations
 
@@ -23,24 +26,28 @@ from groundup.model import Operations, SequenceClassifier, Transformer, use_oper
 ComputeDtype = Literal["float32", "bfloat16"]
 _PEAK_SIZES = (1536, 2048)
 _PEAK_SECONDS = 0.25
-_NUM_TRIALS = 6  # the first trial of a dtype includes the creation of kernels
+_NUM_TRIALS = 6  # The first trial of a dtype is slow because it also creates the kernels.
 _DTYPES: dict[ComputeDtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Execution settings. They are saved with a run, so a resumed run uses the same ones.
+    """Execution settings. They are saved with a run, so a resumed run uses the same settings.
 
     Attributes:
         device: "cpu", "cuda" or "mps".
-        compute_dtype: "bfloat16" if its matmuls are faster than in fp32, otherwise "float32". Weights are fp32.
-        compile: Whether layers use `torch.compile`.
-        threads: Number of CPU threads. It determines the reduction order, so equal results need the same number.
-        product_flops: Matmul throughput for a medium size in FLOP/s, for estimates before training steps are measured.
-        native: Whether to use the C++ kernels of `native/`; `torch.compile` is then not used.
-        fp8: Whether layers use fp8 matmuls; emulated on a CPU.
-        peak_flops: Sustained matmul throughput in FLOP/s, the best of several sizes. It is the reference of MFU. None
-            for a run started by an earlier release, whose reference was too low; its MFU is not reported.
+        compute_dtype: The dtype of matmuls and activations: "bfloat16" if bf16 matmuls are faster than fp32 matmuls,
+            otherwise "float32". Weights are always fp32.
+        compile: Whether to compile the layers with `torch.compile`.
+        threads: Number of CPU threads. The number of threads determines the order of floating-point additions, so a run
+            is reproducible only with the same number of threads.
+        product_flops: Matmul throughput in FLOP/s, measured for matrices of medium size. The planner estimates the
+            training time from it before it can measure training steps.
+        native: Whether to use the C++ kernels of `native/`. If so, `torch.compile` is not used.
+        fp8: Whether to use fp8 matmuls in the layers. On a CPU, fp8 is emulated.
+        peak_flops: Sustained matmul throughput in FLOP/s: the maximum over several matrix sizes. MFU is relative to
+            this value. The value is None if an earlier release started the run, because that release measured a value
+            that was too low. In this case, MFU is not reported.
     """
 
     device: str
@@ -54,7 +61,7 @@ class Machine:
 
     @property
     def dtype(self) -> torch.dtype:
-        """`compute_dtype` as a torch dtype."""
+        """The torch dtype that `compute_dtype` names."""
         return torch.bfloat16 if self.compute_dtype == "bfloat16" else torch.float32
 
     def to_json(self) -> dict[str, Any]:
@@ -63,7 +70,7 @@ class Machine:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Machine:
-        """Return the settings that `to_json` describes."""
+        """Create the settings from the result of `to_json`."""
         return cls(**record)
 
 
@@ -77,20 +84,21 @@ def measure_machine(
 ) -> Machine:
     """Measure the machine and choose execution settings.
 
-    Features are tried, not looked up: some CPUs only emulate bf16, and some compiler installations are incomplete.
+    The function tests each feature by using it, because some CPUs only emulate bf16 and some compiler installations are
+    incomplete.
 
     Args:
-        threads: Number of CPU threads. Default: PyTorch's default, one per core.
-        native: Use the C++ kernels if they work and bf16 is fastest.
-        compile: Otherwise use `torch.compile` if it works.
-        fp8: Use fp8 matmuls.
-        dtype: Compute dtype. Default: the fastest.
+        threads: Number of CPU threads. By default, PyTorch uses one thread per core.
+        native: Whether to use the C++ kernels if they work and if bf16 is the fastest dtype.
+        compile: Whether to use `torch.compile` if it works and if the C++ kernels are not used.
+        fp8: Whether to use fp8 matmuls.
+        dtype: Compute dtype. The default is the dtype with the fastest matmuls.
 
     Returns:
-        The settings.
+        The execution settings.
 
     Raises:
-        ResourceError: `fp8` is set, but fp8 is not available.
+        ResourceError: `fp8` is true, but this machine does not support fp8.
     """
     if fp8:
         require_fp8()
@@ -105,20 +113,20 @@ def measure_machine(
 
 
 def cast_for_inference(model: Transformer | SequenceClassifier, compute_dtype: ComputeDtype) -> None:
-    """Cast the weights of a model to its compute dtype for inference, in place.
+    """Cast the weights of a model to the compute dtype for inference, in place.
 
     Args:
         model: The model.
         compute_dtype: The dtype of weights and activations.
     """
-    for parameter in model.parameters():  # not buffers: RoPE frequencies need fp32
+    for parameter in model.parameters():  # Buffers are not cast, because the RoPE frequencies must stay in fp32.
         parameter.data = parameter.data.to(_DTYPES[compute_dtype])
     model.model.compute_dtype = _DTYPES[compute_dtype]
 
 
 @contextmanager
 def use_compute_dtype(model: Transformer | SequenceClassifier, compute_dtype: ComputeDtype) -> Iterator[None]:
-    """Use another compute dtype within the context. Weights are not changed.
+    """Compute in another dtype within the context. The dtype of the weights does not change.
 
     Args:
         model: The model.
@@ -133,14 +141,14 @@ def use_compute_dtype(model: Transformer | SequenceClassifier, compute_dtype: Co
 
 
 def fastest_dtype(device: str, *, only: ComputeDtype | None = None) -> tuple[ComputeDtype, float]:
-    """Return the dtype with the fastest matmuls on a device, and its throughput in FLOP/s.
+    """Return the dtype with the fastest matmuls on a device, and the matmul throughput of this dtype in FLOP/s.
 
     Args:
         device: "cpu", "cuda" or "mps".
-        only: Measure and return this dtype. Default: the fastest.
+        only: If given, measure and return only this dtype.
     """
     dtypes = _DTYPES if only is None else {only: _DTYPES[only]}
-    # Dtypes take turns, so that other load on the machine affects all of them.
+    # The trials alternate between the dtypes, so that other load on the machine affects all dtypes equally.
     trials = [{name: _matmul_flops(device, dtype) for name, dtype in dtypes.items()} for _ in range(_NUM_TRIALS)]
     speeds = {name: max(trial[name] for trial in trials) for name in dtypes}
     faster: ComputeDtype = "bfloat16" if speeds.get("bfloat16", 0) > 1.2 * speeds.get("float32", 0) else "float32"
@@ -149,15 +157,16 @@ def fastest_dtype(device: str, *, only: ComputeDtype | None = None) -> tuple[Com
 
 
 def sustained_flops(device: str, dtype: torch.dtype) -> float:
-    """Return the best matmul throughput in FLOP/s for several large sizes, measured for about 0.3 s.
+    """Return the highest matmul throughput in FLOP/s over several large matrix sizes, measured for about 0.3 s.
 
-    Matmuls of 1,024 x 1,024 have a lower throughput than training steps, which gave an MFU above 1.
+    A matmul of 1,024 x 1,024 matrices is not large enough: it has a lower throughput than a training step, so MFU would
+    exceed 1.
 
     Args:
         device: "cpu", "cuda" or "mps".
         dtype: The dtype of the matrices.
     """
-    if device == "cuda":  # the matmuls of `_matmul_flops` are large there
+    if device == "cuda":  # On a GPU, the matrices of `_matmul_flops` are large enough.
         return _matmul_flops(device, dtype)
     deadline = time.perf_counter() + _PEAK_SECONDS
     best = _square_flops(device, dtype, _PEAK_SIZES[0])
@@ -175,20 +184,20 @@ def _can_compile(device: str) -> bool:
     try:
         with compiling():
             torch.compile(lambda x: x.sin() + 1, dynamic=False)(torch.ones(8, device=device))
-    except Exception:  # a missing compiler, missing headers and an unsupported system raise different errors
+    except Exception:  # A missing compiler, missing headers and an unsupported system raise different exceptions.
         return False
     return True
 
 
 def _matmul_flops(device: str, dtype: torch.dtype) -> float:
-    # Small matmuls on a GPU would measure the kernel launch overhead.
+    # On a GPU, the time of small matmuls would mostly be kernel launch overhead.
     size, times = (8192, 4) if device == "cuda" else (1024, 1)
     return _square_flops(device, dtype, size, times)
 
 
 def _square_flops(device: str, dtype: torch.dtype, size: int, times: int = 1) -> float:
     a = torch.ones(size, size, dtype=dtype, device=device)
-    a[0, 0].item()  # waits for the device
+    a[0, 0].item()  # Wait until the device has created the matrix.
     started = time.perf_counter()
     for _ in range(times):
         product: Tensor = a @ a
@@ -204,7 +213,7 @@ def prepare_model(model: Transformer | SequenceClassifier, machine: Machine) -> 
         machine: The settings.
 
     Raises:
-        ResourceError: This machine has no such device, C++ kernels or fp8.
+        ResourceError: The device, the C++ kernels or fp8 is not available on this machine.
     """
     if machine.device not in ("cpu", _device()):
         raise ResourceError(
@@ -220,14 +229,14 @@ def prepare_model(model: Transformer | SequenceClassifier, machine: Machine) -> 
     if machine.native:
         operations = NativeOperations(_require_library())
     if machine.fp8:
-        if machine.device == "cuda":  # a resumed run may be from another machine
+        if machine.device == "cuda":  # A resumed run may have been started on another machine.
             require_fp8()
         use_fp8(model, emulate=machine.device != "cuda")
     operations.recompute = not all(parameter.requires_grad for parameter in model.parameters())
     if machine.compile:
         use_kernel_cache()
         mark_first_pass(model)
-        for layer in model.model.layers:  # all layers share the code that is compiled for the first one
+        for layer in model.model.layers:  # All layers share the code that is compiled for the first layer.
             layer.compile(dynamic=False)
         operations.nll_and_residual = torch.compile(operations.nll_and_residual, dynamic=False)  # type: ignore[method-assign]
     use_operations(model, operations)
@@ -246,6 +255,9 @@ def _require_library() -> ctypes.CDLL:
 
 @contextmanager
 def eager_mode() -> Iterator[None]:
-    """Run a compiled model in eager mode within the context: new shapes in evaluation and samples are not compiled."""
+    """Run a compiled model in eager mode within the context, so that torch does not recompile it for new shapes.
+
+    Evaluation and sampling use other shapes than training.
+    """
     with torch.compiler.set_stance("force_eager"), without_counting():
         yield

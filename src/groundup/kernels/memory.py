@@ -1,4 +1,4 @@
-"""Available memory and peak memory use."""
+"""Measurement of available memory and of peak memory use."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ import torch
 
 from groundup.kernels.heap import release_unused_heap
 
-_CGROUP = Path("/sys/fs/cgroup")  # in a container, its limits are at the root
+_CGROUP = Path("/sys/fs/cgroup")  # In a container, this directory has the limits of the container.
 _PROCESS = Path("/proc/self")
 
 
 def memory_bytes(device: str) -> int | None:
-    """Return the memory available for training in bytes: free GPU memory, or the machine's memory; None if unknown."""
+    """Return the memory that is available for training, in bytes; None if it is unknown.
+
+    On a GPU, this is the free GPU memory. Otherwise, it is the memory of the machine or of the container.
+    """
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0])
     try:
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not available on Windows
+    except (AttributeError, ValueError, OSError):  # Windows does not have these values.
         return None
     return min(machine, _cgroup_limit() or machine)
 
 
 def free_bytes(device: str) -> int | None:
-    """Return the memory that this process can still allocate, in bytes; None if unknown."""
+    """Return the memory that this process can still allocate, in bytes; None if it is unknown."""
     if device == "cuda":
         cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
         return int(torch.cuda.mem_get_info()[0]) + cached
@@ -39,33 +42,33 @@ def free_bytes(device: str) -> int | None:
 
 
 class Peak:
-    """A meter of the peak memory use since `reset`, in bytes; -1 if unknown."""
+    """Measures the peak memory use of this process since `reset`."""
 
     def __init__(self, device: str) -> None:
         self._cuda = device == "cuda"
         self._known = self._cuda or (device == "cpu" and sys.platform.startswith("linux"))
 
     def reset(self) -> None:
-        """Reset the peak, and release cached memory."""
+        """Start a new measurement of the peak. On a CPU, return unused heap memory to the system first."""
         if self._cuda:
             torch.cuda.reset_peak_memory_stats()
         elif self._known:
             release_unused_heap()
             try:
                 (_PROCESS / "clear_refs").write_text("5")
-            except OSError:  # some sandboxes forbid it
+            except OSError:  # Some sandboxes forbid this write.
                 self._known = False
 
     @property
     def bytes(self) -> int:
-        """Peak memory use."""
+        """Peak memory use in bytes, or -1 if it is unknown."""
         if not self._known:
             return -1
         return int(torch.cuda.max_memory_allocated()) if self._cuda else _of_process("VmHWM")
 
     @property
     def now(self) -> int:
-        """Current memory use."""
+        """Current memory use in bytes, or -1 if it is unknown."""
         return int(torch.cuda.memory_allocated()) if self._cuda else _of_process("VmRSS")
 
 
@@ -80,13 +83,13 @@ def _cgroup_limit() -> int | None:
             text = (_CGROUP / name).read_text().strip()
         except OSError:
             continue
-        if text.isdigit() and int(text) < 1 << 60:  # version 1 uses a huge number for no limit
+        if text.isdigit() and int(text) < 1 << 60:  # In cgroup v1, a very large number means that there is no limit.
             return int(text)
     return None
 
 
 def _cgroup_used() -> int:
-    """Return the memory use of the cgroup, without the page cache."""
+    """Return the memory use of the cgroup in bytes, excluding the inactive page cache."""
     for used, stat, cached in (
         ("memory.current", "memory.stat", "inactive_file"),
         ("memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),

@@ -1,6 +1,6 @@
-"""Linear layers and MLPs with the C++ kernels, forward and backward.
+"""Forward and backward passes of linear layers and MLPs with the C++ kernels.
 
-Shape letters: R rows (tokens), D dim, O outputs of a layer, F ffn_dim, V vocab.
+Shape letters: R is the number of rows (tokens), D the hidden size, and O the output size of a linear layer.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from torch import Tensor
 
 from groundup.kernels.native_library import pointers_to, sizes_of
 
-TILE = 16  # tile size for weight gradients
-BLOCK = 32  # block size for MLPs and summed matmuls
+TILE = 16  # Weight gradients are computed in tiles of 16 x 16 values.
+BLOCK = 32  # MLPs and sums of matmuls are computed in blocks of 32 x 32 values.
 
 
 def in_tiles(weight: Tensor, size: int = TILE) -> bool:
-    """Return whether rows and columns of a matrix are multiples of `size`."""
+    """Return whether the numbers of rows and columns of a matrix are multiples of `size`."""
     return weight.shape[0] % size == 0 and weight.shape[1] % size == 0
 
 
 class _Result(ctypes.Structure):
-    """The C++ struct `Result`: an output, its left operand with row stride, and its number of rows."""
+    """The C++ struct `Result`: an output matrix, its left operand and the row stride of this operand, and its rows."""
 
     _fields_ = [
         ("out", ctypes.c_void_p),
@@ -38,17 +38,18 @@ class _Result(ctypes.Structure):
 def transposed_matmuls(
     kernels: ctypes.CDLL, outs: Sequence[Tensor], lefts: Sequence[Tensor], right: Tensor, *, add: bool
 ) -> None:
-    """Compute out = left^T right, or out += left^T right, for each output, in place.
+    """Compute out = left^T right, or out += left^T right, for each output matrix, in place.
 
-    Rows of an output after the last full tile (one row for GPT-2's vocabulary of 50,257) are computed as a zero-padded
-    tile. Without the kernel, the whole gradient would be rounded to bf16 and stored twice.
+    If the number of rows of an output is not a multiple of TILE, the last rows are computed as a zero-padded tile. For
+    example, GPT-2's vocabulary of 50,257 has one row more than a multiple of 16. PyTorch's matmul is not used for this
+    case, because it would round the whole gradient to bf16 and store it twice.
 
     Args:
-        kernels: The library.
-        outs: Outputs, (m, n) each, fp32; n is a multiple of TILE.
-        lefts: Left operands, (R, m) each.
-        right: Right operand, (R, n).
-        add: Add to the outputs instead of overwriting them.
+        kernels: The library of C++ kernels.
+        outs: Output matrices in fp32, each of shape (m, n). n is a multiple of TILE.
+        lefts: Left operands, each of shape (R, m).
+        right: Right operand of shape (R, n).
+        add: Whether to add to the outputs instead of overwriting them.
     """
     lefts, right = [left.contiguous() for left in lefts], right.contiguous()
     full_rows = [len(out) // TILE * TILE for out in outs]
@@ -68,7 +69,7 @@ def transposed_matmuls(
 
 
 class Linears(torch.autograd.Function):
-    """Linear layers with the same input. Parameters are all weights, then all biases."""
+    """Linear layers that have the same input. The parameters are the weights of all layers, then their biases."""
 
     @staticmethod
     def forward(ctx: Any, kernels: ctypes.CDLL, x: Tensor, *parameters: Tensor | None) -> tuple[Tensor, ...]:
@@ -95,7 +96,10 @@ class Linears(torch.autograd.Function):
 def _parameter_gradients(
     kernels: ctypes.CDLL, grads_RO: Sequence[Tensor], x: Tensor, has_bias: Sequence[bool]
 ) -> tuple[list[Tensor], list[Tensor | None]]:
-    """Return the gradients of weights and biases of layers with the same input, from the gradients of their outputs."""
+    """Return the gradients of the weights and biases of linear layers that have the same input.
+
+    `grads_RO` are the gradients of the layers' outputs.
+    """
     grad_weights = [torch.empty(grad_RO.shape[1], x.shape[-1]) for grad_RO in grads_RO]
     transposed_matmuls(kernels, grad_weights, grads_RO, x.flatten(0, -2), add=False)
     grad_biases = [
@@ -108,13 +112,13 @@ def _parameter_gradients(
 
 
 class _Term(ctypes.Structure):
-    """The C++ struct `Term`: the operands of one of several summed matmuls, and their inner dimension."""
+    """The C++ struct `Term`: one matmul of a sum of matmuls, as its two operands and their inner dimension."""
 
     _fields_ = [("left", ctypes.c_void_p), ("right", ctypes.c_void_p), ("depth", ctypes.c_int64)]
 
 
 def _summed_matmuls(kernels: ctypes.CDLL, lefts: Sequence[Tensor], rights: Sequence[Tensor]) -> Tensor:
-    """Return the sum of lefts (R, O) @ rights (O, D), accumulated in fp32 and rounded once."""
+    """Return the sum of the matmuls left (R, O) @ right (O, D), accumulated in fp32 and rounded once."""
     if len(lefts) == 1 or not all(in_tiles(right, BLOCK) for right in rights):
         total = lefts[0] @ rights[0]
         for left, right in zip(lefts[1:], rights[1:], strict=True):
@@ -133,10 +137,10 @@ def _gate_and_up(parts: Sequence[Tensor | None]) -> tuple[Tensor | None, Tensor 
 
 
 class FeedForward(torch.autograd.Function):
-    """An MLP. Parameters are all weights, then all biases, in the order gate_proj, up_proj, down_proj.
+    """An MLP. The parameters are all weights, then all biases, in the order gate_proj, up_proj, down_proj.
 
     The backward pass recomputes the activation and overwrites saved tensors with their gradients. For a small model,
-    this reduces the peak memory of training by 1/16 and costs 1 % of the time.
+    this reduces the peak memory of training by 1/16 and increases the training time by 1 %.
     """
 
     @staticmethod
@@ -166,7 +170,7 @@ class FeedForward(torch.autograd.Function):
         gate, up = _gate_and_up(inner)
         out = torch.empty_like(inner[0])
         kernels.groundup_feed_forward_gradients(*pointers_to(out, gate, up, grad_RD, down), *ctx.sizes)
-        torch.autograd.graph.increment_version(inner)  # a second backward pass then fails instead of using gradients
+        torch.autograd.graph.increment_version(inner)  # A second backward pass must fail, because the values are lost.
         (grad_down,), (grad_down_bias,) = _parameter_gradients(kernels, [grad_RD], out, ctx.has_bias[-1:])
         grads = [part.flatten(0, -2) for part in inner]
         grad_x = _summed_matmuls(kernels, grads, weights).view_as(x) if ctx.needs_input_grad[2] else None

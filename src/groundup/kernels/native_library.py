@@ -1,6 +1,7 @@
-"""The library of C++ kernels: compiled once with the installed compiler, and cached.
+"""The library of C++ kernels, which is compiled once with the installed compiler and then cached.
 
-It is called with ctypes and does not include torch's headers. It compiles in seconds, a torch extension in a minute.
+The library is called through ctypes and does not include torch's headers. So it compiles in seconds, whereas a torch
+extension takes about a minute.
 """
 
 from __future__ import annotations
@@ -23,13 +24,16 @@ from groundup.core.files import cache_dir
 _SOURCES = Path(__file__).parent / "native"
 _FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
 _COMPILERS = ("c++", "g++", "clang++")
-# Instruction sets of the kernels. AMX is used if the CPU supports it.
+# Instruction sets that the kernels require. The kernels also use AMX if the CPU supports it.
 _REQUIRED_FLAGS = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "fma"}
 
 
 @cache
 def native_library() -> ctypes.CDLL | None:
-    """Return the library, compiled if needed; None if CPU or system do not support it, or without a C++ compiler."""
+    """Return the library of C++ kernels, and compile it if it is not cached.
+
+    The result is None if the CPU or the operating system does not support the kernels, or if compilation fails.
+    """
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", ""), *_COMPILERS))), None)
     if compiler is None or not _cpu_flags() >= _REQUIRED_FLAGS:
         return None
@@ -37,7 +41,7 @@ def native_library() -> ctypes.CDLL | None:
         library = ctypes.CDLL(str(_build(compiler)))
     except (OSError, subprocess.SubprocessError):
         return None
-    # A process must request AMX tiles from Linux. A virtual machine may report AMX and refuse the request.
+    # A process must request AMX tiles from Linux. Some virtual machines report AMX but refuse the request.
     library.groundup_tiles_allowed.restype = ctypes.c_bool
     return library if library.groundup_tiles_allowed() else None
 
@@ -50,9 +54,9 @@ def _cpu_flags() -> set[str]:
 
 
 def _build(compiler: str) -> Path:
-    """Return the library file for the sources, the compiler and the CPU; compile it if it is not cached.
+    """Return the library file for these sources, this compiler and this CPU. Compile the library if it is not cached.
 
-    The compiler writes to a temporary file, so an interrupted compilation leaves no incomplete library.
+    The compiler writes to a temporary file, so an interrupted compilation does not leave an incomplete library.
     """
     sources = sorted(_SOURCES.iterdir())
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=60).stdout
@@ -65,7 +69,7 @@ def _build(compiler: str) -> Path:
     library = directory / f"{identity.hexdigest()}.so"
     if library.is_file():
         return library
-    if not os.access(directory, os.W_OK):  # the cache is not writable
+    if not os.access(directory, os.W_OK):  # The cache directory is not writable.
         library = Path(tempfile.mkdtemp(prefix="groundup-native-")) / library.name
     temporary = library.with_suffix(f".{os.getpid()}.tmp")
     units = [str(source) for source in sources if source.suffix == ".cpp"]
@@ -78,7 +82,10 @@ def _build(compiler: str) -> Path:
 
 
 def pointers_to(*tensors: Tensor | None) -> list[ctypes.c_void_p]:
-    """Return pointers to the data of tensors, or null. The tensors must stay allocated until the kernel returns."""
+    """Return a pointer to the data of each tensor, and a null pointer for each None.
+
+    The tensors must stay allocated until the kernel returns.
+    """
     return [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
 
 

@@ -1,8 +1,10 @@
-"""The model's operations with the C++ kernels of `native/`, for bf16 training on a CPU.
+"""Implementation of the model's operations with the C++ kernels of `native/`, for bf16 training on a CPU.
 
-Inputs that the kernels do not support (other dtypes, unsupported sizes, a KV cache) use the PyTorch implementation.
+The PyTorch implementation processes inputs that the kernels do not support (other dtypes, some sizes, a KV cache).
 
-Shape letters: B batch, T sequence, S keys, N query heads, K kv heads, H head_dim, R rows (tokens), D dim, V vocab.
+Shape letters: B is the batch size, T the sequence length, S the number of keys, N the number of query heads, K the
+number of key/value heads, H the head dimension, R the number of rows (tokens), D the hidden size, and V the vocabulary
+size.
 """
 
 from __future__ import annotations
@@ -21,16 +23,17 @@ from groundup.model import Activation, Operations, SequenceClassifier, Transform
 from groundup.optim import Orthogonalize, newton_schulz
 from groundup.optim.muon import COEFFICIENTS, EPS, STEPS
 
-# Chunks of 200 MB of bf16 logits. They are large because each chunk reads and writes the gradient of the head (150 MB
-# for GPT-2). Matmuls are twice as fast if the number of rows is a multiple of 256.
+# The loss is computed in chunks of at most 200 MB of bf16 logits. Chunks are large because each chunk reads and writes
+# the whole gradient of the LM head (150 MB for GPT-2). Matmuls are twice as fast if the number of rows is a multiple of
+# 256.
 _MAX_CHUNK_LOGITS = 104_000_000
 _MAX_CHUNK_ROWS = 4096
 _CHUNK_BLOCK = 256
-_ACTIVATIONS = ("silu", "gelu_tanh")  # supported by the kernels
+_ACTIVATIONS = ("silu", "gelu_tanh")  # The kernels support only these activations.
 
 
 class NativeOperations(Operations):
-    """Operations with C++ kernels for bf16 tensors on a CPU, each with a custom backward pass."""
+    """Operations that use C++ kernels for bf16 tensors on a CPU. Each operation has a custom backward pass."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self.kernels = library
@@ -89,12 +92,15 @@ class NativeOperations(Operations):
         return out
 
     def attention_mask(self, positions_BT: Tensor, document_ids_BT: Tensor | None, window: int | None) -> Tensor | None:
-        """Return the first key that each token attends to, (B, T), int32, because documents are contiguous."""
+        """Return the index of the first key that each token attends to, as int32 of shape (B, T).
+
+        The index defines the mask if documents are contiguous. Otherwise, the PyTorch implementation returns a mask.
+        """
         indices_T = torch.arange(positions_BT.shape[1], dtype=torch.int32)
         starts_BT = torch.zeros(positions_BT.shape, dtype=torch.int32)
         if document_ids_BT is not None:
             steps_BT = document_ids_BT.diff(dim=1)
-            if positions_BT.device.type != "cpu" or (steps_BT < 0).any():  # documents may not be contiguous
+            if positions_BT.device.type != "cpu" or (steps_BT < 0).any():  # The documents may not be contiguous.
                 return super().attention_mask(positions_BT, document_ids_BT, window)
             starts_BT[:, 1:] = torch.where(steps_BT != 0, indices_T[1:], 0).cummax(1).values
         if window is not None:
@@ -141,12 +147,12 @@ class NativeOperations(Operations):
             super().transposed_matmul(out_VD, left_RV, right_RD, add=add)
 
     def orthogonalize(self, matrices: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Orthogonalize matrices for Muon, in place; see `groundup.optim.newton_schulz`.
+        """Orthogonalize matrices for Muon, in place, as `groundup.optim.newton_schulz` does.
 
-        Matrices whose sizes are not multiples of 32 use the PyTorch implementation.
+        If a size of the matrices is not a multiple of 32, the PyTorch implementation is used.
 
         Args:
-            matrices: Matrices with the same shape.
+            matrices: Matrices that have the same shape.
 
         Returns:
             The orthogonalized matrices.
@@ -162,7 +168,7 @@ class NativeOperations(Operations):
 
 
 def orthogonalize_of(model: Transformer | SequenceClassifier) -> Orthogonalize:
-    """Return Muon's orthogonalization for a model: with C++ kernels if the model uses them, otherwise with PyTorch."""
+    """Return Muon's orthogonalization for a model. It uses C++ kernels if the model does, otherwise PyTorch."""
     operations = model.operations
     if isinstance(operations, NativeOperations):
         return operations.orthogonalize
@@ -196,7 +202,7 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, weight = ctx.saved_tensors
-        grad = upstream[0].contiguous()  # a variable, here and below, because the kernel needs it to stay allocated
+        grad = upstream[0].contiguous()  # A variable, here and below, keeps the tensor allocated until the kernel ends.
         grad_x, grad_weight = torch.empty_like(x), torch.empty_like(weight)
         pointers = pointers_to(grad_x, grad_weight, grad, x, weight)
         ctx.kernels.groundup_rms_norm_gradients(*pointers, *ctx.shape)

@@ -1,15 +1,16 @@
-// Causal attention over packed documents, forward and backward, in blocks of queries. Masked blocks are not computed,
-// and no (T x T) matrix is stored (the idea of FlashAttention, arXiv:2205.14135). The scores of a block for all of its
-// keys fit into a core's cache, so softmax needs only one pass over the blocks.
+// Forward and backward passes of causal attention over packed documents. As in FlashAttention (arXiv:2205.14135), the
+// kernels process blocks of queries, skip masked blocks, and do not store a (T x T) matrix. The scores of a block of
+// queries for all of its keys fit into a core's cache, so softmax needs only one pass over the keys.
 //
-// Shape letters: B batch, T sequence, N query heads, K kv heads, H head_dim (a multiple of 32).
-// Tensors are bf16 with layout (B, T, heads, H). Query t attends to the keys starts[t] .. t.
+// Shape letters: B is the batch size, T the sequence length, N the number of query heads, K the number of key/value
+// heads, and H the head dimension, which is a multiple of 32.
+// Tensors are bf16 with the layout (B, T, heads, H). Query t attends to the keys from starts[t] to t.
 #include "math.h"
 
 using namespace groundup;
 
-constexpr int QUERIES = 32;         // queries per block
-constexpr int BLOCKS = 2;           // blocks per update of the gradients of keys and values
+constexpr int QUERIES = 32;         // number of queries in a block
+constexpr int BLOCKS = 2;           // number of query blocks per update of the gradients of keys and values
 constexpr int SUPER = QUERIES * BLOCKS;
 
 struct Attention {
@@ -26,14 +27,14 @@ struct Attention {
     }
 };
 
-// Copies rows of a larger matrix to a contiguous block of 32 rows, zero-padded.
+// Copies rows of a larger matrix to a contiguous block of 32 rows, and fills the remaining rows with zeros.
 static void copy_rows(bf16 *out, const bf16 *source, int64_t stride, int64_t rows, int64_t features) {
     for (int64_t r = 0; r < rows; r++) memcpy(out + r * features, source + r * stride, features * sizeof(bf16));
     memset(out + rows * features, 0, (QUERIES - rows) * features * sizeof(bf16));
 }
 
-// Computes unnormalized attention weights of a row, p = exp(score x scale - top), with 0 for masked keys. Returns their
-// sum.
+// Computes the unnormalized attention weights of one query, p = exp(score x scale - top), where p is 0 for masked keys.
+// Returns the sum of these weights.
 static float exponentials(bf16 *p, const float *scores, float scale, float top, int64_t first, int64_t last,
                           int64_t count) {
     __m512 sum = _mm512_setzero_ps();
@@ -56,7 +57,7 @@ static float largest(const float *scores, int64_t first, int64_t last) {
     return _mm512_reduce_max_ps(top);
 }
 
-// Computes attention: out (B, T, N, H), and lse (B, N, T), the logsumexp of each query's scores.
+// Computes the attention output `out` (B, T, N, H), and the logsumexp of each query's scores, `lse` (B, N, T).
 extern "C" void groundup_attention(bf16 *out, float *lse, const bf16 *q, const bf16 *k, const bf16 *v,
                                    const int32_t *starts, int64_t batch, int64_t length, int64_t heads,
                                    int64_t key_heads, int64_t features, float scale) {
@@ -108,8 +109,8 @@ extern "C" void groundup_attention(bf16 *out, float *lse, const bf16 *q, const b
     }
 }
 
-// Computes the gradients grad_q (B, T, N, H), grad_k and grad_v (B, T, K, H) from grad_out (B, T, N, H) and the lse of
-// the forward pass. Attention weights are recomputed.
+// Computes the gradients grad_q (B, T, N, H), grad_k (B, T, K, H) and grad_v (B, T, K, H) from grad_out (B, T, N, H)
+// and from the `lse` of the forward pass. The attention weights are recomputed.
 extern "C" void groundup_attention_gradients(bf16 *grad_q, bf16 *grad_k, bf16 *grad_v, const bf16 *grad_out,
                                              const float *lse, const bf16 *q, const bf16 *k,
                                              const bf16 *v, const int32_t *starts, int64_t batch, int64_t length,
@@ -121,7 +122,8 @@ extern "C" void groundup_attention_gradients(bf16 *grad_q, bf16 *grad_k, bf16 *g
         Tiles tiles;
         static thread_local Scratch<bf16> kept;
         static thread_local Scratch<float> sums;
-        // Keys and values are packed by feature for scores and their gradients; keys also by position for grad_q.
+        // Keys and values are packed with the features as the inner dimension, for the scores and their gradients. The
+        // keys are also packed with the positions as the inner dimension, for grad_q.
         bf16 *keys = kept.at_least(3 * all + SUPER * (4 * H + 4 * padded)), *values = keys + all, *keys_by_t = values + all;
         bf16 *q_block = keys_by_t + all, *g_block = q_block + SUPER * H;
         bf16 *q_pairs = g_block + SUPER * H, *g_pairs = q_pairs + SUPER * H;
@@ -142,10 +144,10 @@ extern "C" void groundup_attention_gradients(bf16 *grad_q, bf16 *grad_k, bf16 *g
                 for (int64_t from = 0; from < length; from += SUPER) {
                     const int64_t to = std::min(from + SUPER, length);
                     const int64_t low = at.first_key(starts_T, from, to), count = round_up(to, DEPTH) - low;
-                    int64_t deep = 0; // rows of the processed blocks, including padding
+                    int64_t deep = 0; // number of rows of the processed query blocks, including padding
                     for (int64_t query = from; query < to; query += QUERIES, deep += QUERIES) {
                         const int64_t rows_here = at.rows(query), offset = (b * length + query) * at.q_stride() + n * H;
-                        const int64_t seen = round_up(query + rows_here, DEPTH) - low; // keys up to the end of this block
+                        const int64_t seen = round_up(query + rows_here, DEPTH) - low; // number of keys up to the end of this block
                         bf16 *q_rows = q_block + deep * H, *g_rows = g_block + deep * H;
                         copy_rows(q_rows, q + offset, at.q_stride(), rows_here, H);
                         copy_rows(g_rows, grad_out + offset, at.q_stride(), rows_here, H);

@@ -1,24 +1,26 @@
-// Fused matmuls, without intermediate results in memory: the first matmuls of an MLP with the activation, their
-// gradients, and sums of several matmuls. Results are accumulated in blocks of 32 x 32 fp32 values, which stay in the
-// cache until they are complete. Shape letters as in Python: R rows (tokens), D dim, F ffn_dim. D and F are multiples
-// of 32.
+// Fused matmuls that do not store intermediate results in memory. The kernels compute the first matmuls of an MLP
+// together with the activation, the gradients of these operations, and sums of several matmuls. Results are accumulated
+// in blocks of 32 x 32 fp32 values, which stay in the cache until they are complete.
+//
+// Shape letters: R is the number of rows (tokens), D the hidden size, and F the FFN size. D and F are multiples of 32.
 #include "math.h"
 
 #include <omp.h>
 
 using namespace groundup;
 
-constexpr int BLOCK = 2 * TILE; // rows and columns of an accumulated block
-// Number of values of a left operand that stay in a core's cache in the loop over columns.
+constexpr int BLOCK = 2 * TILE; // number of rows and columns of a block of the result
+// Number of values of a left operand that stay in a core's cache during the loop over columns.
 constexpr int64_t CACHED_VALUES = 1 << 17;
 
-// A packed right operand; `next` is the stride between panels of 16 columns.
+// A packed right operand. `next` is the stride between panels, and a panel has 16 columns.
 struct Panels {
     const bf16 *data;
     int64_t next;
 };
 
-// Packs a matrix (depth x n; if transposed, n x depth) into `out` with all threads.
+// Packs a right operand into `out` with all threads. The source is a matrix (depth x n), or (n x depth) if
+// `transposed`.
 static Panels pack(bf16 *out, const bf16 *source, int64_t depth, int64_t n, bool transposed) {
 #pragma omp parallel
     {
@@ -32,7 +34,8 @@ static Panels pack(bf16 *out, const bf16 *source, int64_t depth, int64_t n, bool
     return {out, depth * TILE};
 }
 
-// Returns the rows [row, row + count) of a left operand. A partial block is copied to `scratch` and zero-padded.
+// Returns the rows [row, row + count) of a left operand. A block of fewer than 32 rows is copied to `scratch` and
+// padded with zeros.
 static const bf16 *block_rows(const bf16 *left, int64_t depth, int64_t row, int64_t count, Scratch<bf16> &scratch) {
     if (count == BLOCK) return left + row * depth;
     bf16 *filled = scratch.at_least(BLOCK * depth);
@@ -41,14 +44,16 @@ static const bf16 *block_rows(const bf16 *left, int64_t depth, int64_t row, int6
     return filled;
 }
 
-// Computes the columns [column, column + 32) of left (32 x depth) times right, into `sums` or added to it.
+// Computes the columns [column, column + 32) of the product left (32 x depth) right. Writes the result to `sums`, or
+// adds it to `sums` if `add` is true.
 static inline void multiply_into(float *sums, const bf16 *left, int64_t depth, const Panels &right, int64_t column,
                                  bool add) {
     multiply(sums, BLOCK, rows(left, depth), right.data + column / TILE * right.next, right.next, BLOCK, BLOCK,
              depth / DEPTH, add);
 }
 
-// Calls body(row, count, column) for all blocks of a result (rows x columns) with a left operand of `depth` columns.
+// Calls body(row, count, column) for each block of a result (rows x columns). `depth` is the number of columns of the
+// left operand.
 template <typename Body> static void for_blocks(int64_t rows, int64_t columns, int64_t depth, Body body) {
     const int64_t cached_rows = std::max(CACHED_VALUES / depth / BLOCK, int64_t(1)) * BLOCK;
 #pragma omp parallel
@@ -87,7 +92,8 @@ static void feed_forward(bf16 *out, bf16 *hidden, bf16 *up, const bf16 *x, const
             for (int64_t j = 0; j < BLOCK; j += TILE) {
                 const int64_t place = (row + r) * F + column + j;
                 __m512 value, slope;
-                // The activation is applied to the rounded values, which are saved for the backward pass.
+                // Apply the activation to the values after rounding to bf16, because these are saved for the backward
+                // pass.
                 Activation::at(stored(hidden + place, biased(hidden_sums + r * BLOCK + j, gate_bias, column + j)), value, slope);
                 if (up) value = _mm512_mul_ps(value, stored(up + place, biased(up_sums + r * BLOCK + j, up_bias, column + j)));
                 store(out + place, value);
@@ -120,8 +126,9 @@ static void feed_forward_gradients(bf16 *out, bf16 *hidden, bf16 *up, const bf16
     });
 }
 
-// out = activation(hidden) * up, with hidden = x gate_weight^T + gate_bias and up = x up_weight^T + up_bias, both (R,
-// F) and saved for the backward pass. x is (R, D), weights are (F, D). Biases may be null, and so may up.
+// Computes out = activation(hidden) * up, where hidden = x gate_weight^T + gate_bias and up = x up_weight^T + up_bias.
+// If `up` is null, computes out = activation(hidden). x is (R, D), the weights are (F, D), and the biases may be null.
+// `hidden` and `up` are (R, F) and are saved for the backward pass.
 extern "C" void groundup_feed_forward(bf16 *out, bf16 *hidden, bf16 *up, const bf16 *x, const bf16 *gate_weight,
                                       const bf16 *up_weight, const float *gate_bias, const float *up_bias, int64_t R,
                                       int64_t D, int64_t F, bool gelu) {
@@ -132,8 +139,8 @@ extern "C" void groundup_feed_forward(bf16 *out, bf16 *hidden, bf16 *up, const b
     (gelu ? feed_forward<GeluTanh> : feed_forward<Silu>)(out, hidden, up, x, first, second, gate_bias, up_bias, R, D, F);
 }
 
-// Recomputes `out`, and replaces hidden and up (R, F) by their gradients. grad_y (R, D) is the gradient of
-// y = out down_weight^T; down_weight is (D, F).
+// Recomputes `out`, and overwrites `hidden` and `up` (R, F) with their gradients. grad_y (R, D) is the gradient of
+// y = out down_weight^T, where down_weight is (D, F).
 extern "C" void groundup_feed_forward_gradients(bf16 *out, bf16 *hidden, bf16 *up, const bf16 *grad_y,
                                                 const bf16 *down_weight, int64_t R, int64_t D, int64_t F, bool gelu) {
     static thread_local Scratch<bf16> packed;
@@ -141,13 +148,14 @@ extern "C" void groundup_feed_forward_gradients(bf16 *out, bf16 *hidden, bf16 *u
     (gelu ? feed_forward_gradients<GeluTanh> : feed_forward_gradients<Silu>)(out, hidden, up, grad_y, down, R, D, F);
 }
 
-// A left operand (R x depth) and a right one (depth x columns).
+// The operands of one matmul: a left operand (R x depth) and a right operand (depth x columns).
 struct Term {
     const bf16 *left, *right;
     int64_t depth;
 };
 
-// out (R x columns, bf16) = sum of left right over all terms. Depths and columns are multiples of 32.
+// Computes out (R x columns, bf16) as the sum of the products left right over all terms. All depths and the number of
+// columns are multiples of 32.
 extern "C" void groundup_summed_matmuls(bf16 *out, const Term *terms, int64_t count, int64_t R, int64_t columns) {
     static thread_local Scratch<bf16> packed;
     int64_t depth = 0;

@@ -1,4 +1,4 @@
-// Vectors of 16 values: bf16 loads and stores, exponential, activations.
+// Functions on vectors of 16 fp32 values: bf16 loads and stores, the exponential, and activations.
 #pragma once
 #include "tile.h"
 
@@ -15,11 +15,12 @@ inline void store(bf16 *out, __m512 values) {
     _mm256_storeu_si256((__m256i *)out, (__m256i)_mm512_cvtneps_pbh(values));
 }
 
-// e^x with an error of about 2 ULP: 2^n e^r with |r| <= ln 2 / 2, and e^r by the polynomial of Moshier's Cephes (expf).
+// Returns e^x with an error of about 2 ULP. Computes e^x as 2^n e^r with |r| <= ln 2 / 2, where e^r is the polynomial
+// of expf in Moshier's Cephes library.
 inline __m512 exponential(__m512 x) {
     const __m512 scaled = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f));
     const __m512 whole = _mm512_roundscale_ps(scaled, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    // The remainder x - n ln 2, with ln 2 in two parts for precision.
+    // Compute the remainder r = x - n ln 2. For precision, ln 2 is the sum of two constants.
     __m512 rest = _mm512_fnmadd_ps(whole, _mm512_set1_ps(0.693145751953125f), x);
     rest = _mm512_fnmadd_ps(whole, _mm512_set1_ps(1.42860682030941723212e-6f), rest);
     __m512 sum = _mm512_set1_ps(1.9875691500e-4f);
@@ -32,14 +33,15 @@ inline __m512 exponential(__m512 x) {
     return _mm512_scalef_ps(sum, whole);
 }
 
-// 1 / x with an error of about 1 ULP, without a division: an approximation and one step of Newton's method.
+// Returns 1 / x with an error of about 1 ULP. Instead of a division, refines an approximation with one step of Newton's
+// method.
 inline __m512 reciprocal(__m512 x) {
     const __m512 near = _mm512_rcp14_ps(x);
     return _mm512_mul_ps(near, _mm512_fnmadd_ps(x, near, _mm512_set1_ps(2.0f)));
 }
 
 inline __m512 sigmoid(__m512 x) {
-    // Clamp to 80: the result does not change, and the exponential stays finite.
+    // Clamp the input to [-80, 80]. The clamp does not change the result, and it keeps the exponential finite.
     const __m512 bounded = _mm512_max_ps(_mm512_sub_ps(_mm512_setzero_ps(), x), _mm512_set1_ps(-80.0f));
     const __m512 power = exponential(_mm512_min_ps(bounded, _mm512_set1_ps(80.0f)));
     return reciprocal(_mm512_add_ps(_mm512_set1_ps(1.0f), power));
@@ -49,8 +51,8 @@ inline __mmask16 first_lanes(int64_t count) {
     return count >= 16 ? (__mmask16)0xffff : count <= 0 ? (__mmask16)0 : (__mmask16)((1u << count) - 1);
 }
 
-// Activations with their derivatives (`slope`): SiLU, x sigmoid(x), and tanh-approximated GELU, x sigmoid(2 u) with
-// u = sqrt(2 / pi) (x + 0.044715 x^3).
+// Each activation returns its value and its derivative (`slope`). SiLU is x sigmoid(x). The tanh approximation of GELU
+// is x sigmoid(2 u) with u = sqrt(2 / pi) (x + 0.044715 x^3).
 struct Silu {
     static void at(__m512 x, __m512 &value, __m512 &slope) {
         const __m512 sig = sigmoid(x);
@@ -61,11 +63,11 @@ struct Silu {
 struct GeluTanh {
     static void at(__m512 x, __m512 &value, __m512 &slope) {
         const __m512 square = _mm512_mul_ps(x, x);
-        const __m512 a = _mm512_set1_ps(1.5957691216057308f), b = _mm512_set1_ps(0.07135481282631f); // 2 sqrt(2 / pi) ...
+        const __m512 a = _mm512_set1_ps(1.5957691216057308f), b = _mm512_set1_ps(0.07135481282631f);
         const __m512 sig = sigmoid(_mm512_mul_ps(x, _mm512_fmadd_ps(b, square, a)));
         const __m512 inner_slope = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_set1_ps(3.0f), b), square, a);
         value = _mm512_mul_ps(x, sig);
-        // sig + x sig (1 - sig) inner'
+        // The derivative is sig + x sig (1 - sig) inner', where inner' is the derivative of the sigmoid's argument.
         slope = _mm512_fmadd_ps(_mm512_mul_ps(value, _mm512_sub_ps(_mm512_set1_ps(1.0f), sig)), inner_slope, sig);
     }
 };

@@ -1,6 +1,6 @@
-// Muon's orthogonalization (Keller Jordan 2024): Newton-Schulz steps X <- a X + (b G + c G^2) X, G = X X^T, in bf16
-// with fp32 accumulation. One thread does all steps of a matrix, which then stays in that core's cache. G and G^2 are
-// symmetric, so only half of them is computed.
+// Muon's orthogonalization (Keller Jordan 2024) with Newton-Schulz steps X <- a X + (b G + c G^2) X, where G = X X^T.
+// The steps are computed in bf16 with fp32 accumulation. One thread computes all steps of a matrix, so the matrix stays
+// in this core's cache. G and G^2 are symmetric, so only one half of each is computed.
 #include "math.h"
 
 using namespace groundup;
@@ -12,7 +12,8 @@ struct Workspace {
     float *sums, *gram_sums;
 };
 
-// Copies the lower triangle of a symmetric (s x s) matrix to the upper one. Diagonal blocks of 32 are already complete.
+// Copies the lower triangle of a symmetric matrix (s x s) to the upper triangle. The 32 x 32 blocks on the diagonal are
+// already complete.
 void mirror(float *matrix, int64_t s) {
     for (int64_t i = 0; i < s; i += TILE)
         for (int64_t j = 0; j < i / (2 * TILE) * 2 * TILE; j += TILE) {
@@ -23,7 +24,7 @@ void mirror(float *matrix, int64_t s) {
         }
 }
 
-// Computes out (s x s) = left right, if the result is symmetric.
+// Computes out (s x s) = left right. The result must be symmetric, because only its lower triangle is computed.
 void symmetric(float *out, const Left &left, const bf16 *right, int64_t panel, int64_t s, int64_t steps) {
     for (int64_t i = 0; i < s; i += 2 * TILE)
         multiply(out + i * s, s, {left.data + i / TILE * left.next, left.stride, left.step, left.next}, right, panel,
@@ -35,7 +36,8 @@ void round_all(bf16 *out, const float *values, int64_t count) {
     for (int64_t i = 0; i < count; i += TILE) store(out + i, _mm512_loadu_ps(values + i));
 }
 
-// Runs one step on X (m x n), wide (m <= n) or tall. G has the size of the shorter dimension.
+// Runs one Newton-Schulz step on X (m x n). X may be wide (m <= n) or tall, and G is square with the size of the
+// shorter dimension of X.
 void step(const Workspace &w, int64_t m, int64_t n, float a, float b, float c) {
     const bool wide = m <= n;
     const int64_t s = wide ? m : n, depth = wide ? n : m;
@@ -58,7 +60,8 @@ void step(const Workspace &w, int64_t m, int64_t n, float a, float b, float c) {
         pack_right(w.packed_right, w.x, n, m, n);
     else
         pack_right(w.gram_packed, w.gram, s, s, s);
-    for (int64_t i = 0; i < m; i += 2 * TILE) { // in place: a wide X was packed before, and rows of a tall X are not read again
+    // X can be updated in place: a wide X has been packed before, and each row of a tall X is read only once.
+    for (int64_t i = 0; i < m; i += 2 * TILE) {
         if (wide)
             multiply(w.sums, n, rows(w.gram + i * s, s), w.packed_right, m * TILE, 2 * TILE, n, s / DEPTH, false);
         else
@@ -71,7 +74,7 @@ void step(const Workspace &w, int64_t m, int64_t n, float a, float b, float c) {
 
 } // namespace
 
-// Orthogonalizes `count` fp32 matrices with the same shape in place. m and n are multiples of 32.
+// Orthogonalizes `count` fp32 matrices of the same shape (m x n) in place. m and n are multiples of 32.
 extern "C" void groundup_orthogonalize(float **matrices, int64_t count, int64_t m, int64_t n, int64_t n_steps, float a,
                                        float b, float c, float eps) {
     const int64_t s = std::min(m, n), size = m * n;

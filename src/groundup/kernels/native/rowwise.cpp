@@ -1,12 +1,13 @@
-// Row-wise operations: norms, RoPE, activations and the loss, each in one pass. Tensors are bf16, sums fp32. Threads
-// process different rows.
+// Row-wise operations: norms, RoPE, activations and the loss. Each operation is one kernel that reads and writes a row
+// once. Tensors are bf16, and sums are fp32. Each thread processes different rows.
 #include "math.h"
 
 #include <omp.h>
 
 using namespace groundup;
 
-// Runs body(row, sums) for all rows, then reduces the sums of all threads into `out` (fp32, `width` values).
+// Calls body(row, sums) for each row. Each thread has its own `sums`. At the end, adds the sums of all threads into
+// `out`, which has `width` fp32 values.
 template <typename Body> static void for_rows(int64_t rows, float *out, int64_t width, Body body) {
 #pragma omp parallel
     {
@@ -18,7 +19,7 @@ template <typename Body> static void for_rows(int64_t rows, float *out, int64_t 
         if (width) {
 #pragma omp single
             memset(out, 0, width * sizeof(float));
-            // The reduction order is fixed, so results are reproducible.
+            // The threads add their sums in a fixed order, so results are reproducible.
             for (int turn = 0; turn < omp_get_num_threads(); turn++) {
                 if (turn == omp_get_thread_num())
                     for (int64_t i = 0; i < width; i++) out[i] += sums[i];
@@ -28,7 +29,7 @@ template <typename Body> static void for_rows(int64_t rows, float *out, int64_t 
     }
 }
 
-// Masked loads and stores for the last vector of a row.
+// Masked load and store. The mask is partial for the last vector of a row.
 static inline __m512 load(const bf16 *source, __mmask16 lanes) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, source)), 16));
 }
@@ -51,7 +52,7 @@ static float root_mean_square_inverse(const bf16 *x, int64_t width, float eps) {
     return 1.0f / sqrtf(_mm512_reduce_add_ps(sum) / width + eps);
 }
 
-// y = round(x / rms(x)) weight
+// Computes RMSNorm: y = round(x / rms(x)) * weight, where `round` rounds to bf16.
 extern "C" void groundup_rms_norm(bf16 *y, const bf16 *x, const float *weight, int64_t rows, int64_t width, float eps) {
     for_rows(rows, nullptr, 0, [=](int64_t row, float *) {
         const bf16 *from = x + row * width;
@@ -90,7 +91,7 @@ extern "C" void groundup_rms_norm_gradients(bf16 *grad_x, float *grad_weight, co
 }
 
 struct Moments {
-    float mean, inverse; // inverse of the standard deviation
+    float mean, inverse; // `inverse` is 1 / standard deviation
 };
 
 static Moments moments(const bf16 *x, int64_t width, float eps) {
@@ -105,7 +106,7 @@ static Moments moments(const bf16 *x, int64_t width, float eps) {
     return {mean, 1.0f / sqrtf(_mm512_reduce_add_ps(squares) / width + eps)};
 }
 
-// y = (x - mean(x)) / deviation(x) weight + bias
+// Computes LayerNorm: y = (x - mean(x)) / deviation(x) * weight + bias.
 extern "C" void groundup_layer_norm(bf16 *y, const bf16 *x, const float *weight, const float *bias, int64_t rows,
                                     int64_t width, float eps) {
     for_rows(rows, nullptr, 0, [=](int64_t row, float *) {
@@ -121,7 +122,7 @@ extern "C" void groundup_layer_norm(bf16 *y, const bf16 *x, const float *weight,
     });
 }
 
-// `grad_both` is the gradient of the weight, followed by the gradient of the bias.
+// `grad_both` contains the gradient of the weight, followed by the gradient of the bias.
 extern "C" void groundup_layer_norm_gradients(bf16 *grad_x, float *grad_both, const bf16 *grad_y, const bf16 *x,
                                               const float *weight, int64_t rows, int64_t width, float eps) {
     for_rows(rows, grad_both, 2 * width, [=](int64_t row, float *sums) {
@@ -151,8 +152,8 @@ extern "C" void groundup_layer_norm_gradients(bf16 *grad_x, float *grad_both, co
     });
 }
 
-// RoPE: rotates the pairs (x[i], x[i + half]) of all heads of a token; `direction` -1 rotates back. cos and sin are
-// (tokens, 2 half), with equal halves.
+// Computes RoPE: rotates the pairs (x[i], x[i + half]) of all heads of a token. If `direction` is -1, the rotation is
+// reversed. `cos` and `sin` have the shape (tokens, 2 * half), and their two halves are equal.
 extern "C" void groundup_rotate(bf16 *y, const bf16 *x, const bf16 *cos, const bf16 *sin, int64_t tokens, int64_t heads,
                                 int64_t half, float direction) {
     for_rows(tokens, nullptr, 0, [=](int64_t token, float *) {
@@ -170,7 +171,7 @@ extern "C" void groundup_rotate(bf16 *y, const bf16 *x, const bf16 *cos, const b
     });
 }
 
-constexpr int64_t RUN = 4096; // values per thread and iteration
+constexpr int64_t RUN = 4096; // number of values that a thread processes per iteration
 
 template <typename Activation> static void gated(bf16 *y, const bf16 *hidden, const bf16 *up, int64_t size) {
     for_rows(round_up(size, RUN) / RUN, nullptr, 0, [=](int64_t run, float *) {
@@ -202,7 +203,7 @@ static void gated_gradients(bf16 *grad_hidden, bf16 *grad_up, const bf16 *grad_y
     });
 }
 
-// y = activation(hidden) * up, or activation(hidden) if `up` is null.
+// Computes y = activation(hidden) * up, or y = activation(hidden) if `up` is null.
 extern "C" void groundup_activate(bf16 *y, const bf16 *hidden, const bf16 *up, int64_t size, bool gelu) {
     gelu ? gated<GeluTanh>(y, hidden, up, size) : gated<Silu>(y, hidden, up, size);
 }
@@ -213,7 +214,7 @@ extern "C" void groundup_activate_gradients(bf16 *grad_hidden, bf16 *grad_up, co
          : gated_gradients<Silu>(grad_hidden, grad_up, grad_y, hidden, up, size);
 }
 
-// Column sums: the gradient of a bias.
+// Computes the sum of each column. The gradient of a bias is such a sum.
 extern "C" void groundup_column_sums(float *out, const bf16 *source, int64_t rows, int64_t width) {
     for_rows(rows, out, width, [=](int64_t row, float *sums) {
         FOR_VECTORS(j, width) {
@@ -224,8 +225,9 @@ extern "C" void groundup_column_sums(float *out, const bf16 *source, int64_t row
     });
 }
 
-// Computes the negative log-likelihood of each row's label, and replaces the logits by its gradient, softmax - onehot.
-// Rows with a negative label have loss 0 and gradient 0. The gradient includes the z-loss, z_loss * logsumexp^2.
+// Computes the negative log-likelihood (NLL) of each row's label, and overwrites the logits with the gradient of the
+// NLL, softmax - onehot. The gradient also includes the gradient of the z-loss, z_loss * logsumexp^2. If the label of a
+// row is negative, its loss and gradient are 0.
 extern "C" void groundup_nll_and_residual(float *nll, bf16 *logits, const int64_t *labels, int64_t rows, int64_t vocab,
                                           float z_loss) {
     for_rows(rows, nullptr, 0, [=](int64_t row, float *) {

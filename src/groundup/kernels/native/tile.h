@@ -1,9 +1,11 @@
-// Matmuls of small bf16 blocks with fp32 accumulation, with AMX tiles if the CPU has them, otherwise with AVX-512 bf16
-// dot products. Both use the same packed operands, so all code that uses this file is shared.
+// Matmuls of small bf16 blocks with fp32 accumulation. They use AMX tiles if the CPU supports AMX, otherwise AVX-512
+// bf16 dot products. Both implementations read the same packed operands, so callers do not depend on the instruction
+// set.
 //
-// A block matmul is C (m x n, fp32) += A (m x k) B (k x n), in steps of 16 x 16 x 32:
-//   A: tiles of 16 rows with 32 values of k; the row stride is `a_stride` values.
-//   B: panels of 16 columns. For each pair (k, k + 1), a panel has 16 columns with two adjacent values per column.
+// A block matmul computes C (m x n, fp32) += A (m x k) B (k x n) in steps of 16 x 16 x 32:
+//   A consists of tiles of 16 rows and 32 columns. The stride between rows is `a_stride` values.
+//   B consists of panels of 16 columns. In a panel, the rows k and k + 1 are interleaved: the two values of a column
+// are   adjacent.
 #pragma once
 #include <immintrin.h>
 #include <stdint.h>
@@ -20,12 +22,13 @@
 namespace groundup {
 
 typedef uint16_t bf16;
-constexpr int TILE = 16;  // rows and columns of a tile; one cache line of fp32
-constexpr int DEPTH = 32; // values of k per step
+constexpr int TILE = 16;  // number of rows and columns of a result tile; 16 fp32 values are one cache line
+constexpr int DEPTH = 32; // number of values of k per step
 
 inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// Returns whether this process may use tiles. On Linux, a process must request the large register state once.
+// Returns whether this process may use AMX tiles. On Linux, a process must request permission for the large register
+// state once.
 inline bool tiles_allowed() {
 #ifdef __AMX_BF16__
     constexpr long request_permission = 0x1023, tile_data = 18;
@@ -42,10 +45,10 @@ class Tiles {
     Tiles() {
 #ifdef __AMX_BF16__
         alignas(64) uint8_t layout[64] = {0};
-        layout[0] = 1; // the only palette
+        layout[0] = 1; // AMX defines only this palette
         for (int tile = 0; tile < 8; tile++) {
             layout[16 + 2 * tile] = 64; // bytes per row
-            layout[48 + tile] = TILE;   // rows
+            layout[48 + tile] = TILE;   // number of rows
         }
         _tile_loadconfig(layout);
 #endif
@@ -59,7 +62,8 @@ class Tiles {
 
 #ifdef __AMX_BF16__
 
-// Computes a block of ROWS x COLUMNS tiles. Tile registers must be constants, so the four sizes are written out.
+// Computes a block of ROWS x COLUMNS tiles. The numbers of tile registers must be constants, so there is a template
+// instance for each of the four block sizes.
 template <int ROWS, int COLUMNS>
 inline void multiply_block(float *c, int64_t c_stride, const bf16 *a, int64_t a_stride, int64_t a_step, int64_t a_next,
                            const bf16 *b, int64_t b_next, int64_t steps, bool add) {
@@ -97,10 +101,11 @@ inline void multiply_block(float *c, int64_t c_stride, const bf16 *a, int64_t a_
 
 #else
 
-constexpr int STRIP = 8; // rows whose sums stay in registers in the loop over k
+constexpr int STRIP = 8; // number of rows whose sums stay in registers during the loop over k
 
-// Each value of A is broadcast to a register and multiplied with both panels of a block: 10 loads per 16 FMAs. With one
-// panel, 17 loads would be the bottleneck, because the CPU can do two loads and two FMAs per cycle.
+// Each pair of values of A is broadcast to a register and multiplied with both panels of a block. This takes 10 loads
+// per 16 FMAs. With blocks of 16 rows and one panel, 16 FMAs would take 17 loads. Then loads would be the bottleneck,
+// because the CPU executes two loads and two FMAs per cycle.
 template <int ROWS, int COLUMNS>
 inline void multiply_block(float *c, int64_t c_stride, const bf16 *a, int64_t a_stride, int64_t a_step, int64_t a_next,
                            const bf16 *b, int64_t b_next, int64_t steps, bool add) {
@@ -137,18 +142,20 @@ inline void multiply_block(float *c, int64_t c_stride, const bf16 *a, int64_t a_
 
 #endif
 
-// An A operand: pointer to its first tile, and strides to the next row, the next step of k and the next 16 rows.
+// An operand A: a pointer to its first tile, and the strides to the next row, to the next step of k and to the next 16
+// rows.
 struct Left {
     const bf16 *data;
     int64_t stride, step, next;
 };
 
-// An unpacked row-major matrix.
+// Describes an unpacked row-major matrix.
 inline Left rows(const bf16 *data, int64_t stride) { return {data, stride, DEPTH, TILE * stride}; }
-// Tiles packed by `pack_left`, with `steps` steps of k.
+// Describes tiles that `pack_left` has packed. `steps` is the number of steps of k.
 inline Left packed(const bf16 *data, int64_t steps) { return {data, DEPTH, TILE * DEPTH, steps * TILE * DEPTH}; }
 
-// Computes C (m x n) = A B, or C += A B. `m` and `n` are multiples of 16; `b_next` is the stride between panels of B.
+// Computes C (m x n) = A B, or C += A B if `add` is true. `m` and `n` are multiples of 16. `b_next` is the stride
+// between panels of B.
 inline void multiply(float *c, int64_t c_stride, const Left &a, const bf16 *b, int64_t b_next, int64_t m, int64_t n,
                      int64_t steps, bool add) {
     for (int64_t j = 0; j < n; j += 2 * TILE) {
@@ -169,7 +176,7 @@ inline void multiply(float *c, int64_t c_stride, const Left &a, const bf16 *b, i
     }
 }
 
-// Transposes 16 x 16 values of 32 bits.
+// Transposes a matrix of 16 x 16 values of 32 bits.
 inline void transpose(__m512i v[16]) {
     __m512i t[16];
     for (int i = 0; i < 16; i += 2) {
@@ -193,17 +200,19 @@ inline void transpose(__m512i v[16]) {
     }
 }
 
-// Loads columns [0, 16) and [16, 32) of the rows k and k + 1, with the two values of a column adjacent. Rows after the
-// last one and masked columns are zeros.
+// Loads the rows k and k + 1 of a matrix and interleaves them, so that the two values of a column are adjacent. `first`
+// gets the columns [0, 16), and `second` gets the columns [16, 32). Rows after the last row and masked columns are
+// zeros.
 inline void load_pairs(__m512i &first, __m512i &second, const bf16 *source, int64_t stride, int64_t k, int64_t depth,
                        __mmask32 columns) {
-    // Prefetch the rows of the next step: the hardware prefetcher does not predict the large row stride.
+    // Prefetch the rows of the next step, because the hardware prefetcher does not predict the large stride between
+    // rows.
     _mm_prefetch((const char *)(source + (k + DEPTH) * stride), _MM_HINT_T0);
     _mm_prefetch((const char *)(source + (k + DEPTH + 1) * stride), _MM_HINT_T0);
     const __m512i even = k < depth ? _mm512_maskz_loadu_epi16(columns, source + k * stride) : _mm512_setzero_si512();
     const __m512i odd =
         k + 1 < depth ? _mm512_maskz_loadu_epi16(columns, source + (k + 1) * stride) : _mm512_setzero_si512();
-    // Indices of 16-bit values: 0..31 in the even row, 32..63 in the odd row.
+    // The permutation uses indices of 16-bit values: 0 to 31 are in the even row, and 32 to 63 are in the odd row.
     const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
                                          5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
     first = _mm512_permutex2var_epi16(even, low, odd);
@@ -212,8 +221,8 @@ inline void load_pairs(__m512i &first, __m512i &second, const bf16 *source, int6
 
 inline __mmask32 first_columns(int64_t count) { return count >= 32 ? 0xffffffffu : (1u << count) - 1; }
 
-// Packs the A operand from its transpose (depth x m), zero-padded to a multiple of 32 in k. Rows are read sequentially,
-// which suits the hardware prefetcher.
+// Packs the operand A from its transpose (depth x m), and pads k with zeros to a multiple of 32. The loop reads rows
+// sequentially, which the hardware prefetcher predicts well.
 inline void pack_left(bf16 *out, const bf16 *source, int64_t stride, int64_t depth, int64_t m) {
     const int64_t tile_row = round_up(depth, DEPTH) * TILE; // stride between groups of 16 rows of A
     for (int64_t k = 0; k < depth; k += DEPTH)
@@ -229,10 +238,12 @@ inline void pack_left(bf16 *out, const bf16 *source, int64_t stride, int64_t dep
         }
 }
 
-// Packs the B operand from a row-major matrix (depth x n).
+// Packs the operand B from a row-major matrix (depth x n).
 inline void pack_right(bf16 *out, const bf16 *source, int64_t stride, int64_t depth, int64_t n) {
     const int64_t panel = round_up(depth, DEPTH) * TILE;
-    for (int64_t k = 0; k < depth; k += DEPTH) // writes full tiles, because lines of different panels would evict each other from the cache
+    // The inner loops write full tiles. If they wrote single lines of different panels, these lines would evict each
+    // other from the cache.
+    for (int64_t k = 0; k < depth; k += DEPTH)
         for (int64_t j = 0; j < n; j += 2 * TILE) {
             bf16 *place = out + j / TILE * panel + k * TILE;
             for (int p = 0; p < DEPTH; p += 2, place += DEPTH) {
@@ -244,8 +255,8 @@ inline void pack_right(bf16 *out, const bf16 *source, int64_t stride, int64_t de
         }
 }
 
-// Packs the B operand from its transpose (n x depth). The number of panels is even, as `multiply` expects for an n that
-// is a multiple of 32: columns after n are zeros.
+// Packs the operand B from its transpose (n x depth). Pads n with zeros to a multiple of 32, so that the number of
+// panels is even.
 inline void pack_right_transposed(bf16 *out, const bf16 *source, int64_t stride, int64_t depth, int64_t n) {
     for (int64_t j = 0; j < round_up(n, 2 * TILE); j += TILE)
         for (int64_t k = 0; k < depth; k += DEPTH) {
@@ -257,14 +268,16 @@ inline void pack_right_transposed(bf16 *out, const bf16 *source, int64_t stride,
         }
 }
 
-// Returns part `index` of `parts` of [0, size), in multiples of 32.
+// Divides the range [0, size) into `parts` parts, and returns the part `index` as [from, to). The boundaries are
+// multiples of 32.
 inline void share(int64_t size, int index, int parts, int64_t &from, int64_t &to) {
     const int64_t strip = 2 * TILE, strips = round_up(size, strip) / strip;
     from = std::min(size, strips * index / parts * strip);
     to = std::min(size, strips * (index + 1) / parts * strip);
 }
 
-// Memory that a thread reuses between calls, because page faults of new memory would take longer than the computation.
+// A buffer that a thread reuses between calls. Page faults of newly allocated memory would take longer than the
+// computation.
 template <typename Value> class Scratch {
   public:
     Value *at_least(int64_t count) {

@@ -1,6 +1,7 @@
-// Weight gradients: dW = dY^T X, summed over all tokens, in fp32. Libraries run this matmul at half of the speed of the
-// forward pass, because both operands are transposed. Here each block is transposed while it is packed. Layers with the
-// same input X share its packed blocks. (Fused matmuls are in layers.cpp; other matmuls use PyTorch's library.)
+// Weight gradients dW = dY^T X, summed over all tokens in fp32. BLAS libraries run this matmul at half of the speed of
+// the forward pass, because they transpose both operands. These kernels transpose each block while they pack it. Layers
+// that have the same input X share its packed blocks. Fused matmuls are in layers.cpp, and PyTorch computes all other
+// matmuls.
 #include "tile.h"
 
 #include <omp.h>
@@ -9,21 +10,24 @@
 
 using namespace groundup;
 
-// Size of packed blocks. A large depth loads and stores results rarely: 1024 is up to 21 % faster than 256.
+// Sizes of packed blocks. The larger the depth, the less often results are loaded and stored: a depth of 1024 is up to
+// 21 % faster than a depth of 256.
 constexpr int64_t BLOCK_DEPTH = 1024, BLOCK_ROWS = 256, BLOCK_COLUMNS = 768;
 // Number of result values that stay in a core's cache until they are complete.
 constexpr int64_t CACHED_VALUES = BLOCK_ROWS * 1536;
 
 extern "C" bool groundup_tiles_allowed() { return tiles_allowed(); }
 
-// One of several results: its first row, and its left operand (depth x m) with row stride `stride`.
+// A result matrix with m rows, and its left operand (depth x m). `out` is the first row of the result, and `stride` is
+// the row stride of the left operand.
 struct Result {
     float *out;
     const bf16 *left;
     int64_t stride, m;
 };
 
-// Returns the rows [top, bottom) of the stacked results, as blocks of single results.
+// Stacks all results vertically and returns the rows [top, bottom). The rows are returned as blocks, and each block is
+// part of one result.
 static std::vector<Result> blocks(const Result *results, int64_t count, int64_t n, int64_t top, int64_t bottom) {
     std::vector<Result> found;
     int64_t begin = 0;
@@ -36,8 +40,9 @@ static std::vector<Result> blocks(const Result *results, int64_t count, int64_t 
     return found;
 }
 
-// Computes out (m x n, fp32) = left^T right, or out += left^T right, for each result. All results share the right
-// operand (depth x n, row stride `right_stride`) and its packed blocks. All m and n are multiples of 16.
+// Computes out (m x n, fp32) = left^T right for each result, or out += left^T right if `add` is true. All results share
+// the right operand (depth x n) and its packed blocks. `right_stride` is the row stride of the right operand. All m and
+// n are multiples of 16.
 extern "C" void groundup_transposed_matmuls(const Result *results, int64_t count, const bf16 *right, int64_t right_stride,
                                              int64_t depth, int64_t n, bool add) {
     int64_t m = 0;
@@ -47,7 +52,7 @@ extern "C" void groundup_transposed_matmuls(const Result *results, int64_t count
         Tiles tiles;
         static thread_local Scratch<bf16> left_block, right_blocks;
         bf16 *a = left_block.at_least(BLOCK_ROWS * BLOCK_DEPTH);
-        int64_t top = 0, bottom = m, first = 0, last = n; // this thread's part of the longer dimension
+        int64_t top = 0, bottom = m, first = 0, last = n; // this thread computes a part of the longer dimension
         if (m >= n)
             share(m, omp_get_thread_num(), omp_get_num_threads(), top, bottom);
         else
@@ -56,7 +61,7 @@ extern "C" void groundup_transposed_matmuls(const Result *results, int64_t count
         for (int64_t column = first; column < last && !mine.empty(); column += BLOCK_COLUMNS) {
             const int64_t columns = std::min(last - column, BLOCK_COLUMNS);
             const size_t sweep = std::max(int64_t(1), CACHED_VALUES / columns / BLOCK_ROWS);
-            const bool again = mine.size() > sweep; // packed blocks are kept for the next sweep
+            const bool again = mine.size() > sweep; // if so, the packed blocks are kept for the next sweep
             bf16 *b = right_blocks.at_least(columns * (again ? round_up(depth, DEPTH) : BLOCK_DEPTH));
             for (size_t begin = 0; begin < mine.size(); begin += sweep)
                 for (int64_t k = 0; k < depth; k += BLOCK_DEPTH) {
