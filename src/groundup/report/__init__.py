@@ -1,4 +1,4 @@
-"""HTML reports of runs and corpora. Each is one self-contained file. Does not import torch."""
+"""HTML reports of runs and corpora. Each report is one self-contained file. This package does not import torch."""
 
 from groundup.report.card_page import render_card
 from groundup.report.model_page import render

@@ -1,4 +1,4 @@
-"""Training metrics from `metrics.jsonl`, smoothed and thinned for a chart."""
+"""Training metrics from `metrics.jsonl`, and functions that smooth and downsample them for a chart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from groundup.core.facts import Facts
 from groundup.report.charts.lines import Point
 
 _MAX_POINTS = 500
-_SMOOTHING_FRACTION = 0.02  # of the steps, on each side
+_SMOOTHING_FRACTION = 0.02  # The window extends over this fraction of the steps on each side.
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,23 +21,26 @@ class Curve:
     """The metrics of a training run.
 
     Attributes:
-        steps: Rows of the log in order, without damaged lines.
+        steps: Rows of `metrics.jsonl` in order. Damaged lines are omitted.
     """
 
     steps: Sequence[Facts]
 
     @property
     def tokens(self) -> float:
-        """Number of tokens seen at the end."""
+        """Number of tokens seen at the end of training."""
         return self.steps[-1].number("tokens_seen") or 0.0
 
     @property
     def seconds(self) -> float:
-        """Total time of all steps, without pauses between them."""
+        """Total time of all steps in seconds, excluding the time between steps."""
         return sum(step.number("seconds") or 0.0 for step in self.steps)
 
     def points(self, key: str) -> list[Point]:
-        """Return (tokens seen, value) of each step with a finite value; x is the step if tokens are not logged."""
+        """Return a point (tokens seen, value) for each step that has a finite value of the metric `key`.
+
+        If the log does not contain the tokens seen, the point is (step, value).
+        """
         points = []
         for index, step in enumerate(self.steps, 1):
             value = step.number(key)
@@ -48,7 +51,7 @@ class Curve:
 
 
 def read_curve(path: Path) -> Curve | None:
-    """Read a log; None if it is missing or has no readable line."""
+    """Read `metrics.jsonl`. Return None if the file is missing or does not contain a readable line."""
     if not path.is_file():
         return None
     steps = []
@@ -63,10 +66,10 @@ def read_curve(path: Path) -> Curve | None:
 
 
 def smooth(points: Sequence[Point]) -> list[Point]:
-    """Return the centered moving average, which does not lag behind a falling curve.
+    """Return the centered moving average of the points.
 
-    The window is symmetric, except near the end, where only its right half shrinks, so that the last value is an
-    average, too.
+    A centered average does not lag behind a falling curve. Near the start, the window shrinks on both sides. Near the
+    end, only the right half of the window shrinks, so that the last value is also an average.
     """
     radius = round(_SMOOTHING_FRACTION * len(points))
     sums = [0.0, *itertools.accumulate(y for _, y in points)]
@@ -79,7 +82,7 @@ def smooth(points: Sequence[Point]) -> list[Point]:
 
 
 def thin(points: Sequence[Point]) -> list[Point]:
-    """Average adjacent points until at most 500 remain. The last point is unchanged."""
+    """Downsample a curve to at most 500 points by averaging adjacent points. The last point is unchanged."""
     stride = math.ceil(len(points) / _MAX_POINTS)
     if stride <= 1:
         return list(points)

@@ -31,7 +31,7 @@ def count(value: int, one: str, many: str | None = None) -> str:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """Format a fraction as a percentage. Only 0 and 1 are shown as "0 %" and "100 %"."""
+    """Format a fraction as a percentage. Only the exact values 0 and 1 are printed as "0 %" and "100 %"."""
     shown = f"{100 * share:.{digits}f}"
     if 0 < share < 1 and float(shown) in (0.0, 100.0):
         edge = 10.0**-digits
@@ -45,7 +45,10 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def interval(estimate: Estimate | None, digits: int = 3, *, scale: float = 1.0, unit: str = "") -> str:
-    """Format an estimate with its interval: "1.747 (1.695–1.795)", or "−0.6 (−0.7 to −0.5)" with negative bounds."""
+    """Format an estimate with its interval, such as "1.747 (1.695–1.795)".
+
+    If a bound is negative, "to" replaces the dash, as in "−0.6 (−0.7 to −0.5)".
+    """
     if estimate is None:
         return UNKNOWN
     shown = number(estimate.value * scale, digits) + unit
@@ -56,7 +59,7 @@ def interval(estimate: Estimate | None, digits: int = 3, *, scale: float = 1.0, 
 
 
 def percent_interval(estimate: Estimate | None) -> str:
-    """Format a fraction and its interval as percentages."""
+    """Format an estimate that is a fraction, and its interval, as percentages."""
     return interval(estimate, 1, scale=100, unit=" %")
 
 
@@ -94,7 +97,7 @@ def join_names(names: Sequence[str], max_names: int = 6) -> str:
 
 
 def truncate(text: str, max_chars: int) -> str:
-    """Truncate a text to at most `max_chars` characters, with an ellipsis."""
+    """Truncate a text to at most `max_chars` characters. A truncated text ends with an ellipsis."""
     return text if len(text) <= max_chars else text[: max_chars - 1].rstrip() + "…"
 
 

@@ -1,4 +1,4 @@
-"""HTML and SVG as nested function calls. All text is escaped here, so callers cannot forget it."""
+"""Functions that build HTML and SVG elements. They escape all text, so callers do not have to escape it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VOID = frozenset({"meta", "br", "hr", "rect", "line", "circle", "polyline"})
 
 @dataclass(frozen=True, slots=True)
 class Html:
-    """Well-formed, safe markup. Only this module and constants of this package create it."""
+    """Well-formed, safe markup. Only this module and constants of this package create `Html` objects."""
 
     markup: str
 
@@ -23,13 +23,16 @@ Attribute = str | int | float | bool | None
 
 
 def text(value: str) -> Html:
-    """Escape a text. Control and bidirectional characters become visible, and the result is valid UTF-8."""
+    """Escape a text for HTML. Visible symbols replace control characters and bidirectional formatting characters.
+
+    The result is valid UTF-8.
+    """
     clean = visible(value).encode("utf-8", "replace").decode()
     return Html(html.escape(clean, quote=True))
 
 
 def join(*children: Child) -> Html:
-    """Concatenate children. Strings are escaped, and None is skipped."""
+    """Concatenate elements and strings. Strings are escaped, and None is skipped."""
     return Html("".join(_markup(child) for child in children))
 
 
@@ -37,10 +40,11 @@ def tag(name: str, /, *children: Child, **attributes: Attribute) -> Html:
     """Create an element.
 
     Args:
-        name: Name of the element. Neither it nor attribute names may come from data.
-        *children: Content. Strings are escaped.
-        **attributes: `class_` becomes class and `aria_label` aria-label. None and False omit the attribute, and True
-            adds it without a value.
+        name: Name of the element. Names of elements and attributes are not escaped, so they must be constants.
+        *children: Content of the element. Strings are escaped.
+        **attributes: Attributes of the element. The keyword `class_` becomes the attribute class, and `aria_label`
+            becomes aria-label. An attribute is omitted if its value is None or False. If the value is True, the
+            attribute is added without a value.
     """
     rendered = "".join(
         _attribute(key, value) for key, value in attributes.items() if value is not None and value is not False
@@ -61,10 +65,10 @@ def table(
     """Create a table that scrolls horizontally on a narrow screen.
 
     Args:
-        caption: Caption, also the accessible name.
+        caption: Caption of the table, which is also its accessible name.
         columns: Column headings.
         rows: Rows of cells. The first cell is the heading of the row.
-        num_numeric: Number of numeric columns at the right, which are right-aligned.
+        num_numeric: Number of columns at the right that contain numbers. These columns are right-aligned.
         class_: CSS class of the table.
     """
     kinds = ["numeric" if index >= len(columns) - num_numeric else None for index in range(len(columns))]
@@ -75,17 +79,17 @@ def table(
         cells = [tag("td", cell, class_=kind) for cell, kind in zip(others, kinds[1:], strict=True)]
         body.append(tag("tr", tag("th", first, scope="row"), cells))
     element = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", body), class_=class_)
-    # Focusable, so that it can be scrolled with the keyboard.
+    # The table is focusable, so that users can scroll it with the keyboard.
     return tag("div", element, class_="scroll", tabindex=0, role="region", aria_label=caption)
 
 
 def details(summary: Child, *children: Child, class_: str | None = None) -> Html:
-    """Create a collapsed section."""
+    """Create a collapsed section, which the reader can expand."""
     return tag("details", tag("summary", summary), *children, class_=class_)
 
 
 def untrusted(value: str, *, name: str = "div", class_: str = "untrusted") -> Html:
-    """Show a text of the data or of a model, with its line breaks and in its writing direction."""
+    """Create an element for text from the data or from a model. It keeps line breaks and the writing direction."""
     return tag(name, value, class_=class_, dir="auto")
 
 

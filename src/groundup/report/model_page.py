@@ -1,4 +1,4 @@
-"""HTML report of a run: data, training, evaluation, samples and cost."""
+"""HTML report of a run. It shows the data, the training, the evaluation, samples and the cost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SECTIONS = (
 
 
 def render(run: RunRecord) -> str:
-    """Render the report of a run as HTML. Sections of stages that have not run are omitted.
+    """Render the report of a run as HTML. If a stage has not run, its section is omitted.
 
     Args:
         run: The records of the run.

@@ -1,4 +1,5 @@
-// Show the values of the nearest point of a line chart under the pointer. The page is readable without this script.
+// If the pointer is over a line chart, show the value of the nearest point. The page is also readable without this
+// script.
 for (const chart of document.querySelectorAll("svg[data-points]")) {
   const points = chart.dataset.points.split(";").map((item) => {
     const comma = item.indexOf(",");

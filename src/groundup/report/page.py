@@ -1,4 +1,4 @@
-"""The frame of a report: one HTML document without external resources."""
+"""Common structure of all report pages. A page is one HTML document that does not load external resources."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from groundup.report.html import Child, Html, join, tag
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A section of a page. It is omitted if all of its parts are None.
+    """A section of a page. The section is omitted if all of its parts are None.
 
     Attributes:
-        key: Anchor, unique in the page.
-        title: Heading.
-        parts: Content.
+        key: Id of the section element, which links use. It must be unique in the page.
+        title: Heading of the section.
+        parts: Content of the section.
     """
 
     key: str
@@ -28,7 +28,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A number in the summary at the top of a page."""
+    """A number in the summary at the top of a page, with its name and unit."""
 
     name: str
     value: str
@@ -48,13 +48,13 @@ def document(
     """Render a page.
 
     Args:
-        kind: Kind of the page, shown above its title.
-        title: Title.
-        summary: Sentences of the summary.
-        metrics: Numbers of the summary.
-        sections: Sections in order. Empty ones are omitted.
+        kind: Kind of the page, which is printed above the title.
+        title: Title of the page.
+        summary: Sentences of the summary at the top of the page.
+        metrics: Numbers in the summary at the top of the page.
+        sections: Sections of the page in order. Empty sections are omitted.
         footer: Text of the footer.
-        script: Whether to include the script that shows chart values under the pointer.
+        script: Whether to include the script that shows the value of a chart at the pointer.
     """
     filled = [section for section in sections if any(part is not None for part in section.parts)]
     links = [tag("li", tag("a", section.title, href=f"#{section.key}")) for section in filled]
@@ -94,7 +94,10 @@ def _section(section: Section) -> Html:
 
 
 def content_policy(*, script: bool) -> str:
-    """Return the Content-Security-Policy of a page. It allows only the inline style and script, by their hashes."""
+    """Return the Content-Security-Policy of a page. It allows only the inline style sheet and the inline script.
+
+    The policy identifies both by their hashes.
+    """
     scripts = f"script-src '{_source_hash('page.js')}'; " if script else ""
     return f"default-src 'none'; style-src '{_source_hash('page.css')}'; {scripts}base-uri 'none'; form-action 'none'"
 
@@ -115,7 +118,7 @@ def _head(title: str, description: str, *, script: bool) -> Html:
 
 
 def _inline(element: str, file: str) -> Html:
-    # A file of this package, so it is not escaped. Browsers do not parse its content as markup.
+    # The file is part of this package, so it is not escaped. Browsers do not parse its content as markup.
     return join(Html(f"<{element}>{_text(file)}</{element}>"))
 
 

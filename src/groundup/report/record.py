@@ -1,4 +1,4 @@
-"""The records of a run: artifacts, facts and training curves of its stages, in pipeline order."""
+"""The records of a run: the artifacts, results and training curves of its stages, in pipeline order."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from groundup.tokenizer import Tokenizer
 COLLECT, TOKENIZE, PRETRAIN, EVALUATE = "collect", "tokenize", "pretrain", "evaluate"
 INSTRUCT, CLASSIFY, COMPARE = "finetune.instruct", "finetune.classify", "compare"
 _STAGE_ORDER = (COLLECT, TOKENIZE, PRETRAIN, INSTRUCT, CLASSIFY, EVALUATE, COMPARE)
-HELD_OUT_TEXT = "held-out text"  # "source" of an evaluation on the run's validation set; otherwise a path
-_REPORT_STAGE = "report"  # its record is in the run directory itself, so it is not an output of the run
+# The field "source" of an evaluation has this value if the text was the run's validation set. Otherwise it is a path.
+HELD_OUT_TEXT = "held-out text"
+_REPORT_STAGE = "report"  # The record of this stage is in the run directory itself and is not a stage output.
 _EXAMPLE_CHARS = 280
 
 
@@ -28,11 +29,11 @@ class StageOutput:
     """The output of one stage.
 
     Attributes:
-        directory: Output directory.
-        artifact: Its record.
+        directory: Output directory of the stage.
+        artifact: The record `artifact.json` of the output.
         stage: Name of the stage in a recipe.
-        facts: The results in its record.
-        curve: Training metrics; None for other stages.
+        facts: The results that the record contains.
+        curve: Training metrics. The value is None if the stage does not train a model.
     """
 
     directory: Path
@@ -48,10 +49,12 @@ class RunRecord:
 
     Attributes:
         name: Name of the run directory.
-        display_path: Path for commands, relative to the working directory or to the parent. A report is shared, so it
-            must not contain a private absolute path.
-        outputs: Outputs in pipeline order, and by age within a stage.
-        digests: Digest of each output's record by directory name. It changes whenever the report changes.
+        display_path: Path of the run directory that the report prints in commands. It is relative to the working
+            directory, or the name of the run if the run is elsewhere. It is not absolute, because a report may be
+            shared and must not contain private paths.
+        outputs: Outputs in pipeline order. Outputs of the same stage are sorted from oldest to newest.
+        digests: Mapping from the directory name of each output to the digest of its record. If no digest has changed,
+            the report is up to date.
         has_recipe: Whether the directory contains `recipe.toml`.
     """
 
@@ -62,9 +65,10 @@ class RunRecord:
     has_recipe: bool
 
     def stage(self, name: str) -> StageOutput | None:
-        """Return the newest output of a stage.
+        """Return the newest output of a stage, or None if the stage has not run.
 
-        An evaluation of the base model on the run's validation set is preferred.
+        Of the evaluations, only those on the run's validation set count, and evaluations of the base model are
+        preferred.
         """
         outputs = [output for output in self.outputs if output.stage == name]
         if name == EVALUATE:
@@ -74,11 +78,11 @@ class RunRecord:
         return outputs[-1] if outputs else None
 
     def evaluated_output(self, evaluation: StageOutput) -> StageOutput | None:
-        """Return the output with the model of an evaluation; None if that model is not in this run."""
+        """Return the output that contains the evaluated model, or None if this model is not part of the run."""
         return self.output_with_digest(evaluation.artifact.inputs.get("model", ""))
 
     def output_with_digest(self, digest: str) -> StageOutput | None:
-        """Return the output with this digest, which other stages record as their input."""
+        """Return the output that has this digest. Stages record the digests of their inputs."""
         return next((output for output in self.outputs if output.artifact.digest == digest), None)
 
     def _evaluates_base(self, evaluation: StageOutput) -> bool:
@@ -86,12 +90,12 @@ class RunRecord:
         return evaluated is not None and evaluated.stage == PRETRAIN
 
     def card(self) -> Facts:
-        """Return the data card; empty without a corpus."""
+        """Return the data card of the corpus. It is empty if the run does not contain a corpus."""
         corpus = self.stage(COLLECT)
         return Facts(read_card(corpus.directory)) if corpus else Facts(None)
 
     def evaluation(self) -> Facts:
-        """Return the full evaluation; empty without one."""
+        """Return all results of the evaluation. They are empty if the model has not been evaluated."""
         output = self.stage(EVALUATE)
         path = output.directory / "report.json" if output else None
         return Facts(read_json(path)) if path and path.is_file() else Facts(None)
@@ -99,8 +103,8 @@ class RunRecord:
     def tokenized_example(self) -> list[bytes]:
         """Return the first tokens of the first validation document, as bytes.
 
-        The result is empty without a corpus or a tokenizer. Documents are ordered by their hash, so the choice is
-        arbitrary.
+        The result is empty if the run does not contain a corpus and a tokenizer. The first document is an arbitrary
+        choice, because documents are sorted by their hash.
         """
         corpus, tokens = self.stage(COLLECT), self.stage(TOKENIZE)
         if not (corpus and tokens and shard_paths(corpus.directory, "validation")):
@@ -119,11 +123,11 @@ def read_run(directory: Path) -> RunRecord:
         directory: Run directory.
 
     Returns:
-        The records, without model weights.
+        The records. Model weights are not loaded.
 
     Raises:
-        DataError: Not a directory, or no finished stage.
-        FormatError: A damaged record.
+        DataError: `directory` is not a directory or does not contain a finished stage.
+        FormatError: A record is damaged.
     """
     if not directory.is_dir():
         raise DataError(
@@ -135,7 +139,7 @@ def read_run(directory: Path) -> RunRecord:
     if not artifacts:
         raise DataError(
             str(directory),
-            rule="no finished stage in this directory",
+            rule="this directory has no finished stage",
             fix="Give the run directory, not the directory of a stage, or wait until a stage has finished.",
         )
     outputs = [
@@ -159,5 +163,8 @@ def _display_path(directory: Path) -> str:
 
 
 def stage_name(recorded: str) -> str:
-    """Return the recipe name of a stage, such as "finetune.instruct" for "finetune_instruct" or "finetune instruct"."""
+    """Return the name that a stage has in recipes.
+
+    For example, the name of "finetune_instruct" and of "finetune instruct" is "finetune.instruct".
+    """
     return re.sub(r"[_ ]", ".", recorded)

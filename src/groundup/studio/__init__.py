@@ -1,4 +1,4 @@
-"""The Studio: a web page to chat with models, inspect them and watch training. `build_studio` returns its ASGI app."""
+"""The Studio, a web page on which users chat with models, inspect models and monitor training."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def build_studio(workspace: Workspace, models: ModelCache, jobs: Jobs, applicati
     """Build the ASGI app of the Studio: the page, its endpoints, and the OpenAI API for all models.
 
     Args:
-        workspace: Runs, models and recipes to show.
-        models: Loads the models that requests name.
-        jobs: Runs that are started from the page.
-        applications: Applications to offer.
+        workspace: The runs, models and recipes that the Studio shows.
+        models: The cache that loads the models that requests name.
+        jobs: The runs that users start from the page.
+        applications: The applications that the Studio offers.
 
     Returns:
-        An app without authentication. Wrap it in a `RequestGuard` before serving it.
+        An ASGI app that does not authenticate requests. Wrap the app in a `RequestGuard` before serving it.
     """
     return SecurityHeaders(
         build_app(

@@ -1,4 +1,7 @@
-"""Conversion of errors to API responses. The Studio's user owns the machine, so messages are not shortened."""
+"""Conversion of errors to API responses.
+
+The responses contain the full error messages, because the user of the Studio also owns the machine.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ from groundup.serve.errors import ApiError
 
 
 def to_api_error(error: GroundupError) -> ApiError:
-    """Return a 503 response for a ResourceError, and a 400 response for other errors, with the full message."""
+    """Return an API error with the full message of `error`.
+
+    The status is 503 for a ResourceError and 400 for other errors.
+    """
     status = 503 if isinstance(error, ResourceError) else 400
     return ApiError(status, error.value, rule=error.rule, fix=error.fix, code="refused")

@@ -1,4 +1,4 @@
-"""New rows of `metrics.jsonl` since the last request, and the plan and samples of a training stage."""
+"""Data for the training charts: the rows of `metrics.jsonl` since the last request, the plan, and the samples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from groundup.core.errors import GroundupError
 from groundup.core.files import read_json
 from groundup.train.samples import SAMPLES
 
-_MAX_ROWS = 1500  # per response: about the width of a chart in pixels
+_MAX_ROWS = 1500  # Maximum number of rows per response, which is about the width of a chart in pixels.
 _MAX_SAMPLES = 40
 
 Json = dict[str, Any]
@@ -21,11 +21,12 @@ def new_rows(directory: Path, cursor: str) -> Json:
 
     Args:
         directory: Output directory of a training stage.
-        cursor: "cursor" of the previous response; empty for the first request.
+        cursor: The value "cursor" of the previous response. It is empty for the first request.
 
     Returns:
-        "rows", thinned to at most about 1,500; the next "cursor"; and "reset": whether the rows replace all earlier
-        rows, because a run that resumes from a checkpoint rewrites its log.
+        A dict with three keys. "rows" has the new rows of the log, downsampled to about 1,500. "cursor" is the cursor
+        for the next request. "reset" is true if the rows replace all earlier rows. This occurs because a run that
+        resumes from a checkpoint rewrites its log.
     """
     path = directory / "metrics.jsonl"
     if not path.is_file():
@@ -38,7 +39,7 @@ def new_rows(directory: Path, cursor: str) -> Json:
         start = 0 if reset else int(offset)
         file.seek(start)
         new = file.read()
-    complete = new[: new.rfind(b"\n") + 1]  # without a partially written last line
+    complete = new[: new.rfind(b"\n") + 1]  # The last line is excluded if it is incomplete.
     rows = [row for line in complete.splitlines() if (row := _row(line)) is not None]
     stride = -(-len(rows) // _MAX_ROWS) or 1
     thinned = rows[stride - 1 :: stride]
@@ -48,7 +49,7 @@ def new_rows(directory: Path, cursor: str) -> Json:
 
 
 def plan_and_samples(directory: Path) -> Json:
-    """Return the "plan" of a training stage and the "samples" that it generated, ordered by step."""
+    """Return the plan of a training stage, and the samples that it has generated, sorted by step."""
     plan: Json = {}
     if (path := directory / "plan.json").is_file():
         try:
@@ -61,7 +62,8 @@ def plan_and_samples(directory: Path) -> Json:
 def _samples(path: Path) -> list[Json]:
     if not path.is_file():
         return []
-    # A run that resumes from a checkpoint repeats some steps: the last sample of a step counts.
+    # A run that resumes from a checkpoint repeats some steps, so the log may contain several samples of a step. The
+    # last sample is used.
     by_step = {row["step"]: row for line in path.read_bytes().splitlines() if (row := _row(line)) and "step" in row}
     return [by_step[step] for step in sorted(by_step)][-_MAX_SAMPLES:]
 

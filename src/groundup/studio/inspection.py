@@ -1,4 +1,4 @@
-"""Inspection of a loaded model: the numbers of `groundup.evaluation.internals` as JSON for the page."""
+"""Inspection of a loaded model. The functions return results of `groundup.evaluation.internals` as JSON values."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from groundup.evaluation.internals import TextTrace, nearest_tokens, parameter_map, positions
 from groundup.studio.model_cache import LoadedModel
 
-MAX_TOKENS = 256  # of an inspected text; keeps responses fast
-_MAX_LENS_TOKENS = 64  # each layer computes logits over the whole vocabulary
+MAX_TOKENS = 256  # Longer texts are truncated to this number of tokens, so that responses are fast.
+_MAX_LENS_TOKENS = 64  # The limit is low, because the logit lens computes the logits of all tokens after each layer.
 _MAX_POSITIONS = 64
 
 Json = dict[str, Any]
@@ -50,7 +50,8 @@ def attention_weights(model: LoadedModel, text: str, layer: int) -> Json:
     """Return the attention weights of all heads of a layer.
 
     Returns:
-        "weights": NxTxS bytes in base64, where 255 is a weight of 1; "heads": N; "tokens": T.
+        A dict with three keys. "heads" is the number of heads N, and "tokens" is the number of tokens T. "weights" is
+        an array of bytes with the shape (N, T, T), encoded in base64. The byte 255 is an attention weight of 1.
     """
     with model.lock:
         reading, _ = _reading(model, text)
@@ -60,7 +61,7 @@ def attention_weights(model: LoadedModel, text: str, layer: int) -> Json:
 
 
 def logit_lens(model: LoadedModel, text: str) -> Json:
-    """Return the most likely next token after each layer, from the embedding to the last layer."""
+    """Return the most likely next tokens that the logit lens computes from the embeddings and from each layer."""
     with model.lock:
         reading, _ = _reading(model, text)
         if len(reading.ids) > _MAX_LENS_TOKENS:
@@ -96,7 +97,7 @@ def nearest_embeddings(model: LoadedModel, token: int) -> Json:
 
 
 def parameters(model: LoadedModel) -> Json:
-    """Return the model's config, its number of parameters per tensor, and its positional encoding."""
+    """Return the config of the model, the number of parameters of each tensor, and the positional encoding."""
     transformer = model.served.engine.model
     with model.lock:
         encoding = positions(transformer, min(_MAX_POSITIONS, transformer.config.context_length))
@@ -111,7 +112,7 @@ def parameters(model: LoadedModel) -> Json:
 
 
 def _reading(model: LoadedModel, text: str) -> tuple[TextTrace, int]:
-    """Run the model over a text; also return how many tokens beyond the limit were dropped."""
+    """Run the model on a text. Also return the number of tokens that were dropped because the text was too long."""
     served = model.served
     ids = [served.tokenizer.bos_id, *served.tokenizer.encode(text)]
     limit = min(MAX_TOKENS, served.context_length)

@@ -1,4 +1,4 @@
-"""Runs that are started from the page. Each is a `groundup run` process with its own log."""
+"""Runs that are started from the Studio's page. Each run is a `groundup run` process that has its own log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOG_TAIL_BYTES = 64_000
 
 @dataclass(slots=True)
 class StudioJob:
-    """A run's process and log file."""
+    """The process and the log file of a run."""
 
     process: subprocess.Popen[bytes]
     log: Path
@@ -29,7 +29,7 @@ class StudioJob:
 
     @property
     def running(self) -> bool:
-        """Whether the process has not exited."""
+        """Whether the process is still running."""
         return self.process.poll() is None
 
 
@@ -50,12 +50,12 @@ class Jobs:
 
         Args:
             recipe: Recipe file.
-            name: Name of the run, which is its directory's name.
-            overrides: Settings as "stage.setting=value".
+            name: Name of the run, which is also the name of the run directory.
+            overrides: Settings that replace those of the recipe, each in the form "stage.setting=value".
 
         Raises:
             ConfigError: `name` is not a valid run name.
-            DataError: The run is already running.
+            DataError: The run is already in progress.
         """
         if not name or name.startswith(".") or Path(name).name != name:
             raise ConfigError(
@@ -69,7 +69,7 @@ class Jobs:
                 raise DataError(f"run {name!r}", rule="already running", fix="Stop it first.")
             log = self._runs / name / LOG
             log.parent.mkdir(parents=True, exist_ok=True)
-            # "--set=VALUE" is one argument, so text from a page cannot become an option of its own.
+            # The option and its value are one argument, so a value from the page cannot become another option.
             settings = [f"--set={override}" for override in (*overrides, f"name={name}")]
             command = [
                 sys.executable,
@@ -87,7 +87,7 @@ class Jobs:
             self._jobs[name] = StudioJob(process, log)
 
     def stop(self, name: str) -> None:
-        """Interrupt a run as Ctrl-C does. It saves a checkpoint, and `start` resumes it.
+        """Interrupt a run as Ctrl-C does. The run saves a checkpoint, so that `start` can resume the run.
 
         Raises:
             DataError: This Studio did not start the run, or the run has ended.
@@ -103,14 +103,17 @@ class Jobs:
         _interrupt(job.process)
 
     def status(self, name: str) -> dict[str, Any] | None:
-        """Return "running", "stopping" and the exit "code" of a run; None if this Studio did not start it."""
+        """Return the state of a run, or None if this Studio did not start the run.
+
+        The state is a dict with the keys "running", "stopping" and "code", which is the exit code of the process.
+        """
         job = self._jobs.get(name)
         if job is None:
             return None
         return {"running": job.running, "stopping": job.stopping and job.running, "code": job.process.poll()}
 
     def log(self, name: str) -> str:
-        """Return the last 64 kB of a run's log; empty if this Studio did not start the run."""
+        """Return the last 64 kB of the log of a run, or an empty string if this Studio did not start the run."""
         job = self._jobs.get(name)
         if job is None or not job.log.is_file():
             return ""
@@ -119,7 +122,7 @@ class Jobs:
             return file.read().decode("utf-8", errors="replace")
 
     def close(self) -> None:
-        """Interrupt all runs, and kill each run that has not exited after 20 seconds."""
+        """Interrupt all runs. A run that has not exited after 20 seconds is killed."""
         running = [job for job in self._jobs.values() if job.running]
         for job in running:
             _interrupt(job.process)
@@ -141,11 +144,12 @@ if sys.platform == "win32":
 else:
 
     def _new_process_group() -> dict[str, Any]:
-        # In the same group, Ctrl-C in the Studio's terminal would interrupt the run, and `close` a second time.
+        # In the Studio's process group, Ctrl-C in the terminal would interrupt the run, and then `close` would
+        # interrupt the run a second time.
         return {"start_new_session": True}
 
     def _interrupt(process: subprocess.Popen[bytes]) -> None:
         try:
             os.killpg(process.pid, signal.SIGINT)
-        except ProcessLookupError:  # already exited
+        except ProcessLookupError:  # The process has already exited.
             return

@@ -1,4 +1,7 @@
-"""A cache of two loaded models. A model is loaded on its first request, and the least recently used one is evicted."""
+"""A cache of at most two loaded models.
+
+A model is loaded when a request first uses it. If the cache is full, the least recently used model is evicted.
+"""
 
 from __future__ import annotations
 
@@ -29,35 +32,37 @@ from groundup.train.planner import Plan
 
 
 def load_newest_checkpoint(directory: Path) -> OpenedModel:
-    """Load the newest checkpoint of a pretraining run on the CPU, because training uses the GPU.
+    """Load the model of the newest checkpoint of a pretraining stage.
+
+    The model is loaded on the CPU, because training uses the GPU.
 
     Args:
         directory: Directory of the stage. The tokenizer is in `../tokens/tokenizer`.
 
     Raises:
-        DataError: No checkpoint or no tokenizer.
-        FormatError: A damaged file.
+        DataError: The stage has no checkpoint, or the tokenizer does not exist.
+        FormatError: A file is damaged.
     """
     state = load_newest_state(directory / "checkpoints")
     if state is None:
         raise DataError(
             f"{directory}",
             rule="no checkpoint found",
-            fix="Wait for the first one; the setting checkpoint_seconds is the interval.",
+            fix="Wait for the first checkpoint. The setting checkpoint_seconds is the interval between checkpoints.",
         )
     tokenizer = Tokenizer.load(directory.parent / "tokens" / "tokenizer")
     plan = Plan.from_json(read_json(directory / "plan.json")["plan"])
     model = Transformer(plan.model)
     with torch.no_grad():
         weights = state.groups["model"]
-        for name, tensor in model.named_parameters():  # without duplicates: a checkpoint stores tied weights once
+        for name, tensor in model.named_parameters():  # It yields tied weights once, as in the checkpoint.
             tensor.copy_(weights[name])
     return OpenedModel(directory, model.eval().requires_grad_(False), tokenizer, tokenizer.stop_ids)
 
 
 Opener = Callable[[Path], tuple[OpenedModel, ChatTemplate | None]]
 
-_MAX_OPEN = 2  # the chat compares two models
+_MAX_OPEN = 2  # The Chat view can compare two models.
 _IDLE_SECONDS = 0.4
 
 
@@ -66,10 +71,10 @@ class LoadedModel:
     """A model in memory.
 
     Attributes:
-        served: The model as the API serves it.
-        step: Step of its checkpoint if the model is in training.
-        reading: Cached forward pass over the last inspected text.
-        lock: Held while the model is inspected.
+        served: The model with its inference engine, as the API uses it.
+        step: Training step of the checkpoint, or None if the model is not in training.
+        reading: Cached results of the forward pass over the text that was inspected last.
+        lock: A lock that an inspection of the model holds.
     """
 
     served: ServedModel
@@ -79,30 +84,33 @@ class LoadedModel:
 
 
 class ModelCache:
-    """The models of a workspace, loaded on demand; implements `groundup.serve.Models`.
+    """The models of a workspace, which are loaded on demand. This class implements `groundup.serve.Models`.
 
     Args:
-        workspace: Lists the models.
-        opener: Loads a model directory.
+        workspace: The workspace that contains the models.
+        opener: A function that loads a model directory.
     """
 
     def __init__(self, workspace: Workspace, opener: Opener) -> None:
         self._workspace = workspace
         self._opener = opener
         self._open: OrderedDict[str, LoadedModel] = OrderedDict()
-        self._classifier: tuple[Path, float, OpenedClassifier] | None = None  # path, modification time, model
-        self._lock = threading.Lock()  # loading takes memory and all cores, so models are loaded one at a time
+        # The loaded classifier, with its directory and the modification time of the directory.
+        self._classifier: tuple[Path, float, OpenedClassifier] | None = None
+        # Loading takes memory and uses all cores, so the lock makes threads load models one at a time.
+        self._lock = threading.Lock()
 
     def get_model(self, name: str) -> ServedModel:
         """Return the model with this name.
 
         Raises:
-            ApiError: 404 for an unknown name, 400 if loading fails, 503 if all loaded models are in use.
+            ApiError: The status is 404 if the name is unknown, 400 if the model cannot be loaded, and 503 if all loaded
+                models are in use.
         """
         return self.load(name).served
 
     def for_applications(self, name: str) -> ServedModel | OpenedClassifier:
-        """Return the model or classifier with this name; errors as in `get_model`."""
+        """Return the model or classifier with this name. It raises the same errors as `get_model`."""
         info = next((model for model in self._workspace.models() if model.name == name), None)
         if info is None or info.kind != "classifier":
             return self.get_model(name)
@@ -116,10 +124,11 @@ class ModelCache:
             return self._classifier[2]
 
     def load(self, name: str) -> LoadedModel:
-        """Return the model with this name, reloaded if training has saved a newer checkpoint.
+        """Return the model with this name. The model is reloaded if training has saved a newer checkpoint.
 
         Raises:
-            ApiError: 404 for an unknown name, 400 if loading fails, 503 if all loaded models are in use.
+            ApiError: The status is 404 if the name is unknown, 400 if the model cannot be loaded, and 503 if all loaded
+                models are in use.
         """
         models = {model.name: model for model in self._models()}
         if name not in models:
@@ -137,7 +146,7 @@ class ModelCache:
             return model
 
     def list_models(self) -> list[dict[str, Any]]:
-        """Return all models as objects of the OpenAI API."""
+        """Return all models, except classifiers, as model objects of the OpenAI API."""
         return [
             model_object(
                 model.name,
@@ -149,11 +158,11 @@ class ModelCache:
         ]
 
     def loaded_names(self) -> list[str]:
-        """Return the names of the loaded models, least recently used first."""
+        """Return the names of the loaded models. The least recently used model is first."""
         return list(self._open)
 
     def close(self) -> None:
-        """Unload all models and cancel running generations."""
+        """Unload all models and cancel generations that are in progress."""
         for name in list(self._open):
             self._close(name)
 
@@ -184,7 +193,10 @@ class ModelCache:
 
 
 def _is_idle(model: LoadedModel) -> bool:
-    """Return whether a model gets no request for 0.4 s. An application sends one request per chunk of a long text."""
+    """Return whether a model does not process any request for 0.4 s.
+
+    The wait is necessary because an application sends a separate request for each chunk of a long text.
+    """
     deadline = time.monotonic() + _IDLE_SECONDS
     while not model.served.engine.busy:
         if time.monotonic() > deadline:
@@ -196,5 +208,5 @@ def _is_idle(model: LoadedModel) -> bool:
 def _context_length(model: ModelInfo) -> int:
     try:
         return 0 if model.step is not None else read_config(model.directory).context_length
-    except GroundupError:  # reported when the model is loaded
+    except GroundupError:  # The error is reported when a request loads the model.
         return 0

@@ -1,4 +1,4 @@
-"""HTTP routes of the Studio: the page's files, its JSON endpoints, and the reports in sandboxed frames."""
+"""HTTP routes of the Studio: the files of the page, the JSON endpoints, and the reports in sandboxed frames."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from groundup.studio.jobs import Jobs
 from groundup.studio.model_cache import ModelCache
 from groundup.studio.workspace import Workspace, run_name
 
-# A sandboxed frame has an opaque origin: its scripts reach neither the Studio's page nor its server.
+# A sandboxed frame has an opaque origin, so its scripts cannot access the Studio's page or its server.
 _SANDBOX = "frame-ancestors 'self'; sandbox"
 XRAY = "xray.html"
 
 _MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_MAX_RESULTS = 20  # documents per search
+_MAX_RESULTS = 20  # Maximum number of documents that a search returns.
 _MAX_SEARCH_SECONDS = 10.0
 _MAX_TEXT_CHARS = 20_000
 _MAX_MESSAGE_CHARS = 1_000_000
@@ -51,13 +51,13 @@ def sandboxed_page(workspace: Workspace, kind: str, name: str) -> tuple[str, str
     """Return a report as HTML, and its Content-Security-Policy.
 
     Args:
-        workspace: Where the run or stage is looked up.
-        kind: "card" of a corpus, "report" of a run, or "xray" of a fine-tuning stage.
-        name: Name of the run or id of the stage.
+        workspace: The workspace that contains the run or the stage.
+        kind: Kind of the page: "card" (of a corpus), "report" (of a run), or "xray" (of a fine-tuning stage).
+        name: Name of the run, or id of the stage.
 
     Raises:
-        DataError: No such page.
-        FormatError: A damaged record.
+        DataError: The page does not exist.
+        FormatError: A record is damaged.
     """
     renderers: dict[str, Callable[[], tuple[str, str]]] = {
         "card": lambda: (render_card(read_card(workspace.stage(name).directory)), content_policy(script=True)),
@@ -80,10 +80,10 @@ def _xray(workspace: Workspace, stage_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ContextWindow:
-    """The part of a conversation that fits into the context window.
+    """How many turns of a conversation were dropped because they do not fit into the context window.
 
     Attributes:
-        dropped: Number of dropped turns, oldest first.
+        dropped: Number of dropped turns. The oldest turns are dropped first.
         context_length: Size of the context window in tokens.
     """
 
@@ -103,13 +103,14 @@ def fit_context_window(
 
     Args:
         served: The model.
-        turns: Pairs of user message and answer, oldest first.
+        turns: Earlier turns as pairs of user message and answer. The oldest turn is first.
         prompt: The next user message.
-        system: System prompt; ignored if the chat template does not support it.
-        max_tokens: Maximum length of the answer. At most a quarter of the context window is reserved for it.
+        system: System prompt. It is ignored if the chat template does not support system prompts.
+        max_tokens: Maximum length of the answer in tokens. At most a quarter of the context window is reserved for the
+            answer.
 
     Raises:
-        ConfigError: The prompt alone does not fit.
+        ConfigError: The next user message alone does not fit into the context window.
     """
     form: PromptFormat
     form = ChatFormat(served.template) if served.template else TextFormat(served.tokenizer, ())
@@ -135,7 +136,7 @@ class StopRequest(Body):
 
 
 class InsideRequest(Body):
-    """Body of `POST /studio/api/inside/...`; each endpoint uses some of the fields."""
+    """Body of `POST /studio/api/inside/...`. Each endpoint uses only some of the fields."""
 
     model: str
     text: str = Field("", max_length=_MAX_TEXT_CHARS)
@@ -161,7 +162,7 @@ class WindowRequest(Body):
 
 
 def routes(workspace: Workspace, models: ModelCache, jobs: Jobs) -> list[BaseRoute]:
-    """Return all routes of the Studio except the OpenAI API."""
+    """Return all routes of the Studio except the routes of the OpenAI API."""
     return [
         Route("/", lambda _: RedirectResponse("/studio/")),
         Route("/studio", lambda _: RedirectResponse("/studio/")),
@@ -175,7 +176,7 @@ def routes(workspace: Workspace, models: ModelCache, jobs: Jobs) -> list[BaseRou
 
 
 def _static_routes() -> list[BaseRoute]:
-    """Return one route per static file, so that no request contains a path."""
+    """Return one route per static file, so that a request cannot name any other file."""
     static = files("groundup.studio").joinpath("static")
 
     def file_handler(name: str) -> Handler:
@@ -352,7 +353,7 @@ def _query(request: Request, name: str) -> str:
 
 
 async def _json_response(compute: Callable[[], Json]) -> Response:
-    """Run `compute` in a thread, so that it does not block other requests, and return its result as JSON."""
+    """Run `compute` in a thread, so that other requests are not blocked, and return the result as JSON."""
     try:
         return JSONResponse(await asyncio.to_thread(compute))
     except GroundupError as error:

@@ -1,11 +1,11 @@
-"""Security headers: a browser runs no script that a model's output, a file or a data card contains."""
+"""HTTP security headers. They prevent the browser from running scripts in model outputs, files or data cards."""
 
 from __future__ import annotations
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Scripts and styles are files of the package, never inline, and the page contacts no other host.
+# All scripts and style sheets are files of the package. Inline scripts, inline styles and other hosts are blocked.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; frame-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -21,7 +21,7 @@ _HEADERS = {
 
 
 class SecurityHeaders:
-    """ASGI middleware that adds security headers to each response that does not set them."""
+    """ASGI middleware that adds security headers to each response. Headers that a response already sets are kept."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,6 +1,6 @@
 """The runs, models and recipes that the Studio shows.
 
-Requests refer to them by id. No request contains a path.
+Requests identify runs, models and recipes by name. They do not contain paths.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from groundup.recipes import bundled
 from groundup.report.record import stage_name
 
 RECIPE = "recipe.toml"
-LOG = "studio.log"  # output of a run that was started from the page
+LOG = "studio.log"  # The output of a run that was started from the page.
 State = Literal["done", "running", "stopped"]
 Kind = Literal["base", "fine-tuned", "classifier"]
-_NOT_ONLY_IN_RUNS = ("import", "report")  # stages whose record does not make a directory a run
+_NOT_ONLY_IN_RUNS = ("import", "report")  # A directory is not a run if it has records of only these stages.
 _UNITS = {"finetune.classify": "texts", "finetune.instruct": "trained tokens"}
 _STEP = re.compile(r"step-(\d+)")
 
@@ -37,16 +37,16 @@ class StageInfo:
     """One stage of a run.
 
     Attributes:
-        id: `RUN/DIRECTORY`.
-        directory: Output directory, or the working directory while the stage runs.
+        id: Id of the stage, in the form `RUN/DIRECTORY`.
+        directory: Output directory of the stage. While the stage is running, it is the working directory.
         stage: Name of the stage in a recipe.
-        state: Whether it is complete, running, or incomplete and not running.
-        headline: Its most important number, with the unit.
-        summary: Its result in one sentence.
-        seconds: Wall time.
-        finished_at: ISO 8601 time; empty while the stage is incomplete.
-        has_metrics: Whether it writes `metrics.jsonl`.
-        unit: What `tokens_seen` of its metrics counts, in the plural.
+        state: "done" if the stage is complete, "running", or "stopped" if the stage is incomplete and not running.
+        headline: The most important number among the results, with its unit.
+        summary: The result in one sentence.
+        seconds: Wall time of the stage in seconds.
+        finished_at: Time in ISO 8601 format at which the stage finished. It is empty if the stage is incomplete.
+        has_metrics: Whether the stage writes `metrics.jsonl`.
+        unit: Plural noun for the items that `tokens_seen` in the metrics counts, such as "tokens" or "texts".
     """
 
     id: str
@@ -63,15 +63,15 @@ class StageInfo:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model that can be opened.
+    """A model that users can open in the Studio.
 
     Attributes:
-        name: `RUN/DIRECTORY`, or the directory's name for a model outside a run.
-        directory: The model directory, or the stage's directory while it is in training.
-        run: Name of its run.
-        kind: How it was trained.
-        has_chat_template: Whether it can chat.
-        step: Step of the newest checkpoint while the model is in training.
+        name: `RUN/DIRECTORY` if the model is part of a run, otherwise the name of the model directory.
+        directory: The model directory. While the model is in training, it is the directory of the training stage.
+        run: Name of the run that contains the model, or None if the model is not part of a run.
+        kind: "base", "fine-tuned" or "classifier".
+        has_chat_template: Whether the model has a chat template. The Studio uses a model without one for completion.
+        step: Training step of the newest checkpoint, or None if the model is not in training.
     """
 
     name: str
@@ -84,7 +84,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """A run directory with its stages, oldest first."""
+    """A run directory and its stages. The stages are sorted from oldest to newest."""
 
     name: str
     directory: Path
@@ -95,11 +95,11 @@ class RunInfo:
 
 
 class Workspace:
-    """The directory that the Studio shows.
+    """The directory of runs and models that the Studio shows.
 
     Args:
-        root: Directory of runs and models, one run, or one model.
-        recipes: Directory of recipes that can be started.
+        root: A directory that contains runs and models, a run directory, or a model directory.
+        recipes: Directory that contains the user's recipes.
     """
 
     def __init__(self, root: Path, recipes: Path) -> None:
@@ -118,16 +118,16 @@ class Workspace:
 
     @property
     def default_model(self) -> str | None:
-        """Name of the model at `root`; None if `root` is not a model directory."""
+        """Name of the model in the directory `root`, or None if `root` is not a model directory."""
         return next((model.name for model in self.models() if model.directory == self._model), None)
 
     def runs(self) -> list[RunInfo]:
-        """Return the runs, newest first."""
+        """Return all runs. The newest run is first."""
         runs = [_run_info(directory) for directory in self._run_directories()]
         return sorted(runs, key=lambda run: run.directory.stat().st_mtime, reverse=True)
 
     def models(self) -> list[ModelInfo]:
-        """Return all models: models of runs first."""
+        """Return all models. Models that are part of runs come first."""
         models = [model for run in self._run_directories() for model in _models_of(run)]
         others = [self._model] if self._model and not self._run else []
         if not (self._run or self._model):
@@ -138,7 +138,7 @@ class Workspace:
         """Return the run with this name.
 
         Raises:
-            DataError: No such run.
+            DataError: The run does not exist.
         """
         directory = next((each for each in self._run_directories() if each.name == name), None)
         if directory is None:
@@ -149,7 +149,7 @@ class Workspace:
         """Return the stage with this id.
 
         Raises:
-            DataError: No such stage.
+            DataError: The stage does not exist.
         """
         stages = self.run(stage_id.partition("/")[0]).stages
         stage = next((stage for stage in stages if stage.id == stage_id), None)
@@ -158,7 +158,10 @@ class Workspace:
         return stage
 
     def recipes(self) -> dict[str, Path]:
-        """Return the recipes that can be started, by label: user recipes, bundled recipes, recipes of runs."""
+        """Return the recipes that users can start, as a dict from label to file.
+
+        They are the user's recipes, the bundled recipes, and the recipes in run directories.
+        """
         files = sorted(self._recipes.glob("*.toml")) if self._recipes.is_dir() else []
         recipes = {path.name: path for path in files} | bundled()
         for run in self._run_directories():
@@ -175,7 +178,7 @@ class Workspace:
 
 
 def run_name(recipe: Path) -> str:
-    """Return the run name that a recipe sets, or the file's stem."""
+    """Return the run name that a recipe sets. If the recipe does not set it, return the file name without suffix."""
     try:
         name = read_toml(recipe).get("name")
     except GroundupError:
@@ -184,7 +187,7 @@ def run_name(recipe: Path) -> str:
 
 
 def newest_step(directory: Path) -> int | None:
-    """Return the step of a training stage's newest checkpoint; None before the first checkpoint."""
+    """Return the training step of the newest checkpoint of a stage, or None if the stage has no checkpoint."""
     checkpoints = directory / "checkpoints"
     names = (path.name for path in checkpoints.iterdir()) if checkpoints.is_dir() else ()
     return max((int(match[1]) for name in names if (match := _STEP.fullmatch(name))), default=None)
@@ -197,21 +200,21 @@ def _children(directory: Path) -> Iterator[Path]:
 
 
 def _is_run(directory: Path) -> bool:
-    if (directory / RECIPE).is_file() or (directory / LOG).is_file():  # the log is created before the recipe
+    if (directory / RECIPE).is_file() or (directory / LOG).is_file():  # The Studio creates the log before the recipe.
         return True
     stages = (_stage_info(directory, child) for child in _children(directory))
     return any(stage is not None and stage.stage not in _NOT_ONLY_IN_RUNS for stage in stages)
 
 
 def _record_path(directory: Path) -> Path | None:
-    """Return the record of a finished stage, or of a started one."""
+    """Return the path of the record of a stage, which has either finished or started."""
     return next((path for path in (directory / ARTIFACT, directory / STARTED) if path.is_file()), None)
 
 
 def _is_model(directory: Path) -> bool:
     try:
         return directory.is_dir() and (is_language_model(directory) or is_classifier(directory))
-    except GroundupError:  # a damaged config.json must not hide the other models
+    except GroundupError:  # A damaged config.json must not make the list of models fail.
         return False
 
 
@@ -252,7 +255,7 @@ def _stage_info(run: Path, child: Path) -> StageInfo | None:
 
 @lru_cache(maxsize=512)
 def _read(path: Path, mtime_ns: int) -> Any:
-    """Return a record; None if it is damaged or deleted."""
+    """Return a record, or None if its file is damaged or has been deleted."""
     try:
         return read_json(path)
     except (GroundupError, OSError):

@@ -96,7 +96,7 @@ def test_the_page_has_the_content_of_the_card(card: Json) -> None:
         "This site uses cookies. Accept all",
         f"groundup corpus explain CORPUS {'0f' * 16}",
         "questions.jsonl#7",
-        "keeps 95.0 % of the positive and 6.0 % of the negative ones",
+        "keeps 95.0 % of the positive examples and 6.0 % of the negative examples",
     ):
         assert text in sections["checks"]
 

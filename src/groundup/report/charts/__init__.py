@@ -1,4 +1,4 @@
-"""SVG charts of any width with a fixed font size, an accessible description and a data table."""
+"""SVG charts that scale to any width. Each chart has a fixed font size, an accessible description and a data table."""
 
 from groundup.report.charts.bars import Bar, draw_bar_chart
 from groundup.report.charts.frame import figure

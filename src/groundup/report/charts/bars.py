@@ -1,4 +1,4 @@
-"""Horizontal bar charts from zero, with labels above the bars and whiskers for intervals."""
+"""Horizontal bar charts. The axis starts at 0, labels are above the bars, and whiskers show intervals."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from groundup.report.charts.frame import drawing
 from groundup.report.formatting import truncate
 from groundup.report.html import Child, Html, tag
 
-_ROW, _BAR, _TOP = 48, 14, 22  # pixels: height of a row, height of its bar, offset of the bar
-MAX_LINE_CHARS = 46  # label and value together, for a phone
+_ROW, _BAR, _TOP = 48, 14, 22  # The height of a row, the height of its bar, and the top of the bar, in pixels.
+MAX_LINE_CHARS = 46  # The label and the value share a line, which must fit on the screen of a phone.
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar.
+    """A bar of a bar chart.
 
     Attributes:
-        label: Name.
-        shown: Value as text.
-        value: Length, in the unit of the chart.
-        low: Lower bound of the interval.
-        high: Upper bound of the interval.
-        start: Left end; not 0 in a waterfall chart.
+        label: Label above the bar.
+        shown: The value as it is printed next to the label.
+        value: Length of the bar in the unit of the chart.
+        low: Lower bound of the interval that the whisker shows.
+        high: Upper bound of the interval that the whisker shows.
+        start: Position of the left end of the bar. It differs from 0 only in a waterfall chart.
         accent: Whether to highlight the bar.
     """
 
@@ -37,7 +37,7 @@ class Bar:
 
 
 def draw_bar_chart(name: str, title: str, description: str, rows: Sequence[Bar], *, x_max: float | None = None) -> Html:
-    """Draw a bar chart. `x_max` is the value at the right edge, by default the maximum of bars and bounds."""
+    """Draw a bar chart. `x_max` is the value at the right edge; by default, it is the maximum of values and bounds."""
     ends = [max(row.start + row.value, row.high or 0.0) for row in rows]
     span = x_max or max([*ends, 0.0]) or 1.0
     marks = [_row(row, index * _ROW, span) for index, row in enumerate(rows)]

@@ -1,4 +1,4 @@
-"""Funnel charts: the fraction of documents and bytes after each filter step."""
+"""Funnel charts, which show the fraction of documents and bytes that remains after each filter step."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from groundup.report.charts.frame import drawing
 from groundup.report.formatting import truncate
 from groundup.report.html import Child, Html, tag
 
-_ROW, _TOP, _THICK, _THIN, _GAP = 54, 21, 13, 5, 2  # pixels: row height, offset of the bars, bar heights, gap
+# The row height, the top of the bars, the heights of both bars, and the gap between them, in pixels.
+_ROW, _TOP, _THICK, _THIN, _GAP = 54, 21, 13, 5, 2
 
 
 @dataclass(frozen=True, slots=True)
 class FunnelLevel:
-    """The state after one step.
+    """The documents and bytes that remain after a filter step.
 
     Attributes:
-        label: Name of the step.
-        shown: Counts as text.
-        documents: Remaining fraction of the documents found.
-        bytes: Remaining fraction of the bytes found.
+        label: Label of the step.
+        shown: The remaining documents and bytes as they are printed next to the label.
+        documents: Remaining documents as a fraction of all documents that were found.
+        bytes: Remaining bytes as a fraction of all bytes that were found.
     """
 
     label: str
@@ -31,7 +32,10 @@ class FunnelLevel:
 
 
 def draw_funnel_chart(name: str, title: str, description: str, levels: Sequence[FunnelLevel]) -> Html:
-    """Draw a funnel. Thick bars are documents, thin bars are bytes, and the light part is dropped in the step."""
+    """Draw a funnel chart with a thick bar for documents and a thin bar for bytes per step.
+
+    The light part of a bar is the fraction that the step drops.
+    """
     before = [levels[0], *levels[:-1]]
     last = len(levels) - 1
     marks = [

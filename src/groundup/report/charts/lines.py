@@ -1,4 +1,4 @@
-"""Line charts with a labeled grid, and values under the pointer."""
+"""Line charts with labeled grid lines. The page's script shows the value of the point under the pointer."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from groundup.report.html import Child, Html, tag
 
 Point = tuple[float, float]
 
-_MARGIN = 10.0  # percent of the width, for the labels of the grid
-_TOP, _BOTTOM = 14, 30  # pixels
-_UNITS = 1000  # width and height of the plot's view box
+_MARGIN = 10.0  # Width of the labels at the left and right edge, in percent of the chart's width.
+_TOP, _BOTTOM = 14, 30  # Heights of the margins above and below the plot, in pixels.
+_UNITS = 1000  # Width and height of the viewBox of the plot.
 _MAX_HOVER_POINTS = 240
 
 
 @dataclass(frozen=True, slots=True)
 class ChartLine:
-    """The points of a line. An accent line is thick and colored."""
+    """The points of a line. If `accent` is true, the line is thick and colored."""
 
     points: Sequence[Point]
     accent: bool = True
@@ -27,7 +27,13 @@ class ChartLine:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Labels of the vertical axis: `right` at the right edge and, in another unit, `left` at the left edge."""
+    """Formats of the labels of the vertical axis.
+
+    Attributes:
+        right: Formats the labels at the right edge.
+        left: Formats the labels at the left edge, in another unit. If None, the left edge does not have labels.
+        from_zero: Whether the axis starts at 0 instead of the minimum value.
+    """
 
     right: Callable[[float], str]
     left: Callable[[float], str] | None = None
@@ -48,14 +54,15 @@ def draw_line_chart(
     """Draw a line chart.
 
     Args:
-        name: Prefix of ids, unique in the page.
-        title: Accessible name.
-        description: Accessible description.
-        lines: Lines with at least one point in total. The pointer reads the last line, which is drawn on top.
-        axis: Labels of the vertical axis.
-        x_label: Formats a value of the horizontal axis, which starts at 0.
-        hover: Formats a point under the pointer.
-        height: Height in pixels.
+        name: Prefix of the element ids. It must be unique in the page.
+        title: Accessible name of the chart.
+        description: Accessible description of the chart.
+        lines: The lines, which must have at least one point in total. The last line is drawn on top, and the pointer
+            shows the values of this line.
+        axis: Formats of the labels of the vertical axis.
+        x_label: Formats a label of the horizontal axis, which starts at 0.
+        hover: Formats the point under the pointer. If None, the pointer does not show values.
+        height: Height of the chart in pixels.
     """
     plot = _Plot.of(lines, axis, height)
     marks: list[Child] = [*_grid(plot, axis, x_label)]
@@ -84,13 +91,13 @@ def draw_line_chart(
 
 @dataclass(frozen=True, slots=True)
 class _Plot:
-    """The mapping of values to coordinates.
+    """Maps values to coordinates in the chart.
 
     Attributes:
-        x_max: Right end of the horizontal axis, which starts at 0.
-        rows: Values of the horizontal grid lines.
-        low: Lower end of the vertical axis.
-        span: Length of the vertical axis.
+        x_max: Maximum of the horizontal axis, which starts at 0.
+        rows: Values at which horizontal grid lines are drawn.
+        low: Minimum of the vertical axis.
+        span: Difference between the maximum and the minimum of the vertical axis.
         left: Left edge of the plot, in percent of the width.
         right: Right edge of the plot, in percent of the width.
         height: Height of the chart in pixels.
@@ -136,7 +143,10 @@ def _grid(plot: _Plot, axis: Axis, x_label: Callable[[float], str]) -> Iterator[
 
 
 def ticks(low: float, high: float, num_ticks: int) -> list[float]:
-    """Return about `num_ticks` multiples of 1, 2 or 5 times a power of ten; the first one is at most `low`."""
+    """Return about `num_ticks` equally spaced values from `low` or slightly below to `high`.
+
+    The distance between adjacent values is 1, 2 or 5 times a power of ten.
+    """
     if not high > low:
         return [low]
     raw = (high - low) / num_ticks

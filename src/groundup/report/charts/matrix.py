@@ -1,4 +1,8 @@
-"""Confusion matrices: a shaded table for few labels, a drawing and the most frequent confusions for many."""
+"""Charts of confusion matrices.
+
+For at most 12 labels, the chart is a table with shaded cells. For more labels, it is an image and a table of the most
+frequent confusions. For more than 80 labels, the image is omitted.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,17 @@ from groundup.report.html import Child, Html, join, table, tag
 _MAX_TABLE_LABELS = 12
 _MAX_DRAWN_LABELS = 80
 _NUM_CONFUSIONS = 12
-_MAX_TOOLTIPS = 1500  # with more nonzero cells, tooltips would be most of the page
-_NUM_SHADES = 10  # CSS classes s0 ... s10
+_MAX_TOOLTIPS = 1500  # If more cells are nonzero, tooltips are omitted because they would make up most of the page.
+_NUM_SHADES = 10  # The style sheet has the classes s0 to s10.
 
 
 def draw_confusion_matrix(name: str, labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Html:
-    """Draw a confusion matrix. Rows are true labels, columns are predictions, and shades are fractions of the row."""
+    """Draw a confusion matrix with a row per true label and a column per predicted label.
+
+    The shade of a cell is the fraction of its row.
+    """
     title = "Confusion matrix"
-    note = "Rows are true labels, columns are predictions. Darker cells are larger fractions of their row."
+    note = "Rows are true labels, and columns are predicted labels. A darker cell is a larger fraction of its row."
     if len(labels) <= _MAX_TABLE_LABELS:
         return figure(title, _table(title, labels, counts), note=note)
     parts: list[Child] = [_top_confusions(labels, counts)]
@@ -61,7 +68,8 @@ def _drawing(name: str, title: str, labels: Sequence[str], counts: Sequence[Sequ
     size = len(labels)
     cells = tag("svg", marks, width="100%", height=height, viewBox=f"0 0 {size} {size}", preserveAspectRatio="none")
     description = (
-        f"{size} labels from top to bottom, predictions from left to right; correct predictions are on the diagonal."
+        f"Each row is one of {size} true labels, and each column is a predicted label. "
+        "Correct predictions are on the diagonal."
     )
     return drawing(name, title, description, height, cells)
 
@@ -79,5 +87,5 @@ def _top_confusions(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> H
 
 
 def _shade(value: int, total: int) -> int:
-    # Each nonzero cell gets a visible shade.
+    # The shade of a nonzero cell is at least 1, so that the cell is visible.
     return max(1, round(_NUM_SHADES * value / total)) if value else 0

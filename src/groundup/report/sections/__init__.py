@@ -1,1 +1,1 @@
-"""Sections of the reports. A section is empty if its stages have not run."""
+"""Sections of the reports. A section is empty if the stages that it describes have not run."""

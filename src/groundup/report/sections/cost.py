@@ -1,4 +1,4 @@
-"""Cost and provenance section: time, machine, digests, and commands for the next steps."""
+"""The cost and provenance section: time per stage, machine, digests, and commands for the next steps."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from groundup.report.formatting import count, duration, format_time, percent
 from groundup.report.html import Child, Html, details, table, tag
 from groundup.report.record import CLASSIFY, COLLECT, INSTRUCT, PRETRAIN, RunRecord, StageOutput
 
-_DIGEST_CHARS = 12  # shown characters of a digest
+_DIGEST_CHARS = 12  # The report shows this many characters of a digest.
 
 
 def cost_section(run: RunRecord) -> list[Child]:
-    """Return the section."""
+    """Return the content of the cost and provenance section."""
     total = sum(output.artifact.seconds for output in run.outputs) or 1.0
     rows = [
         Bar(
@@ -25,7 +25,7 @@ def cost_section(run: RunRecord) -> list[Child]:
         for output in run.outputs
     ]
     title = "Time per stage"
-    description = f"Bars: {'; '.join(f'{row.label} {row.shown}' for row in rows)}."
+    description = f"Bar chart of the time per stage: {'; '.join(f'{row.label} {row.shown}' for row in rows)}."
     cells = [[output.stage, f"{output.directory.name}/", f"{output.artifact.seconds:,.1f}"] for output in run.outputs]
     data = table(title, ("stage", "output", "seconds"), cells, num_numeric=1)
     note = f"{duration(total)} in total."
@@ -50,7 +50,9 @@ def _machine(run: RunRecord) -> Html:
     ]
     note = None
     if changed:
-        note = tag("p", f"Created on another machine or with other versions: {', '.join(changed)}.", class_="note")
+        note = tag(
+            "p", f"These outputs are from another machine or other versions: {', '.join(changed)}.", class_="note"
+        )
     return details(
         "Machine and versions", table("Machine and versions", ("", ""), [r for r in rows if r[1]], class_="facts"), note
     )
@@ -59,7 +61,7 @@ def _machine(run: RunRecord) -> Html:
 def _provenance(run: RunRecord) -> list[Child]:
     explanation = (
         "Each stage records the digests of its inputs and outputs. A ✓ marks an input that is still in this directory "
-        "and unchanged."
+        "and that has not changed."
     )
     rows = [
         [
@@ -90,10 +92,10 @@ def _inputs(run: RunRecord, output: StageOutput) -> Child:
 
 
 def _next_steps(run: RunRecord) -> list[Child]:
-    """Return commands to use, evaluate and repeat the run."""
+    """Return the commands that use or evaluate the model, and the command that repeats the run."""
     path = shell_quoted(run.display_path)
     commands: list[tuple[str, str]] = []
-    if (base := run.stage(PRETRAIN)) is not None:  # RUN alone would be its chat model
+    if (base := run.stage(PRETRAIN)) is not None:  # The path of the run alone would refer to its chat model.
         model = shell_quoted(f"{run.display_path}/{base.directory.name}")
         commands.append((f'groundup generate {model} "The history of"', "generate text with the base model"))
     if run.stage(INSTRUCT):

@@ -1,4 +1,4 @@
-"""Data section: sources, filters and tokenizer."""
+"""The data section of a run report: sources, filters and tokenizer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from groundup.report.sections.sources import mixture_section, sources_section
 
 
 def data_section(run: RunRecord) -> list[Child]:
-    """Return the section; empty without a corpus and a tokenizer."""
+    """Return the content of the data section. It is empty if the run contains neither a corpus nor a tokenizer."""
     card = run.card()
     parts: list[Child] = []
     if card:
@@ -44,7 +44,7 @@ def _vocabulary(run: RunRecord, facts: Facts) -> list[Child]:
 
 
 def _token(piece: bytes, index: int) -> Child:
-    """Return a token's text, or its bytes if it is not valid UTF-8."""
+    """Return the text of a token, or its bytes in hexadecimal if they are not valid UTF-8."""
     try:
         shown = piece.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Evaluation section: comparisons with compression programs, the base model and simple classifiers."""
+"""The evaluation section: comparisons with compression programs, with the base model and with simple classifiers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLUMNS = ("metric", "base model", "fine-tuned model", "difference", "fine-tune
 
 
 def comparisons(run: RunRecord) -> list[Child]:
-    """Return the comparisons of base and fine-tuned models; empty without any."""
+    """Return the comparisons of base and fine-tuned models. The list is empty if `compare` has not run."""
     return [part for output in run.outputs if output.stage == COMPARE for part in _comparison(output)]
 
 
@@ -31,7 +31,7 @@ def _comparison(output: StageOutput) -> list[Child]:
         tag("h3", "Effect of fine-tuning"),
         tag("p", truncate(output.facts.words("summary"), 400)),
         table(title, _COLUMNS, [_row(line) for line in lines]),
-        tag("p", "95 % confidence intervals in parentheses. Differences are paired by example.", class_="note"),
+        tag("p", "Parentheses contain 95 % confidence intervals. Differences are paired by example.", class_="note"),
         tag("ul", notes, class_="note") if notes else None,
         *(_transcript(item) for item in output.facts.rows("transcripts")[:3]),
     ]
@@ -63,7 +63,7 @@ _MAX_LABELS = 60
 
 
 def evaluation_section(run: RunRecord) -> list[Child]:
-    """Return the section; empty without evaluations."""
+    """Return the content of the evaluation section. It is empty if the run has neither evaluations nor a model."""
     parts: list[Child] = [*_prediction(run), *_answers(run), *_classes(run), *comparisons(run), *_more(run)]
     if not parts and run.stage(PRETRAIN):
         return [
@@ -94,15 +94,16 @@ def _prediction(run: RunRecord) -> list[Child]:
             cells.append([label, number(value), score.words("better")])
     rows.sort(key=lambda row: row.value)
     title = "Bits per byte on held-out text (lower is better)"
-    description = f"Bars, shortest first: {'; '.join(f'{row.label} {row.shown}' for row in rows)}."
+    description = f"Bar chart in ascending order: {'; '.join(f'{row.label} {row.shown}' for row in rows)}."
     scored = evaluation.part("scored")
     counts = ", ".join(f"{scored.count(unit):,} {unit}" for unit in ("documents", "bytes", "tokens"))
     explanation = (
-        "A model that predicts text well can compress it well, so compression programs are baselines. "
+        "A language model that predicts a text well can also compress the text well, so compression programs are "
+        "baselines. "
         f"At {number(bpb, 2)} bits per byte, the model could compress this text to {percent(bpb / 8, 0)} of its size."
     )
     level = evaluation.number("interval_level") or 0.95
-    note = f"Scored: {counts}. The whisker is the {percent(level, 0)} confidence interval over documents."
+    note = f"The text has {counts}. The whisker is the {percent(level, 0)} confidence interval over documents."
     evaluated = run.evaluated_output(output)
     name = f" Model: {evaluated.directory.name}/." if evaluated else ""
     data = table(title, ("model or program", "bits per byte", "better"), cells)
@@ -111,7 +112,7 @@ def _prediction(run: RunRecord) -> list[Child]:
 
 
 def _more(run: RunRecord) -> list[Child]:
-    """Return the other evaluations: of other texts and of fine-tuned models."""
+    """Return the other evaluations, which are evaluations on other texts and evaluations of fine-tuned models."""
     main = run.stage(EVALUATE)
     rows = []
     for output in run.outputs:
@@ -134,7 +135,7 @@ def _answers(run: RunRecord) -> list[Child]:
     if before is not None:
         rows.append(Bar("base model", interval(before), before.value, before.low, before.high))
     title = "Loss on held-out answers in nats per token (lower is better)"
-    description = f"Bars: {'; '.join(f'{row.label} {row.shown}' for row in rows)}."
+    description = f"Bar chart of the loss: {'; '.join(f'{row.label} {row.shown}' for row in rows)}."
     counts = f"{count(held_out.count('responses'), 'answer')}, {count(held_out.count('tokens'), 'token')}."
     best = held_out.words("base", "format")
     note = [
@@ -155,7 +156,8 @@ def _difference(held_out: Facts) -> Html | None:
     result = {
         "better": "The fine-tuned model is better than the base model.",
         "worse": "The fine-tuned model is worse than the base model.",
-        "not distinguishable": "The models do not differ significantly: the interval of the difference contains 0.",
+        "not distinguishable": "The models do not differ significantly, because the interval of the difference "
+        "contains 0.",
     }.get(relation, "The interval of the difference is unknown.")
     shown = f" Difference in loss, fine-tuned minus base: {interval(difference)} nats per token"
     return tag("p", tag("strong", result), f"{shown} (paired bootstrap over answers, 95 %).")
@@ -194,7 +196,7 @@ def _classes(run: RunRecord) -> list[Child]:
             for index, (name, found) in enumerate(classifiers)
             if found is not None
         ]
-        description = f"Bars: {'; '.join(f'{row.label} {row.shown}' for row in rows)}."
+        description = f"Bar chart of classifiers: {'; '.join(f'{row.label} {row.shown}' for row in rows)}."
         data = table(title, ("classifier", "value"), [[row.label, row.shown] for row in rows], num_numeric=1)
         parts.append(figure(title, draw_bar_chart(key, title, description, rows, x_max=1.0), data=data))
     counts = [[cell.count() for cell in row.rows()] for row in test.rows("confusion")]
@@ -204,7 +206,7 @@ def _classes(run: RunRecord) -> list[Child]:
 
 
 def _calibration(facts: Facts) -> Html | None:
-    """Describe the calibration error, the novelty score and the accuracy without the lexical head."""
+    """Describe the calibration error, the novelty score, and the accuracy of the model without its lexical head."""
     calibration = facts.part("calibration")
     after = calibration.number("expected_calibration_error", "after")
     before = calibration.number("expected_calibration_error", "before")
@@ -223,7 +225,10 @@ def _calibration(facts: Facts) -> Html | None:
     alone = facts.number("model_alone", "accuracy", "value")
     lexical = ""
     if alone is not None:
-        lexical = f" Without lexical.safetensors, as transformers loads the model, the accuracy is {percent(alone)}."
+        lexical = (
+            f" The accuracy without lexical.safetensors is {percent(alone)}. transformers loads the model without "
+            "this file."
+        )
     return tag("p", f"{result}.{novelty}{lexical}")
 
 
@@ -247,7 +252,7 @@ def _class_summary(facts: Facts, labels: int) -> str:
 
 
 def _labels(labels: Sequence[str], counts: Sequence[Sequence[int]], facts: Facts) -> Html:
-    """Return recall and precision per label."""
+    """Return a table of the recall and precision of each label."""
     rows = []
     for index, label in enumerate(labels[:_MAX_LABELS]):
         correct, true, predicted = counts[index][index], sum(counts[index]), sum(row[index] for row in counts)

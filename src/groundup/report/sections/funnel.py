@@ -1,4 +1,8 @@
-"""Filters section of a data card: documents and bytes after each step, reasons, and dropped samples."""
+"""The filters section of a data card.
+
+It shows the documents and bytes that remain after each step, the reasons for which documents were dropped, and samples
+of dropped documents.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +14,17 @@ from groundup.report.formatting import count, percent, size, truncate
 from groundup.report.html import Child, Html, details, join, table, tag, untrusted
 
 _MAX_TOP_REASONS = 8
-_MAX_REASONS = 12  # per step
+_MAX_REASONS = 12  # Maximum number of reasons per step.
 _MAX_REJECTS = 36
 _MAX_REJECT_CHARS = 200
 _TITLE = "Documents after each step"
-_NAMES = {  # other steps are named after their filter
+_NAMES = {  # Labels of all other steps contain the name of the filter.
     "reading": "readable",
     "length": "long enough",
     "language": "in a selected language",
     "quality": "accepted by the quality classifier",
     "perplexity": "within the perplexity limits",
-    "judge": "within the perplexity limits",  # the name of the step in cards of earlier versions
+    "judge": "within the perplexity limits",  # Data cards of earlier versions use this name.
     "decontamination": "without evaluation items",
     "privacy": "after masking",
     "duplicates": "without duplicates",
@@ -30,7 +34,7 @@ _NAMES = {  # other steps are named after their filter
 
 
 def funnel_section(card: Facts) -> list[Child]:
-    """Return the funnel, the most frequent reasons, and samples of dropped documents."""
+    """Return the funnel chart, the most frequent reasons for dropping documents, and samples of dropped documents."""
     counts = funnel(card)
     return [_funnel(counts), _reasons(counts), _rejects(card)]
 
@@ -49,15 +53,15 @@ def _funnel(found: Funnel) -> Html | None:
         + "."
     )
     note = (
-        "Thick bars are documents, thin bars are bytes, and the light part is dropped in the step. A label describes "
-        "the documents after the step."
+        "Thick bars show documents, and thin bars show bytes. The light part of a bar is dropped in the step. The "
+        "label describes the documents that remain after the step."
     )
     drawn = charts.draw_funnel_chart("funnel", _TITLE, description, levels)
     return figure(_TITLE, drawn, note=note, data=_data_table(found))
 
 
 def _reasons(found: Funnel) -> Html | None:
-    """Return the most frequent reasons over all steps."""
+    """Return a table of the most frequent reasons for dropping documents, over all steps."""
     drops = sorted(((drop, step.step) for step in found.steps for drop in step.drops), key=lambda d: -d[0].documents)
     if not drops:
         return None
@@ -77,7 +81,7 @@ def _shown(documents: int, amount: int) -> str:
 
 
 def step_name(step: str) -> str:
-    """Return the label of the documents after a step."""
+    """Return a label that describes the documents that remain after a step."""
     return _NAMES.get(step, f"accepted by {step}")
 
 
@@ -97,7 +101,7 @@ def _data_table(found: Funnel) -> Html:
 
 
 def _rejects(card: Facts) -> Html | None:
-    """Return the beginnings of some dropped documents, for an audit of the filters."""
+    """Return the beginnings of some dropped documents, so that users can check the filters."""
     found = [
         (drop.count("documents"), reason, source.words("name"), sample)
         for source in card.rows("sources")
@@ -120,7 +124,7 @@ def _rejects(card: Facts) -> Html | None:
 
 
 def _sample_reasons(found: list[tuple[int, str, str, Facts]]) -> list[tuple[int, str, str, Facts]]:
-    """Limit the samples per reason, so that each reason gets some."""
+    """Limit the number of samples per reason, so that the samples cover all reasons."""
     reasons = len({reason for _, reason, _, _ in found})
     max_per_reason = max(1, _MAX_REJECTS // reasons)
     counts: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Samples section: generated text, answers of fine-tuned and base model, and classified texts."""
+"""The samples section: generated texts, answers of the fine-tuned and the base model, and classified texts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ROLES = {"system": "system", "user": "user", "assistant": "fine-tuned model"}
 
 
 def samples_section(run: RunRecord) -> list[Child]:
-    """Return the section; empty without samples."""
+    """Return the content of the samples section. It is empty if the run does not contain samples."""
     parts: list[Child] = []
     generated = run.evaluation().rows("samples")[:_MAX_SAMPLES]
     if generated:

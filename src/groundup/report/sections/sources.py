@@ -1,4 +1,4 @@
-"""Sources section of a data card: text by genre, licenses, provenance and mixture."""
+"""The sources section of a data card: text per genre, licenses, provenance and mixture."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ _MAX_SOURCES = 40
 
 
 def total_of(card: Facts, key: str) -> int:
-    """Return the "documents" or "bytes" of the training and validation sets together."""
+    """Return the number of documents or bytes of the training set plus the validation set.
+
+    Args:
+        card: Data card.
+        key: "documents" or "bytes".
+    """
     return sum(card.count(split, key) for split in ("train", "validation"))
 
 
 def sources_section(card: Facts) -> Html:
-    """Return the genres, the table of sources, and their provenance."""
+    """Return the chart of genres, the table of sources, and the provenance of the sources."""
     found = _largest_first(card)
     genres: Counter[str] = Counter()
     for source in found:
         genres[source.words("genre") or "other"] += source.count("bytes")
-    # Without the repeats of a mixture.
+    # This total counts each document once, even if a mixture repeats the document.
     total = sum(genres.values())
     held_out = card.count("validation", "bytes")
     intro = (
@@ -35,7 +40,8 @@ def sources_section(card: Facts) -> Html:
         for genre, amount in genres.most_common(12)
     ]
     title = "Text by genre"
-    drawn = draw_bar_chart("genres", title, f"Bars: bytes per genre. {join_names([row.label for row in rows])}.", rows)
+    description = f"Bar chart of the bytes per genre: {join_names([row.label for row in rows])}."
+    drawn = draw_bar_chart("genres", title, description, rows)
     data = table(title, ("genre", "bytes"), [(row.label, f"{genres[row.label]:,}") for row in rows], num_numeric=1)
     columns = ("source", "license", "origin", "documents", "text", "dropped")
     lines = [_row(source) for source in found[:_MAX_SOURCES]]
@@ -61,7 +67,7 @@ def _more(count_: int) -> Html | None:
 
 def _row(source: Facts) -> list[Child]:
     dropped = sum(drop.count("documents") for _, drop in source.items("drops"))
-    # The first entry is the package or the directory. The table of provenance has all entries.
+    # The first provenance entry is the package or the directory. The provenance table contains all entries.
     origin = next((value.words() for _, value in source.items("provenance")), "")
     genre = source.words("genre")
     return [
@@ -75,7 +81,7 @@ def _row(source: Facts) -> list[Child]:
 
 
 def _provenance(found: list[Facts]) -> Html:
-    """Return all provenance entries per source."""
+    """Return a table of all provenance entries of each source."""
     rows: list[list[Child]] = [
         [source.words("name"), key, tag("span", truncate(value, 400), class_="untrusted")]
         for source in found
@@ -94,7 +100,7 @@ def _entries(source: Facts) -> list[tuple[str, str]]:
 
 
 def mixture_section(card: Facts) -> Html | None:
-    """Return the epochs and the fraction of each source; None without a mixture."""
+    """Return a chart of the epochs and the fraction of each source, or None if the corpus is not a mixture."""
     found = [source for source in _largest_first(card) if source.at("mixture")]
     if not found:
         return None
@@ -105,7 +111,8 @@ def mixture_section(card: Facts) -> Html | None:
         Bar(source.words("name"), f"{percent(amount / total)} · {_epochs(source)}", amount) for source, amount in pairs
     ]
     title = "Mixture"
-    description = f"Bars: fraction of each source. {'; '.join(f'{row.label} {row.shown}' for row in rows)}."
+    shares = "; ".join(f"{row.label} {row.shown}" for row in rows)
+    description = f"Bar chart of the fraction of each source: {shares}."
     lines: list[list[Child]] = [
         [
             source.words("name"),
@@ -116,7 +123,7 @@ def mixture_section(card: Facts) -> Html | None:
         for source, amount in pairs
     ]
     limited = [source.words("name") for source, _ in pairs if source.at("mixture", "limited") is True]
-    note = "Fraction of the training set, and how often its documents are repeated."
+    note = "The fraction of the training set that each source contributes, and the number of epochs over the source."
     if limited:
         note += f" max_epochs limits {join_names(limited)}."
     data = table(title, ("source", "requested", "actual", "epochs"), lines, num_numeric=3)

@@ -1,4 +1,7 @@
-"""Statistics and checks of a data card: languages, lengths, masking, duplicates and decontamination."""
+"""The statistics and checks sections of a data card.
+
+They show languages, document lengths, masked values, near-duplicates, decontamination and the quality classifier.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ _MAX_LANGUAGES = 20
 _MAX_KINDS = 24
 _MAX_ITEMS = 40
 _MAX_SAMPLE_CHARS = 100
-_NUM_LENGTH_BINS = 21  # powers of two from 1 B to 1 MiB; the last bin has no upper bound
+_NUM_LENGTH_BINS = 21  # The bins start at powers of two from 1 B to 1 MiB. The last bin does not have an upper bound.
 
 
 def language_section(card: Facts) -> Html | None:
-    """Return bytes and documents per language; None without language identification."""
+    """Return a chart of the text per language, or None if languages were not identified."""
     found: Counter[str] = Counter()
     documents: Counter[str] = Counter()
     for source in card.rows("sources"):
@@ -37,10 +40,11 @@ def language_section(card: Facts) -> Html | None:
         amount = sum(amount for _, amount in rest)
         rows.append(Bar(count(len(rest), "other language"), percent(amount / total), amount))
     title = "Languages"
-    description = f"Bars: bytes of text. {'; '.join(f'{row.label} {row.shown}' for row in rows)}."
+    shares = "; ".join(f"{row.label} {row.shown}" for row in rows)
+    description = f"Bar chart of the bytes of text per language: {shares}."
     lines = [(code, f"{documents[code]:,}", size(amount)) for code, amount in found.most_common(_MAX_KINDS * 4)]
     data = table(title, ("ISO 639 code", "documents", "text"), lines, num_numeric=2)
-    note = "Kept documents, by bytes of text. The language is identified from the words of each document."
+    note = "Bytes of text in the kept documents. The language is identified from the words of each document."
     return figure(title, draw_bar_chart("languages", title, description, rows), note=note, data=data)
 
 
@@ -49,7 +53,7 @@ def _language(code: str) -> str:
 
 
 def lengths(card: Facts) -> Html | None:
-    """Return a histogram of document lengths; None without counts."""
+    """Return a histogram of document lengths, or None if the card does not contain them."""
     found: Counter[int] = Counter()
     for source in card.rows("sources"):
         for lower, documents in source.items("lengths"):
@@ -57,7 +61,7 @@ def lengths(card: Facts) -> Html | None:
                 found[min(int(lower).bit_length(), _NUM_LENGTH_BINS)] += documents.count()
     if not found.total():
         return None
-    bins = range(min(found), max(found) + 1)  # including empty bins
+    bins = range(min(found), max(found) + 1)  # The histogram includes empty bins between others.
     rows = [
         Bar(
             _length(power),
@@ -67,7 +71,8 @@ def lengths(card: Facts) -> Html | None:
         for power in bins
     ]
     title = "Document lengths"
-    description = f"Bars: documents by bytes of text. {'; '.join(f'{row.label} {row.shown}' for row in rows)}."
+    bars = "; ".join(f"{row.label} {row.shown}" for row in rows)
+    description = f"Histogram of document lengths in bytes of text: {bars}."
     data = table(title, ("bytes of text", "documents"), [(_length(p), f"{found[p]:,}") for p in bins], num_numeric=1)
     return figure(title, draw_bar_chart("lengths", title, description, rows), data=data)
 
@@ -85,7 +90,7 @@ def _binary(amount: int) -> str:
 
 
 def masked(card: Facts) -> Html | None:
-    """Return the number of masked values per kind; None without any."""
+    """Return a chart of the number of masked values per kind, or None if no value was masked."""
     found: Counter[str] = Counter()
     for source in card.rows("sources"):
         for kind, counts in source.items("masked"):
@@ -94,14 +99,14 @@ def masked(card: Facts) -> Html | None:
         return None
     rows = [Bar(kind, f"{amount:,}", amount) for kind, amount in found.most_common(_MAX_KINDS)]
     title = "Masked values"
-    description = f"Bars: number of values. {'; '.join(f'{row.label} {row.shown}' for row in rows)}."
+    description = f"Bar chart of masked values: {'; '.join(f'{row.label} {row.shown}' for row in rows)}."
     data = table(title, ("kind", "count"), [(row.label, row.shown) for row in rows], num_numeric=1)
     note = "Personal data and secrets are replaced by placeholder tokens such as [EMAIL]."
     return figure(title, draw_bar_chart("masked", title, description, rows), note=note, data=data)
 
 
 def near_duplicates(card: Facts) -> list[Child]:
-    """Return the documents with the most near-duplicates; empty without deduplication."""
+    """Return the kept documents that had the most near-duplicates. The list is empty if deduplication is disabled."""
     found = card.part("near_duplicates")
     if not found:
         return []
@@ -115,7 +120,7 @@ def near_duplicates(card: Facts) -> list[Child]:
             (
                 [
                     tag("code", cluster.words("kept")),
-                    # In the same cell, because three columns do not fit on a phone.
+                    # The sample is in the same cell as the name, because three columns do not fit on a phone.
                     untrusted(truncate(" ".join(cluster.words("sample", 1).split()), _MAX_SAMPLE_CHARS)),
                 ],
                 f"{cluster.count('dropped'):,}",
@@ -129,27 +134,28 @@ def near_duplicates(card: Facts) -> list[Child]:
                 lines,
                 num_numeric=1,
             ),
-            tag("p", "To show a document and its dropped near-duplicates:"),
+            tag("p", "This command shows a document and its dropped near-duplicates:"),
             tag("pre", tag("code", f"groundup corpus explain CORPUS {clusters[0].words('kept')}"), tabindex=0),
         ]
     return parts
 
 
 def decontamination(card: Facts) -> list[Child]:
-    """Return the evaluation items that were found in the text; empty without decontamination."""
+    """Return the evaluation items that occur in the corpus. The list is empty if decontamination is disabled."""
     found = card.part("decontamination")
     if not found:
         return []
     hits = found.rows("found")
     summary = (
-        f"Searched for {count(found.count('items'), 'evaluation item')} by {found.count('ngram')}-grams of words. "
-        f"Dropped {count(found.count('documents'), 'document')} with {count(len(hits), 'item')}."
+        f"The corpus was searched for {count(found.count('items'), 'evaluation item')} with word "
+        f"{found.count('ngram')}-grams. "
+        f"This step dropped {count(found.count('documents'), 'document')} containing {count(len(hits), 'item')}."
     )
     too_short, template = found.count("items_too_short"), found.count("items_only_template")
     if too_short or template:
         summary += (
-            f" Not searched for: {count(too_short, 'item')} that are too short for a reliable match, "
-            f"and {count(template, 'item')} with only template text."
+            f" The search excluded {count(too_short, 'item')} too short for a reliable match, and "
+            f"{count(template, 'item')} with only template text."
         )
     lines = [
         (name, f"{file.count('items'):,}", f"{file.count('found'):,}")
@@ -178,24 +184,25 @@ def decontamination(card: Facts) -> list[Child]:
 
 
 def quality(card: Facts) -> list[Child]:
-    """Return the validation of the quality classifier; empty without one."""
+    """Return the validation results of the quality classifier. The list is empty if no classifier was trained."""
     found = card.part("quality")
     if not found:
         return []
     summary = (
         f"The classifier was trained on {count(found.count('good'), 'positive example')} and "
         f"{count(found.count('bad'), 'negative example')}. On held-out examples, it keeps "
-        f"{percent(found.number('good_kept') or 0)} of the positive and {percent(found.number('bad_kept') or 0)} "
-        f"of the negative ones (area under the ROC curve {format_count(found.number('auc') or 0)})."
+        f"{percent(found.number('good_kept') or 0)} of the positive examples and "
+        f"{percent(found.number('bad_kept') or 0)} of the negative examples. The area under the ROC curve is "
+        f"{format_count(found.number('auc') or 0)}."
     )
     return [tag("h3", "Quality classifier"), tag("p", summary)]
 
 
 def checks_section(card: Facts) -> list[Child]:
-    """Return masking, near-duplicates, decontamination and the quality classifier."""
+    """Return the content about masked values, near-duplicates, decontamination and the quality classifier."""
     return [masked(card), *near_duplicates(card), *decontamination(card), *quality(card)]
 
 
 def text_statistics(card: Facts) -> list[Child]:
-    """Return languages and document lengths."""
+    """Return the charts of languages and document lengths."""
     return [join(part) if part else None for part in (language_section(card), lengths(card))]

@@ -1,4 +1,4 @@
-"""Summary at the top of a run report: three sentences and a row of numbers."""
+"""The summary at the top of a run report, which has at most three sentences and a row of numbers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from groundup.report.record import CLASSIFY, COLLECT, INSTRUCT, PRETRAIN, TOKENI
 
 
 def summary_sentences(run: RunRecord) -> list[str]:
-    """Return at most three sentences: the model, its evaluation, and the time."""
+    """Return at most three sentences, about the model, its evaluation, and the time of the run."""
     return [text for text in (_model(run), _results(run), _time(run)) if text]
 
 
 def headline_metrics(run: RunRecord) -> list[Metric]:
-    """Return the numbers of the summary."""
+    """Return the numbers in the summary at the top of the report."""
     base, tokens = run.stage(PRETRAIN), run.stage(TOKENIZE)
     bpb = run.evaluation().number("bpb")
     classifier = run.stage(CLASSIFY)
@@ -33,7 +33,15 @@ def headline_metrics(run: RunRecord) -> list[Metric]:
 
 
 def comparison(low: float | None, high: float | None) -> str:
-    """Compare two losses by the interval of their difference."""
+    """Return how the fine-tuned model compares with the base model.
+
+    Args:
+        low: Lower bound of the interval of the difference in loss, fine-tuned model minus base model.
+        high: Upper bound of this interval.
+
+    Returns:
+        "better", "worse", "not distinguishable" or, if a bound is unknown, "without an interval".
+    """
     if low is None or high is None:
         return "without an interval"
     if high < 0:
@@ -42,7 +50,7 @@ def comparison(low: float | None, high: float | None) -> str:
 
 
 def text_bytes(run: RunRecord) -> int:
-    """Return the size of the corpus, including the validation set."""
+    """Return the size of the corpus in bytes of text, including the validation set."""
     corpus = run.stage(COLLECT)
     return sum(corpus.facts.count(split, "bytes") for split in ("train", "validation")) if corpus else 0
 

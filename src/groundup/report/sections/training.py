@@ -1,4 +1,4 @@
-"""Training section: plan and loss of pretraining, and of each fine-tuning stage."""
+"""The training section: the plan and the loss of pretraining, and the loss of each fine-tuning stage."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def loss_chart(
     bytes_per_token: float | None = None,
     height: int = 300,
 ) -> Html | None:
-    """Draw the loss of each step and its moving average.
+    """Draw the loss of each step and the moving average of the loss.
 
     Args:
-        name: Suffix of ids, unique in the page.
+        name: Suffix of the element ids. It must be unique in the page.
         title: Title of the chart.
         curve: Training metrics.
         unit: Unit of the loss, such as "nats per token".
-        counted: What `tokens_seen` of the log counts, in the plural.
-        bytes_per_token: Adds an axis in bits per byte, if given.
-        height: Height in pixels.
+        counted: Plural noun for the items that `tokens_seen` counts, such as "tokens" or "texts".
+        bytes_per_token: Average number of bytes per token. If given, the chart has a second axis in bits per byte.
+        height: Height of the chart in pixels.
 
     Returns:
-        The chart; None if no step has a loss.
+        The chart, or None if the log does not contain a loss.
     """
     raw = curve.points("loss")
     if not raw:
@@ -56,7 +56,10 @@ def loss_chart(
     def hover(point: Point) -> str:
         return f"{format_count(point[0], counted)}: {format_loss(point[1])}"
 
-    note = f"Final value, smoothed: {format_loss(last)}. The thin line is each step, the thick line the moving average."
+    note = (
+        f"Final value of the moving average: {format_loss(last)}. The thin line is the loss of each step, and the "
+        "thick line is the moving average."
+    )
     description = (
         f"Training loss, from {format_loss(smoothed[0][1])} to {format_loss(last)} after {tick(seen)} {counted}."
     )
@@ -76,7 +79,7 @@ def loss_chart(
 
 
 def small_chart(name: str, title: str, note: str, curve: Curve, key: str, *, counted: str = "tokens") -> Html | None:
-    """Draw one metric of the log as a small chart from zero; None if no step has it."""
+    """Draw one metric of the log as a small chart. Return None if the log does not contain the metric."""
     points = thin(curve.points(key))
     if not points:
         return None
@@ -125,7 +128,7 @@ def _plain(value: float) -> str:
 
 
 def training_section(run: RunRecord) -> list[Child]:
-    """Return the section; empty without a training stage."""
+    """Return the content of the training section. It is empty if no training stage has run."""
     parts: list[Child] = []
     base = run.stage(PRETRAIN)
     if base:
@@ -135,7 +138,7 @@ def training_section(run: RunRecord) -> list[Child]:
             bytes_per_token = tokens.facts.number("bytes_per_token") if tokens else None
             title = "Training loss"
             parts.append(loss_chart("pretrain", title, base.curve, "nats per token", bytes_per_token=bytes_per_token))
-            rate = small_chart("rate", "Learning rate", "Relative to the peak learning rate.", base.curve, "lr_factor")
+            rate = small_chart("rate", "Learning rate", "Fraction of the peak learning rate.", base.curve, "lr_factor")
             norm = small_chart("norm", "Gradient norm", "Spikes can indicate instability.", base.curve, "grad_norm")
             parts.append(tag("div", rate, norm, class_="pair"))
         parts += [tag("h3", "Plan and throughput"), _plan(base)]
@@ -161,19 +164,19 @@ def _fine_tuning(output: StageOutput | None, task: str, unit: str, counted: str)
 def _summary(base: StageOutput) -> Html:
     seen = base.facts.count("tokens_seen")
     epochs = base.facts.number("plan", "epochs")
-    if epochs and (steps := base.facts.count("steps")):  # the time limit may end training early
+    if epochs and (steps := base.facts.count("steps")):  # A time limit can end training early.
         epochs *= steps / base.facts.count("plan", "total_steps")
     epochs_words = "" if epochs is None else f" ({number(epochs, 2)} epochs)"
     return tag(
         "p",
         f"The model was trained on {approximate(seen)} tokens{epochs_words}. "
         "In each step it predicts the next tokens of a batch. The loss is the mean negative log-probability of the "
-        "actual tokens, which the optimizer minimizes.",
+        "actual next tokens. The optimizer minimizes this loss.",
     )
 
 
 def _plan(base: StageOutput) -> Html:
-    """Return the architecture, the hyperparameters and the throughput."""
+    """Return a table of the architecture, the hyperparameters and the throughput."""
     facts, plan, shape = base.facts, base.facts.part("plan"), base.facts.part("plan", "model")
     rate = base.curve.tokens / base.curve.seconds if base.curve and base.curve.seconds else None
     flops = facts.number("flops_per_token")
@@ -232,4 +235,4 @@ def _examples(facts: Facts) -> str:
     ]
     if drops:
         sentences.append(f"Dropped: {'; '.join(drops[:8])}.")
-    return " ".join(sentences) or "No details of the examples."
+    return " ".join(sentences) or "The record does not describe the examples."

@@ -1,17 +1,18 @@
-// A streamed answer: its text, and the most likely alternatives of each token.
+// An answer that is streamed from the server. It shows the text, and the most likely alternatives to each token.
 import { stream } from "./api.js";
 import { el } from "./dom.js";
 import { hideTooltip, navigateTokens, showTooltip, tokenElement } from "./tokens.js";
 
 const NUM_ALTERNATIVES = 5;
 
-// Endpoint and body: a chat completion, or a text completion for a model without a chat template.
+// Returns the endpoint and the body of a request. It is a chat completion if the model has a chat template, otherwise a
+// text completion.
 export function completionRequest(model, messages, sampling) {
   const shared = { model: model.name, stream: true, ...sampling };
   if (model.has_chat_template) {
     return ["/v1/chat/completions", { ...shared, messages, logprobs: true, top_logprobs: NUM_ALTERNATIVES }];
   }
-  // As in `groundup chat`: the completion follows the prompt directly, and the next prompt starts on a new line.
+  // The completion directly follows the prompt, and the next prompt starts on a new line, as in `groundup chat`.
   const prompt = messages.filter((message) => message.role !== "system")
     .map((message) => message.content + (message.role === "assistant" ? "\n" : "")).join("");
   return ["/v1/completions", { ...shared, prompt, logprobs: NUM_ALTERNATIVES }];
@@ -46,7 +47,7 @@ export class Answer {
     }
   }
 
-  // Whether this answer is part of the conversation that the model gets.
+  // Whether the answer is sent to the model as part of the conversation.
   get isComplete() {
     return Boolean(this.text) && !this.failed;
   }
@@ -68,7 +69,7 @@ export class Answer {
     if (this.tokens.length) this.status.textContent = `${this.tokens.length} tokens …`;
   }
 
-  // A character may span several tokens: the decoder keeps incomplete bytes for the next token.
+  // A character may span several tokens, so the decoder keeps incomplete bytes until the next token.
   #add(token) {
     let shown = token.bytes ? this.decoder.decode(new Uint8Array(token.bytes), { stream: true }) : token.text;
     if (!this.tokens.length && shown.startsWith(" ") && !this.text.startsWith(" ")) shown = shown.slice(1);
@@ -86,7 +87,7 @@ export class Answer {
     const isListed = token.top.some((other) => other.text === token.text);
     const rows = token.top.map((other) => [other.text, Math.exp(other.logprob), other.text === token.text]);
     if (!isListed) rows.push([token.text, Math.exp(token.logprob), true]);
-    showTooltip(span, "Most likely tokens", rows, "Bold: the sampled token.");
+    showTooltip(span, "Most likely tokens", rows, "The sampled token is bold.");
   }
 }
 
@@ -105,7 +106,7 @@ function tokensOf(choice) {
   }));
 }
 
-// An incomplete character is sent as "bytes:\xe2\x80".
+// The server sends the bytes of an incomplete character as "bytes:\xe2\x80".
 const bytesOf = (text) => (text.startsWith("bytes:\\x")
   ? text.slice(8).split("\\x").map((pair) => parseInt(pair, 16))
   : [...new TextEncoder().encode(text)]);

@@ -5,7 +5,7 @@ async function checked(response) {
   let message = `The server returned status ${response.status}.`;
   try {
     message = (await response.json()).error.message;
-  } catch { /* not JSON: report the status */ }
+  } catch { /* The body is not JSON, so the error message contains only the status. */ }
   throw new Error(message);
 }
 
@@ -29,7 +29,7 @@ export async function post(path, body, signal) {
   return (await checked(await request(path, { ...json(body), signal }))).json();
 }
 
-// Yield the server-sent events of a POST request as objects, until "[DONE]".
+// Send a POST request and yield its server-sent events as objects, until the event "[DONE]".
 export async function* stream(path, body, signal) {
   const response = await checked(await request(path, { ...json(body), signal }));
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();

@@ -1,4 +1,5 @@
-// The Apps view: a form per application, generated from its declaration, and the streamed result.
+// The Apps view. It has a form per application, which is generated from the declaration of the application, and shows
+// the result while it is streamed.
 import { get, stream } from "./api.js";
 import { el, field, fill, formatPercent, hashLink, notice, runWith, select, updateOptions } from "./dom.js";
 import { classifiers, findModel } from "./store.js";
@@ -8,7 +9,8 @@ const GROUPS = { create: "Create", understand: "Understand", teach: "Teach" };
 export function apps(section) {
   let available = [];
   let selected = "";
-  const forms = new Map(); // application name -> its form, so that switching keeps the inputs
+  // Maps application names to forms, so that a form keeps its inputs when the user switches to another application.
+  const forms = new Map();
 
   const list = el("nav", { class: "apps", "aria-label": "Applications" });
   const main = el("div", { class: "wide" });
@@ -104,7 +106,7 @@ function createForm(app) {
     updateOptions(classifier, [["", "Model above"], ...classifiers().map((each) => [each.name, each.name])]);
     classifierField.hidden = !classifiers().length;
   };
-  classifier?.addEventListener("change", () => { // a classifier has its own labels
+  classifier?.addEventListener("change", () => { // the labels of a classifier are part of the model
     for (const [input, control] of controls) if (input.type === "labels") control.required = input.required && !classifier.value;
   });
   return { elements: [el("h3", {}, app.title), el("p", { class: "lesson" }, `${capitalized(app.about)}.`), form, result], updateClassifiers };
@@ -150,7 +152,7 @@ function labelBars(labels, predicted) {
       el("span", { class: "value" }, formatPercent(probability)))));
 }
 
-// Any JSON value as nested lists.
+// Shows any JSON value as nested lists.
 function tree(value, lettered, name = "") {
   if (Array.isArray(value)) {
     const type = lettered.includes(name) ? "A" : null;

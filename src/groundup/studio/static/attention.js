@@ -1,20 +1,21 @@
-// Attention weights by layer and head.
+// The panel that shows the attention weights of each head in each layer.
 import { el, field, fill, formatNumber, formatPercent, notice, select, updateOptions } from "./dom.js";
 import { Heatmap } from "./heatmap.js";
 import { navigateTokens, tokenElement } from "./tokens.js";
 
-// What colors the map of heads: index into the server's statistics of a head, label, explanation.
+// The statistics that can color the map of heads. Each entry has the index of the statistic in the server's response, a
+// label, and an explanation.
 const STATISTICS = [
   ["1", "Weight on the first token", "Many heads attend to the first token (attention sink) when they have nothing to contribute."],
   ["2", "Weight on the previous token", "A previous-token head gives each token information about the token before it."],
   ["3", "Weight on the token itself", "A head that attends to the token itself passes its own features on."],
   ["4", "Entropy", "A head with high entropy averages over all previous tokens."],
-  ["0", "Mean distance", "A head with a large mean distance can copy information from far back."],
+  ["0", "Mean distance", "A head with a large mean distance can copy information from tokens that are many positions earlier."],
 ];
 
 export function attentionPanel(fetchPanel) {
   let reading = null;
-  let weights = null; // of one layer: { heads, tokens, bytes }
+  let weights = null; // the attention weights of one layer: { heads, tokens, bytes }
   let [layer, head, query] = [0, 0, 0];
   let requests = 0;
 
@@ -44,9 +45,9 @@ export function attentionPanel(fetchPanel) {
     el("h3", {}, "Attention weights"),
     el("p", { class: "lesson" }, "In self-attention, each token combines information from the tokens before it. Each head of each layer has learned its own weights."),
     el("div", { class: "two" },
-      el("div", {}, field("Color heads by", statistic), headCanvas, el("p", { class: "axis-note" }, "Rows: layers, first at the top. Columns: heads."), headNote),
+      el("div", {}, field("Color heads by", statistic), headCanvas, el("p", { class: "axis-note" }, "Each row is a layer; the first layer is at the top. Each column is a head."), headNote),
       el("div", {}, el("div", { class: "pair" }, field("Layer", layers), field("Head", heads)), weightCanvas,
-        el("p", { class: "axis-note" }, "Rows: query tokens. Columns: key tokens."), weightNote)),
+        el("p", { class: "axis-note" }, "Each row is a query token, and each column is a key token."), weightNote)),
     el("p", { class: "note" }, "Select a token to see which tokens it attends to in this head."), row);
 
   const nameOf = (index) => STATISTICS.find(([each]) => each === index)[1].toLowerCase();

@@ -1,11 +1,11 @@
-// The Chat view: one model, or two next to each other, with the alternatives of each token.
+// The Chat view. It shows one model, or two models next to each other, and the alternatives to each token.
 import { Answer, completionRequest } from "./answer.js";
 import { post } from "./api.js";
 import { el, field, fill, notice, runWith, select, updateOptions } from "./dom.js";
 import { findModel, languageModels, onChange } from "./store.js";
 
 export function chat(section) {
-  // A turn has a user message, and one answer and one context window per pane.
+  // A turn consists of a user message and, for each pane, an answer and the state of the context window.
   let turns = [];
   let running = null;
 
@@ -49,7 +49,9 @@ export function chat(section) {
 
   const panes = () => [findModel(), other.value && findModel(other.value)].filter(Boolean);
 
-  // The request's messages: the system prompt, the newest turns that fit into the context window, and the new message.
+  // Returns the messages of a request: the system prompt, the newest turns that fit into the context window, and the
+  // new
+// message.
   // Turns without an answer are omitted.
   async function conversation(turn, pane, model, signal) {
     const earlier = turns.slice(0, turns.indexOf(turn)).filter((each) => each.answers[pane]?.isComplete);
@@ -139,7 +141,7 @@ export function chat(section) {
     clear.hidden = !turns.length;
   }
 
-  // A line above the first turn that is still in a model's context window.
+  // Shows a line above the first turn that still fits into a model's context window.
   function truncationNotes(turn) {
     const windows = turns.at(-1).windows.filter((each) => each && each.dropped > 0 && each.first === turn);
     return windows.map(({ model, dropped, context_length: length }) => el("p", { class: "note truncation", role: "note" },

@@ -1,4 +1,4 @@
-// Helpers for DOM elements. Strings become text nodes and are never parsed as markup.
+// Helper functions that create DOM elements. Strings become text nodes and are never parsed as markup.
 
 const isShown = (child) => child !== null && child !== undefined && child !== false;
 
@@ -32,7 +32,7 @@ export function svg(name, attributes = {}, ...children) {
 
 let fieldCount = 0;
 
-// A control with a label and an optional note.
+// Creates a form control with a label and an optional note.
 export function field(label, control, note = null) {
   control.id ||= `field-${(fieldCount += 1)}`;
   return el("div", { class: "field" }, el("label", { for: control.id }, label), control, note && el("small", {}, note));
@@ -77,10 +77,10 @@ export async function runWith(button, action) {
   }
 }
 
-// A token's text with visible white space.
+// Returns the text of a token with symbols for white space.
 export const visibleText = (text) => text.replaceAll("\n", "↵").replaceAll("\t", "⇥").replace(/^ | $/g, "␣") || "∅";
 
-// Link to a view and its detail. Names may contain any character.
+// Returns a link to a view and the item that it shows. Names of items may contain any character.
 export const hashLink = (view, detail = "") => `#/${[view, ...detail.split("/")].filter(Boolean).map(encodeURIComponent).join("/")}`;
 
 const SCALES = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]];

@@ -1,4 +1,4 @@
-// A report in a sandboxed frame, which cannot access this page.
+// Shows a report in a sandboxed frame. The report cannot access this page.
 import { el } from "./dom.js";
 
 export function frame(title) {

@@ -1,4 +1,4 @@
-// Heatmaps of numbers from 0 to 1 in the page's colors. They are redrawn when the color scheme changes.
+// Heatmaps of numbers from 0 to 1 in the colors of the page. A heatmap is redrawn when the color scheme changes.
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const redraws = new Set();
 dark.addEventListener("change", () => redraws.forEach((draw) => draw()));
@@ -11,8 +11,8 @@ function rgb(color) {
 }
 
 export class Heatmap {
-  // onPoint(row, column, pressed) is called when the pointer moves over a cell or presses it.
-  // aspect: width of a cell divided by its height.
+  // onPoint(row, column, pressed) is called when the pointer moves over a cell or when the user presses a cell.
+  // `aspect` is the width of a cell divided by its height.
   constructor(canvas, onPoint = null, aspect = 1) {
     Object.assign(this, { canvas, aspect });
     this.draw = () => this.#draw();
@@ -28,7 +28,9 @@ export class Heatmap {
     canvas.addEventListener("click", (event) => this.rows && onPoint(...cellAt(event), true));
   }
 
-  // values: (row, column) -> 0 to 1, or null for an empty cell. selected: [row, column] of the framed cell.
+  // `values` maps (row, column) to a number from 0 to 1, or to null if the cell is empty. `selected` is the [row,
+  // column]
+// of the cell that has a frame.
   show(rows, columns, values, selected = null) {
     Object.assign(this, { rows, columns, values, selected });
     this.#draw();

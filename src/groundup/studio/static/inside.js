@@ -1,4 +1,5 @@
-// The Inside view: surprisal, attention weights, logit lens, embeddings and parameters for one text.
+// The Inside view. It shows how a model processes a text: surprisal, attention weights, logit lens, embeddings and
+// parameters.
 import { attentionPanel } from "./attention.js";
 import { post } from "./api.js";
 import { el, field, fill, notice, runWith } from "./dom.js";
@@ -9,11 +10,11 @@ import { findModel, onChange, store } from "./store.js";
 import { hideTooltip, navigateTokens, showTooltip, tokenElement } from "./tokens.js";
 
 const EXAMPLE = "The quick brown fox jumps over the lazy dog. The quick brown fox jumps over the lazy cat.";
-const MAX_COLOR_NATS = 10; // surprisal with the strongest color
+const MAX_COLOR_NATS = 10; // the surprisal that gets the strongest color
 
 export function inside(section) {
   let reading = null; // { model, text, step, tokens, ... }
-  let attempted = ""; // model and step of the last request
+  let attempted = ""; // the model and the training step of the last request
 
   const text = el("textarea", { rows: "3", required: true, maxlength: "20000" });
   text.value = EXAMPLE;
@@ -53,7 +54,7 @@ export function inside(section) {
     if (token.nats === undefined) return showTooltip(span, "Beginning of text (BOS)", [], "This token starts each text. It has no prediction.");
     const rows = token.top.map((other) => [other.text, other.p, other.id === token.id]);
     if (!token.top.some((other) => other.id === token.id)) rows.push([token.text, Math.exp(-token.nats), true]);
-    showTooltip(span, `Surprisal ${(token.nats / Math.LN2).toFixed(1)} bits, rank ${token.rank.toLocaleString("en")}`, rows, "Most likely tokens. Bold: the actual token.");
+    showTooltip(span, `Surprisal ${(token.nats / Math.LN2).toFixed(1)} bits, rank ${token.rank.toLocaleString("en")}`, rows, "Most likely tokens. The actual token is bold.");
   }
 
   const run = () => runWith(analyze, async () => {
@@ -70,7 +71,7 @@ export function inside(section) {
     for (const panel of panels) await panel.show(reading);
   }).then(() => {
     result.removeAttribute("aria-busy");
-    changed(); // the selected model may have changed during the request
+    changed(); // the user may have selected another model during the request
   });
 
   function draw() {
@@ -84,7 +85,7 @@ export function inside(section) {
 
   const version = (model) => `${model?.name} ${model?.step}`;
 
-  // Analyze the text again if another model is selected, or if training has saved a checkpoint.
+  // Analyze the text again if the user has selected another model or if training has saved a new checkpoint.
   function changed() {
     const model = findModel();
     following.hidden = !model || model.step === null;

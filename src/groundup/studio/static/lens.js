@@ -1,4 +1,4 @@
-// Logit lens: the most likely next token after each layer.
+// The logit lens panel. It shows the most likely next token after each layer.
 import { el, fill, visibleText } from "./dom.js";
 import { hideTooltip, showTooltip, navigateTokens } from "./tokens.js";
 
@@ -21,7 +21,7 @@ export function lensPanel(fetchPanel) {
     const rows = [[predicted.text, predicted.p, actual?.id === predicted.id]];
     if (actual && actual.id !== predicted.id) rows.push([actual.text, predicted.p_actual, true]);
     const title = `${layer === 0 ? "Before the first layer" : `After layer ${layer}`}, next token after “${visibleText(lens.tokens[index].text)}”`;
-    showTooltip(cell, title, rows, actual ? "Bold: the actual next token." : null);
+    showTooltip(cell, title, rows, actual ? "The actual next token is bold." : null);
   });
 
   return {

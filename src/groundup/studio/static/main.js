@@ -1,4 +1,4 @@
-// Navigation: the views, the model picker and the pipeline.
+// The navigation of the page: the views, the model selection and the pipeline.
 import { apps } from "./apps.js";
 import { chat } from "./chat.js";
 import { data } from "./data.js";
@@ -15,17 +15,18 @@ const TITLES = { chat: "Chat", apps: "Apps", inside: "Inside", train: "Train", d
 const main = document.getElementById("view");
 const tabs = document.getElementById("tabs");
 const picker = document.getElementById("model");
-const views = {}; // created when first shown
+const views = {}; // a view is created when it is first shown
 
 function decoded(part) {
   try {
     return decodeURIComponent(part);
-  } catch { // typed by the user
+  } catch { // the name that the user typed
     return part;
   }
 }
 
-// The view and its detail are in the URL's hash, so that "back" works: #/inside, #/report/xray/tiny/chat.
+// The hash of the URL contains the view and the item that it shows, so that the back button works. Examples are
+// #/inside and #/report/xray/tiny/chat.
 function currentView() {
   const [name, ...detail] = location.hash.slice(2).split("/").map(decoded);
   return name in VIEWS ? [name, detail.join("/")] : ["chat", ""];

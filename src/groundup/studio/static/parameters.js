@@ -1,8 +1,8 @@
-// Positional encoding, and the number of parameters per part of the model.
+// The panels that show the positional encoding and the number of parameters of each part of the model.
 import { el, fill, formatNumber, formatPercent } from "./dom.js";
 import { Heatmap } from "./heatmap.js";
 
-// The part of the model that a tensor belongs to, by its name.
+// The parts of the model. The name of a tensor determines its part.
 const PARTS = [
   ["embeddings", "token embeddings", /embed_tokens/, "one row per token of the vocabulary"],
   ["embeddings", "positional embeddings", /embed_positions/, "one row per position"],
@@ -22,7 +22,7 @@ export function parametersPanel(fetchPanel) {
   const explanation = el("p", { class: "lesson" });
   const axes = el("p", { class: "axis-note" });
   const heatmap = new Heatmap(canvas);
-  let shown = null; // model and step
+  let shown = null; // the model and the training step that are shown
 
   const section = el("div", {},
     el("section", { class: "panel", id: "positions", "aria-label": "Positional encoding" }, el("h3", {}, "Positional encoding"), explanation, canvas, axes),
@@ -63,9 +63,9 @@ export function parametersPanel(fetchPanel) {
     heatmap.show(numRows, numColumns, (y, x) => (rows[y][x] + 1) / 2);
     const rotary = kind === "rotary";
     explanation.textContent = rotary
-      ? "Rotary position embeddings (RoPE) rotate pairs of features by an angle that grows with the position. Fast pairs distinguish adjacent tokens, slow pairs distinguish near from far ones."
+      ? "Rotary position embeddings (RoPE) rotate pairs of features by an angle that grows with the position. Pairs that rotate fast distinguish adjacent tokens, and pairs that rotate slowly distinguish near tokens from far tokens."
       : "This model has learned one embedding per position. The picture shows the cosine similarity of each pair of positions.";
-    axes.textContent = rotary ? "Rows: feature pairs of a head, fastest first. Columns: distance in tokens." : "Rows and columns: positions.";
+    axes.textContent = rotary ? "Each row is a feature pair of a head; the fastest pair is at the top. Each column is a distance in tokens." : "Each row and each column is a position.";
     canvas.setAttribute("aria-label", rotary ? `${numRows} feature pairs by ${numColumns} distances` : `${numRows} by ${numColumns} positions`);
   }
 

@@ -1,10 +1,10 @@
-// The pipeline from text to a model in use, and the position of the selected model in it.
+// The pipeline from text to a usable model. It highlights the step that produced the selected model.
 import { el, fill, hashLink } from "./dom.js";
 import { findModel, findRun } from "./store.js";
 
 const isFineTuning = (stage) => stage.stage.startsWith("finetune.");
 
-// Per step: its label, the stages that belong to it, and the link.
+// For each step: its label, the stages that belong to the step, and the link.
 const STEPS = [
   ["Collected", (stage) => stage.stage === "collect", (stage) => hashLink("data", stage?.id)],
   ["Tokenized", (stage) => stage.stage === "tokenize", () => hashLink("inside", "surprisal")],
@@ -27,12 +27,13 @@ export function drawPipeline(nav) {
         el("span", { class: "name" }, name),
         el("span", { class: "headline" }, headline)));
   })));
-  // The pipeline is wider than the screen of a phone.
+  // On a phone, the pipeline is wider than the screen, so scroll to the current step.
   const current = nav.querySelector(".current");
   if (current) nav.scrollLeft = current.offsetLeft - nav.offsetLeft - 40;
 }
 
-// The stage that produced the model; otherwise the last one that produced a language model; otherwise the last one.
+// Returns the stage that produced the model. If it is unknown, returns the last stage that produced a language model,
+// or else the last stage.
 const stageOf = (stages, model) => stages.find((stage) => stage.id === model.name) ||
   stages.findLast((stage) => stage.stage !== "finetune.classify") || stages.at(-1);
 
@@ -51,7 +52,7 @@ function describe(name, stage, model, run) {
   return { state: "pending", headline: "not done", summary: "This stage has not run" };
 }
 
-// The step that produced the model: for a base model of a fine-tuned run, "Pretrained".
+// Returns the step that produced the model. For the base model of a run with fine-tuning, this is "Pretrained".
 function isCurrent(name, stage, model) {
   if (!model) return false;
   if (stage && stage.id === model.name) return true;

@@ -1,4 +1,4 @@
-// Line charts as wide as their container. Values are read with the pointer or the arrow keys.
+// Line charts that are as wide as their container. Users read values with the pointer or the arrow keys.
 import { el, fill, formatNumber, svg } from "./dom.js";
 
 const HEIGHT = 220;
@@ -13,7 +13,7 @@ function ticks(low, high, maxCount) {
   return values;
 }
 
-// Average adjacent points until at most `maxPoints` remain.
+// Downsample a curve to at most `maxPoints` points by averaging adjacent points.
 function thinned(points, maxPoints) {
   const stride = Math.ceil(points.length / maxPoints);
   if (stride <= 1) return points;
@@ -25,7 +25,7 @@ function thinned(points, maxPoints) {
   return means;
 }
 
-// Moving average over 2 % of the points on each side, as in the report.
+// Return the moving average over 2 % of the points on each side, as in the report.
 export function smooth(points) {
   const radius = Math.round(0.02 * points.length);
   const sums = [0];
@@ -37,8 +37,8 @@ export function smooth(points) {
   });
 }
 
-// lines: [{ name, points: [[x, y]], raw, dots }]. A raw line is drawn in gray without a legend entry. The first other
-// line is the main line: its points are read with the keyboard.
+// `lines` is a list of { name, points: [[x, y]], raw, dots }. A raw line is gray and has no legend entry. The first
+// other line is the main line, whose points users can read with the keyboard.
 export class Plot {
   constructor(title, { unit = "", xLabel = "tokens", format = formatNumber, fromZero = false } = {}) {
     Object.assign(this, { title, unit, xLabel, format, fromZero, lines: [] });
@@ -48,9 +48,9 @@ export class Plot {
     this.units = el("span", {}, unit);
     this.figure = el("figure", { class: "chart" },
       el("figcaption", {}, el("strong", {}, title), this.units), this.legend, this.frame, this.reading);
-    this.index = null; // point that is read
-    this.version = ""; // identifies the lines
-    this.drawn = ""; // width and version of the last drawing
+    this.index = null; // the point whose value is shown
+    this.version = ""; // identifies the lines that are shown
+    this.drawn = ""; // the width and the version of the lines when the chart was last drawn
     this.frame.addEventListener("pointermove", (event) => this.#onPointer(event));
     this.frame.addEventListener("pointerleave", () => this.#read(null));
     this.frame.addEventListener("blur", () => this.#read(null));
@@ -58,7 +58,7 @@ export class Plot {
     new ResizeObserver(() => this.#draw()).observe(this.frame);
   }
 
-  // Units differ between runs: tokens, or texts for a classifier.
+  // The units differ between runs: most runs count tokens, but the training of a classifier counts texts.
   setUnits(unit, xLabel) {
     if (this.unit === unit && this.xLabel === xLabel) return;
     Object.assign(this, { unit, xLabel });
@@ -68,7 +68,7 @@ export class Plot {
   }
 
   show(lines) {
-    // Lines only grow at their end, so the length and the end points identify a version.
+    // Lines grow only at their end, so their length and their end points identify a version.
     const version = JSON.stringify(lines.map(({ name, points }) => [name, points.length, points[0], points.at(-1)]));
     if (version === this.version) return;
     this.version = version;
@@ -86,7 +86,7 @@ export class Plot {
     const all = this.lines.flatMap((line) => line.points);
     const xs = all.map((point) => point[0]);
     const ys = all.map((point) => point[1]).sort((a, b) => a - b);
-    // The first losses are much higher than later ones: clip the highest 1.5 % of a long curve.
+    // The first losses are much higher than later losses, so clip the highest 1.5 % of the values of a long curve.
     let [low, high] = [ys[0], ys[Math.ceil((ys.length - 1) * (ys.length > 40 ? 0.985 : 1))]];
     if (this.fromZero) low = Math.min(0, low);
     if (low === high) [low, high] = [low - Math.abs(low) / 10 - 1e-9, high + Math.abs(high) / 10 + 1e-9];

@@ -1,4 +1,4 @@
-// The Report view: reports of runs and Label X-rays of fine-tuning stages.
+// The Report view. It shows reports of runs and Label X-rays of fine-tuning stages.
 import { el, field, select, updateOptions } from "./dom.js";
 import { frame } from "./frame.js";
 import { onChange, store } from "./store.js";
@@ -10,7 +10,7 @@ export function report(section) {
   const content = el("div", {}, el("div", { class: "inline" }, field("Page", picker)), page.figure);
   section.append(
     el("h2", {}, "Report"),
-    el("p", { class: "lead" }, "One page per run: its data, training, results and cost. A Label X-ray shows which tokens of an example count in the loss."),
+    el("p", { class: "lead" }, "One page per run: its data, training, results and cost. A Label X-ray shows which tokens of an example the loss includes."),
     empty, content);
 
   function draw() {

@@ -1,4 +1,4 @@
-// State that all views share: the server's overview and the selected model.
+// The state that all views share: the server's overview of runs and models, and the selected model.
 import { get } from "./api.js";
 
 const listeners = new Set();
@@ -22,7 +22,7 @@ export function selectModel(name) {
   notifyListeners();
 }
 
-// Fetch the overview, and again after an interval that is shorter while a run is active.
+// Fetch the overview repeatedly. The interval is shorter while a run is active.
 export async function refresh() {
   clearTimeout(timer);
   try {

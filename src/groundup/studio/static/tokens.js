@@ -1,9 +1,10 @@
-// Tokens that can be selected with the pointer or the arrow keys, and the tooltip with probabilities.
+// Tokens that users can select with the pointer or the arrow keys, and the tooltip that shows probabilities.
 import { el, fill, formatPercent, visibleText } from "./dom.js";
 
 const tooltip = document.getElementById("tooltip");
 
-// Keyboard and pointer navigation: Tab focuses one token of the row, arrow keys move between tokens.
+// Add keyboard and pointer navigation. The Tab key focuses one token of the row, and the arrow keys move between
+// tokens.
 export function navigateTokens(row, onFocus, onSelect = null) {
   row.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -38,7 +39,7 @@ export function navigateTokens(row, onFocus, onSelect = null) {
   });
 }
 
-// One token. `heat`, from 0 to 1, is the strength of its background color.
+// Create the element of a token. `heat`, from 0 to 1, is the strength of the background color.
 export function tokenElement(text, options = {}) {
   const { heat = 0, special = false, first = false, button = false, ...attributes } = options;
   const newlines = text.endsWith("\n") ? text.match(/\n*$/)[0] : "";
@@ -49,7 +50,7 @@ export function tokenElement(text, options = {}) {
   }, shown);
 }
 
-// Show a tooltip next to an element; rows are [text, probability, highlighted].
+// Show a tooltip next to an element. Each row is [text, probability, highlighted].
 export function showTooltip(target, title, rows, note = null) {
   fill(tooltip,
     el("p", { class: "tooltip-title" }, title),

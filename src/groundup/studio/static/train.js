@@ -1,24 +1,24 @@
-// The Train view: live metrics of runs, and starting, stopping and resuming of recipes.
+// The Train view. It shows live metrics of runs, and starts, stops and resumes runs.
 import { get, post } from "./api.js";
 import { el, field, fill, formatDuration, formatNumber, formatPercent, hashLink, notice, runWith, select, updateOptions } from "./dom.js";
 import { Plot, smooth } from "./plot.js";
 import { findRun, isRunning, onChange, refresh, store } from "./store.js";
 
-const POLL_MS = 3000; // not shorter: training runs on the same cores
-const INTERRUPTED = 130; // exit code of a stopped run
-const WINDOW = 20; // steps over which the remaining time is estimated
+const POLL_MS = 3000; // the interval is long because training uses the same cores
+const INTERRUPTED = 130; // the exit code of a run that was stopped
+const WINDOW = 20; // the remaining time is estimated from this number of steps
 
 export function train(section) {
-  const logs = new Map(); // stage id -> its metrics, plan and samples
-  let selected = ""; // stage id, or "RUN/" before its first training stage
+  const logs = new Map(); // maps stage ids to the metrics, the plan and the samples of the stage
+  let selected = ""; // the selected stage id, or "RUN/" if the run has no training stage yet
   let timer = 0;
   let visible = false;
   let polling = false;
-  let pollAgain = false; // poll as soon as the current poll is done
+  let pollAgain = false; // whether to poll again when the current poll is done
   let drawnStages = "";
 
   const list = el("ul", { class: "runs" });
-  const runs = el("nav", { "aria-label": "Runs" }, el("p", { class: "note" }, "Select a run. Check others to compare their curves."), list);
+  const runs = el("nav", { "aria-label": "Runs" }, el("p", { class: "note" }, "Select a run. To compare its curves with those of other runs, check their boxes."), list);
   const tiles = el("dl", { class: "tiles" });
   const actions = el("div", { class: "row" });
   const charts = {
@@ -43,7 +43,7 @@ export function train(section) {
   const start = el("button", { type: "submit", class: "main" }, "Start");
   const form = el("form", { on: { submit: (event) => { event.preventDefault(); startRun(); } } },
     field("Recipe", recipe), field("Run name", name),
-    field("Overrides", overrides, "One stage.setting=value per line."), start);
+    field("Overrides", overrides, "Write one stage.setting=value per line."), start);
   recipe.addEventListener("change", () => { name.value = defaultName(recipe.value); });
 
   section.append(
@@ -87,7 +87,7 @@ export function train(section) {
     log.textContent = "";
   }
 
-  // The selected run and stage; by default the newest running one, otherwise the newest.
+  // Returns the selected run and stage. By default, it is the newest run that is running, otherwise the newest run.
   function selection() {
     const run = findRun(selected.split("/")[0]) || store.overview.runs.find(isRunning) || store.overview.runs[0];
     const training = run?.stages.filter((stage) => stage.has_metrics) || [];
@@ -153,7 +153,9 @@ export function train(section) {
     return logs.get(id);
   }
 
-  // One poll at a time, because two would append the same rows. A call during a poll starts another one after it.
+  // Only one poll runs at a time, because two polls would append the same rows. A call during a poll starts another
+  // poll
+// when the current poll is done.
   async function poll() {
     clearTimeout(timer);
     if (!visible) return;
@@ -183,7 +185,7 @@ export function train(section) {
     timer = setTimeout(() => !document.hidden && poll(), pollAgain ? 0 : active ? POLL_MS : 5 * POLL_MS);
   }
 
-  // Fetch new metrics of a stage; true if anything changed.
+  // Fetch new metrics of a stage, and return whether anything has changed.
   async function fetchRows(id) {
     const stage = entry(id);
     const { rows, cursor, reset, plan, samples: generated } = await get("/studio/api/stage", { id, cursor: stage.cursor });
