@@ -1,9 +1,10 @@
-"""Kill a run at random times, resume it each time, and compare the result with an uninterrupted run.
+"""Kill a run at random times, resume the run each time, and compare its result with an uninterrupted run.
 
     python tools/crash_recovery.py RECIPE.toml WORK_DIRECTORY [--kills 10] [--seed 0] [-- --set key=value ...]
 
-When the first plan is written, the directory is copied, and the copy runs without interruption. So both runs have the
-same plan. They are equal if all files of all stages have the same content, including the logged losses.
+When the run has written its first plan, the tool copies the run directory and continues the copy without interruption.
+So both runs have the same plan. The runs are equal if all files of all stages have the same content, including the
+logged losses.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 
 
 def main() -> int:
-    """Run the test and print which files are equal; return 0 if all are."""
+    """Run the test and print which files are equal. Return 0 if all files are equal, otherwise 1."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
     parser.add_argument("directory", type=Path)
@@ -37,7 +38,7 @@ def main() -> int:
     kills = 0
     while kills < args.kills or not uninterrupted.exists():
         process = start(args.recipe, killed, args.options)
-        # On a slow machine, later processes get more time, because some process must write the plan.
+        # Each later process gets more time, because even on a slow machine a process must have time to write the plan.
         seconds = generator.uniform(1.0, args.max_seconds * max(1.0, kills / max(1, args.kills)))
         try:
             code = process.wait(seconds)
@@ -62,7 +63,7 @@ def main() -> int:
 
 
 def start(recipe: str, runs: Path, options: list[str]) -> subprocess.Popen[bytes]:
-    """Start `groundup run` in a new process group, so that a kill also stops its workers."""
+    """Start `groundup run` in a new process group, so that its worker processes can be killed with it."""
     runs.mkdir(parents=True, exist_ok=True)
     log = (runs / "log.txt").open("ab")
     command = [sys.executable, "-m", "groundup", "run", recipe, "--runs", str(runs), *options]
@@ -70,14 +71,14 @@ def start(recipe: str, runs: Path, options: list[str]) -> subprocess.Popen[bytes
 
 
 def state(runs: Path) -> str:
-    """Return the finished stages and the saved checkpoints as text."""
+    """Return a text that lists the finished stages and the saved checkpoints."""
     finished = sorted(path.parent.name for path in runs.glob("*/*/artifact.json"))
     saved = sorted(path.name for path in runs.glob("*/*/checkpoints/step-*"))
     return f"finished stages: {', '.join(finished) or 'none'}; checkpoints: {', '.join(saved) or 'none'}"
 
 
 def compare(killed: Path, uninterrupted: Path) -> int:
-    """Print whether each output file and each log of losses is equal; return 1 if any is not."""
+    """Print for each output file and each log of losses whether it is equal. Return 1 if any file differs."""
     unequal = 0
     for artifact in sorted(killed.glob("*/*/artifact.json")):
         directory = artifact.parent.relative_to(killed)
@@ -85,7 +86,7 @@ def compare(killed: Path, uninterrupted: Path) -> int:
         outputs = sorted(left["outputs"].keys() | right["outputs"].keys())
         for name in [*outputs, *(["metrics.jsonl"] if (artifact.parent / "metrics.jsonl").exists() else [])]:
             if name.endswith((".md", ".html")):
-                continue  # These pages show wall times. Their other content is also in JSON files.
+                continue  # These pages contain wall times. Their other content is also in JSON files.
             same = content(killed / directory / name) == content(uninterrupted / directory / name)
             unequal += not same
             print(f"{'equal  ' if same else 'UNEQUAL'}  {directory / name}")
@@ -93,7 +94,7 @@ def compare(killed: Path, uninterrupted: Path) -> int:
 
 
 def content(path: Path) -> Any:
-    """Return the content of a file, without wall times and the directory of the run."""
+    """Return the content of a file. Wall times and the path of the run directory are removed."""
     if not path.exists():
         return None
     if path.suffix == ".jsonl":
@@ -105,7 +106,7 @@ def without_times(value: Any) -> Any:
     """Remove the values that may differ between two equal runs."""
     if isinstance(value, dict):
         measured = {"seconds", "waited", "mfu", "training_seconds", "finished_at", "product_flops"}
-        differing = measured | {"next"}  # commands with the path of the directory
+        differing = measured | {"next"}  # "next" has commands that contain the path of the run
         return {key: without_times(each) for key, each in value.items() if key not in differing}
     return [without_times(each) for each in value] if isinstance(value, list) else value
 

@@ -1,20 +1,22 @@
-"""Damage the files that groundup writes, at random, and check that each fault is detected or has no effect.
+"""Inject random faults into the files that groundup writes, and check that each fault is detected or harmless.
 
     python tools/fault_injection.py WORK_DIRECTORY [--faults 200] [--seed 0] [--kinds model,checkpoint] [--disk DIR]
 
-The tool creates a small run once. Each fault damages a copy of one artifact (a flipped bit, 64 random bytes, a
-truncation), kills a command at a random time, or fills its disk. Then the command that reads the artifact runs, or the
-interrupted command runs again. Its result is compared with the expected result:
+The tool creates a small run once. There are three types of faults. The tool damages a file of an artifact (it flips a
+bit, overwrites 64 bytes with random bytes, or truncates the file) and runs the command that reads the artifact. It
+kills a command at a random time and runs the command again. Or it fills the disk while a command runs and runs the
+command again. Each fault uses a new copy of the small run. The result of the command is compared with the expected
+result, and the outcome is one of
 
-    detected   the command fails with an error message
-    recovered  the command warns, and the result is as expected
-    warned     the command warns, and the result differs
-    harmless   no message, and the result is as expected
-    SILENT     no message, and the result differs
-    CRASH      a traceback
+    detected   The command fails with an error message.
+    recovered  The command prints a warning, and the result is the expected result.
+    warned     The command prints a warning, and the result differs.
+    harmless   The command prints no message, and the result is the expected result.
+    SILENT     The command prints no message, and the result differs.
+    CRASH      The command prints a traceback.
 
-Commands run in forks of this process, so that torch is imported only once. To test a full disk, give a small mounted
-file system (`--disk`, e.g. a tmpfs). Otherwise the file size is limited, which fails at the same places.
+Commands run in forks of this process, so that torch is imported only once. To test a real full disk, pass a small
+mounted file system, such as a tmpfs, as `--disk`. Otherwise, the tool limits the file size, and the same writes fail.
 """
 
 from __future__ import annotations
@@ -57,14 +59,14 @@ class CommandResult:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of artifact to damage.
+    """A kind of artifact that the tool damages.
 
     Attributes:
-        name: Its name.
-        place: Its directory in the small run.
-        files: Patterns of the files to damage.
-        command: The command that reads it.
-        result: Returns the result of the command.
+        name: Name of the kind.
+        place: Directory of the artifact in the small run.
+        files: Glob patterns of the files that may be damaged.
+        command: Arguments of the groundup command that reads the artifact.
+        result: A function that returns the result of the command.
     """
 
     name: str
@@ -76,7 +78,7 @@ class Kind:
 
 @dataclass
 class Fault:
-    """One fault and its outcome."""
+    """A fault that was injected, and its outcome."""
 
     kind: str
     damage: str
@@ -92,13 +94,14 @@ def run(
     kill_when: Callable[[float], bool] | None = None,
     limit: int = 0,
 ) -> CommandResult:
-    """Run a groundup command in a fork.
+    """Run a groundup command in a fork of this process.
 
     Args:
-        command: Its arguments.
-        directory: The working directory.
-        kill_when: Whether to kill it now, given the seconds since the start; None: never.
-        limit: Maximum file size in bytes; 0: no limit.
+        command: Arguments of the command.
+        directory: Working directory of the command.
+        kill_when: A function that takes the seconds since the start, and returns whether to kill the command. If None,
+            the command is not killed.
+        limit: Maximum size of a file in bytes. If 0, file sizes are not limited.
     """
     log = [directory / "out.txt", directory / "err.txt"]
     started = time.monotonic()
@@ -139,7 +142,7 @@ def _become(command: list[str], directory: Path, log: list[Path], limit: int) ->
 
 
 def same_files(*names: str) -> Callable[[Path, CommandResult], object]:
-    """Return a result function that reads files; of a log, only the losses count."""
+    """Return a function whose result is the content of files. Of log files, the result contains only the losses."""
 
     def result(directory: Path, _: CommandResult) -> object:
         found = (path for pattern in names for path in sorted(directory.glob(pattern)))
@@ -187,7 +190,7 @@ STAGES = {
         ("finetune", "classify", "table.csv", "--model", "base", "--out", "new", "--method", "full", *FAST),
         same_files("new/model.safetensors", "new/metrics.jsonl"),
     ),
-    # This replaces a finished output of other settings, which must remain until the new output is complete.
+    # This command replaces a finished output. The old output must remain until the new output is complete.
     "replace": (
         ("pretrain", "tokens", "--out", "base", "--tokens", "24000", *SHAPE, "--seed", "1"),
         same_files("base/model.safetensors"),
@@ -196,7 +199,7 @@ STAGES = {
 
 
 def prepare(small: Path) -> None:
-    """Create the small run: a corpus, a model, a classifier, an adapter, an export and an interrupted training."""
+    """Create the small run, with a corpus, a model, a classifier, an adapter, an export and an interrupted training."""
     small.mkdir(parents=True)
     (small / "notes").mkdir()
     for name, text in sorted(topics.items()):
@@ -220,26 +223,26 @@ def prepare(small: Path) -> None:
 
 
 def interrupt_training(small: Path) -> None:
-    """Create `new`, a training that is killed after two checkpoints."""
+    """Create the directory `new` with a training run that was killed after two checkpoints."""
     new = small / "new"
 
     def saved_two(_: float = 0.0) -> bool:
         return len(list(new.glob("checkpoints/step-*"))) >= 2
 
     while not saved_two() or (new / "artifact.json").exists():
-        shutil.rmtree(new, ignore_errors=True)  # the training finished before the kill
+        shutil.rmtree(new, ignore_errors=True)  # the training may have finished before the kill
         run(PRETRAIN, small, kill_when=saved_two)
 
 
 def copy_run(small: Path, work: Path, used_by: str) -> None:
-    """Copy the small run, without unused directories."""
+    """Copy the small run, except directories that the fault does not use."""
     unused = [*([] if used_by == "new" else ["new"]), *([] if used_by == "collect" else ["notes"])]
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(small, work, symlinks=True, ignore=shutil.ignore_patterns(*unused))
 
 
 def damage(path: Path, how: str, generator: random.Random) -> str:
-    """Damage a file and return a description."""
+    """Damage a file in place and return a description of the damage."""
     content = bytearray(path.read_bytes())
     size = len(content)
     offset = generator.randrange(size)
@@ -254,7 +257,7 @@ def damage(path: Path, how: str, generator: random.Random) -> str:
 
 
 def classify_outcome(ended: CommandResult, same: bool) -> tuple[str, str]:
-    """Return the outcome of a command that read a damaged file, and its message."""
+    """Return the outcome of a command that has read a damaged file, and the message that the command printed."""
     lines = [line.strip() for line in ended.err.splitlines()]
     message = next((line for line in lines if line.startswith(("error", "warning"))), "")
     if "Traceback" in ended.err:
@@ -267,7 +270,7 @@ def classify_outcome(ended: CommandResult, same: bool) -> tuple[str, str]:
 
 
 def inject_damage(kind: Kind, small: Path, work: Path, expected: object, how: str, generator: random.Random) -> Fault:
-    """Damage one file of a copy, and run the command that reads it."""
+    """Damage one file in a copy of the small run, and run the command that reads the file."""
     copy_run(small, work, kind.place)
     place = work / kind.place
     files = sorted({p for pattern in kind.files for p in place.glob(pattern) if p.is_file() and p.stat().st_size})
@@ -280,7 +283,7 @@ def inject_damage(kind: Kind, small: Path, work: Path, expected: object, how: st
 def inject_kill(
     stage: str, small: Path, work: Path, expected: object, max_seconds: float, generator: random.Random
 ) -> Fault:
-    """Kill a stage at a random time, run it again, and compare the results."""
+    """Kill a stage at a random time, run the stage again, and compare its result with the expected result."""
     command, result = STAGES[stage]
     copy_run(small, work, stage)
     kill_after = generator.uniform(0, max_seconds)
@@ -297,9 +300,9 @@ def inject_kill(
 
 
 def result_with_same_plan(stage: str, small: Path, work: Path) -> object:
-    """Return the result of an uninterrupted stage with the plan of the interrupted one.
+    """Run the stage without interruption, with the plan of the interrupted stage, and return the result.
 
-    A plan depends on time measurements, so plans on a busy machine can differ.
+    A plan depends on time measurements, so two runs on a busy machine can have different plans.
     """
     from groundup.core.checksums import write_checked_json
 
@@ -319,14 +322,14 @@ def result_with_same_plan(stage: str, small: Path, work: Path) -> object:
 
 
 def expected_of(expected: object) -> object:
-    """Return the single file of a result."""
+    """Return the content of the only file in a result."""
     return next(iter(expected.values())) if isinstance(expected, dict) else None
 
 
 def inject_full_disk(
     stage: str, small: Path, work: Path, expected: object, disk: Path | None, generator: random.Random
 ) -> Fault:
-    """Run a stage on a disk that becomes full at a random size, then run it again with enough disk space."""
+    """Run a stage on a disk that becomes full at a random size. Then run the stage again with enough disk space."""
     command, result = STAGES[stage]
     place = work if disk is None else disk / "work"
     copy_run(small, place, stage)
@@ -352,7 +355,7 @@ def inject_full_disk(
 
 
 def main() -> int:
-    """Inject the faults and print their outcomes; return 1 if any is silent or crashes."""
+    """Inject the faults and print their outcomes. Return 1 if any outcome is SILENT or CRASH, otherwise 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--faults", type=int, default=200, help="number of faults [200]")
@@ -399,7 +402,7 @@ def _import_all() -> None:
 
 
 def _plan(args: argparse.Namespace, small: Path, generator: random.Random) -> Iterator[Callable[[Path], Fault]]:
-    """Yield the faults, distributed evenly over all kinds."""
+    """Yield functions that inject a fault. The faults are distributed evenly over all kinds."""
     selected = args.kinds.split(",") if args.kinds else [*(kind.name for kind in KINDS), *STAGES]
     injections: list[Callable[[Path], Fault]] = []
     for kind in (kind for kind in KINDS if kind.name in selected):

@@ -3,16 +3,18 @@ r"""Convert the rules of gitleaks into the table of secrets for `groundup.corpus
     python tools/gitleaks_table.py GITLEAKS_TOML --license LICENSE --revision COMMIT
 
 GITLEAKS_TOML is `config/gitleaks.toml` of https://github.com/gitleaks/gitleaks (MIT), and LICENSE is its license file.
-The tool writes `src/groundup/corpus/privacy/gitleaks.json` and prints the skipped rules with the reasons.
+The tool writes `src/groundup/corpus/privacy/gitleaks.json`. It prints which rules it skips and why.
 
-It changes the rules as follows:
+The tool changes the rules as follows:
 
-- Go syntax becomes Python syntax. An `(?i)` in the middle of a pattern becomes a group.
-- gitleaks requires a quote, a space or a line end after a secret. This end is removed, because "." or "," can follow.
-- `\w{0,50}(?:service) = (value)` is split into service words and a value. Values with a fixed prefix of at least three
-  characters need no service words.
-- Unlimited repetitions get a limit, so that the search time is linear in the length of the text.
-- Rules for specific files (by path), and rules that the code of `secrets.py` covers, are skipped.
+- It converts Go syntax to Python syntax. An `(?i)` in the middle of a pattern becomes a group.
+- gitleaks requires a quote, a space or the end of the line after a secret. The tool removes this requirement, because
+  a secret in a text can also be followed by "." or ",".
+- It splits `\w{0,50}(?:service) = (value)` into the names of services and a value pattern. If values have a fixed
+prefix
+  of at least three characters, the names of services are not needed.
+- It limits unlimited repetitions, so that the search time is linear in the length of the text.
+- It skips rules that apply only to specific files, and rules that the code in `secrets.py` already covers.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 TARGET = Path(__file__).parents[1] / "src/groundup/corpus/privacy/gitleaks.json"
-COVERED = {  # rules that secrets.py covers
+COVERED = {  # Rules that the code in secrets.py covers, and the kind of secret that they find.
     "curl-auth-header": "Authorization headers",
     "curl-auth-user": "passwords of commands",
     "generic-api-key": "assignments",
@@ -36,11 +38,11 @@ COVERED = {  # rules that secrets.py covers
     "private-key": "private keys",
     "sidekiq-sensitive-url": "passwords in URLs",
 }
-FILE_RULES = {  # rules for one kind of file; the masker does not know file names
+FILE_RULES = {  # Rules that apply to one kind of file. They are skipped because the masker does not get file names.
     "kubernetes-secret-yaml": "any base64 in a YAML file of kind Secret",
     "nuget-config-password": "any text in a NuGet.Config",
 }
-# RE2 patterns of the beginnings of secrets without a fixed prefix.
+# RE2 patterns for the beginnings of secrets that do not have a fixed prefix.
 BEGINNINGS = {
     "azure-ad-client-secret": r"[a-zA-Z0-9_~.]{3}[0-9]Q~",
     "facebook-access-token": r"[0-9]{15,16}(?:\||%)[0-9A-Za-z_\-]",
@@ -49,7 +51,7 @@ BEGINNINGS = {
     "microsoft-teams-webhook": r"https://[a-z0-9]+\.webhook\.office\.com/webhookb2/",
     "slack-webhook-url": r"hooks\.slack\.com/(?:services|workflows|triggers)/",
 }
-MAX_REPETITION = 4096  # characters of an unlimited repetition
+MAX_REPETITION = 4096  # This limit replaces an unlimited number of repetitions.
 MAX_PREFIX_LENGTH = 20
 HEAD = r"""(?:[ \t\w.-]{0,20})[\s'"]{0,3}"""
 ASSIGN = r"""(?:=|>|:{1,3}=|\|\||:|=>|\?=|,)[\x60'"\s=]{0,5}"""
@@ -87,7 +89,7 @@ def python_syntax(pattern: str) -> str:
 
 
 def beginnings(tree: Any) -> tuple[list[str], bool]:
-    """Return the possible fixed prefixes of a parsed pattern, and whether they cover the whole pattern."""
+    """Return the fixed prefixes with which matches of a pattern can begin, and whether these are complete matches."""
     found = [""]
     for kind, value in tree:
         whole = True
@@ -111,7 +113,7 @@ def beginnings(tree: Any) -> tuple[list[str], bool]:
 
 
 def bare(pattern: str) -> str:
-    """Return a pattern in Python syntax, without the context that gitleaks requires around a secret."""
+    """Convert a pattern to Python syntax, and remove the context that gitleaks requires before and after a secret."""
     folded = pattern.startswith("(?i)")
     pattern = pattern.removeprefix("(?i)")
     for end in ENDS:
@@ -130,22 +132,22 @@ def limited(pattern: str) -> str:
 
 
 def convert(rule: dict[str, Any]) -> tuple[str, dict[str, Any]] | str:
-    """Return the list and the entry of a rule, or the reason to skip it."""
+    """Return the name of the list that a rule belongs to and the entry of the rule, or the reason to skip the rule."""
     name, pattern = rule["id"], rule.get("regex")
     if pattern is None:
         return "no pattern, only a file name"
     if name in COVERED or name in FILE_RULES:
         return COVERED.get(name) or FILE_RULES[name]
     entry: dict[str, Any] = {"id": name, "entropy": rule.get("entropy", 0)}
-    if name == "sourcegraph-access-token":  # without its second form, any 40 hexadecimal digits
+    if name == "sourcegraph-access-token":  # omit the alternative: any 40 hex digits
         pattern = r"(?i)sgp_(?:(?:[a-f0-9]{16}|local)_)?[a-f0-9]{40}"
-    if name == "vault-service-token":  # without digits, it is a name such as s.getElementsByClassName
+    if name == "vault-service-token":  # without a digit, the match is a name in code
         pattern = pattern.replace(r"s\.(?i:[a-z0-9]{24})", r"s\.(?=[A-Za-z]{0,23}[0-9])[A-Za-z0-9]{24}")
     words = None
     if (at := pattern.find(HEAD)) >= 0:
         words = re.sub(r"^.*\[\\w\.-\]\{0,50\}\?\(\?:", "", pattern[:at]).removesuffix(")")
         rest = pattern[at + len(HEAD) :].removeprefix(")").removeprefix(ASSIGN)
-        first, either, other = rest.partition("|\\b(ATATT3")  # the only rule with a second form
+        first, either, other = rest.partition("|\\b(ATATT3")  # the only rule with an alternative
         pattern = ("(?i)" if "(?i)" in pattern[:at] else "") + first
         if either:
             entry["also"] = bare("(ATATT3" + other)
@@ -167,7 +169,7 @@ def main() -> None:
     arguments.add_argument("--license", type=Path, required=True)
     arguments.add_argument("--revision", required=True)
     given = arguments.parse_args()
-    warnings.simplefilter("ignore", FutureWarning)  # "[[" and "||" in Go's classes
+    warnings.simplefilter("ignore", FutureWarning)  # Go's character classes contain "[[" and "||".
     rules = tomllib.loads(given.config.read_text())["rules"]
     table: dict[str, Any] = {"forms": [], "services": []}
     for rule in rules:

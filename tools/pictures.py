@@ -2,8 +2,8 @@
 
     python tools/pictures.py RUNS --run quickstart --model smollm2 [--only NAME ...]
 
-RUNS is a directory for `groundup studio`, with a run of the recipe `quickstart` and an imported chat model. Each
-screenshot has a light and a dark version. Requires playwright, Pillow and an installed Chromium.
+RUNS is a directory that `groundup studio` can show. It contains a run of the recipe `quickstart` and an imported chat
+model. The tool takes each screenshot in light and dark mode. It requires playwright, Pillow and an installed Chromium.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 OUT = Path(__file__).parents[1] / "docs" / "learn"
-WIDTH = 800  # CSS pixels: the width of the documentation's text column
-MARGIN = 8  # CSS pixels
+WIDTH = 800  # The width of the text column in the documentation, in CSS pixels.
+MARGIN = 8  # The margin around the element, in CSS pixels.
 MAX_BYTES = 150_000
 
 CAPITALS = "Italy: Rome. Japan: Tokyo."
@@ -31,13 +31,13 @@ STORY = "Once upon a time there was a king. The king had three sons, and the you
 
 
 class Screenshots:
-    """The screenshots, in one color scheme. Each public method returns the element of one."""
+    """The screenshots in one color scheme. Each public method shows a page and returns the element to be captured."""
 
     def __init__(self, page: Page, studio: str, runs: Path, run: str, model: str) -> None:
         self.page, self.studio, self.runs, self.run, self.model = page, studio, runs, run, model
 
     def language_model(self) -> Locator:
-        """Show the predictions for one token of a text."""
+        """Show the most likely alternatives to one token of a text."""
         self._inside(self.model, STORY)
         row = self.page.locator("#surprisal .tokens")
         rest = self.page.locator("#surprisal > :not(.tokens), #surprisal ~ *")
@@ -64,7 +64,7 @@ class Screenshots:
         self._inside(self.model, STORY)
         choices = self.page.locator("#attention select")
         choices.nth(0).select_option(label="Weight on the previous token")
-        choices.nth(1).select_option(label="17")  # has a previous-token head
+        choices.nth(1).select_option(label="17")  # this layer has a previous-token head
         choices.nth(2).select_option(label="1")
         self._select_token(" John")
         expect(self.page.locator("#attention [aria-live]")).to_contain_text("“ John” attends")
@@ -83,7 +83,7 @@ class Screenshots:
         return self.page.locator("#positions")
 
     def weights(self) -> Locator:
-        """Show the parameters per part of the model."""
+        """Show the number of parameters of each part of the model."""
         self._inside(self.model, STORY)
         return self.page.locator("#parameters")
 
@@ -95,7 +95,7 @@ class Screenshots:
         return self.page.locator("#pipeline")
 
     def chat(self) -> Locator:
-        """Show an answer and the alternatives of one token."""
+        """Show an answer and the alternatives to one of its tokens."""
         self._open("chat", self.model)
         self.page.get_by_label("Temperature").fill("0")
         self.page.get_by_label("Max tokens").fill("40")
@@ -104,14 +104,14 @@ class Screenshots:
         self.page.get_by_role("button", name="Send").click()
         self.page.get_by_role("button", name="Retry").wait_for(timeout=120_000)
         log = self.page.locator("#view-chat .log")
-        rest = log.locator(".row, .answer > :last-child").or_(self.page.locator(".composer"))  # buttons, speed
+        rest = log.locator(".row, .answer > :last-child").or_(self.page.locator(".composer"))  # buttons and speed
         rest.evaluate_all("all => all.forEach(it => { it.style.visibility = 'hidden'; })")
         self._scroll_to_top(log.locator(".answer"))
         log.locator(".answer [data-token]").nth(6).hover()
         return log
 
     def funnel(self) -> Locator:
-        """Show the number of documents after each filter."""
+        """Show the number of documents that remain after each filter."""
         return self._figure("corpus/card.html", "#filters figure")
 
     def xray(self) -> Locator:
@@ -123,11 +123,11 @@ class Screenshots:
         return self._figure("report.html", "#training figure")
 
     def classes(self) -> Locator:
-        """Show the accuracy of the classifier and its baselines."""
+        """Show the accuracy of the classifier and of its baselines."""
         return self._figure("report.html", "#evaluation figure", 2)
 
     def compressors(self) -> Locator:
-        """Show bits per byte of the model and of compression programs."""
+        """Show the bits per byte of the model and of compression programs."""
         return self._figure("report.html", "#evaluation figure")
 
     def answers(self) -> Locator:
@@ -148,7 +148,7 @@ class Screenshots:
         expect(analyze).to_be_enabled(timeout=120_000)
 
     def _open(self, view: str, model: str) -> None:
-        self.page.goto("about:blank")  # a change of the hash alone would keep the page and its state
+        self.page.goto("about:blank")  # otherwise, a new hash in the URL would keep the state of the page
         self.page.goto(f"{self.studio}#/{view}")
         self.page.locator("#model").select_option(model)
 
@@ -169,7 +169,7 @@ NAMES = [name for name in vars(Screenshots) if not name.startswith("_")]
 
 @contextmanager
 def studio_url(runs: Path) -> Iterator[str]:
-    """Run a Studio within the block, and yield its URL."""
+    """Run the Studio within the context, and yield its URL."""
     command = [sys.executable, "-m", "groundup", "studio", str(runs), "--port", "0", "--json", "--quiet"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -180,7 +180,7 @@ def studio_url(runs: Path) -> Iterator[str]:
 
 
 def screenshot(page: Page, element: Locator) -> bytes:
-    """Return a PNG of an element and of the tooltip, if it is shown."""
+    """Return a PNG image of an element. If a tooltip is shown, the image includes the tooltip."""
     element.scroll_into_view_if_needed()
     boxes = [
         box
@@ -202,7 +202,7 @@ def screenshot(page: Page, element: Locator) -> bytes:
 
 
 def save(png: bytes, path: Path) -> None:
-    """Save a PNG with 256 colors, which is enough for charts."""
+    """Save a PNG image with 256 colors, which are sufficient for charts."""
     image = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     image.save(path, optimize=True)
     size = path.stat().st_size
@@ -211,7 +211,7 @@ def save(png: bytes, path: Path) -> None:
 
 
 def main() -> None:
-    """Take all screenshots, or only the `--only` ones."""
+    """Take the screenshots that `--only` names, or all screenshots."""
     parser = argparse.ArgumentParser(description="Take the screenshots of docs/learn.")
     parser.add_argument("runs", type=Path)
     parser.add_argument("--run", default="quickstart")

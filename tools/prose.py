@@ -1,7 +1,8 @@
-"""Count words outside the field's vocabulary in documentation, help, errors, docstrings and comments.
+"""Count words that are not part of the field's vocabulary, in documentation, messages, docstrings and comments.
 
-`python tools/prose.py [PATH ...]` prints the density per kind of text and fails above the limit of words.toml;
-`--list` prints each match, `--sample N --seed S` prints sentences to be judged by a reader.
+`python tools/prose.py [PATH ...]` prints the density for each kind of text, and fails if the total density exceeds the
+limit in words.toml. `--list` also prints each match. `--sample N --seed S` prints random sentences that a reader can
+judge.
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ _SCRIPT_STRING = re.compile(r"\"([^\"\n]*)\"|`([^`]*)`|'([^'\n]*)'")
 
 @dataclass(frozen=True)
 class Text:
-    """A passage of prose.
+    """A passage of prose in a file.
 
     Attributes:
-        path: File, relative to the repository.
-        line: Its first line, from 1.
+        path: Path of the file, relative to the root of the repository.
+        line: Number of the first line of the passage. Lines are numbered from 1.
         kind: "documentation", "docstring", "comment" or "message".
-        words: The passage as it is written.
+        words: The text of the passage, including code and markup.
     """
 
     path: str
@@ -58,7 +59,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Match:
-    """A phrase to be replaced, and what to write instead."""
+    """A phrase that should be replaced, and a suggestion for the replacement."""
 
     text: Text
     phrase: str
@@ -66,7 +67,7 @@ class Match:
 
 
 class WordList:
-    """The patterns of words.toml."""
+    """The phrases that words.toml lists, as compiled patterns."""
 
     def __init__(self, path: Path = WORDS) -> None:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -78,7 +79,7 @@ class WordList:
         ]
 
     def matches(self, text: Text) -> list[Match]:
-        """Return the phrases of a passage that should be replaced."""
+        """Return the phrases in a passage that should be replaced."""
         prose = self._allowed.sub(" ", _prose(text.words))
         return [
             Match(text, match.group(), instead)
@@ -88,17 +89,17 @@ class WordList:
 
 
 def _prose(words: str) -> str:
-    """Return the words of a passage without code, links and placeholders."""
+    """Return a passage after removing code, links and placeholders."""
     return " ".join(_NOT_PROSE.sub(" ", words).split())
 
 
 def count_words(words: str) -> int:
-    """Return the number of words of a passage, without code."""
+    """Return the number of words in a passage. Code does not count."""
     return len(re.findall(r"[A-Za-z][A-Za-z'’-]*", _prose(words)))
 
 
 def sentences(words: str) -> list[str]:
-    """Return the sentences of a passage, as they are written."""
+    """Return the sentences of a passage that have at least four words."""
     joined = " ".join(words.split())
     return [part for part in re.split(r"(?<=[.!?;])\s+(?=[A-Z`\"(])", joined) if count_words(part) >= 4]
 
@@ -108,7 +109,7 @@ def _joined(node: ast.JoinedStr) -> str:
 
 
 def _strings(tree: ast.AST) -> Iterator[tuple[int, str, bool]]:
-    """Yield line, value and whether it is a docstring, for each string of a program."""
+    """Yield the line, the value, and whether the string is a docstring, for each string in a Python module."""
     docstrings = {
         id(node.body[0].value)
         for node in ast.walk(tree)
@@ -125,7 +126,7 @@ def _strings(tree: ast.AST) -> Iterator[tuple[int, str, bool]]:
 
 
 def _python(path: str, source: str) -> Iterator[Text]:
-    shown = path.startswith("src/")  # strings of tests are data
+    shown = path.startswith("src/")  # Strings in other directories are data, not messages.
     for line, value, is_docstring in _strings(ast.parse(source)):
         if is_docstring:
             yield Text(path, line, "docstring", value)
@@ -172,7 +173,7 @@ def _other(path: str, source: str) -> Iterator[Text]:
 
 
 def texts_of(path: Path) -> list[Text]:
-    """Return the prose of a file of the repository, empty for a kind of file that has none."""
+    """Return the prose in a file of the repository. The list is empty if the file type does not contain prose."""
     name = path.resolve().relative_to(ROOT).as_posix()
     if name.startswith(_DATA):
         return []
@@ -186,7 +187,7 @@ def texts_of(path: Path) -> list[Text]:
 
 
 def repository_texts(paths: list[str]) -> list[Text]:
-    """Return the prose of all files that git knows under the given paths."""
+    """Return the prose in all files under the given paths, except files that git ignores."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *paths]
     names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
     return [text for name in sorted(set(names)) if (ROOT / name).is_file() for text in texts_of(ROOT / name)]
@@ -199,7 +200,7 @@ def _print_sample(texts: list[Text], size: int, seed: int) -> None:
 
 
 def main() -> int:
-    """Print the density of words to be replaced; return 1 if it is above the limit."""
+    """Print the density of words that should be replaced. Return 1 if the density exceeds the limit, otherwise 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("paths", nargs="*", default=["."], help="files and directories [the repository]")
     parser.add_argument("--list", action="store_true", help="print each match")

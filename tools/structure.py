@@ -1,10 +1,10 @@
-"""Check the limits on functions, files and public names, and measure the size of the code.
+"""Check the limits for functions, files and public names, and measure the size of the code.
 
-    python tools/structure.py check    # run by `make check`; lists violations and exits with code 1
-    python tools/structure.py bench    # run by `make bench-structure`; the last line is one JSON object
+    python tools/structure.py check    # prints violations and exits with code 1 if there are any; part of `make check`
+    python tools/structure.py bench    # prints measurements as JSON in the last line; part of `make bench-structure`
 
-Ruff measures the number of parameters (PLR0913) and McCabe complexity (C901); both limits are in pyproject.toml. The
-length of a function includes `def` and docstring but not decorators.
+Ruff measures the number of parameters (PLR0913) and the McCabe complexity (C901). Both limits are in pyproject.toml.
+The length of a function includes the `def` line and the docstring but not the decorators.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path("src/groundup")
-CHECKED_DIRECTORIES = ("src", "tests", "tools", "benchmarks")  # for file lengths; other limits apply to the package
+# File lengths are checked in these directories. All other limits apply only to the package.
+CHECKED_DIRECTORIES = ("src", "tests", "tools", "benchmarks")
 
 MAX_FUNCTION_LINES = 60
 MAX_PARAMETERS = 8
@@ -37,12 +38,12 @@ MAX_COMMAND_LINES = 150
 MAX_DUPLICATE_NAMES = 5
 MAX_EXCEPTIONS = 10
 
-# "path", "path::function" or "path::Class.function" -> reason.
+# Maps "path", "path::function" or "path::Class.function" to the reason why it may exceed a limit.
 EXCEPTIONS: Mapping[str, str] = {
     "src/groundup/train/fit.py::fit": "the training loop: everything that a step depends on is an argument",
 }
-# Names that may be defined by many modules.
-CONVENTIONAL_NAMES = frozenset({"run"})  # the entry point of each command
+# Many modules may define these names. `run` is the entry point of each command.
+CONVENTIONAL_NAMES = frozenset({"run"})
 
 _TOO_MANY_PARAMETERS, _TOO_COMPLEX = "PLR0913", "C901"
 _NON_CODE = frozenset({
@@ -53,12 +54,12 @@ _NON_CODE = frozenset({
 
 @dataclass(frozen=True)
 class Violation:
-    """A value over its limit.
+    """A value that exceeds its limit.
 
     Attributes:
-        key: Key for `EXCEPTIONS`.
-        location: `FILE:LINE`.
-        message: The value and the limit.
+        key: Key that identifies the violation in `EXCEPTIONS`.
+        location: Location of the code, in the form `FILE:LINE`.
+        message: A message with the value and the limit.
     """
 
     key: str
@@ -71,10 +72,10 @@ class Function:
     """A function or method.
 
     Attributes:
-        path: Its file.
+        path: File that defines the function.
         name: Qualified name, such as "Class.function".
-        line: Line of its `def`.
-        lines: Number of lines.
+        line: Line number of the `def` line.
+        lines: Number of lines of the function.
     """
 
     path: str
@@ -84,12 +85,12 @@ class Function:
 
     @property
     def key(self) -> str:
-        """Key for `EXCEPTIONS`."""
+        """Key that identifies the function in `EXCEPTIONS`."""
         return f"{self.path}::{self.name}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code."""
+    """Run the command `check` or `bench`, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("check", "bench"))
     parser.add_argument("--root", type=Path, default=ROOT, help="directory of the checkout [this one]")
@@ -105,7 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def check(root: Path, exceptions: Mapping[str, str] = EXCEPTIONS) -> list[str]:
-    """Return a message per violation without an exception, and per exception without a use or a reason."""
+    """Return a message for each violation, except the allowed exceptions.
+
+    Exceptions that are not needed or that have no reason also result in a message.
+    """
     violations = [
         *_long_functions(root),
         *_ruff_violations(root),
@@ -157,7 +161,7 @@ def functions(root: Path) -> Iterator[Function]:
 
 
 def duplicate_names(root: Path) -> dict[str, list[str]]:
-    """Return {name: [FILE:LINE, ...]} of public functions and classes that several modules define."""
+    """Return the public functions and classes that several modules define, as {name: [FILE:LINE, ...]}."""
     locations: dict[str, dict[str, str]] = collections.defaultdict(dict)
     for path, tree in _modules(root):
         for node in tree.body:
@@ -172,7 +176,7 @@ def duplicate_names(root: Path) -> dict[str, list[str]]:
 
 
 def code_lines(path: Path) -> int:
-    """Return the number of lines of a file without blank lines, comments and docstrings."""
+    """Return the number of lines of code in a file. Blank lines, comments and docstrings do not count."""
     source = path.read_text(encoding="utf-8")
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -186,18 +190,18 @@ def code_lines(path: Path) -> int:
 
 
 def family_lines(root: Path) -> dict[Path, int]:
-    """Return {file: number of lines} of the model families."""
+    """Return the number of lines of each file that defines a model family."""
     folder = root / PACKAGE / "model" / "families"
     names = sorted(path for path in folder.glob("*.py") if path.stem not in ("__init__", "base"))
     return {path: _line_count(path) for path in names}
 
 
 def trace_instruct_step() -> list[str]:
-    """Return the files of the package that execute code in one step of `groundup finetune instruct`.
+    """Return the files of the package that execute code during one training step of `groundup finetune instruct`.
 
-    A tiny random model is fine-tuned on real text without compilation, evaluation and checkpoints. A step is the time
-    between the ends of two optimizer steps, in all threads. The result is for the step with the median number of
-    files.
+    A tiny random model is fine-tuned on real text. Compilation, evaluation and checkpoints are disabled. A training
+    step begins at the end of the previous optimizer step, and code in all threads counts. The result describes the step
+    with the median number of files.
     """
     from groundup.commands.finetune_instruct import FinetuneInstructConfig, run
     from groundup.core.config import load
@@ -232,7 +236,7 @@ def trace_instruct_step() -> list[str]:
 
 
 def _instruct_settings(scratch: Path) -> dict[str, Any]:
-    """Write a model directory and a table of questions, and return the settings of a run with them."""
+    """Write a model directory and a table of questions, and return the settings of a run that uses both."""
     from pydoc_data.topics import topics
 
     import torch
@@ -276,7 +280,7 @@ def _ruff_violations(root: Path) -> Iterator[Violation]:
 
 
 def _ruff(root: Path) -> list[dict[str, Any]]:
-    """Return Ruff's results for parameters and complexity, without regard to `noqa` comments."""
+    """Return Ruff's results for the number of parameters and the complexity. `noqa` comments are ignored."""
     rules = ["--select", f"{_TOO_MANY_PARAMETERS},{_TOO_COMPLEX}", "--ignore-noqa", "--output-format", "json"]
     options = ["--config", str(ROOT / "pyproject.toml"), "--no-cache", str(root / PACKAGE)]
     done = subprocess.run([sys.executable, "-m", "ruff", "check", *rules, *options], capture_output=True, text=True)

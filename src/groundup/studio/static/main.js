@@ -20,7 +20,7 @@ const views = {}; // a view is created when it is first shown
 function decoded(part) {
   try {
     return decodeURIComponent(part);
-  } catch { // the name that the user typed
+  } catch { // A hash that the user typed may not be valid; use it as it is.
     return part;
   }
 }

@@ -32,8 +32,8 @@ export function drawPipeline(nav) {
   if (current) nav.scrollLeft = current.offsetLeft - nav.offsetLeft - 40;
 }
 
-// Returns the stage that produced the model. If it is unknown, returns the last stage that produced a language model,
-// or else the last stage.
+// Returns the stage that produced the model. If it is unknown, returns the last stage that produced a language model.
+// If no stage produced a language model, returns the last stage.
 const stageOf = (stages, model) => stages.find((stage) => stage.id === model.name) ||
   stages.findLast((stage) => stage.stage !== "finetune.classify") || stages.at(-1);
 
