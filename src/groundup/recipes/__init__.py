@@ -1,6 +1,6 @@
-"""Bundled recipes.
+"""Find the bundled recipes and the recipes of the user.
 
-The first comment line of each recipe is its description, a sentence of at most 80 characters.
+The first line of each bundled recipe is a comment with its description, a sentence of at most 80 characters.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ DIRECTORY = Path(__file__).parent
 
 
 def bundled() -> dict[str, Path]:
-    """Return the bundled recipes by name, in alphabetical order."""
+    """Return a dict from the name of each bundled recipe to its path, in alphabetical order."""
     return {path.stem: path for path in sorted(DIRECTORY.glob("*.toml"))}
 
 
 def description_of(recipe: Path) -> str:
-    """Return the first comment line of a recipe, or "".
+    """Return the description of a recipe, or "" if the first line of the file is not a comment.
 
     Args:
-        recipe: The file.
+        recipe: Path of the recipe file.
     """
     first, _, _ = recipe.read_text(encoding="utf-8-sig").partition("\n")
     return first.removeprefix("#").strip() if first.startswith("#") else ""
 
 
 def find_recipe(recipe: Path) -> Path:
-    """Return the file of a recipe. A file takes precedence over a bundled recipe with the same name.
+    """Return the path of a recipe. A file takes precedence over a bundled recipe with the same name.
 
     Args:
-        recipe: Path of the recipe, or name of a bundled recipe.
+        recipe: Path of a recipe file, or name of a bundled recipe.
 
     Raises:
         ConfigError: The recipe does not exist.
     """
     recipes = bundled()
-    if recipe.exists() and not recipe.is_dir():  # a pipe is valid, too
+    if recipe.exists() and not recipe.is_dir():  # The recipe may also be a pipe.
         return recipe
     if str(recipe) in recipes:
         return recipes[str(recipe)]

@@ -1,4 +1,4 @@
-"""Recipe versions: reject learning rates that had another meaning in earlier releases."""
+"""Check the version of recipes, and reject learning rates that had another meaning in earlier releases."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tomlkit
 from groundup.core.config import RECIPE_VERSION, VERSION, take_version
 from groundup.core.errors import ConfigError, GroundupError
 
-# Learning rates of recipes without a version; the rates of parameter groups were renamed.
+# Settings for learning rates in recipes without a version. Those in _GROUPS have other names now.
 _GROUPS = ("matrix_lr", "embedding_lr", "head_lr", "vector_lr")
 _OLD_RATES = {
     "pretrain": ("learning_rate", *_GROUPS),
@@ -20,27 +20,28 @@ _OLD_RATES = {
 }
 
 ModelOf = Callable[[str, Mapping[str, Any]], Path | None]
-"""Function from a stage and its table to the path of the model that it trains, if known."""
+"""Function of (stage, table of the stage) that returns the path of the model that the stage trains, or None."""
 
 
 def stage_table(values: Any, stage: str) -> dict[str, Any] | None:
-    """Return the table of a stage in a recipe, or None."""
+    """Return the table of a stage in a recipe, or None if the recipe does not contain the stage."""
     for part in stage.split("."):
         values = values.get(part) if isinstance(values, dict) else None
     return dict(values) if isinstance(values, dict) else None
 
 
 def require_absolute_rates(values: dict[str, Any], file: str, model_of: ModelOf, stage: str | None = None) -> None:
-    """Remove the version from a recipe, and reject learning rates of a recipe without one.
+    """Remove the version from a recipe, and raise an error if a recipe without a version sets learning rates.
 
     Args:
-        values: The recipe; its version is removed.
-        file: Name of the file, for messages.
-        model_of: Returns the model that a stage trains.
-        stage: The only table that is used, which may also be the whole file; None: all tables.
+        values: The recipe. Its version is removed in place.
+        file: Name of the recipe file, for error messages.
+        model_of: Returns the path of the model that a stage trains.
+        stage: If set, only the table of this stage is checked. If the recipe does not contain this table, the whole
+            recipe is checked as the table of the stage. Default: check all tables.
 
     Raises:
-        ConfigError: With the equivalent settings.
+        ConfigError: The recipe has no version and sets learning rates. The message contains the equivalent settings.
     """
     if take_version(values, file) >= RECIPE_VERSION:
         return
@@ -93,7 +94,7 @@ def _old_rates_error(
 
 
 def _width(model: Path | None) -> int | None:
-    """Return the hidden size of a model, if it is available."""
+    """Return the hidden size of a model, or None if the model does not exist or cannot be read."""
     from groundup.core.files import expand_home
     from groundup.hub import read_config
     from groundup.hub.resolve import resolve_model
