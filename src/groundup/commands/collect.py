@@ -1,4 +1,4 @@
-"""`groundup collect`: build a clean corpus with a data card from sources of text."""
+"""`groundup collect`: build a clean corpus from sources of text, and write its data card."""
 
 from __future__ import annotations
 
@@ -28,21 +28,23 @@ class CollectConfig(CorpusSettings):
 
     folder: Path | None = setting(None, help="read this folder instead of the recipe's sources", flag=True)
     extraction: Literal["best", "fast"] | None = setting(
-        None, help="extraction of web pages, for all sources: best quality, or about 3 times as fast", flag=True
+        None, help="text extraction from web pages: best (quality), or fast (about 3 times as fast)", flag=True
     )
     out: Path = setting(help="output directory for the corpus", flag=True)
     workers: int | None = setting(None, help="number of worker processes; default: one per core", ge=1, flag=True)
     engine: Literal["processes", "ray"] = setting(
-        "processes", help="run the tasks in local processes or on a Ray cluster (extra [ray])", flag=True
+        "processes", help="run tasks in local processes, or on a Ray cluster (pip: groundup[ray])", flag=True
     )
 
-    perplexity_model: Path | None = setting(None, help="model or run directory of the perplexity filter; default: off")
+    perplexity_model: Path | None = setting(
+        None, help="model or run directory for the perplexity filter; default: no perplexity filter"
+    )
     max_bits_per_byte: float = setting(3.0, help="perplexity filter: drop documents above this bits per byte", gt=0)
     min_bits_per_byte: float = setting(0.0, help="perplexity filter: drop documents below this bits per byte", ge=0)
 
     @property
     def all_sources(self) -> list[Source]:
-        """The recipe's sources, or the folder, with `extraction` applied."""
+        """The sources in the recipe, or the folder if it is set. `extraction` overrides the value of each source."""
         sources: list[Source] = [FolderSource(path=self.folder)] if self.folder else self.sources
         if self.extraction is None:
             return sources
@@ -50,11 +52,11 @@ class CollectConfig(CorpusSettings):
 
 
 def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
-    """Build the corpus in `config.out`, or keep it if it was built from the same sources and settings.
+    """Build the corpus in `config.out`. If it was already built from the same sources and settings, do nothing.
 
     Raises:
-        ConfigError: No sources are given, or `out` is inside a source folder or holds other files.
-        GroundupError: See `groundup.corpus.build_corpus`.
+        ConfigError: The settings contain no sources, or `out` is inside a source folder or contains other files.
+        GroundupError: The errors of `groundup.corpus.build_corpus`.
     """
     import os
 
@@ -94,7 +96,7 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
             card, files = build_corpus(
                 settings, work.directory, executor=executor, console=console, extra_steps=extra_steps
             )
-        finally:  # A corpus that is too small also gets its page, which shows what was dropped.
+        finally:  # If the corpus is too small, the page shows which documents were dropped.
             page = _write_page(work.directory)
     facts = {split: card[split] for split in ("train", "validation")} | {
         "sources": {s["name"]: {"documents": s["documents"], "bytes": s["bytes"]} for s in card["sources"]},
@@ -107,7 +109,7 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
 
 
 def _write_page(corpus: Path) -> Path:
-    """Render the data card, if it exists, and return the path of the page."""
+    """Render the data card to an HTML page if the card exists. Return the path of the page."""
     from groundup.core.files import atomic_file
     from groundup.corpus import read_card
     from groundup.corpus.card import CARD
@@ -121,7 +123,7 @@ def _write_page(corpus: Path) -> Path:
 
 
 def _inputs(config: CollectConfig, sources: Sequence[Source]) -> dict[str, str]:
-    """Return the hashes of the sources and of all other files that the recipe names."""
+    """Return the hash of each source and of each file and directory that the recipe refers to."""
     inputs = {source.label: source.identity() for source in sources}
     files = [*config.decontaminate.files, *config.quality.good, *config.quality.bad]
     inputs |= {f"file {path}": FolderSource(path=path).identity() for path in files}
@@ -134,7 +136,7 @@ def _inputs(config: CollectConfig, sources: Sequence[Source]) -> dict[str, str]:
 
 
 def _extra_steps(config: CollectConfig) -> list[NamedStep]:
-    """Return the perplexity filter, the last step. Only this filter imports torch."""
+    """Return the perplexity filter if it is enabled. It is a separate step because it needs torch."""
     if config.perplexity_model is None:
         return []
     from groundup.corpus.quality.classifier import PerplexityFilter

@@ -24,8 +24,8 @@ class CorpusExplainConfig(Config):
 
     renamed: ClassVar[Mapping[str, str]] = {"most": "limit"}
 
-    corpus: Path = setting(help="directory that groundup collect wrote", positional=True)
-    document: str = setting(help="document ID, or part of its file name or URL", positional=True)
+    corpus: Path = setting(help="output directory of groundup collect", positional=True)
+    document: str = setting(help="ID of a document, or part of its file name or URL", positional=True)
     limit: int = setting(20, help="maximum number of documents to show", ge=1, flag=True)
 
 
@@ -36,16 +36,16 @@ def run(
     on_text: Callable[[str], None] | None = None,
     json_lines: bool = False,
 ) -> list[Kept | DropRecord]:
-    """Return the matching documents, kept and dropped.
+    """Return the kept and dropped documents whose ID, file name or URL matches.
 
     Args:
-        config: The settings.
-        console: Where messages go; default: standard error.
-        on_text: Receives the output.
-        json_lines: Write one JSON object per line instead of text.
+        config: Settings of the command.
+        console: Console for messages. Default: standard error.
+        on_text: Called with each part of the output. Default: write no output.
+        json_lines: Whether to write one JSON object per line instead of text.
 
     Raises:
-        DataError: The directory holds no corpus, or no document matches.
+        DataError: The directory does not contain a corpus, or no document matches.
     """
     from groundup.core.artifact import require_intact
     from groundup.corpus import read_card

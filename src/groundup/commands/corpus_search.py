@@ -22,9 +22,9 @@ class CorpusSearchConfig(Config):
 
     renamed: ClassVar[Mapping[str, str]] = {"most": "limit"}
 
-    corpus: Path = setting(help="directory that groundup collect wrote", positional=True)
-    text: str = setting(help="exact string to find", positional=True)
-    ignore_case: bool = setting(False, help="ignore the case of letters", flag=True)
+    corpus: Path = setting(help="output directory of groundup collect", positional=True)
+    text: str = setting(help="string to search for", positional=True)
+    ignore_case: bool = setting(False, help="ignore upper and lower case", flag=True)
     limit: int = setting(20, help="maximum number of documents to show", ge=1, flag=True)
 
 
@@ -38,14 +38,14 @@ def run(
     """Return the documents that contain the string.
 
     Args:
-        config: The settings.
-        console: Where messages go; default: standard error.
-        on_text: Receives the output.
-        json_lines: Write one JSON object per line instead of text.
+        config: Settings of the command.
+        console: Console for messages. Default: standard error.
+        on_text: Called with each part of the output. Default: write no output.
+        json_lines: Whether to write one JSON object per line instead of text.
 
     Raises:
         ConfigError: The string is empty.
-        DataError: The directory holds no corpus.
+        DataError: The directory does not contain a corpus.
     """
     from groundup.core.artifact import require_intact
     from groundup.corpus.lookup import occurrences

@@ -18,20 +18,26 @@ EXAMPLE = "groundup finetune classify mails.csv --model runs/notes --out runs/no
 
 
 class FinetuneClassifyConfig(ClassifierSettings):
-    """A table of labeled texts; columns, split, epochs and learning rates have defaults, which are printed."""
+    """Settings of `groundup finetune classify`.
 
-    baseline: bool = setting(True, help="compare with a TF-IDF and logistic regression baseline on the same split")
+    Only the table of labeled texts and the base model are required. The defaults of the columns, the data split, the
+    number of epochs and the learning rates depend on the data and the model, and are printed.
+    """
+
+    baseline: bool = setting(
+        True, help="compare with a baseline on the same data split: logistic regression on TF-IDF features"
+    )
 
 
 def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Artifact:
-    """Train, test, and write a classifier that transformers loads.
+    """Train and test a classifier, and write it in the format of the transformers library.
 
     Returns:
         The artifact of the model directory.
 
     Raises:
-        DataError: The model or the table does not exist, or the table has fewer than two labels.
-        ConfigError: A column does not exist, or the thresholds are invalid.
+        DataError: The base model or the table does not exist, or the table has fewer than two labels.
+        ConfigError: A column does not exist, or the values of `bins` are invalid.
     """
     from groundup.data import table_identity
     from groundup.hub.resolve import base_identity
@@ -54,7 +60,10 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
 
 
 def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
-    """Fine-tune, test, and write the classifier with its artifact; return False to start again at lower rates."""
+    """Fine-tune and test the classifier, and write it with `artifact.json`.
+
+    Return False if training lowered the validation accuracy; the caller then starts again at lower learning rates.
+    """
     from groundup.data.label_batches import LabeledBatches, Padding
     from groundup.data.loader import BatchPlacement
     from groundup.data.training_hashes import save_training_hashes
@@ -111,7 +120,7 @@ def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
 
 
 def _xray(config: FinetuneClassifyConfig, keys: dict[str, Any], console: Console) -> Artifact:
-    """Show the training texts without training; the only output is the page."""
+    """Print training texts and write them to an HTML page, without training."""
     from groundup.hub import read_config
     from groundup.hub.resolve import load_tokenizer, resolve_model
     from groundup.inference.classification import show_texts

@@ -30,23 +30,29 @@ EXAMPLE = "groundup finetune instruct questions.csv --model runs/notes --out run
 
 
 class FinetuneInstructConfig(FineTuningSettings, InstructionSettings):
-    """Conversations and a base model; columns, split, epochs and learning rates have defaults, which are printed."""
+    """Settings of `groundup finetune instruct`.
 
-    compile: bool = setting(True, help="use torch.compile on the layers if the run is long enough to benefit")
+    Only the conversations and the base model are required. The defaults of the columns, the data split, the number of
+    epochs and the learning rates depend on the data and the model, and are printed.
+    """
+
+    compile: bool = setting(True, help="compile the layers with torch.compile if the run is long enough")
     keep_best: DeciderName | None = setting(
         None, help="validation metric that selects the best checkpoint; default: keep the last checkpoint"
     )
-    num_evaluations: int = setting(4, help="number of validation scores and sample answers during training", ge=0)
+    num_evaluations: int = setting(
+        4, help="number of times that training prints validation scores and sample answers", ge=0
+    )
 
 
 def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Artifact:
-    """Fine-tune, compare with the base model on the test set, and write a model directory with a chat template.
+    """Fine-tune a model, write it with a chat template, and compare it with the base model on the test set.
 
     Returns:
         The artifact of the model directory.
 
     Raises:
-        DataError: The model or the examples do not exist, or no token would be trained.
+        DataError: The base model or the examples do not exist, or the examples do not contain any tokens to train on.
         ConfigError: A column does not exist, or the vocabulary lacks the special tokens of the chat template.
     """
     from groundup.data import table_identity
@@ -71,7 +77,7 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
 
 
 def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
-    """Plan, fine-tune, compare, and write the model directory with its artifact."""
+    """Plan the run, fine-tune the model, write the model directory, and compare the model with its base model."""
     from groundup.data.instruction import InstructionData
     from groundup.data.training_hashes import save_training_hashes, training_hashes
     from groundup.evaluation.during_training import show_answers
@@ -117,7 +123,7 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     files = save_language_model(method, out, tuned_model, base, tokenizer, template.stop_ids)
     files += [*save_chat(out, template, tokenizer), save_training_hashes(out, split.questions, training_hashes(base))]
     files.append(write_xray(out / "xray.html", f"{split.found.sentence}.", data.token_views(NUM_SHOWN)))
-    del model, tuned_model, trainer, opened, engine, planned, evaluation, selection  # memory for the comparison
+    del model, tuned_model, trainer, opened, engine, planned, evaluation, selection  # to free memory
     tuned, original = load_tuned_and_base(out, base, machine, adapter=method == "lora")
     compared, transcripts = compare_tuned(tuned, original, data, seed=config.seed, console=console)
     facts |= data.facts(batches) | {"held_out": compared.to_json(), "transcripts": transcripts}
@@ -125,7 +131,7 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
 
 
 def _xray(config: FinetuneInstructConfig, keys: dict[str, Any], console: Console) -> Artifact:
-    """Show the training examples without training; the only output is the page."""
+    """Print training examples and write them to an HTML page, without training."""
     from groundup.data.instruction import InstructionData
     from groundup.hub import read_config
     from groundup.hub.resolve import load_tokenizer, resolve_model

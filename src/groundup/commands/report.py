@@ -1,4 +1,4 @@
-"""`groundup report`: summarize a run in one self-contained HTML page, `report.html`."""
+"""`groundup report`: summarize a run in `report.html`, a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -15,26 +15,29 @@ EXAMPLE = "groundup report runs/quickstart"
 
 
 class ReportConfig(Config):
-    """Settings of the report. A recipe sets only `out`; the command line needs only `run`."""
+    """Settings of `groundup report`.
+
+    On the command line, only `run` is required. If the report is a stage of a recipe, only `out` is set.
+    """
 
     run: Path | None = setting(None, help="run directory, such as runs/quickstart", positional=True)
     out: Path | None = setting(None, help="output directory for report.html; default: the run directory", flag=True)
 
 
 def run(config: ReportConfig, *, console: Console | None = None) -> Artifact:
-    """Write `report.html`, unless it is up to date.
+    """Write `report.html`. If it is up to date, do nothing.
 
     Args:
-        config: The run and the output directory.
-        console: Receives the path of the report.
+        config: Settings of the command.
+        console: Console on which the path of the report is printed.
 
     Returns:
-        The artifact in the output directory; its inputs are the digests of all stages' records.
+        The artifact of the report. Its inputs are the digests of the records of all stages.
 
     Raises:
         ConfigError: Neither `run` nor `out` is set.
-        DataError: The run has no finished stage.
-        FormatError: A damaged record or output file.
+        DataError: The run does not have any finished stage.
+        FormatError: A record or an output file is damaged.
     """
     from groundup import __version__
     from groundup.core.files import atomic_file
@@ -46,10 +49,10 @@ def run(config: ReportConfig, *, console: Console | None = None) -> Artifact:
         fix = "Give a run directory, such as: groundup report runs/quickstart."
         raise ConfigError("RUN", rule="missing argument", fix=fix)
     record = read_run(directory)
-    for output in record.outputs:  # a report would silently omit missing files
+    for output in record.outputs:  # otherwise, the report would silently omit missing files
         require_intact(output.directory, missing_ok=True)
     page = out / PAGE
-    # A new release can render the same records differently.
+    # The version is part of the fingerprint, because a new release may render the same records differently.
     work = begin(out, "report", {"version": __version__}, record.digests, shared=True)
     if work.state == "done":
         made = read(out)

@@ -20,9 +20,9 @@ from groundup.recipes.rates import require_absolute_rates
 class RunConfig(Config):
     """Settings of `groundup run`."""
 
-    recipe: Path = setting(help="TOML file, or the name of a bundled recipe", positional=True)
-    runs: Path = setting(Path("runs"), help="Directory for runs", flag=True)
-    overrides: tuple[str, ...] = setting((), help="Changes to the recipe, as a.b=VALUE")
+    recipe: Path = setting(help="recipe: a TOML file, or the name of a bundled recipe", positional=True)
+    runs: Path = setting(Path("runs"), help="directory that contains all runs", flag=True)
+    overrides: tuple[str, ...] = setting((), help="values that override the recipe, as TABLE.KEY=VALUE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,8 @@ class Run:
 
     Attributes:
         name: Name of the run.
-        directory: Its directory.
-        artifacts: Stage -> artifact.
+        directory: Directory of the run.
+        artifacts: Maps the name of each stage to its artifact.
     """
 
     name: str
@@ -41,15 +41,16 @@ class Run:
 
 
 def run(config: RunConfig, *, console: Console | None = None, stages: Mapping[str, Stage] = STAGES) -> Run:
-    """Run a recipe in `RUNS/NAME/`, where NAME is the recipe's `name` or its file name.
+    """Run the stages of a recipe in the directory `RUNS/NAME/`.
 
-    All tables are validated before the first stage starts. A stage is skipped if it is finished with the same config
-    and inputs. An interrupted stage resumes.
+    NAME is the value of `name` in the recipe or, if it is not set, the name of the recipe file. All tables of the
+    recipe are validated before the first stage starts. A stage is skipped if it has already finished with the same
+    settings and inputs. An interrupted stage resumes.
 
     Args:
-        config: Settings.
+        config: Settings of the command.
         console: Console for messages.
-        stages: All stages, in order.
+        stages: Maps stage names to stages, in the order in which they run.
 
     Returns:
         The finished run.
@@ -64,7 +65,7 @@ def run(config: RunConfig, *, console: Console | None = None, stages: Mapping[st
     recipe = apply_overrides(given, config.overrides)
     name = run_name(recipe.pop("name", file.stem))
     directory = config.runs / name
-    given |= {key: recipe[key] for key in (VERSION,) if key in recipe}  # from --set version=2
+    given |= {key: recipe[key] for key in (VERSION,) if key in recipe}  # The version may come from --set version=2.
     require_absolute_rates(given, file.name, lambda stage, table: starting_model(stage, table, directory, STAGES))
     steps = recipe_steps(recipe, directory, file.name, stages)
     artifacts: dict[str, artifact.Artifact] = {}

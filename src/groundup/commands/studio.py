@@ -18,22 +18,22 @@ EXAMPLE = "groundup studio runs --port 8080"
 
 
 class StudioConfig(Config):
-    """Settings of the Studio's server."""
+    """Settings of the web server of `groundup studio`."""
 
     renamed: ClassVar = {"home": "directory"}
 
-    directory: Path = setting(Path("runs"), help="directory of runs or models, a run, or a model", positional=True)
+    directory: Path = setting(Path("runs"), help="run, model, or directory of runs or models", positional=True)
     host: str = setting("127.0.0.1", help="address to listen on; a public address requires a password", flag=True)
-    port: int = setting(8080, help="port to listen on; 0 for any free port", flag=True, ge=0, le=65535)
+    port: int = setting(8080, help="port to listen on; 0 chooses a free port", flag=True, ge=0, le=65535)
     password: str | None = setting(
         None,
-        help=f"password for browsers, with any user name; or set the environment variable {PASSWORD_VARIABLE}",
+        help=f"login password, for any user name; default: environment variable {PASSWORD_VARIABLE}",
         flag=True,
         repr=False,
     )
     recipes: Path = setting(Path("recipes"), help="directory of additional recipes", flag=True)
     apps: Path | None = setting(None, help="directory of additional applications", flag=True)
-    device: str | None = setting(None, help="device, such as cpu or cuda; by default a GPU if available", flag=True)
+    device: str | None = setting(None, help="device, such as cpu or cuda; default: a GPU if available", flag=True)
 
 
 def run(
@@ -43,17 +43,19 @@ def run(
     on_text: Callable[[str], object] = print_now,
     json_lines: bool = False,
 ) -> None:
-    """Serve the Studio until SIGINT or SIGTERM, then interrupt the runs that were started from it.
+    """Serve the Studio until the process receives SIGINT or SIGTERM.
+
+    Then interrupt all runs that were started in the Studio.
 
     Args:
         config: Settings of the server.
-        console: Receives the messages.
-        on_text: Receives the JSON.
-        json_lines: Whether to write a JSON object with the "url" when the server is ready.
+        console: Console for messages.
+        on_text: Function that writes the JSON object.
+        json_lines: Whether to write a JSON object with the key "url" when the server is ready.
 
     Raises:
         DataError: `directory` is a file.
-        ConfigError: No password for a public address.
+        ConfigError: The address is public, but no password is set.
         ResourceError: The port is in use.
     """
     import torch
@@ -68,7 +70,7 @@ def run(
     password = config.password or os.environ.get(PASSWORD_VARIABLE) or None
     if config.directory.exists() and not config.directory.is_dir():
         raise DataError(str(config.directory), rule="not a directory", fix="Give a directory of runs or a model.")
-    # Training runs on the same cores and has priority over the page.
+    # The training runs that the user starts in the Studio need the other half of the cores.
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
     with bind(config.host, config.port) as bound:
         loopback = is_loopback(bound)
