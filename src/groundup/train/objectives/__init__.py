@@ -1,4 +1,4 @@
-"""Objectives of the training loop: losses, each with its batch type."""
+"""Objectives of the training loop. An objective is a loss for a certain type of batch."""
 
 from typing import TYPE_CHECKING
 

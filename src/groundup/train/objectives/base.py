@@ -1,4 +1,4 @@
-"""Interface of objectives: the training loop owns the steps, the objective owns the loss and its batch."""
+"""Interface of objectives. An objective defines the loss that training minimizes, and the type of its batches."""
 
 from __future__ import annotations
 
@@ -10,42 +10,44 @@ from torch import Tensor, nn
 BatchT = TypeVar("BatchT")
 
 Metrics = Mapping[str, tuple[Tensor | float, Tensor | float]]
-"""Name -> (sum, count), which are added up over micro-batches and ranks.
+"""Maps the name of each metric to a sum and a count, which the training loop adds up over micro-batches and ranks.
 
-Tensors, (), stay on their device; the loop reads them once per step, after all work of the step is queued on the GPU.
+Sums and counts may be scalar tensors on the GPU. The loop copies them to the CPU once per step, after it has queued all
+GPU kernels of the step.
 """
 
 
 class Objective(Protocol[BatchT]):
-    """A summed loss, and the number by which the loop divides it.
+    """A loss that is summed over a batch, and its normalizer, i.e. the divisor of the summed loss.
 
-    The loss of a step is the sum over all of its micro-batches and ranks, divided by the *global* normalizer. The split
-    into micro-batches, packing and the number of ranks do not change the gradient.
+    The loss of a step is the sum over all of its micro-batches and ranks, divided by the sum of their normalizers.
+    Therefore the gradient does not depend on the number of micro-batches or ranks, or on how examples are packed.
     """
 
     def prepare(self, batch: BatchT, model: nn.Module) -> BatchT:
-        """Return the batch that the loss is computed on; supervised objectives return the given one.
+        """Return the batch for which the loss is computed. Supervised objectives return `batch` unchanged.
 
-        Called before the first backward pass of a step, once per micro-batch, in the same order on every rank. An
-        on-policy objective samples here: by forward passes of `model` without gradients, or with
-        `groundup.distributed.unwrapped` and functions that generate with a `Transformer`:
+        The training loop calls this once per micro-batch, before the first backward pass of a step. The order of the
+        calls is the same on every rank. On-policy objectives generate their samples here, with functions that generate
+        with a `Transformer`:
 
             with unwrapped(model) as policy:
                 completions = complete_all(policy, tokenizer, requests)
 
-        With FSDP a forward pass gathers weights from all ranks, so each rank must do the same number of passes. If the
-        number depends on the samples, as with stop tokens, use `unwrapped(model, gather_layers=True)`.
+        The function `unwrapped` is in `groundup.distributed`. With FSDP, each forward pass gathers weights from all
+        ranks, so every rank must run the same number of forward passes. If this number depends on the samples, e.g.
+        because of stop tokens, use `unwrapped(model, gather_layers=True)`.
 
         Args:
             batch: Micro-batch of this rank.
-            model: Model as called for the loss, in training mode.
+            model: Model with its DDP or FSDP wrapper, in training mode.
         """
         ...
 
     def normalizer(self, batch: BatchT) -> Tensor:
-        """Return this batch's part of the divisor, ()."""
+        """Return the part of this batch in the divisor of the summed loss, e.g. its number of labels, as a scalar."""
         ...
 
     def __call__(self, model: nn.Module, batch: BatchT) -> tuple[Tensor, Metrics]:
-        """Return the summed loss, (), with its gradient, and the metrics."""
+        """Return the summed loss as a scalar that supports `backward`, and the metrics."""
         ...

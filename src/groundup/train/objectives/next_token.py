@@ -1,6 +1,6 @@
-"""Next-token prediction: the objective of pretraining and instruction tuning.
+"""Next-token prediction, the objective of pretraining and instruction tuning.
 
-Shape letters: B batch, T sequence.
+Shape letters: B: batch size, T: sequence length.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from groundup.train.objectives.base import Metrics
 
 
 class PackedBatch(Protocol):
-    """Rows of packed documents, (B, T) each; see `groundup.data.PackedWindows`."""
+    """Interface of batches with packed documents; see `groundup.data.PackedWindows`. All tensors have shape (B, T)."""
 
     @property
     def input_ids(self) -> Tensor:
@@ -23,40 +23,41 @@ class PackedBatch(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """Next token of each; `IGNORE_INDEX` if it is not predicted."""
+        """Next token of each token, or `IGNORE_INDEX` if it does not contribute to the loss."""
         ...
 
     @property
     def positions(self) -> Tensor:
-        """Position in the document."""
+        """Position of each token in its document."""
         ...
 
     @property
     def document_ids(self) -> Tensor:
-        """Index of the document in its row."""
+        """Index of the document that contains the token, counted from the start of the row."""
         ...
 
 
 class NextToken:
-    """Summed negative log-likelihood of the labels, in nats; normalized by the number of labels.
+    """Negative log-likelihood of the labels in nats. Its normalizer is the number of labels.
 
     Args:
-        z_loss: Coefficient of the z-loss in the gradient; see `groundup.model.loss.summed_nll`.
+        z_loss: Coefficient of the z-loss, which is added to the gradient but not to the reported loss; see
+            `groundup.model.loss.summed_nll`.
     """
 
     def __init__(self, z_loss: float = 0.0) -> None:
         self._z_loss = z_loss
 
     def prepare(self, batch: PackedBatch, model: nn.Module) -> PackedBatch:
-        """Return the batch."""
+        """Return the batch unchanged."""
         return batch
 
     def normalizer(self, batch: PackedBatch) -> Tensor:
-        """Return the number of labels, ()."""
+        """Return the number of labels that are not `IGNORE_INDEX`, as a scalar."""
         return (batch.labels != IGNORE_INDEX).sum()
 
     def __call__(self, model: nn.Module, batch: PackedBatch) -> tuple[Tensor, Metrics]:
-        """Return the summed loss, (), and the metrics."""
+        """Return the summed loss as a scalar, and the metrics."""
         nll = model(
             batch.input_ids,
             positions_BT=batch.positions,

@@ -1,4 +1,4 @@
-"""Plan a run from its budget: architecture, batch size, steps and learning rates."""
+"""Plan a training run: choose the architecture, batch size, number of steps and learning rates for a budget."""
 
 from typing import TYPE_CHECKING
 

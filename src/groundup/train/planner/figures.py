@@ -1,4 +1,4 @@
-"""Cost of an architecture: parameters, FLOPs and memory, computed before any weight exists."""
+"""Compute the parameters, FLOPs and memory of an architecture from its config, without creating the model."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _WEIGHT_DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16")
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Parameters, FLOPs and memory of an architecture, by the formulas that plan a training run.
+    """Parameters, FLOPs and memory of an architecture. The planner uses the same formulas.
 
     Attributes:
         shape: The architecture.
         parameters: Number of parameters.
-        matmul_parameters: Matmul parameters (non-embedding).
-        training_flops: FLOPs per token of training, averaged over a full context.
-        inference_flops: FLOPs per token of inference, averaged over a full context.
-        weight_bytes: Memory of the weights by dtype.
-        cache_bytes: KV cache per token by dtype.
-        training_bytes: Memory of training on one full context, in fp32 with AdamW.
+        matmul_parameters: Number of matmul parameters, i.e. without embeddings.
+        training_flops: Training FLOPs per token, averaged over the positions of a full context.
+        inference_flops: Inference FLOPs per token, averaged over the positions of a full context.
+        weight_bytes: Maps a dtype to the memory of the weights in bytes.
+        cache_bytes: Maps a dtype to the memory of the KV cache in bytes per token.
+        training_bytes: Memory in bytes for training in fp32 with AdamW, with a single row of full context length.
     """
 
     shape: ModelConfig
@@ -46,7 +46,7 @@ class Figures:
 
     @classmethod
     def of(cls, config: ModelConfig) -> Figures:
-        """Return the figures of an architecture."""
+        """Compute the figures of an architecture."""
         return cls(
             shape=config,
             parameters=parameter_count(config),
@@ -74,7 +74,7 @@ class Figures:
 
 
 def describe_shape(config: ModelConfig) -> str:
-    """Return the architecture in one line."""
+    """Return a description of the architecture in one line, e.g. for the console."""
     heads = f"{config.n_heads} heads of {config.head_dim}"
     if config.n_kv_heads != config.n_heads:
         heads += f" ({config.n_kv_heads} KV heads)"

@@ -1,6 +1,7 @@
-"""Plan a run from its budget: minutes, tokens or depth determine architecture, batch size, steps and learning rates.
+"""Plan a pretraining run: choose the architecture, batch size and number of steps for a budget.
 
-`benchmarks/ablations.md` shows the measurements for small runs; beyond them, the rules follow published ones.
+The budget is a number of minutes, a number of tokens, or a depth. For small runs, the rules are based on the
+measurements in `benchmarks/ablations.md`. For larger runs, they follow published results.
 """
 
 from __future__ import annotations
@@ -20,48 +21,53 @@ from groundup.model.families import FAMILIES
 from groundup.model.flops import flops_per_token, matmul_parameters, parameter_count, training_bytes
 from groundup.optim import OptimizerConfig
 
-# Chinchilla's 20 tokens per parameter (arXiv:2203.15556) were measured from 1e18 FLOPs on; `--depth` uses them. Minutes
-# on a CPU give 1e14 FLOPs, where a larger model with far fewer tokens is better.
+# Chinchilla's optimum of 20 tokens per parameter (arXiv:2203.15556) was measured for runs of at least 1e18 FLOPs.
+# `--depth` always uses it. A few minutes on a CPU are only 1e14 FLOPs. For such small runs, a larger model with far
+# fewer tokens per parameter is better, so `tokens_per_parameter` lowers the ratio.
 CHINCHILLA_RATIO = 20.0
 CHINCHILLA_FLOPS = 1e18
 RATIO_EXPONENT = 0.3
-SMALL_RUN_TOKENS = 4_000_000  # a run of this length uses batches of SMALL_BATCH_TOKENS
+SMALL_RUN_TOKENS = 4_000_000  # length of a run whose batch size is SMALL_BATCH_TOKENS
 SMALL_BATCH_TOKENS = 8192
 MIN_BATCH_TOKENS = 2048
-MIN_STEPS = 16  # shorter runs use smaller batches
-MICRO_BATCH_TOKENS = 8192  # larger activations do not fit into CPU caches
+MIN_STEPS = 16  # minimum number of steps; the batch size of short runs is reduced to reach it
+MICRO_BATCH_TOKENS = 8192  # maximum tokens per micro-batch, because larger activations do not fit into CPU caches
 MAX_DEPTH = 64
 MAX_MEASUREMENTS = 2
-OVERHEAD_FRACTION = 0.06  # fraction of the time for evaluations, samples and checkpoints
-SAVE_FRACTION = 0.01  # fraction of the minutes that is reserved for the final save
-MIN_TRAINING_FRACTION = 0.5  # minimum fraction of the minutes, even if compiling and measuring take longer
-EXPECTED_UTILIZATION = 0.5  # of the matmul throughput, before anything is measured
+OVERHEAD_FRACTION = 0.06  # fraction of the training time for evaluations, samples and checkpoints
+SAVE_FRACTION = 0.01  # fraction of the time budget that is reserved for saving the model
+# Minimum fraction of the time budget that is used for training, even if compiling and measuring take longer.
+MIN_TRAINING_FRACTION = 0.5
+EXPECTED_UTILIZATION = 0.5  # fraction of the matmul throughput that is assumed before steps are measured
 HEAD_DIM = 64
 WIDTH_PER_LAYER = 64
 DECAY_FRACTION = 0.6
 WARMUP_FRACTION = 0.02
-MAX_EPOCHS = 4.0  # more epochs add little (Muennighoff et al. 2023, arXiv:2305.16264)
+MAX_EPOCHS = 4.0  # more epochs improve the model little (Muennighoff et al. 2023, arXiv:2305.16264)
 
 Measure = Callable[[ModelConfig, int], float]
-"""Function from an architecture and the rows of a micro-batch to the tokens per second of real training steps."""
+"""Function of (architecture, rows per micro-batch) that measures training steps and returns tokens per second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that determines the result of a run. It is saved before step 1; a resumed run reads it.
+    """Architecture, batch size, number of steps and optimizer config of a run.
+
+    The plan is saved before step 1, and a resumed run loads it.
 
     Attributes:
         model: Architecture.
-        optimizer: Learning rates before the schedule.
-        micro_batch_size: Rows of a micro-batch.
-        grad_accum_steps: Micro-batches per optimizer step.
-        total_steps: Optimizer steps.
-        warmup_steps: Steps of linear warmup.
-        decay_steps: Steps of linear decay to 0.
-        epochs: Passes over the data.
-        tokens_per_second: Throughput measured before step 1.
-        trained: Number of LoRA parameters, if only adapters are trained.
-        seconds: Time after the start of the command at which training ends; total_steps is then an estimate.
+        optimizer: Optimizer config with the peak learning rates.
+        micro_batch_size: Number of rows per micro-batch.
+        grad_accum_steps: Number of micro-batches per optimizer step.
+        total_steps: Number of optimizer steps.
+        warmup_steps: Number of steps with linear warmup of the learning rate.
+        decay_steps: Number of steps with linear decay of the learning rate to 0.
+        epochs: Number of epochs.
+        tokens_per_second: Throughput that was measured before step 1. None if it was not measured.
+        trained: Number of LoRA parameters. None if all weights are trained.
+        seconds: Wall time of the command, in seconds, at which training should end. `total_steps` is then an estimate.
+            None if there is no time limit.
     """
 
     model: ModelConfig
@@ -78,21 +84,21 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        """Rows per optimizer step."""
+        """Number of rows per optimizer step."""
         return self.micro_batch_size * self.grad_accum_steps
 
     @property
     def global_batch_tokens(self) -> int:
-        """Tokens per optimizer step."""
+        """Number of tokens per optimizer step."""
         return self.rows * self.model.context_length
 
     @property
     def total_tokens(self) -> int:
-        """Tokens of the run."""
+        """Number of tokens of the run."""
         return self.total_steps * self.global_batch_tokens
 
     def max_steps_for(self, epochs: float) -> int:
-        """Return the number of steps for this many epochs, at least `total_steps`."""
+        """Return the number of steps in `epochs` epochs, but at least `total_steps`."""
         return max(self.total_steps, int(epochs * self.total_steps / self.epochs))
 
     @property
@@ -107,15 +113,15 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """Fingerprint of the plan."""
+        """Fingerprint of the plan, as a hexadecimal string."""
         text = json.dumps(self.to_json(), sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def describe(self, trained_tokens: int | None = None) -> list[tuple[str, str]]:
-        """Return the plan as table rows of a name and a value.
+        """Return the plan as a table with the columns name and value.
 
         Args:
-            trained_tokens: Number of tokens of the run that have a loss; None: all tokens do.
+            trained_tokens: Number of tokens of the run that contribute to the loss. Default: all tokens contribute.
         """
         model = self.model
         tokens = self.total_tokens if trained_tokens is None else trained_tokens
@@ -153,7 +159,7 @@ class Plan:
         return [total, ("matmul parameters", f"{matmul_parameters(self.model):,} (non-embedding)")]
 
     def facts(self) -> dict[str, Any]:
-        """Return the plan as JSON values for the artifact of a run."""
+        """Return the plan and its costs as JSON values, for `artifact.json`."""
         return {
             "parameters": parameter_count(self.model),
             "flops_per_token": self.flops_per_token,
@@ -163,12 +169,13 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
         record = asdict(self) | {"model": self.model.to_json()}
-        # Fields that were added later are omitted at their defaults, so that earlier plans keep their digests.
+        # These fields were added in a later release. They are omitted if they are None, so that the digests of plans
+        # from earlier releases do not change.
         return {key: value for key, value in record.items() if key not in ("trained", "seconds") or value is not None}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Plan:
-        """Return the plan that `to_json` recorded."""
+        """Return the plan from the result of `to_json`."""
         optimizer = dict(record["optimizer"]) | {"betas": tuple(record["optimizer"]["betas"])}
         return cls(
             **dict(record)
@@ -179,14 +186,14 @@ class Plan:
 def shape_for_depth(depth: int, vocab_size: int, given: Mapping[str, Any]) -> ModelConfig:
     """Return the architecture for a number of layers.
 
-    Defaults: hidden size 64 per layer, head dimension 64, FFN size 8/3 of the hidden size (4 in MLPs without gating).
-        Derived
-    values are rounded so that head counts divide evenly.
+    By default the hidden size is 64 times the number of layers, and the head dimension is 64. The FFN size is 8/3 of
+    the hidden size, or 4 times the hidden size for MLPs without gating. The hidden size is rounded up to a multiple of
+    the number of heads.
 
     Args:
         depth: Number of layers.
         vocab_size: Vocabulary size.
-        given: Fields of `ModelConfig` that are not derived; at least `family` and `context_length`.
+        given: Fields of `ModelConfig` that override the derived values. It must contain `family` and `context_length`.
 
     Raises:
         ConfigError: The given fields contradict each other.
@@ -222,14 +229,15 @@ def _multiple(value: int, of: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Budget of a run: exactly one of minutes, tokens and depth.
+    """Budget of a run. Exactly one of `minutes`, `tokens` and `depth` must be set.
 
     Attributes:
-        minutes: Wall-clock time of the command.
+        minutes: Wall time of the command in minutes.
         tokens: Number of training tokens.
         depth: Number of layers.
-        seconds_spent: Time spent before planning. It is subtracted from the minutes, as is the time of measurements,
-            but training gets at least MIN_TRAINING_FRACTION of the minutes.
+        seconds_spent: Time that the command took before planning, in seconds. This time and the time for measuring
+            steps are subtracted from the time budget. However, training gets at least the fraction
+            `MIN_TRAINING_FRACTION` of the budget.
     """
 
     minutes: float | None = None
@@ -238,10 +246,10 @@ class Budget:
     seconds_spent: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check that exactly one is set.
+        """Check that exactly one of `minutes`, `tokens` and `depth` is set.
 
         Raises:
-            ConfigError: None or several are set.
+            ConfigError: The number of values that are set is not one.
         """
         sizes = {"minutes": self.minutes, "tokens": self.tokens, "depth": self.depth}
         given = [f"{name} = {value}" for name, value in sizes.items() if value is not None]
@@ -254,14 +262,15 @@ class Budget:
 
 
 def batch_rows(total_tokens: float, context_length: int) -> tuple[int, int]:
-    """Return rows per micro-batch and micro-batches per step for a run of `total_tokens`.
+    """Return the rows per micro-batch, and the micro-batches per step, for a run of `total_tokens` tokens.
 
-    The critical batch size grows with the length of a run (McCandlish et al. 2018, arXiv:1812.06162). The square root
-    and the powers of two are our choice; half the batch size was not better at six minutes (`benchmarks/ablations.md`).
+    The critical batch size grows with the length of a run (McCandlish et al. 2018, arXiv:1812.06162). Therefore the
+    batch size in tokens is proportional to the square root of the tokens of the run. The number of rows is rounded to a
+    power of two. In runs of six minutes, half this batch size was not better (`benchmarks/ablations.md`).
 
     Args:
-        total_tokens: Tokens of the run.
-        context_length: Tokens per row.
+        total_tokens: Number of tokens of the run.
+        context_length: Number of tokens per row.
     """
     total_tokens = max(total_tokens, 1)
     tokens = max(SMALL_BATCH_TOKENS * math.sqrt(total_tokens / SMALL_RUN_TOKENS), MIN_BATCH_TOKENS)
@@ -273,15 +282,15 @@ def batch_rows(total_tokens: float, context_length: int) -> tuple[int, int]:
 
 
 def micro_batches_per_rank(rows: int, max_rows: int, ranks: int) -> tuple[int, int]:
-    """Return a rank's part of a step: rows per micro-batch, at most `max_rows`, and micro-batches.
+    """Return the rows per micro-batch, and the micro-batches per step, on each rank.
 
     Args:
-        rows: Rows per step over all ranks.
+        rows: Number of rows per step, summed over all ranks.
         max_rows: Maximum number of rows per micro-batch.
         ranks: Number of ranks.
 
     Raises:
-        ConfigError: The number of ranks does not divide the rows.
+        ConfigError: The number of ranks does not divide the number of rows.
     """
     own, rest = divmod(rows, ranks)
     if rest or not own:
@@ -295,7 +304,7 @@ def micro_batches_per_rank(rows: int, max_rows: int, ranks: int) -> tuple[int, i
 
 
 def tokens_per_parameter(flops: float) -> float:
-    """Return the number of training tokens per matmul parameter for a run of `flops` FLOPs."""
+    """Return the optimal number of training tokens per matmul parameter for a run of `flops` FLOPs."""
     return CHINCHILLA_RATIO * min(1.0, (flops / CHINCHILLA_FLOPS) ** RATIO_EXPONENT)
 
 
@@ -310,20 +319,23 @@ def plan_run(
     optimizer: OptimizerConfig,
     memory_bytes: int | None = None,
 ) -> Plan:
-    """Plan a run of at most MAX_EPOCHS epochs from its budget.
+    """Plan a run for a budget. The run has at most `MAX_EPOCHS` epochs.
 
     Args:
         budget: Minutes, tokens or depth.
         vocab_size: Vocabulary size.
-        given_shape: Fields of the model that the user has set; at least `family` and `context_length`.
-        corpus_tokens: Tokens per epoch.
-        matmul_flops: Matmul throughput of the machine in FLOP/s, used until training steps are measured.
-        measure: Returns tokens per second of an architecture; used for `minutes`, at most MAX_MEASUREMENTS times.
-        optimizer: Learning rates before the schedule.
-        memory_bytes: Available memory; None: unknown.
+        given_shape: Fields of `ModelConfig` that override the derived values. It must contain `family` and
+            `context_length`.
+        corpus_tokens: Number of tokens per epoch.
+        matmul_flops: Matmul throughput of all ranks in FLOP/s. It is used until the speed of training steps is
+            measured.
+        measure: Returns the tokens per second of an architecture. It is called only if the budget is in minutes, at
+            most `MAX_MEASUREMENTS` times.
+        optimizer: Optimizer config with the peak learning rates.
+        memory_bytes: Available memory in bytes. None if unknown.
 
     Raises:
-        ConfigError: The given fields contradict each other, or the depth.
+        ConfigError: The given fields contradict each other or the depth of the budget.
         ResourceError: The model does not fit into memory.
     """
     _require_one_depth(budget, given_shape)
@@ -374,7 +386,7 @@ def _timed(
     measure: Measure,
     memory_bytes: int | None,
 ) -> tuple[int, float, float, float]:
-    """Return depth, tokens, tokens per second and end time of training, for a budget of minutes."""
+    """Return the depth, the tokens, the measured tokens per second, and the end time for a budget in minutes."""
     assert budget.minutes is not None
     total = 60 * budget.minutes
     deadline = time.monotonic() + total - budget.seconds_spent
@@ -387,7 +399,7 @@ def _timed(
     flops = EXPECTED_UTILIZATION * matmul_flops
     depth = _deepest(shape, affordable, memory_bytes)
     measured: dict[int, float] = {}
-    while depth not in measured:  # the measured speed may allow another depth than the estimated one
+    while depth not in measured:  # The measured speed may change the depth.
         config = shape(depth)
         micro, _ = _fitting(config, affordable(config), memory_bytes)
         measured[depth] = measure(config, micro)
@@ -401,7 +413,7 @@ def _timed(
 def _deepest(
     shape: Callable[[int], ModelConfig], tokens: Callable[[ModelConfig], float], memory_bytes: int | None
 ) -> int:
-    """Return the largest depth with enough training tokens that fits into memory; at least 2."""
+    """Return the largest depth that fits into memory and for which the budget has enough tokens; at least 2."""
     depth = 2
     for candidate in range(3, MAX_DEPTH + 1):
         config = shape(candidate)
@@ -415,10 +427,10 @@ def _deepest(
 
 
 def _fitting(config: ModelConfig, total_tokens: float, memory_bytes: int | None) -> tuple[int, int]:
-    """Return `batch_rows` with micro-batches that fit into memory.
+    """Return the result of `batch_rows`, with smaller micro-batches if they do not fit into memory.
 
     Raises:
-        ResourceError: A single row does not fit.
+        ResourceError: A micro-batch with a single row does not fit into memory.
     """
     micro, accum = batch_rows(total_tokens, config.context_length)
     while memory_bytes is not None and training_bytes(config, micro) > memory_bytes:

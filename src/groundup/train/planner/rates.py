@@ -1,4 +1,4 @@
-"""Usual ranges of learning rates, and the conversion of learning rates in recipes without a version."""
+"""Warn about unusual learning rates, and convert the learning rates of old recipes that do not have a version."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from groundup.train.planner.tuning import DEFAULT_RATE_SCALE, adapter_rates, tun
 
 Range = tuple[float, float]
 
-# Ranges of the rate for 2-D weights in the layers. They contain the rates of papers and other trainers, and our
-# defaults for hidden sizes of 64 to 8,192.
+# Usual ranges of the learning rate of 2-D weights in the layers. They contain the rates in papers and in other training
+# libraries, and the default rates of this library for hidden sizes from 64 to 8,192.
 ADAPTERS: Range = (1e-4, 1e-2)
 PRETRAINING: Mapping[str, Range] = {"muon": (1e-3, 0.05), "adamw": (3e-5, 1e-2)}
 FINE_TUNING: Mapping[str, Range] = {"muon": (1e-4, 0.02), "adamw": (1e-6, 1e-3)}
-OTHER_GROUPS: Range = (1e-6, 0.05)  # embeddings, head, norms and biases, by AdamW
+OTHER_GROUPS: Range = (1e-6, 0.05)  # range for embeddings, head, norms and biases, which AdamW trains
 CLASSIFIER = OptimizerConfig(0.01, 0.005, 0.003, 0.002)
 NAMES = {group: "learning_rate" if group == "matrix" else f"{group}_learning_rate" for group in GROUPS} | {
     "vector": "norm_learning_rate"
@@ -24,10 +24,10 @@ NAMES = {group: "learning_rate" if group == "matrix" else f"{group}_learning_rat
 
 
 def unusual_rate_warning(rate: GroupRate, *, adapted: bool, pretraining: bool) -> str | None:
-    """Return a warning for a learning rate outside of the usual range of its method, or None.
+    """Return a warning if a learning rate is outside of its usual range; otherwise return None.
 
     Args:
-        rate: Learning rate of a parameter group.
+        rate: Parameter group and its learning rate.
         adapted: Whether LoRA adapters are trained instead of all weights.
         pretraining: Whether training starts from random weights.
     """
@@ -49,12 +49,15 @@ def unusual_rate_warning(rate: GroupRate, *, adapted: bool, pretraining: bool) -
 
 
 def convert_rates(stage: str, table: Mapping[str, Any], dim: int | None) -> dict[str, Any]:
-    """Return the settings that are equivalent to the learning rates of a recipe table without a version.
+    """Convert the learning rates in a table of a recipe without a version to equivalent settings.
 
     Args:
-        stage: "pretrain", "finetune.instruct" or "finetune.classify".
-        table: Settings of the stage, not only learning rates.
-        dim: Hidden size of the model; None: unknown, assumed to be at most 256.
+        stage: Stage of the table: "pretrain", "finetune.instruct" or "finetune.classify".
+        table: All settings in the table of the stage.
+        dim: Hidden size of the model. None if unknown; a hidden size of at most 256 is then assumed.
+
+    Returns:
+        Maps the name of each setting to its value.
     """
     asked, classify = table.get("method"), stage == "finetune.classify"
     lora = table.get("lora", {}).get("learning_rate")
@@ -63,7 +66,8 @@ def convert_rates(stage: str, table: Mapping[str, Any], dim: int | None) -> dict
         head = {"head": table.get("head_lr", CLASSIFIER.head_lr)} if classify else {}
         if lora is None:
             return _explicit_rates(head, {"head": CLASSIFIER.head_lr})
-        # With adapters, learning_rate applies to every group; new tokens and a new head had separate rates.
+        # `learning_rate` now applies to all trained parameters. In recipes without a version, the embeddings of new
+        # tokens and the head of a classifier had separate rates.
         own = head or ({"embedding": adapter_rates(dim).embedding_lr} if dim else {})
         return _explicit_rates({"matrix": lora, **own}, dict.fromkeys(own, lora))
     old, usual = _full_rates(stage, table, dim or 1)
@@ -72,17 +76,20 @@ def convert_rates(stage: str, table: Mapping[str, Any], dim: int | None) -> dict
         return _explicit_rates(rates, {group: usual.rate_of(group) for group in GROUPS})
     kept = usual.with_learning_rate(old.matrix_lr)
     now = _explicit_rates(rates, {group: kept.rate_of(group) for group in GROUPS if group != "matrix"})
-    # A rate for all weights used to select this method.
+    # In recipes without a version, setting these rates also selected full fine-tuning.
     return now | ({} if stage == "pretrain" else {"method": "full"})
 
 
 def absolute_rate(stage: str, table: Mapping[str, Any], dim: int | None) -> float:
-    """Return the absolute rate for 2-D weights in the layers of a table without a version; see `convert_rates`."""
+    """Return the absolute learning rate of 2-D weights in the layers for a table of a recipe without a version.
+
+    The arguments are described in `convert_rates`.
+    """
     return _full_rates(stage, table, dim or 1)[0].matrix_lr
 
 
 def _full_rates(stage: str, table: Mapping[str, Any], dim: int) -> tuple[OptimizerConfig, OptimizerConfig]:
-    """Return the rates of a table without a version, and the default rates of its stage."""
+    """Return the full fine-tuning or pretraining rates of a table without a version, and the default rates."""
     matrices: MatrixOptimizer = table.get("optimizer", "muon") if stage == "pretrain" else "muon"
     usual = CLASSIFIER if stage == "finetune.classify" else OptimizerConfig(MATRIX_LR[matrices], matrices=matrices)
     given = {f"{group}_lr": table.get(f"{group}_lr", usual.rate_of(group)) for group in GROUPS}
@@ -94,7 +101,7 @@ def _full_rates(stage: str, table: Mapping[str, Any], dim: int) -> tuple[Optimiz
 
 
 def _explicit_rates(rates: Mapping[str, float], implied: Mapping[str, float]) -> dict[str, Any]:
-    """Return the settings of the rates that do not follow from other rates or defaults."""
+    """Return a dict with the settings for those rates that differ from their implied values."""
     return {
         NAMES[group]: float(f"{rate:.6g}")
         for group, rate in rates.items()

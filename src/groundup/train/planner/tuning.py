@@ -1,4 +1,4 @@
-"""Plan fine-tuning: epochs, batch size, steps and learning rates."""
+"""Plan a fine-tuning run: choose the number of epochs, batch size, number of steps and learning rates."""
 
 from __future__ import annotations
 
@@ -10,36 +10,42 @@ from groundup.optim import MATRIX_LR, OptimizerConfig
 from groundup.train.planner.plan import OVERHEAD_FRACTION, Plan, batch_rows, micro_batches_per_rank
 
 DEFAULT_EPOCHS = 3.0
-DEFAULT_RATE_SCALE = 0.3  # relative to the learning rates of pretraining
-MIN_STEPS = 50  # with few examples, the batch size is reduced, down to one window
+DEFAULT_RATE_SCALE = 0.3  # factor on the learning rates of pretraining
+MIN_STEPS = 50  # minimum number of steps; with few examples, the batch size is reduced to reach it
 WARMUP_FRACTION = 0.05
 DECAY_FRACTION = 0.8
 REFERENCE_DIM = 256
-ADAPTER_RATE_FACTOR = 10.0  # relative to AdamW's rate of full fine-tuning (Schulman et al. 2025, "LoRA Without Regret")
-UTILIZATION = 0.25  # of the matmul throughput, uncompiled (4M parameters, 2 cores)
-MEASURED_STEP_SECONDS = 1.0  # maximum time of each of the five measured steps
+# Factor on AdamW's learning rate for full fine-tuning (Schulman et al. 2025, "LoRA Without Regret").
+ADAPTER_RATE_FACTOR = 10.0
+# Fraction of the matmul throughput that uncompiled training reaches, measured with 4M parameters on 2 cores.
+UTILIZATION = 0.25
+MEASURED_STEP_SECONDS = 1.0  # target time of each measured step, in seconds
 _ONE_EPOCH_TEXTS, _MIN_CLASSIFIER_EPOCHS, _MAX_CLASSIFIER_EPOCHS = 30_000, 2, 10
-COMPILE_SECONDS = 60.0  # compilation takes 10 to 40 s and saves 40 % of the time
+# Estimated training time above which a run is compiled. Compiling takes 10 to 40 s and saves 40 % of the training time.
+COMPILE_SECONDS = 60.0
 
 
 def tuning_rates(dim: int, scale: float, pretraining: OptimizerConfig | None = None) -> OptimizerConfig:
-    """Return the learning rates for fine-tuning: `scale` times the pretraining rates, smaller for large hidden sizes.
+    """Return the default learning rates for full fine-tuning.
 
-    AdamW's best rates fall about as 1/width (Yang et al. 2022, arXiv:2203.03466, in standard parametrization). Muon's
-    rates are scaled in the same way, so that large models change little.
+    They are `scale` times the pretraining rates. For hidden sizes above 256, they are also multiplied by 256 / hidden
+    size, because the optimal learning rate of AdamW is about proportional to 1/width in standard parametrization (Yang
+    et al. 2022, arXiv:2203.03466). Muon's rates are scaled in the same way, to keep the weights of large models near
+    their pretrained values.
 
     Args:
         dim: Hidden size of the model.
         scale: Factor on the rates of pretraining.
-        pretraining: Rates of pretraining; None: the default ones.
+        pretraining: Optimizer config of pretraining. None for the default rates.
     """
     return (pretraining or OptimizerConfig()).scaled(scale * min(1.0, REFERENCE_DIM / dim))
 
 
 def adapter_rates(dim: int, scale: float = DEFAULT_RATE_SCALE) -> OptimizerConfig:
-    """Return the default learning rates of LoRA adapters: ten times AdamW's rate of full fine-tuning, at any rank.
+    """Return the default learning rates for LoRA.
 
-    The embeddings of new tokens get the rate of full fine-tuning.
+    The rate of the adapters is ten times AdamW's rate for full fine-tuning. It does not depend on the rank. The
+    embeddings of new tokens get the rate of embeddings in full fine-tuning.
 
     Args:
         dim: Hidden size of the model.
@@ -52,7 +58,7 @@ def adapter_rates(dim: int, scale: float = DEFAULT_RATE_SCALE) -> OptimizerConfi
 
 
 def step_rows(rows_per_epoch: int, epochs: float, context_length: int) -> tuple[int, int]:
-    """Return windows per micro-batch, and micro-batches per step."""
+    """Return the number of packed windows per micro-batch, and the number of micro-batches per step."""
     windows = epochs * rows_per_epoch
     micro, accum = batch_rows(windows * context_length, context_length)
     max_rows = max(1, int(windows / MIN_STEPS))
@@ -60,7 +66,14 @@ def step_rows(rows_per_epoch: int, epochs: float, context_length: int) -> tuple[
 
 
 def shareable_step(step: tuple[int, int], ranks: int) -> tuple[int, int]:
-    """Return the next smaller step that the ranks can share evenly, with at least a row per rank."""
+    """Return the step if the number of ranks divides its rows; otherwise reduce the rows to a multiple of the ranks.
+
+    The result has at least one row per rank.
+
+    Args:
+        step: Number of rows per micro-batch, and number of micro-batches per step.
+        ranks: Number of ranks.
+    """
     rows = step[0] * step[1]
     return step if rows % ranks == 0 else micro_batches_per_rank(max(ranks, rows - rows % ranks), step[0], 1)
 
@@ -79,14 +92,14 @@ def plan_tuning(
     """Return the plan of a fine-tuning run.
 
     Args:
-        model: Architecture; its `context_length` is the length of the packed windows.
-        optimizer: Learning rates before the schedule.
-        rows_per_epoch: Packed windows per epoch.
-        epochs: Passes over the examples.
-        step: Windows per micro-batch, and micro-batches per step.
-        trained: Number of LoRA parameters, if only adapters are trained.
-        warmup: Fraction of steps with linear warmup of the learning rate.
-        decay: Fraction of steps with linear decay to 0.
+        model: Architecture. Its `context_length` is the number of tokens per packed window.
+        optimizer: Optimizer config with the peak learning rates.
+        rows_per_epoch: Number of packed windows per epoch.
+        epochs: Number of epochs.
+        step: Number of packed windows per micro-batch, and number of micro-batches per step.
+        trained: Number of LoRA parameters. None if all weights are trained.
+        warmup: Fraction of the steps with linear warmup of the learning rate.
+        decay: Fraction of the steps with linear decay of the learning rate to 0.
     """
     micro, accum = step
     steps = max(1, round(epochs * rows_per_epoch / (micro * accum)))
@@ -104,24 +117,40 @@ def plan_tuning(
 
 
 def measured_rows(model: ModelConfig, matmul_flops: float, max_rows: int) -> int:
-    """Return the windows of a step of about a second; real steps of a large model may take half a minute."""
+    """Return the number of packed windows of a step that takes about one second.
+
+    Steps of this size are used to measure the speed, because full steps of a large model may take half a minute.
+
+    Args:
+        model: Architecture.
+        matmul_flops: Matmul throughput of the machine in FLOP/s.
+        max_rows: Maximum result.
+    """
     row = flops_per_token(model) * model.context_length
     return max(1, min(max_rows, int(MEASURED_STEP_SECONDS * UTILIZATION * matmul_flops / row)))
 
 
 def should_compile(model: ModelConfig, tokens: float, matmul_flops: float, trained: int | None = None) -> bool:
-    """Return whether a run of this many tokens is long enough to benefit from compilation."""
+    """Return whether a run is long enough to benefit from compilation.
+
+    Args:
+        model: Architecture.
+        tokens: Number of tokens of the run.
+        matmul_flops: Matmul throughput of the machine in FLOP/s.
+        trained: Number of LoRA parameters. None if all weights are trained.
+    """
     return tokens * flops_per_token(model, trained=trained) > COMPILE_SECONDS * UTILIZATION * matmul_flops
 
 
 def affordable_epochs(seconds: float, tokens_per_second: float, tokens_per_epoch: int, epochs: float) -> float:
-    """Return the number of epochs that this time allows, at most `epochs`."""
+    """Return the number of epochs that can be trained in `seconds` seconds, but at most `epochs`."""
     return min(epochs, max(0.0, seconds) * (1 - OVERHEAD_FRACTION) * tokens_per_second / tokens_per_epoch)
 
 
 def classifier_epochs(n_texts: int) -> int:
-    """Return the default number of epochs of a classifier: proportional to 1/sqrt(n_texts), from 10 down to 2.
+    """Return the default number of epochs for training a classifier.
 
-    Four times as many texts get half as many epochs, which is twice the compute.
+    It is proportional to 1/sqrt(n_texts), and between 2 and 10. With four times as many texts, the number of epochs is
+    halved, so the compute is doubled.
     """
     return min(_MAX_CLASSIFIER_EPOCHS, max(_MIN_CLASSIFIER_EPOCHS, round((_ONE_EPOCH_TEXTS / n_texts) ** 0.5)))
