@@ -1,4 +1,4 @@
-"""LoRA adapters and full fine-tuning: what is trained, and how the result is saved."""
+"""Choose between LoRA adapters and full fine-tuning, set the trainable parameters, and save the result."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 Method = Literal["full", "lora", "merged"]
 
-_SMALL = 30_000_000  # parameters; smaller models are trained in full by default
+_SMALL = 30_000_000  # number of parameters below which full fine-tuning is the default
 
 
 class LoraConfig(Config):
-    """Low-rank adapters of frozen weights (LoRA, arXiv:2106.09685), for `method = "lora"` or `"merged"`."""
+    """Settings of LoRA adapters (arXiv:2106.09685), used if `method` is `"lora"` or `"merged"`."""
 
     renamed: ClassVar[Mapping[str, str]] = {
         "learning_rate": "learning_rate, outside of [lora]",
@@ -32,7 +32,7 @@ class LoraConfig(Config):
 
     rank: int = setting(16, help="rank of the update matrices", ge=1)
     alpha: float = setting(32.0, help="LoRA alpha: the update is scaled by alpha / rank", gt=0)
-    dropout: float = setting(0.0, help="dropout probability of the adapter inputs", ge=0, lt=1)
+    dropout: float = setting(0.0, help="dropout probability for the inputs of the adapters", ge=0, lt=1)
     target_modules: tuple[str, ...] = setting(
         (), help='names of the layers to adapt, e.g. "q_proj"; default: all linear layers in the blocks'
     )
@@ -42,11 +42,12 @@ class LoraConfig(Config):
 
 
 def default_method(shape: ModelConfig) -> Method:
-    """Return the default method for a model: LoRA for large models, full fine-tuning for small ones.
+    """Return the default method for a model: "merged" (LoRA) for large models, "full" for small ones.
 
-    LoRA reaches the same quality on the usual number of examples in less time and half the memory. SmolLM2-135M on
-    1,000 messages with 76 intents, 2 cores: LoRA reaches loss 1.22 in 75 s, full fine-tuning 1.52 in about 200 s. The
-    cost of Muon's matrix updates does not shrink with the batch.
+    With thousands of examples, LoRA reaches the same quality as full fine-tuning, in less time and with half the
+    memory. On 1,000 messages with 76 intents and 2 cores, SmolLM2-135M reaches a loss of 1.22 in 75 s with LoRA. Full
+    fine-tuning with Muon reaches 1.52 in about 200 s, because the cost of Muon's matrix updates does not depend on the
+    batch size.
     """
     from groundup.model.flops import parameter_count
 
@@ -54,7 +55,10 @@ def default_method(shape: ModelConfig) -> Method:
 
 
 def resolve_method(asked: Method | None, shape: ModelConfig, lora: LoraConfig, console: Console) -> Method:
-    """Return the given method, or the default one for the model's size. No other setting changes it."""
+    """Return the method that the user set, or the default method for the size of the model.
+
+    Warn if `[lora]` is set with full fine-tuning; the settings in `[lora]` never change the method.
+    """
     from groundup.model.flops import parameter_count
 
     method = asked or default_method(shape)
@@ -71,10 +75,12 @@ def resolve_method(asked: Method | None, shape: ModelConfig, lora: LoraConfig, c
 
 
 def require_full_for_muon(optimizer: str | None, method: Method | None, model: Path) -> None:
-    """Reject Muon for a model that gets adapters by default, before anything is written.
+    """Raise an error if the optimizer is Muon, no method is set, and the default method for the model is LoRA.
+
+    This check runs before the command writes anything.
 
     Raises:
-        ConfigError: The model gets adapters by default.
+        ConfigError: The settings combine Muon with LoRA.
     """
     from groundup.hub import read_config
     from groundup.hub.resolve import resolve_model
@@ -93,18 +99,22 @@ def make_trainable(
     *,
     new_rows_from: int | None = None,
 ) -> None:
-    """Set which parameters are trained: all weights, or new LoRA adapters and the head of a classifier.
+    """Set `requires_grad` for a fine-tuning method.
+
+    With method "full", all weights are trained. With "lora" and "merged", LoRA adapters are added to the model, and
+    only the adapters, the head of a classifier, and the embeddings of new tokens are trained.
 
     Args:
-        model: Model to train; adapters are added to it.
+        model: Model to train. Adapters are added in place.
         method: Fine-tuning method.
         lora: Settings of the adapters.
-        seed: Random seed of the adapters.
-        new_rows_from: First id of the special tokens that were added to a language model. Their rows in embeddings
-            and head are trained with the adapters.
+        seed: Random seed that initializes the adapters.
+        new_rows_from: Id of the first special token that was added to the vocabulary of a language model. The rows of
+            the added tokens in the embeddings and the head are trained together with the adapters. None if no tokens
+            were added.
 
     Raises:
-        ConfigError: No layer has the name of a target module.
+        ConfigError: A target module does not match any layer.
     """
     from groundup.model import SequenceClassifier
     from groundup.model.lora import LoRA, add_lora
@@ -124,7 +134,7 @@ def make_trainable(
 
 
 def open_for_chat(path: Path, method: Method | None, console: Console) -> tuple[OpenedModel, int | None]:
-    """Open a base model, and add the special tokens of chat templates to its vocabulary if they are missing.
+    """Load a base model, and add the special tokens of the chat template to its vocabulary if they are missing.
 
     Args:
         path: Model or run directory.
@@ -132,10 +142,10 @@ def open_for_chat(path: Path, method: Method | None, console: Console) -> tuple[
         console: Console to print to.
 
     Returns:
-        The model, and the first id of the added tokens; None if no token was added.
+        The model, and the id of the first added token. The id is None if no token was added.
 
     Raises:
-        ConfigError: The method is lora and the model needs new tokens.
+        ConfigError: The method is "lora", and special tokens have to be added to the model.
     """
     from groundup.hub.chat_tokens import add_chat_tokens
     from groundup.hub.resolve import open_model
@@ -156,7 +166,10 @@ def open_for_chat(path: Path, method: Method | None, console: Console) -> tuple[
 def save_language_model(
     method: Method, out: Path, model: Transformer, base: Path, tokenizer: Tokenizer, stop_ids: Sequence[int]
 ) -> list[Path]:
-    """Write a fine-tuned language model or its adapters; the tokenizer writes its own files."""
+    """Write a fine-tuned language model, or only its adapters if the method is "lora".
+
+    The caller saves the tokenizer.
+    """
     from groundup.hub import save_model
     from groundup.model.lora import fuse_lora
     from groundup.model.new_rows import fuse_new_rows
@@ -173,7 +186,7 @@ def save_language_model(
 def save_trained_classifier(
     method: Method, out: Path, model: SequenceClassifier, base: Path, tokenizer: Tokenizer, labels: Sequence[str]
 ) -> list[Path]:
-    """Write a fine-tuned classifier, or its adapters and head."""
+    """Write a fine-tuned classifier, or only its adapters and head if the method is "lora"."""
     from groundup.hub import save_classifier
     from groundup.model.lora import fuse_lora
     from groundup.model.quantized import dequantize
@@ -194,7 +207,7 @@ def _save_adapters(
     stop_ids: Sequence[int] = (),
     labels: Sequence[str] = (),
 ) -> list[Path]:
-    """Write adapters, the reference to their base model, and the special token ids."""
+    """Write adapters, a reference to the base model, and the special token ids."""
     from groundup.hub.adapted import save_adapted
     from groundup.hub.directory import SpecialTokenIds, save_generation_config
 

@@ -1,4 +1,7 @@
-"""Callbacks of the training loop: metrics log, progress bar, and calls at fractions of the run or at time intervals."""
+"""Callbacks of the training loop.
+
+They write the metrics log, update the progress bar, and call functions at fractions of a run or at time intervals.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,21 @@ from groundup.distributed.ranks import Ranks
 from groundup.train.fit import StepReport
 from groundup.train.samples import SAMPLES
 
-_DATA_BOUND = 0.1  # fraction of a step's time; more time spent waiting for batches is shown
-_STEPS_TO_ACTION = 20  # minimum ratio of the time of steps to the time of the action between them
+# The progress bar shows the time spent waiting for batches if it exceeds this fraction of the step time.
+_DATA_BOUND = 0.1
+# The training steps between two calls of an action take at least this many times as long as the action.
+_STEPS_TO_ACTION = 20
 METRICS = "metrics.jsonl"
 _SINGLE_RANK = Ranks()
 
 
 class Speed:
-    """Compute the utilization of the machine.
+    """Compute the model FLOPs utilization (MFU) of training steps.
 
     Args:
-        flops_per_step: Model FLOPs of a step over all ranks; None: unknown.
-        peak_flops: Sustained matmul throughput of all ranks in FLOP/s; None: unknown, no MFU.
+        flops_per_step: Model FLOPs of a step, summed over all ranks. None if unknown.
+        peak_flops: Sustained matmul throughput in FLOP/s, summed over all ranks. None if unknown; no MFU is then
+            computed.
     """
 
     def __init__(self, flops_per_step: float | None, peak_flops: float | None) -> None:
@@ -34,14 +40,17 @@ class Speed:
         self._peak_flops = peak_flops
 
     def mfu(self, report: StepReport) -> float | None:
-        """Return the model FLOPs utilization, 0 to 1 (Chowdhery et al. 2022, arXiv:2204.02311, appendix B)."""
+        """Return the MFU from 0 to 1, as defined by Chowdhery et al. 2022 (arXiv:2204.02311, appendix B).
+
+        Return None if the FLOPs per step or the throughput of the machine are unknown.
+        """
         if not self._flops_per_step or not self._peak_flops or report.seconds <= 0:
             return None
         return self._flops_per_step / report.seconds / self._peak_flops
 
 
 def row_of(report: StepReport, speed: Speed) -> dict[str, float | None]:
-    """Return the metrics of a step; a value that is not finite is None."""
+    """Return the metrics of a step as JSON values. Infinite and NaN values are replaced by None."""
     row = {
         "step": report.step,
         "total_steps": report.total_steps,
@@ -60,10 +69,16 @@ def row_of(report: StepReport, speed: Speed) -> dict[str, float | None]:
 
 
 class MetricsLog:
-    """Callback that appends a JSON object per step to `metrics.jsonl`.
+    """Callback that appends one JSON object per step to `metrics.jsonl`.
 
-    A run that resumes after n batches first drops the rows that a killed process wrote after its last checkpoint.
-    Except for wall times, the file is the same as in an uninterrupted run.
+    A process may be killed after it logged steps that follow its last checkpoint. The resumed run logs these steps
+    again, so it first deletes their rows. Except for the wall times, the file is then the same as in an uninterrupted
+    run.
+
+    Args:
+        path: Path of the log.
+        kept_rows: Number of rows to keep when a run resumes.
+        speed: Computes the MFU.
     """
 
     def __init__(self, path: Path, *, kept_rows: int, speed: Speed) -> None:
@@ -83,7 +98,7 @@ class MetricsLog:
 
 
 def _is_row(line: str) -> bool:
-    """Return whether a line of a log is complete: a killed process or a damaged disk may leave a broken one."""
+    """Return whether a line of a log is a complete JSON object. A killed process may leave an incomplete line."""
     try:
         return isinstance(json.loads(line), dict)
     except ValueError:
@@ -91,17 +106,18 @@ def _is_row(line: str) -> bool:
 
 
 def logs_in(directory: Path) -> dict[str, tuple[int, str]]:
-    """Return size and checksum of each log that a training run appends to."""
+    """Return a dict from the file name of each existing log to its size in bytes and its checksum."""
     paths = [directory / name for name in (METRICS, SAMPLES)]
     return {path.name: (path.stat().st_size, file_digest(path)) for path in paths if path.is_file()}
 
 
 def require_logs(directory: Path, logs: Mapping[str, tuple[int, str]], warn: Callable[[str], None]) -> None:
-    """Warn about each log that differs from its state at the checkpoint that a run resumes from.
+    """Warn about each log that was damaged after the checkpoint from which a run resumes.
 
     Args:
-        directory: Directory of the logs.
-        logs: Result of `logs_in` at that time; rows that were appended since are ignored.
+        directory: Directory that contains the logs.
+        logs: Result of `logs_in`, saved with the checkpoint. Rows that were appended after the checkpoint are not
+            compared.
         warn: Prints a warning.
     """
     for name, (size, digest) in logs.items():
@@ -112,7 +128,7 @@ def require_logs(directory: Path, logs: Mapping[str, tuple[int, str]], warn: Cal
 
 
 class ShowProgress:
-    """Callback that advances a progress bar by the tokens of each step, and shows loss and MFU."""
+    """Callback that advances the progress bar by the number of tokens of each step, and shows the loss and the MFU."""
 
     def __init__(self, bar: ProgressBar, speed: Speed) -> None:
         self._bar = bar
@@ -134,7 +150,7 @@ class ShowProgress:
 
 
 class EqualParts:
-    """Equal parts of a run whose number of steps may change; each part ends once."""
+    """Detects the ends of the `times` equal parts of a run, even if the number of steps changes during the run."""
 
     def __init__(self, times: int) -> None:
         self._times = times
@@ -142,8 +158,8 @@ class EqualParts:
         self._passed = 0
 
     def passed(self, report: StepReport) -> int:
-        """Return the number of completed parts if this step completes one; otherwise 0."""
-        if report.step != self._step + 1:  # the run starts, resumes or rolled back
+        """Return the number of completed parts if this step completes a part; otherwise return 0."""
+        if report.step != self._step + 1:  # This is the first step after the start of the run, a resume or a rollback.
             self._passed = (report.step - 1) * self._times // report.total_steps
         before, self._step = self._passed, report.step
         self._passed = max(before, report.step * self._times // report.total_steps)
@@ -151,7 +167,7 @@ class EqualParts:
 
 
 class AtFractions:
-    """Callback that calls `action(report)` at the end of each of `times` equal parts of a run, except for the last."""
+    """Callback that divides a run into `times` equal parts and calls `action(report)` after each part but the last."""
 
     def __init__(self, times: int, action: Callable[[StepReport], None]) -> None:
         self._times = times
@@ -165,16 +181,17 @@ class AtFractions:
 
 
 class EverySeconds:
-    """Callback that calls `action(report)` at intervals of `seconds` of steps, and after the last step, on all ranks.
+    """Callback that calls `action(report)` on all ranks every `seconds` of training time, and after the last step.
 
-    A slow action is called less often: the steps until the next call take at least 20 times as long. A checkpoint of
-    GPT-2 (124M parameters) has 1.5 GB; writing it every 30 seconds took 10 % of a run's time.
+    A slow action is called less often, because the training time between two calls is at least 20 times the duration
+    of the action. A checkpoint of GPT-2 (124M parameters) has 1.5 GB, and writing it every 30 seconds took 10 % of the
+    time of a run.
 
     Args:
-        seconds: Interval; 0: after every step, at any cost.
+        seconds: Training time between two calls. If 0, the action is called after every step, however slow it is.
         action: Function to call.
-        ended: Returns whether the run ends before the last step of the schedule.
-        ranks: Ranks of the run; the first one measures the action.
+        ended: Returns whether the run stops early, after the current step.
+        ranks: Ranks of the run. The first rank measures the duration of the action.
     """
 
     def __init__(

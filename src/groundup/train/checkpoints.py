@@ -1,4 +1,4 @@
-"""Save and restore checkpoints: a run that is killed and resumed ends with the same weights."""
+"""Save and restore checkpoints. A killed and resumed run ends with the same weights as an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _SINGLE_RANK = Ranks()
 
 
 class Checkpoints:
-    """Checkpoints of a run: trained weights, optimizer state, random number generators and progress.
+    """Checkpoints of a run: trained weights, optimizer state, states of the random number generators, and progress.
 
-    Batches need no state, because a loader returns the batch of any index. Every rank calls each method and saves its
-    part; any number of ranks can restore a checkpoint.
+    The data loader has no state to save, because it returns the batch at any index. Every rank must call each method.
+    Each rank saves the weights that it holds. A checkpoint can be restored with a different number of ranks.
 
     Args:
         directory: Directory of the checkpoints.
-        model: Unwrapped model; its parameters may be sharded.
+        model: Model without the DDP or FSDP wrapper. Its parameters may be sharded.
         optimizer: Optimizer of the run.
-        plan_digest: Fingerprint of the plan; a checkpoint of another plan is rejected.
+        plan_digest: Fingerprint of the plan. Checkpoints that were saved with another plan are rejected.
         ranks: Ranks of the run.
-        warn: Prints a warning about a damaged checkpoint and its replacement.
+        warn: Prints a warning if a checkpoint is damaged and an older checkpoint is restored instead.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class Checkpoints:
         self._warn = warn
 
     def restore(self, *, at_most: int | None = None) -> Progress:
-        """Restore the newest intact checkpoint; without a checkpoint, change nothing.
+        """Restore the newest intact checkpoint. If there are no checkpoints, change nothing.
 
         Args:
-            at_most: Maximum step of the checkpoint.
+            at_most: Ignore checkpoints of later steps than this. Default: consider all checkpoints.
 
         Returns:
-            Progress of the checkpoint.
+            The progress that was saved with the checkpoint, or the progress of a new run if there are no checkpoints.
 
         Raises:
             FormatError: The checkpoint belongs to another plan, or all checkpoints are damaged.
@@ -81,10 +81,10 @@ class Checkpoints:
         return Progress.from_json({**state.meta, "step": state.step})
 
     def save(self, progress: Progress, *, keep: int = 2) -> None:
-        """Write a checkpoint after `progress.step` steps, and keep the newest `keep`."""
+        """Write a checkpoint of the current step, and delete all checkpoints except for the newest `keep`."""
         random = {"cpu": torch.get_rng_state()} if self._ranks.first else {}
         device = self._device()
-        if device.type == "cuda":  # per rank, because dropout differs between ranks
+        if device.type == "cuda":  # saved for each rank, because each rank has other dropout masks
             random[f"cuda-{self._ranks.rank}"] = torch.cuda.get_rng_state(device)
         save_state(
             self._directory,
@@ -114,24 +114,25 @@ class Checkpoints:
         return held
 
     def _trained(self) -> dict[str, Tensor]:
-        """Return the trained parameters without tied duplicates; frozen and quantized weights are in the base model.
+        """Return the trained parameters. Each tied parameter is returned only once.
 
-        safetensors rejects tensors that share memory, and a tied head is 10 % of a checkpoint of GPT-2 (124M
-        parameters).
+        Frozen and quantized weights are not saved, because they are in the base model. Tied parameters are saved once
+        because safetensors rejects tensors that share memory, and to save space: the tied head would be 10 % of a
+        checkpoint of GPT-2 (124M parameters).
         """
         named = self._model.named_parameters(remove_duplicate=False)
         trained = {name for name, parameter in named if parameter.requires_grad} - self._second_names()
         return {name: tensor for name, tensor in self._model.state_dict().items() if name in trained}
 
     def _second_names(self) -> set[str]:
-        """Return the second names of tied parameters, e.g. of a head that is tied to the embeddings."""
+        """Return the duplicate names of tied parameters, e.g. the name of a head that is tied to the embeddings."""
         first = {name for name, _ in self._model.named_parameters()}
         return {name for name, _ in self._model.named_parameters(remove_duplicate=False)} - first
 
     @torch.no_grad()
     def _load_weights(self, state: StoredState) -> None:
         stored, tensors = state.groups["model"], self._trained()
-        # Earlier releases wrote a tied tensor under each of its names.
+        # Earlier releases saved a tied parameter once for each of its names.
         if unknown := (stored.keys() ^ tensors.keys()) - self._second_names():
             raise FormatError(
                 f"{self._directory}: the weights {', '.join(sorted(unknown)[:3])} do not match this model",

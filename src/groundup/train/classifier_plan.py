@@ -1,4 +1,4 @@
-"""Train a classifier: settings, epochs, learning rates, steps, and a retry at lower learning rates."""
+"""Plan and train a classifier, and retry at lower learning rates if training lowers the validation accuracy."""
 
 from __future__ import annotations
 
@@ -24,17 +24,19 @@ if TYPE_CHECKING:
 
 ClassifierMetric = Literal["loss", "accuracy", "macro_f1"]
 
-MIN_TRAINED_TEXTS = 500  # a smaller validation set could not show whether training helps
-_FITTED_HEAD_RATE = 0.25  # of LoRA's default rates; at 0.004 the loss of a fitted head rises from 0.6 to 1.0 at step 2
-_RATE_SCALE = "rate_scale"  # in the plan: factor on the learning rates after a retry
+# With fewer texts, the validation set is too small to show whether training helps, so only the head is fitted.
+MIN_TRAINED_TEXTS = 500
+# Factor on LoRA's default rates for a fitted head. At a rate of 0.004, the loss rises from 0.6 to 1.0 at step 2.
+_FITTED_HEAD_RATE = 0.25
+_RATE_SCALE = "rate_scale"  # key in the plan for the factor on the learning rates after a retry
 _MIN_RATE_SCALE = 0.25
 _RATES = ("learning_rate", "learning_rate_scale")
-# A non-default value of one of these settings requests training, however few the texts.
+# If one of these settings is not at its default, the model is trained even if there are few texts.
 _TRAINING = (*_RATES, "method", "num_epochs", "minutes", "lora", "keep_best", "early_stopping_patience", "optimizer")
 
 
 class ClassifierSettings(FineTuningSettings, LabelSettings):
-    """Labeled texts, and how a classifier is trained on them."""
+    """Settings for the labeled texts and for the training of a classifier."""
 
     batch_size: int = setting(32, help="texts per optimizer step", gt=0)
     learning_rate_scale: float | None = setting(
@@ -51,16 +53,20 @@ class ClassifierSettings(FineTuningSettings, LabelSettings):
     )
 
     def keeps_base_frozen(self, num_texts: int) -> bool:
-        """Return whether only the head is fitted: the texts are few, and no setting requests training.
+        """Return whether only the head is fitted, because there are few texts and no setting requests training.
 
-        SmolLM2-135M on 120 messages of 10 domains, accuracy on 200 others: 68.5 % with the fitted head, 65.5 % after 8
-        epochs of LoRA at 0.001, 60.5 % after 2 epochs at 0.004, and 60.5 % with TF-IDF.
+        The accuracy of SmolLM2-135M was measured with 120 training messages from 10 domains and 200 test messages:
+
+        - 68.5 % with the fitted head
+        - 65.5 % after 8 epochs of LoRA at a learning rate of 0.001
+        - 60.5 % after 2 epochs of LoRA at a learning rate of 0.004
+        - 60.5 % with the TF-IDF baseline
         """
         asked = any(getattr(self, name) != type(self).model_fields[name].default for name in _TRAINING)
         return num_texts < MIN_TRAINED_TEXTS and not asked
 
     def epochs_to_train(self, method: Method, num_texts: int, console: Console) -> float:
-        """Return the number of epochs; 0: the base model stays frozen."""
+        """Return the number of epochs, or 0 if only the head is fitted and the base model stays frozen."""
         from groundup.train.planner.tuning import classifier_epochs
 
         if method == "merged" and self.keeps_base_frozen(num_texts):
@@ -77,7 +83,7 @@ class ClassifierSettings(FineTuningSettings, LabelSettings):
         Args:
             method: Fine-tuning method.
             dim: Hidden size of the model.
-            scale: Factor on the rates, halved by each retry.
+            scale: Factor on the rates. Each retry halves it.
         """
         adapted = method != "full"
         if adapted and all(getattr(self, name) is None for name in _RATES):
@@ -87,12 +93,12 @@ class ClassifierSettings(FineTuningSettings, LabelSettings):
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Measured costs that a time budget accounts for.
+    """Measured costs, used to plan the number of steps for a time budget.
 
     Attributes:
-        seconds_per_token: Time of a forward pass per token, measured while the head was fitted.
-        evaluated_tokens: Number of tokens in validation and test set, which are evaluated after training.
-        tokens_per_text: Mean number of tokens of a training text.
+        seconds_per_token: Time per token of a forward pass, measured while the head was fitted.
+        evaluated_tokens: Total number of tokens of the validation and test sets, which are evaluated after training.
+        tokens_per_text: Mean number of tokens per training text.
     """
 
     seconds_per_token: float
@@ -109,15 +115,15 @@ def plan_steps(
     *,
     digest: str,
 ) -> TrainingSteps:
-    """Return the steps of a run; with `minutes`, as many as fit before the evaluation.
+    """Return the steps of a run. If `minutes` is set, reserve time for the evaluation after training.
 
     Args:
         settings: Settings of the run.
         batches: Batches of the training texts.
-        epochs: Number of epochs, above 0.
+        epochs: Number of epochs, greater than 0.
         optimizer: Learning rates before the schedule.
         throughput: Measured costs.
-        digest: Fingerprint of the run.
+        digest: Fingerprint of the run, used to reject checkpoints of another run.
     """
     from groundup.optim import WarmupStableDecay
     from groundup.train.trainer import TrainingSteps
@@ -127,7 +133,7 @@ def plan_steps(
     if settings.minutes is not None:
         end = max(1.0, 60 * settings.minutes - throughput.seconds_per_token * throughput.evaluated_tokens)
         tokens = throughput.tokens_per_text * settings.batch_size
-        # A forward and backward pass takes three times as long as the forward pass that fitted the head.
+        # A training step runs a forward and a backward pass, and takes about three times as long as a forward pass.
         steps = max(1, min(steps, int(end / (3 * throughput.seconds_per_token * tokens))))
     schedule = WarmupStableDecay(
         steps,
@@ -148,7 +154,7 @@ def plan_steps(
 def _estimate(
     trainer: Trainer[SequenceClassifier, Any], steps: TrainingSteps, batches: LabeledBatches, rows: int
 ) -> str:
-    """Return a sentence with the estimated time and memory of the steps, for batches of `rows` texts."""
+    """Return a sentence with the estimated training time and memory for batches of `rows` texts."""
     from groundup.model.flops import IDLE_BYTES, training_bytes
     from groundup.model.lora import adapter_parameters
     from groundup.model.quantized import bits_per_weight
@@ -160,14 +166,14 @@ def _estimate(
 
 
 def saved_machine(settings: ClassifierSettings, run: TrainingRun) -> tuple[Machine, bool]:
-    """Return the machine that the run started on, and whether the run starts now."""
+    """Return the machine that the run started on, and True if the run is new or False if it resumes."""
     from groundup.kernels import Machine
     from groundup.train.trainer import measured_machine
 
     saved = run.saved_plan()
     if saved is not None:
         return Machine.from_json(saved["machine"]), False
-    # Not compiled: each text length would need its own compilation.
+    # The model is not compiled, because each text length would require another compilation.
     machine = measured_machine(settings, run, compile=False)
     run.save_plan(machine=machine.to_json())
     return machine, True
@@ -178,8 +184,9 @@ class ValidationSet:
     """Validation set of a classifier.
 
     Attributes:
-        error: Function from a metric to the current model's error: the loss, or 1 minus any other metric.
-        num_texts: Number of texts; 0 without a validation set.
+        error: Returns the error of the current model for a given metric. For the metric "loss" the error is the loss;
+            for all other metrics it is 1 minus the metric.
+        num_texts: Number of texts. 0 if there is no validation set.
     """
 
     error: Callable[[ClassifierMetric], float]
@@ -197,7 +204,7 @@ def train_classifier(
     epochs: float,
     new: bool,
 ) -> dict[str, Any] | None:
-    """Train a classifier whose head is fitted.
+    """Train a classifier after its head was fitted.
 
     Args:
         trainer: Trainer of the classifier.
@@ -206,12 +213,12 @@ def train_classifier(
         method: Fine-tuning method.
         validation: Validation set.
         throughput: Measured costs.
-        epochs: Number of epochs; 0: keep the base model frozen.
-        new: Whether the run starts now instead of resuming.
+        epochs: Number of epochs. If 0, nothing is trained.
+        new: True if the run is new, False if it resumes.
 
     Returns:
-        Results as JSON values. None if training made the classifier worse; then the saved plan has lower rates, and the
-        caller starts the run again.
+        Results as JSON values. None if training lowered the validation accuracy. In this case the learning rates in
+        the saved plan are halved, and the caller must start the run again.
     """
     from groundup.train.initial_head import log_head
     from groundup.train.trainer import Selection
@@ -229,7 +236,7 @@ def train_classifier(
         return rate
 
     before = error_rate() if validation.num_texts else 0.0
-    scale = float(plan.get(_RATE_SCALE, plan.get("gentler", 1)))  # "gentler": earlier releases
+    scale = float(plan.get(_RATE_SCALE, plan.get("gentler", 1)))  # earlier releases used another key
     optimizer = settings.rates(method, trainer.model.config.dim, scale)
     rates = show_rates(settings, trainer.model, optimizer, run.console, adapted=adapted)
     steps = plan_steps(settings, batches, epochs, optimizer, throughput, digest=run.work.fingerprint)
@@ -249,14 +256,17 @@ def train_classifier(
 def _lower_rates(
     settings: ClassifierSettings, run: TrainingRun, result: tuple[float, float, int], scale: float, rate: float
 ) -> bool:
-    """Report that training made the classifier worse, and halve the rates in the plan; return whether to start again.
+    """Warn that training lowered the validation accuracy, and halve the learning rates in the plan for a retry.
 
     Args:
         settings: Settings of the run.
         run: The training run.
-        result: Validation error before and after training, and the number of validation texts.
+        result: Error rate on the validation set before and after training, and the number of validation texts.
         scale: Factor on the learning rates of this attempt.
         rate: Learning rate of this attempt.
+
+    Returns:
+        Whether to start the run again.
     """
     before, after, count = result
     again = not (settings.learning_rate or settings.learning_rate_scale) and scale > _MIN_RATE_SCALE
@@ -266,18 +276,18 @@ def _lower_rates(
         f"{'Restarting at half the learning rates.' if again else advice}"
     )
     if again:
-        if run.ranks.first:  # first, so that a killed process leaves no checkpoint with other learning rates
+        if run.ranks.first:  # deleted before the new rates are saved, in case the process is killed
             drop_checkpoints(run.directory)
         run.save_plan(**{_RATE_SCALE: scale / 2})
     return again
 
 
 def significantly_worse(before: float, after: float, num_texts: int) -> bool:
-    """Return whether an error rate has risen by more than two standard errors.
+    """Return whether an error rate increased by more than two standard errors.
 
     Args:
         before: Error rate before training.
-        after: Error rate after training, on the same texts.
+        after: Error rate on the same texts after training.
         num_texts: Number of texts.
     """
     standard_error = math.sqrt((before * (1 - before) + after * (1 - after)) / num_texts)

@@ -1,4 +1,4 @@
-"""The training loop; pretraining, fine-tuning and preference learning pass it their objectives."""
+"""The training loop. Pretraining, fine-tuning and preference learning use it with different objectives."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ from groundup.train.objectives import Metrics, Objective
 
 @dataclass(slots=True)
 class Progress:
-    """State of a run that the next step depends on, besides weights and optimizer.
+    """Training state besides weights and optimizer state; it is saved in each checkpoint.
 
     Attributes:
-        step: Completed optimizer steps, including skipped ones.
-        tokens_seen: Number of tokens as counted by the objective.
-        batches: Global batches read; more than steps after a rollback, because batches are not read again.
-        lr_scale: Factor on all learning rates, below 1 after a rollback.
+        step: Number of completed optimizer steps, including skipped steps.
+        tokens_seen: Number of training tokens so far, as counted by the objective's `normalizer`.
+        batches: Number of global batches read so far. After a rollback it is larger than `step`, because training
+            continues with new batches.
+        lr_scale: Factor on all learning rates. It is below 1 after a rollback.
         rollbacks: Number of rollbacks to an earlier checkpoint.
         recent_losses: Losses of the last steps that updated the weights, for `groundup.train.SpikeGuard`.
         skipped: Indices of the recent batches whose steps were skipped.
-        total_steps: Current estimate of the number of steps; None: as planned. See `groundup.train.TimeLimit`.
-        scores: (step, validation score), if the best checkpoint is selected.
-        stopped: Whether the run ends before its last step.
-        logs: Name -> size and checksum of each log when this was saved.
+        total_steps: Current number of steps of the run, if `groundup.train.TimeLimit` adjusts it. None if the run
+            takes the planned number of steps.
+        scores: Pairs of a step and its validation score. Empty if the best checkpoint is not selected.
+        stopped: Whether the run stops early, after the current step.
+        logs: Maps the file name of each log to its size and checksum at the time of the checkpoint.
     """
 
     step: int = 0
@@ -51,7 +53,7 @@ class Progress:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """Return the progress of a checkpoint; checkpoints of earlier releases have fewer values."""
+        """Return the progress from its JSON values. Values that earlier releases did not save get their defaults."""
         known = {"batches": record["step"], "rollbacks": record.get("returns", 0)} | {
             f.name: record[f.name] for f in fields(cls) if f.name in record
         }
@@ -70,7 +72,7 @@ class Progress:
         *,
         skipped: bool,
     ) -> StepReport:
-        """Count a step, and return its report; for the arguments see `StepReport`."""
+        """Count a step and return its report. The arguments are described in `StepReport`."""
         self.step += 1
         self.batches += 1
         self.tokens_seen += tokens
@@ -91,19 +93,19 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """Report of an optimizer step for callbacks; the same on every rank.
+    """Report of an optimizer step for callbacks. All ranks get the same report.
 
     Attributes:
-        step: Completed steps, including this one.
-        total_steps: Number of steps of the run as estimated when this step began.
-        tokens: Tokens of this step as counted by the objective.
-        tokens_seen: Tokens of all steps.
+        step: Number of completed steps, including this step.
+        total_steps: Number of steps of the run, as estimated at the beginning of this step.
+        tokens: Number of tokens in this step, as counted by the objective's `normalizer`.
+        tokens_seen: Number of tokens in all steps so far.
         lr_factor: Factor on the learning rates.
         grad_norm: Norm of the gradient before clipping.
-        seconds: Wall time of the step (batches, forward, backward, update), averaged over ranks.
-        waited: Part of it that was spent waiting for batches.
-        metrics: Means over the global batch; the first is `loss` in nats per token.
-        skipped: Whether the batch did not update the weights, see `groundup.train.SpikeGuard`.
+        seconds: Wall time of the step, including the loading of batches, averaged over ranks.
+        waited: Seconds of the step that were spent waiting for batches, averaged over ranks.
+        metrics: Means of the metrics over the global batch. The metric `loss` always exists.
+        skipped: Whether the step was skipped, so that it did not update the weights. See `groundup.train.SpikeGuard`.
         rollbacks: Number of rollbacks of the run so far.
     """
 
@@ -124,7 +126,7 @@ class Guard(Protocol):
     """Decides whether a step updates the weights."""
 
     def should_step(self, progress: Progress, loss: float, grad_norm: float) -> bool:
-        """Return whether the optimizer may use the gradient.
+        """Return whether the optimizer updates the weights with this gradient.
 
         Raises:
             TrainingError: The run cannot continue.
@@ -133,17 +135,17 @@ class Guard(Protocol):
 
 
 class NoGuard:
-    """Accept every step; raise an error if a gradient is not finite."""
+    """Guard that accepts every step, and raises an error if a gradient is infinite or NaN."""
 
     def should_step(self, progress: Progress, loss: float, grad_norm: float) -> bool:
-        """Raise an error if the gradient norm is not finite."""
+        """Return True if the gradient norm is finite; otherwise raise an error."""
         if not math.isfinite(grad_norm):
             raise diverged(f"step {progress.step + 1:,}: the gradient's norm is {grad_norm}")
         return True
 
 
 def diverged(trouble: str) -> TrainingError:
-    """Return the error of a run that cannot continue."""
+    """Return the error for a run that diverged."""
     return TrainingError(
         f"training diverged: {trouble}", fix="Lower learning_rate, and start again in a new --out directory."
     )
@@ -155,7 +157,10 @@ _CLIP_EPS = 1e-6  # added to the norm, as in `torch.nn.utils.clip_grad_norm_`
 
 
 class Callback(Protocol):
-    """Called after each step, e.g. for logging, evaluation or checkpoints; callbacks run in the given order."""
+    """An object that is called after each step, e.g. to log, evaluate, or save checkpoints.
+
+    Callbacks are called in the order in which they are passed to `fit`.
+    """
 
     def after_step(self, report: StepReport) -> None:
         """Handle the report of a step."""
@@ -163,10 +168,10 @@ class Callback(Protocol):
 
 
 class Steps(Protocol):
-    """Updates the weights; implemented by `groundup.optim.Optimizer` and `groundup.distributed.ShardedOptimizer`."""
+    """Interface of optimizers: `groundup.optim.Optimizer` and `groundup.distributed.ShardedOptimizer`."""
 
     def step(self, lr_factor: float, grad_factor: Tensor | None = None) -> None:
-        """Update the weights."""
+        """Update the weights, with the learning rates multiplied by `lr_factor` and the gradients by `grad_factor`."""
         ...
 
 
@@ -184,26 +189,28 @@ def fit(  # noqa: PLR0913 - a step depends on all of its arguments
     guard: Guard | None = None,
     ranks: Ranks | None = None,
 ) -> None:
-    """Train until all steps are done or a callback sets `progress.stopped`.
+    """Train until all steps are completed, or until a callback sets `progress.stopped`.
 
-    The number of steps is `progress.total_steps` or, if that is unset, `schedule.total_steps`. A step depends only on
-    `model`, `optimizer`, `progress` and the index of its batches, so a resumed run equals an uninterrupted one.
+    The number of steps is `progress.total_steps` or, if that is None, `schedule.total_steps`. A step depends only on
+    `model`, `optimizer`, `progress` and the indices of its batches. Therefore a resumed run ends with the same weights
+    as an uninterrupted run.
 
     Args:
-        model: Model as returned by `groundup.distributed.parallel_model`.
+        model: Model, wrapped by DDP or FSDP if several ranks train it; see `groundup.distributed.parallel_model`.
         objective: Loss to minimize.
-        batches: Returns this rank's micro-batch of a 0-based index.
+        batches: Returns the micro-batch of this rank at a 0-based index.
         optimizer: Updates the weights.
         schedule: Learning rate schedule.
-        progress: Progress to start from; updated in place.
-        grad_accum_steps: Micro-batches per step and rank.
-        max_grad_norm: Maximum global norm of the gradient; larger gradients are scaled down.
-        callbacks: Called after each step.
-        guard: Decides which steps update the weights; default: all, and a gradient that is not finite is an error.
+        progress: Progress at which training starts. It is updated in place.
+        grad_accum_steps: Number of micro-batches per step on each rank.
+        max_grad_norm: Maximum global norm of the gradient. Larger gradients are clipped to it.
+        callbacks: Callbacks that are called after each step.
+        guard: Decides which steps update the weights. Default: all steps update them, and an infinite or NaN gradient
+            raises an error.
         ranks: Ranks of the run.
 
     Raises:
-        TrainingError: Training diverged; the weights are those before the diverging step.
+        TrainingError: Training diverged. The step that diverged did not change the weights.
     """
     guard, ranks = guard or NoGuard(), ranks or Ranks()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -239,12 +246,13 @@ def _backward(
     normalizer: Tensor,
     ranks: Ranks,
 ) -> dict[str, float]:
-    """Accumulate the gradients of a step, and return the means of its metrics."""
+    """Accumulate the gradients of the micro-batches of a step, and return the means of the metrics."""
     found: list[Metrics] = []
     for number, batch in enumerate(micro_batches, 1):
         sync_gradients(model, last=number == len(micro_batches))
         loss, metrics = objective(model, batch)
-        (loss / (normalizer / ranks.size)).backward()  # DDP averages the gradients of ranks, but the loss is a sum
+        # The loss is a sum over all ranks, but DDP averages the gradients. The factor `ranks.size` corrects this.
+        (loss / (normalizer / ranks.size)).backward()
         found.append(metrics)
     return _means(found, ranks)
 
@@ -256,7 +264,7 @@ def _rank_means(values: Sequence[float], ranks: Ranks) -> list[float]:
 
 
 def _means(found: Sequence[Metrics], ranks: Ranks) -> dict[str, float]:
-    """Return means over the micro-batches of all ranks, from sums and counts."""
+    """Return the mean of each metric over the micro-batches of all ranks, from their sums and counts."""
     names = list(found[0])
     values = [[[float(number) for number in metrics[name]] for name in names] for metrics in found]
     totals = ranks.sum(torch.tensor(values, dtype=torch.float64).sum(0)).tolist()
@@ -284,7 +292,19 @@ def steps_per_second(
     timed_steps: int = 3,
     ranks: Ranks | None = None,
 ) -> float:
-    """Return the speed of real steps of one micro-batch, the median after compilation. Changes the weights."""
+    """Return the median number of optimizer steps per second, measured after compilation.
+
+    Each step has one micro-batch. The measured steps change the weights.
+
+    Args:
+        model: Model, wrapped by DDP or FSDP if several ranks train it.
+        objective: Loss to minimize.
+        batches: Returns the micro-batch of this rank at a 0-based index.
+        optimizer: Updates the weights.
+        warmup_steps: Number of steps before the measurement, in which the model is compiled.
+        timed_steps: Number of measured steps.
+        ranks: Ranks of the run.
+    """
     watch = Stopwatch()
     steps = warmup_steps + timed_steps
     schedule = WarmupStableDecay(steps, warmup_steps=steps, decay_steps=1)

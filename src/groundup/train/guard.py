@@ -1,11 +1,13 @@
-"""Skip loss spikes, roll back repeated ones, and stop runs that diverge.
+"""Skip steps with loss spikes, roll back if spikes repeat, and stop runs that diverge.
 
-A step whose loss or gradient is not finite is always skipped. A loss far above the recent ones is a spike and is
-skipped as well, as in OLMo 2 (OLMo et al. 2024, arXiv:2501.00656; 6 standard deviations over 128 steps). If spikes
-repeat, the run rolls back to its last good checkpoint and continues with new text, as PaLM did (Chowdhery et al. 2022,
-arXiv:2204.02311, section 5.1). The learning rates are halved, because small runs diverge at high rates. These decisions
-depend on losses and step numbers only, never on the clock: a resumed run ends like an uninterrupted one, and a run
-without spikes is not changed.
+A step whose loss or gradient is infinite or NaN is always skipped. A step with a loss spike is also skipped, as in OLMo
+2 (OLMo et al. 2024, arXiv:2501.00656). A loss spike is a loss of more than 6 standard deviations above the mean of the
+last 128 losses. If spikes repeat, the run rolls back to its last good checkpoint and continues with new batches, as for
+PaLM (Chowdhery et al. 2022, arXiv:2204.02311, section 5.1). A rollback also halves the learning rates, because small
+runs diverge if the rates are too high.
+
+These decisions depend on losses and step numbers only, never on wall time. Therefore a resumed run ends with the same
+weights as an uninterrupted run. If there are no spikes, the guard does not change the run.
 """
 
 from __future__ import annotations
@@ -16,26 +18,30 @@ from collections.abc import Callable
 
 from groundup.train.fit import Progress, StepReport, diverged
 
-WINDOW = 128  # number of recent losses that spikes are compared with; with fewer, no loss is a spike
-SIGMAS = 6.0
-MIN_RISE = 0.5  # nats; smaller rises are not spikes, however little the losses vary
-SKIP_WINDOW = 32  # batches
-MAX_SKIPPED = 8  # of the last SPELL batches; more cause a rollback
-LR_FACTOR = 0.5
+WINDOW = 128  # number of recent losses with which a new loss is compared
+SIGMAS = 6.0  # minimum size of a spike in standard deviations of the recent losses
+MIN_RISE = 0.5  # minimum size of a spike in nats above the mean of the recent losses
+SKIP_WINDOW = 32  # number of recent batches in which skipped steps are counted
+MAX_SKIPPED = 8  # number of skipped steps among the last SKIP_WINDOW batches that causes a rollback
+LR_FACTOR = 0.5  # factor on the learning rates at each rollback
 MAX_ROLLBACKS = 3
-NUM_GOOD_CHECKPOINTS = 20  # checkpoints per run that rollbacks can return to
-MIN_CHECKPOINT_STEPS = 100  # between these checkpoints
+NUM_GOOD_CHECKPOINTS = 20  # number of checkpoints for rollbacks that a run saves, evenly spaced
+MIN_CHECKPOINT_STEPS = 100  # minimum number of steps between two checkpoints for rollbacks
 
 
 class SpikeGuard:
-    """Skip harmful steps, and roll back if they repeat. Also a callback.
+    """Guard that skips steps with loss spikes, and rolls back if spikes repeat.
+
+    It must also be passed to `fit` as a callback, to save good checkpoints and to roll back.
 
     Args:
-        progress: Progress of the run; changed by a rollback.
-        keep: Saves a good checkpoint.
-        restore_good: Restores the last good checkpoint and returns its progress; step 0 without a good checkpoint.
+        progress: Progress of the run. A rollback changes it.
+        keep: Saves a good checkpoint, for rollbacks.
+        restore_good: Restores the last good checkpoint and returns its progress. If there is no good checkpoint, it
+            returns a progress with step 0.
         warn: Prints a warning.
-        spikes: Whether to skip steps with a finite loss.
+        spikes: Whether to skip steps with loss spikes. If False, only steps with an infinite or NaN loss or gradient
+            are skipped.
     """
 
     def __init__(
@@ -54,7 +60,7 @@ class SpikeGuard:
         self._spikes = spikes
 
     def should_step(self, progress: Progress, loss: float, grad_norm: float) -> bool:
-        """Return whether loss and gradient are finite and the loss is not a spike."""
+        """Return whether the loss and the gradient are finite and the loss is not a spike."""
         recent = progress.recent_losses
         progress.skipped = [batch for batch in progress.skipped if batch > progress.batches - SKIP_WINDOW]
         if math.isfinite(loss) and math.isfinite(grad_norm) and loss <= self._highest(recent):
@@ -66,13 +72,13 @@ class SpikeGuard:
         return False
 
     def _highest(self, recent: list[float]) -> float:
-        """Return the largest loss that is not a spike."""
+        """Return the loss above which a loss is a spike. It is infinite until there are `WINDOW` losses."""
         if not self._spikes or len(recent) < WINDOW:
             return math.inf
         return statistics.fmean(recent) + max(SIGMAS * statistics.pstdev(recent), MIN_RISE)
 
     def after_step(self, report: StepReport) -> None:
-        """Roll back after repeated spikes, and save good checkpoints."""
+        """Roll back if spikes repeat; otherwise save a good checkpoint at regular intervals."""
         progress = self._progress
         every = max(MIN_CHECKPOINT_STEPS, report.total_steps // NUM_GOOD_CHECKPOINTS)
         if len(progress.skipped) >= MAX_SKIPPED:
@@ -88,7 +94,7 @@ class SpikeGuard:
         good = self._restore_good()
         if not good.step:
             raise diverged(f"{trouble}, before the first good checkpoint")
-        # Batches and tokens continue, so the text before the rollback is not read again.
+        # `batches` and `tokens_seen` are not reset, so training continues with new batches.
         progress.step = good.step
         progress.recent_losses = good.recent_losses
         progress.skipped = []

@@ -1,17 +1,19 @@
-"""Initialize a classifier before step 1: choose the prompt format of its texts and fit its head.
+"""Initialize a classifier before step 1: choose a prompt format for the texts, and fit the head.
 
-**The head** is a ridge regression on the hidden states of the frozen base model. A random head distorts the features
-below it while it is trained (Kumar et al. 2022, arXiv:2202.10054). SmolLM2-135M on 880 messages of 76 intents, one
-epoch, one seed: 53.3 % accuracy on 579 others, and 46.0 % with a random initial head.
+**The head** is fitted by ridge regression on the hidden states of the frozen base model. If training starts from a
+random head, it distorts the features of the base model (Kumar et al. 2022, arXiv:2202.10054). SmolLM2-135M was trained
+for one epoch on 880 messages with 76 intents, and tested on 579 other messages. The accuracy was 53.3 % with a fitted
+head, and 46.0 % with a random initial head (one seed).
 
-**The prompt format** is either the text alone, or the text in a prompt about its meaning. The hidden state of a
-text's last token predicts the next token, and contains little about the text as a whole. At the end of `This sentence :
-"..." means in one word: "` it has to summarize the text (Jiang et al. 2023, "Scaling Sentence Embeddings with Large
-Language Models", arXiv:2307.16645). SmolLM2-135M-Instruct with a linear head fitted on 600 messages of 77 intents: 45.5
-% accuracy on 400 others with the prompt, 35.2 % without. Both formats are tried, because the prompt does not help small
-models.
+**The prompt format** is either the text alone, or the text in a prompt about its meaning. The hidden state of the last
+token is trained to predict the next token, and contains little information about the text as a whole.
+At the end of the prompt `This sentence : "..." means in one word: "`, the hidden state must summarize the text (Jiang
+et al. 2023, "Scaling Sentence Embeddings with Large Language Models", arXiv:2307.16645). A linear head on
+SmolLM2-135M-Instruct was fitted on 600 messages with 77 intents, and tested on 400 other messages. The accuracy was
+45.5 % with the prompt, and 35.2 % with the text alone. Both formats are compared for each classifier, because the
+prompt does not help small models.
 
-Shape letters: E texts, D dim, C labels, R rank.
+Shape letters: E: number of texts, D: hidden size, C: number of labels, R: rank of the hidden states.
 """
 
 from __future__ import annotations
@@ -47,24 +49,28 @@ if TYPE_CHECKING:
     from groundup.train.classifier_plan import ClassifierSettings
 
 PROMPT_BEFORE, PROMPT_AFTER = 'This sentence : "', '" means in one word: "'
-HEAD_FILE = "head.safetensors"  # the fitted head, next to the plan until the run finishes
+HEAD_FILE = "head.safetensors"  # file of the fitted head in the run directory; deleted when the run finishes
 
 _WEIGHT = "score.weight"
-_HEAD_DIGEST = "head_digest"  # key in the plan
-_MIN_HEAD_TOKENS = 30_000  # minimum number of tokens of the texts that the head is fitted on
-_FORMAT_TOKENS = 8_000  # tokens of the texts that each prompt format is tried on
+_HEAD_DIGEST = "head_digest"  # key in the plan for the checksum of HEAD_FILE
+# The head is fitted on a quarter of the training tokens, but at least on this number of tokens.
+_MIN_HEAD_TOKENS = 30_000
+_FORMAT_TOKENS = 8_000  # number of training tokens with which the prompt formats are compared
 _MIN_PROMPTS_PER_CONTEXT = 16  # minimum ratio of the context length to the length of the prompt
-_RIDGE_STRENGTHS = (1e-3, 1e-2, 1e-1, 0.3, 1.0, 3.0)  # relative to the mean square of the features
-_LOGIT_SCALES = tuple(2.0 ** (power / 2) for power in range(15))  # a ridge predicts its targets 0 and 1, not logits
+# Ridge penalties, relative to the mean square of the features.
+_RIDGE_STRENGTHS = (1e-3, 1e-2, 1e-1, 0.3, 1.0, 3.0)
+# The predictions of ridge regression are multiplied by one of these scales to get logits.
+_LOGIT_SCALES = tuple(2.0 ** (power / 2) for power in range(15))
 
 
 @dataclass(frozen=True, slots=True)
 class PromptFormats:
-    """Prompt formats in which a classifier may read texts.
+    """Candidate prompt formats of a classifier.
 
     Attributes:
-        tokenizers: One per format; the first adds no prompt.
-        max_tokens: Maximum number of tokens per text in the first format, such that every format fits the context.
+        tokenizers: One tokenizer per format. The first tokenizer adds no prompt; the second tokenizer, if any, adds it.
+        max_tokens: Maximum number of tokens per text, counted without the prompt. A text of this length fits the
+            context in every format.
     """
 
     tokenizers: tuple[Tokenizer, ...]
@@ -72,12 +78,12 @@ class PromptFormats:
 
     @classmethod
     def for_context(cls, tokenizer: Tokenizer, context_length: int, max_tokens: int | None = None) -> PromptFormats:
-        """Return the formats for a context: without a prompt, and with one if the context is long enough.
+        """Return the candidate formats: the text alone and, if the context is long enough, the text in the prompt.
 
         Args:
             tokenizer: Tokenizer of the model.
             context_length: Context length of the model.
-            max_tokens: Maximum number of tokens per text; default: the context length.
+            max_tokens: Maximum number of tokens per text. Default: the context length without the prompt.
         """
         with_prompt = tokenizer.with_prompt(PROMPT_BEFORE, PROMPT_AFTER)
         enough = with_prompt.num_added_tokens * _MIN_PROMPTS_PER_CONTEXT <= context_length
@@ -89,11 +95,11 @@ class PromptFormats:
         return len(self.tokenizers)
 
     def max_tokens_of(self, index: int) -> int:
-        """Return the maximum number of tokens per text in a format, including its prompt."""
+        """Return the maximum number of tokens per text in the format at this index, including the prompt."""
         return self.max_tokens + self.tokenizers[index].num_added_tokens - self.tokenizers[0].num_added_tokens
 
     def encode(self, index: int, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of texts in a format, truncated to its maximum."""
+        """Return the token ids of texts in the format at this index. Texts that are too long are truncated."""
         return encode(self.tokenizers[index], texts, self.max_tokens_of(index))[0]
 
 
@@ -104,17 +110,18 @@ def best_prompt_format(
     targets: Targets,
     fit: Callable[..., HeadFit],
 ) -> tuple[int, list[HeadFit]]:
-    """Choose the prompt format whose fitted head has the lowest loss; leave that head in the model.
+    """Fit a head for each prompt format, choose the format with the lowest loss, and copy its head into the model.
 
     Args:
         model: Classifier with a frozen base model.
-        formats: Prompt formats to try.
-        texts: Texts in random order; the first 8,000 tokens are used.
+        formats: Candidate prompt formats.
+        texts: Texts in random order. Only the first texts, with about 8,000 tokens in total, are used.
         targets: Labels of the texts.
-        fit: `fit_head` with its loss.
+        fit: The function `fit_head`, with its argument `loss` already bound.
 
     Returns:
-        The index of the format, and the fit with each format; no fits if there is only one format.
+        The index of the best format, and a list with the result of each format. If there is only one format, no head
+        is fitted and the list is empty.
     """
     if len(formats) == 1:
         return 0, []
@@ -145,20 +152,20 @@ def initial_classifier(
     *,
     trained: bool,
 ) -> tuple[SequenceClassifier, LabelObjective, int]:
-    """Return a classifier with a fitted head, built from a language model.
+    """Build a classifier from a language model, and fit its head.
 
     Args:
         language_model: Base model.
-        formats: Prompt formats to try.
-        given: Texts of training and validation set, which define the labels.
+        formats: Candidate prompt formats.
+        given: Texts of the training and validation sets. The classifier gets every label that occurs in them.
         train: Texts of the training set.
         settings: Settings of the run.
         run: The training run.
-        machine: Machine to place the classifier on.
-        trained: Whether more than the head is trained afterwards, with label smoothing.
+        machine: Machine on which the classifier is placed.
+        trained: Whether the classifier is trained after its head was fitted. If False, label smoothing is not used.
 
     Returns:
-        The classifier on the machine, its objective, and the index of its prompt format.
+        The classifier, its objective, and the index of its prompt format.
     """
     labels, multi_label = list(given.counts()), given.multi_label
     model = SequenceClassifier.from_language_model(
@@ -182,19 +189,21 @@ def initialize_head(
     *,
     seed: int,
 ) -> int:
-    """Fit the head, at the cost of about a twelfth of an epoch, or load the head that an interrupted run fitted.
+    """Fit the head of a classifier, or load the head if an interrupted run has already fitted it.
+
+    Fitting takes about a twelfth of the time of a training epoch.
 
     Args:
         model: Classifier to initialize.
-        formats: Prompt formats to try.
+        formats: Candidate prompt formats.
         texts: Texts of the training set.
         targets: Labels of the texts, see `groundup.data.label_batches.label_targets`.
-        loss: Loss of the training that follows.
-        run: The training run; its plan records the fit, and its directory stores the head.
-        seed: Random seed of the sample of texts.
+        loss: Loss of the training after the head was fitted.
+        run: The training run. The result of the fit is saved in its plan, and the head in its directory.
+        seed: Random seed that selects the texts on which the head is fitted.
 
     Returns:
-        The index of the prompt format.
+        The index of the chosen prompt format.
     """
     plan, head_file = run.saved_plan() or {}, run.directory / HEAD_FILE
     fitted = head_file.is_file() and plan.get(_HEAD_DIGEST) == file_digest(head_file)
@@ -222,7 +231,7 @@ def _fit_in_best_format(
     *,
     seed: int,
 ) -> dict[str, Any]:
-    """Fit the head in the best prompt format; return the record of the fit for the plan."""
+    """Choose the prompt format, fit the head, and return the results that are saved in the plan."""
     order = random.Random(seed).sample(range(len(texts)), len(texts))
     wanted: Any = [targets[index] for index in order]
     drawn = [texts[index] for index in order]
@@ -233,13 +242,13 @@ def _fit_in_best_format(
         best = run.ranks.broadcast_object(best)
         ids = formats.encode(best, drawn)
         n_tokens = sum(map(len, ids))
-        if fits and fits[best].texts == len(texts):  # the formats were compared on all texts
+        if fits and fits[best].texts == len(texts):  # This head is already fitted on all texts.
             head = fits[best]
         else:
             pad_id, max_tokens = formats.tokenizers[best].pad_id, max(_MIN_HEAD_TOKENS, n_tokens // 4)
             head = fit(model, ids, wanted, pad_id=pad_id, max_tokens=max_tokens)
     _report(best, fits, head, run.console)
-    # The texts of all fits have about the same mean length.
+    # All fits use texts of about the same mean length, so the time per text is converted to a time per token.
     n_fitted = sum(each.texts for each in fits) + (head.texts if head not in fits else 0)
     seconds = (time.monotonic() - started) / n_fitted * len(ids) / n_tokens
     nats = [each.nats for each in fits]
@@ -256,7 +265,10 @@ def _report(best: int, fits: Sequence[HeadFit], head: HeadFit, console: Console)
 
 
 def log_head(work: Work, plan: dict[str, Any]) -> None:
-    """Log the fit as the only step of a run that trains nothing else, with the leave-one-out loss."""
+    """Write a metrics log with a single step that contains the leave-one-out loss of the fitted head.
+
+    It is used for a run that only fits the head.
+    """
     head = plan["head"]
     row = {"step": 1, "total_steps": 1, "tokens_seen": head["texts"], "loss": head["nats"], "lr_factor": 0.0}
     row |= {"accuracy": head["accuracy"], "grad_norm": head["grad_norm"], "seconds": work.seconds, "waited": 0.0}
@@ -264,14 +276,17 @@ def log_head(work: Work, plan: dict[str, Any]) -> None:
 
 
 class LabelLoss(Protocol):
-    """Loss of the training, to which the scale of the head's logits is fitted as well."""
+    """Interface of classification losses with which a head is fitted."""
 
     def text_weights(self, labels_E: Tensor) -> Tensor:
-        """Return the weight of each text in a least-squares fit, (E,)."""
+        """Return the weight of each text in the least-squares fit, with shape (E,)."""
         ...
 
     def summed_loss(self, logits_EC: Tensor, labels_E: Tensor) -> Tensor:
-        """Return the summed loss in nats, (); labels are (E,) or, with several labels per text, (E, C)."""
+        """Return the loss in nats, summed over all texts.
+
+        The labels have the shape (E,) or, if texts may have several labels, (E, C).
+        """
         ...
 
 
@@ -280,9 +295,9 @@ class HeadFit:
     """Result of fitting a head.
 
     Attributes:
-        nats: Leave-one-out loss per text.
+        nats: Leave-one-out loss in nats per text.
         accuracy: Leave-one-out accuracy.
-        grad_norm: Gradient norm of the mean loss with respect to the head's weights.
+        grad_norm: Norm of the gradient of the mean loss with respect to the weights of the head.
         texts: Number of texts that the head was fitted on.
     """
 
@@ -302,17 +317,18 @@ def fit_head(
     max_tokens: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> HeadFit:
-    """Fit the head of a classifier in place; all other weights are unchanged.
+    """Fit the head of a classifier in place. All other weights stay unchanged.
 
     Args:
         model: Classifier.
-        texts: Token ids in any order; the first texts that fit into `max_tokens` are used.
+        texts: Token ids of the texts. Only the first texts, with at most `max_tokens` tokens in total, are used.
         targets: Labels of the texts, see `groundup.data.label_batches.label_targets`.
-        loss: Loss of the training that follows. With another loss the head starts at the wrong scale: with a scale for
-            cross-entropy, training with label smoothing 0.1 started at a loss of 4 to 8.
-        pad_id: Padding token.
-        max_tokens: Maximum number of tokens of all texts.
-        advance: Called with the number of texts read.
+        loss: Loss of the training after the head was fitted. It must be the same loss, because the logits are scaled
+            to minimize it. If they were scaled for cross-entropy, training with label smoothing 0.1 started at a loss
+            of 4 to 8.
+        pad_id: Id of the padding token.
+        max_tokens: Maximum total number of tokens.
+        advance: Called with the number of texts that were processed, for a progress bar.
     """
     count, tokens = 0, 0
     while count < len(texts) and tokens + len(texts[count]) <= max_tokens:
@@ -330,16 +346,20 @@ def fit_head(
 
 
 def ridge(states_ED: Tensor, labels_E: Tensor, loss: LabelLoss, n_labels: int) -> tuple[Tensor, float, float]:
-    """Return the weights (C, D) of a ridge regression, the loss per text, and the accuracy.
+    """Fit the weights of a linear head by ridge regression.
 
-    Strength and scale minimize the leave-one-out loss. It needs no second fit: the prediction without a
-    text is (p - h y) / (1 - h), with the text's prediction p and leverage h.
+    The ridge penalty and the scale of the logits are chosen to minimize the leave-one-out loss. The leave-one-out
+    prediction of a text with target y is (p - h y) / (1 - h). Here p is the prediction of the regression on all texts,
+    and h is the leverage of the text. With this formula, a single regression on all texts is enough.
 
     Args:
-        states_ED: Hidden state of each text's last token.
-        labels_E: Index of each text's label; with several labels per text (E, C), 1.0 for each of its labels.
-        loss: Loss of the training that follows.
+        states_ED: Hidden state of the last token of each text.
+        labels_E: Index of the label of each text. If texts may have several labels, a multi-hot matrix (E, C).
+        loss: Loss of the training after the head was fitted.
         n_labels: Number of labels.
+
+    Returns:
+        The weights (C, D), the leave-one-out loss in nats per text, and the leave-one-out accuracy.
     """
     multi_label = labels_E.ndim == 2
     targets_EC = 2 * labels_E.double() - 1 if multi_label else F.one_hot(labels_E, n_labels).double()

@@ -1,4 +1,4 @@
-"""Initial model of pretraining: random weights of some architecture, or the weights of a base model."""
+"""Initial model of pretraining: a model with random weights, or a base model whose pretraining continues."""
 
 from __future__ import annotations
 
@@ -19,15 +19,21 @@ WINDOW = 512  # default training context length, in tokens
 
 
 class ShapeConfig(Config):
-    """Architecture; defaults: hidden size 64 per layer, head dimension 64, SwiGLU with 8/3 of the hidden size."""
+    """Architecture of a model.
 
-    preset: str | None = setting(None, help="published architecture, e.g. gpt2; the other keys override it")
-    family: FamilyName | None = setting(None, help=f"model family; default: the preset's, or {DEFAULT_FAMILY}")
-    context_length: int | None = setting(None, help="context length in tokens; default: the preset's, or 512", ge=2)
+    By default the hidden size is 64 times the number of layers, the head dimension is 64, and the FFN is a SwiGLU whose
+    size is 8/3 of the hidden size.
+    """
+
+    preset: str | None = setting(None, help="published architecture, e.g. gpt2; other keys override its values")
+    family: FamilyName | None = setting(None, help=f"model family; default: family of the preset, or {DEFAULT_FAMILY}")
+    context_length: int | None = setting(
+        None, help="context length in tokens; default: value of the preset, or 512", ge=2
+    )
     dim: int | None = setting(None, help="hidden size", gt=0)
     n_layers: int | None = setting(None, help="number of layers", gt=0)
     n_heads: int | None = setting(None, help="number of attention heads", gt=0)
-    n_kv_heads: int | None = setting(None, help="number of KV heads; fewer than n_heads: grouped-query attention", gt=0)
+    n_kv_heads: int | None = setting(None, help="number of KV heads; below n_heads, attention is grouped-query", gt=0)
     head_dim: int | None = setting(None, help="dimension of an attention head", gt=0)
     ffn_dim: int | None = setting(None, help="FFN size (intermediate size)", gt=0)
     rope_theta: float | None = setting(None, help="base of the rotary position embeddings (RoPE)", gt=0)
@@ -35,7 +41,7 @@ class ShapeConfig(Config):
     tie_embeddings: bool | None = setting(None, help="tie the weights of embeddings and output head")
 
 
-# Preset fields that are derived again when a field is overridden.
+# If the user overrides a field of a preset, these other fields are not taken from the preset but derived again.
 _DERIVED_FROM = {
     "dim": ("head_dim", "ffn_dim", "query_scalar"),
     "n_heads": ("head_dim", "n_kv_heads", "query_scalar"),
@@ -44,10 +50,10 @@ _DERIVED_FROM = {
 
 
 def given_shape(config: ShapeConfig) -> dict[str, Any]:
-    """Return the model fields that are not derived: the preset's, overridden by the settings.
+    """Return the model fields that the preset or the settings define. Settings override the preset.
 
     Raises:
-        ConfigError: The preset does not exist, or belongs to another family.
+        ConfigError: The preset does not exist, or it belongs to another family than `family` in the settings.
     """
     given = config.model_dump(exclude_none=True, exclude={"preset"})
     if config.preset is None:
@@ -72,15 +78,16 @@ def given_shape(config: ShapeConfig) -> dict[str, Any]:
 
 
 def require_one_shape(shape: ShapeConfig, model: Path | None, depth: int | None) -> None:
-    """Reject settings that define the architecture twice.
+    """Raise an error if several settings define the architecture.
 
     Args:
         shape: Architecture settings.
-        model: Base model.
-        depth: Number of layers.
+        model: Base model, or None.
+        depth: Number of layers, or None.
 
     Raises:
-        ConfigError: A base model and an architecture are given, or a depth with either.
+        ConfigError: The settings contain both a base model and an architecture, or they contain a depth together with
+            a base model or a preset.
     """
     given = shape.model_dump(exclude_none=True, exclude={"context_length"})
     if model and given:
@@ -100,13 +107,14 @@ def require_one_shape(shape: ShapeConfig, model: Path | None, depth: int | None)
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """Base model of continued pretraining.
+    """Base model whose pretraining continues.
 
     Attributes:
         directory: Model directory.
-        config: Architecture, with enough embedding rows for the tokenizer of the training tokens.
-        pieces: New token id -> ids of the known tokens that its embedding is initialized from.
-        stop_ids: Tokens that end generation.
+        config: Architecture. The vocabulary size is large enough for the tokenizer of the training tokens.
+        pieces: Maps the id of each new token to the ids of known tokens that spell the same text. The embedding of the
+            new token is initialized to the mean of their embeddings.
+        stop_ids: Ids of the tokens that end generation.
     """
 
     directory: Path
@@ -115,7 +123,7 @@ class Base:
     stop_ids: tuple[int, ...]
 
     def load(self) -> Transformer:
-        """Return the model in fp32 with trainable weights, extended by the new tokens."""
+        """Load the model in fp32 with trainable weights, and resize its token embeddings if there are new tokens."""
         from groundup.hub import load_model
         from groundup.model.vocabulary import resize_token_embeddings
 
@@ -126,21 +134,22 @@ class Base:
 
     @property
     def sentence(self) -> str:
-        """Sentence for the console."""
+        """Sentence that describes the base model, for the console."""
         added = f", with {len(self.pieces):,} new tokens initialized to the mean of their pieces" if self.pieces else ""
         return f"Continuing pretraining of {self.directory}{added}."
 
     def training_shape(self, context_length: int | None) -> dict[str, Any]:
-        """Return the fields of the architecture, for training windows of `context_length` tokens.
+        """Return the architecture with the given training context length.
 
         Args:
-            context_length: Training context length; None: 512, or the model's if that is shorter.
+            context_length: Number of tokens per training window. Default: 512, or the context length of the model if
+                it is smaller.
 
         Returns:
-            Fields of `ModelConfig` that are not derived.
+            Fields of `ModelConfig` by name, without the vocabulary size.
 
         Raises:
-            ConfigError: The window exceeds the model's context length.
+            ConfigError: `context_length` exceeds the context length of the model.
         """
         longest = self.config.context_length
         if context_length is not None and context_length > longest:
@@ -154,12 +163,13 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class InitialModel:
-    """Base model or random weights, with the fields of the architecture.
+    """Initial model of pretraining: a base model, or random weights.
 
     Attributes:
-        base: Base model to continue; None: random weights.
-        vocab_size: Number of embedding rows.
-        shape: Fields of its `ModelConfig` that are not derived; at least family and context length.
+        base: Base model whose pretraining continues. None for random weights.
+        vocab_size: Vocabulary size of the model, i.e. the number of rows of the token embeddings.
+        shape: Fields of `ModelConfig` that are given; they always contain `family` and `context_length`. The planner
+            derives all other fields.
     """
 
     base: Base | None
@@ -172,7 +182,7 @@ class InitialModel:
 
         Args:
             shape: Architecture settings.
-            base: Base model; None: random weights.
+            base: Base model. None for random weights.
             vocab_size: Vocabulary size of the training tokens.
         """
         if base is None:
@@ -183,7 +193,7 @@ class InitialModel:
         """Return the model with fp32 weights.
 
         Args:
-            config: Planned architecture, for random weights.
+            config: Architecture of the plan. It is only used for random weights.
             seed: Random seed of the weights.
         """
         from groundup.model import Transformer, init_weights
@@ -196,23 +206,23 @@ class InitialModel:
 
 
 def config_fields(config: ModelConfig) -> dict[str, Any]:
-    """Return the fields of a config by name, except for the vocabulary size, which depends on the tokenizer."""
+    """Return the fields of a model config by name. The vocabulary size is omitted, because the tokenizer defines it."""
     from dataclasses import fields
 
     return {field.name: getattr(config, field.name) for field in fields(config) if field.name != "vocab_size"}
 
 
 def find_base(path: Path, tokenizer_directory: Path) -> Base:
-    """Return the base model in `path`, with an embedding row for each token of the training data.
+    """Return the base model in `path`, with a vocabulary size that covers the tokenizer of the training tokens.
 
     Args:
         path: Model or run directory.
-        tokenizer_directory: Directory of the tokenizer of the training tokens.
+        tokenizer_directory: Directory of the tokenizer that encoded the training tokens.
 
     Raises:
-        DataError: The directory contains no model.
-        ConfigError: The vocabulary of the training tokens is neither the model's nor an extension of it, or the files
-            of the model are inconsistent.
+        DataError: The directory does not contain a model.
+        ConfigError: The vocabulary of the training tokens does not contain the vocabulary of the model, or the
+            tokenizer of the model has more tokens than its embeddings have rows.
     """
     from groundup.hub.directory import read_full_config
     from groundup.hub.resolve import resolve_model

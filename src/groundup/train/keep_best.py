@@ -1,4 +1,4 @@
-"""Keep the best checkpoint of a run by a validation score, and stop early."""
+"""Select the best checkpoint of a run by its validation score, and stop the run early if the score stops improving."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from groundup.train.fit import Progress, StepReport
 
 
 class KeepBest:
-    """Callback that scores the weights at equal parts of a run and at its end, and keeps the best checkpoint.
+    """Callback that computes validation scores at evenly spaced steps, and keeps the checkpoint with the best score.
 
-    The steps to score do not depend on the clock, except if it sets the number of steps (`groundup.train.TimeLimit`).
-    Scores are saved with the progress, so an interrupted run selects the same checkpoint as an uninterrupted one.
+    The last step is always scored. The scored steps do not depend on wall time, unless `groundup.train.TimeLimit`
+    adjusts the number of steps. Scores are saved in each checkpoint of the run, so an interrupted run selects the same
+    checkpoint as an uninterrupted run.
 
     Args:
-        progress: Progress of the run; its `stopped` is set to end the run.
-        score: Scores the current weights, lower is better; the same on every rank.
-        checkpoints: Directory of the best checkpoint only.
-        times: Number of scores, including the end.
-        patience: Number of scores in a row without a new best after which training stops; None: never.
+        progress: Progress of the run. To stop the run early, the callback sets `progress.stopped`.
+        score: Returns the score of the current weights. Lower is better. All ranks must return the same score.
+        checkpoints: Checkpoints in a separate directory, which contains only the best checkpoint.
+        times: Number of scores, including the score of the last step.
+        patience: Number of consecutive scores without improvement after which the run stops early. None: never stop
+            early.
         log: Prints a message.
     """
 
@@ -43,8 +45,9 @@ class KeepBest:
         self._log = log
 
     def after_step(self, report: StepReport) -> None:
-        """Score the weights if the step completes a part."""
-        if self._progress.step != report.step:  # the guard rolled back, and these are the weights of that step
+        """Score the weights if this step is one of the evenly spaced steps."""
+        # If the two steps differ, the guard rolled back after this step, and the model has earlier weights.
+        if self._progress.step != report.step:
             self._drop_scores_after_rollback()
             return
         if not self._parts.passed(report):
@@ -62,13 +65,13 @@ class KeepBest:
             self._log(f"Early stopping at step {report.step:,}: no new best in {since} scores.")
 
     def _drop_scores_after_rollback(self) -> None:
-        """Drop scores after the step of the rollback, but keep the best, whose checkpoint exists."""
+        """Drop the scores of later steps than the restored step, but keep the best score, whose checkpoint exists."""
         scores = self._progress.scores
         best = min(scores, key=lambda pair: pair[1], default=None)
         scores[:] = [pair for pair in scores if pair[0] <= self._progress.step or pair == best]
 
     def restore_best(self) -> tuple[int, float]:
-        """Restore the best checkpoint; return its step and score."""
+        """Restore the best checkpoint, and return its step and its score."""
         step = self._checkpoints.restore().step
-        # After a rollback a step may have two scores.
+        # After a rollback, the same step may have been scored twice.
         return step, min(score for scored, score in self._progress.scores if scored == step)

@@ -1,4 +1,4 @@
-"""Optimizer settings of the training commands, default learning rates, and the table printed before step 1."""
+"""Optimizer settings and default learning rates of the training commands, and the table of rates for the console."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 OptimizerName = Literal["muon", "adamw"]
 
-_HIGH = 0.1  # no supported optimizer is stable at this rate
-_LARGEST_DEFAULT = 0.02  # for learning_rate_scale = 1
+_HIGH = 0.1  # learning rate at which training with any supported optimizer is unstable
+_LARGEST_DEFAULT = 0.02  # largest default learning rate, at learning_rate_scale = 1
 _RATES = ("learning_rate", "embedding_learning_rate", "head_learning_rate", "norm_learning_rate")
 
 
@@ -29,7 +29,7 @@ def _rate(help: str, *, flag: bool = False) -> Any:
 
 
 class OptimizerSettings(Config):
-    """Optimizer and learning rates; rates are absolute, as in PyTorch, transformers and TRL."""
+    """Settings of the optimizer. Learning rates are absolute values, as in PyTorch, transformers and TRL."""
 
     renamed: ClassVar[Mapping[str, str]] = {
         "matrix_lr": "learning_rate",
@@ -39,17 +39,21 @@ class OptimizerSettings(Config):
     }
 
     optimizer: OptimizerName | None = setting(
-        None, help="optimizer of 2-D weights; default: muon (LoRA: adamw)", flag=True
+        None, help="optimizer of the 2-D weights; default: muon (for LoRA: adamw)", flag=True
     )
-    learning_rate: float | None = _rate("peak learning rate; default: by model, printed before training", flag=True)
+    learning_rate: float | None = _rate("peak learning rate; default: depends on the model", flag=True)
     learning_rate_scale: float | None = _rate(
-        "factor on the default pretraining rates, instead of learning_rate; default: 0.3 (random weights: 1)"
+        "factor on the default pretraining rates, instead of learning_rate; default: 0.3 (1 with random weights)"
     )
     embedding_learning_rate: float | None = _rate(
         "AdamW learning rate of the embeddings; default: learning_rate, scaled if the optimizer is muon"
     )
-    head_learning_rate: float | None = _rate("AdamW learning rate of the head; default: as embedding_learning_rate")
-    norm_learning_rate: float | None = _rate("AdamW learning rate of norms and biases; default: as the embeddings")
+    head_learning_rate: float | None = _rate(
+        "AdamW learning rate of the head; default: computed like embedding_learning_rate"
+    )
+    norm_learning_rate: float | None = _rate(
+        "AdamW learning rate of norms and biases; default: computed like embedding_learning_rate"
+    )
     allow_high_learning_rate: bool = setting(False, help="allow learning rates of 0.1 or more")
     adam_beta1: float = setting(0.9, help="AdamW beta1: decay rate of the first moment", ge=0, lt=1)
     adam_beta2: float = setting(0.95, help="AdamW beta2: decay rate of the second moment", ge=0, lt=1)
@@ -82,7 +86,7 @@ class OptimizerSettings(Config):
 
 
 def muon_for_adapters(method: str) -> ConfigError:
-    """Return the error for Muon with LoRA."""
+    """Return the error for settings that combine Muon with LoRA."""
     return ConfigError(
         f"optimizer = muon with method = {method}",
         rule="Muon updates full weight matrices; LoRA adapters are trained with AdamW",
@@ -93,15 +97,16 @@ def muon_for_adapters(method: str) -> ConfigError:
 def language_model_rates(
     settings: OptimizerSettings, dim: int | None = None, *, adapted: bool = False
 ) -> OptimizerConfig:
-    """Return the optimizer of pretraining and instruction tuning.
+    """Return the optimizer config for pretraining or instruction tuning.
 
     Args:
         settings: Settings of the run.
-        dim: Hidden size of the base model (larger models get lower default rates); None: random weights.
+        dim: Hidden size of the base model. Models with a larger hidden size get lower default rates. None if training
+            starts from random weights.
         adapted: Whether LoRA adapters are trained instead of all weights.
 
     Returns:
-        The default learning rates, overridden by the settings.
+        The config. Learning rates that are not set have their default values.
     """
     from groundup.optim import MATRIX_LR, OptimizerConfig
     from groundup.train.planner.tuning import DEFAULT_RATE_SCALE, adapter_rates, tuning_rates
@@ -121,16 +126,16 @@ def language_model_rates(
 def classifier_rates(
     settings: OptimizerSettings, *, dim: int, adapted: bool, weight_decay: float = 0.0
 ) -> OptimizerConfig:
-    """Return the optimizer of a classifier.
+    """Return the optimizer config for training a classifier.
 
     Args:
-        settings: Settings of the run; `learning_rate_scale` multiplies the default rates of classifiers.
+        settings: Settings of the run. Here `learning_rate_scale` is a factor on the default rates of classifiers.
         dim: Hidden size of the base model.
         adapted: Whether LoRA adapters are trained instead of all weights.
         weight_decay: Decoupled weight decay of the 2-D weights in the layers.
 
     Returns:
-        The default learning rates, overridden by the settings.
+        The config. Learning rates that are not set have their default values.
     """
     from groundup.optim import MATRIX_LR
     from groundup.train.planner.rates import CLASSIFIER
@@ -146,7 +151,7 @@ def classifier_rates(
 
 
 def _chosen(settings: OptimizerSettings, usual: OptimizerConfig) -> OptimizerConfig:
-    """Replace default rates by the rates in the settings."""
+    """Return the default rates with those rates replaced that the user has set."""
     rates = usual if settings.learning_rate is None else usual.with_learning_rate(settings.learning_rate)
     own: dict[str, Any] = {
         "embedding_lr": settings.embedding_learning_rate,
@@ -170,18 +175,18 @@ def show_rates(
     adapted: bool = False,
     pretraining: bool = False,
 ) -> list[dict[str, Any]]:
-    """Print the learning rate of each parameter group, and warn about unusual rates that the settings contain.
+    """Print the learning rate of each parameter group, and warn if the user has set an unusual rate.
 
     Args:
         settings: Settings of the run.
         model: Model to train.
-        optimizer: Learning rates before the schedule.
+        optimizer: Peak learning rates.
         console: Console to print to.
         adapted: Whether LoRA adapters are trained instead of all weights.
         pretraining: Whether training starts from random weights.
 
     Returns:
-        The parameter groups as JSON values, for the artifact.
+        The parameter groups and their learning rates as JSON values, for `artifact.json`.
     """
     from groundup.optim import GROUPS, group_rates
     from groundup.train.planner.rates import unusual_rate_warning

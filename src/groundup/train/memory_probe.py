@@ -1,4 +1,4 @@
-"""Find the number of rows of a micro-batch that fit into memory, by passes of one and two rows before step 1."""
+"""Find the largest micro-batch that fits into memory, from passes with one and two rows before step 1."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from groundup.train.objectives import Objective
 
 BatchT = TypeVar("BatchT")
 
-_USABLE_FRACTION = 0.9  # fraction of the free memory; the rest is for other buffers and fragmentation
+# Fraction of the free memory that a micro-batch may use. The rest is reserved for other buffers and fragmentation.
+_USABLE_FRACTION = 0.9
 
 
 def find_max_rows(
@@ -29,23 +30,24 @@ def find_max_rows(
     ranks: Ranks,
     free: Callable[[str], int | None] = free_bytes,
 ) -> int:
-    """Return the maximum rows of a micro-batch, the same on every rank; `max_rows` if memory use is unknown.
+    """Return the maximum number of rows of a micro-batch that fits into memory. The result is the same on every rank.
 
-    A pass of one row measures the fixed cost, a pass of two rows the cost per row. No pass comes close to the limit.
-    Passes are uncompiled, which takes more memory. Weights and random number generators do not change.
+    The peak memory is measured for a forward and backward pass with one row, and for one with two rows. The difference
+    is the memory per row. The passes run uncompiled, which needs more memory than compiled training. They do not change
+    weights and random number generators.
 
     Args:
-        model: Module that training calls.
+        model: Module on which training runs the forward pass.
         objective: Loss to minimize.
-        batch_of: Returns a batch of a number of rows.
-        max_rows: Upper limit of the result.
+        batch_of: Returns a batch with the given number of rows.
+        max_rows: Maximum result. It is also the result if the system does not report memory use.
         device: Device of the model.
-        state_bytes: Memory of the optimizer state, which is allocated at step 1.
+        state_bytes: Size of the optimizer state in bytes. It is allocated in step 1, after this measurement.
         ranks: Ranks of the run.
         free: Returns the free memory of a device in bytes.
 
     Raises:
-        ResourceError: A single row does not fit.
+        ResourceError: A micro-batch with a single row does not fit into memory.
     """
     peak = Peak(device)
     peak.reset()
@@ -53,7 +55,7 @@ def find_max_rows(
     if available is None or peak.bytes < 0:
         return ranks.min(max_rows)
     tops = []
-    for rows in (1, 1, 2):  # the first pass also loads libraries
+    for rows in (1, 1, 2):  # The first pass is not used, because it also loads libraries.
         if rows > max_rows:
             break
         peak.reset()
@@ -81,5 +83,5 @@ def find_max_rows(
 
 
 def _ranks_sharing_memory(device: str, ranks: Ranks) -> int:
-    """Return the number of ranks that share the memory."""
+    """Return the number of ranks that share the same memory: all ranks on this host, or one rank per GPU."""
     return 1 if device == "cuda" else ranks.local_size

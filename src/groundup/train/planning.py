@@ -1,4 +1,4 @@
-"""Plan training runs; for a budget of minutes, from measured training steps."""
+"""Plan training runs. If the budget is in minutes, the plan is based on measured training steps."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from groundup.train.settings import FineTuningSettings, TrainingSettings
 from groundup.train.trainer import Evaluation, Selection, Trainer, TrainingSteps, estimate_sentence, measured_machine
 
 MakeLoader = Callable[[int, int, Machine], Any]
-"""Function of (context length, rows of a micro-batch, machine) that returns a loader with a method `batch(index)`."""
+"""Function of (context length, rows per micro-batch, machine) that returns a loader with a method `batch(index)`."""
 
-_WINDOW = 512  # minimum tokens per row of packed examples
+_WINDOW = 512  # minimum number of tokens per row of packed examples
 
 
 def plan_pretraining(
@@ -50,20 +50,23 @@ def plan_pretraining(
     *,
     corpus_tokens: int,
 ) -> Plan:
-    """Plan pretraining. For a budget of minutes, all ranks measure training steps together.
+    """Plan a pretraining run. If the budget is in minutes, training steps are measured on all ranks.
 
     Args:
         settings: Settings of the run.
         run: The training run.
-        machine: Measured machine.
+        machine: Machine, with its measured throughput.
         budget: Minutes, tokens or depth.
-        start: Base model or random weights.
+        start: Initial model of the run.
         objective: Loss to minimize.
-        loader: Returns this rank's loader.
-        corpus_tokens: Tokens per epoch.
+        loader: Returns the data loader of this rank.
+        corpus_tokens: Number of tokens per epoch.
+
+    Returns:
+        The plan. It is the same on every rank.
 
     Raises:
-        ConfigError: The given shape is inconsistent.
+        ConfigError: The architecture settings are inconsistent.
         ResourceError: The model does not fit into memory.
     """
     ranks, base = run.ranks, start.base
@@ -81,7 +84,7 @@ def plan_pretraining(
         run.console.note(f"{shape.n_layers} layers, hidden size {shape.dim}: {rate:,.0f} tokens/s")
         return rate
 
-    if not ranks.first:  # the other ranks measure what the first one requests
+    if not ranks.first:  # The other ranks measure the architectures that the first rank broadcasts.
         while isinstance(message := ranks.broadcast_object(None), list):
             measure(ModelConfig.from_json(message[0]), message[1])
         return Plan.from_json(message)
@@ -111,16 +114,19 @@ def plan_fine_tuning(
     longest: int,
     compile: bool,
 ) -> tuple[Machine, Plan]:
-    """Plan instruction tuning. For a budget of minutes, all ranks measure training steps together.
+    """Plan an instruction tuning run. If the budget is in minutes, training steps are measured on all ranks.
 
     Args:
         settings: Settings of the run.
         run: The training run.
         model: Model to fine-tune.
         objective: Loss to minimize.
-        loader: Returns this rank's `ExampleLoader`.
-        longest: Tokens of the longest example.
-        compile: Whether to compile the layers if the run is long enough.
+        loader: Returns the `ExampleLoader` of this rank.
+        longest: Number of tokens of the longest example.
+        compile: Whether to compile the layers if the run is long enough to benefit from compilation.
+
+    Returns:
+        The measured machine, and the plan. Both are the same on every rank.
     """
     ranks = run.ranks
     shape = replace(
@@ -162,13 +168,13 @@ def plan_fine_tuning(
 
 
 def estimate(trainer: Trainer[Any, Any], plan: Plan, steps: TrainingSteps, batch: Any) -> str:
-    """Return a sentence with the estimated time and memory of a plan.
+    """Return a sentence with the estimated training time and memory of a plan.
 
     Args:
         trainer: Trainer of the run.
         plan: Plan of the run.
-        steps: Steps of this rank.
-        batch: A micro-batch.
+        steps: Steps of the run on this rank.
+        batch: A micro-batch, for measuring the cost of a step if the plan has no measured throughput.
     """
     rows = plan.rows // (steps.grad_accum_steps * trainer.run.ranks.size)
     bits = bits_per_weight(trainer.model)
@@ -188,19 +194,19 @@ def fine_tune(
     evaluation: Evaluation,
     selection: Selection | None,
 ) -> dict[str, Any]:
-    """Print the plan, its learning rates and its estimated cost, then train.
+    """Print the plan, the learning rates, and the estimated time and memory; then fine-tune the model.
 
     Args:
         trainer: Trainer of the run.
         plan: Plan of the run.
-        batches: This rank's micro-batches.
-        new: Whether the run starts now instead of resuming.
-        max_epochs: Maximum number of epochs for a budget of minutes.
+        batches: Micro-batches of this rank.
+        new: True if the run is new, False if it resumes.
+        max_epochs: Maximum number of epochs if the budget is in minutes.
         evaluation: Evaluation during training.
-        selection: Selection of the best checkpoint; None: keep the last one.
+        selection: How the best checkpoint is selected. None to keep the last checkpoint.
 
     Returns:
-        Results of the training, as JSON values.
+        Results of the training as JSON values.
     """
     settings, console = trainer.settings, trainer.run.console
     if batches.too_long:

@@ -1,4 +1,4 @@
-"""Load batches ahead of time in a thread."""
+"""Load the next batches in a background thread."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ BatchT = TypeVar("BatchT")
 
 
 class Prefetch(Generic[BatchT]):
-    """Function from an index to its batch; a thread loads the next batches. A context manager, or call `close`.
+    """Callable that returns the batch at an index, and loads the next batches in a background thread.
+
+    Use it as a context manager, or call `close` to stop the thread.
 
     Args:
-        batches: Pure function of the index; called in one thread only.
+        batches: Returns the batch at an index. It must depend only on the index. It is called in a single thread.
         ahead: Maximum number of batches to load ahead.
-        last: Returns the last index that will be requested, as currently known.
+        last: Returns the last index that will be requested. The result may change while the run continues.
     """
 
     def __init__(self, batches: Callable[[int], BatchT], *, ahead: int, last: Callable[[], int]) -> None:
@@ -30,8 +32,9 @@ class Prefetch(Generic[BatchT]):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches", initializer=same_gpu_initializer())
 
     def __call__(self, index: int) -> BatchT:
-        """Return the batch with this index; raise the error of loading it."""
-        if self._waiting and self._waiting[0][0] != index:  # out of order: the batches loaded ahead are useless
+        """Return the batch at this index. If loading the batch failed in the thread, raise its exception here."""
+        # If the index is not the expected next index, the batches that were loaded ahead are dropped.
+        if self._waiting and self._waiting[0][0] != index:
             for _, other in self._waiting:
                 other.cancel()
             self._waiting.clear()
@@ -41,7 +44,7 @@ class Prefetch(Generic[BatchT]):
         return self._waiting.popleft()[1].result()
 
     def close(self) -> None:
-        """Stop loading."""
+        """Cancel the batches that wait to be loaded, and stop the thread."""
         self._thread.shutdown(cancel_futures=True)
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""A training run on all ranks: its directory, its clock, and its saved plan."""
+"""A training run on all ranks, with its output directory, its wall time and its saved plan."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = "checkpoints"
 PLAN = "plan.json"
-PLAN_VERSION = 2  # version 2: the settings have absolute learning rates
+PLAN_VERSION = 2  # since version 2, the settings contain absolute learning rates
 
 
 @dataclass(slots=True)
 class TrainingRun:
-    """A training run on all ranks, see `training_run`.
+    """A training run on all ranks. Use `training_run` to create it.
 
     Attributes:
-        work: Record of the run: directory, fingerprint, wall time.
-        ranks: Processes that train together.
-        console: Console; quiet on all ranks except the first.
+        work: Record of the run, with its directory, fingerprint and wall time.
+        ranks: Ranks that train together.
+        console: Console of this rank. Only the console of the first rank prints.
     """
 
     work: Work
@@ -46,7 +46,7 @@ class TrainingRun:
 
     @property
     def finished(self) -> bool:
-        """Whether an earlier process finished this run."""
+        """Whether this run was already finished by an earlier process."""
         return self.work.state == "done"
 
     @property
@@ -55,23 +55,26 @@ class TrainingRun:
         return self.directory / PLAN
 
     def saved_plan(self) -> dict[str, Any] | None:
-        """Return the saved `plan.json`, the same on every rank; None when the run starts."""
+        """Return the contents of `plan.json`, the same on every rank, or None if there is no saved plan."""
         here = self.ranks.first and self.plan_file.is_file()
         saved: dict[str, Any] | None = self.ranks.broadcast_object(read_plan(self.plan_file) if here else None)
         return saved
 
     def save_plan(self, **values: Any) -> None:
-        """Add values to `plan.json`; return when all ranks may read it."""
+        """Add values to `plan.json`. Every rank must call this, and waits until the file is written."""
         if self.ranks.first:
             known = read_plan(self.plan_file) if self.plan_file.is_file() else {}
             write_checked_json(self.plan_file, known | {"version": PLAN_VERSION} | values)
         self.ranks.barrier()
 
     def plan(self, make: Callable[[], tuple[Machine, Plan]]) -> tuple[Machine, Plan, bool]:
-        """Return the machine and the plan of the run, and whether they are new.
+        """Return the saved machine and plan, or make them if the run is new.
 
         Args:
-            make: Makes a new plan; called on every rank.
+            make: Measures the machine and makes a new plan. It is called on every rank.
+
+        Returns:
+            The machine, the plan, and whether they were made now.
         """
         from groundup.kernels import Machine
         from groundup.train.planner import Plan
@@ -90,22 +93,22 @@ def training_run(
     inputs: Mapping[str, str] | None = None,
     console: Console | None = None,
 ) -> Iterator[TrainingRun]:
-    """Start or resume a training run on all ranks. Only the first rank writes and prints.
+    """Start or resume a training run on all ranks. Only the first rank writes files and prints messages.
 
-    The other ranks leave the block after the first.
+    At the end of the block, the other ranks wait for the first rank.
 
     Args:
         directory: Output directory, see `groundup.core.artifact.begin`.
-        stage: Name of the stage, for `artifact.json`.
-        keys: Settings that the result depends on.
-        inputs: Name of each input and its digest.
+        stage: Name of the stage that is recorded in `artifact.json`.
+        keys: Settings on which the result depends.
+        inputs: Maps the name of each input to its digest.
         console: Console to print to.
 
     Yields:
         The run.
 
     Raises:
-        ConfigError: The directory contains an unfinished run of an earlier release.
+        ConfigError: The directory contains an unfinished run of an incompatible release.
         ResourceError: Another process uses the directory.
     """
     console, keys, inputs = console or Console(), keys or {}, inputs or {}
@@ -125,13 +128,15 @@ def training_run(
 
 
 def require_current_plan(directory: Path) -> None:
-    """Reject an unfinished run of an earlier release, whose settings have other learning rates.
+    """Raise an error if the directory contains an unfinished run that this release cannot resume.
+
+    In plans of earlier releases, learning rates are multiples of the default rates.
 
     Args:
         directory: Output directory of the run.
 
     Raises:
-        ConfigError: The plan has no version, or a later one.
+        ConfigError: The version of the saved plan is not the current version.
     """
     path = directory / PLAN
     if (directory / ARTIFACT).is_file() or not path.is_file():
@@ -165,8 +170,8 @@ def read_plan(path: Path) -> dict[str, Any]:
 def drop_checkpoints(directory: Path) -> None:
     """Delete the checkpoints of a finished run.
 
-    They are deleted after the artifact is written, so that a killed process leaves one of the two. The next run of the
-    finished stage deletes the remaining ones.
+    Call this after the artifact is written. If the process is killed before, the checkpoints still exist. If it is
+    killed during the deletion, the command deletes the remaining checkpoints when it is run again.
 
     Args:
         directory: Output directory of the run.

@@ -11,18 +11,20 @@ SAMPLES = "samples.jsonl"
 
 
 class SampleLog:
-    """Append a JSON object per sample to `samples.jsonl`; a resumed run may write some samples again.
+    """Log that appends one JSON object per generated sample to `samples.jsonl`.
+
+    A resumed run repeats the steps after its last checkpoint, so the log may contain samples of these steps twice.
 
     Args:
         directory: Output directory of the stage.
-        ranks: Ranks of the run; the first one writes.
+        ranks: Ranks of the run. Only the first rank writes the log.
     """
 
     def __init__(self, directory: Path, ranks: Ranks) -> None:
         self._path = directory / SAMPLES if ranks.first else None
 
     def add(self, step: int, text: str, **scores: float) -> None:
-        """Append a text with the scores of the model at that step."""
+        """Append a generated text, with the step and the validation scores of the model at this step."""
         if self._path is None:
             return
         row = {"step": step, **{name: round(score, 4) for name, score in scores.items()}, "text": text}

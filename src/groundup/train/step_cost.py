@@ -1,4 +1,4 @@
-"""Measure time and memory of training steps, at a learning rate of 0."""
+"""Measure the time and the memory of training steps. The measured steps have a learning rate of 0."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class StepCost:
     """Measured cost of training steps.
 
     Attributes:
-        seconds: Time of a step.
-        bytes: Peak memory of this process; -1 if the system does not report it.
+        seconds: Time of a step in seconds.
+        bytes: Peak memory of this process in bytes, or -1 if the system does not report memory use.
     """
 
     seconds: float
@@ -41,18 +41,19 @@ def measure_steps(
     device: str,
     ranks: Ranks,
 ) -> StepCost:
-    """Measure steps that do not change the weights; every rank takes part.
+    """Measure the time and the peak memory of training steps that do not change the weights. Every rank must call this.
 
-    A formula cannot predict the speed: small steps are limited by the optimizer, short rows by memory bandwidth. The
-    first step loads libraries and compiles.
+    The time is measured because a formula based on FLOPs would be inaccurate: in small steps the optimizer dominates
+    the time, and for short rows the memory bandwidth does. The first step, which loads libraries and compiles the
+    model, is not part of the measured time.
 
     Args:
-        model: Module that training calls.
+        model: Module on which training runs the forward pass.
         objective: Loss to minimize.
         largest: Micro-batch with the highest memory use.
-        usual: Micro-batch with the mean time.
-        optimizer: Optimizer for the measurement only; it is discarded.
-        grad_accum_steps: Micro-batches per step.
+        usual: Micro-batch of typical size, for measuring the time.
+        optimizer: Optimizer that is used only for the measurement and then discarded.
+        grad_accum_steps: Number of micro-batches per step.
         device: Device of the model.
         ranks: Ranks of the run.
     """
@@ -62,7 +63,7 @@ def measure_steps(
     if grad_accum_steps > 1:
         (two,) = _steps(model, objective, [usual], optimizer, 2, ranks)
         seconds += (grad_accum_steps - 1) * max(0.0, two - seconds)
-    if largest is not usual:  # the optimizer state now exists
+    if largest is not usual:  # Repeated to measure the peak memory with the optimizer state.
         _steps(model, objective, [largest], optimizer, 1, ranks)
     return StepCost(seconds, peak.bytes)
 
@@ -75,7 +76,7 @@ def _steps(
     grad_accum_steps: int,
     ranks: Ranks,
 ) -> list[float]:
-    """Return the seconds of a step on each batch, at a learning rate of 0."""
+    """Take a step on each batch at a learning rate of 0, and return the seconds of each step."""
     watch = Stopwatch()
     fit(
         model,

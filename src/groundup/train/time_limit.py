@@ -8,25 +8,24 @@ from collections.abc import Callable
 from groundup.distributed.ranks import Ranks
 from groundup.train.fit import Progress, StepReport
 
-NUM_ADJUSTMENTS = 100  # number of adjustments per run
-_WARMUP_STEPS = 2  # steps before speed is measured, because the first ones may compile
-_MEASURED_FRACTION = 1 / 3  # of the elapsed time; speed is measured over it, including the time between steps
+NUM_ADJUSTMENTS = 100  # how often per run the number of steps is adjusted
+_WARMUP_STEPS = 2  # number of steps that are not measured, because they may compile the model
+_MEASURED_FRACTION = 1 / 3  # the speed is measured over this last fraction of the elapsed time
 _SINGLE_RANK = Ranks()
 
 
 class TimeLimit:
-    """Callback that sets `progress.total_steps` such that the run ends on time at its current speed.
+    """Callback that adjusts the number of steps during a run, so that the run ends on time at its current speed.
 
-    A measurement before step 1 is not enough on a shared machine: one that slowed down by a quarter afterwards took
-    twelve and a half minutes instead of ten. The schedule is scaled to the new number of steps, so the learning rate
-    still decays to 0.
+    Measuring the speed only before step 1 is not enough on a shared machine, because the speed may change. The learning
+    rate schedule is scaled to the new number of steps, so the learning rate still decays to 0.
 
     Args:
-        progress: Progress of the run.
-        end: Value of `clock` at which the run ends.
-        clock: Returns the seconds that the run has taken, including earlier processes.
+        progress: Progress of the run. The callback sets `progress.total_steps`.
+        end: Time at which the run should end, as a value of `clock`.
+        clock: Returns the wall time of the run in seconds. It includes the time of earlier, interrupted processes.
         max_steps: Maximum number of steps.
-        ranks: Ranks of the run; all use the clock of the first.
+        ranks: Ranks of the run. All ranks use the clock of the first rank.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class TimeLimit:
         self._began = 0.0
 
     def after_step(self, report: StepReport) -> None:
-        """Adjust the number of steps to the remaining time."""
+        """Adjust the number of steps to the remaining time, about 100 times per run."""
         progress = self._progress
         due = progress.batches % max(1, report.total_steps // NUM_ADJUSTMENTS) == 0
         if not due or progress.batches < self._settled or report.step == report.total_steps:

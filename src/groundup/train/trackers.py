@@ -1,6 +1,6 @@
-"""Experiment trackers: TensorBoard, Weights & Biases, and Trackio.
+"""Log the metrics of a run to experiment trackers: TensorBoard, Weights & Biases, or Trackio.
 
-They receive the same values per step as `metrics.jsonl`.
+The trackers receive the same metrics per step as `metrics.jsonl`.
 """
 
 from __future__ import annotations
@@ -19,29 +19,30 @@ TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
 
 class Tracker(Protocol):
-    """Callback with a method `close`."""
+    """Interface of experiment trackers: a callback that has a method `close`."""
 
     def after_step(self, report: StepReport) -> None:
         """Log the metrics of a step."""
         ...
 
     def close(self) -> None:
-        """Close the tracker."""
+        """Write the remaining metrics and close the tracker."""
         ...
 
 
 def open_tracker(name: TrackerName, directory: Path, speed: Speed, *, from_row: int, facts: dict[str, Any]) -> Tracker:
-    """Open a tracker, or continue the log of a resumed run.
+    """Open a tracker. If the training run resumes, continue its run in the tracker.
 
     Args:
         name: Name of the tracker.
-        directory: Output directory of the stage. It and its parent name the tracked run; the name is saved in it.
-        speed: Computes the utilization of the machine.
-        from_row: Number of valid rows that an earlier process logged.
-        facts: Settings of the run, shown with its curves.
+        directory: Output directory of the stage. The name of the run in the tracker consists of the last two parts of
+            this path and a random suffix. It is saved in this directory.
+        speed: Computes the MFU.
+        from_row: Number of rows that earlier processes logged up to the checkpoint from which the run resumes.
+        facts: Settings of the run, which the tracker shows next to the metrics.
 
     Raises:
-        ConfigError: The tracker is not installed.
+        ConfigError: The package of the tracker is not installed.
     """
     if name == "tensorboard":
         return _TensorBoard(directory, speed, from_row)
@@ -49,7 +50,7 @@ def open_tracker(name: TrackerName, directory: Path, speed: Speed, *, from_row: 
 
 
 def _run_name(name: TrackerName, directory: Path, from_row: int) -> str:
-    """Return the name and id of the tracked run; a new run in the same directory gets a new one."""
+    """Return the name of the run in the tracker, which is also its id. Make a new name unless the run resumes."""
     kept = directory / f"{name}-run"
     if not from_row or not kept.is_file():
         kept.write_text(f"{'-'.join(directory.resolve().parts[-2:])}-{secrets.token_hex(4)}", encoding="utf-8")
@@ -57,13 +58,13 @@ def _run_name(name: TrackerName, directory: Path, from_row: int) -> str:
 
 
 class _TensorBoard:
-    """Event files in `tensorboard/`, for `tensorboard --logdir DIR`."""
+    """Tracker that writes event files for TensorBoard to the directory `tensorboard/`."""
 
     def __init__(self, directory: Path, speed: Speed, from_row: int) -> None:
         _library("tensorboard", "tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
-        # Rows after the last checkpoint are logged again; the old ones are not shown.
+        # A resumed run logs the steps after its last checkpoint again. `purge_step` hides their old rows.
         self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=from_row + 1)
         self._speed = speed
         self._rows = from_row
@@ -78,7 +79,10 @@ class _TensorBoard:
 
 
 class _Runs:
-    """Weights & Biases, and Trackio, which has the same API. Without an account, both store runs locally."""
+    """Tracker for Weights & Biases and for Trackio, which have the same API.
+
+    If the user is not logged in, Weights & Biases runs in offline mode. Trackio stores runs locally.
+    """
 
     def __init__(
         self, name: TrackerName, run: str, directory: Path, speed: Speed, from_row: int, facts: dict[str, Any]
@@ -101,7 +105,7 @@ class _Runs:
 
 
 def _values(report: StepReport, speed: Speed) -> dict[str, float]:
-    # The step is the x-axis, and its name is reserved by the trackers.
+    # The trackers receive the step as the x-axis and reserve its name, so it is not logged as a metric.
     row = row_of(report, speed)
     return {key: value for key, value in row.items() if value is not None and key not in ("step", "total_steps")}
 

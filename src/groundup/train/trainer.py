@@ -1,4 +1,4 @@
-"""The Trainer: runs the training loop with logs, checkpoints, evaluation and loss spike handling."""
+"""The Trainer, which runs the training loop with logs, checkpoints, evaluation and loss spike handling."""
 
 from __future__ import annotations
 
@@ -37,25 +37,26 @@ from groundup.train.trackers import open_tracker
 
 BatchT = TypeVar("BatchT")
 
-NUM_SELECTION_SCORES = 20  # validation scores per run that selects its best checkpoint
+NUM_SELECTION_SCORES = 20  # number of validation scores from which a run selects its best checkpoint
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSteps:
-    """Steps of a run.
+    """Number of steps, learning rates and time limit of a run.
 
     Attributes:
-        schedule: Number of steps, warmup and decay.
-        optimizer: Learning rates; None: the default ones of pretraining with the settings of the Trainer.
-        grad_accum_steps: Micro-batches per step and rank.
-        total_tokens: Tokens of the run as counted by the objective's normalizer; None: unknown.
-        unit: What the normalizer counts, in the plural.
-        flops_per_step: FLOPs of all ranks; None: unknown, and no MFU is reported.
-        seconds: Wall time of the run at which training ends. The number of steps is then adjusted during the run, see
-            `groundup.train.TimeLimit`. None: all steps are taken.
-        max_steps: Maximum number of steps of such a run.
-        plan_digest: Fingerprint of everything that the result depends on. A checkpoint with another one is rejected.
-            Default: a digest of the fields above.
+        schedule: Learning rate schedule, with the number of steps.
+        optimizer: Optimizer config with the peak learning rates. Default: the default rates of pretraining, overridden
+            by the rates in the settings of the Trainer.
+        grad_accum_steps: Number of micro-batches per step on each rank.
+        total_tokens: Number of tokens of the run, as counted by the objective's `normalizer`. None if unknown.
+        unit: Plural noun for the items that the `normalizer` counts, for the progress bar.
+        flops_per_step: Model FLOPs per step, summed over all ranks. None if unknown; no MFU is then reported.
+        seconds: Wall time of the run, in seconds, at which training should end. The number of steps is then adjusted
+            during the run, see `groundup.train.TimeLimit`. None if there is no time limit.
+        max_steps: Maximum number of steps if `seconds` is set.
+        plan_digest: Fingerprint of all settings and inputs on which the result depends. Checkpoints with another
+            fingerprint are rejected. Default: a digest of the fields above.
     """
 
     schedule: WarmupStableDecay
@@ -70,15 +71,15 @@ class TrainingSteps:
 
     @classmethod
     def of(cls, plan: Plan, ranks: Ranks, *, max_epochs: float) -> Self:
-        """Return the steps of a plan for one of several ranks.
+        """Return the steps of a plan. Each rank gets an equal part of every step.
 
         Args:
             plan: Plan of the run.
             ranks: Ranks of the run.
-            max_epochs: Maximum number of epochs for a budget of minutes.
+            max_epochs: Maximum number of epochs if the budget is in minutes.
 
         Raises:
-            ConfigError: The ranks cannot share a step evenly.
+            ConfigError: The number of ranks does not divide the number of rows per step.
         """
         _, accum = micro_batches_per_rank(plan.rows, plan.micro_batch_size, ranks.size)
         return cls(
@@ -94,17 +95,18 @@ class TrainingSteps:
 
     @property
     def digest(self) -> str:
-        """Fingerprint of the run, hexadecimal."""
+        """Fingerprint of the run, as a hexadecimal string."""
         return self.plan_digest or hashlib.blake2b(repr(self).encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Evaluation during training, e.g. validation scores and a sample.
+    """Evaluation during training, e.g. of validation scores and generated samples.
 
     Attributes:
-        show: Called with the report of the last step and the progress bar that shows the scores.
-        times: Number of evaluations, at equal parts of the run, without the end.
+        show: Function that evaluates the current weights and shows the scores. It is called with the report of the last
+            step and with the progress bar.
+        times: Number of equal parts into which the evaluations divide the run. The end of the run is not evaluated.
     """
 
     show: Callable[[StepReport, ProgressBar], None]
@@ -113,12 +115,14 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Selection of the best checkpoint of a run by a validation score.
+    """Selection of the best checkpoint of a run by its validation score.
 
     Attributes:
-        score: Returns the score of the current weights, lower is better.
-        metric: "loss", or the name of a metric from 0 to 1 whose score is 1 minus the metric.
-        patience: Number of scores in a row without a new best after which training stops; None: never.
+        score: Returns the validation score of the current weights. Lower is better.
+        metric: Name of the metric. For "loss" the score is the loss. All other metrics are between 0 and 1, and their
+            score is 1 minus the metric.
+        patience: Number of consecutive scores without improvement after which training stops early. None: never stop
+            early.
     """
 
     score: Callable[[], float]
@@ -127,11 +131,11 @@ class Selection:
 
 
 class Trainer(Generic[ModelT, BatchT]):
-    """Train a model on an objective.
+    """Train a model with a given objective.
 
-    The Trainer places the model on the machine and its ranks, fits micro-batches into memory, takes the steps, logs
-    them, writes and restores checkpoints, skips loss spikes, evaluates during training and keeps the best checkpoint.
-    An interrupted run ends with the same weights as an uninterrupted one.
+    The Trainer places the model on the device, parallelizes it over all ranks, and chooses micro-batches that fit into
+    memory. It runs the training loop with logs, checkpoints, evaluations and loss spike handling. It can also keep the
+    best checkpoint. An interrupted run ends with the same weights as an uninterrupted run.
 
     Example:
         >>> with training_run(Path("runs/mine")) as run:
@@ -140,11 +144,11 @@ class Trainer(Generic[ModelT, BatchT]):
         ...     save_model(run.directory, trainer.gathered(), bos_id=0, eos_id=0)
 
     Args:
-        model: Model to train; parameters with `requires_grad` are trained.
+        model: Model to train. Only parameters with `requires_grad` are trained.
         objective: Loss to minimize.
-        settings: Precision, ranks, checkpoints and logs.
-        run: Directory and ranks, from `training_run`.
-        machine: Machine to train on; None: measure it.
+        settings: Settings for precision, data parallelism, checkpoints and logs.
+        run: The training run, from `training_run`.
+        machine: Machine to train on. Default: measure this machine.
         label: Title of the progress bar.
     """
 
@@ -174,28 +178,34 @@ class Trainer(Generic[ModelT, BatchT]):
 
     @property
     def model(self) -> ModelT:
-        """The unwrapped model. With FSDP its parameters are sharded; call its submodules inside `readable` only."""
+        """The model without its DDP or FSDP wrapper.
+
+        With FSDP, the parameters of the model are sharded, so call its submodules only inside of a `readable` block.
+        """
         return self._parallel.model
 
     @contextmanager
     def readable(self) -> Iterator[None]:
-        """Allow calls of the model's submodules in this block, on every rank."""
+        """Context manager in which the submodules of the model can be called. Every rank must enter it."""
         with self._parallel.readable():
             yield
 
     def gathered(self) -> ModelT:
-        """Return the model with all weights. Every rank must call this; only the first may use the result."""
+        """Gather the sharded weights and return the whole model.
+
+        Every rank must call this. Only the first rank gets the weights.
+        """
         return self._parallel.gathered()
 
     def max_rows(self, batch_of: Callable[[int], BatchT], at_most: int) -> int:
-        """Return the maximum number of rows of a micro-batch that fits into memory, measured by passes.
+        """Measure the maximum number of rows of a micro-batch that fits into memory.
 
         Args:
-            batch_of: Returns a batch of a number of rows.
+            batch_of: Returns a batch with the given number of rows.
             at_most: Upper limit of the result.
 
         Raises:
-            ResourceError: A single row does not fit.
+            ResourceError: A micro-batch with a single row does not fit into memory.
         """
         with eager_mode():
             return find_max_rows(
@@ -209,20 +219,25 @@ class Trainer(Generic[ModelT, BatchT]):
             )
 
     def fit_micro_batches(self, plan: Plan, batch_of: Callable[[int], BatchT]) -> Plan:
-        """Fit the micro-batches of a new plan into memory and save the plan. The rows per step do not change.
+        """Choose micro-batches that fit into memory, and save the new plan with them.
 
-        A GPU also gets larger micro-batches, which are faster.
+        The number of rows per step does not change. On a GPU, micro-batches may become larger than planned, because
+        larger micro-batches are faster.
 
         Args:
             plan: Plan of the run.
-            batch_of: Returns a batch of a number of rows.
+            batch_of: Returns a batch with the given number of rows.
+
+        Returns:
+            The plan with the new micro-batches.
 
         Raises:
-            ConfigError: The ranks cannot share a step evenly.
-            ResourceError: A single row does not fit.
+            ConfigError: The number of ranks does not divide the number of rows per step.
+            ResourceError: A micro-batch with a single row does not fit into memory.
         """
         ranks = self.run.ranks
-        micro_batches_per_rank(plan.rows, plan.rows, ranks.size)  # fails before anything is computed
+        # Called only to raise the ConfigError before anything is measured.
+        micro_batches_per_rank(plan.rows, plan.rows, ranks.size)
         micro = self.max_rows(batch_of, plan.rows if self.machine.device == "cuda" else plan.micro_batch_size)
         if micro != plan.micro_batch_size:
             micro, accum = micro_batches_per_rank(plan.rows, micro, 1)
@@ -231,7 +246,7 @@ class Trainer(Generic[ModelT, BatchT]):
         return plan
 
     def steps_per_second(self, batches: Callable[[int], BatchT], optimizer: OptimizerConfig) -> float:
-        """Return the speed of training steps of one micro-batch each. Changes the weights."""
+        """Return the number of steps per second, with one micro-batch per step. The steps change the weights."""
         return steps_per_second(
             self._parallel.forward_module,
             self.objective,
@@ -241,13 +256,15 @@ class Trainer(Generic[ModelT, BatchT]):
         )
 
     def estimate(self, steps: TrainingSteps, largest: BatchT, typical: BatchT, *, memory: int) -> str:
-        """Return a sentence with the estimated time and memory of a run, from two or three steps at learning rate 0.
+        """Return a sentence with the estimated training time and memory of a run.
+
+        The estimate is based on a few measured steps with a learning rate of 0.
 
         Args:
             steps: Steps of the run.
             largest: Micro-batch with the highest memory use.
-            typical: Micro-batch with the mean time.
-            memory: Estimated bytes, for systems that do not report memory use.
+            typical: Micro-batch of typical size, for measuring the time.
+            memory: Estimated memory in bytes, which is used if the system does not report memory use.
         """
         found = measure_steps(
             self._parallel.forward_module,
@@ -271,21 +288,23 @@ class Trainer(Generic[ModelT, BatchT]):
         selection: Selection | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> Progress:
-        """Take the remaining steps. Write `metrics.jsonl` and `checkpoints/` in the directory of the run.
+        """Restore the last checkpoint, if there is one, and train until the end of the run.
+
+        Metrics are written to `metrics.jsonl`, and checkpoints to `checkpoints/`, in the directory of the run.
 
         Args:
-            batches: Returns this rank's micro-batch of a 0-based index, see `groundup.train.fit`.
+            batches: Returns the micro-batch of this rank at a 0-based index.
             steps: Steps of the run.
             evaluation: Evaluation during training.
-            selection: Selection of the best checkpoint; None: keep the last one.
-            callbacks: Called after the log and before the checkpoint of a step.
+            selection: How the best checkpoint is selected. None to keep the last checkpoint.
+            callbacks: Additional callbacks. After each step they are called after the logs and before the checkpoint.
 
         Returns:
             Progress at the end of the run.
 
         Raises:
             ConfigError: An experiment tracker is not installed.
-            FormatError: The checkpoints belong to another plan.
+            FormatError: The checkpoints were saved with another plan.
             TrainingError: Training diverged.
         """
         run, make_bar = self.run, self.run.console.progress
@@ -315,12 +334,12 @@ class Trainer(Generic[ModelT, BatchT]):
             )
         if selection:
             self._restore_best(keep[0], selection.metric)
-        if not self._parallel.is_finite():  # the run ended before the guard rolled back
+        if not self._parallel.is_finite():  # possible if the run ends before the guard rolls back
             raise diverged(f"the weights are not finite at the last step, {self.progress.step:,}")
         return self.progress
 
     def facts(self) -> dict[str, Any]:
-        """Return the results of the training for the artifact, as JSON values."""
+        """Return the results of the training as JSON values, for `artifact.json`."""
         return {
             "steps": self.progress.step,
             "tokens_seen": self.progress.tokens_seen,
@@ -331,11 +350,15 @@ class Trainer(Generic[ModelT, BatchT]):
         return self._parallel.optimizer(steps.optimizer or language_model_rates(self.settings))
 
     def _seed(self, digest: str) -> None:
-        """Seed dropout with the plan, because a resumed run skips the random numbers drawn before step 1."""
+        """Seed the random number generators of dropout from the fingerprint of the run.
+
+        A new run draws random numbers before step 1 that a resumed run does not draw. With this seed, both get the same
+        dropout masks.
+        """
         seed = int(digest[:12], 16)
         torch.manual_seed(seed)
         if self.machine.device == "cuda":
-            torch.cuda.manual_seed(seed + self.run.ranks.rank)  # other dropout masks on each rank
+            torch.cuda.manual_seed(seed + self.run.ranks.rank)  # different dropout masks on each rank
 
     def _checkpoints(self, name: str, optimizer: Optimizer | ShardedOptimizer, digest: str) -> Checkpoints:
         return Checkpoints(
@@ -368,7 +391,7 @@ class Trainer(Generic[ModelT, BatchT]):
 
     def _guard(self, good: Checkpoints) -> SpikeGuard:
         progress = self.progress
-        # A run that resumed from an earlier step may have a good checkpoint of a later one.
+        # If a run resumes, its directory may contain good checkpoints of later steps, which must not be restored.
         return SpikeGuard(
             progress,
             good.save,
@@ -378,7 +401,7 @@ class Trainer(Generic[ModelT, BatchT]):
         )
 
     def _logs(self, stack: ExitStack, steps: TrainingSteps, bar: ProgressBar) -> list[Callback]:
-        """Open the logs; only the first rank writes files."""
+        """Open the metrics log and the trackers on the first rank, and return the callbacks that log each step."""
         run, rows = self.run, self.progress.batches
         speed = Speed(steps.flops_per_step, self.machine.peak_flops and run.ranks.size * self.machine.peak_flops)
         logs: list[Callback] = []
@@ -397,7 +420,7 @@ class Trainer(Generic[ModelT, BatchT]):
             with self.readable():
                 try:
                     evaluation.show(report, bar)
-                except FormatError as error:  # the guard handles weights that are not finite
+                except FormatError as error:  # Weights are infinite or NaN; the guard handles this.
                     self.run.console.warn(f"Step {report.step:,}: evaluation skipped. {error.value}.")
 
         return evaluate
@@ -434,7 +457,7 @@ class Trainer(Generic[ModelT, BatchT]):
             self.run.work.save_time()
 
     def _timers(self, latest: Checkpoints, steps: TrainingSteps) -> list[Callback]:
-        """Return callbacks that depend on the clock: checkpoints, and the number of steps for a budget of minutes."""
+        """Return the callback that saves checkpoints and, if there is a time limit, the callback `TimeLimit`."""
         work, ranks, progress = self.run.work, self.run.ranks, self.progress
         save = EverySeconds(
             self.settings.checkpoint_seconds, lambda _: self._save(latest), lambda: progress.stopped, ranks
@@ -447,7 +470,10 @@ class Trainer(Generic[ModelT, BatchT]):
 def measured_machine(
     settings: TrainingSettings, run: TrainingRun, *, native: bool = True, compile: bool = True, fp8: bool = False
 ) -> Machine:
-    """Measure the machine on the first rank and broadcast the result; see `groundup.kernels.measure_machine`."""
+    """Measure the machine on the first rank and broadcast the result to all ranks.
+
+    The arguments are described in `groundup.kernels.measure_machine`.
+    """
     here = None
     if run.ranks.first:
         measured = measure_machine(
@@ -460,11 +486,11 @@ def measured_machine(
 
 
 def estimate_sentence(seconds: float, memory: int, how: str) -> str:
-    """Return a sentence with the estimated time and memory of a run.
+    """Return a sentence with the estimated training time and memory of a run.
 
     Args:
-        seconds: Time of the training.
+        seconds: Training time in seconds.
         memory: Memory in bytes.
-        how: Basis of the estimate.
+        how: Phrase that describes the basis of the estimate, e.g. "from measured steps".
     """
     return f"Estimate {how}: training time {format_duration(seconds)}, memory {format_count(memory, 'bytes')}."
