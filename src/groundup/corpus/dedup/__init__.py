@@ -1,4 +1,4 @@
-"""Deduplication: near-duplicate documents and repeated paragraphs, lines or spans."""
+"""Deduplication: removal of near-duplicate documents and of repeated paragraphs, lines or spans of words."""
 
 from groundup.corpus.dedup.find import FoundDuplicates, find_duplicates
 from groundup.corpus.dedup.settings import NearDuplicateSettings, RepeatedTextSettings

@@ -1,6 +1,7 @@
-"""Tables of numbers that tasks exchange: directories of raw columns, read with `np.memmap`.
+"""Tables of numbers that tasks exchange.
 
-The operating system can evict memory maps, and a slice of a column reads only that slice from disk.
+A table is a directory with one file per column. A file contains the raw numbers and is read with `np.memmap`. The
+operating system can evict the pages of a memory map, and a slice of a column reads only that slice from disk.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
 _TYPES = {
-    "bands": "<u8",  # band hashes of a partition, [bands, documents]
-    "ids": ">u8",  # document IDs, [documents, 2]
-    "offsets": "<i8",  # start of each document's set in `shingles`, and the end of the last
+    "bands": "<u8",  # band hashes of a partition, of shape [bands, documents]
+    "ids": ">u8",  # document IDs as pairs of 64-bit numbers, of shape [documents, 2]
+    "offsets": "<i8",  # start of each document's shingle set in `shingles`, and the end of the last shingle set
     "shingles": "<u4",
-    "later": "<u8",  # document numbers
+    "later": "<u8",  # number of the later document of each pair
     "earlier": "<u8",
     "jaccard": "<f8",
     "passages": "<u8",  # hashes of passages
-    "owners": "<u8",  # first half of the ID of a passage's document
+    "owners": "<u8",  # first 64 bits of the ID of the document that contains the passage
 }
 
 
 def write_columns(path: Path, parts: Iterable[Mapping[str, npt.NDArray[Any]]], names: Iterable[str]) -> None:
-    """Write a table in parts, atomically."""
+    """Write a table atomically, appending one part after the other to each column."""
     with atomic_directory(path) as temporary:
         with ExitStack() as stack:
             files = {name: stack.enter_context((temporary / name).open("wb")) for name in names}
@@ -48,20 +49,20 @@ def write_columns(path: Path, parts: Iterable[Mapping[str, npt.NDArray[Any]]], n
 def read_column(path: Path, name: str) -> npt.NDArray[Any]:
     """Return a column of a table as a memory map."""
     file = path / name
-    if file.stat().st_size == 0:  # np.memmap refuses empty files
+    if file.stat().st_size == 0:  # np.memmap cannot map empty files
         return np.empty(0, _TYPES[name])
     return np.memmap(file, _TYPES[name], mode="r")
 
 
 def spans(starts: I64, lengths: I64) -> I64:
-    """Return the concatenated indices start, start + 1, ... of all spans."""
+    """Return the indices start, start + 1, ..., start + length - 1 of each span, concatenated over all spans."""
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
     return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
 
 
 def group_starts(*sorted_keys: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Mark the first row of each group of equal keys, in rows sorted by these keys."""
+    """Return a mask of the rows that begin a group of equal keys. The rows must be sorted by these keys."""
     first = np.ones(len(sorted_keys[0]), bool)
     if len(first):
         first[1:] = np.logical_or.reduce([key[1:] != key[:-1] for key in sorted_keys])

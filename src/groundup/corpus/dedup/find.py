@@ -1,4 +1,4 @@
-"""Find near-duplicates and repeated passages over all runs."""
+"""Find near-duplicate documents and repeated passages in all runs of a corpus."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from groundup.corpus.steps import Drop, Removal
 if TYPE_CHECKING:
     from groundup.corpus.dedup.partitions import Partition
 
-# NumPy and pyarrow are imported inside the functions, because every --help imports this package.
+# NumPy and pyarrow are imported inside the functions, because every command imports this package, even for --help.
 
 NEAR_DUPLICATE = "near-duplicate"
 IN_ANOTHER_CORPUS = "in another corpus"
-_BUCKET_DOCUMENTS = 1 << 18  # documents of a band per part of the hash range
+_BUCKET_DOCUMENTS = 1 << 18  # target number of documents in each part of the hash range
 _MAX_PARTS = 64
-_MIN_MEMBERS = 1 << 20  # documents in buckets per group of tasks
-_MIN_BYTES = 8 << 20  # bytes of text per group of tasks
-_COMPARED_DOCUMENTS = 1 << 14  # minimum documents per compare task
+_MIN_MEMBERS = 1 << 20  # minimum number of documents that a group of bucket tasks processes
+_MIN_BYTES = 8 << 20  # minimum bytes of text that a group of tasks processes
+_COMPARED_DOCUMENTS = 1 << 14  # minimum number of documents that a CompareTask processes
 _MAX_COMPARE_TASKS = 256
 
 Run = Callable[[str, Sequence[Task]], None]
@@ -35,7 +35,7 @@ Run = Callable[[str, Sequence[Task]], None]
 
 @dataclass(frozen=True, slots=True)
 class _TaskGroup:
-    """Several small tasks as one task, because starting a process takes longer than a small task."""
+    """A task that runs several small tasks, because starting a process takes longer than a small task."""
 
     tasks: tuple[Task, ...]
 
@@ -53,7 +53,7 @@ class _TaskGroup:
 
 
 def _grouped(tasks: Sequence[Task], sizes: Sequence[int], min_size: int) -> list[_TaskGroup]:
-    """Group consecutive tasks so that each group except the last has at least this size."""
+    """Group consecutive tasks so that the total size of each group, except the last, is at least `min_size`."""
     groups: list[_TaskGroup] = []
     group: list[Task] = []
     size = 0
@@ -68,14 +68,16 @@ def _grouped(tasks: Sequence[Task], sizes: Sequence[int], min_size: int) -> list
 
 @dataclass(frozen=True, slots=True)
 class FoundDuplicates:
-    """The duplicates found. Worker processes receive it pickled and read the tables in `directory`.
+    """The near-duplicates and repeated passages that `find_duplicates` found.
+
+    This object is pickled and sent to worker processes, which read the tables in `directory`.
 
     Attributes:
-        runs: The runs of the corpus.
-        near: Settings of near-duplicates.
-        repeated: Settings of repeated passages.
-        directory: Directory of the tables.
-        parts: Number of tables of repeated passages.
+        runs: Paths of the corpus runs, which are Parquet files of documents sorted by ID.
+        near: Settings for near-duplicates.
+        repeated: Settings for repeated passages.
+        directory: Directory of the tables that `find_duplicates` wrote.
+        parts: Number of tables of repeated passages. Each table covers one part of the hash range.
     """
 
     runs: tuple[Path, ...]
@@ -85,13 +87,14 @@ class FoundDuplicates:
     parts: int
 
     def within(self, low: str, high: str) -> dict[str, Removal]:
-        """Return the removals in [low, high): near-duplicates, and exact duplicates in existing corpora.
+        """Return the documents to remove whose IDs are in [low, high).
 
-        Memory: the removals, and 16 bytes for each document of existing corpora in the range.
+        They are the near-duplicates, and the documents that an existing corpus also contains. The method keeps the
+        removals in memory, and 16 bytes for each document of the existing corpora whose ID is in the range.
 
         Args:
-            low: Lower bound of document IDs, included.
-            high: Upper bound of document IDs, excluded.
+            low: Lower bound of the document IDs (inclusive).
+            high: Upper bound of the document IDs (exclusive).
         """
         from groundup.corpus.dedup.resolve import near_duplicates_in
 
@@ -105,7 +108,7 @@ class FoundDuplicates:
         return removals
 
     def without_repeats(self, document: Document) -> Document:
-        """Remove the passages that also occur in an earlier document."""
+        """Return the document without the passages that also occur in an earlier document."""
         if self.repeated.unit == "none":
             return document
         from groundup.corpus.dedup.passages import without_repeated_passages
@@ -113,11 +116,13 @@ class FoundDuplicates:
         return without_repeated_passages(document, self.repeated, self.directory, self.parts)
 
     def summary(self) -> dict[str, Any]:
-        """Return the report for the data card; empty if near-duplicate removal is off.
+        """Return the statistics of near-duplicate removal for the data card.
 
         Returns:
-            `documents` compared, documents in `existing` corpora, `dropped` documents, and the largest `clusters`. A
-            cluster has the ID of the `kept` document and the number of `dropped` near-duplicates.
+            A dictionary that is empty if near-duplicate removal is off. `documents` is the number of documents that
+            were compared, `existing` is the number of documents in existing corpora, and `dropped` is the number of
+            dropped documents. `clusters` lists the largest clusters. Each cluster consists of the ID of the `kept`
+            document and the number of its near-duplicates that were `dropped`.
         """
         from groundup.corpus.dedup.resolve import SUMMARY
 
@@ -132,17 +137,19 @@ def find_duplicates(
 
     Tasks write their tables atomically, and the result does not depend on the executor.
 
-    Memory per task: the hashes of about 64 MB of text, or about 100 bytes for each of 2^18 documents. With more than
-    2^24 documents, a task processes a 64th of them. A larger bucket needs more memory.
+    A task needs memory for the hashes of about 64 MB of text, or about 100 bytes for each of 2^18 documents. If there
+    are more than 2^24 documents, a bucket task processes 1/64 of them. A bucket with more documents needs more memory.
 
-    Disk: 4 bytes per word, 8 bytes per document and band, and candidate pairs, until near-duplicates are resolved.
+    The temporary tables need 4 bytes of disk space per word, 8 bytes per document and band, and space for the candidate
+    pairs. They are deleted after the near-duplicates are resolved.
 
     Args:
-        runs: Runs sorted by document ID, in the order of the sources. The first of two near-duplicates is kept.
-        near: Settings of near-duplicates.
-        repeated: Settings of repeated passages.
-        directory: Directory of the tables. The result reads some of them.
-        run: Runs tasks under a label.
+        runs: Paths of the runs, in the order of the sources. Each run is sorted by document ID. Of two near-duplicates,
+            the document in the earlier run is kept.
+        near: Settings for near-duplicates.
+        repeated: Settings for repeated passages.
+        directory: Directory in which the tables are written. `FoundDuplicates` reads some of them later.
+        run: Function that runs a list of tasks. Its first argument is the label of the progress display.
 
     Raises:
         DataError: An existing corpus is missing.
@@ -193,7 +200,7 @@ def _resolve_near(partitions: Sequence[Partition], settings: NearDuplicateSettin
 
 
 def _find_repeated(partitions: Sequence[Partition], settings: RepeatedTextSettings, directory: Path, run: Run) -> int:
-    """Write the tables of repeated passages and return their number."""
+    """Write the tables of repeated passages and return the number of tables."""
     from groundup.corpus.dedup.passages import PassageTask, RepeatedPassageTask, num_parts
 
     passages = [PassageTask(partition, number, settings, directory) for number, partition in enumerate(partitions)]
@@ -208,7 +215,7 @@ def _find_repeated(partitions: Sequence[Partition], settings: RepeatedTextSettin
 
 
 def _remove(directory: Path, patterns: Sequence[str]) -> None:
-    """Remove tables that are no longer read."""
+    """Delete the tables that match one of the patterns. No later task reads them."""
     for pattern in patterns:
         for table in directory.glob(pattern):
             shutil.rmtree(table)
@@ -219,8 +226,8 @@ def _shards(corpus: Path) -> list[Path]:
     if not shards:
         raise DataError(
             f"{corpus}: no shards",
-            rule="it is not a corpus that `groundup collect` wrote",
-            fix="Correct or remove the path in `existing`.",
+            rule="the directory is not a corpus that `groundup collect` wrote",
+            fix="Correct the path in `existing`, or remove it.",
         )
     return shards
 

@@ -1,4 +1,4 @@
-"""Pairs of near-duplicates: candidate pairs by band, then their exact similarity."""
+"""Tasks that find pairs of near-duplicates: first the candidate pairs of each band, then their exact similarity."""
 
 from __future__ import annotations
 
@@ -14,31 +14,34 @@ from groundup.corpus.dedup.columns import I64, U64, group_starts, mix, read_colu
 from groundup.corpus.dedup.partitions import Partition, Signatures
 from groundup.corpus.dedup.shingles import jaccard
 
-COMPARED = 8  # first documents of a bucket, with which all later ones are compared
-_NUM_LEVELS = 3  # levels of buckets; a large bucket is split at each level
+COMPARED = 8  # Each document of a bucket is compared with the first 8 documents of this bucket.
+_NUM_LEVELS = 3  # number of levels of buckets; each level splits the large buckets of the previous level
 _HASHES = 1 << 64
 _CHUNK_DOCUMENTS = 1 << 16
-_CHUNK_SHINGLES = 1 << 20  # of the pairs in a chunk; each takes about 40 bytes of memory
-_NUMBER_BITS = 40  # lower bits of a pair's key, for the earlier document; the upper bits are for the later one
+_CHUNK_SHINGLES = 1 << 20  # approximate number of shingles per chunk of pairs; a shingle takes about 40 bytes of memory
+# The lower 40 bits of a pair's key are the number of the earlier document. The upper bits identify the later document.
+_NUMBER_BITS = 40
 
 
 @dataclass(frozen=True, slots=True)
 class BucketTask:
-    """Write the candidate pairs of one band, for the buckets in one part of the hash range.
+    """A task that writes the candidate pairs of one band, for the buckets in one part of the hash range.
 
-    A bucket holds the documents with the same hash of this band. Exact duplicates count once. Each document is compared
-    with the first `COMPARED` documents of its bucket, so the cost is linear in the size of the bucket. This finds most
-    near-duplicates of one text. Pages from a common template also share a large bucket. Such a bucket is split by the
-    hash of the next band, up to `_NUM_LEVELS` times, and each document is also compared with the first documents of its
-    smaller bucket, which are more similar.
+    A bucket contains the documents that have the same hash in this band. Of several exact duplicates, a bucket contains
+    only the first. Each document is compared with the first `COMPARED` documents of its bucket, so the cost is linear
+    in the size of the bucket. This finds most near-duplicates of one text.
+
+    Pages that were generated from the same template also share a large bucket. A large bucket is therefore split by the
+    hash of the next band, up to `_NUM_LEVELS` levels. Each document is then also compared with the first documents of
+    its smaller bucket, which are more similar to it.
 
     Attributes:
         partitions: All partitions.
-        band: Number of the band.
+        band: Index of the band, from 0.
         bands: Number of bands.
-        part: Number of the part of the hash range.
-        parts: Number of parts.
-        known: Number of documents in existing corpora. They come first in the order and are never dropped.
+        part: Index of the part of the hash range, from 0.
+        parts: Number of parts of the hash range.
+        known: Number of documents in existing corpora. They have the lowest document numbers and are never dropped.
         directory: Directory of the tables.
     """
 
@@ -52,12 +55,12 @@ class BucketTask:
 
     @property
     def label(self) -> str:
-        """The band and the part."""
+        """Label for the progress display, with the band and the part of the hash range."""
         return f"band {self.band + 1}, part {self.part + 1} of {self.parts}"
 
     @property
     def table(self) -> Path:
-        """The table of pairs of document numbers, sorted by the later one."""
+        """Path of the table of candidate pairs. The pairs are sorted by the number of the later document."""
         return self.directory / f"candidates-{self.band:04d}-{self.part:04d}"
 
     def done(self) -> bool:
@@ -79,7 +82,7 @@ class BucketTask:
             yield {"later": later[order], "earlier": earlier[order]}
 
     def _levels(self) -> Iterator[_Buckets]:
-        """Yield the buckets, then at each level the buckets into which large ones are split."""
+        """Yield the buckets of the band, then for each further level the buckets into which large buckets are split."""
         signatures = Signatures(self.directory, self.partitions)
         hashes, documents = self._members(signatures)
         for depth in range(_NUM_LEVELS):
@@ -95,7 +98,7 @@ class BucketTask:
             hashes, documents = _shared(hashes[order], documents[order])
 
     def _members(self, signatures: Signatures) -> tuple[U64, U64]:
-        """Return hashes and numbers of the documents in buckets of at least two, by hash, then by number."""
+        """Return the hashes and numbers of the documents that share a bucket, sorted by hash, then by number."""
         # Hash 0 marks documents without shingles.
         low = np.uint64(max(1, self.part * _HASHES // self.parts))
         high = np.uint64((self.part + 1) * _HASHES // self.parts - 1)
@@ -117,13 +120,13 @@ class BucketTask:
 
 @dataclass(frozen=True, slots=True)
 class _Buckets:
-    """Documents sorted by bucket, then by number.
+    """The buckets of one level. Documents are sorted by bucket, and within a bucket by document number.
 
     Attributes:
         documents: Document numbers.
-        starts: Start of each document's bucket.
-        sizes: Size of each document's bucket.
-        order: Indices that sort the documents by number.
+        starts: For each document, the index in `documents` at which its bucket starts.
+        sizes: For each document, the number of documents in its bucket.
+        order: Indices that sort `documents` in ascending order.
     """
 
     documents: U64
@@ -133,14 +136,14 @@ class _Buckets:
 
     @classmethod
     def of(cls, hashes: U64, documents: U64) -> Self:
-        """Return the buckets of documents that are sorted by hash, then by number."""
+        """Group documents into buckets. The documents must be sorted by hash, then by document number."""
         starts = np.flatnonzero(group_starts(hashes))
         sizes = np.diff(starts, append=len(hashes))
         order = np.argsort(documents, kind="stable")
         return cls(documents, np.repeat(starts, sizes), np.repeat(sizes, sizes), order)
 
     def pairs(self, low: int, high: int) -> tuple[U64, U64]:
-        """Return the candidate pairs (later, earlier) of documents with a number in [low, high)."""
+        """Return the candidate pairs (later, earlier) whose later document has a number in [low, high)."""
         by_number = self.documents[self.order]
         chosen = self.order[slice(*np.searchsorted(by_number, np.array([low, high], np.uint64)).tolist())]
         counts = np.minimum(chosen - self.starts[chosen], COMPARED)
@@ -148,7 +151,7 @@ class _Buckets:
 
 
 def _shared(hashes: U64, documents: U64) -> tuple[U64, U64]:
-    """Return the documents whose hash occurs at least twice. The hashes are ascending."""
+    """Return the documents whose hash occurs at least twice. The hashes must be in ascending order."""
     first = group_starts(hashes)
     shared = ~(first & np.append(first[1:], True))
     return hashes[shared], documents[shared]
@@ -156,7 +159,10 @@ def _shared(hashes: U64, documents: U64) -> tuple[U64, U64]:
 
 @dataclass(frozen=True, slots=True)
 class CompareTask:
-    """Write the similar pairs whose later document has a number in [low, high)."""
+    """A task that computes the similarity of candidate pairs and writes the pairs above the threshold.
+
+    It processes the pairs whose later document has a number in [low, high).
+    """
 
     partitions: tuple[Partition, ...]
     candidates: tuple[Path, ...]
@@ -167,12 +173,12 @@ class CompareTask:
 
     @property
     def label(self) -> str:
-        """The range of documents."""
+        """Label for the progress display, with the range of document numbers."""
         return f"documents {self.low:,} to {self.high:,}"
 
     @property
     def table(self) -> Path:
-        """The table of pairs of document numbers and similarities, by the later, then by the earlier document."""
+        """Path of the table of similar pairs. They are sorted by the later document, then by the earlier document."""
         return self.directory / f"similar-{self.low:014d}"
 
     def done(self) -> bool:
@@ -189,7 +195,7 @@ class CompareTask:
         involved = np.unique(np.concatenate([later, earlier]))
         sizes = signatures.sizes(involved)
         of_later, of_earlier = (sizes[np.searchsorted(involved, side)] for side in (later, earlier))
-        # The ratio of the sizes is an upper bound of the similarity.
+        # The size of the smaller set divided by the size of the larger set is an upper bound of the similarity.
         possible = np.minimum(of_later, of_earlier) >= self.threshold * np.maximum(of_later, of_earlier)
         later, earlier, costs = later[possible], earlier[possible], (of_later + of_earlier)[possible]
         for chunk in _chunks(costs):
@@ -199,7 +205,7 @@ class CompareTask:
             yield {"later": pair[0][near], "earlier": pair[1][near], "jaccard": similarity[near]}
 
     def _pairs(self) -> tuple[U64, U64]:
-        """Return the unique candidate pairs of all bands."""
+        """Return the candidate pairs of all bands without repetition."""
         bits, mask = np.uint64(_NUMBER_BITS), np.uint64((1 << _NUMBER_BITS) - 1)
         keys = [np.empty(0, np.uint64)]
         for table in self.candidates:
@@ -212,7 +218,7 @@ class CompareTask:
 
 
 def _chunks(costs: I64) -> Iterator[slice]:
-    """Yield slices of pairs with about `_CHUNK_SHINGLES` shingles."""
+    """Split the pairs into slices of about `_CHUNK_SHINGLES` shingles; `costs` has the shingles of each pair."""
     done = np.cumsum(costs)
     start = 0
     while start < len(done):
@@ -223,7 +229,7 @@ def _chunks(costs: I64) -> Iterator[slice]:
 
 
 def _sets_of(signatures: Signatures, documents: U64) -> tuple[npt.NDArray[np.uint32], I64]:
-    """Return the sets of documents, which may be unsorted and repeated."""
+    """Return the concatenated shingle sets and their offsets. Documents may be unsorted and may occur repeatedly."""
     unique, place = np.unique(documents, return_inverse=True)
     values, offsets = signatures.sets(unique)
     sizes = np.diff(offsets)[place]

@@ -1,8 +1,8 @@
 """Partitions of the documents, and their MinHash signatures.
 
-All documents have one order: first the existing corpora, then the runs in the order of the recipe's sources. Within a
-run, documents are sorted by ID. Of two near-duplicates, the first in this order is kept. A document's number is its
-position in this order.
+All documents are numbered in a fixed order. The documents of existing corpora come first. The documents of the runs
+follow, in the order of the sources in the recipe. Within a run, documents are sorted by ID. Of two near-duplicates, the
+document with the lower number is kept.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from groundup.corpus.dedup.shingles import shingles
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_MAX_PARTITIONS = 256  # exceeded only for partitions of _MAX_BYTES
-_MIN_BYTES = 8 << 20  # of text per partition
-_MAX_BYTES = 64 << 20  # of text per partition
+_MAX_PARTITIONS = 256  # There are more partitions only if the text is larger than 256 partitions of _MAX_BYTES.
+_MIN_BYTES = 8 << 20  # minimum target size of a partition, in bytes of text
+_MAX_BYTES = 64 << 20  # maximum target size of a partition, in bytes of text
 _BATCH_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """Consecutive row groups of a run or a shard.
+    """A range of consecutive row groups of a run or a shard.
 
     Attributes:
-        path: The Parquet file.
-        groups: Range of the row groups, end excluded.
-        first: Number of the first document.
-        documents: Number of documents.
-        bytes: Their uncompressed size, which is close to the size of the text.
-        corpus: Directory of the existing corpus; "" for the new corpus.
+        path: Path of the Parquet file.
+        groups: Index of the first row group, and index after the last row group.
+        first: Document number of the first document.
+        documents: Number of documents in the partition.
+        bytes: Uncompressed size of the row groups in bytes, which is close to the size of the text.
+        corpus: Directory of the existing corpus that contains the documents, or "" for documents of the new corpus.
     """
 
     path: Path
@@ -49,7 +49,7 @@ class Partition:
     corpus: str = ""
 
     def batches(self, columns: Sequence[str], min_bytes: int = _BATCH_BYTES) -> Iterator[pa.Table]:
-        """Yield tables of these columns, each of at least `min_bytes` except the last."""
+        """Yield the rows in batches, with the given columns. Each batch except the last has at least `min_bytes`."""
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(self.path) as file:
@@ -69,12 +69,13 @@ def plan(runs: Sequence[tuple[Path, str]], *, small: bool = False) -> list[Parti
     """Split runs into partitions.
 
     Args:
-        runs: Path of each run or shard, with the directory of its existing corpus, or "".
-        small: Whether all partitions have the minimum size.
+        runs: Pairs of the path of a run or shard and the directory of the existing corpus that contains it. The
+            directory is "" for the runs of the new corpus.
+        small: Whether to use the minimum target size for all partitions.
     """
     import pyarrow.parquet as pq
 
-    counts: list[I64] = []  # for each run, documents and bytes of its row groups, [groups, 2]
+    counts: list[I64] = []  # for each run, the number of documents and bytes of each row group, of shape [groups, 2]
     for run, _ in runs:
         metadata = pq.read_metadata(run)
         groups_of = (metadata.row_group(number) for number in range(metadata.num_row_groups))
@@ -95,13 +96,13 @@ def plan(runs: Sequence[tuple[Path, str]], *, small: bool = False) -> list[Parti
 
 
 def signature_path(directory: Path, number: int) -> Path:
-    """Return the path of the signatures of a partition."""
+    """Return the path of the table that contains the signatures of a partition."""
     return directory / f"signed-{number:06d}"
 
 
 @dataclass(frozen=True, slots=True)
 class SignatureTask:
-    """Write the ID, the band hashes and the shingle set of each document of a partition."""
+    """A task that writes the ID, the band hashes and the shingle set of each document of a partition."""
 
     partition: Partition
     number: int
@@ -112,7 +113,7 @@ class SignatureTask:
 
     @property
     def label(self) -> str:
-        """The name of the partition."""
+        """Label for the progress display, with the file name and the first row group of the partition."""
         return f"{self.partition.path.name}, row groups from {self.partition.groups[0]}"
 
     def done(self) -> bool:
@@ -120,7 +121,7 @@ class SignatureTask:
         return signature_path(self.directory, self.number).is_dir()
 
     def run(self) -> None:
-        """Write the signatures."""
+        """Compute the signatures of the partition and write them to a table."""
         bands, ids, sets, lengths = [], [], [], []
         for batch in self.partition.batches(("text", "id")):
             found = shingles(batch.column("text").combine_chunks(), self.ngram)
@@ -139,17 +140,20 @@ class SignatureTask:
 
 
 def id_numbers(ids: Sequence[str]) -> U64:
-    """Return document IDs as pairs of 64-bit numbers, [ids, 2]."""
+    """Convert hexadecimal document IDs to pairs of 64-bit numbers, of shape [ids, 2]."""
     return np.frombuffer(bytes.fromhex("".join(ids)), ">u8").reshape(-1, 2)
 
 
 def id_text(numbers: U64) -> str:
-    """Return the document ID of a pair of 64-bit numbers."""
+    """Convert a pair of 64-bit numbers to a hexadecimal document ID."""
     return f"{int(numbers[0]):016x}{int(numbers[1]):016x}"
 
 
 class Signatures:
-    """The signatures of all partitions from `SignatureTask`. Arguments are ascending document numbers."""
+    """Access to the signatures of all partitions, which `SignatureTask` wrote.
+
+    The argument `documents` of a method contains document numbers in ascending order.
+    """
 
     def __init__(self, directory: Path, partitions: Sequence[Partition]) -> None:
         self.directory = directory
@@ -157,7 +161,7 @@ class Signatures:
         self._firsts = np.array([partition.first for partition in partitions], np.int64)
 
     def band(self, number: int) -> Iterator[tuple[int, U64]]:
-        """Yield the number of the first document and the hashes of one band, for each partition."""
+        """Yield, for each partition, the number of its first document and the hashes of its documents in one band."""
         for at, partition in enumerate(self.partitions):
             yield partition.first, self._band(at, number)
 
@@ -166,7 +170,7 @@ class Signatures:
         return self._column(partition, "bands")[number * documents : (number + 1) * documents]
 
     def _by_partition(self, documents: U64) -> Iterator[tuple[int, slice, I64]]:
-        """Yield, for each partition, the slice of `documents` in it and their rows."""
+        """Yield, for each partition with some of `documents`, its index, their slice and their rows in its table."""
         numbers = documents.astype(np.int64)
         of = np.searchsorted(self._firsts, numbers, side="right") - 1
         bounds = np.flatnonzero(np.diff(of, prepend=-1)).tolist()
@@ -175,14 +179,14 @@ class Signatures:
             yield partition, slice(start, stop), numbers[start:stop] - self._firsts[partition]
 
     def hashes(self, band: int, documents: U64) -> U64:
-        """Return the hashes of one band of documents."""
+        """Return the hash of each document in one band."""
         hashes = np.empty(len(documents), np.uint64)
         for partition, where, rows in self._by_partition(documents):
             hashes[where] = self._band(partition, band)[rows]
         return hashes
 
     def ids(self, documents: U64) -> U64:
-        """Return the IDs of documents in the format of `id_numbers`."""
+        """Return the ID of each document in the format of `id_numbers`."""
         ids = np.empty((len(documents), 2), np.uint64)
         for partition, where, rows in self._by_partition(documents):
             ids[where] = self._column(partition, "ids").reshape(-1, 2)[rows]
@@ -192,7 +196,7 @@ class Signatures:
         return read_column(signature_path(self.directory, partition), name)
 
     def sets(self, documents: U64) -> tuple[U32, I64]:
-        """Return the concatenated shingle sets of documents, and the offsets of the sets."""
+        """Return the concatenated shingle sets of the documents, and the offset of each set."""
         parts, lengths = [np.empty(0, np.uint32)], [np.zeros(1, np.int64)]
         for partition, _, rows in self._by_partition(documents):
             offsets = self._column(partition, "offsets")
@@ -202,7 +206,7 @@ class Signatures:
         return np.concatenate(parts), np.cumsum(np.concatenate(lengths))
 
     def sizes(self, documents: U64) -> I64:
-        """Return the number of shingles of documents."""
+        """Return the number of distinct shingles of each document."""
         sizes = np.empty(len(documents), np.int64)
         for partition, where, rows in self._by_partition(documents):
             offsets = self._column(partition, "offsets")

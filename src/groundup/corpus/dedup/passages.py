@@ -1,8 +1,8 @@
-"""Removal of passages that occur more than once in the corpus, except their first occurrence.
+"""Removal of repeated passages. The first occurrence of a passage in the corpus is kept.
 
-A passage is a paragraph, a line or a span of words of a given length. For spans, every window of words is hashed. This
-finds the same spans as a suffix array of the corpus (Lee et al. 2022, arXiv 2107.06499). Hashes can be sorted in parts
-with bounded memory, but a suffix array needs six times the size of the text in memory.
+A passage is a paragraph, a line or a span with a given number of words. For spans, every window of words is hashed.
+This finds the same spans as a suffix array of the corpus (Lee et al. 2022, arXiv 2107.06499). Hashes can be sorted in
+parts with bounded memory, but a suffix array needs memory of six times the size of the text.
 """
 
 from __future__ import annotations
@@ -26,18 +26,22 @@ from groundup.corpus.dedup.shingles import hash_ngrams
 
 _BREAKS = {"paragraph": re.compile(r"\n{2,}"), "line": re.compile(r"\n+")}
 _UNSPACED = "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3100-\u312f\u3400-\u4dbf\u4e00-\u9fff"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")  # in scripts without spaces, one character
+# In scripts that do not separate words by spaces, each character is a word.
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 _BLANK_LINES = re.compile(r"\n{3,}")
-_BYTES = {"paragraph": 200, "line": 60, "span": 6}  # approximate bytes of text per hash
+_BYTES = {"paragraph": 200, "line": 60, "span": 6}  # approximate bytes of text per passage hash
 _HASHES = 1 << 64
-_MAX_PARTS = 256  # of the hash range; limits the number of open memory maps
-_PART_HASHES = 1 << 20  # hashes per part; each takes about 50 bytes of memory
+_MAX_PARTS = 256  # maximum number of parts of the hash range, which limits the number of open memory maps
+_PART_HASHES = 1 << 20  # target number of hashes per part; a hash takes about 50 bytes of memory
 
-Passage = tuple[int, int, int]  # start, end and hash
+Passage = tuple[int, int, int]  # start offset, end offset and hash of a passage
 
 
 def passages(text: str, settings: RepeatedTextSettings) -> list[Passage]:
-    """Return the passages of a text that reach the minimum length, in order. Hashes ignore case and white space."""
+    """Return the passages of a text that have at least the minimum length, in the order of the text.
+
+    Two passages that differ only in case or white space have the same hash.
+    """
     return _spans(text, settings.min_words) if settings.unit == "span" else list(_parts(text, settings))
 
 
@@ -70,7 +74,7 @@ _hash_word = lru_cache(maxsize=1 << 16)(_hash)
 
 @dataclass(frozen=True, slots=True)
 class PassageTask:
-    """Write the passage hashes of a partition, sorted. Near-duplicate documents are skipped."""
+    """A task that writes the sorted passage hashes of a partition. It skips documents that are near-duplicates."""
 
     partition: Partition
     number: int
@@ -79,12 +83,15 @@ class PassageTask:
 
     @property
     def label(self) -> str:
-        """The name of the partition."""
+        """Label for the progress display, with the file name and the first row group of the partition."""
         return f"{self.settings.unit}s of {self.partition.path.name}, row groups from {self.partition.groups[0]}"
 
     @property
     def table(self) -> Path:
-        """The table of hashes and owners (the first half of the document ID), by hash, then by document."""
+        """Path of the table of passage hashes and their documents, sorted by hash, then by document number.
+
+        The column `owners` identifies a document by the first 64 bits of its ID.
+        """
         return self.directory / f"passages-{self.number:06d}"
 
     def done(self) -> bool:
@@ -110,18 +117,21 @@ class PassageTask:
 
 
 def num_parts(text_bytes: int, settings: RepeatedTextSettings) -> int:
-    """Return the number of parts of the hash range for this amount of text."""
+    """Return into how many parts the hash range is split for this amount of text."""
     return min(_MAX_PARTS, 1 + text_bytes // _BYTES[settings.unit] // _PART_HASHES)
 
 
 def _bounds(parts: int) -> U64:
-    """Return the first hash of each part."""
+    """Return the lowest hash of each part of the hash range."""
     return np.array([-(-part * _HASHES // parts) for part in range(parts)], np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
 class RepeatedPassageTask:
-    """Write the repeated hashes of one part of the hash range, with the document that keeps each passage."""
+    """A task that finds the repeated passages in one part of the hash range.
+
+    For each hash that occurs more than once, it writes the hash and the document that keeps the passage.
+    """
 
     passages: tuple[Path, ...]
     part: int
@@ -130,12 +140,15 @@ class RepeatedPassageTask:
 
     @property
     def label(self) -> str:
-        """The number of the part."""
+        """Label for the progress display, with the part of the hash range."""
         return f"repeated passages, part {self.part + 1} of {self.parts}"
 
     @property
     def table(self) -> Path:
-        """The table of ascending hashes and owners (the first half of the ID of the document that keeps it)."""
+        """Path of the table of repeated hashes, in ascending order.
+
+        The column `owners` has the first 64 bits of the ID of the document that keeps the passage.
+        """
         return _repeated(self.directory, self.part)
 
     def done(self) -> bool:
@@ -172,12 +185,15 @@ def _mapped(table: Path) -> tuple[U64, U64]:
 def without_repeated_passages(
     document: Document, settings: RepeatedTextSettings, directory: Path, parts: int
 ) -> Document:
-    """Remove passages that occur in an earlier document or earlier in this document. The ID does not change."""
+    """Return the document without passages that occur in an earlier document or earlier in the same document.
+
+    The ID of the document does not change.
+    """
     found = passages(document.text, settings)
     keepers = _keepers([key for _, _, key in found], directory, parts)
     own = int(document.id[:16], 16)
     seen: set[int] = set()
-    rest, done = "", 0  # the kept text of document.text[:done]
+    rest, done = "", 0  # `rest` is the kept part of document.text[:done]
     for start, end, key in found:
         if key in keepers and (keepers[key] != own or key in seen):
             rest = _joined(rest, document.text[done:start]) if start > done else rest
@@ -190,14 +206,14 @@ def without_repeated_passages(
 
 
 def _joined(before: str, after: str) -> str:
-    """Join the two sides of a gap with one space, or with the existing line break."""
+    """Join the text before and after a removed passage with one space, or with the existing line break."""
     before, after = before.rstrip(" "), after.lstrip(" ")
     no_space = not before or not after or before.endswith("\n") or after.startswith("\n")
     return f"{before}{after}" if no_space else f"{before} {after}"
 
 
 def _keepers(keys: list[int], directory: Path, parts: int) -> dict[int, int]:
-    """Return the document that keeps each repeated passage, by hash."""
+    """Return a dictionary from the hash of each repeated passage to the document that keeps the passage."""
     unique = np.unique(np.array(keys, np.uint64))
     part_of = np.searchsorted(_bounds(parts), unique, side="right") - 1
     keepers: dict[int, int] = {}

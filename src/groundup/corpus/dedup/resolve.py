@@ -1,4 +1,4 @@
-"""The choice of the near-duplicates to drop, in one pass over all similar pairs."""
+"""The task that selects the near-duplicates to drop, in one pass over all similar pairs."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from groundup.corpus.dedup.partitions import Partition, Signatures, id_text
 from groundup.corpus.markers import write_marker
 
 SUMMARY = "near-duplicates.json"
-_NUM_CLUSTERS = 10  # clusters in the summary
-_DROPPED = 0xFFFFFFFF  # state of a dropped document; the state of a kept one counts its near-duplicates
+_NUM_CLUSTERS = 10  # maximum number of clusters in the summary
+# The state of a dropped document is `_DROPPED`. The state of a kept document is the number of its near-duplicates.
+_DROPPED = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
 class ResolveTask:
-    """Drop each document that is similar to an earlier, kept document.
+    """A task that drops each document that is similar to an earlier document that is kept.
 
-    So each drop refers to a kept document that is similar to it, the first if there are several. In a chain of small
-    changes, documents are not dropped for similarity to dropped documents only.
+    Each dropped document refers to the first kept document that is similar to it. A document that is similar only to
+    dropped documents is kept. For example, if B is similar to A, and C is similar to B but not to A, then C is kept.
 
     Attributes:
         partitions: All partitions.
-        similar: The tables of `CompareTask`, each with its first document number.
+        similar: Path of each `CompareTask` table, with the lowest document number that it covers.
         directory: Directory of the tables.
     """
 
@@ -39,7 +40,7 @@ class ResolveTask:
 
     @property
     def label(self) -> str:
-        """A fixed name."""
+        """Label for the progress display."""
         return "choosing the near-duplicates to drop"
 
     def done(self) -> bool:
@@ -47,9 +48,9 @@ class ResolveTask:
         return (self.directory / SUMMARY).is_file()
 
     def run(self) -> None:
-        """Write tables of drops by ID, then the summary."""
+        """Write tables of the dropped documents sorted by ID, then the summary."""
         documents = sum(partition.documents for partition in self.partitions)
-        with TemporaryFile(dir=self.directory) as file:  # 4 bytes per document, on disk
+        with TemporaryFile(dir=self.directory) as file:  # The states of all documents take 4 bytes each, on disk.
             state = np.memmap(file, "<u4", mode="w+", shape=max(1, documents))
             dropped = sum(self._resolve(table, low, state) for table, low in self.similar)
             largest = _largest(state)
@@ -64,10 +65,10 @@ class ResolveTask:
         write_marker(self.directory / SUMMARY, dropped_tables, summary)
 
     def _resolve(self, table: Path, low: int, state: np.memmap[tuple[int], np.dtype[np.uint32]]) -> int:
-        """Choose the drops of one table and return their number."""
+        """Select the documents to drop from the pairs of one table, and return their number."""
         later, earlier, similarity = (np.array(read_column(table, name)) for name in ("later", "earlier", "jaccard"))
-        was_kept = state[earlier.astype(np.int64)] != _DROPPED  # before this table
-        dropped: dict[int, int] = {}  # document -> index of the pair
+        was_kept = state[earlier.astype(np.int64)] != _DROPPED  # not dropped by one of the previous tables
+        dropped: dict[int, int] = {}  # dropped document -> index of the pair because of which it is dropped
         pairs = zip(later.tolist(), earlier.tolist(), was_kept.tolist(), strict=True)
         for pair, (document, candidate, is_kept) in enumerate(pairs):
             if is_kept and document not in dropped and candidate not in dropped:
@@ -100,7 +101,7 @@ class ResolveTask:
 
 
 def _largest(state: np.memmap[tuple[int], np.dtype[np.uint32]]) -> list[tuple[int, int]]:
-    """Return the kept documents with the most near-duplicates, and their counts."""
+    """Return the kept documents that have the most near-duplicates, with the number of these near-duplicates."""
     best: list[tuple[int, int]] = []
     step = 1 << 20
     for start in range(0, len(state), step):
@@ -113,13 +114,13 @@ def _largest(state: np.memmap[tuple[int], np.dtype[np.uint32]]) -> list[tuple[in
 
 @dataclass(frozen=True, slots=True)
 class NearDuplicate:
-    """A near-duplicate to drop.
+    """A document that is dropped because it is similar to a kept document.
 
     Attributes:
-        id: Its ID.
-        kept: ID of the document that is kept.
-        jaccard: Their Jaccard similarity.
-        corpus: Directory of the existing corpus with the kept document; "" for the new corpus.
+        id: ID of the dropped document.
+        kept: ID of the kept document.
+        jaccard: Jaccard similarity of the dropped and the kept document.
+        corpus: Directory of the existing corpus that contains the kept document, or "" if it is in the new corpus.
     """
 
     id: str
@@ -133,7 +134,10 @@ def _dropped(directory: Path, low: int) -> Path:
 
 
 def near_duplicates_among(directory: Path, first: int, documents: int) -> set[str]:
-    """Return the IDs of the near-duplicates among consecutive documents, and possibly of adjacent documents."""
+    """Return the IDs of the near-duplicates among consecutively numbered documents.
+
+    The result can also contain near-duplicates whose numbers are just before or after this range.
+    """
     import pyarrow.parquet as pq
 
     paths = sorted(directory.glob("dropped-*.parquet"))
@@ -144,7 +148,7 @@ def near_duplicates_among(directory: Path, first: int, documents: int) -> set[st
 
 
 def near_duplicates_in(directory: Path, low: str, high: str) -> Iterator[NearDuplicate]:
-    """Yield the near-duplicates with an ID in [low, high), unordered."""
+    """Yield the near-duplicates whose ID is in [low, high), in no particular order."""
     import pyarrow.parquet as pq
 
     for path in sorted(directory.glob("dropped-*.parquet")):

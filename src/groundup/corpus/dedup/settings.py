@@ -1,4 +1,4 @@
-"""The deduplication settings: near-duplicate documents and repeated passages."""
+"""Settings for the removal of near-duplicate documents and repeated passages."""
 
 from __future__ import annotations
 
@@ -13,21 +13,29 @@ _MIN_PROBABILITY = 0.9
 
 
 class NearDuplicateSettings(Config):
-    """Near-duplicate removal by MinHash LSH: documents are compared as sets of word n-grams (shingles).
+    """Settings for near-duplicate removal with MinHash LSH. Documents are compared as sets of word n-grams (shingles).
 
     Candidate pairs come from banded MinHash signatures (Broder 1997). Two documents are a candidate pair if all `rows`
-    values of at least one of the `bands` agree. For Jaccard similarity s, the probability is 1 - (1 - s^rows)^bands
-    (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, 3.4). The exact similarity is computed for each candidate
-    pair, so no document below the threshold is dropped. The default, 18 bands of 7 rows, finds 98.6 % of the pairs at
-    0.8 and 99.98 % at 0.87. The common 14 bands of 8 rows find 92.4 % and 99.6 %.
+    values of at least one of the `bands` agree. For documents with Jaccard similarity s, the probability of this is
+    1 - (1 - s^rows)^bands (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, 3.4). The exact similarity is then
+    computed for each candidate pair, so a document is never dropped if its similarity is below the threshold.
+
+    The default of 18 bands with 7 rows finds 98.6 % of the pairs with similarity 0.8 and 99.98 % of the pairs with
+    similarity 0.87. The common choice of 14 bands with 8 rows finds 92.4 % and 99.6 % of these pairs.
     """
 
-    enabled: bool = setting(True, help="drop near-duplicates of earlier documents")
+    enabled: bool = setting(True, help="drop documents that are near-duplicates of an earlier document")
     threshold: float = setting(0.8, help="minimum Jaccard similarity of near-duplicates", gt=0, le=1)
-    ngram: int = setting(5, help="words per shingle (characters in scripts without spaces)", ge=1, le=64)
-    bands: int = setting(18, help="bands of the MinHash signature; more bands find more pairs", ge=1, le=1024)
-    rows: int = setting(7, help="values per band; more rows give fewer false candidates", ge=1, le=64)
-    existing: list[Path] = setting([], help="existing corpora; their documents are dropped from the new corpus")
+    ngram: int = setting(
+        5, help="words per shingle (characters in scripts that do not separate words by spaces)", ge=1, le=64
+    )
+    bands: int = setting(
+        18, help="number of bands of the MinHash signature; more bands find more near-duplicates", ge=1, le=1024
+    )
+    rows: int = setting(7, help="MinHash values per band; more rows give fewer false candidates", ge=1, le=64)
+    existing: list[Path] = setting(
+        [], help="directories of existing corpora; documents that are in one of them are dropped from the new corpus"
+    )
 
     def candidate_probability(self, similarity: float) -> float:
         """Return the probability that two documents with this Jaccard similarity are a candidate pair."""
@@ -45,17 +53,20 @@ class NearDuplicateSettings(Config):
 
 
 class RepeatedTextSettings(Config):
-    """Removal of repeated passages, except their first occurrence. Off by default.
+    """Settings for the removal of repeated passages. The first occurrence is kept. The removal is off by default.
 
     The removal leaves gaps in texts, and it also removes legitimate repeats such as a license, a refrain or a quoted
     verse. FineWeb (Penedo et al. 2024, arXiv 2406.17557) measured no gain from it after near-duplicate removal. Use it
-    for navigation bars, disclaimers and signatures that extraction does not remove. Repeated spans are text that models
-    memorize (Lee et al. 2022, arXiv 2107.06499). Their removal takes ten times as long, and 16 bytes of disk space per
-    word.
+    for navigation bars, disclaimers and signatures that text extraction does not remove. Models memorize repeated spans
+    (Lee et al. 2022, arXiv 2107.06499). The removal of spans takes ten times as long as the removal of paragraphs or
+    lines, and needs 16 bytes of disk space per word.
     """
 
     unit: Literal["none", "paragraph", "line", "span"] = setting(
-        "none", help="repeated unit to remove: paragraphs, lines, spans of min_words words, or none"
+        "none",
+        help='repeated passages to remove: paragraphs, lines or spans of min_words words; "none" turns this off',
     )
-    min_characters: int = setting(60, help="minimum length of removed paragraphs or lines, in characters", ge=1)
+    min_characters: int = setting(
+        60, help="minimum length in characters of the paragraphs or lines that are removed", ge=1
+    )
     min_words: int = setting(50, help="number of words in a span", ge=5)

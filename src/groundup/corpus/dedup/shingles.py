@@ -1,4 +1,4 @@
-"""Shingle sets of batches of texts, their MinHash signatures and Jaccard similarities."""
+"""Functions to compute the shingle sets of texts, their MinHash signatures and their Jaccard similarities."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from groundup.corpus.dedup.columns import F64, I64, U32, U64, group_starts, mix,
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Scripts without spaces between words: each character counts as a word.
+# In scripts that do not separate words by spaces, each character counts as a word.
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
-_SEED = 42  # of the signatures
-_BATCH_SIZE = 2048  # documents per call of rensa, which returns 4 kB of Python integers per document
+_SEED = 42  # random seed of the MinHash signatures
+_BATCH_SIZE = 2048  # documents per call of rensa, which returns 4 kB of Python integers for each document
 _LOW_32 = np.uint64(0xFFFFFFFF)
 
 
@@ -25,18 +25,19 @@ class Shingles:
     """The shingles of a batch of texts, as 64-bit hashes.
 
     Attributes:
-        hashes: The shingles of all texts in order, with repeats.
-        offsets: Start of each text in `hashes`, and the end of the last.
+        hashes: Hashes of the shingles of all texts, in the order of the text. A shingle can occur several times.
+        offsets: Index in `hashes` at which each text starts, and the end of the last text.
     """
 
     hashes: U64
     offsets: I64
 
     def sets(self) -> tuple[U32, I64]:
-        """Return the concatenated sets (32 bits of each hash, ascending, unique) and their offsets.
+        """Return the concatenated shingle sets of the texts, and the offset of each set.
 
-        Two different shingles collide with a probability of 2^-32. So the expected error of the similarity of sets of
-        n shingles is below n / 2^32, a millionth at the default maximum document size. 64 bits would double the disk
+        A set contains the lower 32 bits of each hash, in ascending order and without repetition. Two different shingles
+        collide with a probability of 2^-32. The expected error of the similarity of two sets of n shingles is therefore
+        below n / 2^32. This is one millionth at the default maximum document size. 64-bit hashes would double the disk
         space.
         """
         rows = np.repeat(np.arange(len(self.offsets) - 1, dtype=np.uint64), np.diff(self.offsets))
@@ -46,10 +47,11 @@ class Shingles:
         return (keys & _LOW_32).astype(np.uint32), np.concatenate([[0], np.cumsum(counts)])
 
     def band_hashes(self, bands: int, rows: int) -> U64:
-        """Return a hash of each band of each text's MinHash signature, [bands, texts]; 0 for a text without shingles.
+        """Return a hash of each band of the MinHash signature of each text, of shape [bands, texts].
 
-        The signature has `bands` x `rows` values (Fast Similarity Sketching; Dahlgaard, Knudsen, Thorup 2017, arXiv
-        1704.04370). The expected fraction of equal values is the Jaccard similarity of the sets.
+        The hash is 0 if the text has no shingles. A signature has `bands` x `rows` values (Fast Similarity Sketching;
+        Dahlgaard, Knudsen, Thorup 2017, arXiv 1704.04370). The expected fraction of values that are equal in two
+        signatures is the Jaccard similarity of the two sets.
         """
         from rensa import RMinHash
 
@@ -72,15 +74,15 @@ class Shingles:
 
 
 def shingles(texts: pa.Array, ngram: int) -> Shingles:
-    """Return the word n-grams of each text. A text with fewer words has one shingle of all its words.
+    """Return the word n-grams of each text. A text with fewer than `ngram` words has one shingle with all its words.
 
-    Words are lowercase and separated by white space. In scripts without spaces (Chinese, Japanese, Thai, ...), each
-    character is a word. Cleaned texts are in NFC already.
+    Texts are converted to lower case and split at white space. In scripts that do not separate words by spaces
+    (Chinese, Japanese, Thai, ...), each character is a word. The texts must be cleaned and therefore be in NFC.
     """
     words, offsets = _words(texts)
     counts, gap = np.diff(offsets), ngram - 1
     shift = np.arange(len(counts)) * gap
-    padded = np.zeros(len(words) + len(counts) * gap, np.uint64)  # padding separates the n-grams of texts
+    padded = np.zeros(len(words) + len(counts) * gap, np.uint64)  # so that no n-gram contains words of two texts
     padded[spans(offsets[:-1] + shift, counts)] = words
     hashes = hash_ngrams(padded, ngram)
     lengths = np.where(counts > 0, np.maximum(1, counts - gap), 0)
@@ -88,7 +90,7 @@ def shingles(texts: pa.Array, ngram: int) -> Shingles:
 
 
 def hash_ngrams(words: U64, ngram: int) -> U64:
-    """Return the hashes of all word n-grams, from the hashes of the words."""
+    """Return the hash of each word n-gram, computed from the hashes of the words."""
     hashes = np.zeros(max(0, len(words) - ngram + 1), np.uint64)
     for place, factor in enumerate(_factors(ngram)):
         hashes += words[place : place + len(hashes)] * factor
@@ -97,12 +99,12 @@ def hash_ngrams(words: U64, ngram: int) -> U64:
 
 @lru_cache
 def _factors(ngram: int) -> U64:
-    """Return a different odd number for each position, so that the hash depends on the order of words."""
+    """Return a different odd factor for each position in an n-gram, so that its hash depends on the word order."""
     return mix(np.arange(1, ngram + 1, dtype=np.uint64)) | np.uint64(1)
 
 
 def _words(texts: pa.Array) -> tuple[U64, I64]:
-    """Return the hash of each word, and the offsets of the texts."""
+    """Return the hash of each word, and the index of the first word of each text."""
     import pyarrow as pa
     import pyarrow.compute as pc
     from rensa import RMinHash
@@ -121,14 +123,17 @@ def _words(texts: pa.Array) -> tuple[U64, I64]:
     known = mix(np.array(RMinHash.hash_token_sets([vocabulary])[0], np.uint64))
     indices = encoded.indices.to_numpy()
     offsets = split.offsets.to_numpy().astype(np.int64) - split.offsets[0].as_py()
-    if "" in vocabulary:  # from white space at the start or end of a text
+    if "" in vocabulary:  # The split gives an empty string if a text starts or ends with white space.
         is_word = indices != vocabulary.index("")
         indices, offsets = indices[is_word], np.concatenate([[0], np.cumsum(is_word)])[offsets]
     return known[indices], offsets
 
 
 def jaccard(left: tuple[U32, I64], right: tuple[U32, I64]) -> F64:
-    """Return the Jaccard similarity of each set of `left` with the same set of `right`, as from `Shingles.sets`."""
+    """Return the Jaccard similarity of the i-th set of `left` and the i-th set of `right`, for each i.
+
+    Both arguments are in the format of `Shingles.sets`.
+    """
     keys = []
     for values, offsets in (left, right):
         pairs = np.repeat(np.arange(len(offsets) - 1, dtype=np.uint64), np.diff(offsets))
