@@ -1,4 +1,4 @@
-"""Bank accounts and payment cards, found by format and check digits."""
+"""Detection of bank account numbers (IBANs) and payment card numbers by their format and check digits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from groundup.corpus.privacy.checksums import ean, luhn, mod97
 from groundup.corpus.privacy.spans import NormalizedText, Span
 
-# Length of an IBAN by country (SWIFT registry, release 99).
+# Length of an IBAN in each country (SWIFT registry, release 99).
 _IBAN_LENGTHS = {
     country: length
     for length, countries in {
@@ -22,7 +22,8 @@ _IBAN_LENGTHS = {
 _IBAN = re.compile(r"(?<![^\W_])[A-Z]{2}\d{2}(?:[ \-]?[A-Z0-9]){10,33}")
 _WITHOUT_SPACES = re.compile(r"[A-Z0-9]{14,34}(?!\w)")
 
-# Prefixes and lengths of the card networks. Matches of the second pattern need more evidence than the Luhn digit.
+# Prefixes and lengths of card numbers, by card network. A match of `_RARE_CARD` is accepted only if there is more
+# evidence than a valid Luhn digit, such as a label.
 _CARD = re.compile(
     r"4(?:\d{15}|\d{18})"  # Visa
     r"|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}"  # Mastercard
@@ -47,13 +48,14 @@ CARD_LAYOUTS = frozenset(
 
 
 def find_ibans(view: NormalizedText) -> Iterator[Span]:
-    """Yield IBANs with the length of their country and valid check digits.
+    """Yield IBANs that have valid check digits and the length that their country prescribes.
 
-    An IBAN without spaces needs only valid check digits. IBANs with wrong check digits are excluded from other finders.
+    If an IBAN is written without spaces, only its check digits are verified. A string that has the length of an IBAN
+    but wrong check digits is yielded with the kind "", so that no other finder masks parts of it.
     """
     if not view.has_number:
         return
-    text = view.text.upper() if view.text.isascii() else view.text  # IBANs may be in lower case
+    text = view.text.upper() if view.text.isascii() else view.text  # IBANs may be written in lower case
     position = 0
     while found := _IBAN.search(text, position):
         start = found.start()
@@ -68,7 +70,7 @@ def find_ibans(view: NormalizedText) -> Iterator[Span]:
 
 
 def _end_of_iban(text: str, found: re.Match[str]) -> int:
-    """Return the end of an IBAN with the length of its country; 0 if the length differs."""
+    """Return the end of an IBAN, or 0 if its length is not the one that its country prescribes."""
     missing, at = _IBAN_LENGTHS.get(found[0][:2], 99), found.start()
     while missing and at < found.end():
         missing -= text[at].isalnum()
@@ -81,12 +83,14 @@ def _is_valid_iban(iban: str) -> bool:
 
 
 def is_card(digits: str, *, labeled: bool, grouped: bool) -> bool:
-    """Return whether digits are a card number, by Luhn digit, prefix and length.
+    """Return whether digits are a card number. The Luhn digit, the prefix and the length are checked.
 
     Args:
         digits: The digits without separators.
-        labeled: Whether a label such as "card" precedes them. Unknown prefixes need a label.
-        grouped: Whether they are written in groups. Rare prefixes need groups or a label.
+        labeled: Whether a label such as "card" precedes the digits. A number with an unknown prefix is accepted only
+            with a label.
+        grouped: Whether the digits are written in groups. A number with a rare prefix is accepted only if it is
+            written in groups or has a label.
     """
     if not luhn(digits) or len(set(digits)) < 2:
         return False

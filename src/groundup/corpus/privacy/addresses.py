@@ -1,4 +1,4 @@
-"""Email, IP and MAC addresses."""
+"""Detection of email, IP and MAC addresses."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Iterator
 from groundup.corpus.privacy.labels import label
 from groundup.corpus.privacy.spans import Finder, NormalizedText, Span
 
-# RFC 5321: at most 64 characters before the @, 255 after it. The local part is matched backwards from the @, so the
-# time stays linear in the length of the text.
+# RFC 5321 allows at most 64 characters before the @ and 255 characters after it. The local part is matched backwards
+# from the @, so the time is linear in the length of the text.
 _LOCAL_BACKWARDS = re.compile(r"[\w!#$%&'*+/=?^`{|}~\-](?:[\w.!#$%&'*+/=?^`{|}~\-]{0,62}[\w])?|[\w]")
 _DOMAIN = re.compile(r"(?:[^\W_](?:[\w\-]{0,61}[^\W_])?\.){1,8}(?:[^\W\d_]{2,24}|xn--[a-z0-9\-]{2,50})(?![^\W_]|-\w)")
 _LITERAL = re.compile(r"\[\d{1,3}(?:\.\d{1,3}){3}\]")
-# "name [at] host [dot] org"; without brackets, "at" and "dot" are usual words.
+# "name [at] host [dot] org". The brackets are required, because "at" and "dot" are common words.
 _DISGUISED = re.compile(
     r"(?<![\w.\-])[\w.+\-]{1,64}\s?[\[({<]\s?at\s?[\])}>]\s?[\w\-]{1,63}"
     r"(?:(?:\s?[\[({<]\s?do?t\s?[\])}>]\s?|\.)[\w\-]{1,63}){1,4}(?!\w)",
     re.IGNORECASE,
 )
 _AT_SIGNS = ("[at]", "(at)", "{at}", "<at>", "[ at ]", "( at )")
-# File names, not host names: logo@2x.png.
+# A domain with one of these endings is a file name, as in logo@2x.png.
 _FILE_ENDINGS = frozenset({
     "png", "jpg", "jpeg", "gif", "svg", "webp", "bmp", "ico", "pdf", "css", "scss", "js", "jsx", "ts", "tsx", "json",
     "html", "htm", "xml", "yml", "yaml", "txt", "md",
@@ -46,7 +46,10 @@ _VERSION = re.compile(
 
 
 def find_emails(view: NormalizedText) -> Iterator[Span]:
-    """Yield email addresses, also in the form "name [at] host [dot] org". "user@host" without a domain is not one."""
+    """Yield email addresses, including the form "name [at] host [dot] org".
+
+    "user@host" is not an email address, because it has no top-level domain.
+    """
     text = view.text
     at = text.find("@")
     while at >= 0:
@@ -65,24 +68,24 @@ def find_emails(view: NormalizedText) -> Iterator[Span]:
 def _is_email(text: str, start: int, end: int) -> bool:
     if text[end - 6 : end].rpartition(".")[2].lower() in _FILE_ENDINGS:
         return False
-    if text[max(0, start - 1) : start] == "@":  # @name@host: a handle
+    if text[max(0, start - 1) : start] == "@":  # @name@host is a user name of a social network.
         return False
-    # git@host:team/project.git is an SSH remote.
+    # git@host:team/project.git is the SSH address of a Git repository.
     return not re.match(r":(?!\s)[\w~./\-]*/", text[end : end + 80])
 
 
 def ip_finder(private: bool = False) -> Finder:
-    """Return a finder of IP addresses of single hosts.
+    """Return a finder of IP addresses that identify a single host.
 
     Args:
-        private: Whether addresses of private networks are found, too.
+        private: Whether to find addresses of private networks, too.
     """
 
     def masked(text: str, found: re.Match[str]) -> bool:
         address = found[0]
         try:
             if prefix := _PREFIX.match(text, found.end()):
-                ipaddress.ip_network(address + prefix[0])  # the address of a network, not of a host
+                ipaddress.ip_network(address + prefix[0])  # It is the address of a network and not of a host.
                 return False
         except ValueError:
             pass
@@ -92,7 +95,7 @@ def ip_finder(private: bool = False) -> Finder:
             return False
         if ip.is_unspecified or ip.is_loopback or (ip.is_multicast and (ip.version == 4 or "::" in address)):
             return False
-        if ip.version == 4 and address.startswith(("255.", "0.")):  # netmask or broadcast
+        if ip.version == 4 and address.startswith(("255.", "0.")):  # a netmask or the broadcast address
             return False
         return private or not (address.lower().startswith("fe80:") or any(ip in network for network in _LOCAL))
 
@@ -116,7 +119,7 @@ _LOCAL = [
 
 
 def _is_version(text: str, found: re.Match[str]) -> bool:
-    """Return whether four numbers with dots are a version or section number."""
+    """Return whether four numbers separated by dots are a version or section number instead of an IP address."""
     start = found.start()
     before = text[max(0, start - 24) : start].lower()
     if before.endswith("/") and not before.endswith("//"):  # Firefox/3.5.0.1
@@ -130,12 +133,13 @@ def _is_version(text: str, found: re.Match[str]) -> bool:
 
 
 def find_macs(view: NormalizedText) -> Iterator[Span]:
-    """Yield MAC addresses, except broadcast (ff:ff:ff:ff:ff:ff) and all zeros."""
+    """Yield MAC addresses, except the broadcast address (ff:ff:ff:ff:ff:ff) and the address with all zeros."""
     text = view.text
     if not any(shape in view.hex_shape for shape in _MAC_SHAPES):
         return
     for found in _MAC.finditer(text):
         digits = set(found[0].lower()) - set(":-.")
-        dotted = "." in found[0]  # like many tables of hexadecimal numbers, so a label is required
+        # Tables of hexadecimal numbers often use the format with dots, so an address in this format needs a label.
+        dotted = "." in found[0]
         if len(digits) > 1 and (not dotted or _MAC_WORD.search(text, max(0, found.start() - 48), found.start())):
             yield Span(*found.span(), "mac_address")

@@ -1,4 +1,4 @@
-"""Check digit algorithms for strings of digits, or of letters and digits."""
+"""Check digit algorithms for strings of digits, or of digits and letters."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ def luhn(digits: str) -> bool:
 
 
 def weighted(digits: str, weights: Sequence[int]) -> int:
-    """Return the weighted sum of the first digits."""
+    """Return the weighted sum of the first `len(weights)` digits."""
     return sum(int(digit) * weight for digit, weight in zip(digits, weights, strict=False))
 
 
 def mod97(text: str) -> int:
-    """Return the remainder of ISO 7064 mod 97-10, with A = 10 ... Z = 35; 1 for a valid, rotated IBAN."""
+    """Return the remainder of ISO 7064 mod 97-10, where the letters A to Z stand for the numbers 10 to 35.
+
+    The remainder is 1 for a valid IBAN whose first four characters were moved to its end.
+    """
     return int("".join(str(int(character, 36)) for character in text)) % 97
 
 

@@ -1,4 +1,4 @@
-"""User-defined patterns. RE2 runs them in linear time."""
+"""Detection of values by user-defined regular expressions. RE2 searches for them in linear time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 def pattern_finders(patterns: Mapping[str, str]) -> list[Finder]:
-    """Return one finder per pattern.
+    """Return one finder for each pattern.
 
     Args:
-        patterns: Regular expressions in RE2 syntax, by name.
+        patterns: Regular expressions in RE2 syntax, keyed by the name of the pattern.
 
     Raises:
         ConfigError: A name is invalid, RE2 rejects a pattern, or a pattern matches the empty string.
@@ -29,8 +29,8 @@ def _finder(name: str, pattern: str) -> Finder:
     if not _NAME.fullmatch(name):
         raise ConfigError(
             f"invalid pattern name {name!r}",
-            rule="a name has lowercase letters, digits and _, and begins with a letter",
-            fix="Rename it, e.g. to employee_number, which is masked as [EMPLOYEE_NUMBER].",
+            rule="a name consists of lowercase letters, digits and _, and begins with a letter",
+            fix="Rename the pattern, e.g. to employee_number. Its matches are then masked as [EMPLOYEE_NUMBER].",
         )
     options = re2.Options()
     options.log_errors = False
@@ -46,7 +46,7 @@ def _finder(name: str, pattern: str) -> Finder:
     if compiled.search(""):
         raise ConfigError(
             f"pattern {name} = {pattern!r} matches the empty string",
-            rule="it would match everywhere",
+            rule="such a pattern matches at every position of a text",
             fix="Require at least one character, e.g. with + instead of *.",
         )
 

@@ -1,9 +1,9 @@
-"""Formats of API keys as documented by their issuers, in addition to the rules of gitleaks."""
+"""Formats of API keys that their issuers document. They supplement the rules of gitleaks."""
 
 from __future__ import annotations
 
-# The pattern after a prefix, and the prefixes. Lengths are ranges, because issuers change them, and because keys
-# truncated in logs must be masked, too.
+# Each entry has the pattern of the part after the prefix, and the prefixes with this pattern. Lengths are ranges,
+# because issuers change them, and because keys that are truncated in logs must also be masked.
 _BODIES: tuple[tuple[str, str], ...] = (
     (
         r"[\w\-]{16,512}",
@@ -30,7 +30,7 @@ _BODIES: tuple[tuple[str, str], ...] = (
         # Monitoring: Sentry, Grafana, New Relic, Honeycomb, Dynatrace, PostHog, Elastic, ...
         "sntryu_ sntrys_ sntryi_ glsa_ glc_ NRAK- NRII- NRJS- NRRA- NRAL- hcaik_ hcaic_ hcalk_ hcamk_ dt0c01. dt0s01. "
         "dt0s16. phx_ phs_ pddp_ ddapp_ essu_ rootly_ "
-        # Stores of secrets: Vault, Doppler, Bitwarden, Settlemint
+        # Secret managers: Vault, Doppler, Bitwarden, Settlemint
         "hvs. hvb. hvr. dp.pt. dp.st. dp.ct. dp.sa. dp.scim. dp.audit. dp.ws. sm_pat_ sm_sat_ sm_aat_ "
         # Applications: Shopify, Notion, Linear, Figma, Frame.io, Contentful, HubSpot, Typeform, 42, ...
         "shpat_ shpca_ shppa_ shpss_ shptka_ shpua_ ntn_ lin_api_ lin_oauth_ figd_ figu_ figuo_ fio-u- CFPAT- pat-na1- "
@@ -45,7 +45,7 @@ _BODIES: tuple[tuple[str, str], ...] = (
         "eyJrIjoi bedrock-api-key- pypi-AgEIcHlwaS snyk_uat. infisical. AQEyhm vault:v1:",
     ),
 )  # fmt: skip
-# Keys that are recognized by prefix and length: prefixes and pattern.
+# Keys that are recognized by their prefix and length. Each entry has the prefixes and the pattern of the whole key.
 FORMS: tuple[tuple[str, str], ...] = (
     ("akia asia abia acca", r"A(?:KIA|SIA|BIA|CCA)[A-Z0-9]{16}"),
     ("aroa aida agpa anpa", r"A(?:ROA|IDA|GPA|NPA)[A-Z0-9]{16}"),
@@ -82,7 +82,7 @@ FORMS: tuple[tuple[str, str], ...] = (
     ("st.", r"st\.[0-9a-f\-]{24,36}\.[0-9a-f]{32}\.[0-9a-f]{32}"),  # Infisical
     ("ssws", r"SSWS[ ]00[\w\-]{40}"),  # Okta
 )  # fmt: skip
-# Keys without a fixed prefix: an RE2 pattern of the beginning, and the pattern of the key.
+# Keys that do not have a fixed prefix. Each entry has an RE2 pattern of the beginning and the pattern of the whole key.
 VARIABLE_PREFIX_FORMS: tuple[tuple[str, str], ...] = (
     (r"(?:bot)?[0-9]{8,10}:AA[0-9A-Za-z_\-]", r"(?:bot)?\d{8,10}:AA[\w\-]{32,34}"),  # Telegram
     (r"[MNO][A-Za-z0-9]{23,27}\.[A-Za-z0-9_\-]{6}\.", r"[MNO][A-Za-z0-9]{23,27}\.[\w\-]{6}\.[\w\-]{27,40}"),  # Discord
@@ -93,5 +93,5 @@ VARIABLE_PREFIX_FORMS: tuple[tuple[str, str], ...] = (
 
 
 def bodies_by_prefix() -> dict[str, str]:
-    """Return the pattern that follows each prefix."""
+    """Return a dictionary from each prefix to the pattern of the part after the prefix."""
     return {begin: body for body, begins in _BODIES for begin in begins.split()}

@@ -1,4 +1,4 @@
-"""API keys, found by prefix, by a service name before them, or by randomness."""
+"""Detection of API keys by their prefix, by the name of a service before the key, or by their randomness."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from groundup.corpus.privacy.randomness import entropy, looks_random, may_be_sec
 from groundup.corpus.privacy.spans import NormalizedText, Span
 
 _MAX_PREFIX_LENGTH = 20  # characters
-_NUM_BODY_BYTES = 8  # minimum length after the prefix, to reduce false candidates
-# A key follows the start of the text, a character other than a letter or digit, an escape or a percent-encoding.
+_NUM_BODY_BYTES = 8  # minimum length of the part after the prefix, to reduce the number of false candidates
+# A key is at the start of the text, or after one of the following: a character that is not a letter or digit, an escape
+# sequence such as \n, or a percent-encoded character.
 _BEFORE = r"(?:^|[^A-Za-z0-9]|\\[nrt]|%[0-9A-F]{2})"
 _BEFORE_UNKNOWN = r"(?:^|[\s\"'`=:(\[{<>|,;*])"
-# A key of an unknown issuer: a prefix such as "acme_live_", and a body with digits.
+# A key of an unknown issuer consists of a prefix such as "acme_live_", and a body that contains digits.
 _UNKNOWN = r"[A-Za-z][A-Za-z0-9]{1,11}[_\-][A-Za-z_\-]*[0-9][A-Za-z_\-]*[A-Za-z0-9]"
 _UNKNOWN_TOKEN = re.compile(
     r"(?P<issuer>[a-z][a-z0-9]{1,11}|[A-Z][A-Z0-9]{1,11})(?P<middle>(?:[_\-](?:[a-z]{1,8}|[A-Z]{1,8}|v?\d{1,2})){0,3})[_\-]"
     r"(?P<body>[\w\-]{20,400})(?![\w\-/+@]|=(?!=*[\s\"'`,;)]|=*$)|\.\w)",
     re.ASCII,
 )
-# With these prefixes, such a string is an ID, a hash or a file name.
+# A string with one of these prefixes is an ID, a hash or a file name, not a key.
 _NO_ISSUERS = frozenset(
     [
         "acct",
@@ -103,14 +104,14 @@ _NO_ISSUERS = frozenset(
 
 
 class _Form(NamedTuple):
-    """A format of keys: a regular expression, and the minimum entropy of a match."""
+    """A key format: a regular expression, and the minimum entropy of a match in bits per character."""
 
     pattern: str
     entropy: float = 0.0
 
 
 class _Service(NamedTuple):
-    """A pattern of a service name, and the format of its keys."""
+    """A regular expression for the name of a service, and the format of the keys of this service."""
 
     words: str
     pattern: str
@@ -130,7 +131,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 @cache
 def _forms() -> tuple[dict[str, list[_Form]], list[_Form]]:
-    """Return the formats by lowercase prefix, and the formats without a fixed prefix."""
+    """Return the key formats keyed by lowercase prefix, and the key formats that do not have a fixed prefix."""
     by_prefix: dict[str, list[_Form]] = {}
     for entry in _table()["forms"]:
         for prefix in entry.get("begins", ()):
@@ -144,7 +145,10 @@ def _forms() -> tuple[dict[str, list[_Form]], list[_Form]]:
 
 
 def _ended(pattern: str, prefix: str = "") -> str:
-    """Return the pattern with its end. With an unambiguous prefix, all characters joined to the key are masked."""
+    """Return the pattern of a key, extended by a pattern for the text after the key.
+
+    If the prefix is unambiguous, the letters, digits, "_" and "-" directly after the key are also masked.
+    """
     unambiguous = (len(prefix) >= 4 and not prefix[:-1].isalnum()) or (prefix[-1:] in ("_", "-") and len(prefix) >= 4)
     return f"(?:{pattern})" + (r"[\w\-]{0,512}" if unambiguous else r"(?![A-Za-z0-9])")
 
@@ -165,7 +169,7 @@ def _lengths() -> tuple[int, ...]:
 
 @cache
 def _scanner() -> Any:
-    """Return one automaton for all prefixes, which scans a text once."""
+    """Return one RE2 automaton for the beginnings of all keys, so that a text is scanned only once."""
     import re2
 
     prefixes = "|".join(re.escape(prefix) for prefix in sorted({*_forms()[0], *_bodies()}))
@@ -184,7 +188,10 @@ def _scanner() -> Any:
 
 
 def find_keys(view: NormalizedText) -> Iterator[Span]:
-    """Yield keys of known issuers by format, and keys of unknown issuers by prefix and body."""
+    """Yield API keys.
+
+    Keys of known issuers are recognized by their format, and keys of unknown issuers by a prefix and a random body.
+    """
     text, data, scanner = view.text, view.as_bytes, _scanner()
     at = 0
     while at < len(data) and (found := scanner.search(data, at)):
@@ -194,11 +201,11 @@ def find_keys(view: NormalizedText) -> Iterator[Span]:
             yield Span(start, end, "api_key")
             at = end
         else:
-            at = max(start, at + 1)  # the match may include the character before the next key
+            at = max(start, at + 1)  # The match may include the character before the next key.
 
 
 def _known(text: str, start: int) -> int:
-    """Return the end of the key that begins at `start`; 0 without a key."""
+    """Return the end of the key that begins at `start`, or 0 if no key of a known issuer begins there."""
     forms, like = _forms()
     lowered = text[start : start + _MAX_PREFIX_LENGTH].lower()
     best = 0
@@ -225,14 +232,14 @@ def _unknown(text: str, start: int) -> int:
     return found.end() if looks_random(found["body"]) else 0
 
 
-# "heroku_api_key = 1b2c...", "my Heroku key is 1b2c...".
+# The text between a service name and a key, as in "heroku_api_key = 1b2c..." or "my Heroku key is 1b2c...".
 _ASSIGNED = r"[ \t\w.\-]{0,20}['\"\s`*\]]{0,3}(?:=|>|:|\|\||,|\b(?:is|was)\b)[`'\"\s=>:*]{0,5}"
 _VALUE = re.compile(r"[\w\-=/+%:]{11,128}", re.ASCII)
 
 
 @cache
 def _services() -> tuple[Any, list[tuple[re.Pattern[str], list[_Service]]]]:
-    """Return an automaton for service names before a value, and the key formats of each name."""
+    """Return an RE2 automaton that finds service names before a value, and the key formats of each service name."""
     import re2
 
     by_words: dict[str, list[_Service]] = {}
@@ -249,7 +256,7 @@ def _services() -> tuple[Any, list[tuple[re.Pattern[str], list[_Service]]]]:
 
 
 def find_keys_of_services(view: NormalizedText) -> Iterator[Span]:
-    """Yield keys without a specific format that follow the name of their service."""
+    """Yield keys that do not have a specific format, but that follow the name of their service."""
     scanner, names = _services()
     text, data = view.text, view.as_bytes
     at = 0

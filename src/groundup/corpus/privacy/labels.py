@@ -1,13 +1,13 @@
-"""Labels of numbers: words next to a number that name its kind, such as "phone" or "order no."."""
+"""Detection of the label of a number: a word next to the number that names its kind, such as "phone" or "order no."."""
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
 
-_BEFORE, _AFTER = 56, 24  # characters before and after a number that are searched for a label
+_BEFORE, _AFTER = 56, 24  # number of characters before and after a number in which a label is searched
 
-# Words from forms, letters and web pages. A word of several languages is listed once.
+# Words from forms, letters and web pages. A word that exists in several languages is listed once.
 _PHONE = (
     r"tel|ph|tele?phone|(?:home|work|office|contact|day|evening)?phone|mobile|mob|cell|cellphone|cellular|fax|call(?:ed|ing)?"
     r"|dial(?:ed|ing|ling)?|ring|(?:can|or|and|just|please) text|text(?:ed)? (?:me|us|him|her|them|to|at)"
@@ -40,7 +40,8 @@ _CARD = (
 )
 _CARD_CJK = r"信用卡|银行卡|クレジット|カード番号|카드"
 _ADDRESS = r"ips?|ipv4|ipv6|addr(?:ess)?(?:es)?|hosts?|server|client|gateway|dns|nameserver|ping|ssh|router|remote|peer"
-# Labels of other numbers. "order id" is one label, so that "id" is not taken for a national ID.
+# Labels of numbers that are not personal data. "order id" is one label, so that "id" is not mistaken for the label of a
+# national ID.
 _OTHER = (
     r"(?:orders?|invoice|receipt|tickets?|tracking|serial|sku|isbn|issn|ismn|doi|part|model|item|batch|lot|case|ref|refs"
     r"|reference|confirmation|booking|products?|article|versions?|ver|v|build|revision|rev|release|commit|hash|pages?|pp"
@@ -56,7 +57,7 @@ _OTHER = (
 _OTHER_CJK = r"订单|訂單|注文|주문|运单"
 
 
-# A label is a whole word. "_" and digits may be adjacent ("phone_number", "tel2").
+# A label is a whole word. "_" and digits may be adjacent to it, as in "phone_number" and "tel2".
 _LABEL = re.compile(
     r"(?<![^\W\d_])(?:"
     + "|".join(
@@ -71,18 +72,18 @@ _LABEL = re.compile(
     )
     + ")"
 )
-# Chinese, Japanese and Thai have no spaces between words.
+# Chinese, Japanese and Thai text does not separate words by spaces, so the label need not be a whole word.
 _UNSPACED = re.compile(
     f"(?P<other>{_OTHER_CJK})|(?P<national_id>{_ID_CJK})|(?P<credit_card>{_CARD_CJK})|(?P<phone>{_PHONE_CJK})"
 )
 _LABEL_AFTER = re.compile(rf"[\s,]{{0,2}}[(\[]\s?(?:{_LABEL.pattern})\s?[)\]]")
-# The text between an adjacent label and its number, such as "is" in "order no. is 12".
+# The text that may be between an adjacent label and its number, such as " is " in "order no. is 12".
 _CONNECTOR = re.compile(
     r"[ \t:#=.,(\[\"'/\-]{0,6}"
     r"(?:(?:is|was|of|no|nr|num|number|id|the|from|to|at|on|me|us|named|called)\b[ \t:#.\"']{0,3}){0,3}"
 )
-# A label does not apply beyond another number, a blank line or the end of a sentence.
-_NUMBER_BEFORE = re.compile(r".*(?<![^\W\d])\d", re.DOTALL)  # "tel2" and "ipv4" are words
+# A label does not apply if another number, a blank line or the end of a sentence is between the label and the number.
+_NUMBER_BEFORE = re.compile(r".*(?<![^\W\d])\d", re.DOTALL)  # The digits in words such as "tel2" are not numbers.
 _BARRIER = re.compile(r"\n\s*\n|\n.*\n|[^\W\d_]{4,}[.!?]\s", re.DOTALL)
 
 
@@ -90,9 +91,10 @@ class Label(NamedTuple):
     """The label of a number.
 
     Attributes:
-        kind: "phone", "national_id", "credit_card", "ip_address", "other" (e.g. an order number) or "" (no label).
+        kind: Kind of the number: "phone", "national_id", "credit_card", "ip_address", "other" (e.g. an order number),
+            or "" if the number has no label.
         word: The label in lower case.
-        adjacent: Whether only "is", a colon or similar separates label and number.
+        adjacent: Whether at most a short connector such as "is" or a colon is between the label and the number.
     """
 
     kind: str = ""
@@ -103,8 +105,8 @@ class Label(NamedTuple):
 def label(text: str, start: int, end: int) -> Label:
     """Return the label of the number at text[start:end].
 
-    A label in brackets directly after the number takes precedence. Otherwise it is the nearest label before the number,
-    unless another number, a blank line or the end of a sentence is in between.
+    If a label in brackets directly follows the number, it is returned. Otherwise the nearest label before the number is
+    returned, unless another number, a blank line or the end of a sentence is between this label and the number.
     """
     if (after := _LABEL_AFTER.match(text[end : end + _AFTER].lower())) and after.lastgroup:
         return Label(after.lastgroup, after[after.lastgroup], True)

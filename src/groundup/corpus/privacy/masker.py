@@ -30,12 +30,12 @@ from groundup.corpus.steps import Step, with_text
 
 @dataclass(frozen=True, slots=True)
 class Masked:
-    """A masked text.
+    """A text in which personal data and secrets are masked.
 
     Attributes:
         text: The text with placeholder tokens.
-        counts: Number of masked values by kind.
-        spans: The masked spans of the original text, in order.
+        counts: Number of masked values, keyed by kind.
+        spans: The spans of the original text that are masked, in order.
     """
 
     text: str
@@ -44,19 +44,20 @@ class Masked:
 
 
 def placeholder_token(kind: str) -> str:
-    """Return the placeholder token of a kind of value, e.g. "[EMAIL]".
+    """Return the placeholder token for a kind of value, e.g. "[EMAIL]".
 
-    Tokenizers learn uppercase words in square brackets as one or two tokens. They are not HTML or XML tags. Most models
-    write special tokens differently (`<|...|>`, `<s>`). No finder matches them, so masking is idempotent.
+    A placeholder token is an uppercase word in square brackets, for the following reasons. A tokenizer learns it as one
+    or two tokens. It cannot be confused with HTML or XML tags, or with the special tokens of most models (`<|...|>`,
+    `<s>`). The finders do not match it, so masking a text twice gives the same result as masking it once.
     """
     return f"[{kind.upper()}]"
 
 
 class Masker:
-    """A masker of personal data and secrets.
+    """A masker, which replaces personal data and secrets by placeholder tokens.
 
     Args:
-        settings: Kinds, countries and patterns.
+        settings: The kinds of values to mask, the countries and the user-defined patterns.
 
     Raises:
         ConfigError: A pattern is invalid, or a country is unknown.
@@ -66,7 +67,7 @@ class Masker:
         kinds = set(settings.kinds)
         countries = _known("id_countries", settings.id_countries, COUNTRIES)
         regions = _known("phone_regions", settings.phone_regions, phone_regions()) if settings.phone_regions else []
-        # In order of precision: of overlapping spans, the span of the first finder is masked.
+        # The finders are in descending order of precision. If spans overlap, the span of the first finder is masked.
         finders: list[tuple[Finder, bool]] = [
             *((finder, True) for finder in pattern_finders(settings.patterns)),
             (find_private_keys, "private_key" in kinds),
@@ -93,7 +94,7 @@ class Masker:
         self._finders = [finder for finder, enabled in finders if enabled and settings.enabled]
 
     def mask(self, text: str) -> Masked:
-        """Mask a text. Time and memory are linear in its length.
+        """Mask the personal data and secrets in a text. Time and memory are linear in the length of the text.
 
         Args:
             text: The text.
@@ -113,7 +114,7 @@ class Masker:
         return Masked("".join(pieces), dict(Counter(span.kind for span in chosen)), tuple(chosen))
 
     def step(self) -> Step:
-        """Return masking as a pipeline step."""
+        """Return a pipeline step that masks the text of a document."""
 
         def mask(document: Document) -> Document:
             return with_text(document, self.mask(document.text).text)
@@ -133,7 +134,7 @@ def _known(key: str, codes: Sequence[str], known: Collection[str]) -> list[str]:
 
 
 def _without_overlaps(spans: Iterable[Span]) -> list[Span]:
-    """Return the spans in order; of overlapping spans, only the one found first."""
+    """Return the spans sorted by position. Of overlapping spans, only the span that was found first is returned."""
     taken: list[Span] = []
     ordered = sorted((span.start, rank, span) for rank, span in enumerate(spans))
     best: dict[int, int] = {}

@@ -1,8 +1,9 @@
-"""National IDs of persons: their formats, dates and check digits.
+"""Formats, dates and check digits of the national IDs of persons.
 
-An unlabeled layout is recognized without a label: fewer than about 3 of 1,000 other numbers in this layout have a
-valid format, date and check digit. A labeled layout needs a label such as "SSN" or "personnummer". For example, 1 of
-11 nine-digit numbers passes a check modulo 11.
+The layout of a number describes its groups of digits and the separators between them. In an unlabeled layout, a number
+is recognized as an ID even if it has no label. Fewer than about 3 of 1,000 other numbers in such a layout have a valid
+format, date and check digit. In a labeled layout, a number is recognized only if it has a label such as "SSN" or
+"personnummer". For example, 1 of 11 random nine-digit numbers passes a check modulo 11.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Check = Callable[[str], bool]
 _SPANISH = "TRWAGMYFPDXBNJZSQVHLCKE"
 _FINNISH = "0123456789ABCDEFHJKLMNPRSTUVWXY"
 _IRISH = "WABCDEFGHIJKLMNOPQRSTUV"
-_TAIWANESE = "ABCDEFGHJKLMNPQRSTUVXYWZIO"  # ordered by code, 10 to 35
+_TAIWANESE = "ABCDEFGHJKLMNPQRSTUVXYWZIO"  # letters in the order of their codes, which are 10 to 35
 _MEXICAN = "0123456789ABCDEFGHIJKLMNÑOPQRSTUVWXYZ"
 _ITALIAN_ODD = (1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23)
 
@@ -28,32 +29,34 @@ def _day(month: str, day: str) -> bool:
 
 
 def year_first(text: str) -> bool:
-    """Return whether the text begins with a date YYMMDD."""
+    """Return whether the text begins with a date in the format YYMMDD."""
     return _day(text[2:4], text[4:6])
 
 
 def day_first(text: str) -> bool:
-    """Return whether the text begins with a date DDMM."""
+    """Return whether the text begins with a date in the format DDMM."""
     return _day(text[2:4], text[:2])
 
 
 def both(*checks: Check) -> Check:
-    """Return a check that all checks pass."""
+    """Return a check that passes if all of the given checks pass."""
     return lambda text: all(check(text) for check in checks)
 
 
 def divisible(weights: Sequence[int], modulus: int = 11) -> Check:
-    """Return a check that the weighted sum of all digits is divisible by the modulus."""
+    """Return a check that passes if the weighted sum of all digits is divisible by the modulus."""
     return lambda text: weighted(text, weights) % modulus == 0
 
 
 def last_digit(weights: Sequence[int], modulus: int = 11, *, minus: bool = False) -> Check:
-    """Return a check of the last digit.
+    """Return a check that passes if the last digit is the correct check digit.
+
+    The correct digit is the weighted sum of the other digits modulo `modulus`. If the result is 10, the digit is 0.
 
     Args:
-        weights: Weights of the digits before it.
-        modulus: The last digit is the weighted sum modulo this number, with 10 written as 0.
-        minus: Whether the weighted sum is negated.
+        weights: Weights of the digits before the last digit.
+        modulus: The modulus.
+        minus: Whether the weighted sum is negated before the modulo operation.
     """
 
     def check(text: str) -> bool:
@@ -64,59 +67,80 @@ def last_digit(weights: Sequence[int], modulus: int = 11, *, minus: bool = False
 
 
 def ssn(text: str) -> bool:
-    """Return whether `text` is a valid US SSN: no part is all zeros, 666 is never issued. It has no check digit."""
+    """Return whether `text` is a valid US Social Security number (SSN).
+
+    An SSN does not have a check digit. No part of an SSN consists of zeros only, and the first part is never 666.
+    """
     return text[:3] not in ("000", "666") and text[3:5] != "00" and text[5:] != "0000"
 
 
 def korean(text: str) -> bool:
-    """Return whether `text` is a valid South Korean number. It begins with YYMMDD; the rest is random since 2020."""
+    """Return whether `text` is a valid South Korean resident registration number.
+
+    The number begins with a date of birth (YYMMDD). The other digits are random in numbers issued since 2020.
+    """
     return int(text[2:4]) <= 12 and int(text[4:6]) <= 31
 
 
 def medicare(text: str) -> bool:
-    """Return whether `text` is a valid Australian Medicare number. The ninth digit checks the first eight."""
+    """Return whether `text` is a valid Australian Medicare number. The ninth digit is the check digit."""
     return weighted(text[:8], (1, 3, 7, 9, 1, 3, 7, 9)) % 10 == int(text[8])
 
 
 def thai(text: str) -> bool:
-    """Return whether `text` is a valid Thai number, by a check digit modulo 11."""
+    """Return whether `text` is a valid Thai ID number. It has a check digit modulo 11."""
     return (11 - weighted(text[:12], range(13, 1, -1)) % 11) % 10 == int(text[12])
 
 
 def nhs(text: str) -> bool:
-    """Return whether `text` is a valid British NHS number. Numbers with a check digit of 10 are never issued."""
+    """Return whether `text` is a valid British NHS number. A number whose check value would be 10 is never issued."""
     return -weighted(text, range(10, 1, -1)) % 11 == int(text[-1])
 
 
 def nir(text: str) -> bool:
-    """Return whether `text` is a valid French social security number. Corsica's 2A and 2B count as 19 and 18."""
+    """Return whether `text` is a valid French social security number (NIR).
+
+    In the calculation, the codes 2A and 2B of Corsica are replaced by 19 and 18.
+    """
     return 97 - int(text[:-2].replace("2A", "19").replace("2B", "18")) % 97 == int(text[-2:])
 
 
 def steuer_id(text: str) -> bool:
-    """Return whether `text` is a valid German tax ID. One of the first ten digits occurs two or three times."""
+    """Return whether `text` is a valid German tax ID. One digit occurs two or three times in the first ten digits."""
     return mod11_10(text) and len(set(text[:10])) in (8, 9)
 
 
 def rentenversicherung(text: str) -> bool:
-    """Return whether `text` is a valid German pension insurance number. The letter counts as two digits."""
+    """Return whether `text` is a valid German pension insurance number.
+
+    In the calculation, the letter is replaced by its position in the alphabet, as two digits.
+    """
     digits = f"{text[:8]}{ord(text[8]) - 64:02d}{text[9:]}"
     products = (int(d) * w for d, w in zip(digits, (2, 1, 2, 5, 7, 1, 2, 1, 2, 1, 2, 1), strict=False))
     return sum(product // 10 + product % 10 for product in products) % 10 == int(text[-1])
 
 
 def dni(text: str) -> bool:
-    """Return whether `text` is a valid Spanish DNI or NIE, by a check letter modulo 23. X, Y, Z count as 0, 1, 2."""
+    """Return whether `text` is a valid Spanish DNI or NIE.
+
+    The last letter is a check letter modulo 23. In an NIE, the first letter X, Y or Z stands for the digit 0, 1 or 2.
+    """
     return _SPANISH[int(text[:-1].translate({88: "0", 89: "1", 90: "2"})) % 23] == text[-1]
 
 
 def kennitala(text: str) -> bool:
-    """Return whether `text` is a valid Icelandic number. It starts with DDMM; the 9th digit checks the first eight."""
+    """Return whether `text` is a valid Icelandic kennitala.
+
+    The number begins with a date of birth (DDMM). The ninth digit is the check digit of the first eight digits.
+    """
     return day_first(text) and -weighted(text, (3, 2, 7, 6, 5, 4, 3, 2)) % 11 == int(text[8])
 
 
 def codice_fiscale(text: str) -> bool:
-    """Return whether `text` is a valid Italian codice fiscale. Every other character uses a table of values."""
+    """Return whether `text` is a valid Italian codice fiscale.
+
+    The values of the first, third, fifth, ... character are from a table.
+    """
     total = 0
     for place, character in enumerate(text[:15]):
         value = int(character) if character.isdigit() else ord(character) - 65
@@ -125,24 +149,34 @@ def codice_fiscale(text: str) -> bool:
 
 
 def belgian(text: str) -> bool:
-    """Return whether `text` is a valid Belgian number, by a check modulo 97. A 2 is prepended for births since 2000."""
+    """Return whether `text` is a valid Belgian national number.
+
+    The last two digits are check digits modulo 97. For persons born since 2000, the check digits are computed with a 2
+    before the number.
+    """
     return year_first(text) and int(text[-2:]) in (97 - int(text[:9]) % 97, 97 - int("2" + text[:9]) % 97)
 
 
 def pesel(text: str) -> bool:
-    """Return whether `text` is a valid Polish PESEL. The month is increased by a multiple of 20 for the century."""
+    """Return whether `text` is a valid Polish PESEL. A multiple of 20 is added to the month to encode the century."""
     month = f"{int(text[2:4]) % 20:02d}"
     return _day(month, text[4:6]) and weighted(text, (1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1)) % 10 == 0
 
 
 def personnummer(text: str) -> bool:
-    """Return whether `text` is a valid Swedish number, by Luhn digit. Coordination numbers have the day plus 60."""
+    """Return whether `text` is a valid Swedish personnummer, which has a Luhn digit.
+
+    In a coordination number (samordningsnummer), 60 is added to the day of birth.
+    """
     short = text[-10:]
     return _day(short[2:4], f"{int(short[4:6]) % 60:02d}") and luhn(short)
 
 
 def fodselsnummer(text: str) -> bool:
-    """Return whether `text` is a valid Norwegian number, by two check digits. D-numbers have the day plus 40."""
+    """Return whether `text` is a valid Norwegian fødselsnummer or D-number. Both have two check digits.
+
+    In a D-number, 40 is added to the day of birth.
+    """
     return (
         _day(text[2:4], f"{int(text[:2]) % 40:02d}")
         and weighted(text, (3, 7, 6, 1, 8, 9, 4, 5, 2, 1)) % 11 == 0
@@ -151,12 +185,15 @@ def fodselsnummer(text: str) -> bool:
 
 
 def hetu(text: str) -> bool:
-    """Return whether `text` is a valid Finnish number, by a check character modulo 31."""
+    """Return whether `text` is a valid Finnish personal identity code, which has a check character modulo 31."""
     return day_first(text) and _FINNISH[int(text[:6] + text[-4:-1]) % 31] == text[-1]
 
 
 def baltic(text: str) -> bool:
-    """Return whether `text` is a valid Estonian or Lithuanian number. Other weights apply if the first give 10."""
+    """Return whether `text` is a valid Estonian or Lithuanian personal code.
+
+    If the check value is 10, it is computed again with a second list of weights.
+    """
     rest = weighted(text[:10], (1, 2, 3, 4, 5, 6, 7, 8, 9, 1)) % 11
     if rest == 10:
         rest = weighted(text[:10], (3, 4, 5, 6, 7, 8, 9, 1, 2, 3)) % 11 % 10
@@ -164,43 +201,49 @@ def baltic(text: str) -> bool:
 
 
 def latvian(text: str) -> bool:
-    """Return whether `text` is a valid Latvian personas kods with a date of birth."""
+    """Return whether `text` is a valid Latvian personal code (personas kods) that begins with a date of birth."""
     rest = (1 + weighted(text[:10], (10, 5, 8, 4, 2, 1, 6, 3, 7, 9))) % 11 % 10
     return day_first(text) and rest == int(text[-1])
 
 
 def rodne_cislo(text: str) -> bool:
-    """Return whether `text` is a valid Czech or Slovak number. The month is increased by 50 (women) and by 20."""
+    """Return whether `text` is a valid Czech or Slovak birth number (rodné číslo).
+
+    For women, 50 is added to the month. If all numbers of a day are used, 20 is also added.
+    """
     return _day(f"{int(text[2:4]) % 50 % 20:02d}", text[4:6]) and (int(text) % 11 == 0 or int(text[:9]) % 11 == 10)
 
 
 def hungarian(text: str) -> bool:
-    """Return whether `text` is a valid Hungarian number. Weights ascend, or descend for births since 1997."""
+    """Return whether `text` is a valid Hungarian personal number.
+
+    The weights of the check digit ascend from 1 to 10. For persons born since 1997, they descend from 10 to 1.
+    """
     rest = {weighted(text[:10], range(1, 11)) % 11, weighted(text[:10], range(10, 0, -1)) % 11}
     return year_first(text[1:]) and int(text[-1]) in rest
 
 
 def egn(text: str) -> bool:
-    """Return whether `text` is a valid Bulgarian EGN. The month is increased by a multiple of 20 for the century."""
+    """Return whether `text` is a valid Bulgarian EGN. A multiple of 20 is added to the month to encode the century."""
     return _day(f"{int(text[2:4]) % 20:02d}", text[4:6]) and (
         weighted(text[:9], (2, 4, 8, 5, 10, 9, 7, 3, 6)) % 11 % 10 == int(text[-1])
     )
 
 
 def cnp(text: str) -> bool:
-    """Return whether `text` is a valid Romanian CNP. A check digit of 10 is written as 1."""
+    """Return whether `text` is a valid Romanian CNP. If the check value is 10, the check digit is 1."""
     rest = weighted(text[:12], (2, 7, 9, 1, 4, 6, 3, 5, 8, 2, 7, 9)) % 11
     return year_first(text[1:]) and (1 if rest == 10 else rest) == int(text[-1])
 
 
 def tckn(text: str) -> bool:
-    """Return whether `text` is a valid Turkish number, by two check digits."""
+    """Return whether `text` is a valid Turkish ID number. It has two check digits."""
     odd, even = sum(map(int, text[:9:2])), sum(map(int, text[1:8:2]))
     return (odd * 7 - even) % 10 == int(text[9]) and sum(map(int, text[:10])) % 10 == int(text[10])
 
 
 def inn(text: str) -> bool:
-    """Return whether `text` is a valid Russian tax number of a person, by two check digits."""
+    """Return whether `text` is a valid Russian tax number of a person. It has two check digits."""
     return (
         weighted(text[:10], (7, 2, 4, 10, 3, 5, 9, 4, 6, 8)) % 11 % 10 == int(text[10])
         and weighted(text[:11], (3, 7, 2, 4, 10, 3, 5, 9, 4, 6, 8)) % 11 % 10 == int(text[11])
@@ -208,12 +251,18 @@ def inn(text: str) -> bool:
 
 
 def snils(text: str) -> bool:
-    """Return whether `text` is a valid Russian pension insurance number. Check values 100 and 101 are written as 00."""
+    """Return whether `text` is a valid Russian pension insurance number (SNILS).
+
+    If the check value is 100 or 101, the check digits are 00.
+    """
     return weighted(text[:9], range(9, 0, -1)) % 101 % 100 == int(text[9:])
 
 
 def iin(text: str) -> bool:
-    """Return whether `text` is a valid Kazakh number. Other weights apply if the first give 10."""
+    """Return whether `text` is a valid Kazakh individual identification number.
+
+    If the check value is 10, it is computed again with a second list of weights.
+    """
     rest = weighted(text[:11], range(1, 12)) % 11
     if rest == 10:
         rest = weighted(text[:11], (3, 4, 5, 6, 7, 8, 9, 10, 11, 1, 2)) % 11
@@ -221,18 +270,25 @@ def iin(text: str) -> bool:
 
 
 def chinese(text: str) -> bool:
-    """Return whether `text` is a valid Chinese resident ID: region, YYYYMMDD, serial number, ISO 7064 mod 11-2."""
+    """Return whether `text` is a valid Chinese resident ID.
+
+    It consists of a region code, a date of birth (YYYYMMDD), a serial number and a check character (ISO 7064 mod 11-2).
+    """
     return text[6:8] in ("18", "19", "20") and _day(text[10:12], text[12:14]) and mod11_2(text)
 
 
 def taiwanese(text: str) -> bool:
-    """Return whether `text` is a valid Taiwanese number. The letter counts as a number of two digits."""
+    """Return whether `text` is a valid Taiwanese ID number. The letter stands for a two-digit code."""
     code = 10 + _TAIWANESE.index(text[0])
     return (code // 10 + code % 10 * 9 + weighted(text[1:], (8, 7, 6, 5, 4, 3, 2, 1, 1))) % 10 == 0
 
 
 def hong_kong(text: str) -> bool:
-    """Return whether `text` is a valid Hong Kong ID. Letters count from A = 10, and a missing first letter is 36."""
+    """Return whether `text` is a valid Hong Kong ID.
+
+    In the calculation, the letters A to Z stand for the numbers 10 to 35. If there is only one letter, the number 36
+    takes the place of the missing first letter.
+    """
     body, check = text[:-1].rjust(8), text[-1]
     values = [36 if character == " " else int(character, 36) for character in body]
     total = sum(value * weight for value, weight in zip(values, range(9, 1, -1), strict=True))
@@ -247,59 +303,65 @@ def singaporean(text: str) -> bool:
 
 
 def my_number(text: str) -> bool:
-    """Return whether `text` is a valid Japanese individual number."""
+    """Return whether `text` is a valid Japanese individual number (My Number)."""
     rest = weighted(text[:11], (6, 5, 4, 3, 2, 7, 6, 5, 4, 3, 2)) % 11
     return (0 if rest < 2 else 11 - rest) == int(text[-1])
 
 
 def cpf(text: str) -> bool:
-    """Return whether `text` is a valid Brazilian CPF, by two check digits. Eleven equal digits are never issued."""
+    """Return whether `text` is a valid Brazilian CPF. It has two check digits, and its digits are not all equal."""
     first = weighted(text[:9], range(10, 1, -1)) * 10 % 11 % 10
     second = weighted(text[:10], range(11, 1, -1)) * 10 % 11 % 10
     return len(set(text)) > 1 and text[9:] == f"{first}{second}"
 
 
 def rut(text: str) -> bool:
-    """Return whether `text` is a valid Chilean RUT, by a check character modulo 11 with K for 10."""
+    """Return whether `text` is a valid Chilean RUT. It has a check character modulo 11, where K stands for 10."""
     total = sum(int(digit) * (2 + place % 6) for place, digit in enumerate(reversed(text[:-1])))
     return "0123456789K0"[11 - total % 11] == text[-1]
 
 
 def curp(text: str) -> bool:
-    """Return whether `text` is a valid Mexican CURP, by a check digit of its 17 characters."""
+    """Return whether `text` is a valid Mexican CURP. The last digit is the check digit of the first 17 characters."""
     total = sum(_MEXICAN.index(character) * (18 - place) for place, character in enumerate(text[:17]))
     return year_first(text[4:]) and str(-total % 10) == text[-1]
 
 
 def ppsn(text: str) -> bool:
-    """Return whether `text` is a valid Irish PPSN. A second letter has weight 9."""
+    """Return whether `text` is a valid Irish PPSN. If there is a second letter, it has weight 9 in the check sum."""
     second = _IRISH.index(text[8]) * 9 if len(text) == 9 else 0
     return _IRISH[(weighted(text[:7], range(8, 1, -1)) + second) % 23] == text[7]
 
 
 def emirates(text: str) -> bool:
-    """Return whether `text` is a valid ID of the United Arab Emirates: prefix 784 and a Luhn digit."""
+    """Return whether `text` is a valid ID of the United Arab Emirates. It has the prefix 784 and a Luhn digit."""
     return text.startswith("784") and luhn(text)
 
 
 def iranian(text: str) -> bool:
-    """Return whether `text` is a valid Iranian number, by a check digit modulo 11."""
+    """Return whether `text` is a valid Iranian national ID number. It has a check digit modulo 11."""
     rest = weighted(text[:9], range(10, 1, -1)) % 11
     return (rest if rest < 2 else 11 - rest) == int(text[-1])
 
 
 def aadhaar(text: str) -> bool:
-    """Return whether `text` is a valid Indian Aadhaar number, by Verhoeff digit. Palindromes are never issued."""
+    """Return whether `text` is a valid Indian Aadhaar number. It has a Verhoeff check digit and is not a palindrome."""
     return verhoeff(text) and text != text[::-1]
 
 
 def luxembourgish(text: str) -> bool:
-    """Return whether `text` is a valid number of Luxembourg: YYYYMMDD, serial number, Luhn and Verhoeff digits."""
+    """Return whether `text` is a valid national ID number of Luxembourg.
+
+    It consists of a date of birth (YYYYMMDD), a serial number, a Luhn digit and a Verhoeff digit.
+    """
     return _day(text[4:6], text[6:8]) and luhn(text[:12]) and verhoeff(text[:11] + text[12])
 
 
 def indonesian(text: str) -> bool:
-    """Return whether `text` is a valid Indonesian number: region, DDMMYY (women: day plus 40), serial number."""
+    """Return whether `text` is a valid Indonesian ID number.
+
+    It consists of a region code, a date of birth (DDMMYY) and a serial number. For women, 40 is added to the day.
+    """
     return _day(text[8:10], f"{int(text[6:8]) % 40:02d}")
 
 
@@ -312,12 +374,12 @@ class NationalId:
     """A kind of national ID.
 
     Attributes:
-        country: ISO 3166 code; "" for kinds of many countries.
-        pattern: Its pattern without separators.
-        check: The check of dates and check digits.
-        unlabeled: Layouts that are recognized without a label. A layout gives the lengths of the parts and the
-            separators, e.g. "3-2-4".
-        labeled: Layouts that need a label.
+        country: ISO 3166 code of the country, or "" for a kind of ID that many countries use.
+        pattern: Pattern of the ID without separators.
+        check: Function that checks the date and the check digits of an ID.
+        unlabeled: Layouts in which an ID is recognized even if it has no label. A layout gives the lengths of the
+            groups and the separators, e.g. "3-2-4".
+        labeled: Layouts in which an ID is recognized only if it has a label.
     """
 
     country: str
@@ -327,13 +389,13 @@ class NationalId:
     labeled: tuple[str, ...]
 
     def matches_label(self, layout: str, word: str, adjacent: bool) -> bool:
-        """Return whether a label of a number in this layout can refer to this kind of ID.
+        """Return whether the label of a number in this layout can refer to this kind of ID.
 
-        "PESEL" refers to one country, "national id" to all. Without a check or an unlabeled layout, the label must be
-        adjacent.
+        The label "PESEL" refers to the IDs of one country, and the label "national id" to the IDs of all countries. The
+        label must be adjacent if this kind of ID has no check digits and the layout is not an unlabeled layout.
 
         Args:
-            layout: Layout of the number.
+            layout: Layout of the number, e.g. "3-2-4".
             word: The label in lower case.
             adjacent: Whether the label is adjacent to the number.
         """
@@ -348,7 +410,7 @@ def _id(country: str, pattern: str, check: Check = _any, unlabeled: str = "", la
     )
 
 
-# Prefixes of labels that refer to the IDs of certain countries.
+# Labels that begin with one of these prefixes refer only to the IDs of the given countries.
 _COUNTRIES_OF: dict[str, Collection[str]] = {
     name: countries.split() if countries else ("",)
     for countries, names in {
@@ -427,7 +489,7 @@ NATIONAL_IDS = (
     _id("DE", r"\d{8}[A-Z]\d{3}", rentenversicherung, "12|2 6 1 3|2-6-1-3"),
     _id("DK", r"\d{10}", day_first, "", "6-4|10"),
     _id("EC", r"(?:[01]\d|2[0-4])[0-5]\d{7}", luhn, "", "10|9-1"),
-    _id("EE", r"[1-8]\d{10}", baltic, "11"),  # and Lithuania
+    _id("EE", r"[1-8]\d{10}", baltic, "11"),  # also used in Lithuania
     _id("EG", r"[23]\d{13}", lambda text: year_first(text[1:]), "", "14"),
     _id("ES", r"\d{8}[A-Z]", dni, "9|8-1|8 1|2.3.3-1"),
     _id("ES", r"[XYZ]\d{7}[A-Z]", dni, "9|1-7-1|1 7 1|1-8"),
@@ -467,7 +529,7 @@ NATIONAL_IDS = (
     _id("PL", r"\d{11}", pesel, "", "11"),
     _id("PT", r"[1-35689]\d{8}", last_digit((9, 8, 7, 6, 5, 4, 3, 2), minus=True), "", "9|3 3 3"),
     _id("RO", r"[1-9]\d{12}", cnp, "13"),
-    _id("RS", r"\d{13}", both(day_first, last_digit(_JMBG, minus=True)), "13"),  # and others
+    _id("RS", r"\d{13}", both(day_first, last_digit(_JMBG, minus=True)), "13"),  # and other former Yugoslav countries
     _id("RU", r"\d{12}", inn, "", "12"),
     _id("RU", r"\d{11}", snils, "3-3-3 2|3-3-3-2", "11"),
     _id("SA", r"[12]\d{9}", luhn, "", "10"),
@@ -480,7 +542,7 @@ NATIONAL_IDS = (
     _id("US", r"\d{9}", ssn, "3-2-4", "9|3 2 4|3.2.4"),
     _id("VE", r"[VE]\d{7,8}", _any, "", "1-7|1-8|8|9"),
     _id("VN", r"0\d{11}", _any, "", "12"),
-    # passports, and any number with a label
+    # Passport numbers, and numbers of any country that have a label.
     _id("", r"[A-Z]{1,2}\d{6,8}|[A-Z]\d{2}[A-Z]{2}\d{4}", _any, "", "7|8|9|10|1-7|1-8"),
     _id("", r"\d{8,18}", _any, "", "8|9|10|11|12|13|14|15|16|17|18|4 6|2 2 6|3 3 4"),
     _id("ZA", r"\d{10}[012]\d{2}", both(year_first, luhn), "13|6 4 3|6 4 2 1"),
@@ -490,7 +552,7 @@ COUNTRIES = tuple(sorted({each.country for each in NATIONAL_IDS if each.country}
 
 
 def by_layout(ids: Iterable[NationalId]) -> dict[str, list[NationalId]]:
-    """Return the kinds of IDs by layout."""
+    """Return a dictionary from each layout to the kinds of IDs that use this layout."""
     table: dict[str, list[NationalId]] = {}
     for each in ids:
         for layout in each.unlabeled + each.labeled:

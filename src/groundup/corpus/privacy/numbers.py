@@ -1,4 +1,4 @@
-"""Card numbers and national IDs, found by layout, check digits and label."""
+"""Detection of payment card numbers and national IDs by their layout, check digits and label."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from groundup.corpus.privacy.labels import label
 from groundup.corpus.privacy.national_ids import NATIONAL_IDS, by_layout
 from groundup.corpus.privacy.spans import Finder, NormalizedText, Span
 
-# Uppercase letters and digits with single separators. The shortest ID has 7 characters.
+# Groups of uppercase letters and digits, separated by single characters. The shortest ID has 7 characters.
 _RUN = re.compile(r"(?<!\w)(?=[0-9A-Z .\-/+(]{7})[0-9A-Z]{1,20}(?:[ .\-/+(][0-9A-Z]{1,20}){0,200}(?!\w)")
 _PART = re.compile(r"[0-9A-Z]+")
 _MAX_PARTS = 8
 _YEARS = re.compile(r"(?:1[5-9]|20)\d\d(?:[ .\-/](?:1[5-9]|20)\d\d)*")
-_LETTER_SHAPES = (b"AAAAAA00A00A000A", b"AAAAA0000A")  # IDs without six consecutive digits: codice fiscale, PAN
+# Shapes of the IDs that do not contain six consecutive digits: the Italian codice fiscale and the Indian PAN.
+_LETTER_SHAPES = (b"AAAAAA00A00A000A", b"AAAAA0000A")
 
 
 def inside_address(text: str, start: int) -> bool:
-    """Return whether a number is part of a URL. Such numbers are IDs of the site."""
+    """Return whether the number at `start` is part of a URL. Numbers in URLs are identifiers of the web site."""
     word = text[max(0, start - 256) : start].rsplit(None, 1)[-1:] if start and not text[start - 1].isspace() else []
     return bool(word) and ("://" in word[0] or word[0].startswith("www."))
 
@@ -28,9 +29,10 @@ def number_finder(*, cards: bool, ids: bool, countries: Collection[str] = ()) ->
     """Return a finder of payment cards and national IDs.
 
     Args:
-        cards: Whether it finds payment cards.
-        ids: Whether it finds national IDs.
-        countries: Countries of the national IDs; empty: all.
+        cards: Whether to find payment card numbers.
+        ids: Whether to find national IDs.
+        countries: ISO 3166 codes of the countries whose national IDs are found. If empty, the IDs of all supported
+            countries are found.
     """
     selected = [each for each in NATIONAL_IDS if not countries or each.country in countries or not each.country]
     layouts = by_layout(selected) if ids else {}
@@ -69,7 +71,7 @@ def number_finder(*, cards: bool, ids: bool, countries: Collection[str] = ()) ->
                         crowded = _in_number_table(text, run, at, last)
                         if kind := kind_of(text, run[at][0], end, layout, crowded):
                             end += "(" in layout and text[end : end + 1] == ")"  # A123456(3)
-                            taken, best = last + 1, Span(run[at][0], end, kind)  # keeps the longest match
+                            taken, best = last + 1, Span(run[at][0], end, kind)  # A later match is longer.
                 if best:
                     yield best
                 at = taken or at + 1
@@ -78,13 +80,16 @@ def number_finder(*, cards: bool, ids: bool, countries: Collection[str] = ()) ->
 
 
 def _runs(text: str) -> Iterator[list[tuple[int, int]]]:
-    """Yield the parts of each number with single separators."""
+    """Yield, for each sequence of groups with single separators, the spans of its groups."""
     for found in _RUN.finditer(text):
         yield [part.span() for part in _PART.finditer(text, *found.span())]
 
 
 def _is_separate(text: str, run: list[tuple[int, int]], first: int, last: int) -> bool:
-    """Return whether the parts do not belong to a longer number, an amount of money or a decimal fraction."""
+    """Return whether the groups from `first` to `last` are a complete number.
+
+    They are not if they are part of a longer number, an amount of money or a decimal fraction.
+    """
     start, end = run[first][0], run[last][1]
     if first and text[start - 1] in ".-/+" and _has_digit(text, run[first - 1]):
         return False
@@ -99,16 +104,19 @@ def _is_separate(text: str, run: list[tuple[int, int]], first: int, last: int) -
 
 
 def _is_trivial(text: str) -> bool:
-    """Return whether a number has only ones and zeros, only one digit, or is a list of years."""
+    """Return whether a number consists of ones and zeros only, of one repeated digit, or of a list of years."""
     return set(text) <= set("01 -.") or len(set(text)) == 1 or _YEARS.fullmatch(text) is not None
 
 
 def _in_number_table(text: str, run: list[tuple[int, int]], first: int, last: int) -> bool:
-    """Return whether the number is one of several similar groups, as in a hexadecimal table or in 1 250 000."""
+    """Return whether the number is part of a longer row of similar groups.
+
+    Such rows occur in tables of hexadecimal numbers and in large numbers such as 1 250 000.
+    """
     sizes = {end - start for start, end in run[first : last + 1]}
     if first == last or len(sizes) > 1 or text[run[first][1]] != " ":
         return False
-    min_size = 1 if sizes == {3} else sizes.pop() - 1  # the first group of thousands has one to three digits
+    min_size = 1 if sizes == {3} else sizes.pop() - 1  # In 1 250 000, the first group has one to three digits.
     neighbors = [run[at] for at in (first - 1, last + 1) if 0 <= at < len(run)]
     return any(min_size <= part[1] - part[0] <= 6 and _has_digit(text, part) for part in neighbors)
 

@@ -1,4 +1,4 @@
-"""Phone numbers, found by format or label."""
+"""Detection of phone numbers by their format or by a label."""
 
 from __future__ import annotations
 
@@ -10,43 +10,45 @@ from groundup.corpus.privacy.labels import label
 from groundup.corpus.privacy.numbers import inside_address
 from groundup.corpus.privacy.spans import Finder, NormalizedText, Span
 
-# Digits with separators. In all patterns, each repetition matches exactly one digit in exactly one way, so that the
-# time is linear even for a text of digits.
+# Digits with separators. In all patterns of this module, each repetition matches exactly one digit in exactly one way.
+# The time is therefore linear even for a text that consists of digits.
 _ZONE = re.compile(r"[+(]{0,2}\d(?:[ .\-/()+]{0,3}\d){5,120}")
 _EXTENSION = r"(?:,? ?(?:x|ext\.?|extension) ?\d{1,6}(?!\w))?"
-_WHOLE = r"(?<![\w.,\-/+$€£#~])"  # not preceded by a digit, a letter or a sign of a longer number
-_ALONE = _WHOLE + r"(?<!\d )"  # nor by another group of digits
-_BARE = _ALONE + r"(?<![=])(?<!= )"  # nor by an assignment
+_WHOLE = r"(?<![\w.,\-/+$€£#~])"  # not after a letter, a digit or a sign that belongs to a longer number
+_ALONE = _WHOLE + r"(?<!\d )"  # also not after another group of digits
+_BARE = _ALONE + r"(?<![=])(?<!= )"  # also not after an equals sign
 _END = r"(?![\w%*#])(?![.,:\-/]\d)"
 
-# Formats that are phone numbers without a label.
+# A number in one of these formats is a phone number even if it has no label.
 _UNLABELED = [
     re.compile(pattern + _EXTENSION + _END)
     for pattern in (
-        # +1 and ten digits, or + and 8 to 15 digits of another country (ITU-T E.164)
+        # "+1" and ten digits, or "+" and the 8 to 15 digits of a number of another country (ITU-T E.164)
         r"(?<![\w+.\-~])\(?\+\(?(?:1\)?(?:[ .\-/()]{0,3}\d){10}|[2-9]\)?(?:[ .\-/()]{0,3}\d){7,14})",
-        # 00 and a country code, in groups
+        # "00" and a country code, followed by groups of digits
         _ALONE + r"00[1-9]\d{0,3}(?=[ \-/.(])(?:[ .\-/()]{0,2}\d){6,12}",
         # Russia and neighboring countries
         _ALONE + r"8[ \-]?(?:\(\d{3,4}\) ?|\d{3}[ \-])\d{2,3}[ \-]\d\d[ \-]?\d\d",
         # North America
         _WHOLE + r"(?:1[ .\-]?)?(?:\([2-9]\d\d\)[ .\-]?\d{3}[ .\-]\d{4}|[2-9]\d\d(?:-\d{3}-|\.\d{3}\.)\d{4})",
         _WHOLE + r"\d{2} \d{4,5}-\d{4}",  # Brazil
-        # an area code with trunk zero in brackets, and 4 to 11 digits
+        # an area code with trunk prefix 0 in brackets, followed by 4 to 11 digits
         _WHOLE + r"\(0\d{1,5}\)(?:[ .\-/]{0,2}\d){4,11}",
         _WHOLE + r"(?<!\))\((?!19|20)[1-9]\d{1,3}\) ?(?:\d{6,9}|\d{3} \d{3} \d{3})",
-        # a trunk zero, in groups of at least two digits
+        # the trunk prefix 0, followed by groups of at least two digits
         _ALONE + r"0[1-9]\d{0,4}(?:[ \-/]\d{2,8}){1,5}(?! [0-9a-f]{2}\b)",
         _ALONE + r"0[1-9](?:\.\d{2}){4}",
-        # three groups, the first of three or four digits
+        # three groups of digits, of which the first has three or four digits
         _ALONE + r"(?:[2-9]\d{2} \d{3} \d{4}|(?!19|20)[1-9]\d{3} \d{3} \d{3})(?! \d)",
-        # 10 or 11 digits with a trunk zero, or 11 digits of a Chinese mobile number; rarely anything else in real text
+        # 10 or 11 digits with the trunk prefix 0, or the 11 digits of a Chinese mobile number. In real texts, such a
+        # sequence of digits is rarely anything else.
         _BARE + r"(?:0[1-9]\d{8,9}|1[3-9]\d{9})",
     )
 ]
 _TRUNK = 7  # index of the pattern that also matches dates and postal codes
 _LABELED = re.compile(_ALONE + r"\(?\d(?:[ .\-/()]{0,2}\d){5,14}" + _EXTENSION + _END)
-_CHINESE_MOBILE = re.compile(r"(?<=[\u4e00-\u9fff])1[3-9]\d{9}(?!\d)")  # no space after Chinese characters
+# In Chinese text, there is usually no space before a phone number.
+_CHINESE_MOBILE = re.compile(r"(?<=[\u4e00-\u9fff])1[3-9]\d{9}(?!\d)")
 
 _LIST = re.compile(r"[ ,;/|&]{0,3}(?:and|or|und|oder|et|ou|y|o|e|и|或)?[ ,;/|&]{0,2}")
 _DAY, _MONTH = r"(?:0?[1-9]|[12]\d|3[01])", r"(?:0?[1-9]|1[0-2])"
@@ -56,18 +58,18 @@ _DATE = re.compile(
     r"|(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:\d{4}|\d{6})?(?!\d)"
 )
 _YEARS = re.compile(r"\D*(?:(?:1[5-9]|20)\d\d\D*){2,}")
-_FOURS = re.compile(r"\d{4}(?: \d{4})+")  # code points and other hexadecimal numbers look the same
+_FOURS = re.compile(r"\d{4}(?: \d{4})+")  # may also be Unicode code points or other hexadecimal numbers
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:[ .]\d{3})+")
-_FRACTION = re.compile(r"\d+\.\d{5,}|\d\.|.*\.\d(?!\d)")  # or a version
-_COORDINATES = re.compile(r"\+\d{1,3}\.\d{2,}[+\-]\d")  # ISO 6709
+_FRACTION = re.compile(r"\d+\.\d{5,}|\d\.|.*\.\d(?!\d)")  # a decimal fraction or a version number
+_COORDINATES = re.compile(r"\+\d{1,3}\.\d{2,}[+\-]\d")  # geographic coordinates (ISO 6709)
 
 
 def phone_finder(regions: Collection[str] = ()) -> Finder:
     """Return a finder of phone numbers.
 
     Args:
-        regions: ISO 3166 codes of countries whose national numbers are found without a label, if they are valid in the
-            numbering plan (from the phonenumbers library).
+        regions: ISO 3166 codes of countries. National phone numbers of these countries are found even if they have no
+            label, provided that the phonenumbers library considers them valid.
     """
 
     def find(view: NormalizedText) -> Iterator[Span]:
@@ -75,7 +77,7 @@ def phone_finder(regions: Collection[str] = ()) -> Finder:
             return
         text, last = view.text, None
         for zone in _ZONE.finditer(text):
-            if _DATE.fullmatch(zone[0]):  # the most frequent case
+            if _DATE.fullmatch(zone[0]):  # This is checked first, because most matches of `_ZONE` are dates.
                 continue
             for place, pattern in enumerate(_UNLABELED):
                 for found in _matches(pattern, text, zone):
@@ -93,7 +95,7 @@ def phone_finder(regions: Collection[str] = ()) -> Finder:
 
 
 def phone_regions() -> Collection[str]:
-    """Return the countries with a known numbering plan."""
+    """Return the ISO 3166 codes of the countries whose numbering plan the phonenumbers library knows."""
     import phonenumbers
 
     return phonenumbers.SUPPORTED_REGIONS
@@ -154,7 +156,7 @@ def _is_labeled_phone(text: str, found: re.Match[str]) -> bool:
 
 
 def _is_next(text: str, last: re.Match[str] | None, found: re.Match[str]) -> bool:
-    """Return whether a number continues a list, as in "call 555 0100 or 555 0101"."""
+    """Return whether a number continues a list of phone numbers, as in "call 555 0100 or 555 0101"."""
     if last is None or not _LIST.fullmatch(text, last.end(), found.start()):
         return False
     return re.sub(r"\d", "0", last[0]) == re.sub(r"\d", "0", found[0])

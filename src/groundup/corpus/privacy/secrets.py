@@ -1,4 +1,7 @@
-"""Secrets found by context: private keys, tokens, connection strings, and assigned passwords and keys."""
+"""Detection of secrets by their context.
+
+These secrets are private keys, tokens, keys in connection strings, and passwords and keys that are assigned to a name.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ _BEARER = re.compile(
     r"(?:\b[Bb]earer|\bBEARER|[Aa]uthorization:\s{0,3}(?:[Bb]asic|[Tt]oken))\s{1,3}([\w.~+/\-]{16,4096}={0,2})"
 )
 
-# Keys and signatures of Azure have no specific format. They are recognized by context.
+# Azure keys and signatures do not have a specific format, so they are recognized by the text before them.
 _CONNECTION_KEY = re.compile(
     r"(?:(?<=AccessKey=)|(?<=AccountKey=))[A-Za-z0-9+/]{40,90}={0,2}|(?<=sig=)[A-Za-z0-9%+/]{40,120}=?"
 )
@@ -21,10 +24,10 @@ _CONNECTION_KEY = re.compile(
 _PEM_BEGIN = re.compile(r"-----BEGIN([ A-Z0-9_\-]{0,100}PRIVATE KEY(?: BLOCK)?)-----")
 _PEM_END = re.compile(r"KEY(?: BLOCK)?-----|-----BEGIN")
 _PEM_BODY = re.compile(r"(?:\s|\\n)*(?:[A-Za-z0-9+/=:,\- ]{1,100}(?:\r?\n|\\n|\s|$)){0,200}")
-_MIN_PEM_BODY = 40  # base64 characters; a line of PEM has 64
-_MAX_PEM_LENGTH = 16_384  # characters; a 16,384-bit key in PEM has 13,000
+_MIN_PEM_BODY = 40  # minimum number of base64 characters; a line of a PEM file has 64
+_MAX_PEM_LENGTH = 16_384  # characters; a PEM file with a 16,384-bit key has about 13,000
 
-# A password in a URL: scheme://user:password@host.
+# The user and password in a URL such as scheme://user:password@host.
 _USERINFO = re.compile(r"[^\s/:@'\"<>]{0,64}:([^\s/'\"<>`]{1,128})@(?=[\w\[$%{])")
 
 _WORDS = (
@@ -36,12 +39,12 @@ _KEY_WORDS = (
     r"|access[_\- ]?(?:key|token)(?:[_\- ]?(?:id|secret))?|auth[_\- ]?(?:key|token)|client[_\- ]?secret"
     r"|private[_\- ]?key|signing[_\- ]?key|encryption[_\- ]?key|token|credential|account[_\- ]?key|license[_\- ]?key"
 )
-# Each of these words contains one of the following ...
+# Each match of `_WORDS` or `_KEY_WORDS` contains one of these words ...
 _ASSIGNING_WORDS = (
     "pass", "key", "token", "secret", "pwd", "credential", "clave", "senha", "kennwort", "contraseña", "wachtwoord",
     "hasło", "lösenord", "пароль",
 )  # fmt: skip
-# ... and begins with one of the following.
+# ... and begins with one of these prefixes. Both lists allow a fast search before the regular expression is used.
 _PREFIXES = (
     "pass", "pwd", "secret", "token", "api", "access", "auth", "client", "private", "signing", "encryption",
     "credential", "account", "license", "contraseña", "clave", "senha", "kennwort", "mot de", "wachtwoord", "hasło",
@@ -60,7 +63,7 @@ _OPTION = re.compile(
     r"([^\s\"'<>$\-/(\[{][^\s\"'<>\[]{3,200})"
 )
 _OPTIONS = ("--pass", "--token", "--api-key", "--secret", "--user", " -u ")
-# Values that are not secrets: names, types, empty values and examples.
+# Values that are not secrets: variable names, type names, empty values and placeholders in examples.
 _NO_SECRET = re.compile(
     r"(?:my|your|the|new|old|user|db|database|root|admin|some|enter|confirm|current|forgot|reset|change)?[ _\-.]?"
     r"(?:pass(?:word|wd|phrase|code)?s?|pwd|secrets?|tokens?|(?:api|access|secret|auth|private)?[ _\-]?keys?"
@@ -71,7 +74,7 @@ _NO_SECRET = re.compile(
     re.IGNORECASE,
 )
 _EXAMPLE = re.compile(r"your|xxx|place[ _-]?holder|insert|changeme|dummy|goes[_\- ]?here", re.IGNORECASE)
-_CAMEL = re.compile(r"[a-z]+(?:[A-Z][a-z]+)+\d{0,2}")  # defaultToConfig2
+_CAMEL = re.compile(r"[a-z]+(?:[A-Z][a-z]+)+\d{0,2}")  # a name such as defaultToConfig2
 _SNAKE = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+")
 _REFERENCE = re.compile(
     r"[$%{<\[]|0x[0-9A-Fa-f]+$|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+$|\w+::|[./~]|https?:|process\.env|os\.|\w+->"
@@ -79,7 +82,7 @@ _REFERENCE = re.compile(
 
 
 def find_urls_with_passwords(view: NormalizedText) -> Iterator[Span]:
-    """Yield passwords in URLs, "scheme://user:password@host"."""
+    """Yield passwords in URLs of the form "scheme://user:password@host"."""
     text = view.text
     at = text.find("://")
     while at >= 0:
@@ -94,7 +97,7 @@ def find_urls_with_passwords(view: NormalizedText) -> Iterator[Span]:
 
 
 def find_passwords_of_commands(view: NormalizedText) -> Iterator[Span]:
-    """Yield passwords after `--password`, and after "name:" in `curl --user`."""
+    """Yield passwords in command lines: after options such as `--password`, and after `curl --user name:`."""
     if ("--" in view.text or " -u " in view.text) and any(option in view.text for option in _OPTIONS):
         for found in _OPTION.finditer(view.text):
             if not _NO_SECRET.fullmatch(found[1]):
@@ -102,7 +105,7 @@ def find_passwords_of_commands(view: NormalizedText) -> Iterator[Span]:
 
 
 def find_private_keys(view: NormalizedText) -> Iterator[Span]:
-    """Yield private keys in PEM and PGP armor, also truncated ones."""
+    """Yield private keys in PEM format or PGP armor, even if they are truncated."""
     text = view.text
     if "PRIVATE KEY" not in text:
         return
@@ -118,13 +121,13 @@ def find_private_keys(view: NormalizedText) -> Iterator[Span]:
             body = _PEM_BODY.match(text, found.end(), found.end() + _MAX_PEM_LENGTH)
             at = body.end() if body else found.end()
             at = found.start() + len(text[found.start() : at].rstrip())
-            if at - found.end() < _MIN_PEM_BODY:  # prose about private keys
+            if at - found.end() < _MIN_PEM_BODY:  # It is prose about private keys.
                 continue
         yield Span(found.start(), at, "private_key")
 
 
 def find_connection_keys(view: NormalizedText) -> Iterator[Span]:
-    """Yield keys in connection strings and signatures in URLs."""
+    """Yield keys in connection strings, and signatures in URLs (`sig=`)."""
     if "Key=" in view.text or "sig=" in view.text:
         yield from (
             Span(*found.span(), "api_key") for found in _CONNECTION_KEY.finditer(view.text) if may_be_secret(found[0])
@@ -132,7 +135,7 @@ def find_connection_keys(view: NormalizedText) -> Iterator[Span]:
 
 
 def find_tokens(view: NormalizedText) -> Iterator[Span]:
-    """Yield JSON Web Tokens, and tokens after "Bearer"."""
+    """Yield JSON Web Tokens (JWT), and tokens after "Bearer" or "Authorization:"."""
     text = view.text
     if "eyJ" in text:
         yield from (Span(*found.span(), "token") for found in _JWT.finditer(text))
@@ -143,11 +146,11 @@ def find_tokens(view: NormalizedText) -> Iterator[Span]:
 
 
 def assignment_finder(*, passwords: bool, keys: bool) -> Finder:
-    """Return a finder of values assigned to names such as `password`, `api_key` or `secret`.
+    """Return a finder of values that are assigned to names such as `password`, `api_key` or `secret`.
 
     Args:
-        passwords: Whether it finds passwords.
-        keys: Whether it finds keys.
+        passwords: Whether to find passwords.
+        keys: Whether to find API keys and other secrets.
     """
 
     def find(view: NormalizedText) -> Iterator[Span]:
@@ -170,7 +173,8 @@ def _value(found: re.Match[str], kind: str) -> Span:
     if found["quoted"] is not None:
         return Span(*found.span("quoted"), kind)
     start, end = found.span("bare")
-    ending = ".:!?" if found["sign"].strip(" :").isalpha() else ".:"  # "my password is swordfish1!"
+    # In a sentence such as "my password is swordfish1!", the last "!" is not part of the password.
+    ending = ".:!?" if found["sign"].strip(" :").isalpha() else ".:"
     return Span(start, end - len(found["bare"]) + len(found["bare"].rstrip(ending)), kind)
 
 
@@ -187,7 +191,7 @@ def _is_secret(text: str, found: re.Match[str], is_password: bool) -> bool:
         return False
     if quoted is None and (
         found["after"] or "==" in value or _SNAKE.fullmatch(value) or _CAMEL.fullmatch(value)
-    ):  # getpass(), tokens[0], new_token2
+    ):  # The value is an expression or a name, such as getpass(), tokens[0] or new_token2.
         return False
     mixed = any(map(str.isdigit, value)) and any(map(str.isalpha, value))
     if not is_password:
@@ -202,7 +206,7 @@ def _is_secret(text: str, found: re.Match[str], is_password: bool) -> bool:
         return mixed or not value.isalpha() or "=" in sign
     special = any(not character.isalnum() and character not in "-_./:" for character in value)
     if sign == "=" and (text[found.end() : found.end() + 1] == ";" or found["password"].isupper()):
-        return True  # Pwd=swordfish; and PASSWORD=swordfish
+        return True  # as in "Pwd=swordfish;" and "PASSWORD=swordfish"
     if value.isdigit():
         return sign.strip() in ("=", ":", "：") and len(value) >= 6
     return (mixed or special) and value[0] not in "-=" and len(value) >= 6

@@ -1,4 +1,4 @@
-"""The masking settings."""
+"""Settings for the masking of personal data and secrets."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class PrivacySettings(Config):
-    """The kinds of personal data and secrets to mask."""
+    """Settings that select the kinds of personal data and secrets to mask."""
 
     enabled: bool = setting(True, help="replace personal data and secrets by placeholder tokens such as [EMAIL]")
     kinds: list[Kind] = setting(list(KINDS), help="kinds of values to mask")
     phone_regions: list[str] = setting(
-        [], help='countries ("DE", "US") whose national phone numbers are masked even without a label like "tel."'
+        [], help='countries ("DE", "US") whose national phone numbers are masked even if they have no label like "tel."'
     )
     id_countries: list[str] = setting(
         [], help='countries ("US", "SE") whose national IDs are masked; default: all supported countries'

@@ -1,4 +1,4 @@
-"""The interface of finders: `NormalizedText` in, `Span` out."""
+"""The interface of finders. A finder is a function from a `NormalizedText` to the `Span` objects found in the text."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-# These tables map letters and digits to one byte per class. A search for a long number is then a byte search, which
-# takes about 5 us for 3 kB of text. A regular expression takes 50 us.
+# Each table maps all characters of a class, such as the digits, to the same byte. A long number can then be found with
+# `bytes.find`, which takes about 5 µs for 3 kB of text. A regular expression takes 50 µs.
 _SHAPE = bytes(
     0x30 if 0x30 <= code <= 0x39 else 0x41 if 0x41 <= code <= 0x5A else 0x61 if 0x61 <= code <= 0x7A else code
     for code in range(256)
@@ -24,7 +24,7 @@ _DIGITS = {
     for zero in "\u0660\u06f0\u0966\u09e6\uff10"
     for value, character in enumerate(map(chr, range(ord(zero), ord(zero) + 10)))
 }
-# Typographic spaces, hyphens and full-width characters of phone numbers and addresses.
+# Typographic spaces, hyphens and full-width characters that occur in phone numbers and addresses.
 _LOOKALIKES = {
     "\u00a0": " ",
     "\u2009": " ",
@@ -43,7 +43,10 @@ _LOOKALIKES = {
 
 
 class Span(NamedTuple):
-    """The span text[start:end] and its kind; the kind "" excludes the span from other finders."""
+    """A span text[start:end] and its kind.
+
+    If the kind is "", the span is not masked, and the spans of later finders that overlap it are not masked either.
+    """
 
     start: int
     end: int
@@ -52,7 +55,10 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class NormalizedText:
-    """A text with ASCII digits, spaces and hyphens; character offsets equal those in `original`."""
+    """A text in which Unicode digits, spaces and hyphens are replaced by their ASCII equivalents.
+
+    Each character of `text` has the same offset as the corresponding character of `original`.
+    """
 
     original: str
     text: str = field(init=False)
@@ -62,22 +68,22 @@ class NormalizedText:
 
     @cached_property
     def as_bytes(self) -> bytes:
-        """The text with one byte per character; "?" for non-ASCII characters."""
+        """The text with one byte per character. Non-ASCII characters are replaced by "?"."""
         return self.text.encode("ascii", "replace")
 
     @cached_property
     def shape(self) -> bytes:
-        """The text with one byte per character: "0" for digits, "A" and "a" for letters."""
+        """The text with digits replaced by "0", uppercase letters by "A" and lowercase letters by "a"."""
         return self.as_bytes.translate(_SHAPE)
 
     @cached_property
     def hex_shape(self) -> bytes:
-        """The text with one byte per character: "h" for hexadecimal digits."""
+        """The text with hexadecimal digits replaced by "h"."""
         return self.as_bytes.translate(_HEX)
 
     @cached_property
     def has_number(self) -> bool:
-        """Whether the text has at least 6 consecutive digits, not counting separators."""
+        """Whether the text has at least 6 consecutive digits. Separators between the digits are ignored."""
         return b"000000" in self.shape.translate(None, _SEPARATORS)
 
     @cached_property
@@ -91,7 +97,7 @@ class NormalizedText:
         lowered = self.text.lower()
         return (
             lowered if len(lowered) == len(self.text) else "".join(c.lower()[:1] for c in self.text)
-        )  # "İ" has two in lower case
+        )  # Some characters, such as "İ", become two characters in lower case.
 
 
 Finder = Callable[[NormalizedText], Iterable[Span]]
