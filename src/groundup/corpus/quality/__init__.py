@@ -1,4 +1,4 @@
-"""Quality filters: published rules, a classifier trained on the user's examples, a perplexity filter."""
+"""Quality filters: published filter rules, a classifier trained on the user's examples, and a perplexity filter."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ __all__ = ["C4", "FilterRules", "FineWeb", "GopherQuality", "GopherRepetition", 
 
 
 class FilterRules(Config):
-    """The filters that a recipe can name, with their thresholds. The defaults are the published values.
+    """The filters that a recipe can select, with their thresholds. The defaults are the published values.
 
-    All filters were designed for web pages. FineWeb runs gopher_repetition, gopher_quality, c4 (without
-    `terminal_punctuation`) and fineweb, in this order. `c4` drops code. `gopher_quality` and `fineweb` drop verse,
-    dialogue, tables and lists.
+    All filters were designed for web pages. The FineWeb dataset was filtered with gopher_repetition, gopher_quality, c4
+    (with `terminal_punctuation` off) and fineweb, in this order. `c4` drops code. `gopher_quality` and `fineweb` drop
+    verse, dialogue, tables and lists.
     """
 
-    gopher_repetition: GopherRepetition = setting(GopherRepetition(), help="drop documents with repeated text")
-    gopher_quality: GopherQuality = setting(GopherQuality(), help="drop documents without running text")
-    c4: C4 = setting(C4(), help="remove lines that are not sentences, drop documents with few sentences")
-    fineweb: FineWeb = setting(FineWeb(), help="drop documents that are lists, menus or repeated lines")
+    gopher_repetition: GopherRepetition = setting(GopherRepetition(), help="drop documents with much repeated text")
+    gopher_quality: GopherQuality = setting(GopherQuality(), help="drop documents that are not running text")
+    c4: C4 = setting(C4(), help="remove lines that are not sentences, and drop documents with too few sentences")
+    fineweb: FineWeb = setting(FineWeb(), help="drop documents that consist of lists, menus or repeated lines")
 
 
 def filter_steps(names: Sequence[str], rules: FilterRules | None = None) -> dict[str, Step]:
-    """Return the filters with these names, in this order.
+    """Return the filters with the given names, in the given order.
 
     Args:
-        names: Names of fields of `FilterRules`.
-        rules: Thresholds of the filters; default: the published values.
+        names: Names of filters, which are the fields of `FilterRules`.
+        rules: The filters with their thresholds. By default, the published thresholds are used.
 
     Raises:
-        ConfigError: No filter has that name.
+        ConfigError: A name is not the name of a filter.
     """
     rules = rules or FilterRules()
     known = list(FilterRules.model_fields)

@@ -1,4 +1,7 @@
-"""Statistics of a text that several filters use: lines, words and repeated word n-grams. Each is computed once."""
+"""Statistics of a text that several filters use, such as its lines, words and repeated word n-grams.
+
+Each statistic is computed when it is first used, and then cached.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,16 @@ from groundup.corpus.quality.words import n_unspaced, split_words
 Keys = npt.NDArray[np.uint64]
 Counts = npt.NDArray[np.int64]
 
-_MAX_UNSPACED_SHARE = 0.3  # largest share of characters of scripts without spaces, for filters of word lengths
+# Filters of word lengths apply only if at most this fraction of the characters belongs to scripts that do not separate
+# words by spaces.
+_MAX_UNSPACED_SHARE = 0.3
 _LETTER = re.compile(r"[^\W\d_]")
-# Base of the polynomial hash of n-grams: any odd number with well-mixed bits.
+# Base of the polynomial hash of n-grams. Any odd number with well-mixed bits is suitable.
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Analysis:
-    """A text with lazily computed, cached statistics."""
+    """A text and its statistics, which are computed lazily and cached."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -29,50 +34,54 @@ class Analysis:
 
     @cached_property
     def lines(self) -> list[str]:
-        """The non-blank lines."""
+        """The lines of the text, except blank lines."""
         return [line for line in self.text.split("\n") if line and not line.isspace()]
 
     @cached_property
     def paragraphs(self) -> list[str]:
-        """The paragraphs, separated by blank lines."""
+        """The paragraphs of the text, which are separated by blank lines."""
         return [part.strip("\n") for part in self.text.split("\n\n") if part and not part.isspace()]
 
     @cached_property
     def spaced(self) -> bool:
-        """Whether most characters belong to scripts that separate words with spaces."""
+        """Whether at least 70 % of the characters belong to scripts that separate words by spaces."""
         return n_unspaced(self.text) <= _MAX_UNSPACED_SHARE * len(self.text)
 
     @cached_property
     def words(self) -> list[str]:
-        """The words in order, from `split_words`."""
+        """The words of the text in order, as `split_words` returns them."""
         return split_words(self.text)
 
     @cached_property
     def _numbered(self) -> tuple[dict[str, int], Keys]:
         vocabulary: defaultdict[str, int] = defaultdict()
-        vocabulary.default_factory = vocabulary.__len__  # the next number
+        vocabulary.default_factory = vocabulary.__len__  # A new word gets the next ID.
         ids = np.fromiter(map(vocabulary.__getitem__, self.words), np.uint64, len(self.words))
         vocabulary.default_factory = None
         return vocabulary, ids
 
     @property
     def vocabulary(self) -> dict[str, int]:
-        """The distinct words in order of appearance, with their IDs."""
+        """A dictionary from each distinct word to its ID, in the order of their first occurrence."""
         return self._numbered[0]
 
     @property
     def word_ids(self) -> Keys:
-        """The ID of each word."""
+        """The ID of each word of the text."""
         return self._numbered[1]
 
     @cached_property
     def word_lengths(self) -> Counts:
-        """The length of each word, in characters."""
+        """The length of each word of the text, in characters."""
         return np.fromiter(map(len, self.vocabulary), np.int64, len(self.vocabulary))[self.word_ids]
 
     @cached_property
     def word_kinds(self) -> npt.NDArray[np.uint8]:
-        """The kind of each word: 2 with a letter, 1 with a digit but no letter, 0 with symbols only."""
+        """The kind of each word of the text.
+
+        The kind is 2 if the word contains a letter, 1 if it contains a digit but no letter, and 0 if it consists of
+        symbols only.
+        """
         has_letter = _LETTER.search
         kinds = [
             2 if word.isalpha() or has_letter(word) else 1 if any(map(str.isdigit, word)) else 0
@@ -92,11 +101,11 @@ class Analysis:
         return ends
 
     def spans(self, n: int) -> Counts:
-        """Return the length in characters of the n-gram that begins at each word."""
+        """Return, for each word, the length in characters of the n-gram that begins with this word."""
         return np.asarray(self._ends[n:] - self._ends[:-n])
 
     def ngrams(self, n: int) -> Keys:
-        """Return a 64-bit hash of the n-gram that begins at each word."""
+        """Return, for each word, a 64-bit hash of the n-gram that begins with this word."""
         if n == 1:
             return self.word_ids
         if n not in self._ngrams:
@@ -104,12 +113,12 @@ class Analysis:
         return self._ngrams[n]
 
     def top_share(self, n: int, times: int, threshold: float) -> tuple[int, float]:
-        """Return the count of the most frequent n-gram and its share of the characters.
+        """Return the count of the most frequent n-gram, and the fraction of the characters in its occurrences.
 
         Args:
-            n: Words in the n-gram.
-            times: Minimum count; below it the share is 0.
-            threshold: Shares up to this value may be returned as 0, which saves time.
+            n: Number of words in an n-gram.
+            times: Minimum count. If the n-gram occurs less often, the returned fraction is 0.
+            threshold: Threshold of the caller. To save time, 0 may be returned for a fraction up to this value.
         """
         ordered = np.sort(self.ngrams(n))
         starts, counts = _runs(ordered)
@@ -119,14 +128,16 @@ class Analysis:
         spans = self.spans(n)
         if count < times or count * int(spans.max()) <= threshold * self.characters:
             return count, 0.0
-        top = ordered[starts[counts == count]]  # of equally frequent n-grams, the first in the text counts
+        # If several n-grams are equally frequent, the one that occurs first in the text is used.
+        top = ordered[starts[counts == count]]
         first = int(np.isin(self.ngrams(n), top).argmax())
         return count, count * int(spans[first]) / self.characters
 
     def duplicate_share(self, n: int, times: int) -> float:
-        """Return the share of characters in repeats of n-grams that occur at least `times` times.
+        """Return the fraction of the characters in repeated n-grams.
 
-        The first occurrence does not count as a repeat. Overlapping repeats count once.
+        An n-gram is repeated if it occurs at least `times` times. The characters of its first occurrence are not
+        counted. A character in several overlapping n-grams is counted once.
         """
         keys = self.ngrams(n)
         order = np.argsort(keys, kind="stable")
@@ -136,7 +147,8 @@ class Analysis:
         again = np.repeat(counts >= times, counts)
         again[starts] = False
         at = order[again]
-        covered = np.zeros(len(self.words) + 1, np.int64)  # +1 at the start of a repeated n-gram, -1 after its end
+        # +1 at the start of each repeated n-gram and -1 after its end. The cumulative sum is then positive inside it.
+        covered = np.zeros(len(self.words) + 1, np.int64)
         covered[at] += 1
         covered[at + n] -= 1
         inside = np.cumsum(covered[:-1]) > 0
@@ -151,7 +163,7 @@ def _runs(ordered: Keys) -> tuple[Counts, Counts]:
     return bounds[:-1], bounds[1:] - bounds[:-1]
 
 
-@lru_cache(maxsize=1)  # consecutive filters read the same text
+@lru_cache(maxsize=1)  # Consecutive filters process the same text.
 def analyze(text: str) -> Analysis:
-    """Return the statistics of a text."""
+    """Return an `Analysis` of a text. The most recent one is cached."""
     return Analysis(text)

@@ -1,4 +1,4 @@
-"""The C4 filter: remove lines that are not sentences, then drop documents with too few sentences.
+"""The C4 filter, which removes lines that are not sentences and then drops documents with too few sentences.
 
 Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer",
 arXiv 1910.10683, section 2.2.
@@ -22,32 +22,39 @@ from groundup.corpus.steps import Drop, with_text
 _ELLIPSES = ("...", "…")
 _CITATION = re.compile(r"\[(?:\d+|edit|citation needed)\]")
 _POLICIES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
-_MAX_WORD_LENGTH = 1000  # characters; like the policies and the citations, from C4's code
+# This limit, the policy phrases and the citation pattern are not in the paper, but in the code of C4.
+_MAX_WORD_LENGTH = 1000  # characters
 _BLANK_LINES = re.compile(r"\n{3,}")
 
 
 class C4(Config):
     """The C4 filter with its thresholds.
 
-    It differs from the paper in four points. The list of bad words is not included: set `bad_words` to your file.
-    Terminal punctuation of all scripts counts. Paragraph breaks are kept. Repeated spans of three sentences are
-    not removed: see deduplication.
+    It differs from the paper in four points. The list of bad words is not included, but `bad_words` can be set to your
+    own list. Terminal punctuation of all scripts is accepted. Paragraph breaks are kept. Repeated spans of three
+    sentences are not removed, because `RepeatedTextSettings` has a separate step for this.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {"end_mark": "terminal_punctuation"}
 
     terminal_punctuation: bool = setting(True, help='remove lines that do not end in ".", "?", "!" or a quotation mark')
-    min_line_words: int = setting(3, help="minimum words per line; shorter lines are removed", ge=0)
-    min_sentences: int = setting(5, help="minimum sentences per document, after lines are removed", ge=0)
-    javascript: bool = setting(True, help='remove lines with the word "javascript"')
-    policies: bool = setting(True, help="remove lines about terms of use, privacy and cookies")
+    min_line_words: int = setting(3, help="minimum number of words in a line; shorter lines are removed", ge=0)
+    min_sentences: int = setting(
+        5,
+        help="minimum number of sentences in the remaining lines; documents with fewer are dropped",
+        ge=0,
+    )
+    javascript: bool = setting(True, help='remove lines that contain the word "javascript"')
+    policies: bool = setting(True, help="remove lines about terms of use, privacy or cookies")
     citations: bool = setting(True, help='remove "[1]", "[edit]" and "[citation needed]"')
-    lorem_ipsum: bool = setting(True, help='drop documents with "lorem ipsum"')
-    curly_bracket: bool = setting(True, help='drop documents with "{", which are mostly code')
-    bad_words: Path | None = setting(None, help="file with one word or phrase per line; documents with one are dropped")
+    lorem_ipsum: bool = setting(True, help='drop documents that contain "lorem ipsum"')
+    curly_bracket: bool = setting(True, help='drop documents that contain "{", which are mostly code')
+    bad_words: Path | None = setting(
+        None, help="file with one word or phrase per line; documents that contain one of them are dropped"
+    )
 
     def __call__(self, document: Document) -> Document | Drop:
-        """Return the document without the removed lines, or the reason to drop it."""
+        """Return the document without the removed lines, or a `Drop` with the reason why it is dropped."""
         text = document.text
         lowered = text.lower()
         if self.lorem_ipsum and "lorem ipsum" in lowered:
@@ -72,7 +79,7 @@ class C4(Config):
         return with_text(document, _BLANK_LINES.sub("\n\n", "\n".join(kept)).strip("\n"))
 
     def _unwanted(self, lowered: str) -> list[str]:
-        """Return the phrases of lines to remove that the document contains."""
+        """Return the phrases that occur in the document and whose lines must be removed."""
         phrases = (("javascript",) if self.javascript else ()) + (_POLICIES if self.policies else ())
         return [phrase for phrase in phrases if phrase in lowered]
 
@@ -87,7 +94,10 @@ class C4(Config):
 
 @lru_cache(maxsize=8)
 def _pattern(path: Path) -> re.Pattern[str]:
-    """Return a pattern for the phrases of a file; whole words only, in scripts with spaces."""
+    """Return a pattern that matches the phrases of a file.
+
+    In scripts that separate words by spaces, a phrase matches only whole words.
+    """
     try:
         phrases = [line.strip().lower() for line in path.read_text("utf-8").splitlines()]
     except (OSError, ValueError) as error:

@@ -1,8 +1,8 @@
-"""Trained quality filters: a linear classifier from the user's examples, and a perplexity filter.
+"""Trained quality filters: a linear classifier that is trained on the user's examples, and a perplexity filter.
 
 The classifier is a logistic regression on hashed word features, as in GPT-3 (Brown et al. 2020, arXiv 2005.14165,
-appendix A). GPT-3 keeps some low-scoring documents at random. Here the score alone decides, so each drop can be
-explained.
+appendix A). GPT-3 randomly keeps some documents with a low score. Here, all documents with a score below the threshold
+are dropped, so each drop can be explained.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:  # Recipes are checked without importing NumPy.
     import numpy.typing as npt
 
 FORMAT_VERSION = 1
-_NUM_FEATURES = 1 << 18  # 1 MiB of weights in each worker process
-_INVERSE_REGULARIZATION = 10.0  # high, since feature vectors have norm 1 and need large weights
-_MAX_EXAMPLES = 10_000  # per class, chosen by hash; more examples are slow to train and change little
+_NUM_FEATURES = 1 << 18  # The weights take 1 MiB in each worker process.
+_INVERSE_REGULARIZATION = 10.0  # high, because feature vectors have norm 1 and therefore need large weights
+_MAX_EXAMPLES = 10_000  # per class, selected by hash; more examples make training slower and hardly improve the scores
 _MIN_EXAMPLES = 20  # per class
 _NUM_FOLDS = 3
-_WORD = rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]"  # includes symbols, which are frequent in menus and tables
+_WORD = rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]"  # includes symbols, because they are frequent in menus and tables
 
 
 class QualitySettings(Config):
-    """Examples for the quality classifier. Without examples, the classifier is off."""
+    """Settings of the quality classifier. If no examples are given, the classifier is not used."""
 
     good: list[Path] = setting([], help="files or folders with positive examples, in any supported format")
     bad: list[Path] = setting([], help="files or folders with negative examples, e.g. raw pages of the same source")
@@ -47,12 +47,12 @@ class QualitySettings(Config):
 
 
 class QualityClassifier:
-    """A linear classifier on hashed words and word pairs, trained by `train_quality_classifier`.
+    """A linear classifier whose features are hashed words and word pairs. `train_quality_classifier` trains it.
 
     Attributes:
-        weights: One weight per feature, [features].
+        weights: The weight of each feature, of shape [features].
         bias: The intercept.
-        report: Number of examples, and cross-validation scores.
+        report: The number of examples of each class, and the cross-validation scores.
     """
 
     def __init__(self, weights: npt.NDArray[np.float32], bias: float, report: dict[str, Any]) -> None:
@@ -62,7 +62,7 @@ class QualityClassifier:
         self._vectorizer = _vectorizer()
 
     def score(self, text: str) -> float:
-        """Return the probability of the positive class, for balanced classes."""
+        """Return the probability that a text belongs to the positive class, assuming that both are equally frequent."""
         row = self._vectorizer.transform([well_formed(text)])
         margin = float(self.weights[row.indices] @ row.data) + self.bias
         return 1 / (1 + math.exp(-max(-700.0, min(margin, 700.0))))
@@ -80,7 +80,7 @@ class QualityClassifier:
         """Read a file that `save` wrote.
 
         Raises:
-            FormatError: The file is damaged, or of another version.
+            FormatError: The file is damaged, or its format version is not supported.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -103,10 +103,10 @@ def _not_a_classifier(path: Path, problem: str) -> FormatError:
 
 
 def train_from_files(settings: QualitySettings, max_document_bytes: int) -> QualityClassifier:
-    """Train on the example files of a recipe. Long texts are split like documents.
+    """Train a classifier on the example files of a recipe. Long texts are split in the same way as documents.
 
     Raises:
-        DataError: A file is missing or has no text, or the examples are too few.
+        DataError: A file is missing or has no text, or there are too few examples.
     """
 
     def examples(paths: Sequence[Path]) -> Iterator[str]:
@@ -118,7 +118,7 @@ def train_from_files(settings: QualitySettings, max_document_bytes: int) -> Qual
 
 
 def train_quality_classifier(good: Iterable[str], bad: Iterable[str]) -> QualityClassifier:
-    """Train a classifier. The order of the texts does not matter.
+    """Train a classifier on positive and negative examples. The result does not depend on their order.
 
     Raises:
         DataError: A class has fewer than 20 distinct examples.
@@ -131,7 +131,7 @@ def train_quality_classifier(good: Iterable[str], bad: Iterable[str]) -> Quality
     kinds = [_sample("good", good), _sample("bad", bad)]
     x = _vectorizer().transform(kinds[0] + kinds[1])
     y = np.repeat([1, 0], [len(texts) for texts in kinds])
-    # The solver is single-threaded and seeded, so every run gives the same weights.
+    # The solver is single-threaded and its random state is fixed, so every run gives the same weights.
     learner = LogisticRegression(C=_INVERSE_REGULARIZATION, class_weight="balanced", solver="liblinear", random_state=0)
     folds = StratifiedKFold(_NUM_FOLDS, shuffle=True, random_state=0)
     held_out = cross_val_predict(learner, x, y, cv=folds, method="decision_function")
@@ -139,7 +139,7 @@ def train_quality_classifier(good: Iterable[str], bad: Iterable[str]) -> Quality
     report = {
         "good": len(kinds[0]),
         "bad": len(kinds[1]),
-        "auc": round(float(roc_auc_score(y, held_out)), 4),  # cross-validated: 0.5 is chance, 1 is perfect
+        "auc": round(float(roc_auc_score(y, held_out)), 4),  # cross-validated; 0.5 is random, 1 is perfect
         "good_kept": round(float((held_out[y == 1] > 0).mean()), 4),
         "bad_kept": round(float((held_out[y == 0] > 0).mean()), 4),
     }
@@ -158,7 +158,7 @@ def _sample(kind: str, texts: Iterable[str]) -> list[str]:
 
 
 def _different(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield the distinct texts with their hashes."""
+    """Yield the hash and the text of each distinct text."""
     seen: set[str] = set()
     for text in map(well_formed, texts):
         digest = text_id(text)
@@ -177,10 +177,10 @@ def _vectorizer() -> Any:
 
 @dataclass(frozen=True, slots=True)
 class QualityStep:
-    """The step that drops documents with a low classifier score.
+    """A pipeline step that drops documents with a low classifier score.
 
     Attributes:
-        classifier: File of a `QualityClassifier`; each process loads it once.
+        classifier: Path of a saved `QualityClassifier`. Each process loads it once.
         min_score: Minimum probability of the positive class.
     """
 
@@ -188,7 +188,7 @@ class QualityStep:
     min_score: float = 0.5
 
     def __call__(self, document: Document) -> Document | Drop:
-        """Return the document, or its score as the reason to drop it."""
+        """Return the document, or a `Drop` with its score if the score is too low."""
         score = _loaded(self.classifier, self.classifier.stat().st_mtime_ns).score(document.text)
         return (
             document if score >= self.min_score else Drop("score too low", f"{score:.3f}, at least {self.min_score:g}")
@@ -197,18 +197,18 @@ class QualityStep:
 
 @lru_cache(maxsize=2)
 def _loaded(path: Path, _changed: int) -> QualityClassifier:
-    """Load a file once, and again after a change."""
+    """Load a classifier and cache it. If the modification time of the file changes, the file is loaded again."""
     return QualityClassifier.load(path)
 
 
 @dataclass(frozen=True, slots=True)
 class PerplexityFilter:
-    """The step that drops documents by their perplexity under a language model (Wenzek et al. 2020, CCNet).
+    """A pipeline step that drops documents whose perplexity is too high or too low (Wenzek et al. 2020, CCNet).
 
     Attributes:
-        bits_per_byte: Returns the bits per byte of a text under the model. It must be picklable.
-        max_bits_per_byte: Upper limit; noise is above it.
-        min_bits_per_byte: Lower limit; repetitive text is below it.
+        bits_per_byte: A function that returns the bits per byte of a text under a language model. It must be picklable.
+        max_bits_per_byte: Maximum bits per byte. Noise has a higher value.
+        min_bits_per_byte: Minimum bits per byte. Repetitive text has a lower value.
     """
 
     bits_per_byte: Callable[[str], float]
@@ -216,7 +216,7 @@ class PerplexityFilter:
     min_bits_per_byte: float = 0.0
 
     def __call__(self, document: Document) -> Document | Drop:
-        """Return the document, or its bits per byte as the reason to drop it."""
+        """Return the document, or a `Drop` with its bits per byte if the value is outside the limits."""
         bits = self.bits_per_byte(document.text)
         if bits > self.max_bits_per_byte:
             return Drop("too many bits per byte", f"{bits:.3f}, at most {self.max_bits_per_byte:g}")

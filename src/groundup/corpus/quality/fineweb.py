@@ -1,7 +1,7 @@
-"""The FineWeb filter: drop lists, menus and repeated lines by statistics of a page's lines.
+"""The FineWeb filter, which drops lists, menus and repeated lines on the basis of statistics about the lines of a page.
 
 Penedo et al. 2024, "The FineWeb Datasets: Decanting the Web for the Finest Text Data at Scale", arXiv 2406.17557,
-section 3.5. The rule on line breaks is from their published code.
+section 3.5. The rule about the number of line breaks is not in the paper, but in the published code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MARKS = frozenset(MARKS)
 
 
 class FineWeb(Config):
-    """The FineWeb filter with its thresholds. Blank lines do not count."""
+    """The FineWeb filter with its thresholds. Blank lines are ignored."""
 
     renamed: ClassVar[Mapping[str, str]] = {"min_marked_lines": "min_punctuated_lines"}
 
@@ -28,10 +28,10 @@ class FineWeb(Config):
     max_short_lines: float = setting(0.67, help="maximum fraction of short lines", ge=0, le=1)
     short_line: int = setting(30, help="maximum length of a short line, in characters", ge=0)
     max_duplicate_characters: float = setting(0.01, help="maximum fraction of characters in repeated lines", ge=0, le=1)
-    max_line_breaks: float = setting(0.3, help="maximum line breaks per word", ge=0)
+    max_line_breaks: float = setting(0.3, help="maximum number of line breaks per word", ge=0)
 
     def __call__(self, document: Document) -> Document | Drop:
-        """Return the document, or the reason to drop it."""
+        """Return the document, or a `Drop` with the reason why it is dropped."""
         from groundup.corpus.quality.analysis import analyze
 
         text = analyze(document.text)

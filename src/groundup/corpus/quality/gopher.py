@@ -1,4 +1,4 @@
-"""The filters of Gopher's MassiveWeb: repetition within a document, and the quality of its words and lines.
+"""The filters of Gopher's MassiveWeb dataset: repetition within a document, and the quality of its words and lines.
 
 Rae et al. 2021, "Scaling Language Models: Methods, Analysis & Insights from Training Gopher", arXiv 2112.11446,
 appendix A.1.
@@ -17,18 +17,19 @@ from groundup.corpus.steps import Drop
 if TYPE_CHECKING:  # Recipes are checked without importing NumPy.
     from groundup.corpus.quality.analysis import Analysis
 
-_MIN_TOP_NGRAM = 2  # words in the shortest n-gram of each rule
-_MIN_DUPLICATE_NGRAM = 5
+_MIN_TOP_NGRAM = 2  # number of words in the shortest n-grams to which `top_ngrams` applies
+_MIN_DUPLICATE_NGRAM = 5  # number of words in the shortest n-grams to which `duplicate_ngrams` applies
 _BULLETS = frozenset("•‣◦●▪*-")
 _ELLIPSES = ("...", "…")
 
 
 class GopherRepetition(Config):
-    """The filter of repeated lines, paragraphs and word n-grams (table A1).
+    """The filter that drops documents with many repeated lines, paragraphs or word n-grams (table A1).
 
-    A fraction counts the characters of second and later occurrences. Overlaps count once. Gopher has no documents
-    of fewer than 50 words. In such a document, one repeated word pair can be a fifth of the text. Therefore only
-    n-grams that occur three times count as repeated in short documents.
+    The fraction of repeated characters includes the second and later occurrences, but not the first. Characters in
+    several overlapping n-grams are counted once. MassiveWeb does not contain documents with fewer than 50 words. In
+    such a short document, one repeated word pair can make up a fifth of the text. Therefore, in short documents, an
+    n-gram counts as repeated only if it occurs at least three times.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {"short_words": "short_document_words"}
@@ -49,11 +50,11 @@ class GopherRepetition(Config):
         help="maximum fraction of characters in repeated 5-grams, 6-grams, ...",
     )
     short_document_words: int = setting(
-        50, help="in documents with fewer words, only n-grams that occur 3 times count as repeated", ge=0
+        50, help="in documents with fewer words, an n-gram counts as repeated only if it occurs at least 3 times", ge=0
     )
 
     def __call__(self, document: Document) -> Document | Drop:
-        """Return the document, or the reason to drop it."""
+        """Return the document, or a `Drop` with the reason why it is dropped."""
         from groundup.corpus.quality.analysis import analyze
 
         text = analyze(document.text)
@@ -67,7 +68,7 @@ class GopherRepetition(Config):
         times = 2 if len(text.words) >= self.short_document_words else 3
         for n, threshold in enumerate(self.top_ngrams, _MIN_TOP_NGRAM):
             count, share = text.top_share(n, times, threshold)
-            if count < times:  # Longer n-grams are not repeated either.
+            if count < times:  # If no n-gram is repeated, no longer n-gram is repeated either.
                 return
             if share > threshold:
                 yield Drop(f"top {n}-gram", _above(share, threshold))
@@ -75,7 +76,8 @@ class GopherRepetition(Config):
             share = text.duplicate_share(n, times)
             if share > threshold:
                 yield Drop(f"duplicate {n}-grams", _above(share, threshold))
-            # Repeats of longer n-grams cover a subset of these characters, so no later threshold can be exceeded.
+            # Longer repeated n-grams cover a subset of these characters. So if the fraction is not above the minimum of
+            # all thresholds, no threshold for longer n-grams can be exceeded.
             if share <= min(self.duplicate_ngrams):
                 return
 
@@ -97,33 +99,38 @@ def _repeated(parts: Sequence[str], what: str, threshold: float, character_thres
 
 
 class GopherQuality(Config):
-    """The filter of documents that are not running text (appendix A.1.1).
+    """The filter that drops documents that are not running text (appendix A.1.1).
 
-    Words are separated by white space. In scripts without spaces, each character counts as a word, and the rules on
-    word length and stop words do not apply. If the language of a document is unknown, the stop words of the language
-    with the most matches count. The rule does not apply to languages without a list of stop words.
+    Words are separated by white space. In scripts that do not separate words by spaces, each character counts as a
+    word, and the rules about word length and stop words do not apply. If the language of a document is unknown, the
+    stop words of the language with the most matches are counted. If there is no stop word list for the language of a
+    document, the rule about stop words does not apply.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {"min_lettered_words": "min_alphabetic_words"}
 
-    min_words: int = setting(50, help="minimum number of words; symbols alone do not count", ge=0)
+    min_words: int = setting(50, help="minimum number of words, not counting words that consist of symbols", ge=0)
     max_words: int = setting(100_000, help="maximum number of words", ge=1)
     min_mean_word_length: float = setting(3.0, help="minimum mean word length, in characters", ge=0)
     max_mean_word_length: float = setting(10.0, help="maximum mean word length, in characters", ge=0)
-    max_symbols: float = setting(0.1, help="maximum hash signs per word, and maximum ellipses per word", ge=0)
+    max_symbols: float = setting(
+        0.1, help="maximum number of hash signs per word, and maximum number of ellipses per word", ge=0
+    )
     max_bullet_lines: float = setting(0.9, help="maximum fraction of lines that begin with a bullet point", ge=0)
     max_ellipsis_lines: float = setting(0.3, help="maximum fraction of lines that end with an ellipsis", ge=0)
-    min_alphabetic_words: float = setting(0.8, help="minimum fraction of words with a letter", ge=0, le=1)
-    min_stop_words: int = setting(2, help="minimum number of distinct stop words; 0: off", ge=0)
+    min_alphabetic_words: float = setting(
+        0.8, help="minimum fraction of words that contain at least one letter", ge=0, le=1
+    )
+    min_stop_words: int = setting(2, help="minimum number of distinct stop words; 0 turns the rule off", ge=0)
 
     def __call__(self, document: Document) -> Document | Drop:
-        """Return the document, or the reason to drop it."""
+        """Return the document, or a `Drop` with the reason why it is dropped."""
         from groundup.corpus.quality.analysis import analyze
 
         return next(self._broken(analyze(document.text), document.language), document)
 
     def _broken(self, text: Analysis, language: str) -> Iterator[Drop]:
-        is_word = text.word_kinds > 0  # not symbols only
+        is_word = text.word_kinds > 0  # words that contain a letter or a digit
         n_counted = int(is_word.sum())
         if n_counted < self.min_words:
             yield Drop("too few words", f"{n_counted:,}, at least {self.min_words:,}")

@@ -1,26 +1,27 @@
-"""Sentence boundaries, in scripts with terminal punctuation."""
+"""Detection of sentence boundaries in scripts that have terminal punctuation."""
 
 from __future__ import annotations
 
 import re
 from itertools import pairwise
 
-# Latin, CJK (full, half and small forms), Arabic and Urdu, Devanagari, Armenian, Ethiopic,
-# Burmese, Khmer, Mongolian, Tibetan, Thai, and double marks.
+# Terminal punctuation in this order: Latin, CJK (full-width, half-width and small forms), Arabic and Urdu, Devanagari,
+# Armenian, Ethiopic, Burmese, Khmer, Mongolian, Tibetan, Thai, and double punctuation marks.
 MARKS = ".?!。．｡？！﹖﹗؟۔।॥։።፧၊။។៕᠃᠉།๏‼⁇⁈⁉‽"
 CLOSING = "\"'”’»」』"
 ENDS = frozenset(MARKS + CLOSING)
 _ANY = re.escape(MARKS) + "…"
 
-# A mark, closing quotation marks or brackets, then a space and no lowercase letter. CJK marks need no space. An
-# initial ("J. S. Bach") does not end a sentence.
+# A sentence boundary is a punctuation mark, optional closing quotation marks or brackets, and white space, unless a
+# lowercase letter follows. After CJK punctuation, no white space is needed. The period after an initial, as in
+# "J. S. Bach", is not a sentence boundary.
 _WITHIN = re.compile(
     rf"(?<![{_ANY}])(?<![ .(][A-Z])[{_ANY}]++[{CLOSING})\]]*+\s+(?=[^\sa-z])|[。．｡？！][{CLOSING}]*+(?=[^\s{_ANY}])"
 )
 
 
 def count_sentences(line: str) -> int:
-    """Count the sentences of a line, at least one."""
+    """Return the number of sentences in a line, which is at least 1."""
     return 1 + len(_WITHIN.findall(line))
 
 

@@ -1,11 +1,11 @@
-"""Stop words by language, for Gopher's rule that a document has at least two of them."""
+"""Stop words of many languages. Gopher drops documents that contain fewer than two distinct stop words."""
 
 from __future__ import annotations
 
 from collections.abc import Container
 
-# English: Rae et al. 2021, the only language in the paper. The other lists hold frequent function words that are not
-# frequent in unrelated languages.
+# The English list is from Rae et al. 2021, who do not give lists for other languages. The other lists consist of
+# function words that are frequent in the language, but not in unrelated languages.
 STOP_WORDS: dict[str, frozenset[str]] = {
     code: frozenset(words.split())
     for code, words in {
@@ -50,14 +50,15 @@ _ALL = frozenset().union(*STOP_WORDS.values())
 
 
 def stop_words_in(words: Container[str], language: str) -> int | None:
-    """Count the distinct stop words of a text's language.
+    """Count the distinct stop words in a text.
 
     Args:
         words: The words of the text.
-        language: Its ISO 639 code. If it is "" or "und" (undetermined), the language with the most matches is used.
+        language: ISO 639 code of the language of the text. If it is "" or "und" (undetermined), the language with the
+            most matches is used.
 
     Returns:
-        The count; None for a language without a list of stop words.
+        The number of distinct stop words, or None if there is no stop word list for the language.
     """
     if language not in ("", "und"):
         return sum(word in words for word in STOP_WORDS[language]) if language in STOP_WORDS else None

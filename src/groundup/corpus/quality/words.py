@@ -1,4 +1,4 @@
-"""Word splitting for scripts with and without spaces between words."""
+"""Splitting of texts into words, including texts in scripts that do not separate words by spaces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # Recipes are checked without importing NumPy.
     import numpy as np
     import numpy.typing as npt
 
-# Scripts without spaces between words: Thai to Tibetan, Burmese, Khmer, kana and Chinese characters.
+# Scripts that do not separate words by spaces: Thai, Lao, Tibetan, Burmese, Khmer, kana and Chinese characters.
 _UNSPACED_RANGES = (
     (0x0E00, 0x0FFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF),
     (0xF900, 0xFAFF), (0x20000, 0x3FFFF),
@@ -20,12 +20,15 @@ _PIECES = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 
 
 def split_words(text: str) -> list[str]:
-    """Split a text at white space; in scripts without spaces, each character is a word."""
+    """Split a text into words at white space.
+
+    In scripts that do not separate words by spaces, each character is a word.
+    """
     return _PIECES.findall(text) if n_unspaced(text) else text.split()
 
 
 def n_unspaced(text: str) -> int:
-    """Count the characters of scripts without spaces."""
+    """Count the characters that belong to scripts that do not separate words by spaces."""
     if text.isascii():
         return 0
     import numpy as np
@@ -37,7 +40,10 @@ def n_unspaced(text: str) -> int:
 
 @lru_cache(maxsize=1)
 def _unspaced_units() -> npt.NDArray[np.bool_]:
-    """Return a table that marks the UTF-16 code units of scripts without spaces, and the high surrogates."""
+    """Return a mask over all UTF-16 code units that selects the scripts in `_UNSPACED_RANGES`.
+
+    Characters outside the Basic Multilingual Plane are selected by their high surrogate.
+    """
     import numpy as np
 
     table = np.zeros(1 << 16, np.bool_)
