@@ -1,7 +1,7 @@
-"""Run native parsers in a separate process, so that a crash or an endless loop affects one file only.
+"""Run native parsers in a separate process, so that a crash or an endless loop affects only one file.
 
-C and C++ parsers receive malicious files. The child process has limits for CPU time and memory. It is reused for
-the next file, and replaced after a crash.
+The input files can be malicious, and they can exploit bugs in parsers written in C or C++. The CPU time and the memory
+of the child process are limited. The process is reused for the next file, and replaced after a crash.
 """
 
 from __future__ import annotations
@@ -20,29 +20,30 @@ from typing import IO, Any
 
 _LENGTH = struct.Struct("<Q")
 _SERVE = "import sys; sys.path[:] = {path!r}; from groundup.corpus.isolated import _serve; _serve({function!r})"
-CPU_SECONDS = 15  # per value; a PDF page takes about 0.01 s
-WALL_SECONDS = 900  # per input, if the child hangs without using CPU time
-MEMORY_BYTES = 3 << 29  # address space; 28 real PDFs need a third of it
+CPU_SECONDS = 15  # maximum CPU time per value; a PDF page takes about 0.01 s
+WALL_SECONDS = 900  # maximum wall-clock time per input, in case the child hangs without using CPU time
+MEMORY_BYTES = 3 << 29  # maximum address space; 28 real PDFs needed at most a third of it
 
 _children: dict[tuple[int, str], subprocess.Popen[bytes]] = {}
 
 
 class CrashError(Exception):
-    """The child process ended early; the message has the cause, e.g. "killed by SIGSEGV"."""
+    """The child process ended before it returned all values. The message names the cause, e.g. "killed by SIGSEGV"."""
 
 
 def run_isolated(function: str, data: bytes) -> Iterator[Any]:
     """Call a generator function in a child process and yield its values.
 
     Args:
-        function: The function as "package.module:name". It yields JSON values.
-        data: The argument of the function.
+        function: Name of the function in the form "package.module:name". The function must yield values that can be
+            converted to JSON.
+        data: Argument of the function.
 
     Yields:
-        The values of the function.
+        The values that the function yields.
 
     Raises:
-        CrashError: The child crashed, or exceeded `CPU_SECONDS` for one value or `MEMORY_BYTES`.
+        CrashError: The child crashed, needed more than `CPU_SECONDS` for one value, or exceeded `MEMORY_BYTES`.
     """
     key = (os.getpid(), function)
     child = _children.pop(key, None) or _start(function)
@@ -95,12 +96,12 @@ def _exit_reason(status: int) -> str:
 
 
 def _serve(function: str) -> None:
-    """Answer requests in the child process until the parent closes the pipe or exits."""
+    """Process requests in the child process until the parent process closes the pipe or exits."""
     _limit_memory()
     module, name = function.split(":")
     call = getattr(importlib.import_module(module), name)
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # output of native code must not mix with the answers
+    os.dup2(2, 1)  # Output that native code writes to stdout must not be mixed with the answers.
     with suppress(BrokenPipeError):
         while head := requests.read(_LENGTH.size):
             data = requests.read(_LENGTH.unpack(head)[0])
@@ -118,13 +119,13 @@ def _answer(answers: IO[bytes], value: Any) -> None:
 
 
 def _limit_time(seconds: float) -> None:
-    """Set the CPU time limit, which unlike a wall-clock limit does not depend on other processes."""
+    """Limit the CPU time. Unlike a wall-clock limit, this limit does not depend on the load from other processes."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _limit_memory() -> None:
-    with suppress(ImportError, ValueError, OSError):  # not on Windows
+    with suppress(ImportError, ValueError, OSError):  # Windows does not support this limit.
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))

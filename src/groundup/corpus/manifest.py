@@ -1,7 +1,7 @@
-"""The manifest of a corpus: every source file with the digest of its content.
+"""The manifest of a corpus, which lists every source file with the digest of its content.
 
-The origin of a document names its file, and the digest shows whether that file has changed since. The manifest is
-stored next to the shards as `manifest/*.parquet`.
+The origin of a document contains the path of its file. The digest shows whether this file has changed since the corpus
+was built. The manifest is stored in `manifest/*.parquet` in the directory of the shards.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class SourceFile:
 
     Attributes:
         source: Name of the source.
-        path: Path inside the source, a prefix of the origins of its documents.
-        bytes: Stored size.
-        digest: Result of `SourceConfig.digest`.
+        path: Path of the file in the source. The origins of the documents in the file begin with this path.
+        bytes: Size of the file in bytes.
+        digest: Digest of the file from `SourceConfig.digest`.
     """
 
     source: str
@@ -40,9 +40,10 @@ def files_of(corpus: Path, origins: Iterable[tuple[str, str]]) -> dict[tuple[str
         origins: Source and origin of each document.
 
     Returns:
-        The files by source and origin. A corpus of an earlier release may lack some.
+        A dictionary from the source and origin of each document to its file. If an earlier release built the corpus,
+        some files may be missing.
     """
-    # An origin starts with the path of the file: "a.zip/b.mbox#3". If two paths match, the longer one is the file.
+    # An origin such as "a.zip/b.mbox#3" starts with the path of the file. If two paths match, the longer path is used.
     found: dict[tuple[str, str], SourceFile] = {}
     by_prefix: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for source, origin in set(origins):

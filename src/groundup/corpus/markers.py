@@ -1,4 +1,7 @@
-"""Markers of finished tasks: JSON files with the checksums of a task's outputs. A resumed build checks them."""
+"""Markers of finished tasks.
+
+A marker is a JSON file with the checksums of the files that a task wrote. A resumed build verifies these checksums.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from groundup.core.checksums import MISSING, damaged_files, read_checked_json, w
 from groundup.core.errors import FormatError
 from groundup.core.files import file_digest
 
-TABLE_MARKER = "finished.json"  # of a table of columns, inside its directory
+TABLE_MARKER = "finished.json"  # marker of a table of columns, inside the directory of the table
 _OUTPUTS = "outputs"
 _INPUTS_REMOVED = "inputs_removed"
 _FIX = "Delete the directory `parts` of the corpus, then run `groundup collect` again."
@@ -21,20 +24,20 @@ _FIX = "Delete the directory `parts` of the corpus, then run `groundup collect` 
 def write_marker(
     path: Path, outputs: Iterable[Path], record: Mapping[str, Any] | None = None, *, removes_inputs: bool = False
 ) -> None:
-    """Write the marker of a finished task, as its last file.
+    """Write the marker of a finished task. A task must write its marker after all other files.
 
     Args:
-        path: The marker.
-        outputs: Files that the task wrote, in the marker's directory or in its parent.
-        record: Other values in the marker, e.g. counts.
-        removes_inputs: Whether the inputs of the task are removed next.
+        path: Path of the marker.
+        outputs: Files that the task wrote. They are in the directory of the marker or in the parent directory.
+        record: Additional values to store in the marker, e.g. counts.
+        removes_inputs: Whether the input files of the task are removed after the marker is written.
     """
     digests = {os.path.relpath(each, path.parent): file_digest(each) for each in outputs}
     write_checked_json(path, {**(record or {}), _OUTPUTS: digests, _INPUTS_REMOVED: removes_inputs})
 
 
 def read_marker(path: Path) -> dict[str, Any]:
-    """Read the record of a marker.
+    """Return the additional values that are stored in a marker (the argument `record` of `write_marker`).
 
     Raises:
         FormatError: The marker is damaged.
@@ -46,16 +49,16 @@ def read_marker(path: Path) -> dict[str, Any]:
 
 
 def discard_damaged(parts: Path) -> list[Path]:
-    """Remove the markers of tasks with a damaged output, so that these tasks run again.
+    """Remove the markers of tasks whose output is damaged, so that these tasks run again.
 
-    A missing output is no damage: consolidated runs are removed. If the consolidated run is damaged, the tasks that
-    wrote the removed runs are discarded too.
+    A missing output file does not count as damaged, because runs are removed after they are consolidated into one run.
+    If this consolidated run is damaged, the markers of the tasks that wrote the removed runs are removed too.
 
     Returns:
-        The damaged files.
+        Paths of the damaged files.
     """
     damaged: list[Path] = []
-    missing: list[Path] = []  # markers with a missing output
+    missing: list[Path] = []  # markers of tasks of which an output file is missing
     restart = False
     for marker in sorted([*parts.glob("*.json"), *parts.glob(f"*/{TABLE_MARKER}")]):
         found, removes_inputs = _check(marker)
@@ -72,7 +75,7 @@ def discard_damaged(parts: Path) -> list[Path]:
 
 
 def _check(marker: Path) -> tuple[dict[Path, str], bool]:
-    """Return the changed outputs of a task with their problems, and whether its inputs were removed."""
+    """Return the damaged or missing output files of a task with their problems, and whether its inputs were removed."""
     try:
         record = read_checked_json(marker, fix=_FIX)
     except FormatError:

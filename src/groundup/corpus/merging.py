@@ -1,4 +1,4 @@
-"""The last tasks of the pipeline: merge runs into shards. Each shard is a range of document hashes."""
+"""The last tasks of the pipeline, which merge runs into shards. Each shard covers a range of document hashes."""
 
 from __future__ import annotations
 
@@ -17,39 +17,43 @@ from groundup.corpus.rows import rows_file
 from groundup.corpus.shards import END, ShardWriter, merge_runs, read_ids, read_range, write_run
 from groundup.corpus.steps import Drop, Removal
 
-FAN_IN = 64  # maximum runs per merge, since each holds a row group in memory
-_HASH_SPACE = 1 << 64  # the first 64 bits of a document's ID choose the shard, the last 64 the split
+FAN_IN = 64  # maximum number of runs in one merge, because a merge keeps one row group of each run in memory
+# The first 64 bits of a document ID select the shard. The last 64 bits select the split (training or validation).
+_HASH_SPACE = 1 << 64
 
 DUPLICATES = "duplicates"
 
 
 class Duplicates(Protocol):
-    """The duplicates of a corpus. Worker processes receive it pickled."""
+    """The interface to the duplicates of a corpus. An implementation is pickled and sent to worker processes."""
 
     def within(self, low: str, high: str) -> Mapping[str, Removal]:
-        """Return the removals of documents with an ID in [low, high)."""
+        """Return the documents to remove whose ID is in [low, high), keyed by ID."""
         ...
 
     def without_repeats(self, document: Document) -> Document:
-        """Remove the passages that also occur in an earlier document."""
+        """Return the document without the passages that also occur in an earlier document."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ConsolidateTask:
-    """Merge runs into one run. This bounds the number of runs, and so the memory of later tasks."""
+    """A task that merges several runs into one run.
+
+    This limits the number of runs that later tasks merge, and therefore their memory.
+    """
 
     runs: tuple[Path, ...]
     output: Path
 
     @property
     def label(self) -> str:
-        """The name of the run."""
+        """Label for the progress display, with the file name of the merged run."""
         return self.output.name
 
     @property
     def marker(self) -> Path:
-        """The marker file, written last."""
+        """Path of the marker, which the task writes after all other files."""
         return self.output.with_suffix(".json")
 
     def done(self) -> bool:
@@ -63,7 +67,7 @@ class ConsolidateTask:
 
 
 def consolidations(runs: Sequence[Path], prefix: Path) -> list[ConsolidateTask]:
-    """Return the tasks that merge groups of `FAN_IN` runs, in order; their output paths begin with `prefix`."""
+    """Return the tasks that merge each group of `FAN_IN` consecutive runs. Their output paths begin with `prefix`."""
     remaining = iter(runs)
     groups = iter(lambda: tuple(islice(remaining, FAN_IN)), ())
     return [
@@ -74,14 +78,16 @@ def consolidations(runs: Sequence[Path], prefix: Path) -> list[ConsolidateTask]:
 
 @dataclass(frozen=True, slots=True)
 class MergeTask:
-    """Write the shards of one range of document hashes.
+    """A task that writes the training shard and the validation shard of one range of document hashes.
 
     Attributes:
-        runs: The runs of this corpus, in the order of its sources. The first of several duplicates is kept.
-        number: Number of the range.
+        runs: Paths of the runs of this corpus, in the order of the sources. Of several duplicates, the document in the
+            earliest run is kept.
+        number: Index of the range, from 0.
         shards: Number of ranges.
         validation_fraction: Fraction of documents in the validation set.
-        min_document_bytes: Documents that are shorter after the removal of repeated passages are dropped.
+        min_document_bytes: Minimum size of a document in bytes. Documents that are smaller after the removal of
+            repeated passages are dropped.
         duplicates: The duplicates to remove.
         directory: Directory of the marker and the drop log.
         train: Path of the training shard.
@@ -100,17 +106,17 @@ class MergeTask:
 
     @property
     def label(self) -> str:
-        """The number of the shard."""
+        """Label for the progress display, with the number of the shard."""
         return f"shard {self.number + 1} of {self.shards}"
 
     @property
     def marker(self) -> Path:
-        """The marker file with the counts, written last."""
+        """Path of the marker with the document counts, which the task writes after all other files."""
         return self.directory / f"merge-{self.number:05d}.json"
 
     @property
     def drop_log(self) -> Path:
-        """The drop log of this task."""
+        """Path of the drop log of this task."""
         return self.directory / f"merge-{self.number:05d}.parquet"
 
     def done(self) -> bool:
@@ -121,7 +127,7 @@ class MergeTask:
         """Write the training and the validation shard, then the marker."""
         low, high = self._bound(self.number), self._bound(self.number + 1)
         removals = self.duplicates.within(low, high)
-        # At least one document of each range goes to the validation set, so that any corpus can be evaluated.
+        # At least one document of each range is assigned to the validation set, so that any corpus can be evaluated.
         ids = (each for run in self.runs for each in read_ids(run, low, high) if each not in removals)
         smallest = min(map(_validation_hash, ids), default=0)
         threshold = max(int(self.validation_fraction * _HASH_SPACE), smallest + 1)
@@ -184,13 +190,13 @@ def _validation_hash(document_id: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class RepeatTask:
-    """Write the training shard of a mixture, in which documents are repeated by the epochs of their source.
+    """A task that writes a training shard of a mixture. It repeats each document by the number of epochs of its source.
 
     Attributes:
-        merged: Path of the shard without repeats.
+        merged: Path of the shard in which each document occurs once.
         output: Path of the new shard.
-        epochs: Epochs of each source. For example, 2.25 epochs write each document twice, and a quarter of the
-            documents, chosen by hash, three times.
+        epochs: Number of epochs of each source. For example, if a source has 2.25 epochs, three quarters of its
+            documents are written twice, and one quarter, selected by hash, is written three times.
     """
 
     merged: Path
@@ -199,12 +205,12 @@ class RepeatTask:
 
     @property
     def label(self) -> str:
-        """The name of the shard."""
+        """Label for the progress display, with the file name of the new shard."""
         return self.output.name
 
     @property
     def marker(self) -> Path:
-        """The marker file with the counts, written last."""
+        """Path of the marker with the document counts, which the task writes after all other files."""
         return self.merged.with_suffix(".json")
 
     def done(self) -> bool:
@@ -225,7 +231,7 @@ class RepeatTask:
 
 
 def times(document_id: str, epochs: float) -> int:
-    """Return how often a document is repeated if its source has `epochs` epochs."""
+    """Return how many times a document is written if its source has `epochs` epochs."""
     whole = int(epochs)
-    # These bits of the hash do not influence the shard or the split.
+    # These bits of the ID do not determine the split, and they hardly influence the shard.
     return whole + (int(document_id[8:16], 16) < (epochs - whole) * (1 << 32))

@@ -1,8 +1,8 @@
-"""The data mixture: the number of epochs per source that gives the requested proportions.
+"""The data mixture: computation of the number of epochs of each source that gives the requested proportions.
 
-GPT-3 (Brown et al. 2020, table 2.2) weights sources by quality instead of size: small, good sources are repeated, and
-large, noisy sources are used in part. Temperature sampling is from multilingual BERT and XLM-R (Conneau et al. 2020):
-proportions are size ** (1 / temperature).
+GPT-3 (Brown et al. 2020, table 2.2) weights sources by quality instead of size. Small sources of high quality are
+repeated, and only a part of large, noisy sources is used. Temperature sampling is from multilingual BERT and XLM-R
+(Conneau et al. 2020). It makes the proportion of each source proportional to size ** (1 / temperature).
 """
 
 from __future__ import annotations
@@ -18,21 +18,30 @@ from groundup.core.errors import ConfigError
 
 
 class MixSettings(Config):
-    """The mixture settings `[collect.mix]`: one of `weights`, `epochs` and `temperature`."""
+    """The mixture settings `[collect.mix]`. Only one of `weights`, `epochs` and `temperature` can be set."""
 
-    weights: dict[str, float] = setting({}, help="proportion of each source, e.g. {web = 60, wiki = 3}")
+    weights: dict[str, float] = setting({}, help="relative weight of each source, e.g. {web = 60, wiki = 3}")
     epochs: dict[str, float] = setting(
-        {}, help="epochs of each source, instead of weights, e.g. {web = 0.44, wiki = 3.4}"
+        {}, help="number of epochs of each source (instead of weights), e.g. {web = 0.44, wiki = 3.4}"
     )
     temperature: float | None = setting(
-        None, help="instead of weights, proportions size ** (1 / temperature); 1: by size, higher: more even", ge=1
+        None,
+        help="sampling temperature (instead of weights): source proportions are size ** (1 / temperature); 1 means "
+        "proportional to size, a higher temperature gives more equal proportions",
+        ge=1,
     )
-    budget_tokens: int | None = setting(None, help="number of tokens in the mixture; default: all text", gt=0)
+    budget_tokens: int | None = setting(
+        None, help="number of tokens in the mixture; default: as many as the text of all sources", gt=0
+    )
     bytes_per_token: float = setting(
-        4.0, help="bytes per token for budget_tokens; an estimate, since the tokenizer is trained later", gt=0
+        4.0,
+        help="estimated bytes per token, to convert budget_tokens to bytes before the tokenizer is trained",
+        gt=0,
     )
     max_epochs: float = setting(
-        4.0, help="maximum epochs of a source; more than 4 help little (Muennighoff et al. 2023)", gt=0
+        4.0,
+        help="maximum number of epochs of a source; more than 4 epochs help little (Muennighoff et al. 2023)",
+        gt=0,
     )
 
     @model_validator(mode="after")
@@ -50,14 +59,14 @@ class MixSettings(Config):
 
     @property
     def enabled(self) -> bool:
-        """Whether a mixture is set."""
+        """Whether any setting of a mixture is set."""
         return bool(self.weights or self.epochs or self.temperature or self.budget_tokens)
 
     def require_known(self, sources: list[str]) -> None:
-        """Check that `weights` or `epochs` name exactly these sources.
+        """Check that the keys of `weights` or `epochs` are exactly the names of these sources.
 
         Raises:
-            ConfigError: A name is unknown or missing.
+            ConfigError: A key is not the name of a source, or a source has no value.
         """
         for key, table in (("weights", self.weights), ("epochs", self.epochs)):
             for name in table:
@@ -81,9 +90,9 @@ class Share:
     """The share of one source in a mixture.
 
     Attributes:
-        epochs: Number of passes over its text.
-        target: Requested fraction of the mixture.
-        limited: Whether `max_epochs` limits it.
+        epochs: Number of passes over the text of the source.
+        target: Requested fraction of the mixture, from 0 to 1.
+        limited: Whether `max_epochs` limits the number of epochs.
     """
 
     epochs: float
@@ -92,10 +101,10 @@ class Share:
 
 
 def mixture(settings: MixSettings, sizes: Mapping[str, int]) -> dict[str, Share]:
-    """Return the share of each source.
+    """Return the share of each source in the mixture.
 
-    If `max_epochs` limits a source, the remaining sources fill the budget in proportion to their weights. If all
-    sources are at the limit, the mixture is smaller than the budget.
+    If `max_epochs` limits a source, its excess is distributed to the other sources in proportion to their weights. If
+    `max_epochs` limits all sources, the mixture is smaller than the budget.
 
     Args:
         settings: The mixture settings.
@@ -119,7 +128,10 @@ def mixture(settings: MixSettings, sizes: Mapping[str, int]) -> dict[str, Share]
 
 
 def _fill(targets: Mapping[str, float], sizes: Mapping[str, int], budget: float, max_epochs: float) -> dict[str, Share]:
-    """Distribute the budget by the targets; the excess of a limited source goes to the remaining sources."""
+    """Distribute the budget in proportion to the targets.
+
+    The excess of a source that is limited by `max_epochs` is distributed to the remaining sources.
+    """
     shares = {name: Share(0.0, target) for name, target in targets.items()}
     unlimited = {name for name, target in targets.items() if target > 0 and sizes[name]}
     remaining = budget

@@ -1,7 +1,7 @@
-"""Run tasks on Ray, on an existing cluster or on a temporary local one.
+"""Run tasks on Ray, either on an existing cluster or on a temporary local cluster.
 
-Tasks exchange files, so a cluster of several machines needs the sources and the output on a shared file system. If
-a worker or machine fails, its task runs again on another one. Results are written atomically.
+Tasks exchange files, so the sources and the output directory must be on a shared file system if the cluster consists of
+several machines. If a worker or a machine fails, its task runs again on another worker. Results are written atomically.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ from groundup.core.errors import ConfigError
 from groundup.core.telemetry import disable_telemetry
 from groundup.corpus.executor import ATTEMPTS, TaskT, run_task, worker_error, worker_killed
 
-_TASKS_PER_CPU = 4  # pending tasks per CPU; waiting for many tasks in Ray is slow
+_TASKS_PER_CPU = 4  # maximum number of submitted tasks per CPU, because `ray.wait` is slow for many tasks
 
 
 @dataclass(frozen=True, slots=True)
 class RayCluster:
-    """Runs tasks on Ray: on the cluster at RAY_ADDRESS, a running local one, or a new local one.
+    """An executor that runs tasks on Ray.
+
+    It uses the cluster at RAY_ADDRESS if this variable is set, otherwise a local cluster that is already running. If
+    neither exists, it starts a local cluster.
 
     Args:
-        workers: Number of processes of a new local cluster.
+        workers: Number of worker processes, if a local cluster is started.
     """
 
     workers: int
@@ -38,11 +41,11 @@ class RayCluster:
             ray.shutdown()
 
     def __call__(self, tasks: Sequence[TaskT], on_done: Callable[[TaskT], None]) -> None:
-        """Run the unfinished tasks, see `executor.ProcessPool`.
+        """Run the tasks that are not finished yet, like `executor.ProcessPool`.
 
         Args:
             tasks: The tasks.
-            on_done: Called in this process after each task.
+            on_done: Function that is called in this process when a task is finished.
 
         Raises:
             ConfigError: Ray is not installed.

@@ -1,4 +1,4 @@
-"""The first step of collection: read source files and write sorted runs of clean documents."""
+"""The first step of `groundup collect`: read source files and write sorted runs of cleaned documents."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from groundup.corpus.sources import Item, SourceConfig
 from groundup.corpus.steps import Drop, NamedStep, with_text
 from groundup.corpus.text import clean_text, split_text
 
-UNIT_BYTES = 2 << 20  # approximate size of a task: groups small files and splits large ones
-RUN_BYTES = 64 << 20  # bytes of text to sort in memory
+UNIT_BYTES = 2 << 20  # approximate input size of a task; small files are grouped, and large files are split
+RUN_BYTES = 64 << 20  # maximum size of the text that is sorted in memory
 
-READING, LENGTH, PRIVACY = "reading", "length", "privacy"  # steps of every corpus, in addition to the recipe's
+# Steps that are applied in every corpus, in addition to the steps that the recipe selects.
+READING, LENGTH, PRIVACY = "reading", "length", "privacy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +43,17 @@ class ReadTask:
 
     @property
     def label(self) -> str:
-        """The source and the first file."""
+        """Label for the progress display, with the name of the source and the first file."""
         return f"{self.source.label}: {self.items[0].path}"
 
     @property
     def size(self) -> int:
-        """Total stored size of the files in bytes."""
+        """Total size of the files, or parts of files, in bytes."""
         return sum(item.part_size for item in self.items)
 
     @property
     def marker(self) -> Path:
-        """Path of the counts, which are written last."""
+        """Path of the marker with the document counts, which the task writes after all other files."""
         return self.directory / f"read-{self._name}.json"
 
     @property
@@ -67,15 +68,15 @@ class ReadTask:
 
     @property
     def _name(self) -> str:
-        """A name that depends on the files, so results of another listing are not reused."""
+        """Name of the task, with a hash of its files. If the files of a source change, old results are not reused."""
         return f"{self.number:06d}-{text_id(repr((self.source.label, self.items)))[:12]}"
 
     def done(self) -> bool:
-        """Return whether the counts exist."""
+        """Return whether the task is finished."""
         return self.marker.is_file()
 
     def run(self) -> None:
-        """Write sorted runs of clean documents, the drop log and the manifest, then the counts."""
+        """Write sorted runs of cleaned documents, the drop log and the manifest, and then the marker."""
         tally, runs = Tally(), 0
         pending: list[Document] = []
         pending_bytes = 0
@@ -94,7 +95,7 @@ class ReadTask:
         write_marker(self.marker, outputs, counts)
 
     def runs(self) -> list[Path]:
-        """Return the paths of the runs that a finished task wrote."""
+        """Return the paths of the runs that this task wrote. The task must be finished."""
         return [self._run_path(number) for number in range(read_marker(self.marker)["runs"])]
 
     def _write_run(self, number: int, documents: list[Document]) -> None:
@@ -106,9 +107,10 @@ class ReadTask:
     def _documents(self, tally: Tally, drop_log: DropLogWriter, manifest: RowWriter[SourceFile]) -> Iterator[Document]:
         masker = Masker(self.settings.privacy)
         recorder = _DropRecorder(self.source.label, tally, drop_log, masker)
-        last: NamedStep = (PRIVACY, _Masking(masker, tally))  # last, so filters see the original text
+        # Masking is the last step, so that the filters process the original text.
+        last: NamedStep = (PRIVACY, _Masking(masker, tally))
         for item, opener in self.source.open_items(self.items):
-            if item.start == 0:  # otherwise the task with the first part counts the file
+            if item.start == 0:  # A file that is split into parts is counted by the task that reads the first part.
                 tally.files += 1
                 manifest.add(SourceFile(self.source.label, item.path, item.size, self.source.digest(item)))
             for found in extract(item, opener, self.source.rules, self.source.format):
@@ -135,7 +137,10 @@ class ReadTask:
     def _through_steps(
         self, document: Document, steps: Sequence[NamedStep], tally: Tally
     ) -> tuple[str, Document | Drop]:
-        """Apply the steps; return the last step with the document, or with the reason for the drop."""
+        """Apply the steps to a document.
+
+        Return "" and the document, or the name of the step that dropped it and a `Drop` with the reason.
+        """
         if too_short := self._too_short(document):
             return LENGTH, too_short
         whole = document
@@ -172,7 +177,7 @@ class _Masking:
 
 @dataclass(frozen=True, slots=True)
 class _DropRecorder:
-    """Counts drops and writes them to the drop log, with masked text samples."""
+    """Counts dropped documents, and writes them to the drop log with the beginning of their masked text."""
 
     source: str
     tally: Tally
@@ -180,7 +185,7 @@ class _DropRecorder:
     masker: Masker
 
     def fail(self, file: Unreadable) -> None:
-        """Record a file without text, or a table row without text."""
+        """Record a file or a table row from which no text could be read."""
         size = len(file.sample.encode("utf-8", "replace"))
         self._record(
             DropRecord(self.source, file.origin, READING, file.reason, bytes=size, beginning=self._shown(file.sample))
@@ -195,12 +200,12 @@ class _DropRecorder:
         self.drop_log.add(drop)
 
     def _shown(self, text: str) -> str:
-        # Mask more text than is shown, so a secret at the end is not cut in half and missed.
+        # More text is masked than is shown. Otherwise a secret at the end could be truncated and not be recognized.
         return beginning(self.masker.mask(text[: 4 * BEGINNING]).text)
 
 
 def units(source: SourceConfig) -> Iterator[tuple[Item, ...]]:
-    """Group the files of a source, or parts of files, into units of at least `UNIT_BYTES`, in order."""
+    """Yield groups of consecutive files, or parts of files. Each group except the last has at least `UNIT_BYTES`."""
     unit: list[Item] = []
     size = 0
     for item in chain.from_iterable(source.parts(item, UNIT_BYTES) for item in source.items()):

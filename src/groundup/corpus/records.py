@@ -1,4 +1,4 @@
-"""Convert records to text: paths, templates, and detection of the text field in tables and JSON."""
+"""Convert records of tables and JSON files to text, with a path, a template, or detection of the text field."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ _TEXT_NAMES = (
 )
 _TURN_NAMES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "utterances")
 FIELD = re.compile(r"\{([^{}]+)\}")
-_SAMPLE = 100  # records to detect the text field from
-_MAX_DEPTH = 8  # steps from a record to its text
-_MAX_FIELDS = 20  # a mapping with more strings counts as texts by id, not as one record
+_SAMPLE = 100  # number of records from which the text field is detected
+_MAX_DEPTH = 8  # maximum number of steps in a path from a record to its text
+_MAX_FIELDS = 20  # If a dictionary has more strings than this, each string is a record, keyed by its ID.
 
 
 @dataclass(frozen=True, slots=True)
 class RecordRules:
-    """The settings that describe the text of records (see `SourceConfig`).
+    """The settings that describe how the text of a record is built (see `SourceConfig`).
 
     Attributes:
         records: Path to the records in a JSON file.
-        each: Path to the parts of a record.
-        text: Template of the text.
-        join: Separator between parts.
-        html: Whether the text has HTML tags to render.
-        extraction: Main-text extraction for web pages.
+        each: Path to the parts of a record, such as the turns of a conversation.
+        text: Template from which the text of a record or part is built, e.g. "{title}: {body}".
+        join: Separator between the texts of the parts of a record.
+        html: Whether the text contains HTML tags that must be rendered.
+        extraction: Method of main-text extraction for web pages.
     """
 
     records: str | None = None
@@ -52,7 +52,7 @@ class RecordRules:
 
     @property
     def has_text_path(self) -> bool:
-        """Whether the recipe sets the location of the text."""
+        """Whether the recipe defines where the text of a record is, so that it need not be detected."""
         return self.each is not None or self.text is not None
 
 
@@ -60,10 +60,10 @@ def resolve(value: Any, path: str) -> list[Any]:
     """Return all values at a path.
 
     Args:
-        value: A record of dicts, lists and scalars.
-        path: Names and list indices separated by dots. `*` selects every element of a list or mapping.
+        value: A record that consists of nested dictionaries, lists and scalars.
+        path: Names and list indices separated by dots. `*` selects all elements of a list or dictionary.
     """
-    if isinstance(value, dict) and path in value:  # a column name may include a dot
+    if isinstance(value, dict) and path in value:  # A column name may contain a dot.
         return [value[path]]
     found = [value]
     for step in path.split(".") if path else []:
@@ -83,7 +83,10 @@ def _step(value: Any, step: str) -> Iterable[Any]:
 
 
 def fill_record_template(template: str, value: Any) -> str:
-    """Replace each `{path}` by its values, one per line; return "" if no field has a value."""
+    """Replace each `{path}` in a template by the values at this path, one per line.
+
+    If none of the paths has a non-empty value, "" is returned.
+    """
     filled = False
 
     def values(field: re.Match[str]) -> str:
@@ -97,7 +100,11 @@ def fill_record_template(template: str, value: Any) -> str:
 
 
 def split_records(value: Any, path: str | None) -> list[Any]:
-    """Return the records at `path`, or by default the elements of a JSON value if they look like records."""
+    """Return the records in a JSON value.
+
+    If `path` is given, they are the values at this path. Otherwise they are the elements of the JSON value if these
+    look like records, or the JSON value itself.
+    """
     if path is not None:
         return resolve(value, path)
     if isinstance(value, list):
@@ -115,9 +122,10 @@ def split_records(value: Any, path: str | None) -> list[Any]:
 
 
 def record_texts(records: Iterable[Any], rules: RecordRules) -> Iterator[tuple[str, Any, str]]:
-    """Yield (text, record, path) for each record, with "" for records without text.
+    """Yield (text, record, path) for each record. The text is "" if the record has no text.
 
-    `path` is the location of the text, detected from the first 100 records, or "" if the rules set it.
+    If the rules do not define where the text is, it is detected from the first 100 records. `path` is then the detected
+    path. Otherwise `path` is "".
     """
     iterator = iter(records)
     path = ""
@@ -144,21 +152,22 @@ def _part_text(part: Any, template: str | None) -> str:
 
 
 def find_text(sample: Sequence[Any]) -> str:
-    """Detect the location of the text in records.
+    """Detect which field of the records contains the text.
 
-    The order of preference is: a record that is a string; a field with a common name such as "text"; the turns of a
-    conversation; the field with the most text. A nested field needs twice the text of any top-level field.
+    The first of the following that exists is used: a record that is a string itself, a top-level field with a common
+    name such as "text", the turns of a conversation, or the field with the most text. A nested field is preferred to
+    the top-level fields only if it has more than twice as much text as any of them.
 
     Args:
-        sample: Some records.
+        sample: Some of the records.
 
     Returns:
-        A path, or "" for the record itself.
+        The path of the text, or "" if the record itself is the text.
     """
     if any(isinstance(record, str) for record in sample):
         return ""
-    top: Counter[str] = Counter()  # characters in each top-level field
-    nested: Counter[str] = Counter()  # characters at each path in lists and mappings
+    top: Counter[str] = Counter()  # number of characters in each top-level field
+    nested: Counter[str] = Counter()  # number of characters at each path in nested lists and dictionaries
     for record in sample:
         for name, value in record.items() if isinstance(record, dict) else ():
             if isinstance(value, str):
@@ -181,9 +190,10 @@ def find_text(sample: Sequence[Any]) -> str:
 
 
 def ambiguous_columns(sample: Sequence[Any]) -> list[str]:
-    """Return the columns with running text if the text column is ambiguous, otherwise an empty list.
+    """Return the candidate text columns if the text column is ambiguous, otherwise an empty list.
 
-    It is ambiguous if no column has a common name and several columns have at least two words in most rows.
+    The text column is ambiguous if no column has a common name such as "text", and several columns have at least two
+    words in most rows.
     """
     words: dict[str, list[int]] = {}
     for record in sample:
@@ -209,7 +219,7 @@ def _is_step(name: Any) -> bool:
 
 
 def _count_characters(value: Any, path: str, found: Counter[str]) -> None:
-    """Add the number of characters at each path inside the value at `path`."""
+    """Add to `found` the number of characters at each path inside `value`, which is itself at `path`."""
     if isinstance(value, str):
         if value.strip():
             found[path] += len(value)
@@ -227,7 +237,7 @@ def _count_characters(value: Any, path: str, found: Counter[str]) -> None:
 
 
 def outline(record: Any) -> str:
-    """Summarize a record: the names of its fields and the beginning of each value."""
+    """Return a short description of a record, with the name of each field and the beginning of its value."""
     if not isinstance(record, dict):
         return json.dumps(record, default=str)[:300]
     return ", ".join(f"{name} = {json.dumps(value, default=str)[:40]}" for name, value in record.items())[:600]

@@ -1,4 +1,4 @@
-"""Parquet tables of flat dataclasses with strings and integers."""
+"""Reading and writing of Parquet tables whose rows are dataclasses with string and integer fields."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class RowWriter(Generic[Row]):
         self._rows = []
 
     def close(self) -> None:
-        """Write the pending rows and the footer."""
+        """Write the buffered rows and the Parquet footer, and close the file."""
         self._flush()
         self._writer.close()
 
 
 @contextmanager
 def rows_file(path: Path, kind: type[Row]) -> Iterator[RowWriter[Row]]:
-    """Open a table that is written atomically."""
+    """Return a context manager that opens a `RowWriter`. The file appears atomically when the block ends."""
     with atomic_file(path) as temporary:
         writer = RowWriter(temporary, kind)
         yield writer
@@ -59,7 +59,7 @@ def rows_file(path: Path, kind: type[Row]) -> Iterator[RowWriter[Row]]:
 
 
 def join_rows(parts: Sequence[Path], directory: Path, kind: type[Any]) -> list[Path]:
-    """Concatenate many small tables, in order, into few files in `directory`, and return their paths."""
+    """Concatenate many small tables, in order, into a few larger files in `directory`. Return the paths of these."""
     import pyarrow.parquet as pq
 
     directory.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def join_rows(parts: Sequence[Path], directory: Path, kind: type[Any]) -> list[P
 
 
 def read_rows(paths: Iterable[Path], kind: type[Row]) -> Iterator[Row]:
-    """Yield the rows of several tables, in order."""
+    """Yield the rows of several tables as instances of the dataclass `kind`, in order."""
     import pyarrow.parquet as pq
 
     for path in paths:
@@ -89,7 +89,7 @@ def read_rows(paths: Iterable[Path], kind: type[Row]) -> Iterator[Row]:
 def _stored(value: str | int) -> str | int:
     return (
         value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
-    )  # dropped texts may be invalid Unicode
+    )  # The text of a dropped document may contain lone surrogates, which are not valid Unicode.
 
 
 def _schema(kind: type[Any]) -> pa.Schema:

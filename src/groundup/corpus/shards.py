@@ -1,4 +1,7 @@
-"""Documents in Parquet: sorted runs between the tasks, shards of the finished corpus, and their readers."""
+"""Reading and writing of documents in Parquet files.
+
+These files are the sorted runs that tasks exchange, and the shards of the finished corpus.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,21 @@ from groundup.core.types import Document, Split
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-# pyarrow is imported inside the functions, because every --help imports this package.
+# pyarrow is imported inside the functions, because every command imports this package, even for --help.
 
-END = "g"  # sorts after every ID, which has hexadecimal digits
+END = "g"  # sorts after every document ID, because IDs consist of hexadecimal digits
 COLUMNS = ("text", "id", "source", "origin", "url", "date", "language", "language_score")
-_RUN_ROW_GROUP_BYTES = 1 << 17  # small, because a merge holds one row group of each run in memory
+_RUN_ROW_GROUP_BYTES = 1 << 17  # small, because a merge keeps one row group of each run in memory
 _ROW_GROUP_BYTES = 1 << 20
 _COMPRESSION_LEVEL = 3
-_RUN_COMPRESSION_LEVEL = 1  # low, because runs are read once or twice and deleted
+_RUN_COMPRESSION_LEVEL = 1  # low, because runs are read once or twice and then deleted
 
 
 class ShardWriter:
-    """A writer of documents to a zstd Parquet file. The file depends only on the documents."""
+    """A writer of documents to a Parquet file with Zstandard compression.
+
+    The same documents always give the same file.
+    """
 
     def __init__(
         self, path: Path, *, row_group_bytes: int = _ROW_GROUP_BYTES, compression_level: int = _COMPRESSION_LEVEL
@@ -62,14 +68,14 @@ class ShardWriter:
         self._rows, self._pending_bytes = [], 0
 
     def close(self) -> None:
-        """Write the pending documents and the footer."""
+        """Write the buffered documents and the Parquet footer, and close the file."""
         if self._rows:
             self._flush()
         self._writer.close()
 
 
 def write_run(path: Path, documents: Iterable[Document]) -> None:
-    """Write documents that are sorted by ID to a run, atomically."""
+    """Write a run atomically. The documents must be sorted by ID."""
     with atomic_file(path) as temporary:
         writer = ShardWriter(temporary, row_group_bytes=_RUN_ROW_GROUP_BYTES, compression_level=_RUN_COMPRESSION_LEVEL)
         for document in documents:
@@ -78,15 +84,15 @@ def write_run(path: Path, documents: Iterable[Document]) -> None:
 
 
 def merge_runs(runs: Sequence[Path], low: str = "", high: str = END) -> Iterator[Document]:
-    """Merge sorted runs and yield the documents with an ID in [low, high), by ID.
+    """Merge sorted runs and yield the documents whose ID is in [low, high), sorted by ID.
 
-    Duplicates are in the order of the runs. Only one row group of each run is in memory.
+    Documents with the same ID are yielded in the order of the runs. Only one row group of each run is kept in memory.
     """
     return heapq.merge(*(read_range(run, low, high) for run in runs), key=attrgetter("id"))
 
 
 def read_range(run: Path, low: str = "", high: str = END) -> Iterator[Document]:
-    """Yield the documents of a run or shard with an ID in [low, high)."""
+    """Yield the documents of a run or shard whose ID is in [low, high)."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(run) as file:
@@ -95,7 +101,7 @@ def read_range(run: Path, low: str = "", high: str = END) -> Iterator[Document]:
 
 
 def read_ids(run: Path, low: str, high: str) -> Iterator[str]:
-    """Yield the IDs in [low, high) of a run."""
+    """Yield the document IDs of a run or shard that are in [low, high)."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(run) as file:
@@ -114,7 +120,7 @@ def _groups(file: pq.ParquetFile, low: str, high: str) -> Iterator[int]:
 
 def _documents(file: pq.ParquetFile, group: int) -> Iterator[Document]:
     table = file.read_row_group(group)
-    # A corpus of an earlier version has fewer columns.
+    # A corpus that was built by an earlier version has fewer columns.
     names = [name for name in COLUMNS if name in table.column_names]
     for row in zip(*(table.column(name).to_pylist() for name in names), strict=True):
         yield Document(**dict(zip(names, row, strict=True)))
@@ -128,13 +134,13 @@ def shard_paths(directory: Path, split: Split) -> list[Path]:
         split: "train" or "validation".
 
     Returns:
-        Their paths; empty if the split has no shards.
+        Paths of the shards. The list is empty if the split has no shards.
     """
     return sorted(directory.glob(f"{split}-*.parquet"))
 
 
 def required_shards(directory: Path, split: Split) -> list[Path]:
-    """Return the shards of one split of a corpus, in order.
+    """Return the paths of the shards of one split of a corpus, in order.
 
     Raises:
         DataError: The split has no shards.
@@ -143,14 +149,14 @@ def required_shards(directory: Path, split: Split) -> list[Path]:
         return paths
     raise DataError(
         f"{directory}: no {split} shards",
-        rule="it is not a finished corpus",
+        rule="the directory does not contain a finished corpus",
         fix="Give the directory that `groundup collect` wrote, or run `groundup collect` again to finish it.",
     )
 
 
 @contextmanager
 def naming_damaged_shard(path: Path) -> Iterator[None]:
-    """Raise errors of Parquet inside the block as a `FormatError` with the path of the shard."""
+    """Return a context manager that converts Parquet errors to a `FormatError` with the path of the shard."""
     import pyarrow as pa
 
     try:
@@ -164,7 +170,7 @@ def naming_damaged_shard(path: Path) -> Iterator[None]:
 
 
 def read_documents(directory: Path, split: Split) -> Iterator[Document]:
-    """Yield the documents of one split of a corpus, by document hash.
+    """Yield the documents of one split of a corpus, sorted by document ID.
 
     Args:
         directory: Directory of the corpus.
@@ -182,12 +188,12 @@ def read_documents(directory: Path, split: Split) -> Iterator[Document]:
 def first_bytes(texts: Iterator[str], limit: int, progress: Callable[[int], None] = lambda _: None) -> Iterator[str]:
     """Yield the first texts of a corpus, up to about `limit` bytes.
 
-    A corpus is sorted by document hash, so its first texts are a random sample.
+    A corpus is sorted by document ID, which is a hash of the text. The first texts are therefore a random sample.
 
     Args:
         texts: The texts in the order of the corpus.
-        limit: Number of bytes; the last text may exceed it.
-        progress: Called with the bytes of each text.
+        limit: Maximum number of bytes. The last text may exceed it.
+        progress: Function that is called with the number of bytes of each text.
     """
     taken = 0
     while taken < limit and (text := next(texts, None)) is not None:

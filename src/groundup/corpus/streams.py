@@ -1,4 +1,4 @@
-"""Safe input streams: limited decompression, known exceptions for damage, and encoding detection."""
+"""Safe reading of input streams, with limits for decompression and with detection of text encodings."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from typing import Any, BinaryIO, cast
 import zstandard
 
 MEBIBYTE = 1 << 20
-MAX_DOCUMENT_BYTES = 256 * MEBIBYTE  # for formats that are parsed in memory, such as HTML and JSON
+MAX_DOCUMENT_BYTES = 256 * MEBIBYTE  # maximum file size for formats that are parsed in memory, such as HTML and JSON
 MAX_LINE_BYTES = 64 * MEBIBYTE
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
-# Text rarely compresses beyond 1:20. Deflate reaches 1:1032 on zeros, as in a decompression bomb.
+# The compression ratio of real text is rarely above 20. A decompression bomb, such as a deflate stream of zeros,
+# reaches a ratio of 1032.
 MAX_COMPRESSION_RATIO = 200
 MIN_BOMB_BYTES = 64 * MEBIBYTE
 
-# Exceptions of the standard library, zstandard and pyarrow for damaged input.
+# Exceptions that the standard library, zstandard and pyarrow raise for damaged input.
 READ_ERRORS = (
     EOFError, LookupError, OSError, OverflowError, ValueError,
     csv.Error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error, zstandard.ZstdError,
@@ -37,22 +38,23 @@ READ_ERRORS = (
 
 
 _ISO_2022 = re.compile(rb"\x1b(\$[@B]|\$\)C)")  # 7-bit encodings of old Japanese and Korean mail
-_NON_TEXT_CATEGORIES = {"Cc", "Cn", "Co", "Cs"}  # controls, unassigned, private use, surrogates
+# Unicode categories of control characters, unassigned characters, private-use characters and surrogates.
+_NON_TEXT_CATEGORIES = {"Cc", "Cn", "Co", "Cs"}
 _BLANKS = str.maketrans("\t\n\r\f", " " * 4)
-_BYTES_PER_NUL = 500  # text files may have up to one NUL in this many bytes
+_BYTES_PER_NUL = 500  # A text file may contain at most one NUL byte per 500 bytes.
 _CAPITAL_INSIDE = re.compile("[a-z][À-ÖØ-ÞŒŠŸŽ]")
 
 
 class DecompressionBombError(ValueError):
-    """A compressed file expands to more bytes than real text would."""
+    """A compressed file expands to far more bytes than compressed text would."""
 
 
 class TooLargeError(ValueError):
-    """A document or line exceeds the memory limit."""
+    """A document or line is larger than the limit for parsing in memory."""
 
 
 class DecompressionLimit:
-    """The remaining number of bytes to decompress from a file and all files inside it.
+    """The number of bytes that may still be decompressed from a compressed file and the files that it contains.
 
     Args:
         stored_bytes: Size of the compressed file.
@@ -62,19 +64,20 @@ class DecompressionLimit:
         self.left = max(MIN_BOMB_BYTES, MAX_COMPRESSION_RATIO * stored_bytes)
 
     def spend(self, count: int) -> None:
-        """Subtract `count` bytes, and raise `DecompressionBombError` if too few remain."""
+        """Subtract `count` bytes. If fewer bytes remain, raise `DecompressionBombError`."""
         self.left -= count
         if self.left < 0:
             raise DecompressionBombError("compression ratio too high")
 
 
 class GuardedStream(io.RawIOBase):
-    """A readable stream that raises `DecompressionBombError` at a suspicious compression ratio.
+    """A readable stream that raises `DecompressionBombError` if the compression ratio is too high.
 
     Args:
         stream: The decompressed stream.
         budget: Limit for the total number of decompressed bytes.
-        stored: The compressed file, if its position is known. It allows detecting a bomb early.
+        stored: The compressed file, or None if its position is not known. With its position, a decompression bomb is
+            detected earlier.
     """
 
     def __init__(self, stream: io.BufferedIOBase, budget: DecompressionLimit, stored: BinaryIO | None = None) -> None:
@@ -88,8 +91,8 @@ class GuardedStream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read into a buffer and charge the budget."""
-        data = self._stream.read1(len(buffer))  # read() would discard data before the damage
+        """Read into a buffer, and subtract the number of bytes from the limit."""
+        data = self._stream.read1(len(buffer))  # read() would discard the intact data before a damaged part.
         self._budget.spend(len(data))
         self._num_read += len(data)
         if self._stored is not None and self._num_read > bomb_limit(self._stored.tell()):
@@ -98,7 +101,7 @@ class GuardedStream(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
-        """Close this stream and the underlying one."""
+        """Close this stream and the underlying stream."""
         self._stream.close()
         super().close()
 
@@ -109,20 +112,21 @@ def limited_stream(stream: BinaryIO, budget: DecompressionLimit, stored: BinaryI
 
 
 def bomb_limit(stored_bytes: int) -> int:
-    """Return the maximum decompressed size for a compressed size."""
+    """Return the maximum decompressed size of a compressed file, in bytes."""
     return DecompressionLimit(stored_bytes).left
 
 
 def decompressed(head: bytes, stream: BinaryIO, budget: DecompressionLimit) -> BinaryIO | None:
-    """Decompress a stream if its first bytes are of gzip, bzip2, Zstandard or xz.
+    """Decompress a stream if its first bytes show that it is compressed with gzip, bzip2, Zstandard or xz.
 
     Args:
         head: First bytes of the stream.
         stream: The whole stream.
-        budget: Limit for the decompressed bytes.
+        budget: Limit for the number of decompressed bytes.
 
     Returns:
-        The decompressed stream, which raises `DecompressionBombError` on a bomb; None if it is not compressed.
+        The decompressed stream, or None if the stream is not compressed. Reading the decompressed stream raises
+        `DecompressionBombError` if the limit is exceeded.
     """
     inner: Any
     if head.startswith(b"\x1f\x8b"):
@@ -132,14 +136,17 @@ def decompressed(head: bytes, stream: BinaryIO, budget: DecompressionLimit) -> B
     elif head.startswith(b"\x28\xb5\x2f\xfd") or re.match(rb"[\x50-\x5f]\x2a\x4d\x18", head):
         inner = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
     elif head.startswith(b"\xfd7zXZ\0"):
-        inner = lzma.LZMAFile(stream)  # noqa: SIM115 (closed with the stream around it)
+        inner = lzma.LZMAFile(stream)  # noqa: SIM115 (The returned stream closes it.)
     else:
         return None
     return limited_stream(inner, budget, stream if is_file(stream) else None)
 
 
 class _PrefixedStream(io.RawIOBase):
-    """A stream whose first bytes were already read, up to a possible error."""
+    """A stream of which the first bytes were already read.
+
+    If reading these bytes raised an error, the stream raises the same error after them.
+    """
 
     def __init__(self, head: bytes, stream: io.BufferedIOBase, damage: Exception | None) -> None:
         self._head = io.BytesIO(head)
@@ -151,7 +158,7 @@ class _PrefixedStream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read the stored bytes first, then the rest."""
+        """Read the bytes that were already read, and then the rest of the stream."""
         data = self._head.read(len(buffer))
         if not data and self._damage:
             raise self._damage
@@ -170,7 +177,10 @@ def is_file(stream: BinaryIO) -> bool:
 
 
 def with_head(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
-    """Return the first MiB of a stream and a stream of the whole content, which raises errors where they occur."""
+    """Return the first MiB of a stream, and a stream of the whole content.
+
+    If reading the first MiB fails, the returned stream raises the error at the position where it occurred.
+    """
     if is_file(stream):
         head_of_file = stream.read(MEBIBYTE)
         stream.seek(0)
@@ -185,7 +195,7 @@ def with_head(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
 
 
 def text_lines(stream: BinaryIO, stored_bytes: int) -> Iterator[str]:
-    """Yield the non-empty lines of a UTF-8 text, which may be compressed, without surrounding spaces."""
+    """Yield the non-empty lines of a UTF-8 text without surrounding white space. The stream may be compressed."""
     head, stream = with_head(stream)
     with decompressed(head, stream, DecompressionLimit(stored_bytes)) or stream as text_stream:
         while line := text_stream.readline(MAX_LINE_BYTES):
@@ -197,14 +207,14 @@ def as_seekable(stream: BinaryIO) -> BinaryIO:
     """Return the stream if it is a seekable file, otherwise a temporary copy on disk."""
     if is_file(stream):
         return stream
-    whole = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 (closed by the caller)
+    whole = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 (The caller closes it.)
     shutil.copyfileobj(stream, whole, MEBIBYTE)
     whole.seek(0)
     return whole
 
 
 def read_whole(stream: BinaryIO) -> bytes:
-    """Read a whole file, or raise `TooLargeError`."""
+    """Return the content of a file. If it is larger than `MAX_DOCUMENT_BYTES`, raise `TooLargeError`."""
     data = stream.read(MAX_DOCUMENT_BYTES + 1)
     if len(data) > MAX_DOCUMENT_BYTES:
         raise TooLargeError(f"more than {MAX_DOCUMENT_BYTES // MEBIBYTE} MiB in one document")
@@ -212,10 +222,9 @@ def read_whole(stream: BinaryIO) -> bytes:
 
 
 def looks_binary(head: bytes) -> bool:
-    """Return whether a file is binary: more than a few NUL bytes, or many control characters."""
-    if head.startswith(
-        (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    ):  # UTF-32 LE starts with the BOM of UTF-16 LE
+    """Return whether a file is binary. A binary file has more than a few NUL bytes, or many control characters."""
+    # The byte order mark of UTF-32 LE begins with the byte order mark of UTF-16 LE.
+    if head.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return False
     if _utf16_without_bom(head):
         return False
@@ -229,10 +238,10 @@ def looks_binary(head: bytes) -> bool:
 
 
 def _utf16_without_bom(head: bytes) -> str:
-    """Return the name of the encoding for UTF-16 without a byte order mark, or "".
+    """Return the name of the encoding if the text is UTF-16 without a byte order mark, otherwise "".
 
-    Some Windows programs write it. Its NUL bytes are almost all at every other offset, and the decoded text has no
-    control or private-use characters.
+    Some Windows programs write such files. Almost all NUL bytes are either at even or at odd offsets, and the decoded
+    text does not contain control or private-use characters.
     """
     head = head[:8192]
     low, high = head[::2].count(0), head[1::2].count(0)
@@ -249,14 +258,17 @@ def _utf16_without_bom(head: bytes) -> str:
 
 
 def detect_encoding(head: bytes, *, html: bool = False) -> str:
-    """Detect the encoding of a text by its byte order mark, valid UTF-8, or statistics, in this order.
+    """Detect the encoding of a text.
+
+    A byte order mark determines the encoding. Otherwise the encoding is UTF-8 if the bytes are valid UTF-8. In all
+    other cases, it is detected by character statistics.
 
     Args:
         head: First bytes of the text.
         html: Whether to use the encoding that an HTML page declares.
 
     Returns:
-        The Python name of the encoding.
+        The name of the encoding in Python.
     """
     for mark, name in (
         (codecs.BOM_UTF8, "utf-8-sig"),
@@ -270,7 +282,7 @@ def detect_encoding(head: bytes, *, html: bool = False) -> str:
     if b"\0" in head[:8192] and (name := _utf16_without_bom(head)):
         return name
     try:
-        codecs.getincrementaldecoder("utf-8")("strict").decode(head)  # allows a truncated character at the end
+        codecs.getincrementaldecoder("utf-8")("strict").decode(head)  # accepts an incomplete character at the end
         if (shift := _ISO_2022.search(head)) and head.isascii():
             return "iso2022_kr" if shift[1].endswith(b"C") else "iso2022_jp_2"
         return "utf-8"
@@ -282,14 +294,14 @@ def detect_encoding(head: bytes, *, html: bool = False) -> str:
 
 
 def _mostly_utf8(head: bytes) -> bool:
-    """Return whether text with some invalid UTF-8 is better decoded as UTF-8 than as an 8-bit encoding."""
+    """Return whether a text with some invalid bytes should be decoded as UTF-8 and not with an 8-bit encoding."""
     text = head.decode("utf-8", "replace")
     lost = text.count("\ufffd")
     return sum(not character.isascii() for character in text) > 2 * lost
 
 
 def _detect_8_bit(head: bytes) -> str:
-    """Choose between Windows-1252 and Mac Roman by the number of implausible characters."""
+    """Return Windows-1252 or Mac Roman, whichever gives fewer implausible characters."""
     from ftfy.badness import badness
 
     sample = b"\n".join(line for line in head.split(b"\n") if not line.isascii())[: MEBIBYTE // 16]

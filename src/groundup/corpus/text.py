@@ -1,4 +1,4 @@
-"""Clean texts, and split long texts into documents of bounded size."""
+"""Cleaning of texts, and splitting of long texts into documents of limited size."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import ftfy
 from ftfy.badness import is_bad
 
-# C0 and C1 controls except tab and newline, byte order marks inside a text, and non-characters.
+# C0 and C1 control characters except tab and newline, byte order marks inside a text, and Unicode noncharacters.
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
 _BLANKS = " \t\u00a0"
 _BLANK_LINES = re.compile(r"\n{3,}")
-# Inline images in base64, which some editors and document exports write.
+# Inline images in base64. Some editors and document exports write them.
 _DATA_URI = re.compile(
     r"(?:!\[[^\[\]\n]{0,1000}\]\(\s?<?|^\[[^\[\]\n]{1,200}\]:[ \t]*<?)?"
     r"data:[\w.+-]{1,100}/[\w.+-]{1,100}(?:;[\w.=-]{1,100}){0,5};base64,[A-Za-z0-9+/]{64,}={0,2}"
@@ -21,16 +21,18 @@ _DATA_URI = re.compile(
     re.MULTILINE,
 )
 _ENTITY = re.compile("&(?:#[0-9]+|#x[0-9a-fA-F]+|[a-zA-Z]+[0-9]*);")
-# Characters that do not occur in mojibake on their own. Most lines have no others, and checking a line for mojibake
-# takes longer than the rest of the cleaning.
+# A line that contains only these characters is not mojibake. Most lines are of this kind. Skipping them saves much
+# time, because checking a line for mojibake takes longer than all other cleaning.
 _HARMLESS = frozenset(map(chr, range(128))) | frozenset("’‘“”–—…•·©®°→«»\u00a0")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _REPAIR = ftfy.TextFixerConfig(uncurl_quotes=False, fix_character_width=False, fix_line_breaks=False, explain=False)
 
-# Quotes as in TeX and the Penn Treebank: ``this''. Inline code in Markdown does not end in ''.
+# Quotation marks as in TeX and the Penn Treebank, such as ``this''. Inline code in Markdown is not matched, because it
+# does not end in ''.
 _TEX_QUOTES = re.compile(r"(?<!`)``(?!`)([^`\n]*?)''")
 
-# Since about 2001 "*** START OF THE PROJECT GUTENBERG EBOOK X ***"; before that, the end of the "small print".
+# Since about 2001, a book begins after "*** START OF THE PROJECT GUTENBERG EBOOK X ***". Before 2001, a book begins
+# after the "small print".
 _GUTENBERG_START = re.compile(
     r"^[ \t]*\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG.*?\*\*\*[^\n]*\n"
     r"|^[ \t]*\*END[ *]*THE SMALL PRINT![^\n]*(?:\n[^\n]*)?\*END\*[^\n]*\n",
@@ -51,11 +53,11 @@ _GUTENBERG_CREDITS = re.compile(
 def clean_text(text: str) -> str:
     r"""Repair and normalize one text.
 
-    - Repairs mojibake, HTML entities, terminal escapes and lone surrogates with ftfy. Texts without signs of these
-      skip ftfy, which is slow.
-    - Converts line ends to "\n", ``TeX quotes'' to straight quotes, and the text to NFC.
-    - Removes control characters, base64 images, trailing spaces, and repeated blank lines.
-    - Removes the header and license of Project Gutenberg books.
+    - ftfy repairs mojibake, HTML entities, terminal escape sequences and lone surrogates. Because ftfy is slow, it is
+      skipped if a text shows no sign of these problems.
+    - Line endings are converted to "\n", ``TeX quotes'' to straight quotes, and the text to NFC.
+    - Control characters, base64 images, trailing spaces and repeated blank lines are removed.
+    - The header and the license of Project Gutenberg books are removed.
 
     Typographic quotes and full-width characters are kept.
     """
@@ -66,15 +68,14 @@ def clean_text(text: str) -> str:
         text = ftfy.fix_text(text, _REPAIR)
     text = _CONTROLS.sub("", text.replace("\f", "\n\n").replace("\v", "\n"))
     text = _TEX_QUOTES.sub(r'"\1"', _without_gutenberg_frame(text))
-    text = "\n".join(
-        line.rstrip(_BLANKS) for line in text.split("\n")
-    )  # a regex takes quadratic time on long runs of spaces
+    # A regular expression would take quadratic time for long runs of spaces.
+    text = "\n".join(line.rstrip(_BLANKS) for line in text.split("\n"))
     text = _BLANK_LINES.sub("\n\n", text).strip("\n")
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def _needs_repair(text: str) -> bool:
-    # Fast checks first. They suffice for most texts, and ftfy is slower than the rest of the cleaning.
+    # The fast checks come first and are sufficient for most texts. ftfy takes longer than all other cleaning.
     if ("&" in text and _ENTITY.search(text)) or "\x1b[" in text:
         return True
     if text.isascii():
@@ -88,7 +89,7 @@ def _without_gutenberg_frame(text: str) -> str:
     start = _GUTENBERG_START.search(text) if has_frame else None
     if start is None:
         return text
-    if (end := _GUTENBERG_END.search(text, 0, start.start())) is not None:  # the small print follows the book
+    if (end := _GUTENBERG_END.search(text, 0, start.start())) is not None:  # The small print follows the book.
         return text[: end.start()]
     end = _GUTENBERG_END.search(text, start.end())
     credits = _GUTENBERG_CREDITS.match(text, start.end())
@@ -104,10 +105,11 @@ _HEADING = re.compile(
 
 
 def split_text(text: str, max_bytes: int) -> Iterator[str]:
-    """Split a text into pieces of about equal size, at most `max_bytes` UTF-8 bytes each.
+    """Split a text into pieces of about equal size. Each piece has at most `max_bytes` UTF-8 bytes.
 
-    A piece starts at a chapter heading if one is near, otherwise at a paragraph, line or word. Only white space at
-    the boundaries is removed. Without splitting, one hash could assign a whole book to the validation set.
+    If a chapter heading is near, a piece starts at this heading. Otherwise it starts at a paragraph, line, sentence or
+    word. Only white space at the boundaries is removed. If long texts were not split, a whole book could be assigned to
+    the validation set.
 
     Args:
         text: The text.
@@ -144,9 +146,9 @@ _CUTS = (
 
 
 def _units(text: str, max_bytes: int, level: int = 0) -> Iterator[str]:
-    """Yield consecutive units that are not split further, of at most `max_bytes` bytes."""
-    if level == len(_CUTS):  # one word longer than a document
-        step = max(1, max_bytes // 4)  # characters of up to 4 UTF-8 bytes
+    """Yield consecutive units, such as paragraphs, of at most `max_bytes` bytes. `split_text` does not split them."""
+    if level == len(_CUTS):  # The text is a single word that is longer than a document.
+        step = max(1, max_bytes // 4)  # A character has up to 4 UTF-8 bytes.
         yield from (text[at : at + step] for at in range(0, len(text), step))
         return
     for part in _CUTS[level].split(text):

@@ -1,4 +1,4 @@
-"""Read input files other than sources, such as examples and evaluation texts."""
+"""Reading of input files that are not sources of a corpus, such as example texts and evaluation texts."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from groundup.corpus.records import ambiguous_columns
 from groundup.corpus.sources import FolderSource, Item
 from groundup.corpus.sources.base import FORMAT_NAMES, Opener
 
-_HEAD = 100  # rows to detect the columns of a table from
+_HEAD = 100  # number of rows from which the columns of a table are detected
 
 
 def iter_texts(path: Path, rule: str, *, text: str | None = None, exclude: Collection[str] = ()) -> Iterator[str]:
-    """Yield the texts of a file, or of all files in a directory, in any format of a source.
+    """Yield the texts of a file, or of all files in a directory. All formats of corpus sources are supported.
 
     Args:
         path: The file or directory.
-        rule: Why text is needed, for the error: "bits per byte need text to score".
-        text: Template for the rows of tables, e.g. "{title}: {body}". By default the text column is detected.
-        exclude: Files to skip, named as in `find_tables`.
+        rule: Explanation why text is needed, for the error message, e.g. "bits per byte need text to score".
+        text: Template for the rows of tables, e.g. "{title}: {body}". By default, the text column is detected.
+        exclude: Paths of files to skip, relative to the directory as in `Tables.columns`.
 
     Yields:
         One text at a time.
@@ -53,9 +53,10 @@ class Tables:
     """The table files at a path.
 
     Attributes:
-        columns: Columns of each file, from its first rows; empty if rows are strings.
-        ambiguous: Candidate text columns of each file in which several columns could be the text.
-        only: Whether all files are tables.
+        columns: Names of the columns of each table file, keyed by path. The names are collected from the first rows. A
+            file whose rows are strings has no columns.
+        ambiguous: Candidate text columns, keyed by path, of each file in which several columns could be the text.
+        only: Whether all files at the path are tables.
     """
 
     columns: dict[str, tuple[str, ...]]
@@ -66,7 +67,7 @@ class Tables:
 def find_tables(path: Path) -> Tables:
     """Find the table files at a path.
 
-    An archive counts as a table if any file in it does. Exported chats in any format count as text.
+    An archive is a table if it contains a table. Exported chats are never tables, whatever their format.
 
     Args:
         path: The file or directory.
@@ -90,27 +91,27 @@ def find_tables(path: Path) -> Tables:
 
 
 def iter_items(path: Path, rule: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield the items of evaluation files, to search for them in a corpus.
+    """Yield the items of evaluation files, so that a corpus can be searched for them.
 
-    In table files (JSON, JSON Lines, CSV, TSV, Parquet) an item is a record with all its strings. In other files it is
-    a paragraph, or a line if no blank lines separate paragraphs.
+    In table files (JSON, JSON Lines, CSV, TSV, Parquet), an item consists of all strings of a record. In other files,
+    an item is a paragraph, or a line if the text does not contain blank lines.
 
     Args:
         path: The file or directory.
-        rule: Why text is needed, for the error.
+        rule: Explanation why text is needed, for the error message.
 
     Yields:
         The origin and the texts of each item.
 
     Raises:
-        DataError: The path does not exist, has no text, or has a part that cannot be read.
+        DataError: The path does not exist, contains no text, or contains a file that cannot be read.
     """
     source = FolderSource(path=path)
     found_any = False
     for item, opener in source.open_items(source.items()):
         for found in _records(item, opener, source):
             if isinstance(found, Unreadable):
-                if found.reason.startswith(UNSUPPORTED):  # for example, an image in the directory
+                if found.reason.startswith(UNSUPPORTED):  # for example, an image
                     continue
                 raise _no_text(path, [f"{found.origin}: {found.reason}"], rule)
             if texts := [well_formed(text) for text in _strings(found.value)]:

@@ -1,4 +1,4 @@
-"""Hashes of words and word n-grams, to find texts regardless of case, punctuation and line breaks."""
+"""Hashes of words and word n-grams. They are used to find texts regardless of case, punctuation and line breaks."""
 
 from __future__ import annotations
 
@@ -24,16 +24,22 @@ Keys = npt.NDArray[np.uint64]
 
 
 def word_keys(text: str) -> Keys:
-    """Return a 64-bit hash of each word, without case and punctuation. Hashes are equal in all processes."""
+    """Return a 64-bit hash of each word of a text. Case and punctuation are ignored.
+
+    Unlike the results of `hash`, these hashes are the same in all processes.
+    """
     words = _words(text)
     hashes = {word: zlib.crc32(word) for word in dict.fromkeys(words)}
     keys = np.fromiter(map(hashes.__getitem__, words), np.uint64, len(words)) + _BASE
-    keys = (keys ^ (keys >> np.uint64(30))) * _MIX  # the sums below would keep the patterns of a CRC
+    keys = (keys ^ (keys >> np.uint64(30))) * _MIX  # The sums in n-gram hashes need well-mixed bits.
     return np.asarray(keys ^ (keys >> np.uint64(27)))
 
 
 def _words(text: str) -> list[bytes]:
-    """Split a text into runs of letters, marks and digits; in scripts without spaces, into characters."""
+    """Split a text into runs of letters, combining marks and digits.
+
+    In scripts that do not separate words by spaces, each character is a word.
+    """
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text).lower()
         if n_unspaced(text):
@@ -45,7 +51,7 @@ def _words(text: str) -> list[bytes]:
 
 
 def all_ngrams(words: Keys, longest: int) -> Iterator[Keys]:
-    """Yield the hashes of the 1-grams, then of the 2-grams, ... that begin at each word."""
+    """Yield the hashes of all 1-grams, then of all 2-grams, and so on up to the n-grams with `longest` words."""
     keys = words
     yield keys
     for n in range(2, longest + 1):
@@ -54,10 +60,10 @@ def all_ngrams(words: Keys, longest: int) -> Iterator[Keys]:
 
 
 def ngrams(words: Keys, n: int) -> Keys:
-    """Return the hash of the n-gram that begins at each word."""
+    """Return, for each word, the hash of the n-gram that begins with this word."""
     return next(islice(all_ngrams(words, n), n - 1, None))
 
 
 def whole_key(words: Keys) -> int:
-    """Return the hash of all words."""
+    """Return the hash of the n-gram that consists of all words."""
     return int(ngrams(words, len(words))[0])
