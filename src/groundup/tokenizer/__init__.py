@@ -1,4 +1,7 @@
-"""Tokenizers: training, encoding, decoding, special tokens and chat templates, also of imported models."""
+"""Tokenizers: training, encoding, decoding, special tokens and chat templates.
+
+The tokenizers and chat templates of imported models are also supported.
+"""
 
 from groundup.tokenizer.chat import ROLES, ChatTemplate
 from groundup.tokenizer.chat_tokens import chat_token_pieces, with_chat_tokens

@@ -1,4 +1,4 @@
-"""Chat templates: the encoding of conversations for training, chat and the API."""
+"""Chat templates, which encode conversations for training, chat and the API."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 
 class ChatTemplate:
-    """The chat template of a model: its own one, or groundup's ChatML if it has none.
+    """The chat template of a model. If a model has no chat template, groundup's ChatML template is used.
 
-    Message content never becomes a special token. Otherwise the ids are equal to transformers' `apply_chat_template`.
+    The content of a message never becomes a special token. Apart from this, the token ids are equal to those of
+    `apply_chat_template` in transformers.
 
     Args:
-        tokenizer: The model's tokenizer.
+        tokenizer: The tokenizer of the model.
 
     Attributes:
-        stop_ids: Stop tokens of an answer: the end of the turn and the model's other stop tokens.
-        jinja: The Jinja template, for `chat_template` in `tokenizer_config.json`.
+        stop_ids: Ids of the tokens that end an answer: the end-of-turn token and the other stop tokens of the model.
+        jinja: The Jinja template, as in `chat_template` of `tokenizer_config.json`.
         supports_system: Whether a conversation may start with a system message.
-        variable_names: Names of optional variables that the template reads, such as `enable_thinking`.
+        variable_names: Names of optional variables that the template uses, such as `enable_thinking`.
 
     Raises:
-        ConfigError: The vocabulary has no tokens for the start and end of a turn.
-        FormatError: The model's template is invalid or not allowed.
+        ConfigError: The model has no chat template and its vocabulary lacks the ChatML tokens, or its chat template
+            does not support a conversation of a question and an answer.
+        FormatError: The chat template of the model is invalid or exceeds a limit.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -61,11 +63,12 @@ class ChatTemplate:
 
         Args:
             messages: The conversation.
-            add_generation_prompt: Add the start of an assistant turn, which the model continues.
-            variables: Values of `variable_names`.
+            add_generation_prompt: Whether to append the start of an assistant turn, so that the model generates the
+                answer.
+            variables: Values of template variables, keyed by a name from `variable_names`.
 
         Raises:
-            ConfigError: A role is not one of `ROLES`, or the template refuses the conversation.
+            ConfigError: A role is not one of `ROLES`, or the template does not accept the conversation.
         """
         _require_known(messages)
         if variables and isinstance(self._format, ExternalChat):
@@ -73,31 +76,36 @@ class ChatTemplate:
         return self._format.encode(messages, add_generation_prompt=add_generation_prompt)
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
-        """Return the rendered text of the Jinja template, for display only: content can contain special tokens.
+        """Render a conversation as text with the Jinja template.
+
+        The text is for display only and must not be encoded, because message content can contain special tokens.
 
         Args:
             messages: The conversation.
-            add_generation_prompt: Add the start of an assistant turn.
+            add_generation_prompt: Whether to append the start of an assistant turn.
         """
         _require_known(messages)
         return self._format.render(messages, add_generation_prompt=add_generation_prompt)
 
     def encode_labeled(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
-        """Return the token ids of a conversation and whether each one is trained.
+        """Return the token ids of a conversation, and for each token whether it contributes to the training loss.
 
-        Trained tokens are the assistant's answers and the ends of its turns.
+        The tokens of the assistant's answers contribute to the loss, including the end-of-turn tokens after them.
 
         Args:
             messages: The conversation.
 
         Raises:
-            ConfigError: See `encode`; or the positions of the answers in the rendered text are ambiguous.
+            ConfigError: See `encode`. The error is also raised if the positions of the answers in the rendered text
+                are ambiguous.
         """
         _require_known(messages)
         return self._format.encode_labeled(messages)
 
     def token_roles(self, messages: Sequence[Message]) -> list[Role | None]:
-        """Return the role whose content each id of `encode` belongs to; None for tokens of the template or if unknown.
+        """Return, for each token of `encode`, the role of the message whose content contains the token.
+
+        The role is None for tokens that belong to the template, and for tokens whose message cannot be determined.
 
         Args:
             messages: The conversation.
@@ -107,18 +115,19 @@ class ChatTemplate:
 
 
 class ChatML:
-    r"""ChatML (OpenAI 2023) with BOS: groundup's chat template.
+    r"""The chat template of groundup: ChatML (OpenAI 2023) with a BOS token.
 
-    A conversation is BOS, followed by `<|im_start|>ROLE\nCONTENT<|im_end|>\n` for each message. Content never becomes
-    a special token. transformers renders a string first and would parse special tokens in it. So the template and
-    `encode` add a space to such names in content (`<|im_end|>` becomes `<| im_end|>`). `encode` and transformers'
-    `apply_chat_template` then give equal ids for any content.
+    A conversation starts with BOS, followed by `<|im_start|>ROLE\nCONTENT<|im_end|>\n` for each message. The content of
+    a message never becomes a special token. transformers renders the conversation to a string first and would then
+    parse special tokens in message content. The template and `encode` therefore insert a space into the names of
+    special tokens in content (`<|im_end|>` becomes `<| im_end|>`). As a result, `encode` and `apply_chat_template` of
+    transformers give the same token ids for any content.
 
     Args:
-        tokenizer: The model's tokenizer.
+        tokenizer: The tokenizer of the model.
 
     Raises:
-        ConfigError: The vocabulary has no tokens for the start and end of a turn.
+        ConfigError: The vocabulary does not contain the tokens for the start and end of a turn.
     """
 
     supports_system = True
@@ -130,7 +139,7 @@ class ChatML:
             raise ConfigError(
                 f"vocabulary without {missing}",
                 rule=f"chat models need the special tokens {IM_START} and {IM_END}",
-                fix="Fine-tune a model whose tokenizer has them, such as a model pretrained with groundup.",
+                fix="Fine-tune a model whose tokenizer has these tokens, such as a model pretrained with groundup.",
             )
         self._tokenizer = tokenizer
         self._start, self._end = start, end
@@ -141,7 +150,7 @@ class ChatML:
 
     @staticmethod
     def is_possible(tokenizer: Tokenizer) -> bool:
-        """Return whether the vocabulary has the tokens for the start and end of a turn."""
+        """Return whether the vocabulary contains the tokens for the start and end of a turn."""
         return tokenizer.token_id(IM_START) is not None and tokenizer.token_id(IM_END) is not None
 
     def encode(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> list[int]:
@@ -171,9 +180,9 @@ class ChatML:
         return speakers
 
     def _turn(self, message: Message) -> tuple[list[int], int]:
-        """Return the ids between the two special tokens, and the number of header tokens."""
-        # Header and content are encoded together, as in transformers: a line break at the start of the content may
-        # share a token with the header's line break.
+        """Return the token ids between the start and end of a turn, and the number of tokens in its header."""
+        # The header and the content are encoded together, as in transformers. If the content starts with a line break,
+        # this line break and the line break after the header may form one token.
         turn = self._tokenizer.encode(f"{message.role}\n{self.escape(message.content)}")
         return turn, 1 + next(i for i, token in enumerate(turn) if b"\n" in self._tokenizer.token_bytes(token))
 
@@ -183,7 +192,7 @@ class ChatML:
         return JinjaTemplate(self.jinja, {}).render(conversation, add_generation_prompt=add_generation_prompt)
 
     def escape(self, content: str) -> str:
-        """Return content with a space after the first two characters of each special token's name."""
+        """Return the content with a space inserted after the first two characters of each special token name."""
         for name in self._names:
             content = content.replace(name, _escaped(name))
         return content

@@ -1,4 +1,4 @@
-"""Chat tokens for base models whose vocabulary has none, such as GPT-2 and Llama."""
+"""Addition of chat tokens to the vocabulary of base models that lack them, such as GPT-2 and Llama."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from groundup.tokenizer.chat import ChatML
 from groundup.tokenizer.tokenizer import Tokenizer
 from groundup.tokenizer.vocabulary import IM_END, IM_START
 
-_DECODER = "added_tokens_decoder"  # key of tokenizer_config.json in which transformers repeats the added tokens
+_DECODER = "added_tokens_decoder"  # key of tokenizer_config.json in which transformers lists the added tokens again
 
 
 def with_chat_tokens(tokenizer: Tokenizer) -> Tokenizer:
-    """Return the tokenizer with special tokens for the start and end of a turn, appended to the vocabulary.
+    """Append special tokens for the start and end of a turn to the vocabulary.
 
-    A tokenizer that has these tokens or a chat template is returned unchanged.
+    A tokenizer that already has these tokens, or that has a chat template, is returned unchanged.
 
     Args:
         tokenizer: The tokenizer of a base model.
@@ -27,17 +27,18 @@ def with_chat_tokens(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def chat_token_pieces(base: Tokenizer, tokenizer: Tokenizer) -> dict[int, tuple[int, ...]]:
-    """Return the ids of `base` whose mean initializes the embedding row of each token of `with_chat_tokens`.
+    """Return, for each token that `with_chat_tokens` added, the old tokens that initialize its embedding.
 
-    The end of a turn is initialized with EOS, which the model already uses as an end. The start of a turn is
-    initialized with the tokens of its name.
+    The embedding of a new token is the mean of the embeddings of these old tokens. The end-of-turn token is initialized
+    with EOS, because the model already uses EOS as an end. The start-of-turn token is initialized with the tokens of
+    its name.
 
     Args:
         base: The tokenizer before `with_chat_tokens`.
-        tokenizer: The tokenizer after it.
+        tokenizer: The tokenizer that `with_chat_tokens` returned.
 
     Returns:
-        Id of each new token -> ids of `base`.
+        A dictionary from the id of each new token to ids of `base`.
     """
     added = {name: tokenizer.control_tokens[name] for name in (IM_START, IM_END) if name not in base.control_tokens}
     return {
@@ -53,8 +54,9 @@ def _with_special_tokens(tokenizer: Tokenizer, names: Sequence[str]) -> Tokenize
     added = {name: tokenizer.vocab_size + n for n, name in enumerate(names)}
     entries = definition["model"]["vocab"]
     if isinstance(entries, dict):
-        # The library assigns new ids to added tokens that are not in the model's vocabulary. So all of them are added
-        # to it. Text does not become these tokens, because no merge produces them.
+        # The tokenizers library assigns new ids to added tokens that are not in the vocabulary of the BPE model. To
+        # keep their ids, all added tokens are added to this vocabulary. Text is not encoded as these tokens, because
+        # they are not the result of a merge.
         entries |= {token["content"]: token["id"] for token in definition["added_tokens"]} | added
     definition["added_tokens"] += [{"id": token_id, "content": name, **kind} for name, token_id in added.items()]
     extended = tokenizer.with_definition(definition)

@@ -1,8 +1,8 @@
-"""`tokenizer.json`: the bytes of tokens, and changes of the definition.
+"""Functions that read and change the contents of `tokenizer.json`, which is called the definition of a tokenizer.
 
-The format is that of Hugging Face's tokenizers library. Supported are byte-level BPE (GPT-2, Llama 3, Qwen) and
-SentencePiece (Kudo and Richardson 2018; BPE with byte fallback in Llama 2, Mistral and Gemma; Unigram in T5 and XLM-R).
-In SentencePiece vocabularies, "▁" is a space and "<0x0A>" a byte.
+The file has the format of Hugging Face's tokenizers library. The supported models are byte-level BPE (GPT-2, Llama 3,
+Qwen) and SentencePiece (Kudo and Richardson 2018). SentencePiece models use BPE with byte fallback (Llama 2, Mistral,
+Gemma) or Unigram (T5, XLM-R). In SentencePiece vocabularies, "▁" represents a space, and "<0x0A>" represents a byte.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from groundup.tokenizer.vocabulary import BYTE_OF
 Definition = dict[str, Any]
 
 MAX_FILE_BYTES = 100_000_000  # three times the largest known file
-MAX_TOKEN_ID = 4_000_000  # a larger id in a damaged file would allocate terabytes
+MAX_TOKEN_ID = 4_000_000  # A damaged file with a very large id would make the library allocate terabytes.
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 def build(definition: Definition | str, name: str) -> tokenizers.Tokenizer:
-    """Create a tokenizer of Hugging Face's library.
+    """Create a tokenizer of Hugging Face's tokenizers library.
 
     Args:
         definition: Contents of a `tokenizer.json`.
-        name: File name for error messages.
+        name: File name to show in error messages.
 
     Raises:
         FormatError: The definition is invalid.
     """
     text = definition if isinstance(definition, str) else json.dumps(definition)
     try:
-        # The library allocates a table with the largest id, so this is checked first.
+        # The library allocates a table whose size is the largest id, so the largest id is checked first.
         largest = _largest_id(json.loads(text))
         if largest > MAX_TOKEN_ID:
             raise ValueError(f"a vocabulary with ids up to {largest:,}")
         return tokenizers.Tokenizer.from_str(text)
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # panics of the library are not instances of Exception
+    except BaseException as error:  # Rust panics in the library are not instances of Exception.
         raise _damaged(name, str(error)[:300]) from None
 
 
@@ -59,7 +59,7 @@ def _largest_id(found: Any) -> int:
 
 
 def vocabulary(definition: Definition) -> dict[str, int]:
-    """Return token -> id, including added tokens.
+    """Return a dictionary from each token to its id, including added tokens.
 
     Args:
         definition: Contents of a `tokenizer.json`.
@@ -77,13 +77,13 @@ def vocabulary(definition: Definition) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """The conversion of tokens to bytes.
+    """The rules for the conversion of tokens to bytes.
 
     Attributes:
-        byte_level: Each character represents a byte; see `BYTE_OF`.
-        byte_pieces: A token such as "<0x0A>" represents that byte.
-        replaced: Replacements, usually (("▁", " "),).
-        strips_leading_space: A leading space of a text is removed, because encoding added it.
+        byte_level: Whether each character of a token represents a byte, as defined by `BYTE_OF`.
+        byte_pieces: Whether a token such as "<0x0A>" represents a byte.
+        replaced: Pairs of a string in a token and its replacement, usually (("▁", " "),).
+        strips_leading_space: Whether a leading space of a text is removed, because encoding adds it.
     """
 
     byte_level: bool = False
@@ -94,27 +94,27 @@ class Decoding:
     def bytes_of(self, piece: str) -> bytes:
         """Return the bytes of a token."""
         if self.byte_level:
-            # As in the library, a token with other characters than the byte alphabet is text.
+            # As in the tokenizers library, a token that contains any character outside the byte alphabet is text.
             return bytes(BYTE_OF[c] for c in piece) if all(c in BYTE_OF for c in piece) else piece.encode()
         if self.byte_pieces and (byte := _BYTE_PIECE.fullmatch(piece)):
             return bytes([int(byte[1], 16)])
         return self.text_of(piece).encode()
 
     def text_of(self, piece: str) -> str:
-        """Return the text of a token that is not a byte."""
+        """Return the text of a token that does not represent a single byte."""
         for old, new in self.replaced:
             piece = piece.replace(old, new)
         return piece
 
 
 def decoding(definition: Definition) -> Decoding:
-    """Return the conversion of tokens to bytes.
+    """Return the rules for the conversion of tokens to bytes that the decoder in `tokenizer.json` defines.
 
     Args:
         definition: Contents of a `tokenizer.json`.
 
     Raises:
-        FormatError: The kind of tokenizer is not supported.
+        FormatError: This kind of tokenizer is not supported.
     """
     model, entries = definition["model"], definition["model"]["vocab"]
     found: dict[str, Any] = {"replaced": ()}
@@ -145,7 +145,10 @@ def decoding(definition: Definition) -> Decoding:
 
 
 def read_affixes(definition: Definition) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """Return the ids that the post-processor adds before and after a text; None without TemplateProcessing."""
+    """Return the ids that the post-processor adds before and after a text.
+
+    If the post-processor does not contain a TemplateProcessing step, None is returned.
+    """
     for part in components_of(definition["post_processor"], "processors"):
         match part:
             case {"type": "TemplateProcessing", "single": list(single), "special_tokens": dict(known)}:
@@ -162,12 +165,12 @@ def read_affixes(definition: Definition) -> tuple[tuple[int, ...], tuple[int, ..
 
 
 def with_affixes(definition: Definition, before: Sequence[int], after: Sequence[int]) -> Definition:
-    """Return a definition whose post-processor adds ids before and after a text.
+    """Return a definition whose post-processor adds the given ids before and after a text.
 
     Args:
         definition: Contents of a `tokenizer.json`.
-        before: Ids to add before a text.
-        after: Ids to add after a text.
+        before: Ids to add before the text.
+        after: Ids to add after the text.
     """
     others = [s for s in components_of(definition["post_processor"], "processors") if s["type"] != "TemplateProcessing"]
     name_of = {number: name for name, number in vocabulary(definition).items()}
@@ -192,19 +195,19 @@ def with_affixes(definition: Definition, before: Sequence[int], after: Sequence[
 def with_protected_tokens(
     definition: Definition, control_tokens: Mapping[str, int]
 ) -> tuple[Definition, dict[str, str]]:
-    """Return a definition with the same ids, in which text cannot become a control token.
+    """Return a definition with the same ids in which text cannot become a control token.
 
-    Control tokens are renamed to random placeholders. To encode a control token, use its placeholder: the library then
-    treats it like any special token.
+    Control tokens are renamed to random placeholders. To encode a control token, use its placeholder in the text. The
+    tokenizers library treats the placeholder as a special token.
 
     Args:
         definition: Contents of a `tokenizer.json`.
-        control_tokens: Token -> id.
+        control_tokens: Dictionary from each control token to its id.
 
     Returns:
-        The definition, and the placeholder of each control token.
+        The new definition, and a dictionary from each control token to its placeholder.
     """
-    random = secrets.token_hex(16)  # ASCII, which no normalizer changes
+    random = secrets.token_hex(16)  # ASCII characters, because normalizers do not change them
     names = {token: f"<{random}-{number}>" for number, token in enumerate(control_tokens)}
     model = dict(definition["model"])
     if isinstance(model["vocab"], dict):
@@ -230,7 +233,7 @@ def with_protected_tokens(
 
 
 def without_prefix_space(definition: Definition) -> Definition:
-    """Return a definition that adds no space before a text, for text that continues other text."""
+    """Return a definition that does not add a space before a text. It is used for text that continues other text."""
 
     def without(part: Any) -> Any:
         if not isinstance(part, dict):
@@ -254,11 +257,11 @@ def without_prefix_space(definition: Definition) -> Definition:
 
 
 def components_of(component: Any, key: str) -> list[dict[str, Any]]:
-    """Return the steps of a normalizer, decoder or another component, with sequences flattened.
+    """Return the steps of a normalizer, a decoder or another component. Nested sequences are flattened.
 
     Args:
-        component: The component, or None.
-        key: Key of the steps in a sequence, such as "decoders".
+        component: The component as in `tokenizer.json`, or None.
+        key: Key of the list of steps in a component of type "Sequence", such as "decoders".
     """
     if component is None:
         return []

@@ -1,7 +1,8 @@
-"""Edge-case texts on which two implementations of a tokenizer are most likely to differ.
+"""Edge-case texts for which two implementations of a tokenizer are most likely to give different ids.
 
-They verify fast encoders, converted vocabularies and exported models. They cover Unicode classes and versions, long
-runs, line ends, contractions, digits, combining marks and texts that look like special tokens. All are valid UTF-8.
+They are used to verify fast encoders, converted vocabularies and exported models. They cover Unicode classes and
+versions, long runs of one character, line endings, contractions, digits, combining marks and texts that look like
+special tokens. All of them can be encoded as UTF-8.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ EDGE_CASES: dict[str, str] = {
     "space": " ",
     "newline": "\n",
     "padded": "   leading and trailing   ",
-    # English, with the apostrophes that split patterns treat separately.
+    # English text with apostrophes, because split patterns have special rules for them.
     "sentence": "The quick brown fox jumps over the lazy dog.",
     "capitals": "HTTPServer iPhone eBay McDonald's NASA's XMLHttpRequest camelCase snake_case SCREAMING_CASE",
     "contractions": "It's they're we've I'd you'll he'm can't o'clock 'tis rock'n'roll",
@@ -24,7 +25,7 @@ EDGE_CASES: dict[str, str] = {
     "digits": "0 1 12 123 1234 12345 123456 1234567 12345678 123456789 1234567890",
     "numbers": "3.14159 1,000,000 1e-9 0x1F 2026-11-25 12:34:56 +49 30 123456 v1.2.3 1st 2nd 10km 5G a1b22c333",
     "other digits": "½ ¾ Ⅷ ⅻ ² ³ ₁₂ ① ⑳ 𝟘𝟙𝟚 ٣٤٥ ۱۲۳ १२३४ ๑๒๓ 一二三四 〇",
-    # White space and line ends.
+    # White space and line endings.
     "spaces": "a  b   c    d     e      f\tg\t\th \t i",
     "line ends": "a\nb\n\nc\n\n\nd\r\ne\r\n\r\nf\rg\r\rh \n i\n j\t\nk  \n\n  l\n ",
     "unusual spaces": "a\u00a0b\u2003c\u2009d\u3000e\u202ff\u205fg\u1680h\x0bi\x0cj\u0085k\u2028l\u2029m",
@@ -81,7 +82,7 @@ EDGE_CASES: dict[str, str] = {
     "other special lookalikes": "<s> </s> <unk> <pad> [INST] [/INST] <<SYS>> <bos><eos> <0x0A>",
     "newer special lookalikes": "<start_of_turn>model\n<end_of_turn> <|start_header_id|>user<|eot_id|> [PAD1]",
     "block characters": "a▁b ▁▁c Ġd Ċe âĢĻ ▁ ĠĠ",
-    # Long runs.
+    # Long runs of the same characters.
     "long spaces": " " * 999 + "x" + " " * 1000,
     "long newlines": "\n" * 999 + " \n" * 500 + "\t" * 999,
     "long letters": "a" * 4000 + "ab" * 2000 + "é" * 2000 + "中" * 2000,

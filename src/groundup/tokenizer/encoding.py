@@ -1,4 +1,4 @@
-"""Fast encoding of a corpus with tiktoken, with the same ids as the tokenizer."""
+"""Fast encoding of a corpus with tiktoken. The resulting ids are the same as those of the tokenizer."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from groundup.core.types import well_formed
 from groundup.tokenizer.edge_cases import EDGE_CASES
 from groundup.tokenizer.tokenizer import Tokenizer
 
-# The pattern of ByteLevel with use_regex: GPT-2's.
+# The split pattern of GPT-2, which the pre-tokenizer ByteLevel applies if use_regex is true.
 _GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
-# tiktoken's regex engine overflows its stack on 10^5 to 10^6 spaces, and releases before 2025 need quadratic time for a
-# long word. Splitting such a text would change its ids, so Hugging Face's library encodes it.
+# The stack of tiktoken's regex engine overflows for texts with 10^5 to 10^6 consecutive spaces. tiktoken releases
+# before 2025 also need quadratic time for a long word. Splitting such a text would change its ids, so it is encoded
+# with Hugging Face's tokenizers library.
 _MAX_RUN = 10_000
 _LONG_SPACE = re.compile(rf"\s{{{_MAX_RUN}}}")
 _TEXTS_PER_TASK = 64
 
 
 class CorpusEncoder:
-    """A multi-threaded encoder of texts that uses tiktoken if its ids are the same.
+    """A multi-threaded encoder that uses tiktoken if tiktoken gives the same ids as the tokenizer.
 
-    tiktoken is several times faster than Hugging Face's library for the same vocabulary. But it selects merges by the
-    resulting token and not by the pair, and it has another regex engine. So both are compared first, on edge cases and
-    on a sample of the corpus. If any id differs, tiktoken is not used.
+    For the same vocabulary, tiktoken is several times faster than Hugging Face's tokenizers library. However, tiktoken
+    selects merges by the resulting token and not by the pair of tokens, and its regex engine is different. Therefore
+    the ids of tiktoken and of the tokenizer are first compared for edge-case texts and for a sample of the corpus. If
+    any id differs, tiktoken is not used.
 
     Attributes:
-        reason: Why tiktoken is not used; empty if it is.
+        reason: The reason why tiktoken is not used. It is empty if tiktoken is used.
     """
 
     def __init__(self, tokenizer: Tokenizer, sample: Iterable[str], *, threads: int | None = None) -> None:
@@ -41,8 +43,8 @@ class CorpusEncoder:
 
         Args:
             tokenizer: The tokenizer.
-            sample: Texts of the corpus; about 1 MB is enough.
-            threads: Number of threads. Default: one per core.
+            sample: Texts of the corpus for the comparison. About 1 MB of text is sufficient.
+            threads: Number of threads. By default, one thread per CPU core is used.
         """
         self._tokenizer = tokenizer
         self._threads = threads or os.cpu_count() or 1
@@ -52,7 +54,7 @@ class CorpusEncoder:
         if pattern is None:
             self.reason = "tiktoken does not support its pre-tokenizer or normalizer"
             return
-        # Without special tokens, text cannot match them.
+        # The encoding is created without special tokens, so that text is never encoded as a special token.
         ranks = {text: token_id for token_id, text in tokenizer.text_tokens.items()}
         encoding = tiktoken.Encoding("groundup", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
         for text in (*EDGE_CASES.values(), *sample):
@@ -67,13 +69,13 @@ class CorpusEncoder:
         return self._fast is not None
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
-        """Return the ids of each text, equal to `Tokenizer.encode`: without BOS and special tokens.
+        """Return the ids of each text, without BOS or other special tokens. They are the same as `Tokenizer.encode`.
 
         Args:
             texts: The texts.
         """
         tasks = [texts[start : start + _TEXTS_PER_TASK] for start in range(0, len(texts), _TEXTS_PER_TASK)]
-        with ThreadPoolExecutor(self._threads) as pool:  # both libraries release the GIL
+        with ThreadPoolExecutor(self._threads) as pool:  # tiktoken and tokenizers release the GIL.
             return [ids for task in pool.map(self._encode_task, tasks) for ids in task]
 
     def _encode_task(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
@@ -96,7 +98,10 @@ def _has_long_run(text: str) -> bool:
 
 
 def _split_pattern(tokenizer: Tokenizer) -> str | None:
-    """Return the regex with which a tokenizer splits text; None if it uses anything else."""
+    """Return the regular expression with which a tokenizer splits text.
+
+    If the tokenizer has a normalizer or another kind of pre-tokenizer, None is returned.
+    """
     definition = tokenizer.definition
     words = [token for token in definition["added_tokens"] if token["content"] not in tokenizer.control_tokens]
     if definition["normalizer"] is not None or words or not tokenizer.byte_level:

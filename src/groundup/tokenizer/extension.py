@@ -1,7 +1,7 @@
-"""Extension of a BPE vocabulary with new merges after the old ones.
+"""Extension of a BPE vocabulary with new merges, which are appended to the list of existing merges.
 
-Text is first encoded with the old merges, then with the new ones. So each new token is a sequence of old tokens, whose
-embeddings can initialize the new one.
+Text is first encoded with the old merges and then with the new merges. Each new token is therefore a sequence of old
+tokens, and the embeddings of these old tokens can initialize the embedding of the new token.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from groundup.tokenizer.tokenizer import Tokenizer
 
 MIN_PAIR_COUNT = 2  # as in training
 _TEXTS_PER_BATCH = 256
-_WORD_START = "▁"  # the space before a word in SentencePiece vocabularies
+_WORD_START = "▁"  # represents the space before a word in SentencePiece vocabularies
 
 Pair = tuple[int, int]
 
@@ -28,31 +28,31 @@ def extend_tokenizer(
 ) -> Tokenizer:
     """Train new tokens on texts with BPE (Sennrich et al. 2016) and append them to the vocabulary.
 
-    Old ids do not change.
+    The ids of the old tokens do not change.
 
     Args:
         tokenizer: The tokenizer to extend.
-        texts: Training texts, read once as a stream.
+        texts: Training texts. The iterable is read only once.
         n_tokens: Number of new tokens.
-        progress: Called with the number of bytes read since the last call.
+        progress: Function that is called with the number of bytes that were read since its last call.
 
     Returns:
         The extended tokenizer.
 
     Raises:
-        ConfigError: The tokenizer is not BPE.
-        DataError: The texts have too few pairs of tokens that occur twice.
+        ConfigError: The tokenizer is not a BPE tokenizer.
+        DataError: The texts contain too few pairs of adjacent tokens that occur at least twice.
     """
     model = tokenizer.definition["model"]
     if model["type"] != "BPE":
         raise ConfigError(
             f"extend = {n_tokens:,} with a {model['type']} tokenizer",
             rule="only BPE vocabularies can be extended",
-            fix="Omit extend: the text is then encoded with the existing vocabulary.",
+            fix="Omit extend. The text is then encoded with the existing vocabulary.",
         )
     strings = {token_id: text for text, token_id in model["vocab"].items()}
     fixed = {token["id"] for token in tokenizer.definition["added_tokens"]}
-    if model.get("byte_fallback"):  # "<0x0A>" is a byte, but within a merged token it would be text
+    if model.get("byte_fallback"):  # "<0x0A>" represents a byte, but inside a merged token it would be decoded as text.
         fixed |= {model["vocab"][name] for byte in range(256) if (name := f"<0x{byte:02X}>") in model["vocab"]}
     pairs = _Pairs(_count_words(tokenizer, texts, progress), strings, fixed, taken=set(tokenizer.vocabulary))
     learned = list(itertools.islice(pairs.merges(tokenizer.vocab_size), n_tokens))
@@ -66,17 +66,17 @@ def extend_tokenizer(
 
 
 def new_token_pieces(base: Tokenizer, extended: Tokenizer) -> dict[int, tuple[int, ...]]:
-    """Return the ids of `base` that encode the text of each new token of `extended`.
+    """Return, for each new token of `extended`, the ids of the old tokens that encode the same text.
 
     Args:
         base: The old tokenizer.
-        extended: The tokenizer of `extend_tokenizer` or `with_chat_tokens`.
+        extended: The tokenizer that `extend_tokenizer` or `with_chat_tokens` returned.
 
     Returns:
-        Id of each new token -> ids of `base`.
+        A dictionary from the id of each new token to ids of `base`.
 
     Raises:
-        ConfigError: `extended` is not an extension of `base`, because some text has other ids.
+        ConfigError: `extended` is not an extension of `base`, so it may encode a text with entirely different tokens.
     """
     old, new = base.definition["model"], extended.definition["model"]
     merges = list(map(tuple, new.get("merges", [])))
@@ -113,7 +113,10 @@ def new_token_pieces(base: Tokenizer, extended: Tokenizer) -> dict[int, tuple[in
 def _count_words(
     tokenizer: Tokenizer, texts: Iterable[str], progress: Callable[[int], None]
 ) -> Counter[tuple[int, ...]]:
-    """Count words with more than one token, as tuples of ids. Merges do not cross word boundaries."""
+    """Count the words that consist of more than one token. A word is represented by the tuple of its ids.
+
+    Words are counted instead of texts, because merges do not cross word boundaries.
+    """
     starts = {i for text, i in tokenizer.definition["model"]["vocab"].items() if text.startswith(_WORD_START)}
     counts: Counter[tuple[int, ...]] = Counter()
     texts = iter(texts)
@@ -125,14 +128,15 @@ def _count_words(
 
 
 def _split_at_spaces(ids: Sequence[int], starts: set[int]) -> Iterator[tuple[int, ...]]:
-    # Without a pre-tokenizer, a whole sentence is one word. As in SentencePiece, tokens must not contain spaces inside.
+    # If a tokenizer has no pre-tokenizer, a whole sentence is one word. It is split at spaces because, as in
+    # SentencePiece, a token may contain a space only at its start.
     cuts = [i for i, token_id in enumerate(ids) if i and token_id in starts]
     for start, end in itertools.pairwise([0, *cuts, len(ids)]):
         yield tuple(ids[start:end])
 
 
 class _Pairs:
-    """Words as sequences of ids, with counts of adjacent pairs."""
+    """The words of the training text as sequences of ids, and the counts of all pairs of adjacent ids."""
 
     def __init__(
         self, words: Mapping[tuple[int, ...], int], strings: dict[int, str], fixed: set[int], taken: set[str]
@@ -140,10 +144,10 @@ class _Pairs:
         """Count the pairs.
 
         Args:
-            words: Ids of a word -> number of occurrences.
-            strings: Id -> token in the vocabulary; new tokens are added.
-            fixed: Ids that are never merged.
-            taken: Tokens that already exist.
+            words: Dictionary from the ids of each word to the number of its occurrences.
+            strings: Dictionary from each id to its token in the vocabulary. New tokens are added to it.
+            fixed: Ids of tokens that are never merged.
+            taken: Tokens that already exist in the vocabulary.
         """
         self._words = [list(word) for word in words]
         self._word_counts = list(words.values())
@@ -156,14 +160,14 @@ class _Pairs:
                 self._where[pair].add(number)
 
     def merges(self, first_id: int) -> Iterator[Pair]:
-        """Yield the most frequent pair after merging it in all words, again and again."""
+        """Repeatedly merge the most frequent pair in all words and yield this pair."""
         queue = [(-count, pair) for pair, count in self._counts.items() if count >= MIN_PAIR_COUNT]
         heapq.heapify(queue)
         new_id = first_id
         while queue:
             count, pair = heapq.heappop(queue)
             now = self._counts[pair]
-            if now != -count:  # the count is outdated because of other merges
+            if now != -count:  # The count in the queue is outdated, because other merges changed it.
                 if now >= MIN_PAIR_COUNT:
                     heapq.heappush(queue, (-now, pair))
                 continue
@@ -179,7 +183,7 @@ class _Pairs:
             new_id += 1
 
     def _join(self, pair: Pair, new_id: int) -> set[Pair]:
-        """Merge a pair in all words and return the new pairs."""
+        """Merge a pair in all words and return the new pairs that contain the merged token."""
         made: set[Pair] = set()
         for number in self._where.pop(pair):
             word, count = self._words[number], self._word_counts[number]
@@ -209,8 +213,8 @@ def _joined(word: list[int], pair: Pair, new_id: int) -> list[int]:
 def _with_merges(tokenizer: Tokenizer, strings: Mapping[int, str], learned: Sequence[Pair]) -> Tokenizer:
     definition: dict[str, Any] = json.loads(json.dumps(tokenizer.definition))
     model = definition["model"]
-    # The library assigns ids to added tokens that are not in the model's vocabulary by its size, which changes here. So
-    # all of them are added to it with their ids.
+    # The tokenizers library computes the ids of added tokens that are not in the vocabulary of the BPE model from the
+    # size of this vocabulary, which changes here. To keep their ids, all added tokens are added to this vocabulary.
     model["vocab"] |= {token["content"]: token["id"] for token in definition["added_tokens"]}
     model["vocab"] |= {strings[token_id]: token_id for token_id in strings if token_id >= tokenizer.vocab_size}
     model["merges"] += [[strings[left], strings[right]] for left, right in learned]

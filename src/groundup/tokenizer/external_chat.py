@@ -1,4 +1,7 @@
-"""Encoding with external chat templates: the same ids as transformers, but content cannot inject special tokens."""
+"""Encoding of conversations with the chat template of an external model.
+
+The ids are the same as in transformers, except that message content cannot inject special tokens.
+"""
 
 from __future__ import annotations
 
@@ -16,25 +19,26 @@ from groundup.core.types import Message, Role, well_formed
 from groundup.tokenizer.jinja import JinjaTemplate, TemplateRefusalError
 from groundup.tokenizer.tokenizer import Tokenizer
 
-# Unicode noncharacters, for internal use of programs. An unused one is inserted into names of special tokens in
-# messages, so that all special tokens of the rendered text are from the template.
+# Unicode noncharacters, which are reserved for the internal use of programs. A noncharacter that does not occur in the
+# conversation is inserted into each special token name in message content. This separator breaks the name, so all
+# special tokens in the rendered text are from the template. The separator is removed before the text is encoded.
 _BREAKS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 _NEUTRAL = "x"
 
 
 class ExternalChat:
-    """An external Jinja chat template; see `ChatTemplate`."""
+    """The Jinja chat template of an external model. See `ChatTemplate` for its methods and attributes."""
 
     def __init__(self, tokenizer: Tokenizer, jinja: str) -> None:
-        """Compile a template and test it with a question and an answer.
+        """Compile the template and test it with a question and an answer.
 
         Args:
-            tokenizer: The model's tokenizer.
-            jinja: The template.
+            tokenizer: The tokenizer of the model.
+            jinja: The template in Jinja syntax.
 
         Raises:
-            FormatError: The template is invalid or not allowed.
-            ConfigError: The template does not render a question and its answer.
+            FormatError: The template is invalid or exceeds a limit.
+            ConfigError: The template does not support a conversation of a question and an answer.
         """
         self.jinja = jinja
         self._tokenizer = tokenizer
@@ -43,12 +47,12 @@ class ExternalChat:
         names = [name for name in tokenizer.control_tokens if len(name) > 1]
         self._marker = _any_of(names)
         self._special = [name for name in names if tokenizer.control_tokens[name] in tokenizer.special_ids]
-        # An assistant's content may contain control tokens that are not special, such as "<think>".
+        # The content of assistant messages may contain control tokens that are not special tokens, such as "<think>".
         self._in_text = {"assistant": _any_of(self._special)}
         self._beginnings = {name[:i] for name in names for i in range(1, len(name))}
         self._endings = {name[i:] for name in names for i in range(1, len(name))}
         self._longest = max(map(len, names), default=0)
-        self._cached_plan = lru_cache(maxsize=1024)(self._plan)  # many conversations have the same plan
+        self._cached_plan = lru_cache(maxsize=1024)(self._plan)  # Many conversations have the same special tokens.
         self._unique_words: list[str] = []
         question, answer = Message("user", _unique()), Message("assistant", _unique())
         opening = self.render([question], add_generation_prompt=True)
@@ -111,12 +115,12 @@ class ExternalChat:
         add_generation_prompt: bool = False,
         variables: Mapping[str, Any] | None = None,
     ) -> tuple[str, str]:
-        """Return the rendered text, and the character that breaks special tokens in content."""
+        """Return the rendered text, and the separator character that breaks special token names in message content."""
         if not self.supports_system and any(message.role == "system" for message in messages):
             raise ConfigError(
                 "a system message",
-                rule="the model's chat template does not support it",
-                fix="Omit it, or add its text to the first question.",
+                rule="the model's chat template does not support system messages",
+                fix="Omit the system message, or add its text to the first question.",
             )
         mark = self._break_for(messages)
         safe = [Message(m.role, self._broken(m, mark)) for m in messages]
@@ -139,7 +143,7 @@ class ExternalChat:
         return self._structure(text)
 
     def _safe_value(self, value: Any, mark: str) -> Any:
-        """Return a variable's value with broken special tokens, also in nested values."""
+        """Return the value of a template variable in which special token names are broken, including nested values."""
         if isinstance(value, str):
             value = well_formed(value.replace(mark, ""))
             while found := self._marker.search(value):
@@ -160,8 +164,8 @@ class ExternalChat:
                 return mark
         raise ConfigError(
             "a conversation with all noncharacters U+FDD0 to U+FDEF",
-            rule="one of them must be unused",
-            fix="Remove them: they have no meaning in Unicode.",
+            rule="one of these characters must be unused, because groundup needs it as a separator",
+            fix="Remove these characters. They have no meaning in Unicode.",
         )
 
     def _broken(self, message: Message, mark: str) -> str:
@@ -169,7 +173,7 @@ class ExternalChat:
         pattern = self._in_text.get(message.role, self._marker)
         while found := pattern.search(content):
             content = content[: found.start() + 1] + mark + content[found.start() + 1 :]
-        # Content must also not complete a special token together with text of the template.
+        # The content must also not form a special token name together with adjacent text of the template.
         inner = content.strip()
         if inner and self._completes(inner):
             start = content.index(inner)
@@ -177,7 +181,7 @@ class ExternalChat:
         return content
 
     def _completes(self, text: str) -> bool:
-        """Return whether text could be part of a special token that extends beyond it."""
+        """Return whether the text and adjacent text of the template could together form a special token name."""
         lengths = range(1, min(self._longest, len(text) + 1))
         return any(text[-n:] in self._beginnings or text[:n] in self._endings for n in lengths) or (
             len(text) < self._longest and any(text in ending for ending in self._endings)
@@ -199,13 +203,13 @@ class ExternalChat:
         return self._template.render(conversation, add_generation_prompt=add_generation_prompt, variables=variables)
 
     def _answer_spans(self, text: str, mark: str, messages: Sequence[Message]) -> list[tuple[int, int]]:
-        """Return the spans of the answers, including the end of turn, in the rendered text without breaks.
+        """Return the spans of the answers, including their end-of-turn tokens, in the rendered text without separators.
 
-        An answer starts after its prompt. If the template renders a past answer with another prefix than a prompt, the
-        span starts with the answer's content.
+        The span of an answer starts after its generation prompt. If the template renders a past answer with a prefix
+        that differs from the generation prompt, the span starts with the content of the answer.
         """
         if self._end is None:
-            raise self._ambiguous("there is no special token after an answer to learn to stop")
+            raise self._ambiguous("it adds no special token after an answer, so the model could not learn to stop")
         numbers = [n for n, message in enumerate(messages) if message.role == "assistant"]
         contents = self._content_spans(text, mark, messages, numbers)
         spans, position = [], 0
@@ -220,7 +224,7 @@ class ExternalChat:
             while found and found[0] != self._end:
                 found = self._marker.search(text, found.end())
             if first < position or found is None:
-                raise self._ambiguous(f"there is no {self._end} after each answer")
+                raise self._ambiguous(f"{self._end} does not follow each answer")
             position = found.end()
             spans.append(_without(mark, text, first, position))
         return spans
@@ -228,10 +232,16 @@ class ExternalChat:
     def _content_spans(
         self, text: str, mark: str, messages: Sequence[Message], numbers: Sequence[int]
     ) -> Sequence[tuple[int, int] | None]:
-        """Return the spans of the contents of these messages in the rendered text; None if ambiguous.
+        """Return the span of the content of each of these messages in the rendered text.
 
-        Contents are replaced by unique words, and the text around these words is from the template. The result is used
-        only if template text and contents together are equal to the rendered text.
+        To find the text that the template adds, the conversation is rendered with a unique word in place of each
+        content. If this text and the contents do not combine to the rendered text, all spans are None.
+
+        Args:
+            text: The rendered text, with separators.
+            mark: The separator character.
+            messages: All messages of the conversation.
+            numbers: Indices of the messages whose content is to be found.
         """
         unknown = [None] * len(numbers)
         replaced = [Message(m.role, self._broken(m, mark)) for m in messages]
@@ -253,7 +263,7 @@ class ExternalChat:
         return found if text.startswith(around[0]) and position == len(text) else unknown
 
     def _prompt_length(self, text: str, mark: str, messages: Sequence[Message]) -> int | None:
-        """Return the length of the prompt of an answer in the text; None if the text does not start with it."""
+        """Return the length of the prompt for the next answer, or None if the text does not start with this prompt."""
         try:
             prompt = self.render([Message(m.role, self._broken(m, mark)) for m in messages], add_generation_prompt=True)
         except GroundupError:
@@ -270,28 +280,28 @@ class ExternalChat:
     def _ambiguous(self, reason: str) -> ConfigError:
         return ConfigError(
             f"the model's chat template: {reason}",
-            rule="training on answers needs their exact positions in the rendered text",
+            rule="the training loss on answers needs the exact positions of the answers in the rendered text",
             fix="Use examples with simple questions and answers, or fine-tune the base model with groundup's template.",
         )
 
 
 def _tokens_in(span: tuple[int, int], offsets_N2: NDArray[np.int64], plain: str) -> list[int]:
-    """Return the indices of the tokens in a span of the text."""
+    """Return the indices of the tokens that belong to a span of the text. The offsets have shape [tokens, 2]."""
     first, last = span
     inside: list[int] = np.flatnonzero((offsets_N2[:, 1] > first) & (offsets_N2[:, 0] < last)).tolist()
-    # A token that starts before the span belongs to it only if the characters before the span are spaces.
+    # A token that starts before the span belongs to the span only if its characters before the span are spaces.
     while inside and plain[offsets_N2[inside[0], 0] : first].strip(" "):
         del inside[0]
     return inside
 
 
 def _without(mark: str, text: str, first: int, last: int) -> tuple[int, int]:
-    """Return a span's position in the text without marks."""
+    """Convert a span of the text to the corresponding span of the text from which the separators are removed."""
     return first - text.count(mark, 0, first), last - text.count(mark, 0, last)
 
 
 def variables(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return the variables of a template: the special tokens of the config by role, such as `bos_token`."""
+    """Return the special tokens in the config as template variables, keyed by names such as `bos_token`."""
     found: dict[str, Any] = {}
     for key, token in tokenizer.config.items():
         content = token.get("content") if isinstance(token, Mapping) else token
@@ -301,7 +311,7 @@ def variables(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _any_of(names: Iterable[str]) -> re.Pattern[str]:
-    """Return a pattern for any of the names, longest first."""
+    """Return a pattern that matches any of the names. Longer names take precedence."""
     listed = sorted(map(re.escape, names), key=len, reverse=True)
     return re.compile(f"({'|'.join(listed)})" if listed else r"((?!))")
 
@@ -311,7 +321,7 @@ def _unique() -> str:
 
 
 def _trimmed(content: str) -> list[str]:
-    """Return content with the white space at its ends removed in all ways that templates use."""
+    """Return variants of the content in which white space at its ends is removed in all ways that templates use."""
     return [cut(content) for cut in (str, str.strip, str.rstrip, str.lstrip)] + [
         content.strip("\n"),
         content.rstrip("\n"),

@@ -1,7 +1,7 @@
 """Rendering of Jinja chat templates as in transformers, in a sandbox with limits.
 
-Templates of imported models are untrusted code. They have access to the messages and the names of special tokens only.
-The length of the text, loop iterations, function calls and time are limited.
+Templates of imported models are untrusted code. They have access only to the messages and the names of special tokens.
+The length of the text, the number of loop iterations and function calls, and the time are limited.
 """
 
 from __future__ import annotations
@@ -27,30 +27,32 @@ from jinja2.visitor import NodeTransformer
 from groundup.core.errors import ConfigError, FormatError
 
 _MAX_TEMPLATE_CHARS = 300_000  # ten times the largest known template
-_MAX_COST = 300_000_000  # about the number of characters computed; a conversation that fills a long context needs 10^7
+# The cost of rendering is about the number of characters that are computed. A conversation that fills a long context
+# has a cost of about 10^7.
+_MAX_COST = 300_000_000
 _MAX_SECONDS = 5.0
-_STEP_COST = 300  # of a loop iteration or a call, in characters
-_MAX_ARGUMENT = 10_000_000  # maximum number as an argument, such as a width or a count
-_GIVEN = frozenset(("messages", "tools", "documents", "add_generation_prompt"))  # variables of all templates
-_WIDE = re.compile(r"\d{5,}|%[-+ #0-9.]*\*")  # a large width in a format string, which would pad text
+_STEP_COST = 300  # cost of a loop iteration or a function call
+_MAX_ARGUMENT = 10_000_000  # maximum integer argument of a function, such as a width or a count
+_GIVEN = frozenset(("messages", "tools", "documents", "add_generation_prompt"))  # variables that all templates can use
+_WIDE = re.compile(r"\d{5,}|%[-+ #0-9.]*\*")  # a width of at least five digits, or a variable width, in a format string
 
 
 class TemplateRefusalError(ConfigError):
-    """The template refused a conversation with `raise_exception`."""
+    """The template called `raise_exception`, because it does not accept the conversation."""
 
 
 class JinjaTemplate:
-    """A Jinja chat template.
+    """A chat template in Jinja syntax.
 
     Args:
         text: The template.
-        variables: Variables such as `bos_token` and `eos_token`.
+        variables: Values of fixed variables such as `bos_token` and `eos_token`.
 
     Attributes:
-        variable_names: Names of optional variables that the template reads, such as `enable_thinking`.
+        variable_names: Names of optional variables that the template uses, such as `enable_thinking`.
 
     Raises:
-        FormatError: The template is not valid Jinja.
+        FormatError: The template is too long or has invalid Jinja syntax.
     """
 
     def __init__(self, text: str, variables: Mapping[str, Any]) -> None:
@@ -74,16 +76,16 @@ class JinjaTemplate:
         add_generation_prompt: bool = False,
         variables: Mapping[str, Any] | None = None,
     ) -> str:
-        """Return the rendered text of a conversation, with special tokens by name.
+        """Return the rendered text of a conversation. It contains the names of special tokens, such as `<|im_end|>`.
 
         Args:
-            messages: The messages, with the keys "role" and "content".
-            add_generation_prompt: Add the start of an assistant turn.
-            variables: Values of `variable_names`.
+            messages: The messages. Each message has the keys "role" and "content".
+            add_generation_prompt: Whether to append the start of an assistant turn.
+            variables: Values of optional variables, keyed by a name from `variable_names`.
 
         Raises:
-            TemplateRefusalError: The template called `raise_exception`; `rule` contains its message.
-            FormatError: The template fails or exceeds a limit.
+            TemplateRefusalError: The template called `raise_exception`. The field `rule` contains the message.
+            FormatError: The template raised another error or exceeded a limit.
         """
         given = {"messages": [dict(message) for message in messages], "tools": None, "documents": None}
         try:
@@ -94,15 +96,15 @@ class JinjaTemplate:
         except _RaisedError as error:
             raise TemplateRefusalError(
                 f"a conversation of {', '.join(message['role'] for message in messages)}",
-                rule=f"the model's chat template refuses it: {_message(error)}",
+                rule=f"the model's chat template does not accept it: {_message(error)}",
                 fix="Alternate user and assistant messages, starting with the user.",
             ) from error
-        except Exception as error:  # a template can raise any exception
+        except Exception as error:  # A template can raise any exception.
             raise _damaged(_message(error)) from error
 
 
 class _RaisedError(jinja2.TemplateError):
-    """The error that `raise_exception` raises."""
+    """The error that `raise_exception` raises inside a template."""
 
 
 class _LimitError(Exception):
@@ -110,7 +112,7 @@ class _LimitError(Exception):
 
 
 class _Budget:
-    """The remaining cost and time of one rendering."""
+    """The remaining cost and time for compiling or rendering a template."""
 
     def __enter__(self) -> _Budget:
         self.remaining = _MAX_COST
@@ -131,13 +133,16 @@ _budget: ContextVar[_Budget] = ContextVar("budget of a chat template")
 
 
 def _size(value: object, known: dict[int, int] | None = None) -> int:
-    """Return about the number of characters of a value as text; a list that occurs twice counts twice."""
+    """Return the approximate number of characters of a value when it is converted to text.
+
+    A list that is contained twice in the value is counted twice. `known` caches the sizes of lists and dictionaries.
+    """
     if isinstance(value, str):
         return len(value)
     if isinstance(value, list | tuple | dict):
         known = {} if known is None else known
         if id(value) not in known:
-            known[id(value)] = 8  # preliminary size, for a list that contains itself
+            known[id(value)] = 8  # preliminary size, which is used if the list contains itself
             items = [*value.keys(), *value.values()] if isinstance(value, dict) else value
             known[id(value)] = 8 + sum(8 + _size(item, known) for item in items)
         return known[id(value)]
@@ -145,7 +150,7 @@ def _size(value: object, known: dict[int, int] | None = None) -> int:
 
 
 def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a filter or method: check its arguments, and add its result to the cost."""
+    """Wrap a filter so that its arguments are checked and the size of its result is added to the cost."""
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -169,7 +174,7 @@ def _check_arguments(*groups: Any) -> None:
         if isinstance(value, int) and abs(value) > _MAX_ARGUMENT:
             raise _LimitError(f"the argument {value:.3e} is too large")
         sizes.append(_size(value))
-    # In the worst case, each character of one argument is replaced by the other argument.
+    # In the worst case, the function replaces each character of one argument by the whole other argument.
     largest, second = sorted(sizes)[-1:-3:-1]
     if largest * second > _MAX_COST:
         raise _LimitError("it computes too much text")
@@ -197,7 +202,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         _budget.get().spend(amount)
 
     def concatenated(self, *parts: object) -> str:
-        """Return the concatenation of the operator `~`."""
+        """Return the concatenation of the operands of the operator `~`, and add its cost."""
         _budget.get().spend(_STEP_COST + sum(map(_size, parts)))
         return "".join(map(str, parts))
 
@@ -257,7 +262,7 @@ class _Concatenations(NodeTransformer):
 
 
 class _Generation(Extension):
-    """The tag `{% generation %}`, with which some templates mark trained text. It renders its body."""
+    """The tag `{% generation %}`. Some templates use it to mark text for the training loss. It renders its body."""
 
     tags = {"generation"}  # noqa: RUF012
 
@@ -268,7 +273,7 @@ class _Generation(Extension):
 
 
 class _Namespace(jinja2.utils.Namespace):
-    """A namespace without attributes that start with an underscore."""
+    """A Jinja namespace that does not allow attributes whose name starts with an underscore."""
 
     def __setitem__(self, name: str, value: Any) -> None:
         if str(name).startswith("_"):
@@ -277,7 +282,7 @@ class _Namespace(jinja2.utils.Namespace):
 
 
 def _shown(value: Any) -> Any:
-    # The finalize hook, called for each rendered value.
+    # This function is Jinja's finalize hook, which is called for each rendered value.
     _budget.get().spend(_size(value))
     return value
 
@@ -285,7 +290,7 @@ def _shown(value: Any) -> Any:
 def _to_json(
     value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
-    # Jinja's filter escapes "<" and "&" for HTML.
+    # The built-in filter of Jinja is not used, because it escapes "<" and "&" for HTML.
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
@@ -305,6 +310,6 @@ def _message(error: BaseException) -> str:
 def _damaged(found: str) -> FormatError:
     return FormatError(
         f"the model's chat template: {found}",
-        rule="it is not a valid chat template, or exceeds a limit",
+        rule="the template is not a valid chat template, or it exceeds a limit",
         fix="Copy the model's tokenizer_config.json (or chat_template.jinja) again from its source.",
     )

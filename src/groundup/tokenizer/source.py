@@ -1,4 +1,4 @@
-"""Reading of the files of a tokenizer from a directory."""
+"""Reading of tokenizer files from a directory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 TEMPLATE_FILE = "chat_template.jinja"
 _NAMES_FILE = "special_tokens_map.json"
-_SLOW_FILES = ("tokenizer.model", "vocab.json", "merges.txt")  # files of slow tokenizers in transformers
+_SLOW_FILES = ("tokenizer.model", "vocab.json", "merges.txt")  # files of slow (Python) tokenizers in transformers
 _FILES = (TOKENIZER_FILE, CONFIG_FILE, TEMPLATE_FILE, _NAMES_FILE, "added_tokens.json", *_SLOW_FILES)
 _IDS_FILES = ("generation_config.json", "config.json")  # in order of priority
 
@@ -25,10 +25,10 @@ class TokenizerSource:
     """The files of a tokenizer.
 
     Attributes:
-        files: Contents of each file of the tokenizer.
-        config: Contents of `tokenizer_config.json`; empty if it is missing.
-        names: Special tokens by role, from `special_tokens_map.json`.
-        ids: Token ids of the roles "bos", "eos" and "pad" in the model's configs.
+        files: Contents of each tokenizer file, keyed by file name.
+        config: Contents of `tokenizer_config.json`. It is empty if the file is missing.
+        names: Contents of `special_tokens_map.json`: special tokens, keyed by names such as "bos_token".
+        ids: Token ids of the roles "bos", "eos" and "pad", from `generation_config.json` and `config.json`.
     """
 
     files: Mapping[str, bytes] = field(default_factory=dict)
@@ -44,8 +44,8 @@ def read_source(directory: Path) -> TokenizerSource:
         directory: A tokenizer directory or a model directory.
 
     Raises:
-        DataError: `tokenizer.json` is missing, or no file defines the special tokens.
-        FormatError: A file is too large or has an invalid format.
+        DataError: `tokenizer.json` is missing, or none of the files defines the special tokens.
+        FormatError: A file is too large, or its format is invalid.
     """
     files = {name: _read(directory / name) for name in _FILES if (directory / name).is_file()}
     if TOKENIZER_FILE not in files:
@@ -70,7 +70,7 @@ def _refuse_missing(directory: Path, slow: list[str]) -> None:
         raise DataError(
             f"{directory}: {', '.join(slow)}, but no {TOKENIZER_FILE}",
             rule=f"only {TOKENIZER_FILE} is supported",
-            fix="Convert it once with transformers (tokenizer.model also needs sentencepiece): "
+            fix="Convert the tokenizer once with transformers (tokenizer.model also needs sentencepiece): "
             f"AutoTokenizer.from_pretrained({str(directory)!r}).save_pretrained({str(directory)!r})",
         )
     raise DataError(
@@ -86,7 +86,7 @@ def _read(path: Path) -> bytes:
         raise FormatError(
             f"{path}: {size:,} bytes",
             rule=f"the maximum size of a tokenizer file is {MAX_FILE_BYTES:,} bytes",
-            fix="Check the file: no known vocabulary is this large.",
+            fix="Check the file. No known vocabulary is this large.",
         )
     return path.read_bytes()
 
@@ -98,14 +98,17 @@ def _table(path: Path, content: bytes | None) -> dict[str, Any]:
         found = error
     if not isinstance(found, dict):
         raise FormatError(
-            f"{path}: {found if isinstance(found, Exception) else 'no object'}",
-            rule="the file must be a JSON object",
-            fix="Copy it again from its source.",
+            f"{path}: {found if isinstance(found, Exception) else 'not a JSON object'}",
+            rule="the file must contain a JSON object",
+            fix="Copy the file again from its source.",
         )
     return found
 
 
 def _ids(found: Any) -> tuple[int, ...]:
-    """Return one id or a list of ids as a tuple. Negative ids, which mean "no token" in some configs, are skipped."""
+    """Convert an id or a list of ids to a tuple.
+
+    Negative ids are skipped, because some configs use them for tokens that do not exist.
+    """
     listed = found if isinstance(found, list) else [found]
     return tuple(number for number in listed if type(number) is int and number >= 0)

@@ -9,15 +9,15 @@ from groundup.tokenizer.tokenizer import Tokenizer
 
 
 class StreamDecoder:
-    """A decoder of token ids that arrive one at a time.
+    """An incremental decoder for token ids that are generated one after the other.
 
-    The bytes of a character may be in several tokens. Its text is returned when the character is complete. The returned
-    texts join to `tokenizer.decode` of all ids.
+    The bytes of a character may be spread over several tokens. A character is returned when all of its bytes are known.
+    The concatenation of all returned texts is the same as the result of `tokenizer.decode` for all ids.
 
     Args:
         tokenizer: The tokenizer.
-        skip_special_tokens: Ignore special tokens.
-        continues: The text continues other text, so a leading space is part of it.
+        skip_special_tokens: Whether to omit special tokens from the text.
+        continues: Whether the text continues other text. If so, a leading space is kept.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True, continues: bool = False) -> None:
@@ -27,10 +27,13 @@ class StreamDecoder:
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, ids: Iterable[int]) -> str:
-        """Return the text that these ids complete, which is empty for part of a character.
+        """Decode the next token ids.
 
         Args:
             ids: The next token ids.
+
+        Returns:
+            The text of all characters that are now complete. It is empty if the ids only contain part of a character.
         """
         new = b"".join(self._tokenizer.token_bytes(i) for i in ids if i not in self._skipped)
         if self._drops_space and new:
@@ -38,5 +41,5 @@ class StreamDecoder:
         return self._utf8.decode(new)
 
     def flush(self) -> str:
-        """Return U+FFFD if the last character is incomplete, otherwise an empty text."""
+        """Return U+FFFD if the last character is incomplete, otherwise an empty string."""
         return self._utf8.decode(b"", final=True)

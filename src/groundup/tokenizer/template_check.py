@@ -1,7 +1,8 @@
-"""The chat template check: token ids of a few conversations, saved with a model and verified when it is loaded.
+"""The chat template check, which verifies that a chat template gives the same token ids as when a model was saved.
 
-A new version of a library, an edited template or a wrong vocabulary would make answers worse without any error. The
-check compares the token ids with those at the time when the model was saved.
+A new version of a library, an edited template or a wrong vocabulary would make the answers of a model worse without any
+error. Therefore the token ids of a few conversations are saved with the model. When the model is loaded, the
+conversations are encoded again and the ids are compared.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ GOLDEN_FILE = "chat_golden.json"
 _FORMAT_VERSION = 1
 _MAX_BYTES = 1_000_000
 _MAX_CONVERSATIONS = 100
-_DATES = ("strftime_now", "date_string")  # the ids of such a template change every day
+# If a template contains one of these names, it renders the current date, so its token ids change every day.
+_DATES = ("strftime_now", "date_string")
 
 Conversation = tuple[tuple[str, str], ...]
 
@@ -43,22 +45,22 @@ _CONVERSATIONS: tuple[Conversation, ...] = (
 
 
 def save_chat(directory: Path, template: ChatTemplate, tokenizer: Tokenizer) -> list[Path]:
-    """Write the files of a tokenizer with its chat template, and the template check.
+    """Write the tokenizer files, including the chat template, and the template check.
 
     Args:
         directory: The model directory.
         template: The chat template.
-        tokenizer: The tokenizer; its chat template is set.
+        tokenizer: The tokenizer. This function sets its chat template.
 
     Returns:
-        Paths of all files.
+        Paths of all files that were written.
     """
     tokenizer.set_chat_template(template.jinja)
     return [*tokenizer.save(directory), save_template_check(directory, template)]
 
 
 def save_template_check(directory: Path, template: ChatTemplate) -> Path:
-    """Write the template check and return its path.
+    """Encode a few conversations and write the template check file. Return the path of the file.
 
     Args:
         directory: The model directory.
@@ -75,11 +77,11 @@ def save_template_check(directory: Path, template: ChatTemplate) -> Path:
 
 
 def load_chat_template(directory: Path, tokenizer: Tokenizer) -> ChatTemplate:
-    """Return the chat template of a model directory after its template check, if there is one.
+    """Load the chat template of a model directory. If the directory has a template check, verify it.
 
     Args:
         directory: The model directory.
-        tokenizer: Its tokenizer.
+        tokenizer: The tokenizer of the model.
 
     Raises:
         ConfigError: See `ChatTemplate`.
@@ -91,7 +93,7 @@ def load_chat_template(directory: Path, tokenizer: Tokenizer) -> ChatTemplate:
 
 
 def verify_template_check(directory: Path, template: ChatTemplate, tokenizer: Tokenizer) -> None:
-    """Verify the template check of a model directory, if there is one.
+    """Verify the template check of a model directory. If the directory does not have one, do nothing.
 
     Args:
         directory: The model directory.
@@ -99,7 +101,7 @@ def verify_template_check(directory: Path, template: ChatTemplate, tokenizer: To
         tokenizer: The tokenizer.
 
     Raises:
-        FormatError: The token ids have changed, or the file is invalid.
+        FormatError: The token ids or the template have changed, or the template check file is invalid.
     """
     path = directory / GOLDEN_FILE
     if not path.is_file():
@@ -122,7 +124,7 @@ def verify_template_check(directory: Path, template: ChatTemplate, tokenizer: To
 
 
 def _difference(template: ChatTemplate, tokenizer: Tokenizer, then: Any) -> str:
-    """Return a description of the first difference, or an empty text."""
+    """Return a description of the first difference from the saved conversation, or "" if there is no difference."""
     messages = then.get("messages") if isinstance(then, dict) else None
     if not (isinstance(messages, list) and messages and all(map(_is_message, messages))):
         return "is invalid"
@@ -140,7 +142,10 @@ def _difference(template: ChatTemplate, tokenizer: Tokenizer, then: Any) -> str:
 
 
 def _encoded(template: ChatTemplate, conversation: Conversation) -> dict[str, Any]:
-    """Return a conversation with its ids, trained tokens and prompt; None for what the template refuses."""
+    """Return a conversation with its prompt, its ids and the indices of the tokens in the training loss.
+
+    If the template does not accept the conversation, the values that could not be computed are None.
+    """
     messages = [Message(role, content) for role, content in conversation]  # type: ignore[arg-type]
     record: dict[str, Any] = {"messages": [{"role": role, "content": content} for role, content in conversation]}
     record |= {"prompt": None, "ids": None, "trained": None}
@@ -149,7 +154,7 @@ def _encoded(template: ChatTemplate, conversation: Conversation) -> dict[str, An
         record["ids"] = template.encode(messages)
         _, trained = template.encode_labeled(messages)
         record["trained"] = [n for n, is_trained in enumerate(trained) if is_trained]
-    except ConfigError:  # some templates refuse some conversations
+    except ConfigError:  # The template does not accept this kind of conversation.
         pass
     return record
 

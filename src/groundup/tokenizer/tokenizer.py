@@ -1,4 +1,4 @@
-"""The tokenizer: encoding and decoding, with the file formats of transformers."""
+"""The tokenizer, which encodes and decodes text. It uses the file formats of transformers."""
 
 from __future__ import annotations
 
@@ -32,24 +32,25 @@ from groundup.tokenizer.vocabulary import END_OF_TEXT
 
 
 class Tokenizer:
-    """A tokenizer: groundup's byte-level BPE (Radford et al. 2019), or the tokenizer of another model.
+    """A tokenizer that groundup trained (byte-level BPE; Radford et al. 2019), or the tokenizer of another model.
 
-    Text never becomes a special token: for `<|im_start|>` in a text, `encode` returns the ids of these twelve
-    characters. It also never becomes a token that was added to a byte-level vocabulary without being special (Qwen's
-    `<think>`, DeepSeek's `<｜User｜>`), except white space. Added tokens of SentencePiece (Gemma's `<h1>`) are ordinary
-    text. In contrast, `tokenizer(text)` of transformers parses special tokens in text.
+    Text is never encoded as a special token. For `<|im_start|>` in a text, `encode` returns the ids of these twelve
+    characters. In a byte-level vocabulary, text is also never encoded as an added token that is not special, such as
+    `<think>` of Qwen or `<｜User｜>` of DeepSeek. Added tokens of white space are an exception. Added tokens of
+    SentencePiece vocabularies, such as `<h1>` of Gemma, are ordinary text. In contrast, `tokenizer(text)` of
+    transformers parses special tokens in text.
 
     Attributes:
-        bos_id: Token at the start of each document in training and scoring: BOS if the model starts texts with it,
-            otherwise `<|endoftext|>` if it exists, BOS, or EOS.
+        bos_id: Id of the token at the start of each document in training and scoring. It is the BOS token if the model
+            starts texts with BOS. Otherwise it is the first of `<|endoftext|>`, BOS and EOS that exists.
         adds_bos: Whether the model expects BOS at the start of a prompt.
-        affixes: Ids that `tokenizer(text)` of transformers adds before and after a text; see `with_prompt`.
-        eos_id: End-of-sequence token; the same as BOS in groundup's vocabularies.
-        stop_ids: All stop tokens (`eos_token_id` of `generation_config.json`, or EOS).
-        pad_id: Padding token, never in text.
+        affixes: Ids that `tokenizer(text)` of transformers adds before and after a text. See `with_prompt`.
+        eos_id: Id of the end-of-sequence token. In groundup's vocabularies, it is the same as `bos_id`.
+        stop_ids: Ids of all stop tokens. They are from `eos_token_id` in `generation_config.json`, or EOS by default.
+        pad_id: Id of the padding token, which never occurs in encoded text.
         vocab_size: Largest id + 1.
-        special_ids: Ids of special tokens.
-        control_tokens: Token -> id, of all tokens that text never becomes.
+        special_ids: Ids of all special tokens.
+        control_tokens: Dictionary from the name of each token that text is never encoded as to its id.
     """
 
     def __init__(
@@ -63,14 +64,14 @@ class Tokenizer:
         Args:
             backend: The tokenizer, with its post-processor and decoder.
             config: Contents of `tokenizer_config.json`, with the names of the BOS, EOS and PAD tokens.
-            source: The files from which it was loaded.
+            source: The files from which the tokenizer was loaded, or None if it was not loaded from files.
 
         Raises:
-            FormatError: The kind of tokenizer is not supported, or tokens of the config are not in the vocabulary.
+            FormatError: This kind of tokenizer is not supported, or a token in the config is not in the vocabulary.
         """
         self._source = source or TokenizerSource()
         self.config = dict(config)
-        # From the library and not from the file, because older files have other formats.
+        # The definition is read from the library and not from the file, because older files have different formats.
         self.definition: dict[str, Any] = json.loads(backend.to_str())
         self._backend = backend
         self._decoding = decoding(self.definition)
@@ -91,13 +92,13 @@ class Tokenizer:
         if moved:
             raise FormatError(
                 f"{TOKENIZER_FILE}: {moved[0]!r} has the id {self.control_tokens[moved[0]]}",
-                rule="the ids of added tokens must come after the other ids",
+                rule="the ids of added tokens must be larger than all other ids",
                 fix="Copy the file again from its source.",
             )
 
     @classmethod
     def load(cls, directory: Path) -> Tokenizer:
-        """Load the tokenizer of a tokenizer directory or a model directory.
+        """Load a tokenizer from a tokenizer directory or a model directory.
 
         Args:
             directory: The directory.
@@ -107,14 +108,14 @@ class Tokenizer:
 
         Raises:
             DataError: A file is missing.
-            FormatError: A file is damaged, or the kind of tokenizer is not supported.
+            FormatError: A file is damaged, or this kind of tokenizer is not supported.
         """
         source = read_source(directory)
         text = source.files[TOKENIZER_FILE].decode("utf-8", errors="replace")
         return cls(build(text, str(directory / TOKENIZER_FILE)), source.config, source)
 
     def with_definition(self, definition: Mapping[str, Any]) -> Tokenizer:
-        """Return this tokenizer with another vocabulary.
+        """Return a copy of this tokenizer with another definition, e.g. with another vocabulary.
 
         Args:
             definition: Contents of a `tokenizer.json`.
@@ -124,27 +125,28 @@ class Tokenizer:
         return Tokenizer(build(dict(definition), TOKENIZER_FILE), self.config, source)
 
     def with_prompt(self, before: str, after: str) -> Tokenizer:
-        """Return this tokenizer with a prompt that `build_inputs` adds around each text.
+        """Return a copy of this tokenizer with a prompt that `build_inputs` adds before and after each text.
 
-        The prompt is part of `tokenizer.json`, so transformers also adds it, and truncates the text within it.
+        The prompt is stored in `tokenizer.json`, so transformers also adds it. If transformers truncates its input, it
+        truncates the text and keeps the prompt.
 
         Args:
-            before: Text before each text.
-            after: Text after each text.
+            before: Part of the prompt before each text.
+            after: Part of the prompt after each text.
         """
         ids = (*self.affixes[0], *self.encode(before)), self.encode(after, continues=True)
         return self.with_definition(with_affixes(self.definition, *ids))
 
     def save(self, directory: Path) -> list[Path]:
-        """Write the files of the tokenizer. Unchanged files are copied byte by byte.
+        """Write the files of the tokenizer. Files that have not changed are copied byte by byte.
 
-        `transformers.AutoTokenizer` can load the directory and gives the same ids.
+        `transformers.AutoTokenizer` can load the directory and then gives the same ids.
 
         Args:
             directory: The output directory.
 
         Returns:
-            Paths of the files.
+            Paths of the files that were written.
         """
         for name, content in self._source.files.items():
             if name not in (TOKENIZER_FILE, CONFIG_FILE):
@@ -156,21 +158,23 @@ class Tokenizer:
         else:
             write_json(directory / CONFIG_FILE, self.config)
         content = self._source.files.get(TOKENIZER_FILE) or self._backend.to_str(pretty=True).encode()
-        with atomic_file(directory / TOKENIZER_FILE) as temporary:  # last, so an incomplete tokenizer lacks it
+        with atomic_file(directory / TOKENIZER_FILE) as temporary:  # written last, as a sign of a complete tokenizer
             temporary.write_bytes(content)
         return [directory / name for name in sorted({*self._source.files, CONFIG_FILE, TOKENIZER_FILE})]
 
     @property
     def text_ids(self) -> dict[str, int]:
-        """The BOS, EOS and PAD ids by the names `bos_id`, `eos_id` and `pad_id`."""
+        """The ids of the BOS, EOS and PAD tokens in a dictionary with the keys `bos_id`, `eos_id` and `pad_id`."""
         return {"bos_id": self.bos_id, "eos_id": self.eos_id, "pad_id": self.pad_id}
 
     @property
     def chat_template(self) -> str | None:
-        """The model's chat template in Jinja; None without one. Of several named templates, the default.
+        """The chat template of the model in Jinja syntax, or None if the model does not have a chat template.
+
+        If the model has several named templates, this is the template with the name "default".
 
         Raises:
-            FormatError: The template is not a text.
+            FormatError: The template is not a string.
         """
         if TEMPLATE_FILE in self._source.files and "chat_template" not in self._changed:
             return self._source.files[TEMPLATE_FILE].decode("utf-8", errors="replace")
@@ -182,26 +186,29 @@ class Tokenizer:
         if found is not None and not isinstance(found, str):
             raise FormatError(
                 f"{CONFIG_FILE}: chat_template is a {type(found).__name__}",
-                rule="it must be a text, or a list of named texts",
+                rule="it must be a string, or a list of named templates",
                 fix="Copy the file again from its source.",
             )
         return found
 
     def set_chat_template(self, jinja: str) -> None:
-        """Set the chat template in the config, if it is not already the model's template.
+        """Set the chat template in the config. If it is already the template of the model, nothing changes.
 
         Args:
-            jinja: The template.
+            jinja: The template in Jinja syntax.
         """
         if jinja != self.chat_template:
             self.config["chat_template"] = jinja
 
     def encode(self, text: str, *, continues: bool = False) -> list[int]:
-        """Return the ids of a text, without BOS. A lone surrogate, which is not valid UTF-8, becomes U+FFFD.
+        """Return the ids of a text, without BOS.
+
+        A lone surrogate is replaced by U+FFFD, because it cannot be encoded as UTF-8.
 
         Args:
             text: The text.
-            continues: The text continues other text, so SentencePiece's space before a text is not added.
+            continues: Whether the text continues other text. If so, the space that SentencePiece adds before a text is
+                not added.
         """
         backend = self._continuing_backend if continues else self._plain
         with _backend_errors():
@@ -209,17 +216,19 @@ class Tokenizer:
         return ids
 
     def encode_rendered(self, text: str) -> list[int]:
-        """Return the ids of a rendered chat template. As in transformers, names of special tokens become these tokens.
+        """Return the ids of the rendered text of a chat template.
+
+        As in transformers, the names of special tokens in the text are encoded as these special tokens.
 
         Args:
-            text: The rendered template.
+            text: The rendered text.
         """
         with _backend_errors():
             ids: list[int] = self._backend.encode(well_formed(text), add_special_tokens=False).ids
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of many texts, computed on all cores. For a corpus, `CorpusEncoder` is faster.
+        """Return the ids of each text, computed in parallel on all CPU cores. For a corpus, `CorpusEncoder` is faster.
 
         Args:
             texts: The texts.
@@ -229,7 +238,9 @@ class Tokenizer:
         return [encoding.ids for encoding in encodings]
 
     def encode_words(self, texts: Sequence[str]) -> Iterator[list[int]]:
-        """Yield the ids of each word of texts. A word is a piece of the pre-tokenizer, which no token crosses.
+        """Yield the ids of each word of the texts.
+
+        A word is a piece of text that the pre-tokenizer splits off. A token never contains parts of two words.
 
         Args:
             texts: The texts.
@@ -243,11 +254,14 @@ class Tokenizer:
 
     @property
     def vocabulary(self) -> Mapping[str, int]:
-        """Token -> id, as in `tokenizer.json` (byte-level tokens in GPT-2's alphabet), including added tokens."""
+        """A dictionary from each token to its id, including added tokens.
+
+        Tokens are written as in `tokenizer.json`. Byte-level tokens are written in the byte alphabet of GPT-2.
+        """
         return self._vocabulary
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Return the ids of a prompt, with BOS if the model expects it or if the text is empty.
+        """Return the ids of a prompt. BOS is added if the model expects it or if the prompt is empty.
 
         Args:
             text: The prompt.
@@ -255,7 +269,7 @@ class Tokenizer:
         return self.add_bos(self.encode(text))
 
     def add_bos(self, ids: Sequence[int]) -> list[int]:
-        """Return ids with BOS if the model expects it or if there are no ids.
+        """Return the ids with BOS at the start if the model expects BOS or if there are no ids.
 
         Args:
             ids: Ids of a text.
@@ -264,31 +278,33 @@ class Tokenizer:
 
     @property
     def num_added_tokens(self) -> int:
-        """Number of tokens that `build_inputs` adds to a text."""
+        """The number of tokens that `build_inputs` adds to a text."""
         return sum(map(len, self.affixes))
 
     def build_inputs(self, ids: Sequence[int], max_length: int | None = None) -> list[int]:
-        """Return ids with the tokens that `tokenizer(text, truncation=True)` of transformers adds.
+        """Add the tokens before and after a text that `tokenizer(text, truncation=True)` of transformers adds.
 
         Args:
-            ids: Ids of a text.
-            max_length: Maximum number of ids of the result; the text is truncated.
+            ids: Ids of the text.
+            max_length: Maximum number of ids in the result. If necessary, the text is truncated.
 
         Returns:
-            At least one id.
+            The ids of the text and of the added tokens. If there are none, the result is BOS.
         """
         before, after = self.affixes
         available = len(ids) if max_length is None else max(0, max_length - self.num_added_tokens)
         return [*before, *ids[:available], *after][:max_length] or [self.bos_id]
 
     def encode_with_control_tokens(self, pieces: Sequence[str]) -> tuple[list[int], NDArray[np.int64]]:
-        """Return the ids of text that contains control tokens.
+        """Encode a text that contains control tokens.
 
         Args:
-            pieces: Text at even indices, names of `control_tokens` at odd indices.
+            pieces: The text, split at its control tokens. The pieces with an even index are text. The pieces with an
+                odd index are names of control tokens.
 
         Returns:
-            The ids, and their character offsets (start, end) in the joined pieces, (N, 2).
+            The ids, and the start and end offset of each token in the joined pieces. The offsets count characters and
+            have shape (number of tokens, 2).
         """
         encoded = [self._placeholder_of[piece] if n % 2 else well_formed(piece) for n, piece in enumerate(pieces)]
         encoding = self._plain.encode("".join(encoded), add_special_tokens=False)
@@ -301,11 +317,11 @@ class Tokenizer:
         return encoding.ids, real.cumsum()[piece_N2] + inside_N2
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """Return the text of ids. Invalid UTF-8, such as an incomplete character, becomes U+FFFD.
+        """Return the text of the ids. Invalid UTF-8, such as an incomplete character, is replaced by U+FFFD.
 
         Args:
             ids: The ids.
-            skip_special_tokens: Omit special tokens.
+            skip_special_tokens: Whether to omit special tokens from the text.
 
         Raises:
             DataError: An id is not in the vocabulary.
@@ -315,10 +331,12 @@ class Tokenizer:
         return (text[1:] if self.strips_leading_space and text[:1] == b" " else text).decode("utf-8", errors="replace")
 
     def token_bytes(self, token_id: int) -> bytes:
-        """Return the bytes of a token: the name of a special token, or nothing for an unused id.
+        """Return the bytes of a token.
+
+        For a special token, the result is its name. For an id that is not used, the result is empty.
 
         Args:
-            token_id: The id.
+            token_id: The id of the token.
 
         Raises:
             DataError: The id is not in the vocabulary.
@@ -334,7 +352,7 @@ class Tokenizer:
 
     @property
     def byte_level(self) -> bool:
-        """Whether tokens are byte sequences, and no space is added before a text."""
+        """Whether the vocabulary is byte-level, and no space is added before a text."""
         return self._decoding.byte_level and without_prefix_space(self.definition) == self.definition
 
     @property
@@ -344,22 +362,25 @@ class Tokenizer:
 
     @cached_property
     def text_tokens(self) -> dict[int, bytes]:
-        """Id -> bytes of each token that can occur in text."""
+        """A dictionary from the id of each token that can occur in encoded text to its bytes."""
         excluded = set(self.control_tokens.values())
         return {token_id: text for token_id, text in self._bytes_of.items() if token_id not in excluded}
 
     @cached_property
     def min_vocab_size(self) -> int:
-        """Minimum number of embedding rows for text. Special tokens of other modalities may have larger ids."""
+        """The minimum number of token embeddings that a model needs for text.
+
+        It can be smaller than `vocab_size`, because special tokens of other modalities may have larger ids.
+        """
         return 1 + max(*self.text_tokens, self.bos_id, self.eos_id)
 
     @cached_property
     def longest_token(self) -> int:
-        """Length of the longest text token in bytes."""
+        """The length in bytes of the longest token that can occur in encoded text."""
         return max(map(len, self.text_tokens.values()))
 
     def token_id(self, token: str) -> int | None:
-        """Return the id of a control token such as `<|im_end|>`; None if it does not exist."""
+        """Return the id of a control token such as `<|im_end|>`, or None if the token does not exist."""
         return self.control_tokens.get(token)
 
     @cached_property
@@ -382,7 +403,7 @@ class Tokenizer:
 
     @cached_property
     def _templates(self) -> str:
-        """The text of all chat templates, including unusable ones."""
+        """The concatenated text of all chat templates, including templates that cannot be used."""
         template = self._source.files.get(TEMPLATE_FILE, b"").decode("utf-8", errors="replace")
         return f"{self.config.get('chat_template')}{template}"
 
@@ -392,10 +413,10 @@ class Tokenizer:
         return {key for key in self.config if self.config[key] != before.get(key)}
 
     def _is_word(self, name: str) -> bool:
-        """Return whether an added token that is not special is ordinary text; see the class."""
+        """Return whether an added token that is not special is ordinary text (see the docstring of the class)."""
         if not self._decoding.text_of(name).strip():
             return True
-        if self._decoding.byte_level or name in self._templates:  # part of a chat template, so not text
+        if self._decoding.byte_level or name in self._templates:  # A token that a chat template uses is not text.
             return False
         entries = self.definition["model"]["vocab"]
         return name in entries if isinstance(entries, dict) else any(name == piece for piece, _ in entries)
@@ -409,17 +430,18 @@ class Tokenizer:
         named = bos if bos is not None else next(iter(ids.get("bos", ())), None)
         around = read_affixes(self.definition)
         begins = bool(self.config.get("add_bos_token")) and bos is not None if around is None else named in around[0]
-        # Models that do not start texts with BOS usually separate documents with <|endoftext|>, like GPT-2. Chat models
-        # often use the start of a turn as BOS: SmolLM2-135M-Instruct has a loss of 3.50 nats per token on 384 tokens of
-        # prose after <|endoftext|>, and 3.72 after its BOS.
+        # Models that do not start texts with BOS usually separate documents with <|endoftext|>, like GPT-2. The BOS of
+        # a chat model is often the start-of-turn token, which is not a good start of a document. For example, the loss
+        # of SmolLM2-135M-Instruct on 384 tokens of prose is 3.50 nats per token after <|endoftext|>, and 3.72 after
+        # BOS.
         between = None if begins else self._vocabulary.get(END_OF_TEXT)
         bos = next((i for i in (between, named) if i is not None), eos)
         self.adds_bos = begins if around is None else bos in around[0]
         if eos is None or bos is None:
             raise FormatError(
                 f"{CONFIG_FILE}: no eos_token and no bos_token",
-                rule="a tokenizer needs one of them to start documents",
-                fix='Add one, e.g. "eos_token": "<|endoftext|>".',
+                rule="a tokenizer needs one of these tokens to start documents",
+                fix='Add one of these tokens, e.g. "eos_token": "<|endoftext|>".',
             )
         self.bos_id, self.eos_id = bos, eos
         self.affixes: tuple[tuple[int, ...], tuple[int, ...]] = around or ((bos,) if begins else (), ())
@@ -428,7 +450,10 @@ class Tokenizer:
         self.pad_id: int = pad if pad is not None else padding
 
     def _named(self, key: str) -> int | None:
-        """Return the id of a token of the config. Older files have the token as an object."""
+        """Return the id of a special token in the config, such as "eos_token", or None if the config has no such token.
+
+        In older files, the token is an object with its text in the field "content".
+        """
         token = self.config[key] if key in self.config else self._source.names.get(key)
         content = token.get("content") if isinstance(token, Mapping) else token
         if content is None:
@@ -438,14 +463,17 @@ class Tokenizer:
             raise FormatError(
                 f"{CONFIG_FILE}: {key} = {str(content)[:80]!r}",
                 rule=f"the token is not in {TOKENIZER_FILE}",
-                fix="The files are from different tokenizers: copy both again from their source.",
+                fix="The files are from different tokenizers. Copy both files again from their source.",
             )
         return found
 
 
 @contextmanager
 def _backend_errors() -> Iterator[None]:
-    """Convert panics of the library to FormatError: some split patterns exceed the backtracking limit of its engine."""
+    """Convert panics of the tokenizers library to `FormatError`.
+
+    The library panics if a split pattern exceeds the backtracking limit of its regex engine.
+    """
     try:
         yield
     except BaseException as error:
@@ -454,5 +482,5 @@ def _backend_errors() -> Iterator[None]:
         raise FormatError(
             f"{TOKENIZER_FILE}: {error}",
             rule="a split pattern fails on this text",
-            fix="The file is damaged or malicious: copy it again from its source.",
+            fix="The file is damaged or malicious. Copy it again from its source.",
         ) from None

@@ -22,8 +22,9 @@ from groundup.tokenizer.vocabulary import (
     VOCAB_MULTIPLE,
 )
 
-# Settings for transformers. The class name is that of transformers 4, which version 5 accepts. Without
-# model_input_names, transformers 4 passes token_type_ids to its models, which they do not accept.
+# Contents of `tokenizer_config.json` for transformers. The class name is from transformers 4, but transformers 5 also
+# accepts it. If model_input_names is missing, transformers 4 passes the argument token_type_ids to its models, and the
+# models do not accept this argument.
 TOKENIZER_CONFIG = {
     "tokenizer_class": "PreTrainedTokenizerFast",
     "bos_token": END_OF_TEXT,
@@ -35,7 +36,7 @@ TOKENIZER_CONFIG = {
     "model_input_names": ["input_ids", "attention_mask"],
 }
 
-_POLL_SECONDS = 0.2  # interval in which the waiting thread handles signals
+_POLL_SECONDS = 0.2  # interval at which the waiting thread handles signals
 _GRACE_SECONDS = 10.0  # maximum wait for the training thread to stop reading after an interrupt
 
 
@@ -43,17 +44,17 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, allow_smaller: boo
     """Train a byte-level BPE tokenizer (Radford et al. 2019). The result does not depend on the order of the texts.
 
     Args:
-        texts: Training texts, read once as a stream.
-        vocab_size: Number of ids, including special tokens and the 256 bytes; a multiple of 64.
-        allow_smaller: If the texts have too few repeated pairs for `vocab_size`, train a smaller vocabulary instead of
-            raising an error.
+        texts: Training texts. The iterable is read only once.
+        vocab_size: Number of ids, including special tokens and the 256 bytes. It must be a multiple of 64.
+        allow_smaller: Whether to train a smaller vocabulary instead of raising an error if the texts contain too few
+            repeated pairs for `vocab_size`.
 
     Returns:
         The tokenizer.
 
     Raises:
         ConfigError: The vocabulary size is invalid.
-        DataError: There is too little text for the vocabulary size.
+        DataError: There is not enough text for the vocabulary size.
     """
     if not MIN_VOCAB_SIZE <= vocab_size <= MAX_TOKEN_ID or vocab_size % VOCAB_MULTIPLE:
         possible = round(min(max(vocab_size, MIN_VOCAB_SIZE), MAX_TOKEN_ID) / VOCAB_MULTIPLE) * VOCAB_MULTIPLE
@@ -99,9 +100,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, allow_smaller: boo
 
 
 def _train(backend: tokenizers.Tokenizer, trainer: trainers.BpeTrainer, texts: Iterable[str]) -> None:
-    # The library does not handle signals during training, which takes 30 s for 30 MB. So it runs in a separate thread,
-    # which Ctrl-C abandons. `Thread.join` is not used, because an interrupted join marks the thread as finished in
-    # CPython before 3.13.
+    # The tokenizers library does not handle signals during training, which takes 30 s for 30 MB of text. Therefore the
+    # training runs in a separate thread, and the main thread can react to Ctrl-C. The main thread does not use
+    # `Thread.join`, because an interrupted join marks the thread as finished in CPython before 3.13.
     left, all_read, done = threading.Event(), threading.Event(), threading.Event()
     failures: list[BaseException] = []
 
@@ -126,14 +127,15 @@ def _train(backend: tokenizers.Tokenizer, trainer: trainers.BpeTrainer, texts: I
             pass
     finally:
         left.set()
-        # A thread that still reads texts during interpreter shutdown would crash the process.
+        # If the thread still reads texts while the interpreter shuts down, the process crashes.
         all_read.wait(_GRACE_SECONDS)
     if failures:
         raise failures[0]
 
 
 def _shortened(backend: tokenizers.Tokenizer, vocab_size: int) -> tokenizers.Tokenizer:
-    # Ids are in the order of merges, so the first ids are the vocabulary that training for a smaller size would give.
+    # Ids are in the order of the merges. So the tokens with the lowest ids are the vocabulary that would result from
+    # training with a smaller vocabulary size.
     definition = json.loads(backend.to_str())
     model = definition["model"]
     model["vocab"] = {token: token_id for token, token_id in model["vocab"].items() if token_id < vocab_size}

@@ -1,4 +1,4 @@
-"""Constants of groundup's vocabularies: special tokens, split pattern, byte alphabet and size."""
+"""Constants of groundup's vocabularies: special tokens, split pattern, byte alphabet and vocabulary sizes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ PAD = "<|pad|>"
 IM_START = "<|im_start|>"
 IM_END = "<|im_end|>"
 
-# They come first, so their ids (0, 1, 2, ...) do not depend on the vocabulary size. Reserved tokens have embedding rows
-# from the start, so a later stage can use them without resizing the model.
+# Special tokens have the lowest ids (0, 1, 2, ...), so that their ids do not depend on the vocabulary size. A model has
+# embeddings for the reserved tokens from the start. Later training stages can use these tokens without resizing the
+# token embeddings.
 SPECIAL_TOKENS = (END_OF_TEXT, PAD, IM_START, IM_END, *(f"<|reserved_{i}|>" for i in range(12)))
 
-# Exactly the pattern of Qwen2: llama.cpp identifies pre-tokenizers by name (here "qwen2") and refuses unknown ones.
+# This is exactly the pattern of Qwen2. llama.cpp identifies a pre-tokenizer by its name (here "qwen2") and does not
+# load models with unknown pre-tokenizers.
 SPLIT_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
     r"|[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -24,25 +26,26 @@ SPLIT_PATTERN = (
     r"|\s+"
 )
 
-VOCAB_MULTIPLE = 64  # matmuls with other sizes are slower on all devices
+VOCAB_MULTIPLE = 64  # If the vocabulary size is not a multiple of 64, matrix products are slower on all devices.
 MIN_VOCAB_SIZE = math.ceil((256 + len(SPECIAL_TOKENS)) / VOCAB_MULTIPLE) * VOCAB_MULTIPLE
-MAX_DERIVED_VOCAB_SIZE = 65_536  # maximum size whose ids fit into uint16
+MAX_DERIVED_VOCAB_SIZE = 65_536  # largest vocabulary size whose ids fit into uint16
 
 _REFERENCE_BYTES = 40_000_000
 _REFERENCE_VOCAB = 8_192
 
 
 def vocab_size_for(corpus_bytes: int) -> int:
-    """Return a vocabulary size for a corpus, proportional to the square root of its bytes.
+    """Return a suitable vocabulary size for a corpus, proportional to the square root of the corpus size.
 
-    A larger vocabulary gives shorter sequences, but fewer occurrences of each token. The number of distinct words of a
-    text with n words is about proportional to the square root of n (Heaps' law).
+    A larger vocabulary gives shorter sequences, but each token then occurs less often in the corpus. The number of
+    distinct words in a text of n words is approximately proportional to the square root of n (Heaps' law).
 
     Args:
-        corpus_bytes: UTF-8 bytes of the training set.
+        corpus_bytes: Size of the training set in UTF-8 bytes.
 
     Returns:
-        The size including special tokens, a multiple of 64: 8,192 for 40 MB, 65,536 from 2.6 GB.
+        The vocabulary size, including special tokens. It is a multiple of 64. For example, it is 8,192 for a corpus of
+        40 MB, and 65,536 for a corpus of 2.6 GB or more.
     """
     size = _REFERENCE_VOCAB * math.sqrt(corpus_bytes / _REFERENCE_BYTES)
     rounded = round(size / VOCAB_MULTIPLE) * VOCAB_MULTIPLE
@@ -50,8 +53,9 @@ def vocab_size_for(corpus_bytes: int) -> int:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    # GPT-2's mapping: printable Latin-1 characters represent their own byte, other bytes use characters from U+0100. So
-    # the vocabulary can be written as JSON without spaces and control characters.
+    # This is the mapping of GPT-2. A byte that is a printable Latin-1 character is represented by this character. The
+    # other bytes are represented by characters from U+0100. The tokens in `tokenizer.json` therefore do not contain
+    # spaces or control characters.
     printable = [
         *range(ord("!"), ord("~") + 1),
         *range(ord("¡"), ord("¬") + 1),
@@ -61,4 +65,4 @@ def _byte_alphabet() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(moved)}
 
 
-BYTE_OF = _byte_alphabet()  # character in the vocabulary -> byte
+BYTE_OF = _byte_alphabet()  # dictionary from each character of the byte alphabet to its byte
