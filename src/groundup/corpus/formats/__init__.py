@@ -1,4 +1,4 @@
-"""Extract text from files: compression, encodings, and one module per format."""
+"""Extract text from files. Each file format has a module in this package."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ from groundup.corpus.streams import (
 __all__ = ["NO_TEXT", "UNSUPPORTED", "Extracted", "Record", "Unreadable", "extract", "format_of", "read_records"]
 
 UNSUPPORTED = "unsupported format"
-_MAX_DEPTH = 2  # of archives in archives, or messages in messages
-_MAX_LAYERS = 2  # of compression
+_MAX_DEPTH = 2  # maximum nesting depth of archives in archives or of messages in messages
+_MAX_LAYERS = 2  # maximum number of nested compression formats, such as a .gz file inside a .xz file
 _READERS: dict[Format, Reader] = {
     "text": read_plain_text,
     "markdown": read_markdown,
@@ -63,17 +63,17 @@ _Read = Callable[[Format, str, BinaryIO], Iterator[_Found | Unreadable]]
 def extract(item: Item, opener: Opener, rules: RecordRules, format: Format | None) -> Iterator[Extracted | Unreadable]:
     """Yield all texts of one file and of the files inside it.
 
-    Damaged, oversized, binary and unknown files do not raise. They yield `Unreadable`, after the records before the
-    damage.
+    A file that is damaged, too large, binary or of an unknown format does not raise an error. In such a file, all
+    records before the error are yielded, followed by an `Unreadable`.
 
     Args:
         item: The file.
         opener: Opens the file.
-        rules: Describes the text of records.
-        format: Format of the file; None detects it from the content.
+        rules: Settings of the source that describe how to read records and web pages.
+        format: Format of the file, or None to detect the format from the content.
 
     Yields:
-        Texts, and the files and records without text.
+        An `Extracted` for each text, and an `Unreadable` for each file or record that has no readable text.
     """
     budget = DecompressionLimit(item.size)
 
@@ -103,17 +103,18 @@ def read_records(
 ) -> Iterator[Record | Unreadable]:
     """Yield all records of a table file (see `RECORD_READERS`), or of the table files in an archive.
 
-    As for `extract`, errors of the file do not raise.
+    As in `extract`, a file that cannot be read yields an `Unreadable` and does not raise an error.
 
     Args:
         item: The file.
         opener: Opens the file.
-        records: Path to the records in a JSON value (see `SourceConfig`).
-        format: Format of the file; None detects it from the content.
-        chooses: Selects files of an archive by their path, which starts with the path of the archive.
+        records: Path to the records inside a JSON value (see `SourceConfig`).
+        format: Format of the file, or None to detect the format from the content.
+        chooses: Function that returns whether to read a file inside an archive, given its path. The path of such a file
+            starts with the path of the archive.
 
     Yields:
-        Records, and the files and rows that cannot be read.
+        A `Record` for each record, and an `Unreadable` for each file or row that cannot be read.
     """
     budget = DecompressionLimit(item.size)
 
@@ -136,7 +137,7 @@ def read_records(
 def _open(
     item: Item, opener: Opener, format: Format | None, budget: DecompressionLimit, read: _Read[_Found]
 ) -> Iterator[_Found | Unreadable]:
-    path = item.path.encode("utf-8", "replace").decode()  # names on disk may be invalid Unicode
+    path = item.path.encode("utf-8", "replace").decode()  # file names on disk may be invalid Unicode
     if item.refused:
         yield Unreadable(path, item.refused)
         return
@@ -162,7 +163,8 @@ def _read(
             stream = layers.enter_context(inner)
         kind = format or detect(path, head)
         if kind == "warc" and (is_file(raw) or isinstance(getattr(raw, "raw", None), RemoteStream)):
-            # The WARC reader seeks, to skip damage or to start at a part, and decompresses in native code.
+            # The WARC reader decompresses the file itself. The WARC reader must also seek in the file to skip damaged
+            # records or to start at an offset.
             raw.seek(0)
             stream = raw
         if kind == "archive" and head.startswith(b"PK"):
@@ -173,7 +175,10 @@ def _read(
 
 
 def _caught(path: str, found: Iterator[_Found], *, inside: bool = False) -> Iterator[_Found | Unreadable]:
-    """Yield results until an error, which becomes `Unreadable`. A bomb inside an archive ends the archive, too."""
+    """Yield all results of a reader. If the reader raises an exception, yield an `Unreadable` and stop.
+
+    A decompression bomb inside an archive also stops the reading of the archive.
+    """
     try:
         yield from found
     except UnknownFormatError as error:
@@ -189,11 +194,11 @@ def _caught(path: str, found: Iterator[_Found], *, inside: bool = False) -> Iter
         yield Unreadable(path, "too large", str(error))
     except RecursionError:
         yield Unreadable(path, "too deeply nested")
-    except RuntimeError as error:  # from zipfile, for a password or an unknown compression method
+    except RuntimeError as error:  # zipfile raises RuntimeError for an encrypted file or an unknown compression method
         yield Unreadable(path, "encrypted or unknown compression", str(error))
     except PermissionError:
         yield Unreadable(path, "permission denied")
-    except FileNotFoundError:  # its message has the full path, which may be private
+    except FileNotFoundError:  # the error message contains the full path, which may be private
         yield Unreadable(path, "deleted before it was read")
     except READ_ERRORS as error:
         yield Unreadable(path, "damaged", f"{type(error).__name__}: {error}"[:200])

@@ -1,4 +1,4 @@
-"""Zip and tar archives. Each member is read like a file in a directory with the archive's name."""
+"""Read zip and tar archives. Each member is treated like a file in a directory that has the name of the archive."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from groundup.corpus.streams import as_seekable, limited_stream
 
 
 def read_archive(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
-    """Yield the texts of all members, except hidden ones."""
+    """Yield the texts of all members of an archive, except hidden files."""
     stream = as_seekable(stream)
-    magic = stream.read(2)  # zipfile.is_zipfile also accepts a tar that ends with a zip
+    magic = stream.read(2)  # zipfile.is_zipfile would also accept a tar archive that ends with a zip archive
     stream.seek(0)
     yield from (_read_zip if magic == b"PK" else _read_tar)(path, stream, reading)
 
@@ -35,7 +35,8 @@ def _read_zip(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
             else:
                 try:
                     opened = file.open(member)
-                except (RuntimeError, zipfile.BadZipFile) as error:  # unknown compression or damaged header
+                # The compression method of the member is unknown, or its header is damaged.
+                except (RuntimeError, zipfile.BadZipFile) as error:
                     reason = "damaged" if isinstance(error, zipfile.BadZipFile) else "unknown compression"
                     yield Unreadable(inner, reason, str(error))
                     continue
@@ -46,7 +47,7 @@ def _read_zip(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
 def _read_tar(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
     with tarfile.open(fileobj=stream, mode="r:") as tar:
         while (member := tar.next()) is not None:
-            tar.members = []  # type: ignore[attr-defined]  # frees the members that tarfile would keep
+            tar.members = []  # type: ignore[attr-defined]  # saves memory, because tarfile would keep every member
             if member.isdir() or _is_hidden(member.name):
                 continue
             inner = f"{path}/{member.name}"
@@ -54,7 +55,7 @@ def _read_tar(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
                 yield Unreadable(inner, "unsafe path")
             elif not member.isreg():
                 yield Unreadable(inner, "not a regular file")
-            else:  # the limit matters for sparse members, which may claim terabytes
+            else:  # the size limit protects against sparse members, which may declare a size of terabytes
                 yield from reading.inside(
                     inner, limited_stream(cast(BinaryIO, tar.extractfile(member)), reading.budget)
                 )

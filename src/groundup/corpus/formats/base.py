@@ -1,4 +1,4 @@
-"""Types shared by all formats: the results and the signature of a reader."""
+"""Types that the readers of all formats share: their results and the signature of a reader function."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from groundup.corpus.streams import DecompressionLimit
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """A raw text and its origin.
+    """A text that was extracted from a file, and its origin.
 
     Attributes:
-        origin: The file and the location inside it: "books.zip/a.epub", "mail.mbox#3".
+        origin: Path of the file and location of the text inside it, such as "books.zip/a.epub" or "mail.mbox#3".
         text: The text.
-        field: Path of the text in its record, if it was detected.
-        url: URL of the text, if the format has it.
-        date: Date of writing or capture in ISO 8601, if the format has it.
+        field: Path of the field in which the text was detected, or "" if no field was detected.
+        url: URL of the text, or "" if the format does not store a URL.
+        date: ISO 8601 date on which the text was written or captured, or "" if the format does not store a date.
     """
 
     origin: str
@@ -33,7 +33,13 @@ class Extracted:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A file or record without text: its origin, a short reason to count, and a sample."""
+    """A file or record from which no text could be read.
+
+    Attributes:
+        origin: Path of the file and location of the record inside it.
+        reason: Short reason. The data card counts files and records by reason.
+        sample: Error message, or beginning of the content.
+    """
 
     origin: str
     reason: str
@@ -41,7 +47,10 @@ class Unreadable:
 
 
 class UnknownFormatError(Exception):
-    """A file of an unsupported format; the message is "binary", "password-protected", a suffix or a format name."""
+    """Raised for a file whose format is unknown or unsupported.
+
+    The message of the exception is "binary", "password-protected", the file name suffix or the name of the format.
+    """
 
 
 Found = Iterator[Extracted | Unreadable]
@@ -49,12 +58,13 @@ Found = Iterator[Extracted | Unreadable]
 
 @dataclass(frozen=True, slots=True)
 class ReaderContext:
-    """Arguments for a reader.
+    """The arguments that every reader function receives.
 
     Attributes:
-        rules: Settings of the source for records and pages.
-        inside: Reads a file inside this one, given its path and stream.
-        budget: Limit for the bytes decompressed from this file and all files inside it.
+        rules: Settings of the source that describe how to read records and web pages.
+        inside: Function that reads a file inside this file, such as a member of an archive. Its arguments are the path
+            and the stream of the inner file.
+        budget: Limit for the total number of bytes decompressed from this file and all files inside it.
         start: Offset of the first byte to read (see `Item`).
         end: Offset after the last byte to read.
     """
@@ -67,16 +77,19 @@ class ReaderContext:
 
 
 Reader = Callable[[str, BinaryIO, ReaderContext], Found]
-"""Reads a file: (path, stream, context) -> texts. May raise `streams.READ_ERRORS` and the errors of `streams`."""
+"""Function that reads a file: (path, stream, context) -> texts.
+
+A reader may raise `streams.READ_ERRORS` and the exceptions that `groundup.corpus.streams` defines.
+"""
 
 
 def column_names(header: Iterable[str | None]) -> tuple[str, ...]:
-    """Return unique column names for a header, without surrounding spaces.
+    """Return unique column names for a header, from which surrounding spaces are removed.
 
-    Duplicate names become "name_2", "name_3", and so on. The Nth column without a name becomes "column_N".
+    Duplicate names become "name_2", "name_3", and so on. If column number N has no name, its name becomes "column_N".
 
     Args:
-        header: The cells of the header.
+        header: Cells of the header row.
     """
     raw = [(name or "").strip() for name in header]
     taken, seen, names = set(raw), {""}, list[str]()

@@ -1,8 +1,8 @@
-"""Chat exports of messengers and assistants, with the name, text and time of each message.
+"""Read chat exports of messengers and AI assistants: the sender, the text and the time of each message.
 
-This module reads the text export of WhatsApp, whose date format depends on the language of the phone. It also reads the
-JSON exports of Telegram, Slack, Discord (DiscordChatExporter), Facebook, Instagram, ChatGPT and Claude. Some of these
-formats are undocumented and were inferred from files.
+This module reads the text export of WhatsApp. The date format of this export depends on the language of the phone. The
+module also reads the JSON exports of Telegram, Slack, Discord (DiscordChatExporter), Facebook, Instagram, ChatGPT and
+Claude. Some of these formats are undocumented and were inferred from example files.
 """
 
 from __future__ import annotations
@@ -17,26 +17,34 @@ from typing import Any, BinaryIO
 from groundup.corpus.formats.base import Extracted, Found, ReaderContext, Unreadable
 from groundup.corpus.formats.plain import text_blocks
 
-# The time before a message: "[24/12/2023, 18:05:11] ", "12/24/23, 6:05 PM - ", "24.12.23, 18:05 - ", ...
+# Time stamp at the start of a message, such as "[24/12/2023, 18:05:11] ", "12/24/23, 6:05 PM - ", "24.12.23, 18:05 - ",
+# ...
 _STAMP = (
     r"[\u200e\u200f\u202a\u202c]*\[?(?P<date>\d{1,4}[./-]\d{1,2}[./-]\d{1,4}\.?),?[ \u00a0\u202f]+(?:\w{2,3} )?"
     r"(?P<hour>\d{1,2})[:.](?P<minute>\d{2})(?:[:.]\d{2})?"
     r"(?:[ \u00a0\u202f]?(?P<half>[AaPp])\.?[ \u00a0\u202f]?[Mm]\.?)?(?:\] | [-–] )[\u200e\u200f]*"
 )
 _MESSAGE = re.compile(_STAMP + r"(?:(?P<name>[^:\n]{1,60}): )?(?P<text>[^\n]*)")
-_MEDIA_PLACEHOLDER = re.compile(  # in several languages: <Media omitted>, IMG-1.jpg (file attached)
+# Placeholder text for an attached file in several languages, such as <Media omitted> or IMG-1.jpg (file attached).
+_MEDIA_PLACEHOLDER = re.compile(
     r"[\u200e\u200f]*(?:<[^<>\n]{1,60}>|\S{1,60}\.(?:jpe?g|png|gif|webp|mp4|opus|m4a|vcf|pdf)(?: \([^()\n]{1,60}\))?"
     r"|[^\n]{1,30} (?:omitted|weggelassen|omessi|omesso|omitido|omitida|omis|omise|absente))\s*"
 )
 _MARKS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _SLACK_LINK = re.compile(r"<(?:[^<>|]{1,2000}\|)?([^<>|]{1,2000})>")
 _HEAD_LINES = 20
-_MAX_PAUSE = 60  # minutes without a message within one conversation
+_MAX_PAUSE = 60  # maximum number of minutes between two messages of one conversation
 
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """A message. `minute` is relative to an arbitrary start, or None without a time."""
+    """A message of a chat.
+
+    Attributes:
+        name: Name of the sender.
+        text: Text of the message.
+        minute: Time in minutes since an arbitrary start, or None if the export does not contain the time.
+    """
 
     name: str
     text: str
@@ -48,7 +56,12 @@ class Utterance:
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """The messages of one chat. `began` is in ISO 8601, or "" without a time."""
+    """The messages of one chat.
+
+    Attributes:
+        turns: The messages in order.
+        began: Start of the chat in ISO 8601, or "" if the start is unknown.
+    """
 
     turns: Sequence[Utterance]
     began: str = ""
@@ -58,13 +71,17 @@ class Chat:
 
 
 def is_messenger_export(start: str) -> bool:
-    """Return whether a text is a WhatsApp export: three of its first lines have a date, two of them a name."""
+    """Return whether a text is a WhatsApp export.
+
+    Of the first 20 lines, at least three must start with a date and time, and at least two must also contain the name
+    of a sender.
+    """
     found = [match for line in start.splitlines()[:_HEAD_LINES] if (match := _MESSAGE.fullmatch(line))]
     return len(found) >= 3 and sum(match["name"] is not None for match in found) >= 2
 
 
 def read_chat(path: str, stream: BinaryIO, _: ReaderContext) -> Found:
-    """Yield a chat as text, in pieces if it is long, without system messages."""
+    """Yield the text of a WhatsApp export without system messages. A long chat is yielded in several pieces."""
     for number, block in enumerate(text_blocks(stream)):
         text = "\n".join(map(str, _turns(block.splitlines())))
         if text:
@@ -74,13 +91,13 @@ def read_chat(path: str, stream: BinaryIO, _: ReaderContext) -> Found:
 
 
 def messenger_export(stream: BinaryIO) -> Chat:
-    """Read a WhatsApp export."""
+    """Read a WhatsApp export as one chat."""
     return Chat(list(_turns(line for block in text_blocks(stream) for line in block.splitlines())))
 
 
 def _turns(lines: Iterable[str]) -> Iterator[Utterance]:
     name, minute, said = "", 0, list[str]()
-    day, date = 0, ""  # counts changes of the date, whose format is ambiguous (day first or month first)
+    day, date = 0, ""  # `day` counts the changes of the date, because the date format is ambiguous (day or month first)
     for line in lines:
         message = _MESSAGE.fullmatch(line)
         if message is None:
@@ -108,7 +125,7 @@ def _minute_of_day(message: re.Match[str]) -> int:
 
 
 def conversations_of(chat: Chat) -> Iterator[Sequence[Utterance]]:
-    """Split a chat into conversations after an hour without messages."""
+    """Split a chat into conversations. A new conversation starts after an hour without messages."""
     first = 0
     for place, (before, after) in enumerate(pairwise(chat.turns), start=1):
         if before.minute is not None and after.minute is not None and after.minute - before.minute > _MAX_PAUSE:
@@ -119,7 +136,7 @@ def conversations_of(chat: Chat) -> Iterator[Sequence[Utterance]]:
 
 
 def conversations(value: Any) -> Iterator[Chat] | None:
-    """Return the chats of a JSON export; None if the format is unknown."""
+    """Return the chats of a JSON export, or None if the value is not a known chat export."""
     for matches, read in _EXPORTS:
         if matches(value):
             return read(value)
@@ -131,20 +148,20 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
 
 
 def _has(values: Any, *names: str) -> bool:
-    """Return whether the first few values are mappings with all these fields."""
+    """Return whether `values` is a list of dicts, of which the first five contain all these keys."""
     found = _dicts(values)[:5]
     return bool(found) and all(all(name in each for name in names) for each in found)
 
 
 def _at(value: Any, *names: str) -> Any:
-    """Return the value at a path of fields, or None."""
+    """Return the value at a path of keys in nested dicts, or None if a key is missing."""
     for name in names:
         value = value.get(name) if isinstance(value, dict) else None
     return value
 
 
 def _chat(turns: Iterable[tuple[Any, Any, datetime | None]], began: str = "") -> Chat:
-    """Create a chat from (name, text, time). It began at the first time by default."""
+    """Create a chat from tuples (name, text, time). By default, the chat began at the time of its first message."""
     turns = [turn for turn in turns if isinstance(turn[1], str) and turn[1].strip()]
     began = began or next((time.isoformat() for _, _, time in turns if time), "")
     return Chat([Utterance(str(name or "unknown"), text.strip(), _minutes(time)) for name, text, time in turns], began)
@@ -155,7 +172,7 @@ def _minutes(time: datetime | None) -> float | None:
 
 
 def _time(value: Any) -> datetime | None:
-    """Parse seconds since 1970 or an ISO 8601 time, in UTC by default."""
+    """Parse a Unix time in seconds or an ISO 8601 time (default: UTC). Return None if the value is not a time."""
     try:
         if isinstance(value, str) and not value.replace(".", "").isdecimal():
             time = datetime.fromisoformat(value)
@@ -179,7 +196,10 @@ def _telegram(value: dict[str, Any]) -> Iterator[Chat]:
 
 
 def _rich(text: Any) -> str:
-    """Return Telegram's text, which is a string or a list of strings and formatted parts."""
+    """Return the text of a Telegram message.
+
+    Telegram stores the text as a string, or as a list of strings and formatted parts.
+    """
     parts = text if isinstance(text, list) else [text]
     texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
     return "".join(part for part in texts if isinstance(part, str))
@@ -231,7 +251,7 @@ def _is_messenger(value: Any) -> bool:
 
 
 def _messenger(value: dict[str, Any]) -> Iterator[Chat]:
-    messages = _dicts(value["messages"])[::-1]  # newest first in the export
+    messages = _dicts(value["messages"])[::-1]  # the export starts with the newest message
     yield _chat((each.get("sender_name"), each.get("content"), _milliseconds(each)) for each in messages)
 
 
@@ -246,7 +266,7 @@ def _is_chatgpt(value: Any) -> bool:
 
 
 def _chats(value: Any) -> list[dict[str, Any]]:
-    """Return the conversations of an export, or a single conversation as a list."""
+    """Return the conversations of an export as a list, even if the export is a single conversation."""
     return _dicts([value] if isinstance(value, dict) else value)
 
 
@@ -258,10 +278,11 @@ def _chatgpt(value: Any) -> Iterator[Chat]:
 
 
 def _branch(mapping: dict[str, Any], last: Any) -> list[tuple[Any, Any]]:
-    """Return the turns from the root of the message tree to `last`, without abandoned branches."""
+    """Return the role and text of each message on the path from the root of the message tree to `last`."""
     turns: list[tuple[Any, Any]] = []
     seen: set[str] = set()
-    if not isinstance(last, str) or last not in mapping:  # then the branch of the last message
+    # If the current message is unknown, use the last message in the file.
+    if not isinstance(last, str) or last not in mapping:
         last = next(reversed(mapping), None)
     while isinstance(last, str) and last not in seen and isinstance(node := mapping.get(last), dict):
         seen.add(last)

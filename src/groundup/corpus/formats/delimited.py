@@ -1,4 +1,4 @@
-"""CSV and TSV files in practice: detects the delimiter, quoting, the header, and single-column files."""
+"""Detect the layout of CSV and TSV files: the delimiter, the quoting, the header, and whether there is one column."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from groundup.corpus.formats.base import column_names
 from groundup.corpus.formats.quotes import Unclosed, quoted_rows
 
-_SAMPLE = 100  # rows to detect the columns and their types from
-_MAX_ROWS = 5_000  # rows to compare the header with; 100 rows rarely repeat one of 77 labels
+_SAMPLE = 100  # number of rows from which the columns and their types are detected
+
+# Number of rows to compare the header with. 100 rows are not enough: if a column has 77 different labels, a label often
+# occurs only once in 100 rows.
+_MAX_ROWS = 5_000
 _HEADER_CHARACTERS = 200
 _SENTENCE = re.compile(r"(?:\S+\s+){3,}\S*[.!…][\"'”’)]?\s*")
 _NUMBER = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*")
@@ -22,13 +25,14 @@ _NUMBER = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The format of a delimited table.
+    """The layout of a table in a text file.
 
     Attributes:
         delimiter: The delimiter.
-        columns: Unique names from the header (see `column_names`), or column_1, column_2, and so on.
+        columns: Unique column names from the header (see `column_names`). If the table has no header, the names are
+            column_1, column_2, and so on.
         has_header: Whether the first row is the header.
-        quoted: Whether cells may be quoted and then include delimiters and line breaks.
+        quoted: Whether a cell may be enclosed in quotes. A quoted cell may contain delimiters and line breaks.
         spaced: Whether delimiters are usually followed by a space.
     """
 
@@ -41,14 +45,14 @@ class Layout:
     def rows(self, lines: Iterable[str]) -> Iterator[dict[str, str | None] | str | Unclosed]:
         """Yield the rows below the header.
 
-        In a table with one column, delimiters are text: "Well, yes" is one cell.
+        In a table with one column, a delimiter is part of the text. For example, "Well, yes" is one cell.
 
         Args:
             lines: The lines of the file.
 
         Yields:
-            A dict by column, with the value None for missing cells; a string for a row with too many cells; or an
-            `Unclosed` for a quote without an end (see `quoted_rows`).
+            A dict for each row, keyed by column name. Missing cells are None. If a row has too many cells, the text of
+            the row is yielded instead. If a quote is never closed, an `Unclosed` is yielded (see `quoted_rows`).
         """
         is_header = self.has_header
         for row in _rows(lines, self.delimiter, self.quoted, width=len(self.columns), spaced=self.spaced):
@@ -70,7 +74,7 @@ def find_layout(head: str, delimiters: str, *, whole: bool) -> Layout:
 
     Args:
         head: Beginning of the file.
-        delimiters: Possible delimiters.
+        delimiters: Characters that may be the delimiter.
         whole: Whether `head` is the whole file.
     """
     delimiter = max(delimiters, key=head.split("\n", 1)[0].count)
@@ -82,13 +86,13 @@ def find_layout(head: str, delimiters: str, *, whole: bool) -> Layout:
             rows.append(row)
         elif not rows:
             rows.append(row.cells)
-    if len(rows) > 1 and len(rows) < _MAX_ROWS and not whole:  # the last row is truncated
+    if len(rows) > 1 and len(rows) < _MAX_ROWS and not whole:  # the last row may be truncated
         rows.pop()
     if not rows:
         return Layout(delimiter, (), False, quoted)
     sample = rows[:_SAMPLE]
     spaced = sum(any(cell[:1] == " " for cell in row[1:]) for row in sample) * 10 > len(sample)
-    regular = len({len(row) for row in sample}) == 1  # irregular rows may be prose with commas
+    regular = len({len(row) for row in sample}) == 1  # rows of different lengths may be prose with commas
     prose = not regular and _SENTENCE.fullmatch(delimiter.join(rows[0])) is not None
     has_header = not prose and _is_header(rows[0], rows[1:])
     names = rows[0] if has_header else [""] * (len(rows[0]) if regular else 1)
@@ -107,7 +111,10 @@ def _rows(
 
 
 def _quotes_close(head: str, *, whole: bool) -> bool:
-    """Return whether quotes at the start of cells are CSV quotes and not part of the text."""
+    """Return whether the quotes at the start of cells enclose these cells.
+
+    Otherwise, the quotes are part of the text.
+    """
     reader = csv.reader(io.StringIO(head, ""), delimiter="\t", strict=True)
     try:
         for _ in reader:
@@ -118,8 +125,9 @@ def _quotes_close(head: str, *, whole: bool) -> bool:
 
 
 def _is_header(first: Sequence[str], rest: Sequence[Sequence[str]]) -> bool:
-    """Return whether the first row is a header: no cell is a sentence or a plausible value of its column."""
-    if [cell.strip() for cell in first] == [str(number) for number in range(len(first))]:  # pandas default column names
+    """Return whether the first row is a header: no cell is a sentence or a plausible value for its column."""
+    # pandas writes the numbers 0, 1, 2 and so on as default column names.
+    if [cell.strip() for cell in first] == [str(number) for number in range(len(first))]:
         return True
     if any(len(cell) > _HEADER_CHARACTERS or _SENTENCE.fullmatch(cell) for cell in first):
         return False
@@ -137,8 +145,10 @@ def _is_plausible_value(cell: str, values: Sequence[str]) -> bool:
         return all_numbers and min(numbers) - 1 <= float(cell) <= max(numbers) + 1
     if sample.count(cell) >= max(2, len(sample) / 10):
         return True
-    # A cell may be one of dozens of labels. A column name may also occur among the values, but only by chance, or less
-    # often than labels (in concatenated files with headers). Repeated cells in a column of texts do not count.
+    # A cell of the first row is a label, and not a column name, if the rows below repeat the same few labels and the
+    # cell is one of these labels.
+    # A column name may also occur among the values, but less often than a label, for example if files with headers were
+    # concatenated. A column of texts does not consist of labels, even if a few texts are repeated.
     counts = Counter(values)
     mean_count = len(values) / max(1, len(counts))
     return mean_count >= 1.5 and counts[cell] >= max(2, mean_count / 10)

@@ -16,7 +16,7 @@ from groundup.corpus.formats.chat import is_messenger_export
 from groundup.corpus.sources.base import Format
 from groundup.corpus.streams import COMPRESSED, detect_encoding, looks_binary
 
-HEAD = 1 << 16  # bytes to detect text formats from
+HEAD = 1 << 16  # number of bytes from which text formats are detected
 
 _SUFFIXES: dict[str, Format] = {
     "": "text", ".txt": "text", ".text": "text", ".rst": "text",
@@ -29,7 +29,7 @@ _SUFFIXES: dict[str, Format] = {
 }  # fmt: skip
 _SUFFIX = re.compile(r"\.[^\W\d][\w+~-]*")
 
-_PROGRAMS = {  # code and configuration, whose comments may look like prose
+_PROGRAMS = {  # suffixes of source code and configuration files, whose comments may look like prose
     ".py", ".pyi", ".pyx", ".js", ".mjs", ".ts", ".tsx", ".jsx", ".css", ".scss", ".c", ".h", ".cc", ".cpp",
     ".hpp", ".java", ".kt", ".go", ".rs", ".rb", ".php", ".pl", ".pm", ".sh", ".ps1", ".sql", ".lua", ".r",
     ".swift", ".scala", ".cs", ".hs", ".el", ".vim", ".yml", ".yaml", ".toml", ".ini", ".cfg", ".conf",
@@ -42,7 +42,7 @@ _MAGIC: tuple[tuple[bytes, Format], ...] = (
     (b"WARC/1.", "warc"),
 )
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_NAMED: tuple[tuple[bytes, str], ...] = (  # names of unsupported formats
+_NAMED: tuple[tuple[bytes, str], ...] = (  # first bytes and names of unsupported formats
     (b"{\\rtf", "RTF"),
     (_OLE, "Microsoft Office before 2007 (.doc, .xls, .ppt, .msg)"),
     (b"%!PS", "PostScript"),
@@ -78,7 +78,7 @@ _CODE = re.compile(r"[={}\[\]<>_\\|#$*&^%@/;`~+]")
 
 
 def format_of(path: str) -> Format | None:
-    """Return the format of a file by its suffix.
+    """Return the format that the suffix of a file name indicates.
 
     Args:
         path: Path of the file. The suffixes .gz, .zst, .bz2 and .xz are ignored.
@@ -90,18 +90,23 @@ def format_of(path: str) -> Format | None:
 
 
 def suffix_of(path: str) -> str:
-    """Return the suffix of a file in lower case, without a compression suffix; "" if the name has no suffix."""
+    """Return the suffix of a file name in lower case, or "" if the name has no suffix.
+
+    A compression suffix such as ".gz" is ignored.
+    """
     stem = path[: path.rindex(".")] if path.lower().endswith(COMPRESSED) else path
     suffix = PurePosixPath(stem).suffix.lower()
-    return suffix if _SUFFIX.fullmatch(suffix) else ""  # "Chapter 1. Intro" has no suffix
+    return suffix if _SUFFIX.fullmatch(suffix) else ""  # the ". 2" in "Vol. 2" is not a suffix
 
 
 def detect(path: str, head: bytes) -> Format:
-    """Detect the format of a file. For zip files the result is "archive"; see `zip_format`.
+    """Detect the format of a file.
+
+    For every zip file, the result is "archive". Use `zip_format` to distinguish documents from archives.
 
     Args:
-        path: Path of the file, for its suffix.
-        head: First bytes of the file, at least `HEAD` if it is that long.
+        path: Path of the file. The suffix of the path is used if the content is ambiguous.
+        head: The first bytes of the file. They must be at least `HEAD` bytes, or the whole file.
 
     Raises:
         UnknownFormatError: The format is unsupported or unknown.
@@ -126,7 +131,10 @@ def detect(path: str, head: bytes) -> Format:
 
 
 def _is_tar(header: bytes) -> bool:
-    """Return whether a header belongs to a tar: by its magic number, or by its checksum for the pre-1988 format."""
+    """Return whether a file that starts with `header` is a tar archive.
+
+    A tar header contains a magic number. A tar header in the format from before 1988 contains only a checksum.
+    """
     if header[257:262] == b"ustar":
         return True
     try:
@@ -143,7 +151,7 @@ def zip_format(stream: BinaryIO) -> Format:
         stream: The file.
 
     Raises:
-        UnknownFormatError: The document format is unsupported.
+        UnknownFormatError: The file is a document of an unsupported format.
         BadZipFile: The file is damaged.
     """
     with zipfile.ZipFile(stream) as file:
@@ -173,7 +181,7 @@ def _is_small(file: zipfile.ZipFile, name: str) -> bool:
 
 
 def is_html(text: str) -> bool:
-    """Return whether a text is an HTML page, or starts like one, regardless of its file name."""
+    """Return whether a text starts like an HTML page, regardless of the file name."""
     start = text[:4096].lstrip()
     if not start.startswith("<"):
         return False
@@ -187,7 +195,7 @@ def _root(text: str) -> str:
 
 
 def _markup(text: str) -> Format | None:
-    """Detect HTML, wiki dumps, and unsupported XML."""
+    """Detect HTML and wiki dumps. Raise `UnknownFormatError` for other XML."""
     start = text[:4096].lstrip()
     if start.startswith("filedesc://"):
         raise UnknownFormatError("ARC, the older web archive")
@@ -209,7 +217,7 @@ def _match_end(pattern: re.Pattern[str], text: str) -> int:
 
 
 def _structured(text: str, path: str, *, whole: bool) -> Format | None:
-    """Detect mail, JSON, tables and chats. Without a matching suffix, the checks are stricter."""
+    """Detect e-mail, JSON, tables and chat exports. The checks are stricter if the suffix does not match the format."""
     named = format_of(path)
     start = text.lstrip()
     if _ENVELOPE.match(start):
@@ -241,7 +249,7 @@ def _json(start: str, *, whole: bool, named: Format | None) -> Format | None:
         return None if more else "json"
     if whole:
         return "json" if _parses(start) else None
-    tokens = _JSON_TOKENS.match(start, 0, 4096)  # a value longer than the head
+    tokens = _JSON_TOKENS.match(start, 0, 4096)  # the JSON value is longer than `start`
     looks_right = tokens is not None and (tokens.end() > 4000 or start[tokens.end() :].lstrip()[:1] in ("", '"'))
     return (named if named in ("json", "jsonl", "csv", "tsv") else "json") if looks_right else None
 
@@ -257,7 +265,10 @@ def _parses(text: str) -> bool:
 
 
 def _table(text: str, *, whole: bool) -> Format | None:
-    """Detect CSV and TSV without a suffix: rows of equal length below a header of short names."""
+    """Detect CSV and TSV in a file whose suffix does not indicate a table.
+
+    All rows must have the same number of cells, and the first row must consist of short, distinct column names.
+    """
     lines = text.splitlines()[:50] if whole else text.splitlines()[:-1][:50]
     if len(lines) < 4:
         return None

@@ -1,4 +1,4 @@
-"""EPUB books, with chapters in spine order."""
+"""Read EPUB books. The chapters are read in the order of the spine, which is the reading order."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _PAGES = {"application/xhtml+xml", "text/html", "text/x-oeb1-document"}
 
 @dataclass(slots=True)
 class _Book:
-    chapters: list[str] = field(default_factory=list)  # member names, in spine order
+    chapters: list[str] = field(default_factory=list)  # names of the chapter files in the order of the spine
     date: str = ""
 
 
 def read_epub(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
-    """Yield a book as one text without its navigation, and each chapter that cannot be read."""
+    """Yield the text of a book as a whole, and an `Unreadable` for each chapter that cannot be read."""
     with zipfile.ZipFile(as_seekable(stream)) as file:
         book, encrypted = _book(file, reading.budget), _encrypted(file, reading.budget)
         texts: list[str] = []
@@ -79,7 +79,7 @@ def _book(file: zipfile.ZipFile, budget: DecompressionLimit) -> _Book:
             book.chapters.append(pages_by_id[element.get("idref", "")])
         elif event == "end" and name == "date" and not book.date:
             book.date = (element.text or "").strip()
-    book.chapters = list(dict.fromkeys(book.chapters))  # a spine may repeat a chapter a million times
+    book.chapters = list(dict.fromkeys(book.chapters))  # a malicious EPUB file may repeat a chapter a million times
     return book
 
 
@@ -91,7 +91,7 @@ def _package_names(file: zipfile.ZipFile, budget: DecompressionLimit) -> Iterato
 
 
 def _encrypted(file: zipfile.ZipFile, budget: DecompressionLimit) -> set[str]:
-    """Return the encrypted members, which may be the whole book or only the fonts."""
+    """Return the names of the encrypted files, which may be all files of the book or only its fonts."""
     if "META-INF/encryption.xml" not in file.namelist():
         return set()
     found = elements(_open(file, "META-INF/encryption.xml", budget))

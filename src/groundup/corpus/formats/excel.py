@@ -1,4 +1,4 @@
-"""Rows of Excel workbooks (.xlsx, ECMA-376), from all visible sheets."""
+"""Read the rows of all visible sheets of Excel workbooks (.xlsx, ECMA-376)."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ _NO_SHEET = "no sheet with rows"
 
 
 def read_excel_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
-    """Yield each non-empty row as a dict by column name.
+    """Yield each non-empty row as a dict keyed by column name.
 
-    The first non-empty row of a sheet is the header. Formulas have the value that Excel last computed. Dates and times
-    are in ISO 8601. An unnamed column is omitted if its cell is empty.
+    The first non-empty row of a sheet is the header. A formula is replaced by the value that Excel last computed. Dates
+    and times are converted to ISO 8601 strings. An empty cell is omitted if its column has no name.
 
     Args:
         file: The workbook.
 
     Raises:
-        ValueError: The file is not a readable workbook, or has no rows.
-        DecompressionBombError: The workbook would become unreasonably large.
+        ValueError: The file is not a readable workbook, or the workbook has no rows.
+        DecompressionBombError: The compression ratio of the workbook is too high.
     """
     import openpyxl
 
     _check_size(file)
     try:
         book = openpyxl.load_workbook(file, read_only=True, data_only=True)
-    except (KeyError, TypeError, AttributeError, OSError, SyntaxError) as error:  # raised by openpyxl for damaged files
+    # openpyxl raises these errors for damaged files.
+    except (KeyError, TypeError, AttributeError, OSError, SyntaxError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from None
     found = 0
     try:
@@ -61,7 +62,7 @@ def _rows(sheet: Any) -> Iterator[dict[str, Any]]:
             header = [None if value is None else str(value) for value in values]
             names = column_names(header)
             continue
-        if len(values) > len(header):  # cells to the right of the table
+        if len(values) > len(header):  # the row has cells to the right of the header
             header += [None] * (len(values) - len(header))
             names = column_names(header)
         row: dict[str, Any] = {}
@@ -80,7 +81,8 @@ def _value(cell: Any) -> Any:
 
 
 def _check_size(file: BinaryIO) -> None:
-    # zipfile reads at most the declared size of a member.
+    # The declared sizes are sufficient for this check, because zipfile never reads more than the declared size of a
+    # member.
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         stored = sum(member.compress_size for member in members)

@@ -1,4 +1,4 @@
-"""HTML files."""
+"""Extract the text of HTML files."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from groundup.corpus.formats.base import Extracted, Found, ReaderContext, Unread
 from groundup.corpus.html import main_text
 from groundup.corpus.streams import MEBIBYTE, TooLargeError, detect_encoding, looks_binary
 
-_MAX_NESTING = 512  # as in browsers; rendering time is quadratic in it
+_MAX_NESTING = 512  # maximum nesting depth of elements, as in browsers; the rendering time is quadratic in the depth
 _TOO_DEEP = ">".join("*" * (_MAX_NESTING + 1))
-MAX_PAGE_BYTES = 32 * MEBIBYTE  # a parsed page takes ten times as much
-_MAX_TAGS = 1_000_000  # per page; a parsed tag takes 600 bytes, and the longest standards have half as many
+MAX_PAGE_BYTES = 32 * MEBIBYTE  # maximum size of a page in bytes; a parsed page takes about ten times as much memory
+
+# Maximum number of tags in a page; a parsed tag takes 600 bytes, and the longest published standards have half a
+# million tags.
+_MAX_TAGS = 1_000_000
 _TOO_MANY_TAGS = f"more than {_MAX_TAGS:,} tags in one page"
 NO_MAIN_TEXT = "no main text"
 
@@ -27,7 +30,7 @@ def read_html(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
 def page_text(
     origin: str, data: bytes, reading: ReaderContext, *, url: str = "", date: str = "", encoding: str | None = None
 ) -> Extracted | Unreadable:
-    """Return the main text of a page; the server declared `encoding`."""
+    """Return the main text of a page. `encoding` is the encoding that the server declared."""
     if looks_binary(data[:8192]):
         return Unreadable(origin, "binary")
     if data.count(b"<") > _MAX_TAGS:
@@ -37,11 +40,11 @@ def page_text(
 
 
 def whole_text(data: bytes, encoding: str = "") -> str:
-    """Return all text of a page without navigation, such as a book chapter or an e-mail.
+    """Return the whole text of a page that contains no navigation, such as a book chapter or an e-mail.
 
     Args:
         data: The page.
-        encoding: Its encoding; "" detects it.
+        encoding: Encoding of the page, or "" to detect the encoding.
 
     Raises:
         RecursionError: Elements are nested too deeply.
@@ -59,7 +62,7 @@ def whole_text(data: bytes, encoding: str = "") -> str:
 
 
 def render_html(text: str) -> str:
-    """Render the HTML tags in the text of a record, and keep its blank lines as paragraphs."""
+    """Convert the HTML in the text of a record to plain text. Blank lines in the record still separate paragraphs."""
     from resiliparse.extract.html2text import extract_plain_text
 
     paragraphs = (extract_plain_text(part, alt_texts=False, links=False) for part in text.split("\n\n"))

@@ -1,4 +1,4 @@
-"""Mail: single messages (.eml, RFC 5322 and MIME) and mailboxes of many (mbox, RFC 4155)."""
+"""Read e-mail: single messages (.eml, RFC 5322 and MIME) and mailboxes with many messages (mbox, RFC 4155)."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ _FROM = re.compile(r"\*?(?:From|Von|De|Da|Van|Från|Fra|От):\*? ")
 _SENT = re.compile(r"\*?(?:Sent|Date|Gesendet|Envoyé|Enviado(?: el)?|Inviato|Verzonden|Skickat|Sendt|Отправлено):\*? ")
 _MAX_PARTS = 1000
 _READ_SIZE = MAX_LINE_BYTES + 1
-_TOO_LARGE = f"message over {MAX_DOCUMENT_BYTES // MEBIBYTE} MiB, or line over {MAX_LINE_BYTES // MEBIBYTE} MiB"
+_TOO_LARGE = f"more than {MAX_DOCUMENT_BYTES // MEBIBYTE} MiB per message or {MAX_LINE_BYTES // MEBIBYTE} MiB per line"
 
 
 def read_email(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
-    """Yield the subject and body of a message without quoted text, then its attachments."""
+    """Yield the subject and body of a message without quoted text, and then the texts of its attachments."""
     yield from _read_message(path, read_whole(stream), reading)
 
 
@@ -62,9 +62,10 @@ def read_mbox(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
 
 
 def _messages(stream: BinaryIO) -> Iterator[bytes | None]:
-    """Yield the messages between "From " lines, or None for a message over the size limit.
+    """Yield the bytes of each message in a mailbox, or None for a message that exceeds the size limit.
 
-    A "From " line separates messages only if it has a time of day and a header follows.
+    A line that starts with "From " separates two messages, but only if the line contains a time of day and a mail
+    header follows.
     """
     lines: list[bytes] = []
     size, after_blank, begun = 0, True, False
@@ -101,7 +102,7 @@ def _read_message(path: str, data: bytes, reading: ReaderContext) -> Found:
             bodies.append(_without_quotes(whole_text(content, _encoding(part, content))))
         else:
             text = content.decode(_encoding(part, content), "replace")
-            is_page = is_html(text)  # HTML sent as text/plain
+            is_page = is_html(text)  # some programs send HTML as text/plain
             bodies.append(_without_quotes(whole_text(text.encode(), "utf-8") if is_page else _unflowed(part, text)))
     subject = " ".join(_header(_raw(message, "subject"), _first_encoding(message)).split())
     body = "\n\n".join(body for body in bodies if body)
@@ -114,7 +115,11 @@ def _read_message(path: str, data: bytes, reading: ReaderContext) -> Found:
 
 
 def _parts(message: Message) -> Iterator[Message]:
-    """Yield the visible parts: the plain text of alternatives, and all parts of nested messages."""
+    """Yield the parts of a message that a mail program shows, including the parts of nested messages.
+
+    Of a multipart/alternative part, only the text/plain part is yielded. If the text/plain part is blank, the text/html
+    part is yielded.
+    """
     stack, count = [message], 0
     while stack and count < _MAX_PARTS:
         part = stack.pop()
@@ -130,7 +135,7 @@ def _parts(message: Message) -> Iterator[Message]:
 
 
 def _is_blank(part: Message) -> bool:
-    """Return whether a part is empty text, which some programs send along with HTML."""
+    """Return whether a message part is blank. Some mail programs send a blank text/plain part with an HTML part."""
     content = None if part.is_multipart() else part.get_payload(decode=True)
     return isinstance(content, bytes) and not content.strip()
 
@@ -147,10 +152,11 @@ def _encoding(part: Message, content: bytes) -> str:
 
 
 def _unflowed(part: Message, text: str) -> str:
-    """Join the soft line breaks of format=flowed (RFC 3676)."""
+    """Join the wrapped lines of paragraphs in a message with format=flowed (RFC 3676)."""
     if str(part.get_param("format", "")).lower() != "flowed":
         return text
-    joint = "" if str(part.get_param("delsp", "")).lower() == "yes" else " "  # "delsp" is for scripts without spaces
+    # The parameter "delsp" is used for languages that do not put spaces between words.
+    joint = "" if str(part.get_param("delsp", "")).lower() == "yes" else " "
     lines: list[str] = []
     for line in text.replace("\r\n", "\n").split("\n"):
         line = line.removeprefix(" ")  # space-stuffing
@@ -167,7 +173,7 @@ def _unflowed(part: Message, text: str) -> str:
 
 
 def _without_quotes(text: str) -> str:
-    """Return a body without the quoted message, its attribution line, and the signature."""
+    """Return the body of an e-mail without quoted messages, their attribution lines, and the signature."""
     kept: list[str] = []
     lines = text.replace("\r\n", "\n").split("\n")
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
@@ -179,7 +185,7 @@ def _without_quotes(text: str) -> str:
             continue
         while kept and not kept[-1].strip():
             kept.pop()
-        for count in (1, 2):  # the attribution may have two lines
+        for count in (1, 2):  # the attribution line of a quoted message may be broken into two lines
             if _ATTRIBUTION.fullmatch(" ".join(kept[-count:])):
                 del kept[-count:]
                 break
@@ -187,18 +193,21 @@ def _without_quotes(text: str) -> str:
 
 
 def _raw(message: Message, name: str) -> str:
-    """Return a raw header. `Message.get` replaces bytes that are not ASCII by U+FFFD."""
+    """Return the raw header with this name. `Message.get` would replace non-ASCII bytes by U+FFFD."""
     return next((str(value) for key, value in message.raw_items() if key.lower() == name), "")
 
 
 def _first_encoding(message: Message) -> str:
-    """Return the encoding that the first text part declares. Raw headers usually have the same encoding."""
+    """Return the encoding that the first text part declares. Headers with raw bytes usually have the same encoding."""
     declared = (part.get_content_charset("") for part in message.walk() if part.get_content_maintype() == "text")
     return next((str(each) for each in declared if each), "")
 
 
 def _header(value: object, encoding: str = "") -> str:
-    """Decode a header of RFC 2047 words or raw bytes, probably in `encoding`, with possible errors."""
+    """Decode a header that consists of RFC 2047 encoded words or of raw bytes.
+
+    Raw bytes are decoded as UTF-8 if they are valid UTF-8, otherwise with `encoding`.
+    """
     text = str(value)
     if not text.isascii():
         raw = text.encode("utf-8", "surrogateescape")

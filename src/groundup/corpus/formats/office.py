@@ -1,4 +1,4 @@
-"""Word-processor documents: Office Open XML (.docx, ECMA-376) and OpenDocument (.odt, ISO 26300)."""
+"""Read word-processor documents: Office Open XML (.docx, ECMA-376) and OpenDocument (.odt, ISO 26300)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from groundup.corpus.streams import as_seekable, limited_stream
 _PARAGRAPHS = frozenset({"p", "h"})
 _TABLES, _ROWS, _CELLS = {"tbl", "table"}, {"tr", "table-row"}, {"tc", "table-cell"}
 _BREAKS = {"tab": "\t", "br": "\n", "cr": "\n", "line-break": "\n", "noBreakHyphen": "\u2011"}
-_NOT_SHOWN = {  # fallbacks for old programs, moved or deleted text, field codes, note marks
+_NOT_SHOWN = {  # elements to skip, such as fallbacks for old programs, deleted text, field codes and footnote marks
     "Fallback", "moveFrom", "del", "instrText", "rPr", "rt", "note-citation", "annotation", "tracked-changes",
     "soft-page-break",
 }  # fmt: skip
@@ -23,7 +23,7 @@ Inline = Callable[[Element, list[str]], str]
 
 
 def read_docx(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
-    """Yield the text of a Word document: headings, paragraphs, lists, and tables, with notes at the end."""
+    """Yield the text of a Word document: headings, paragraphs, lists and tables, followed by the notes."""
     with zipfile.ZipFile(as_seekable(stream)) as file:
 
         def part(name: str) -> BinaryIO:
@@ -41,7 +41,7 @@ def read_docx(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
 
 
 def read_odt(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
-    """Yield the text of an OpenDocument file, like `read_docx`."""
+    """Yield the text of an OpenDocument text file, in the same form as `read_docx`."""
     with zipfile.ZipFile(as_seekable(stream)) as file:
 
         def part(name: str) -> BinaryIO:
@@ -68,7 +68,7 @@ def _created(stream: BinaryIO) -> str:
 
 
 def _text(stream: BinaryIO, inline: Inline) -> tuple[str, list[str]]:
-    """Return the text of a document, and its notes (or their ids) in order of reference."""
+    """Return the text of a document and its notes (for Word, the ids of the notes) in order of reference."""
     notes: list[str] = []
     text, was_item = "", False
     for shown, is_item in _blocks(stream, inline, notes):
@@ -80,9 +80,9 @@ def _text(stream: BinaryIO, inline: Inline) -> tuple[str, list[str]]:
 
 
 def _blocks(stream: BinaryIO, inline: Inline, notes: list[str]) -> Iterator[tuple[str, bool]]:
-    """Yield (text, whether it is a list item) for each paragraph and table."""
-    inside = 0  # number of open paragraphs, which can be nested in text boxes and notes
-    items = 0  # items of lists that are open
+    """Yield each paragraph and table as text, and whether it is a list item."""
+    inside = 0  # nesting depth of paragraphs, because text boxes and notes in a paragraph contain paragraphs
+    items = 0  # nesting depth of list items
     tables: list[list[list[str]]] = []
     cells: list[list[str]] = []
     for event, name, element in elements(stream, _PARAGRAPHS):
@@ -142,7 +142,7 @@ def _attribute(element: Element, name: str) -> str:
 
 
 def _word(element: Element, notes: list[str]) -> str:
-    """Return the text of an element, with line breaks only for break elements."""
+    """Return the text of a Word element. Line breaks in the XML source are ignored."""
     name = _local(element)
     if name == "t":
         return element.text or ""
@@ -153,7 +153,7 @@ def _word(element: Element, notes: list[str]) -> str:
     if name in _NOT_SHOWN or name == "pPr":
         return ""
     text = "".join(_word(child, notes) for child in element)
-    return f"{text}\n" if name == "p" and text else text  # a paragraph in a text box
+    return f"{text}\n" if name == "p" and text else text  # a paragraph inside a text box ends with a line break
 
 
 def _word_notes(stream: BinaryIO, kind: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Rows of Parquet files, without the columns that cannot be read."""
+"""Read the rows of Parquet files. Columns that Python cannot represent are omitted."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _BATCH_ROWS = 512
 
 
 def read_parquet_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
-    """Yield each row as a dict by column, with lists and structs as lists and dicts.
+    """Yield each row as a dict keyed by column name. Structs become dicts.
 
-    Dates, times and durations are omitted, because Python types do not cover their range. Binary values that are valid
-    UTF-8, as older writers store text, become strings, and others None. Invalid UTF-8 in strings is replaced.
+    Columns of dates, times and durations are omitted, because Python types do not cover their range. A binary value
+    that is valid UTF-8 becomes a string, because older programs store text as binary values. Any other binary value
+    becomes None. In strings, invalid UTF-8 is replaced by U+FFFD.
 
     Args:
         file: The Parquet file.
@@ -46,12 +47,12 @@ def _columns(file: pq.ParquetFile) -> list[str]:
 
 
 def _leaves(kind: pa.DataType) -> Iterator[bool]:
-    """Yield, for each stored Parquet column of a type, whether Python can represent its values."""
+    """Yield, for each Parquet column that stores a part of an Arrow type, whether Python can represent its values."""
     import pyarrow as pa
 
     if isinstance(kind, pa.BaseExtensionType):
         yield from _leaves(kind.storage_type)
-    elif pa.types.is_map(kind):  # keys and items are read together or not at all
+    elif pa.types.is_map(kind):  # the keys and the values of a map can only be read together
         leaves = [*_leaves(kind.key_type), *_leaves(kind.item_type)]
         yield from [all(leaves)] * len(leaves)
     elif pa.types.is_struct(kind):
@@ -77,7 +78,7 @@ def _repaired(scalar: pa.Scalar) -> Any:
     try:
         return scalar.as_py()
     except UnicodeDecodeError:
-        if isinstance(scalar, pa.BinaryScalar):  # also the base class of strings
+        if isinstance(scalar, pa.BinaryScalar):  # BinaryScalar is also the base class of string scalars
             return scalar.as_buffer().to_pybytes().decode("utf-8", "replace")
         if isinstance(scalar, pa.StructScalar):
             return {name: _repaired(value) for name, value in scalar.items()}

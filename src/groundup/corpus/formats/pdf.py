@@ -1,4 +1,4 @@
-"""Text of PDF files as paragraphs in reading order."""
+"""Extract the text of PDF files as paragraphs in reading order."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from groundup.corpus.formats.base import Extracted, Found, ReaderContext, Unread
 from groundup.corpus.isolated import CrashError, run_isolated
 from groundup.corpus.streams import read_whole
 
-_EDGE_LINES = 3  # lines at the top and bottom of a page that may be running heads
-_MIN_REPEATS = 3  # pages with the same running head
-_MAX_PAGE_DISTANCE = 2  # between repeats, because left and right pages differ
-_MARGIN = 0.2  # fraction of the page height in which a separate number is the page number
-_MIN_RIGHT_LINES = 0.15  # fraction of lines that start in the right half, in a page with columns
-_MAX_ORDERED_BLOCKS = 60  # per page; sorting takes cubic time
+_EDGE_LINES = 3  # number of lines at the top and bottom of a page that may be running heads
+_MIN_REPEATS = 3  # minimum number of pages on which a running head repeats
+
+# Maximum distance in pages between repeats of a running head, because left and right pages may differ.
+_MAX_PAGE_DISTANCE = 2
+_MARGIN = 0.2  # fraction of the page height at the top and bottom in which a separate number is a page number
+_MIN_RIGHT_LINES = 0.15  # minimum fraction of lines that start in the right half of the page in a document with columns
+_MAX_ORDERED_BLOCKS = 60  # maximum number of blocks to sort on a page, because sorting takes cubic time
 _PAGE_NUMBER = re.compile(
     r"[\W_]*(?:(?:page|seite|p\.|pagina|página|стр\.?) ?)?(?:\d{1,4}|[ivxlcdm]{1,8})"
     r"(?: ?(?:/|of|von|sur|de|di|из|-|–) ?\d{1,4})?[\W_]*",
@@ -38,7 +40,7 @@ _NO_SPACES = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uff60]")  # Chinese 
 
 @dataclass(frozen=True, slots=True)
 class TextLine:
-    """A line of text with its edges in points, y upwards.
+    """A line of text and its position. Coordinates are in points, and y increases upwards.
 
     Attributes:
         text: The text.
@@ -63,13 +65,13 @@ class TextLine:
 
     @property
     def middle(self) -> float:
-        """The y coordinate of the center."""
+        """The y coordinate of the center of the line."""
         return (self.top + self.bottom) / 2
 
 
 @dataclass(frozen=True, slots=True)
 class PdfPage:
-    """The lines of a page in file order, and its height in points."""
+    """A page: its lines in the order of the file, and its height in points."""
 
     lines: tuple[TextLine, ...]
     height: float
@@ -105,7 +107,8 @@ def layout(pages: Sequence[PdfPage]) -> str:
     pitch, margin = _median_pitch(pages), _right_margin(pages)
     words = Counter(word.lower() for page in pages for line in page.lines for word in _WORD.findall(line.text))
     paragraphs: list[str] = []
-    last: TextLine | None = None  # the paragraph may continue in the next column or page
+    # Last line of the previous block. Its paragraph may continue in the next column or on the next page.
+    last: TextLine | None = None
     for page in pages:
         for block in _ordered(_blocks(page.lines)):
             for number, paragraph in enumerate(_paragraphs(block, pitch, margin, words)):
@@ -129,7 +132,7 @@ def _continues(last: TextLine, first: TextLine) -> bool:
 
 
 def _without_running_heads(pages: Sequence[PdfPage]) -> list[PdfPage]:
-    """Remove lines at the top and bottom of pages that repeat, except for numbers, on nearby pages."""
+    """Remove page numbers and running heads, which are lines at the top or bottom that repeat on nearby pages."""
     dropped: list[set[TextLine]] = [set() for _ in pages]
     for at_top in (True, False):
         edges = [_edge(page, at_top) for page in pages]
@@ -138,7 +141,7 @@ def _without_running_heads(pages: Sequence[PdfPage]) -> list[PdfPage]:
             for line in lines:
                 places.setdefault(_place(line), []).append(number)
         for number, (page, lines) in enumerate(zip(pages, edges, strict=True)):
-            for line in lines:  # from the edge inwards, up to the first line to keep
+            for line in lines:  # the loop goes from the edge of the page inwards and ends at the first line to keep
                 occurrences = places[_place(line)]
                 repeated = len(occurrences) >= _MIN_REPEATS and any(
                     0 < abs(other - number) <= _MAX_PAGE_DISTANCE for other in occurrences
@@ -151,7 +154,8 @@ def _without_running_heads(pages: Sequence[PdfPage]) -> list[PdfPage]:
         for page, gone in zip(pages, dropped, strict=True)
     ]
     emptied = sum(not page.lines for page in kept) - sum(not page.lines for page in pages)
-    return kept if emptied * 2 < len(pages) else list(pages)  # if most pages would be empty, these lines are the text
+    # If removing repeated lines would empty most pages, the repeated lines are the text.
+    return kept if emptied * 2 < len(pages) else list(pages)
 
 
 def _edge(page: PdfPage, at_top: bool) -> list[TextLine]:
@@ -159,7 +163,7 @@ def _edge(page: PdfPage, at_top: bool) -> list[TextLine]:
 
 
 def _place(line: TextLine) -> tuple[str, int]:
-    """Return a key that is equal for the same running head on different pages."""
+    """Return a key that identifies a running head. The same running head has the same key on all pages."""
     return _NUMBERS.sub("#", line.text), round(line.middle / 8)
 
 
@@ -193,10 +197,12 @@ def _is_below(last: TextLine, line: TextLine, block: Sequence[TextLine]) -> bool
 
 
 def _ordered(blocks: list[list[TextLine]]) -> list[list[TextLine]]:
-    """Return blocks in file order, or in reading order if the file order moves upwards within a column.
+    """Return the blocks of a page in reading order.
 
-    Reading order follows T. M. Breuel, "High Performance Document Layout Analysis" (2003). A block precedes another if
-    it is above it in the same column, or in a column to its left with no block between that spans both.
+    The order of the blocks in the file is kept unless it moves upwards within a column. In this case, the blocks are
+    sorted as described by Breuel in "High Performance Document Layout Analysis" (2003). A block A precedes a block B if
+    A is above B in the same column. A also precedes B if A is in a column to the left of B and no block between them
+    spans both columns.
     """
     boxes = [_box(block) for block in blocks]
     upwards = any(_spans(a, b) and a[1] < b[1] and a[3] < b[3] - 1 for i, b in enumerate(boxes) for a in boxes[:i])
@@ -212,7 +218,7 @@ def _ordered(blocks: list[list[TextLine]]) -> list[list[TextLine]]:
     return [blocks[index] for index in order]
 
 
-_Box = tuple[float, float, float, float]  # left, bottom, right, top
+_Box = tuple[float, float, float, float]  # the left, bottom, right and top edges of a block
 
 
 def _box(block: Sequence[TextLine]) -> _Box:
@@ -242,7 +248,7 @@ def _before(boxes: Sequence[_Box], first: int, second: int) -> bool:
 
 
 def _median_pitch(pages: Sequence[PdfPage]) -> float:
-    """Return the median distance between lines, in line heights."""
+    """Return the median distance between consecutive lines as a multiple of the line height."""
     steps = [
         (first.middle - second.middle) / first.height
         for page in pages
@@ -253,7 +259,7 @@ def _median_pitch(pages: Sequence[PdfPage]) -> float:
 
 
 def _right_margin(pages: Sequence[PdfPage]) -> float:
-    """Return the right margin of a single-column document; 0 if it has several columns."""
+    """Return the x coordinate of the right margin, or 0 if the document has several columns."""
     lines = [line for page in pages for line in page.lines]
     if len(lines) < 3:
         return 0.0
@@ -269,7 +275,7 @@ def _paragraphs(block: Sequence[TextLine], pitch: float, margin: float, words: C
     for last, line in itertools.pairwise(block):
         step = (last.middle - line.middle) / last.height
         indented = line.left > left + 0.6 * line.height and last.left < left + 0.3 * line.height
-        if "\t" in last.text and "\t" in line.text and not last.hyphenated:  # rows of a table
+        if "\t" in last.text and "\t" in line.text and not last.hyphenated:  # both lines are rows of a table
             text = f"{text}\n{line.text}"
         elif step > pitch + 0.25 or _ITEM.match(line.text) or (indented and not _ITEM.match(last.text)):
             yield text
@@ -286,10 +292,11 @@ def _paragraphs(block: Sequence[TextLine], pitch: float, margin: float, words: C
 
 
 def _is_deliberate_break(last: TextLine, line: TextLine, left: float, right: float) -> bool:
-    """Return whether the first word of a line would have fit on the previous line, also in right-to-left text."""
+    """Return whether a line break is deliberate, because the first word of `line` would fit on the previous line."""
     if last.hyphenated:
         return False
-    word = len(line.text.split(maxsplit=1)[0]) + 2.5  # a space and some tolerance
+    # Number of characters of the first word, plus a space and some tolerance.
+    word = len(line.text.split(maxsplit=1)[0]) + 2.5
     plausible = _ENDS.search(last.text) is not None or not line.text[0].islower()
     free = max(right - last.right, last.left - left if last.right >= right - 1 and _is_right_to_left(last.text) else 0)
     return free > word * (line.right - line.left) / max(len(line.text), 1) + (0 if plausible else 0.15 * (right - left))
@@ -301,7 +308,7 @@ def _is_right_to_left(text: str) -> bool:
 
 def _joined(text: str, hyphenated: bool, more: str, words: Counter[str]) -> str:
     """Join two lines of a paragraph, and the parts of a hyphenated word."""
-    more = more.replace("\t", " ")  # wide spaces of a justified line
+    more = more.replace("\t", " ")  # tabs are the wide spaces of a justified line
     first = _FIRST_WORD.match(more)
     if text.endswith(("-", "\u2010", "\u00ad")) and not hyphenated:
         hyphenated = first is not None and more[0].islower() and text[-2:-1].isalpha()
@@ -316,10 +323,12 @@ def _joined(text: str, hyphenated: bool, more: str, words: Counter[str]) -> str:
 
 
 def _keeps_hyphen(before: str, after: str, words: Counter[str]) -> bool:
-    """Return whether a word that is split at a hyphen keeps the hyphen, judged by the rest of the document.
+    """Return whether a word that is broken at a hyphen keeps the hyphen.
 
-    If the document has neither form, words with other hyphens keep it ("state-of-the-|art") if their last part occurs
-    as a word.
+    The word keeps the hyphen if the document more often contains the word with the hyphen than without the hyphen. If
+    both forms are equally frequent, the word keeps the hyphen if a capital letter follows. A word with another hyphen
+    also keeps the hyphen if the document contains the part before the break as a word. For example, "state-of-the-|art"
+    keeps the hyphen if the document contains "the".
     """
     whole, compound = words[f"{before}{after}".lower()], words[f"{before}-{after}".lower()]
     if whole != compound:
@@ -328,13 +337,14 @@ def _keeps_hyphen(before: str, after: str, words: Counter[str]) -> bool:
     return (len(parts) > 1 and words[parts[-1]] > 0) or after[0].isupper()
 
 
-_MAX_UNMAPPED = 0.5  # fraction of characters in fonts without a character map
+_MAX_UNMAPPED = 0.5  # maximum fraction of characters in fonts that have no character map
 
 
 def read_pdf(path: str, stream: BinaryIO, _: ReaderContext) -> Found:
-    """Yield a PDF as one text, or why it has none: a password, scanned pages, or fonts without a character map.
+    """Yield the text of a PDF, or an `Unreadable` with the reason why it has no text.
 
-    Damaged pages are skipped. If the reader crashes, the pages before the crash are kept.
+    A PDF has no text if it is password-protected, if its pages are scanned images, or if its fonts have no character
+    map. Damaged pages are skipped. If the PDF reader crashes, the pages before the crash are kept.
     """
     pages: list[PdfPage] = []
     characters = unmapped = images = 0

@@ -1,4 +1,4 @@
-"""Read the lines of PDF pages with PDFium, in a child process (see `isolated`)."""
+"""Read the lines of PDF pages with PDFium, in a child process (see `groundup.corpus.isolated`)."""
 
 from __future__ import annotations
 
@@ -8,31 +8,35 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-_MAX_PAGE_CHARACTERS = 200_000  # pages with more are drawings made of letters
-_MAX_CHARACTERS = 20_000_000  # per document; five times a long book, and a page object may be repeated
+_MAX_PAGE_CHARACTERS = 200_000  # pages with more characters are drawings made of letters
+
+# Maximum number of characters per document, five times as many as in a long book. A small PDF file may repeat a page
+# many times.
+_MAX_CHARACTERS = 20_000_000
 _MAX_PAGES = 5000
-_MAX_BROKEN_PAGES = 20  # files with more have lost their cross-reference table
-_GAP = 1.0  # line heights between words in different columns of a table
+_MAX_BROKEN_PAGES = 20  # a file with more damaged pages has probably lost its cross-reference table
+_GAP = 1.0  # minimum gap between columns of a table, as a multiple of the line height
 _HYPHEN = 0x02  # PDFium code of a hyphen at the end of a line
 
 _NOTHING: dict[str, Any] = {"lines": [], "characters": 0, "unmapped": 0, "images": 0, "height": 0.0}
 
-Character = tuple[str, float, float, float, float]  # character, and its left, bottom, right and top edges in points
+Character = tuple[str, float, float, float, float]  # a character and its left, bottom, right and top edges in points
 
 
 def read_pages(data: bytes) -> Iterator[dict[str, Any]]:
     """Yield a dict for each page of a PDF.
 
     The keys are:
-    - `lines`: [text, left, bottom, right, top, hyphenated] in file order. Coordinates are in points, after rotating
-      the page so that its text is upright.
-    - `characters`: number of characters; `unmapped` of them have a font without a character map.
-    - `images`: number of images, for pages without text.
+    - `lines`: [text, left, bottom, right, top, hyphenated] for each line, in the order of the file. Coordinates are in
+      points, after the page is rotated so that its text is upright.
+    - `characters`: number of characters.
+    - `unmapped`: number of characters in fonts that have no character map.
+    - `images`: number of images; counted only on pages that have no text.
     - `height`: height of the rotated page in points.
     - `date`: creation date of the document.
-    - `damage`: error message of a damaged page.
+    - `damage`: error message; present only if the page is damaged.
 
-    If the document cannot be opened, the only dict has the keys `error` and `detail`.
+    If the document cannot be opened, a single dict with the keys `error` and `detail` is yielded.
     """
     import pypdfium2 as pdfium
 
@@ -54,7 +58,7 @@ def read_pages(data: bytes) -> Iterator[dict[str, Any]]:
             found = {**_read_page(page, text), "date": date}
             text.close()
             page.close()
-        except pdfium.PdfiumError as error:  # other pages may be readable
+        except pdfium.PdfiumError as error:  # reading continues, because other pages may be readable
             found = {**_NOTHING, "damage": str(error)}
             broken += 1
         remaining -= found["characters"]
@@ -62,7 +66,10 @@ def read_pages(data: bytes) -> Iterator[dict[str, Any]]:
 
 
 def _created(document: Any) -> str:
-    """Return the creation date "D:20240103120000+01'00'" as 2024-01-03."""
+    """Return the creation date in ISO 8601.
+
+    For example, the PDF date "D:20240103120000+01'00'" becomes "2024-01-03".
+    """
     day = re.match(r"D:(\d{4})(0[1-9]|1[0-2])([0-3]\d)", document.get_metadata_dict().get("CreationDate", ""))
     return "-".join(day.groups()) if day else ""
 
@@ -87,7 +94,9 @@ def _read_page(page: Any, text: Any) -> dict[str, Any]:
                 lines.append((line, code == _HYPHEN, angle))
                 line = []
             continue
-        if not 0xA0 <= code <= 0xFF and is_unmapped(handle, index) == 1:  # glyph numbers are rarely in this range
+        # If a font has no character map, PDFium returns a glyph number instead of a character code. Glyph numbers are
+        # rarely from 0xA0 to 0xFF.
+        if not 0xA0 <= code <= 0xFF and is_unmapped(handle, index) == 1:
             unmapped += 1
             continue
         if 0xD800 <= code < 0xDC00:  # high surrogate
@@ -102,7 +111,7 @@ def _read_page(page: Any, text: Any) -> dict[str, Any]:
             angle = raw.FPDFText_GetCharAngle(handle, index)
         elif code != 0x20 and box.left - end > _GAP * (box.top - box.bottom) > 0:
             line.append(("\t", end, box.bottom, box.left, box.top))
-        if code != 0x20:  # spaces that PDFium inserts are next to the following word
+        if code != 0x20:  # if PDFium inserts a space, the space is next to the following word
             end = box.right
         line.append((chr(code), box.left, box.bottom, box.right, box.top))
     if line:
@@ -115,7 +124,10 @@ def _read_page(page: Any, text: Any) -> dict[str, Any]:
 def _rotate_lines(
     lines: list[tuple[list[Character], bool, float]], left: float, bottom: float, right: float, top: float
 ) -> tuple[list[list[Any]], float]:
-    """Rotate the lines of the main text direction upright, and return them with the new page height."""
+    """Rotate a page so that its main text direction is upright.
+
+    Return the lines in the main text direction, and the height of the rotated page.
+    """
     quarters: Counter[int] = Counter()
     for characters, _, angle in lines:
         quarters[round(angle / (math.pi / 2)) % 4] += len(characters)
@@ -123,7 +135,7 @@ def _rotate_lines(
     found = []
     for characters, hyphenated, angle in lines:
         words = "".join(character for character, *_ in _logical(characters)).strip()
-        slant = abs(angle / (math.pi / 2) - main + 2) % 4 - 2  # in quarter turns from the main direction
+        slant = abs(angle / (math.pi / 2) - main + 2) % 4 - 2  # angle to the main text direction in quarter turns
         if words and abs(slant) < 0.1:
             boxes = [each for each in characters if not each[0].isspace()] or characters
             edges = (
@@ -145,10 +157,10 @@ def _rotate(edges: tuple[float, float, float, float], quarter: int) -> tuple[flo
 
 
 def _logical(characters: list[Character]) -> list[Character]:
-    """Return characters in logical order, with right-to-left runs reversed if needed.
+    """Return the characters of a line in logical order, which is the order of reading.
 
-    PDFium reverses right-to-left text. This is wrong for the letters of a single glyph, which have equal edges, and for
-    words that the producer stored in visual order.
+    PDFium reverses the order of right-to-left text. The result is wrong for the letters of a ligature, which have equal
+    edges, and for words that the PDF file stores in visual order. Such sequences of characters are reversed again.
     """
     if not any(_is_right_to_left(character[0]) for character in characters):
         return characters

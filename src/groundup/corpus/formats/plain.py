@@ -1,4 +1,4 @@
-"""Plain text and Markdown, of any size."""
+"""Read plain text and Markdown files of any size."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import BinaryIO, cast
 from groundup.corpus.formats.base import Extracted, Found, ReaderContext, UnknownFormatError, Unreadable
 from groundup.corpus.streams import MEBIBYTE, READ_ERRORS, detect_encoding, looks_binary
 
-BLOCK = 8 * MEBIBYTE  # characters per block
+BLOCK = 8 * MEBIBYTE  # approximate number of characters per block
 _BREAK = re.compile(r"[\s。．！？।]")
 
 
 def text_blocks(stream: BinaryIO) -> Iterator[str]:
-    """Decode a text in blocks that end at paragraphs, with bounded memory.
+    """Decode a text file in blocks that end at a paragraph. The memory use does not depend on the size of the file.
 
     Args:
         stream: The file.
@@ -27,7 +27,7 @@ def text_blocks(stream: BinaryIO) -> Iterator[str]:
 
     Raises:
         UnknownFormatError: The file is binary.
-        Exception: The stream is damaged. The text before the damage is yielded first.
+        Exception: The stream is damaged. The text before the damaged part is yielded first.
     """
     head, damage = _chunk(stream)
     if damage and not head:
@@ -51,7 +51,10 @@ def text_blocks(stream: BinaryIO) -> Iterator[str]:
 
 
 def _chunk(stream: BinaryIO) -> tuple[bytes, Exception | None]:
-    """Read up to `BLOCK` bytes, and return them with the error after them. `read` would discard them."""
+    """Read up to `BLOCK` bytes, and return them with the read error that follows, or None.
+
+    If an error occurs, `stream.read` would discard the bytes before the error.
+    """
     chunk = bytearray()
     try:
         while len(chunk) < BLOCK and (more := cast(io.BufferedIOBase, stream).read1(BLOCK - len(chunk))):
@@ -62,7 +65,7 @@ def _chunk(stream: BinaryIO) -> tuple[bytes, Exception | None]:
 
 
 def read_plain_text(path: str, stream: BinaryIO, _: ReaderContext) -> Found:
-    """Yield a plain text, in several pieces if it is longer than `BLOCK`."""
+    """Yield the text of a file. A text that is longer than `BLOCK` characters is yielded in several pieces."""
     was_endless = False
     for number, block in enumerate(text_blocks(stream)):
         origin = path if number == 0 else f"{path}+{number}"
@@ -78,7 +81,10 @@ _FRONT_MATTER = re.compile(r"\A---\n.*?\n(?:---|\.\.\.)\n", re.DOTALL)
 
 
 def read_markdown(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
-    """Yield a Markdown file without its front matter. The markup is kept, because models should learn it."""
+    """Yield the text of a Markdown file without its front matter.
+
+    The markup is kept, because models should learn it.
+    """
     for found in read_plain_text(path, stream, reading):
         if isinstance(found, Extracted):
             found = replace(found, text=_FRONT_MATTER.sub("", found.text.replace("\r\n", "\n")))

@@ -1,4 +1,4 @@
-"""Read CSV rows with quoted cells, where some quotes are part of the text."""
+"""Read CSV rows with quoted cells, even if some quotes are part of the text."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from dataclasses import dataclass
 
 from groundup.corpus.streams import MAX_LINE_BYTES
 
-_MAX_LOOKAHEAD = 1_000  # lines to buffer after a quote
-_MIN_ROW_LINES = 10  # lines that look like rows, if the first line has too few cells
-_MIN_LINES = 3  # lines that look like rows, if the last one also ends a cell
-_HISTORY, _MAX_HISTORY_CHARACTERS = 100, 1_000  # number of earlier rows to compare with, and their maximum size
+_MAX_LOOKAHEAD = 1_000  # maximum number of lines to buffer after an opening quote
+_MIN_ROW_LINES = 10  # minimum number of lines that look like rows if the first line has too few cells
+_MIN_LINES = 3  # minimum number of lines that look like rows if the last line also ends a cell
+
+# Number of previous rows to compare with, and maximum size of such a row.
+_HISTORY, _MAX_HISTORY_CHARACTERS = 100, 1_000
 _LONE_QUOTE = re.compile('(?<!")"(?:"")*(?!")')
 
 
 @dataclass(frozen=True, slots=True)
 class Unclosed:
-    """A quote that opens a cell and has no end in the file.
+    """A quote that opens a cell but is never closed.
 
     Attributes:
-        line: Line number of the quote, from 1.
-        text: That line.
-        cells: Cells of the row; the last one has the rest of the file.
+        line: Line number of the quote, starting at 1.
+        text: The line that contains the quote.
+        cells: Cells of the row. The last cell contains the rest of the file.
     """
 
     line: int
@@ -35,39 +37,41 @@ class Unclosed:
 def quoted_rows(
     lines: Iterable[str], delimiter: str, *, width: int | None, spaced: bool = False
 ) -> Iterator[list[str] | Unclosed]:
-    """Yield the cells of each row, unquoted. A quote that does not delimit a cell is text.
+    """Yield the cells of each row without enclosing quotes. Quotes that do not enclose a cell are kept as text.
 
-    In CSV, a cell that starts with a quote extends to the next quote, over any number of lines. If the lines inside
-    the cell look like rows, the opening quote is text and the lines are rows. A line looks like a row if it has `width`
-    cells when quotes are ignored, and no cell has "" inside. For the delimiters "," and ";", which also occur in
-    prose, no cell may start with a space.
+    In CSV, a cell that starts with a quote extends to the next quote and may contain several lines. If the lines inside
+    the cell look like rows, the opening quote is treated as text and the lines are treated as rows. A line looks like a
+    row if it has `width` cells when quotes are ignored, and if no cell has "" inside. Because the delimiters "," and
+    ";" also occur in prose, a line with such a delimiter must not have cells that start with a space.
 
-    The opening quote is text in two cases.
+    The opening quote is treated as text in two cases:
 
-    - The cell has no end, or an implausible one: text follows the closing quote, or the row has the wrong number of
-      cells. Then nine of ten non-empty lines must look like rows, including the line of the closing quote. The first
-      line must have enough cells, unless ten other lines look like rows.
-    - The cell has a plausible end. Then all lines must look like rows, with at least three after the first line. They
-      must also have, in one column, only values from the previous 100 rows, such as labels. Otherwise the cell is a
-      text that includes a table.
+    - The closing quote is missing or implausible. A closing quote is implausible if text follows the quote or if the
+      row would have the wrong number of cells. In this case, nine of ten non-empty lines must look like rows, including
+      the line of the closing quote. The first line must have enough cells, unless ten other lines look like rows.
+    - The closing quote is plausible. In this case, all lines must look like rows, and at least three lines must follow
+      the first line. There must also be a column in which the value of every line, such as a label, occurs in the
+      previous 100 rows. Otherwise, the cell is a text that contains a table.
 
-    The lookahead ends after 1,000 lines or the maximum cell size of csv, so memory and time are bounded.
+    Memory and time are bounded, because at most 1,000 lines, or the maximum cell size of the csv module, are read
+    ahead.
 
-    Known limitations: a cell with 1,000 lines that look like rows is split into rows. Rows between two text quotes are
-    lost if the quotes look like CSV quotes around one cell and no column has labels. Rows are also lost after a text
-    quote in a row of several lines, and in a table with one column, where every line looks like a row.
+    This method has known limitations. A cell with 1,000 lines that look like rows is split into rows. If two quotes are
+    text but look like the quotes around one cell, and if no column has labels, the rows between the quotes are lost. If
+    a quote is text, the rows after this quote are also lost if the row of the quote has several lines or if the table
+    has only one column.
 
     Args:
         lines: The lines of the file.
         delimiter: The delimiter.
-        width: Number of columns; None uses the length of the first row.
+        width: Number of columns, or None to use the number of cells in the first row.
         spaced: Whether delimiters are usually followed by a space in this table.
 
     Yields:
-        The cells of each row (an empty list for an empty line), or `Unclosed` for a quote without an end.
+        The cells of each row (an empty list for an empty line), or an `Unclosed` for a quote that is never closed.
 
     Raises:
-        csv.Error: A cell exceeds the maximum size of csv. The message has the line number.
+        csv.Error: A cell exceeds the maximum field size of the csv module. The message contains the line number.
     """
     source = _Lines(lines, delimiter, width, spaced)
     reader = csv.reader(source, delimiter=delimiter)
@@ -92,17 +96,18 @@ def quoted_rows(
 
 
 class _Lines:
-    """The lines for csv.reader. After a text quote it raises `StopIteration` to end the row early.
+    """Iterator that passes the lines of a file to `csv.reader`.
 
-    For the next row, csv.reader then receives the lines that it had read into the cell.
+    If the opening quote of a cell is text, the iterator raises `StopIteration` to end the row early. After that, the
+    iterator returns the lines inside this cell again, and `csv.reader` reads these lines as rows.
 
     Attributes:
         width: Number of columns, if it is known.
         history: Previous rows.
         first: First line of the row.
-        size: Number of characters in its other lines, as far as they were checked.
+        size: Number of characters in the other lines of the row that were checked.
         opened: Line number of the quote that opened the current cell.
-        opening: Text of that line.
+        opening: Text of the line that contains this quote.
         is_text_quote: Whether the row ended because the quote in its first line is text.
         has_ended: Whether the file ended inside the row.
     """
@@ -119,10 +124,11 @@ class _Lines:
         self.begin_row()
 
     def begin_row(self) -> None:
-        """Reset the state for a new row."""
+        """Reset the state before reading a new row."""
         self.first = self.opening = ""
         self.is_text_quote = self.has_ended = self._has_begun = False
-        self._buffer: list[str] | None = []  # lines in the cell that the first line opened; None after the check
+        # Lines after the first line, or None if the opening quote was already checked.
+        self._buffer: list[str] | None = []
         self.size = 0
 
     def __iter__(self) -> _Lines:
@@ -150,17 +156,18 @@ class _Lines:
                 if self.is_text_quote:
                     raise StopIteration
                 self._buffer = None
-        if end is not None:  # the cell ends here; the row may continue with another cell
+        if end is not None:  # the current cell ends in this line, but the row may continue with another cell
             self.opened, self.opening = self._number, line
         return line
 
     def _check_quote(self, buffer: list[str], end: int | None) -> None:
-        """Check whether the quote in the first line is text. `end` is the position after its closing quote."""
+        """Check whether the opening quote in the first line is text. `end` is the position after the closing quote."""
         width = self.width or sum(map(len, _at_last_quote(self.first, self._delimiter)))
         nonempty = [line for line in buffer if not line.isspace()]
         inner = [self._split(line) for line in (nonempty if end is None else nonempty[:-1])]
         misses = sum(not self._looks_like_row(cells, width) for cells in inner)
-        if width < 2 or misses * 10 > len(nonempty):  # true for almost all multi-line cells, and fast
+        # This fast check is sufficient for almost all cells with several lines.
+        if width < 2 or misses * 10 > len(nonempty):
             return
         before, rest = _at_last_quote(self.first, self._delimiter)
         is_whole = _fits(before + rest, width)
@@ -187,17 +194,17 @@ class _Lines:
         return _fits(cells, width) and not (self._tight and any(cell[:1] == " " for cell in cells[1:]))
 
     def _has_known_labels(self, rows: Sequence[Sequence[str]], width: int) -> bool:
-        """Return whether in one column all rows have values of previous rows."""
+        """Return whether there is a column in which the value of each of `rows` also occurs in a previous row."""
         columns = ({row[at] for row in self.history if at < len(row) and row[at].strip()} for at in range(width))
         return any(all(row[at] in column for row in rows) for at, column in enumerate(columns))
 
     def _begins_row(self, line: str, width: int) -> bool:
-        """Return whether a line with quotes looks like a row, or like the first line of one."""
+        """Return whether a line with quotes looks like a row or like the first line of a row."""
         cells, *others = csv.reader([line, ""], delimiter=self._delimiter)
         return self._fits_tightly(cells, width) if others else len(cells) <= width
 
     def _ends_cell(self, line: str, end: int, width: int) -> bool:
-        """Return whether the quote before `end` ends a cell, with `width` cells from it to the end of the row."""
+        """Return whether the quote before `end` ends a cell, and the row has `width` cells from this cell on."""
         if line[end : end + 1] not in ("", "\r", "\n", self._delimiter):
             return False
         cells, *others = csv.reader(['"' + line, ""], delimiter=self._delimiter)
@@ -209,14 +216,20 @@ def _fits(cells: Sequence[str], width: int) -> bool:
 
 
 def _lone_quote(line: str) -> int | None:
-    """Return the position after the first closing quote, skipping ""; None if the line has none."""
+    """Return the position after the first closing quote of a line, or None if no quote closes the cell.
+
+    A doubled quote ("") does not close a cell.
+    """
     found = _LONE_QUOTE.search(line) if '"' in line else None
     return found.end() if found else None
 
 
 def _at_last_quote(line: str, delimiter: str) -> tuple[list[str], list[str]]:
-    """Return the cells before the quote that is open at the end of a line, and the cells from it if it is text."""
-    # Any later quotes are doubled.
+    """Split a line at the quote that is still open at the end of the line.
+
+    Return the cells before the open quote and the cells after it, which also include the quote as text.
+    """
+    # All quotes after the open quote are doubled.
     *_, last = _LONE_QUOTE.finditer(line)
     at = last.start()
     before = next(csv.reader([line[:at]], delimiter=delimiter))

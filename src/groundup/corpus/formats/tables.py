@@ -1,4 +1,4 @@
-"""Table files: JSON, JSON Lines, CSV, TSV, Parquet, Excel, and chat exports."""
+"""Read table files: JSON, JSON Lines, CSV, TSV, Parquet, Excel and chat exports."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _numbered(path: str, values: Iterable[Any]) -> Iterator[Record]:
 
 
 def _parse(data: bytes | str, encoding: str) -> Any:
-    """Parse JSON. If it is not UTF-8, use the encoding of the file, or detect it for the line."""
+    """Parse JSON. If the data is not UTF-8, decode it with `encoding` or with a detected encoding."""
     try:
         return json.loads(data)
     except UnicodeDecodeError:
@@ -60,7 +60,7 @@ def _parse(data: bytes | str, encoding: str) -> Any:
 
 
 def _json_value(data: bytes) -> tuple[Any, bool]:
-    """Return (value, True) for a JSON file, or (None, False) for JSON Lines with the suffix .json."""
+    """Return (value, True) for a JSON file, or (None, False) for a JSON Lines file that has the suffix .json."""
     try:
         return _parse(data, detect_encoding(data)), True
     except ValueError:
@@ -84,14 +84,17 @@ def _read_chat(path: str, stream: BinaryIO, _: str | None) -> Iterator[Record | 
 
 
 def _conversation_records(chats: Iterable[Chat]) -> Iterator[dict[str, Any]]:
-    """Yield conversations of exported chats as records of turns with `name` and `content`."""
+    """Yield each conversation of exported chats as a record.
+
+    Each message in the record has a `name` and a `content`.
+    """
     for chat in chats:
         for turns in conversations_of(chat):
             yield {"messages": [{"name": turn.name, "content": turn.text} for turn in turns]}
 
 
 def is_exported_chat(value: Any) -> bool:
-    """Return whether a record is a conversation of an exported chat, from `_conversation_records`."""
+    """Return whether a record is a conversation that `_conversation_records` created from an exported chat."""
     turns = value.get("messages") if isinstance(value, dict) and len(value) == 1 else None
     return isinstance(turns, list) and all(
         isinstance(turn, dict) and set(turn) == {"name", "content"} for turn in turns
@@ -99,7 +102,11 @@ def is_exported_chat(value: Any) -> bool:
 
 
 def read_json_table(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
-    """Read JSON as an exported chat if it is one and the recipe sets no text path, otherwise as records."""
+    """Yield the texts of a JSON file.
+
+    A chat export is read as a chat, unless the recipe sets the path of the records or of the text. Other JSON files are
+    read as records.
+    """
     rules, data = reading.rules, read_whole(stream)
     value, is_one = _json_value(data)
     if not is_one:
@@ -117,7 +124,7 @@ def read_json_table(path: str, stream: BinaryIO, reading: ReaderContext) -> Foun
 
 
 def _bounded_lines(lines: IO[AnyStr]) -> Iterator[AnyStr]:
-    """Yield the lines of a file; raise `TooLargeError` for a line over the limit."""
+    """Yield the lines of a file. Raise `TooLargeError` for a line that exceeds the size limit."""
     number = 0
     while line := lines.readline(MAX_LINE_BYTES + 1):
         number += 1
@@ -129,7 +136,8 @@ def _bounded_lines(lines: IO[AnyStr]) -> Iterator[AnyStr]:
 def _read_jsonl(path: str, stream: BinaryIO, records: str | None) -> Iterator[Record | Unreadable]:
     head, rest = with_head(stream)
     encoding = detect_encoding(head)
-    wide = encoding.startswith(("utf-16", "utf-32"))  # the newline byte is also part of other characters
+    # In these encodings, other characters also contain the newline byte.
+    wide = encoding.startswith(("utf-16", "utf-32"))
     lines = io.TextIOWrapper(rest, encoding, "replace", newline="\n") if wide else rest
     number = 0
     line_number, is_rest = 0, False
@@ -144,7 +152,7 @@ def _read_jsonl(path: str, stream: BinaryIO, records: str | None) -> Iterator[Re
             continue
         try:
             value = _parse(line, encoding)
-        except (ValueError, RecursionError):  # ValueError also for integers with thousands of digits
+        except (ValueError, RecursionError):  # json.loads also raises ValueError for integers with thousands of digits
             sample = line[:200].decode("utf-8", "replace") if isinstance(line, bytes) else line[:200]
             yield Unreadable(f"{path}:{line_number}", NOT_JSON, sample)
             continue
@@ -177,7 +185,7 @@ def _delimited_reader(delimiters: str) -> RecordReader:
 def _read_parquet(path: str, stream: BinaryIO, _: str | None) -> Iterator[Record | Unreadable]:
     from groundup.corpus.formats.parquet import read_parquet_rows
 
-    yield from _numbered(path, read_parquet_rows(as_seekable(stream)))  # Parquet needs a seekable file
+    yield from _numbered(path, read_parquet_rows(as_seekable(stream)))  # the Parquet reader needs a seekable file
 
 
 def _read_xlsx(path: str, stream: BinaryIO, _: str | None) -> Iterator[Record | Unreadable]:
@@ -198,7 +206,7 @@ RECORD_READERS: dict[Format, RecordReader] = {
 
 
 def table_reader(records_of: RecordReader) -> Reader:
-    """Return a reader of the texts in the records of a table format."""
+    """Return a reader that yields the texts of the records of a table format."""
 
     def read(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
         return _texts_of(records_of(path, stream, reading.rules.records), reading.rules)

@@ -1,4 +1,7 @@
-"""WARC and WET files, read one record at a time from any position, skipping damaged parts."""
+"""Read WARC and WET files one record at a time.
+
+Reading can start at any position of a file. Damaged parts are skipped.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +22,20 @@ NO_PAGE = "not a page"
 _GZIP = b"\x1f\x8b\x08"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _PLAIN = b"WARC/"
-_GAP = b"\r\n\r\n"  # between records
-_PROBE_BYTES = 512  # bytes of a compressed record to check
-# Media types to skip. The format of other types is detected from the content, because servers often mislabel it.
+_GAP = b"\r\n\r\n"  # separator between two records
+_PROBE_BYTES = 512  # number of bytes to check at the start of a compressed record
+
+# Media types to skip. For other media types, the format is detected from the content, because servers often declare a
+# wrong type.
 _NO_DOCUMENTS = ("image/", "audio/", "video/", "font/", "model/")
 _NO_TEXTS = ("css", "javascript", "ecmascript", "json", "xml", "wasm", "font", "x-shockwave-flash")
 
 
 def read_warc(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
-    """Yield the pages of an archive: responses, resources, and extracted texts (WET).
+    """Yield the pages in a web archive: HTTP responses, resources, and extracted texts (WET).
 
-    After damage, reading continues at the next readable record. If the file is split into parts, this yields the
-    records that start between `reading.start` and `reading.end`.
+    After a damaged record, reading continues at the next readable record. If the file is split into parts, only the
+    records that start between `reading.start` and `reading.end` are yielded.
     """
     position: int | None = reading.start
     if not stream.seekable():
@@ -50,10 +55,10 @@ def read_warc(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
 
 
 def by_record(head: bytes) -> bool:
-    """Return whether an archive can be read from any record on.
+    """Return whether reading an archive can start at any record.
 
-    This is the case if it is uncompressed or if each record is compressed separately, as crawlers do. A file that is
-    compressed as a whole must be read from the start.
+    Reading can start at any record if the archive is not compressed, or if each record is compressed separately, as web
+    crawlers do. A file that is compressed as a whole must be read from the start.
     """
     if head.startswith(_PLAIN):
         return True
@@ -68,14 +73,14 @@ def by_record(head: bytes) -> bool:
 
 
 class _ForwardStream:
-    """A forward-only stream with `tell` and `seek`, which fastwarc requires."""
+    """Wrapper that adds `tell` and forward `seek` to a stream that is not seekable. fastwarc requires both methods."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = cast(io.BufferedIOBase, stream)
         self._position = 0
 
     def read(self, count: int = -1) -> bytes:
-        data = self._stream.read1(count)  # read() would discard data before the damage
+        data = self._stream.read1(count)  # read() would discard the data before a damaged part
         self._position += len(data)
         return data
 
@@ -99,7 +104,7 @@ def _records(path: str, stream: BinaryIO, reading: ReaderContext, reached: list[
         if reading.end is not None and reached[0] >= reading.end:
             return
         if record.content_length > reading.budget.left:
-            raise ValueError(f"record claims to have {record.content_length} bytes")
+            raise ValueError(f"the record declares {record.content_length} bytes, too many to read")
         reading.budget.spend(record.content_length)
         name = (record.record_id or "").strip("<>").removeprefix("urn:uuid:") or str(reached[0])
         yield from _record(f"{path}@{name}", record, record.record_type == WarcRecordType.conversion, reading)
@@ -110,7 +115,7 @@ def _record(origin: str, record: Any, is_text: bool, reading: ReaderContext) -> 
 
     headers, http = record.headers, record.http_headers
     if record.record_type == WarcRecordType.revisit:
-        yield Unreadable(origin, NO_PAGE, "revisit record of an unchanged page")
+        yield Unreadable(origin, NO_PAGE, "revisit record, because the page has not changed")
         return
     if http is not None and http.status_code not in (None, 200):
         yield Unreadable(origin, NO_PAGE, f"status {http.status_code}")
@@ -168,10 +173,10 @@ def _next_record(stream: BinaryIO, start: int) -> int | None:
 
 
 def _candidates(stream: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
-    """Yield each position from `start` on that looks like the start of a record, and the bytes there."""
+    """Yield each position from `start` on that may be the start of a record, and the bytes at this position."""
     at = max(0, start - len(_GAP))
     stream.seek(at)
-    window = b"" if at or start else _GAP  # the first record has no preceding gap
+    window = b"" if at or start else _GAP  # adds a separator, which is missing before the first record of a file
     at -= len(window)
     while block := stream.read(MEBIBYTE):
         window += block

@@ -1,4 +1,4 @@
-"""MediaWiki dumps (Wikipedia and others), with one text per article."""
+"""Read MediaWiki dumps, for example of Wikipedia. Each article of a dump becomes one text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import quote
 from groundup.corpus.formats.base import Extracted, Found, ReaderContext, Unreadable
 from groundup.corpus.formats.xml import elements
 
-_MAX_DEPTH = 40  # nesting of brackets; deeper content is dropped
+_MAX_DEPTH = 40  # maximum nesting depth of brackets; content that is nested more deeply is dropped
 
 _DROPPED = (
     "ref", "references", "gallery", "timeline", "imagemap", "score", "graph", "mapframe", "maplink", "section",
@@ -36,9 +36,12 @@ _DANGLING_END = re.compile(r"[,;:][ \t]{0,5}\)")
 _SPACE_BEFORE = re.compile(r"[ \t](?=[,.;:)](?:\s|$))")
 _SPACES = re.compile(r"[ \t]{2,}")
 _INTERWIKI = re.compile(r"[a-z]{2,3}(?:-[a-z-]{2,12})?$|simple$")
-_EXTERNAL_LINK = "\x02"  # marks the label of an external link
-_REFERENCES = (_EXTERNAL_LINK, ",", ".", ")")  # start list items that are only links or remains of citations
-_LIST_HEADING_LEVEL = 7  # below all other levels
+_EXTERNAL_LINK = "\x02"  # character that marks the label of an external link
+
+# A list item that starts with one of these is only a link or the rest of a citation.
+_REFERENCES = (_EXTERNAL_LINK, ",", ".", ")")
+_LIST_HEADING_LEVEL = 7  # level of a list heading, below all other heading levels
+
 # Characters with a meaning in wikitext, and their temporary replacements inside verbatim text.
 _ESCAPES = dict(zip("[]{}|='*#:;<>_&", map(chr, range(0xE000, 0xE00F)), strict=True))
 _ESCAPE = str.maketrans(_ESCAPES)
@@ -47,11 +50,13 @@ _IS_ESCAPED = re.compile(f"[{min(_UNESCAPE)}-{max(_UNESCAPE)}]")
 
 
 def plain_text(wikitext: str, hidden_prefixes: Set[str]) -> str:
-    """Convert wikitext to text: paragraphs, headings and lists, without references, boxes, tables and images.
+    """Convert wikitext to plain text.
+
+    Paragraphs, headings and lists are kept. References, boxes, tables and images are dropped.
 
     Args:
         wikitext: The source of an article.
-        hidden_prefixes: Lower-case prefixes of links without text, such as "file" and "category".
+        hidden_prefixes: Lower-case prefixes of links that are not shown as text, such as "file" and "category".
     """
     text = _without_elements(_IS_ESCAPED.sub("", wikitext))
     text = _MAGIC.sub("", _QUOTES.sub("", _without_brackets(text, hidden_prefixes)))
@@ -66,7 +71,7 @@ def _without_elements(text: str) -> str:
     """Drop comments, references and similar elements with their content, and escape verbatim text."""
     kept: list[str] = []
     at = 0
-    opened, opened_end = "", 0  # the outermost element, if one is open
+    opened, opened_end = "", 0  # name of the outermost open element, and start of its content
     for tag in _ELEMENT.finditer(text):
         name = (tag["name"] or "<!--").lower()
         if tag.start() < at:
@@ -84,20 +89,20 @@ def _without_elements(text: str) -> str:
             at = tag.end()
             if not (tag["rest"] or "").rstrip().endswith("/"):
                 opened, opened_end = name, tag.end()
-    if opened == "<!--":  # MediaWiki also hides the rest
+    if opened == "<!--":  # MediaWiki also hides the text after a comment that is never closed
         return "".join(kept)
     return "".join(kept) + text[opened_end if opened else at :]
 
 
 def _without_brackets(text: str, hidden_prefixes: Set[str]) -> str:
-    """Replace templates, tables and links by their visible text, from the inside out."""
+    """Replace templates, tables and links by their visible text, starting with the innermost brackets."""
     frames = _Frames(hidden_prefixes)
     at = 0
     for bracket in _BRACKET.finditer(text):
         frames.write(text[at : bracket.start()])
         at = bracket.end()
         kind, length = bracket[0][0], at - bracket.start()
-        if kind == "{" and length > 1 and bracket[0][1] == "{":  # "{{{{{" opens a template and a parameter in it
+        if kind == "{" and length > 1 and bracket[0][1] == "{":  # "{{{{{" opens a template that starts with a parameter
             for _ in range((length - 3 * (length % 2)) // 2):
                 frames.open("{{")
             if length % 2:
@@ -114,7 +119,7 @@ def _without_brackets(text: str, hidden_prefixes: Set[str]) -> str:
 
 
 class _Frames:
-    """The stack of open brackets, each with its text so far."""
+    """Stack of open brackets. Each entry on the stack contains the text since the opening bracket."""
 
     def __init__(self, hidden_prefixes: Set[str]) -> None:
         self._hidden_prefixes = hidden_prefixes
@@ -140,7 +145,7 @@ class _Frames:
         return min(length, len(bracket))
 
     def close(self, bracket: str) -> None:
-        """Close the innermost bracket of this kind. Unclosed brackets inside it are text."""
+        """Close the innermost bracket of this kind. If there are unclosed brackets inside, their content is kept."""
         if not self._open[bracket]:
             if bracket == "[":
                 self.write("]")
@@ -158,7 +163,7 @@ class _Frames:
             self.write(_render(bracket, inside, self._hidden_prefixes))
 
     def text(self) -> str:
-        """Return the result, in which unclosed brackets are text."""
+        """Return the converted text. The content of unclosed brackets is kept."""
         return "".join(part for _, parts in self._stack for part in parts)
 
 
@@ -177,12 +182,13 @@ def _link(inside: str, hidden_prefixes: Set[str]) -> str:
     prefix = prefix.strip().lower()
     if colon and prefix in hidden_prefixes:
         return ""
-    if colon and not bar and _INTERWIKI.fullmatch(prefix):  # link to the article in another language
+    if colon and not bar and _INTERWIKI.fullmatch(prefix):  # a link to the same article in another language
         return ""
     return label if bar else target.lstrip(":")
 
 
-# Visible text of inline templates by name. Other templates (boxes, notes) are dropped.
+# Functions that return the visible text of an inline template. Templates that are not in this table, such as info boxes
+# and notes, are dropped.
 
 
 def _first(values: list[str]) -> str:
@@ -255,7 +261,10 @@ def _template(inside: str) -> str:
 
 
 def _positional(argument: str) -> str:
-    """Return the value of an argument, or "" for an option such as "abbr=on" (but not "1=..." or "text=...")."""
+    """Return the text of a template argument, or "" if the argument is an option such as "abbr=on".
+
+    The arguments "1=...", "text=..." and "quote=..." are not options.
+    """
     name, equals, value = argument.partition("=")
     name = name.strip().lower()
     if not equals or not re.fullmatch(r"[\w -]{1,30}", name):
@@ -267,7 +276,10 @@ def _positional(argument: str) -> str:
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Yield (heading level or 0, text) for each line, with list markers as in plain text."""
+    """Yield the heading level (0 if the line is not a heading) and the text of each line.
+
+    Wiki list markers are converted to "- " or numbers.
+    """
     number = 0
     for line in text.split("\n"):
         line = line.strip()
@@ -297,7 +309,7 @@ def _heading_level(line: str) -> int:
 
 
 def _without_empty_sections(lines: Iterator[tuple[int, str]]) -> Iterator[str]:
-    """Drop headings without content, whose sections had only references or tables."""
+    """Drop the headings of sections that have no content, because they had only references or tables."""
     pending: list[tuple[int, str]] = []
     blank = True
     for level, line in lines:
@@ -317,7 +329,8 @@ def _without_empty_sections(lines: Iterator[tuple[int, str]]) -> Iterator[str]:
 
 
 _REDIRECT = re.compile(r"\s*#\s*\w{1,30}\s*:?\s*\[\[[^\]\n]{1,300}\]\]", re.IGNORECASE)
-_FILES, _CATEGORIES, _MEDIA = 6, 14, -2  # namespace numbers; their names depend on the language
+# Namespace numbers; the names of the namespaces depend on the language of the wiki.
+_FILES, _CATEGORIES, _MEDIA = 6, 14, -2
 
 
 @dataclass(slots=True)
@@ -346,15 +359,19 @@ class _Site:
         return f"{self.base.rpartition('/')[0]}/{quote(title.replace(' ', '_'), safe='/:,()')}" if self.base else ""
 
     def namespace_of(self, title: str) -> int:
-        """Return the namespace of a title, for dumps from before 2012 without the element `ns`."""
+        """Return the namespace number of a title.
+
+        Dumps from before 2012 do not store the namespace number in an `ns` element.
+        """
         prefix = title.partition(":")[0]
         return next((number for number, name in self.namespaces.items() if name and name == prefix), 0)
 
 
 def read_wiki(path: str, stream: BinaryIO, _: ReaderContext) -> Found:
-    """Yield the articles of an XML dump: the title and the last revision of each.
+    """Yield the title and the last revision of each article in an XML dump.
 
-    Redirects and pages of other namespaces (talk, users, templates, categories) yield `Unreadable`.
+    An `Unreadable` is yielded for each redirect and each page of another namespace (talk, users, templates,
+    categories).
     """
     site = _Site()
     for page in _pages(stream, site):
@@ -373,7 +390,7 @@ def read_wiki(path: str, stream: BinaryIO, _: ReaderContext) -> Found:
 
 
 def _pages(stream: BinaryIO, site: _Site) -> Iterator[_Page]:
-    """Yield the pages of a dump."""
+    """Yield all pages of a wiki dump."""
     page = _Page()
     has_namespace = False
     for event, name, element in elements(stream):

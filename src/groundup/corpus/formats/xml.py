@@ -10,30 +10,31 @@ from xml.parsers import expat
 from groundup.corpus.streams import MAX_DOCUMENT_BYTES, MEBIBYTE, TooLargeError
 
 _CHUNK = 1 << 16
-_MAX_DEPTH = 10_000  # nesting of elements; open elements stay in memory
+_MAX_DEPTH = 10_000  # maximum nesting depth of elements, because open elements stay in memory
 
 
 class _RootFoundError(Exception):
-    """The root element has started, so no declarations can follow."""
+    """Raised when the root element starts, because entities cannot be declared after that."""
 
 
 def elements(stream: BinaryIO, whole: Set[str] = frozenset()) -> Iterator[tuple[str, str, Element]]:
-    """Yield parser events, and release each element after its end to bound memory.
+    """Yield the events of an XML parser. Each element is released after its end event to bound memory use.
 
     Args:
         stream: The XML file.
-        whole: Names of elements that keep their children until their end.
+        whole: Names of elements whose children are kept until the end event of the element.
 
     Yields:
-        ("start" or "end", name without namespace, element).
+        Tuples of the event ("start" or "end"), the element name without its namespace, and the element.
 
     Raises:
-        ValueError: The XML is malformed, or declares entities, which could expand to gigabytes or read files.
-        TooLargeError: An element has more than 256 MiB.
+        ValueError: The XML is malformed or declares entities. XML entities could expand to gigabytes or read local
+            files.
+        TooLargeError: An XML element has more than 256 MiB.
         RecursionError: Elements are nested too deeply.
     """
     above: list[Element] = []
-    kept = 0  # open elements that are in `whole`
+    kept = 0  # number of open elements whose name is in `whole`
     for event, element in _events(stream):
         name = element.tag.rpartition("}")[2]
         if event == "start":
@@ -53,7 +54,7 @@ def elements(stream: BinaryIO, whole: Set[str] = frozenset()) -> Iterator[tuple[
 def _events(stream: BinaryIO) -> Iterator[tuple[str, Element]]:
     parser: XMLPullParser[Element] = XMLPullParser(("start", "end"))
     guard: expat.XMLParserType | None = _entity_guard()
-    pending = 0  # bytes since the last event
+    pending = 0  # number of bytes parsed since the last event
     try:
         while chunk := stream.read(_CHUNK):
             if guard is not None:
