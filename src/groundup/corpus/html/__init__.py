@@ -13,31 +13,38 @@ from groundup.corpus.streams import detect_encoding
 __all__ = ["Profile", "decode", "main_text"]
 
 Profile = Literal["fast", "best"]
-_MIN_RELIABLE = 600  # characters; shorter results may miss the text
-_MAX_RECHECKED = 5000  # characters; in longer texts a wrong end matters less, and trafilatura is slow
-_MAX_PAGE_CHARACTERS = 1 << 20  # trafilatura could take minutes for larger pages
-_MAX_TRIMMED = 0.3  # fraction of a text to trim because trafilatura does not have it
-_LINES = frozenset(("dd", "dt", "li", "pre", "td", "th"))  # not separated by blank lines
+# Minimum number of characters of a reliable result; a shorter result may lack a part of the main text.
+_MIN_RELIABLE = 600
+# Maximum number of characters of a text to check with trafilatura, which is slow. In longer texts, a wrong end matters
+# less.
+_MAX_RECHECKED = 5000
+# Maximum number of characters of a page, because trafilatura could take minutes for a larger page.
+_MAX_PAGE_CHARACTERS = 1 << 20
+_MAX_TRIMMED = 0.3  # maximum fraction of a text to remove because trafilatura's result does not contain it
+_LINES = frozenset(("dd", "dt", "li", "pre", "td", "th"))  # elements that are not separated by blank lines
 _TAG = re.compile("<[a-zA-Z!/?]")
 _LONG_TAG = re.compile(r"<[a-zA-Z][^<>]{4000,}")
-_MAX_ATTRIBUTES = 300  # per element; the parser takes quadratic time in them
+# Maximum number of attributes per element, because the parser takes quadratic time in this number.
+_MAX_ATTRIBUTES = 300
 
 
 def main_text(page: str | bytes, *, url: str = "", profile: Profile = "fast", encoding: str | None = None) -> str:
     """Extract the main text of a page.
 
-    Blank lines separate paragraphs, but not list items ("- "), table rows ("a | b") and lines of code. Malformed pages
-    do not raise, and the time is linear in the size of the page.
+    Paragraphs are separated by blank lines. List items ("- "), table rows ("a | b") and lines of code are separated by
+    line breaks. Malformed pages do not raise errors. The run time is linear in the size of the page.
 
     Args:
-        page: HTML; bytes are decoded (see `decode`).
-        url: URL of the page, for trafilatura.
-        profile: "fast" uses our extractor. "best" also runs trafilatura (Barbaresi, ACL 2021) if the text is short. It
-            removes a trailing part that trafilatura does not have, or uses trafilatura's text if that is much longer.
+        page: The HTML source. If the source is bytes, it is decoded with `decode`.
+        url: URL of the page, which is passed to trafilatura.
+        profile: The profile "fast" uses only the extractor in this package. The profile "best" also runs trafilatura
+            (Barbaresi, ACL 2021) if the extracted text is short. If the result of trafilatura is much longer, the
+            result of trafilatura is returned. Otherwise, text blocks at the end of the page that trafilatura does not
+            extract are removed.
         encoding: Encoding that the server declared.
 
     Returns:
-        The text, or "" if the page has none.
+        The main text, or "" if the page has no main text.
     """
     text = decode(page, encoding) if isinstance(page, bytes) else page
     if not _TAG.search(text):
@@ -55,7 +62,10 @@ def main_text(page: str | bytes, *, url: str = "", profile: Profile = "fast", en
 
 
 def decode(data: bytes, encoding: str | None = None) -> str:
-    """Decode a page by its byte order mark, the declared encoding if it is valid, or detection, in this order.
+    """Decode a page.
+
+    A byte order mark determines the encoding. If there is no byte order mark, the declared encoding is used. If the
+    declared encoding is not valid for the page, the encoding is detected.
 
     Args:
         data: The page.
@@ -80,7 +90,7 @@ def _body(text: str) -> Any:
     parser = HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, huge_tree=True)
     try:
         root = fromstring(text.encode("utf-8", "replace"), parser)
-    except (LxmlError, ValueError, AssertionError):  # a document without any element
+    except (LxmlError, ValueError, AssertionError):  # the document contains no elements
         return None
     if root is None:
         return None
@@ -108,11 +118,11 @@ def _trafilatura_text(text: str, url: str) -> str:
     try:
         return extract(text, url=url or None, include_comments=False, fast=True) or ""
     except (LxmlError, LookupError, ValueError, TypeError, AttributeError, RecursionError):
-        return ""  # trafilatura fails on some pages
+        return ""  # trafilatura cannot process some pages
 
 
 def _trim(blocks: list[TextBlock], reference: str) -> list[TextBlock]:
-    """Remove the blocks after the last one that `reference` has, unless that removes too much text."""
+    """Remove the blocks after the last block that `reference` contains, unless this removes too much text."""
     reference_letters = _letters(reference)
     end = next((at for at in range(len(blocks), 0, -1) if _letters(blocks[at - 1].text) in reference_letters), 0)
     minimum = (1 - _MAX_TRIMMED) * sum(len(block.text) for block in blocks)

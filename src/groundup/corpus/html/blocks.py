@@ -1,4 +1,4 @@
-"""The text blocks of a page in reading order, and the elements around them."""
+"""Parse a page into text blocks in reading order, and into the block elements that enclose them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-# Patterns for boilerplate anywhere in a class name or id, in several languages.
+# Words in several languages that indicate boilerplate if they occur anywhere in a class name or an id.
 _ALWAYS = re.compile(
     r"com+ent|kommentar|disqus|livefyre|respond\b|replies|feedback|shar(?:e|ing)|partage|teilen|social"
     r"|relat(?:ed|ion)|relacionad|verwandt|recommend|popular|trending|most-?read|more-?(?:news|stories|from)"
@@ -17,7 +17,8 @@ _ALWAYS = re.compile(
     r"|caption|byline|tag-?list|tag-?cloud|infobox|metadata|ambox|quiz",
     re.IGNORECASE,
 )
-# Patterns for boilerplate as a whole word, if no other part of the name suggests content.
+# Words that indicate boilerplate only if they are a whole word of a class name or an id, and if no other part of the
+# name indicates content.
 _DOUBTFUL = re.compile(
     r"(?:^|[\s_-])(?:nav|menu|ads?|toc|tags?|date|links?|header|navbar|topnav|bottom|external|rel|aside|tools?|print|rating"
     r"|author|bio|skip|hidden|meta|credits?|copyright|disclaimer|tagline|dateline|timestamp|pub-?date|search|poll)(?:$|[\s_-])",
@@ -30,7 +31,7 @@ _TAGS = frozenset(("address", "aside", "figcaption", "header"))
 _ROLES = frozenset(
     ("alert", "banner", "complementary", "contentinfo", "dialog", "menu", "menubar", "navigation", "search", "toolbar")
 )
-_MAX_NAME_CHARACTERS = 1000  # of class names and ids to check
+_MAX_NAME_CHARACTERS = 1000  # maximum number of characters of class names and ids to check
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 
 
@@ -39,8 +40,8 @@ def is_boilerplate(element: Any, tag: str, names: str) -> bool:
 
     Args:
         element: The lxml element.
-        tag: Its tag.
-        names: Its class attribute.
+        tag: Tag name of the element.
+        names: Class attribute of the element.
     """
     if tag in _TAGS or element.get("role") in _ROLES:
         return True
@@ -55,13 +56,13 @@ def is_boilerplate(element: Any, tag: str, names: str) -> bool:
     return bool(names) and _named_boilerplate(names[:_MAX_NAME_CHARACTERS])
 
 
-@lru_cache(maxsize=4096)  # pages of a site share their class names
+@lru_cache(maxsize=4096)  # results are cached, because the pages of a site share class names
 def _named_boilerplate(names: str) -> bool:
     return _ALWAYS.search(names) is not None or (_DOUBTFUL.search(names) is not None and _CONTENT.search(names) is None)
 
 
 def is_comments(element: Any, names: str) -> bool:
-    """Return whether the class or id of a block element indicates reader comments."""
+    """Return whether the class or id of a block element indicates that it contains comments by readers."""
     return _COMMENTS.search(f"{names} {element.get('id') or ''}"[:_MAX_NAME_CHARACTERS]) is not None
 
 
@@ -71,7 +72,7 @@ def _named_noise(names: str) -> bool:
 
 
 def is_noise(tag: str, names: str) -> bool:
-    """Return whether an inline element is not part of its sentence, e.g. an edit link or a footnote number."""
+    """Return whether an inline element is not part of its sentence, such as an edit link or a footnote number."""
     return _named_noise(names[:_MAX_NAME_CHARACTERS]) or (tag == "sup" and "reference" in names)
 
 
@@ -87,29 +88,33 @@ _SKIPPED = frozenset((
     "noscript", "object", "optgroup", "option", "param", "progress", "script", "select", "style", "svg", "template",
     "textarea", "title", "track", "video",
 ))  # fmt: skip
-# Block kinds that transparent elements inside them keep: a paragraph in a list item is a list item.
+
+# Kinds of blocks that are inherited by transparent elements inside the block. For example, a paragraph in a list item
+# is treated as a list item.
 _KINDS = frozenset(("li", "dd", "dt", "pre", "blockquote"))
 _TRANSPARENT = frozenset(("article", "center", "div", "p", "section", "span"))
-MAX_DEPTH = 150  # nesting of elements; deeper elements are read as text without structure
+MAX_DEPTH = 150  # maximum nesting depth of elements; elements that are nested more deeply are read as unstructured text
 _SPACE = re.compile(r"\s+")
 _INVISIBLE = str.maketrans("", "", "\u00ad\u200b\u2060\ufeff")
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A block element. The numeric attributes are sums over the blocks inside, see `content`.
+    """A block element of a page.
+
+    `groundup.corpus.html.content` computes the numeric attributes from the text blocks inside the element.
 
     Attributes:
-        parent: The enclosing block element.
-        tag: Its tag.
-        names: Its class attribute, to compare siblings.
-        boilerplate: Whether the element and its content are boilerplate, by its name or tag.
-        comments: Whether the element has reader comments.
-        weight: Sum of the votes.
-        prose: Number of characters outside links.
-        length: Number of characters.
-        paragraphs: Number of voting paragraphs.
-        score: Votes received from blocks, decreasing with distance.
+        parent: The enclosing block element, or None for the body.
+        tag: Tag name of the element.
+        names: Class attribute of the element, which is compared with the class attributes of siblings.
+        boilerplate: Whether the element and its content are boilerplate.
+        comments: Whether the element contains comments by readers.
+        weight: Sum of the weights of the paragraphs inside the element.
+        prose: Number of characters outside links, in paragraphs that vote.
+        length: Number of characters in text blocks that are not boilerplate.
+        paragraphs: Number of paragraphs that vote.
+        score: Sum of the votes for the element. The vote of a paragraph decreases with its distance to the element.
         kept: Whether the element is part of the main text.
     """
 
@@ -128,12 +133,12 @@ class Node:
 
 @dataclass(slots=True, eq=False)
 class TextBlock:
-    """A paragraph, a heading, a list item, a table's cell, or code.
+    """A paragraph, a heading, a list item, a table cell, or code.
 
     Attributes:
         text: The text.
-        linked: Number of characters in links.
-        kind: The tag that determines its type.
+        linked: Number of characters that are inside links.
+        kind: Tag name that determines the type of the block, such as "p" or "li".
         node: The enclosing block element.
     """
 
@@ -149,7 +154,7 @@ class HtmlPage:
     Attributes:
         blocks: The text blocks in reading order.
         nodes: The block elements, parents before children.
-        root: The body.
+        root: The body of the page.
     """
 
     def __init__(self, body: Any) -> None:
@@ -179,7 +184,7 @@ class HtmlPage:
         self._pieces, self._linked = [], 0
 
     def _read(self, element: Any, node: Node, kind: str, depth: int) -> None:
-        """Read the content of an element into blocks of `node` and `kind`."""
+        """Read the content of an element, and add text blocks with this node and this kind."""
         after_break = False
         is_code = kind == "pre"
         if (text := element.text) and (is_code or self._pieces or not text.isspace()):
@@ -189,7 +194,7 @@ class HtmlPage:
             if tag == "br":
                 if is_code:
                     self._pieces.append("\n")
-                elif after_break:  # two line breaks end a paragraph
+                elif after_break:  # two consecutive line breaks end a paragraph
                     self._end_block(kind, node)
                 else:
                     self._pieces.append(" ")

@@ -1,9 +1,9 @@
 """Select the blocks of a page that are its main text.
 
-As in Arc90's Readability (2009), paragraphs vote for the elements around them, with weights that decrease with
-distance. The element with the most votes has the main text. It is extended to ancestors with similar content (the
-sections of a manual, the posts of a thread) and to siblings with prose. Finally, remains of menus, lists of links,
-bylines and share buttons are removed.
+As in Arc90's Readability (2009), each paragraph votes for the elements that enclose it. The weight of a vote decreases
+with the distance. The element with the most votes contains the main text. The selection is extended to ancestors with
+similar content (the sections of a manual, the posts of a thread) and to siblings that contain prose. Finally, menus,
+lists of links, bylines and share buttons that are still selected are removed.
 """
 
 from __future__ import annotations
@@ -14,21 +14,23 @@ from collections.abc import Iterable, Sequence
 
 from groundup.corpus.html.blocks import HEADINGS, HtmlPage, Node, TextBlock
 
-_VOTES = (1.0, 0.5, 1 / 6, 1 / 9, 1 / 12, 1 / 15)  # for the parent, the grandparent, ... (as in Readability)
+# Fractions of a paragraph's vote that its parent, its grandparent and so on receive, as in Readability.
+_VOTES = (1.0, 0.5, 1 / 6, 1 / 9, 1 / 12, 1 / 15)
 _PARTS = frozenset(
     ("blockquote", "dd", "dl", "dt", "li", "ol", "table", "tbody", "thead", "tr", "ul")
-)  # elements within a text
-_MIN_VOTER = 25  # characters of a paragraph that votes
-_MIN_PROSE = 40  # characters of a block that can start or end a text
-_MIN_VOTES = 4.0  # one or two short paragraphs
-_PATIENCE = 4  # ancestors to check without an improvement
+)  # elements inside a text, whose votes go to an ancestor
+_MIN_VOTER = 25  # minimum number of characters of a paragraph that votes
+_MIN_PROSE = 40  # minimum number of characters of a block that can start or end the main text
+_MIN_VOTES = 4.0  # minimum sum of votes, which one or two short paragraphs have
+_PATIENCE = 4  # number of ancestors to check after the last ancestor that was accepted
 _COMMAS = re.compile("[,，、،;；]")
-_WIDE = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]")  # characters that count as three letters
+# Chinese, Japanese and Korean characters, which count as three letters.
+_WIDE = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 _SENTENCE_END = re.compile(r"[.!?:;。！？…»”\"'’)\]]\W*$")
 
 
 def text_length(text: str) -> int:
-    """Return the length of a text in characters. A Chinese, Japanese or Korean character counts as three."""
+    """Return the length of a text in characters. A Chinese, Japanese or Korean character counts as three characters."""
     return len(text) if text.isascii() else len(text) + 2 * len(_WIDE.findall(text))
 
 
@@ -42,7 +44,7 @@ def main_blocks(page: HtmlPage) -> list[TextBlock]:
     _keep(page, top)
     chosen = _cut([block for block, _ in blocks if block.node.kept or _is_separate_paragraph(block, top)])
     if sum(text_length(block.text) for block in chosen) < _MIN_VOTES * _MIN_PROSE:
-        everything = _cut([block for block, _ in blocks])  # a page of many small blocks
+        everything = _cut([block for block, _ in blocks])  # the page may consist of many small blocks
         return max(chosen, everything, key=lambda selection: sum(len(block.text) for block in selection))
     return chosen
 
@@ -59,7 +61,11 @@ def _weight(block: TextBlock) -> float:
 
 
 def _clear_false_boilerplate(page: HtmlPage, weights: Sequence[float]) -> None:
-    """Propagate boilerplate to descendants, except in elements with most of the text of the page."""
+    """Mark the descendants of boilerplate elements as boilerplate.
+
+    An element that contains most of the text of the page is not boilerplate, even if its class or id indicates
+    boilerplate.
+    """
     for block, weight in zip(page.blocks, weights, strict=True):
         block.node.weight += weight
     for node in reversed(page.nodes[1:]):
@@ -71,7 +77,7 @@ def _clear_false_boilerplate(page: HtmlPage, weights: Sequence[float]) -> None:
     boilerplate = [node for node in page.nodes if node.boilerplate]
     _inherit(page.nodes)
     remaining = sum(weight for block, weight in zip(page.blocks, weights, strict=True) if not block.node.boilerplate)
-    if remaining < _MIN_VOTES:  # e.g. a forum with posts named comments, or a page in a pop-up
+    if remaining < _MIN_VOTES:  # forum posts may have the class "comment", and a whole page may be in a pop-up
         for node in page.nodes:
             node.boilerplate = False
         for node in boilerplate:
@@ -115,7 +121,7 @@ def _vote(page: HtmlPage, blocks: Sequence[tuple[TextBlock, float]]) -> None:
 
 
 def _climb(page: HtmlPage, best: Node) -> Node:
-    """Return the ancestor of `best` with all parts of the text."""
+    """Return the ancestor of `best` that contains all parts of the main text."""
     similar: dict[tuple[Node | None, str, str], list[Node]] = defaultdict(list)
     for each in page.nodes:
         if each.names or each.tag in ("article", "section"):
@@ -156,7 +162,7 @@ def _keep(page: HtmlPage, top: Node) -> None:
 
 
 def _is_separate_paragraph(block: TextBlock, top: Node) -> bool:
-    """Return whether a block is a long paragraph next to the main element."""
+    """Return whether a block is a long paragraph that is a sibling of the main element."""
     return (
         block.kind == "p"
         and top.parent is not None
@@ -167,17 +173,18 @@ def _is_separate_paragraph(block: TextBlock, top: Node) -> bool:
 
 
 def _cut(blocks: Sequence[TextBlock]) -> list[TextBlock]:
-    """Remove lists of links, and the blocks before the first and after the last sentence."""
+    """Remove lists of links, the blocks before the first sentence, and the blocks after the last sentence."""
     inside = [
         block
         for block in blocks
         if block.linked < 0.5 * len(block.text)
         or block.kind in HEADINGS
-        or (block.kind == "p" and len(block.text) - block.linked > _MIN_PROSE)  # e.g. in an encyclopedia
+        # A paragraph with many links, as in an encyclopedia.
+        or (block.kind == "p" and len(block.text) - block.linked > _MIN_PROSE)
     ]
     prose = [at for at, block in enumerate(inside) if _is_prose(block)]
     if not prose:
-        return inside  # e.g. a poem with short lines
+        return inside  # the text may be a poem with short lines
     start = prose[0]
     end = next(at for at in range(len(inside), start, -1) if _may_end(inside[at - 1]))
     while start > 0 and inside[start - 1].kind in HEADINGS and inside[start - 1].kind != "h1":
