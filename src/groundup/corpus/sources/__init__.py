@@ -1,4 +1,4 @@
-"""Text sources. To add a kind, write a module with a subclass of `SourceConfig` and list it in `Source`."""
+"""Text sources. To add a kind of source, write a module with a subclass of `SourceConfig` and add it to `Source`."""
 
 from typing import Annotated
 

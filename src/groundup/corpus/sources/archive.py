@@ -1,4 +1,4 @@
-"""Read package archives in place: zip (wheels, eggs) and tar (sdists, npm), without unpacking to disk."""
+"""Read zip archives (wheels, eggs) and tar archives (sdists, npm) of packages without unpacking them to disk."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from groundup.corpus.streams import MAX_COMPRESSION_RATIO, READ_ERRORS, Decompre
 
 
 def list_members(archive: Path) -> list[Item]:
-    """List the files of an archive in archive order; unsafe members are marked as refused.
+    """List the files of an archive in archive order. Unsafe members are marked as refused.
 
     Raises:
-        DataError: The archive is damaged, of an unknown kind, or a decompression bomb.
+        DataError: The archive is damaged, has an unknown format, or is a decompression bomb.
     """
     try:
         if zipfile.is_zipfile(archive):
@@ -29,20 +29,21 @@ def list_members(archive: Path) -> list[Item]:
     except READ_ERRORS as error:
         raise DataError(
             f"{archive.name}: {error}",
-            rule="not a readable zip or tar archive",
-            fix="Download it again (for a package, run `groundup cache clear` first), or use another version.",
+            rule="the file is not a readable zip or tar archive",
+            fix="Download the archive again (for a package, run `groundup cache clear` first), or use another version.",
         ) from error
 
 
 def open_members(archive: Path, items: Iterable[Item]) -> Iterator[tuple[Item, Opener]]:
-    """Yield each member with a function that opens it; call the function before the next iteration."""
+    """Yield each member with a function that opens the member. Call the function before the next iteration."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as file:
             for item in items:
                 yield item, cast(Opener, partial(file.open, item.path))
         return
     pending = {item.path: item for item in items}
-    with tarfile.open(archive, "r:*") as tar:  # one pass, because a compressed tar has no random access
+    # Reads the archive in one pass, because a compressed tar has no random access.
+    with tarfile.open(archive, "r:*") as tar:
         for member in tar:
             if member.name in pending:
                 yield pending.pop(member.name), partial(_open_tar_member, tar, member)
@@ -58,7 +59,7 @@ def _open_tar_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> BinaryIO:
 
 
 def is_unsafe(path: str) -> bool:
-    """Return whether a member name could escape the archive: an absolute path, a drive, or `..`."""
+    """Return whether the path of an archive member is unsafe: an absolute path, or a path with a drive or `..`."""
     return path.startswith(("/", "\\")) or ":" in path or "\0" in path or ".." in path.replace("\\", "/").split("/")
 
 
@@ -78,7 +79,7 @@ def _tar_items(archive: Path) -> list[Item]:
         for member in tar:
             remaining -= member.size
             if remaining < 0:
-                raise DecompressionBombError(f"unpacks to more than {MAX_COMPRESSION_RATIO} times its size")
+                raise DecompressionBombError(f"the archive unpacks to more than {MAX_COMPRESSION_RATIO} times its size")
             if member.isdir():
                 continue
             refused = "unsafe path" if is_unsafe(member.name) else "" if member.isreg() else "not a regular file"

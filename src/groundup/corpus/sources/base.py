@@ -1,4 +1,4 @@
-"""Base class for sources: their settings, the selection of files, and how files become text."""
+"""Base class of text sources: their settings, and the selection of their files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ TEXT_FORMAT_NAMES = "text, Markdown, HTML, WARC and WET, PDF, DOCX, ODT, EPUB, m
 TABLE_FORMAT_NAMES = "JSON, CSV, TSV, Parquet and Excel"
 FORMAT_NAMES = f"{TEXT_FORMAT_NAMES}, {TABLE_FORMAT_NAMES}, and zip and tar archives of these"  # for messages
 Opener = Callable[[], BinaryIO]
-WEB_FILTERS = ["gopher_repetition", "gopher_quality", "c4", "fineweb"]  # in FineWeb's order
+# Quality filters in the same order as in FineWeb.
+WEB_FILTERS = ["gopher_repetition", "gopher_quality", "c4", "fineweb"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,10 @@ class Item:
 
     Attributes:
         path: Path inside the source, with "/" between directories.
-        size: Stored (possibly compressed) size in bytes, for planning and progress.
-        refused: Why the file is not opened, e.g. an unsafe path or a device file; "" if it may be opened.
+        size: Stored size in bytes, possibly compressed. The size is used to plan tasks and to show progress.
+        refused: Reason why the file must not be opened, such as "unsafe path", or "" if the file may be opened.
         start: Offset of the first byte to read.
-        end: Offset after the last byte to read; None means the end of the file.
+        end: Offset after the last byte to read, or None to read until the end of the file.
     """
 
     path: str
@@ -46,122 +47,138 @@ class Item:
 
     @property
     def part_size(self) -> int:
-        """Number of stored bytes from `start` to `end`."""
+        """Number of stored bytes between the offsets `start` and `end`."""
         return (self.size if self.end is None else self.end) - self.start
 
 
 class SourceConfig(Config):
-    """Base class for the sources of a recipe.
+    """Base class of the sources of a recipe.
 
-    Four optional keys describe the text of JSON, JSON Lines, CSV and Parquet files. By default the text column,
-    or the turns of a conversation, are detected.
+    Four optional settings describe how the records of JSON, JSON Lines, CSV and Parquet files become text:
 
     - `records = "data.*"`: one document for each element of `data`.
-    - `each = "turns.*"`: the parts of a record.
-    - `text = "{title}: {body}"`: the template of a part.
-    - `join`: the separator between parts.
+    - `each = "turns.*"`: one part of the document for each element of `turns`.
+    - `text = "{title}: {body}"`: the template of the text of a part.
+    - `join`: the separator between the parts.
 
+    By default, the field that contains the text is detected. In a conversation, this field is the list of messages.
     In paths, "." selects a field and "*" selects every element.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {"licence": "license"}
 
     name: str = setting(
-        "", help="name in the data card and in each document; default: derived from the path or package"
+        "", help="name of the source in the data card and in each document; default: derived from the path or package"
     )
-    genre: str = setting("unspecified", help='genre, for the data card, e.g. "books", "encyclopedia"')
-    license: str = setting("unknown", help="license of the text, for the data card")
+    genre: str = setting(
+        "unspecified", help='genre of the text, shown in the data card, such as "books" or "encyclopedia"'
+    )
+    license: str = setting("unknown", help="license of the text, shown in the data card")
     files: list[str] = setting(
         [],
-        help='glob patterns of the files to read, e.g. "docs/**/*.md"; matched from the right; default: all files',
+        help='glob patterns that match the end of the paths to read, such as "docs/**/*.md"; default: all files',
     )
-    format: Format | None = setting(None, help="format of all files; default: detected from the content")
-    records: str | None = setting(None, help="path to the records in a JSON file; each record becomes a document")
-    each: str | None = setting(None, help="path to the parts of a record, e.g. turns or paragraphs")
+    format: Format | None = setting(
+        None, help="format of all files of the source; default: detected from the content of each file"
+    )
+    records: str | None = setting(None, help="path to the records inside a JSON file; each record becomes a document")
+    each: str | None = setting(None, help="path to the parts of a record, such as messages or paragraphs")
     text: str | None = setting(
-        None, help='template of the text, e.g. "{title}\\n\\n{body}"; for one column, "{column}"'
+        None, help='template of the text, such as "{title}\\n\\n{body}"; for the text of a single column, "{column}"'
     )
     join: str = setting("\n", help="separator between the parts of a record")
-    languages: list[str] | None = setting(None, help="languages to keep from this source; default: as for the corpus")
-    filters: list[str] | None = setting(None, help="quality filters for this source; default: as for the corpus")
-    markup: Literal["none", "html"] = setting("none", help='"html": render HTML tags in the text of records')
+    languages: list[str] | None = setting(
+        None, help="languages to keep from this source; default: the languages of the corpus"
+    )
+    filters: list[str] | None = setting(
+        None, help="quality filters for this source; default: the filters of the corpus"
+    )
+    markup: Literal["none", "html"] = setting(
+        "none", help='markup in the text of records, which is converted to plain text if the value is "html"'
+    )
 
     extraction: Literal["fast", "best"] = setting(
         "best",
-        help='main-text extraction for web pages; "best" adds a slower extractor if the fast one finds little text',
+        help='main-text extraction for web pages ("best" adds a slower extractor if the fast one finds little text)',
     )
 
     @field_validator("text")
     @classmethod
     def _has_a_field(cls, value: str | None) -> str | None:
         if value is not None and not FIELD.search(value):
-            raise ValueError(f'a template needs at least one field in braces, e.g. "{{{value or "text"}}}"')
+            raise ValueError(f'a template needs at least one field in braces, such as "{{{value or "text"}}}"')
         return value
 
     @property
     def label(self) -> str:
-        """The source name stored in each document."""
+        """The name of the source that each document stores."""
         return self.name or self.default_name
 
     @property
     @abstractmethod
     def default_name(self) -> str:
-        """The default name."""
+        """The default name of the source."""
 
     @property
     def disk_ratio(self) -> float:
-        """Upper estimate of bytes written per stored byte read, to check disk space first."""
-        return 2.0  # compressed sorted runs, and compressed shards
+        """Upper estimate of the bytes written to disk per stored byte. The disk space is checked with this estimate."""
+        return 2.0  # the corpus is stored twice, as compressed sorted runs and as compressed shards
 
     @property
     def rules(self) -> RecordRules:
-        """How to convert the records of this source to text."""
+        """The rules that convert the records of this source to text."""
         return RecordRules(
             self.records, self.each, self.text, self.join, self.markup == "html", extraction=self.extraction
         )
 
     @abstractmethod
     def identity(self) -> str:
-        """Return a value that changes with the content, without network access."""
+        """Return a value that changes if the content of the source changes. The network must not be used."""
 
     @abstractmethod
     def fetch(self, console: Console) -> None:
-        """Download the content, or list it, unless that is already done."""
+        """Download or list the files of the source, unless this was already done."""
 
     @abstractmethod
     def items(self) -> list[Item]:
-        """Return the files that match the patterns, in a fixed order. Call `fetch` first."""
+        """Return the files that match the patterns in `files`, in a fixed order. Call `fetch` first."""
 
     def parts(self, item: Item, size: int) -> list[Item]:
-        """Split a file into parts of about `size` bytes if its format allows starting anywhere."""
+        """Split a file into parts of about `size` bytes if reading its format can start at any position."""
         return [item]
 
     @abstractmethod
     def open_items(self, items: Iterable[Item]) -> Iterator[tuple[Item, Opener]]:
-        """Yield each item with a function that opens it. `items` is a slice of `items()`, in order."""
+        """Yield each item with a function that opens it.
+
+        The items must have the same order as in the list that the method `items` returns.
+        """
 
     def digest(self, item: Item) -> str:
-        """Return "sha256:..." of a file, or "version:..." as reported by its store.
+        """Return the digest of a file as "sha256:...", or its version in a remote store as "version:...".
 
-        The result is "" if neither is known, or if the provenance already has the hash of the whole archive.
+        If both are unknown, or if the provenance already contains the hash of the whole archive, the result is "".
         """
         return ""
 
     @abstractmethod
     def provenance(self) -> dict[str, str]:
-        """Return the origin of the content, for the data card. Call `fetch` first."""
+        """Return the origin of the content, which the data card shows. Call `fetch` first."""
 
     @cached_property
     def _pattern(self) -> re.Pattern[str] | None:
         return re.compile("|".join(_glob_regex(glob) for glob in self.files)) if self.files else None
 
     def chooses(self, path: str) -> bool:
-        """Return whether a path matches the patterns."""
+        """Return whether a path matches the patterns in `files`."""
         return self._pattern is None or self._pattern.fullmatch(path) is not None
 
 
 def _glob_regex(glob: str) -> str:
-    """Compile a glob: `*` and `?` match within a directory, `**` across directories, from any directory on."""
+    """Convert a glob pattern to a regular expression.
+
+    The wildcards `*` and `?` do not match "/", but `**` does. The pattern may start at any directory of the path.
+    """
     pieces = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     parts = re.split(r"(\*\*/|\*\*|\*|\?)", glob.lstrip("/"))
     return "(?:.*/)?" + "".join(pieces.get(part, re.escape(part)) for part in parts)

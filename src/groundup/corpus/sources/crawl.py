@@ -1,4 +1,4 @@
-"""Common Crawl as a text source: whole files of a crawl, or captures found through its index."""
+"""Common Crawl as a text source: whole files of a crawl, or single captured pages that the index finds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from groundup.corpus.sources.remote_files import Remote, RemoteItem
 from groundup.corpus.streams import text_lines
 
 _CONNECTIONS = 8
-_COLUMNS = {  # names in the CDX server's answers and in the columnar index
+_COLUMNS = {  # column names in the responses of the CDX server and in the columnar index
     "filename": ("filename", "warc_filename"),
     "offset": ("offset", "warc_record_offset"),
     "length": ("length", "warc_record_length"),
@@ -32,39 +32,43 @@ _COLUMNS = {  # names in the CDX server's answers and in the columnar index
 
 
 class CrawlSource(ListedSource):
-    """Pages of Common Crawl, or of any archive with the same layout.
+    """Pages of Common Crawl, or of any web archive that has the same directory layout.
 
-    Exactly one of these selects the files:
+    Exactly one of these settings selects the files:
     - `crawl` and `file_type`: the file list of a crawl.
     - `paths`: a file list that you supply.
-    - `captures`: a table of captures, which are read as byte ranges.
+    - `captures`: a table of captures (stored pages). Each capture is a byte range of a WARC file.
 
-    With `crawl`, `index` selects only the captures that match URL patterns.
+    If `crawl` and `index` are both set, only the captures whose URL matches a pattern in `index` are read.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {**ListedSource.renamed, "what": "file_type", "first": "skip"}
 
     kind: Literal["crawl"] = setting("crawl", help="pages of Common Crawl")
-    crawl: str | None = setting(None, help='id of the crawl, e.g. "CC-MAIN-2025-05"', pattern=r"^[A-Za-z0-9._-]+$")
-    file_type: Literal["warc", "wet"] = setting("warc", help='"warc": pages; "wet": text extracted by Common Crawl')
-    paths: str | None = setting(
-        None, help="file list to use instead of the crawl's, one path or URL per line (may be .gz)"
+    crawl: str | None = setting(None, help='id of the crawl, such as "CC-MAIN-2025-05"', pattern=r"^[A-Za-z0-9._-]+$")
+    file_type: Literal["warc", "wet"] = setting(
+        "warc", help='type of the files: "warc" (web pages) or "wet" (text that Common Crawl extracted)'
     )
-    index: list[str] = setting([], help='URL patterns to look up in the index, e.g. "*.example.org/*"')
+    paths: str | None = setting(
+        None, help="file list to use instead of the file list of the crawl, with one path or URL per line (may be .gz)"
+    )
+    index: list[str] = setting([], help='URL patterns to look up in the index, such as "*.example.org/*"')
     index_filter: list[str] = setting(
         ["=status:200", "~mime-detected:.*html.*"],
-        help='CDX server filters for the index, e.g. "~languages:.*deu.*" (= equals, ~ matches a regex, ! negates)',
+        help='filters of the CDX server, such as "~languages:.*deu.*" (= equals, ~ matches a regex, ! negates)',
     )
     captures: str | None = setting(
-        None, help="table of captures (filename, offset, length), e.g. the result of a query on the columnar index"
+        None, help="table of captures (filename, offset, length), such as the result of a query on the columnar index"
     )
-    skip: int = setting(0, help="number of files (or captures) to skip at the start of the list", ge=0)
+    skip: int = setting(0, help="number of files (or captures) to skip at the start of the file list", ge=0)
     limit: int | None = setting(
-        None, help="maximum number of files (or captures); default: all, up to 80,000 files of 1 GB", ge=1
+        None, help="maximum number of files (or captures); default: all (a crawl has up to 80,000 files of 1 GB)", ge=1
     )
-    base: str = setting("https://data.commoncrawl.org", help="URL or directory that the paths are relative to")
-    index_base: str = setting("https://index.commoncrawl.org", help="URL of the index server")
-    license: str = setting("unknown; Common Crawl's terms of use", help="license of the text, for the data card")
+    base: str = setting(
+        "https://data.commoncrawl.org", help="URL or directory to which the paths in the file list are relative"
+    )
+    index_base: str = setting("https://index.commoncrawl.org", help="URL of the index server of Common Crawl")
+    license: str = setting("unknown; Common Crawl's terms of use", help="license of the text, shown in the data card")
     filters: list[str] | None = setting(WEB_FILTERS, help="quality filters for the documents of this source, in order")
 
     @field_validator("base", "index_base")
@@ -85,25 +89,29 @@ class CrawlSource(ListedSource):
 
     @property
     def default_name(self) -> str:
-        """The crawl id or the name of the list, with the file type."""
+        """The crawl id or the name of the file list, followed by the file type."""
         named = self.crawl or PurePosixPath(self.paths or self.captures or "crawl").name
         return f"{named}-{self.file_type}"
 
     @property
     def disk_ratio(self) -> float:
-        """Bytes written per byte read.
+        """Upper estimate of the bytes written to disk per byte read.
 
-        One gigabyte of pages gives about 8 MB of text with the FineWeb filters, and 30 MB without filters.
+        From one gigabyte of pages, the FineWeb filters keep about 8 MB of text. If no filters are used, about 30 MB of
+        text are kept.
         """
         return 0.06 if self.file_type == "warc" else 1.0
 
     @property
     def addresses(self) -> list[str]:
-        """The URLs of the file list and of the files."""
+        """The URLs of the file list and of the server that stores the files."""
         return [each for each in (self.paths, self.captures, self.base) if each]
 
     def list_files(self, remote: Remote, console: Console) -> list[RemoteItem]:
-        """Read the list and request the size of each file. The index already contains the sizes of captures."""
+        """Read the list and request the size of each file.
+
+        No requests are needed for captures, because the index contains their sizes.
+        """
         if self.index or self.captures:
             found = self._query_index(remote, console) if self.index else self._table(remote)
             return list(self._grouped(self._limited(found)))
@@ -155,12 +163,15 @@ class CrawlSource(ListedSource):
                     raise DataError(
                         f"{record.origin}: {getattr(record, 'reason', 'not a table row')}",
                         rule="captures must be JSON Lines, CSV or Parquet with the columns filename, offset and length",
-                        fix="Correct the file given as captures.",
+                        fix="Correct the file that the setting captures names.",
                     )
                 yield record.value
 
     def _grouped(self, captures: Iterable[dict[str, Any]]) -> Iterator[RemoteItem]:
-        """Yield one item per file with the byte ranges of its captures, in file order; adjacent ranges are merged."""
+        """Yield one item per file, sorted by name, with the byte ranges of its captures.
+
+        Adjacent byte ranges are merged.
+        """
         files: dict[str, set[tuple[int, int]]] = {}
         for capture in captures:
             name, offset, length = (_column(capture, key) for key in _COLUMNS)
@@ -185,7 +196,7 @@ def _answer(remote: Remote, address: str, query: list[tuple[str, str]]) -> list[
     try:
         return remote.json_lines(f"{address}?{urllib.parse.urlencode(query)}")
     except DownloadError as error:
-        if getattr(error.__cause__, "code", None) == 404:  # the server's answer when no capture matches
+        if getattr(error.__cause__, "code", None) == 404:  # the server returns status 404 if no capture matches
             return []
         raise
 

@@ -1,4 +1,4 @@
-"""Logins and tokens in URLs and options: read from the environment and never stored."""
+"""Logins and tokens in URLs and options. Logins and tokens are read from environment variables and never stored."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _HIDDEN = re.compile(rf"://{re.escape(HIDDEN)}@|=\s*{re.escape(HIDDEN)}(?=&|$)|^
 
 
 def resolve_variables(text: str) -> str:
-    """Replace each `${NAME}` by the environment variable NAME.
+    """Replace each `${NAME}` by the value of the environment variable NAME.
 
     Raises:
-        ConfigError: A variable is not set, or this copy of the recipe has its secrets removed.
+        ConfigError: An environment variable is not set, or the recipe is a copy in which secrets are hidden.
     """
     if _HIDDEN.search(text):
         raise ConfigError(
             f"{text}: the login or token was removed",
-            rule=f"recipe.toml in a run directory has {HIDDEN} in place of secrets",
+            rule=f"recipe.toml in a run directory contains {HIDDEN} instead of each secret",
             fix="Run the original recipe, or replace REDACTED by ${NAME} and set the environment variable NAME.",
         )
 
@@ -37,12 +37,12 @@ def resolve_variables(text: str) -> str:
 
 
 def without_login(address: str) -> str:
-    """Return a URL for the cached file list, with the login and all variables hidden."""
+    """Return a URL for the cached file list, in which the login and all variables are hidden."""
     return redacted(VARIABLE.sub("hidden-by-a-variable", address))
 
 
 def with_login(url: str, addresses: Iterable[str]) -> str:
-    """Return the URL of a listed file with the login of the URL that it was listed from."""
+    """Return the URL of a listed file, with the login of the recipe's URL from which the file was listed."""
     for address in addresses:
         kept = without_login(address)
         if kept == address:
@@ -54,7 +54,7 @@ def with_login(url: str, addresses: Iterable[str]) -> str:
         for place in (
             f"{scheme}://{host}/",
             f"{scheme}://{HIDDEN}@{host}/",
-        ):  # listed from a directory, or from a pattern
+        ):  # URLs of files that were found in a directory or with a pattern
             if login and url.startswith(place):
                 return f"{scheme}://{resolve_variables(login)}@{host}/{url[len(place) :]}"
     return url

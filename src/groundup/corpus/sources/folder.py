@@ -30,7 +30,7 @@ class FolderEntry(NamedTuple):
     Attributes:
         name: Path relative to the root, with "/" between directories.
         path: Path on disk.
-        refused: Why it is not read; "" if it may be read.
+        refused: Reason why the entry is not read, or "" if the entry may be read.
     """
 
     name: str
@@ -39,13 +39,13 @@ class FolderEntry(NamedTuple):
 
 
 class Walk:
-    """One traversal of a directory tree, without hidden names.
+    """One traversal of a directory tree, which skips hidden files and directories.
 
     Args:
         root: The directory.
-        follow: Whether to follow symbolic links to directories, and out of the root. Links to files inside the root
-            are always followed, unless the file itself is read.
-        chooses: Whether to include a file with this relative path.
+        follow: Whether to follow symbolic links to directories and symbolic links that leave the root. A link to a file
+            inside the root is always followed, unless the file itself is also read.
+        chooses: Function that returns whether to include the file with a given relative path.
     """
 
     def __init__(self, root: Path, *, follow: bool, chooses: Callable[[str], bool]) -> None:
@@ -69,7 +69,7 @@ class Walk:
         except OSError:
             if folder == self._root:
                 raise
-            yield FolderEntry(self._name(folder), folder)  # counted as one unreadable entry
+            yield FolderEntry(self._name(folder), folder)  # the directory is counted as one unreadable entry
             return
         for entry in entries:
             path = folder / entry.name
@@ -101,7 +101,7 @@ class Walk:
 
     def _refusal(self, path: Path) -> str:
         target = Path(os.path.realpath(path))
-        if not _mode(path):  # dangling, or a loop
+        if not _mode(path):  # the symbolic link is broken or part of a loop
             return BROKEN
         if not self._inside(target):
             return "" if self._follow else LEAVES
@@ -117,7 +117,7 @@ class Walk:
 
 
 def _mode(path: Path) -> int:
-    """Return the mode of the target of a path, or 0 if it does not exist or is not accessible."""
+    """Return the file mode of the target of a path, or 0 if the target does not exist or is not accessible."""
     try:
         return path.stat().st_mode
     except OSError:
@@ -125,7 +125,9 @@ def _mode(path: Path) -> int:
 
 
 def require_inside(path: Path, root: Path) -> None:
-    """Check that a path resolves to a file inside `root`, in case a link was created after the listing.
+    """Check that a path resolves to a file inside `root`.
+
+    A symbolic link may have been created after the files were listed.
 
     Raises:
         OSError: The path resolves to a file outside `root`.
@@ -138,17 +140,18 @@ _ARCHIVES = (".warc", ".warc.gz", ".wet", ".wet.gz")
 
 
 class FolderSource(SourceConfig):
-    """All files in a directory and its subdirectories, except hidden ones.
+    """All files in a directory and its subdirectories, except hidden files.
 
-    Symbolic links to directories, to targets outside, and to files that are read anyway are skipped and counted.
+    By default, symbolic links to directories and to targets outside the directory are skipped and counted. Symbolic
+    links to files that are read anyway are always skipped and counted.
     """
 
     kind: Literal["folder"] = setting("folder", help="a local directory")
-    path: Path = setting(help="directory, or one file")
+    path: Path = setting(help="path of a directory or of a single file")
     follow_symlinks: bool = setting(
-        False, help="follow symbolic links to directories, and out of the directory; default: skip and count them"
+        False, help="follow symbolic links to directories and to targets outside `path`; default: skip and count them"
     )
-    license: str = setting("private", help="license of the text, for the data card")
+    license: str = setting("private", help="license of the text, shown in the data card")
 
     @property
     def default_name(self) -> str:
@@ -170,14 +173,14 @@ class FolderSource(SourceConfig):
             return [FolderEntry(self.path.name, self.path)]
         try:
             return Walk(self.path, follow=self.follow_symlinks, chooses=self.chooses).files()
-        except OSError as error:  # of the root; unreadable subdirectories are only counted
+        except OSError as error:  # the root cannot be listed; a subdirectory that cannot be listed is only counted
             raise DataError(
                 f"{self.path}: {error.strerror}",
-                fix="Check the permissions, or run as a user with read access.",
+                fix="Check the permissions, or run the command as a user with read access.",
             ) from error
 
     def identity(self) -> str:
-        """Return a digest of the names, sizes and modification times."""
+        """Return a digest of the names, sizes and modification times of the files."""
         digest = hashlib.blake2b(digest_size=16)
         for name, path, refused in self._files():
             try:
@@ -202,7 +205,7 @@ class FolderSource(SourceConfig):
         return found
 
     def parts(self, item: Item, size: int) -> list[Item]:
-        """Split a web archive into parts. Other files have one part."""
+        """Split a web archive into parts. Files of other formats are not split."""
         if item.size < 2 * size or item.refused or not item.path.lower().endswith(_ARCHIVES):
             return [item]
         from groundup.corpus.formats.warc import by_record
@@ -215,7 +218,7 @@ class FolderSource(SourceConfig):
         return [replace(item, start=start, end=end) for start, end in pairwise(bounds)]
 
     def open_items(self, items: Iterable[Item]) -> Iterator[tuple[Item, Opener]]:
-        """Yield each file with a function that opens it."""
+        """Yield each file with a function that opens the file."""
         for item in items:
             yield item, partial(_open, self._path(item), None if self.follow_symlinks else self._root)
 
@@ -233,16 +236,16 @@ class FolderSource(SourceConfig):
         try:
             with self._path(item).open("rb") as file:
                 return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-        except OSError:  # reading will fail as well, and count the file as unreadable
+        except OSError:  # reading the file will also fail and will count the file as unreadable
             return ""
 
     def provenance(self) -> dict[str, str]:
-        """Return the name of the directory only, because its full path may be private."""
+        """Return only the name of the directory, because the full path may be private."""
         return {"folder": _printable(self.path.resolve().name)}
 
 
 def _printable(name: str) -> str:
-    return name.encode("utf-8", "replace").decode()  # names on disk may be invalid Unicode
+    return name.encode("utf-8", "replace").decode()  # file names on disk may be invalid Unicode
 
 
 def _item(found: FolderEntry) -> Item:
@@ -251,7 +254,7 @@ def _item(found: FolderEntry) -> Item:
         return Item(name, 0, refused=refused)
     try:
         status = path.stat()
-    except OSError as error:  # deleted since, or in a directory without search permission
+    except OSError as error:  # the file was deleted, or access to its directory is denied
         closed = isinstance(error, PermissionError)
         return Item(name, 0, refused="permission denied" if closed else "not a regular file")
     if stat.S_ISDIR(status.st_mode):

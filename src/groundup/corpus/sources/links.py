@@ -1,4 +1,4 @@
-"""The pages of a list of links as a text source, as for WebText (Radford et al. 2019)."""
+"""Web pages as a text source. The links to the pages are read from a list, as for WebText (Radford et al. 2019)."""
 
 from __future__ import annotations
 
@@ -28,41 +28,47 @@ from groundup.corpus.streams import text_lines
 
 _LINE = re.compile(r"\s*(?P<url>[^\s,;]*://\S*?)(?:[\s,;]+(?P<score>[-+]?\d+(?:\.\d+)?))?\s*")
 _REFUSED_SCHEME = "refused: not http or https"
-_SHOWN = 200  # characters of an invalid URL
+_SHOWN = 200  # maximum number of characters that are shown of an invalid URL
+
 # These settings do not change which pages are fetched, so a new value must not fetch all pages again.
 _FETCH_SETTINGS = {"path", "store", "delay", "max_delay", "connections", "contact"}
 
 
 class LinksSource(SourceConfig):
-    """The pages of a list of links, fetched once and stored as WARC files.
+    """The pages of a list of links. The pages are fetched once and stored as WARC files.
 
-    The fetcher opens one connection per host and follows robots.txt. Failed links are counted by reason.
+    The fetcher opens one connection per host and follows robots.txt. Links that cannot be fetched are counted by
+    reason.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {**SourceConfig.renamed, "longest_delay": "max_delay"}
 
     kind: Literal["links"] = setting("links", help="the pages of a list of links")
-    path: Path = setting(help="list of links: text lines (URL and optional score), CSV, TSV, JSON Lines or Parquet")
-    url_field: str = setting("url", help="column or key of the URL, for lists with columns")
-    score_field: str = setting("score", help="column or key of the score, for lists with columns")
+    path: Path = setting(
+        help="file with the links: text lines (URL and optional score), CSV, TSV, JSON Lines or Parquet"
+    )
+    url_field: str = setting("url", help="column or key that contains the URL, if the list has columns")
+    score_field: str = setting("score", help="column or key that contains the score, if the list has columns")
     min_score: float | None = setting(
-        None, help="minimum score; links below it or without a score are skipped (WebText: 3)"
+        None, help="minimum score of a link (3 in WebText); links with a lower score or no score are skipped"
     )
     limit: int | None = setting(None, help="maximum number of links to fetch", ge=1)
-    delay: float = setting(1.0, help="seconds between requests to the same host; robots.txt may require more", ge=0)
+    delay: float = setting(
+        1.0, help="seconds between requests to the same host; robots.txt may require a longer delay", ge=0
+    )
     max_delay: float = setting(
-        60.0, help="maximum delay in seconds; hosts whose robots.txt requires more are skipped", ge=0
+        60.0, help="maximum delay in seconds; hosts whose robots.txt requires a longer delay are skipped", ge=0
     )
     connections: int = setting(32, help="maximum number of concurrent requests, each to a different host", ge=1, le=512)
     max_page_bytes: int = setting(10_000_000, help="maximum size of a page in bytes; larger pages are skipped", ge=1)
     max_page_seconds: float = setting(60.0, help="maximum time per page in seconds; slower pages are skipped", gt=0)
     content_types: list[str] = setting(
-        ["text/html", "application/xhtml+xml", "text/plain", "application/pdf"], help="media types to keep"
+        ["text/html", "application/xhtml+xml", "text/plain", "application/pdf"], help="media types of the pages to keep"
     )
     contact: str = setting("", help="URL or e-mail address to send in the User-Agent header")
-    store: Path | None = setting(None, help="directory for the fetched pages; default: in the cache")
+    store: Path | None = setting(None, help="directory for the fetched pages; default: a directory in the cache")
     filters: list[str] | None = setting(WEB_FILTERS, help="quality filters for the documents of this source, in order")
-    allow_private_hosts: bool = setting(False, help="allow hosts with private IP addresses, e.g. an intranet")
+    allow_private_hosts: bool = setting(False, help="allow hosts with private IP addresses, such as an intranet")
 
     @property
     def default_name(self) -> str:
@@ -70,7 +76,7 @@ class LinksSource(SourceConfig):
         return self.path.name.partition(".")[0] or "links"
 
     def identity(self) -> str:
-        """Return a digest of the list and of the settings that select pages."""
+        """Return a digest of the list of links and of the settings that select pages."""
         if not self.path.is_file():
             raise DataError(f"{self.path}: no such file", fix="Check the path of the list.")
         keys = self.model_dump(mode="json", exclude=set(SourceConfig.model_fields) | _FETCH_SETTINGS)
@@ -83,7 +89,7 @@ class LinksSource(SourceConfig):
         return self.store or cache_dir() / "links" / self.identity()
 
     def fetch(self, console: Console) -> None:
-        """Fetch the missing pages. Failed links are not tried again.
+        """Fetch the pages that are not stored. Links that failed are not tried again.
 
         Args:
             console: Output for progress.
@@ -115,13 +121,13 @@ class LinksSource(SourceConfig):
             store.finish(low=links.low, repeated=links.repeated)
 
     def items(self) -> list[Item]:
-        """Return the WARC files, and each failed link as a refused item."""
+        """Return the WARC files as items, and each failed link as a refused item."""
         with closing(PageStore(self._directory)) as store:
             pages: list[Item] = [RemoteItem(path.name, length, url=str(path)) for path, length in store.files()]
             return pages + [Item(redacted(url), 0, refused=reason) for url, reason in store.failures()]
 
     def open_items(self, items: Iterable[Item]) -> Iterator[tuple[Item, Opener]]:
-        """Yield each file with a function that opens it."""
+        """Yield each file with a function that opens the file."""
         for item in items:
             yield item, partial(_open, Path(getattr(item, "url", "")))
 
@@ -137,7 +143,7 @@ class LinksSource(SourceConfig):
 
 
 class _Links:
-    """Iterates over the links that are not fetched yet, and counts skipped links."""
+    """Iterable over the links that must be fetched. The object counts the links that are skipped."""
 
     def __init__(self, source: LinksSource, store: PageStore) -> None:
         self._source = source
@@ -173,12 +179,13 @@ class _Links:
 
 
 class _UrlSet:
-    """A set of URLs on disk, because a list may exceed memory."""
+    """A set of URLs on disk, because a list of URLs may not fit in memory."""
 
     def __init__(self) -> None:
         import sqlite3
 
-        self._database = sqlite3.connect("", check_same_thread=False)  # a temporary file
+        # SQLite stores a database without a name in a temporary file.
+        self._database = sqlite3.connect("", check_same_thread=False)
         self._database.execute("CREATE TABLE seen (mark BLOB PRIMARY KEY) WITHOUT ROWID")
 
     def add(self, url: str) -> bool:
@@ -188,7 +195,7 @@ class _UrlSet:
 
 
 def _read_list(source: LinksSource) -> Iterator[tuple[str, float | None]]:
-    """Yield (URL, score) for each entry of the list."""
+    """Yield the URL and the score of each entry of the list."""
     from groundup.corpus.formats import Record, format_of, read_records
 
     item, opener = Item(source.path.name, source.path.stat().st_size), partial(_open, source.path)
@@ -202,7 +209,7 @@ def _read_list(source: LinksSource) -> Iterator[tuple[str, float | None]]:
         elif number == 0 or not isinstance(record, Record):
             raise DataError(
                 f"{source.path.name}: {record.origin}: {getattr(record, 'reason', f'no {source.url_field!r}')}",
-                rule="each entry needs a URL",
+                rule="each entry of a list of links needs a URL",
                 fix="Set url_field (and score_field) to the columns or keys of the list.",
             )
 
@@ -227,10 +234,10 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _require_same(store: PageStore, directory: Path, identity: str) -> None:
-    """Check that a directory given as `store` has the pages of this list."""
+    """Check that the directory that the recipe sets as `store` contains the pages of this list."""
     known = store.identity(identity)
     if known != identity:
         raise DataError(
-            f"{directory}: contains pages of another list or of other settings",
+            f"{directory}: contains pages that were fetched from another list or with other settings",
             fix="Set store to another directory, or remove this one.",
         )

@@ -1,4 +1,4 @@
-"""Base class for remote sources, whose files are listed once and then streamed."""
+"""Base class for sources with remote files. The files are listed once and then streamed."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from groundup.corpus.sources.remote_files import Remote, RemoteItem
 
 
 class ListedSource(SourceConfig):
-    """Remote files. `fetch` lists them; opening an item streams its content without storing it.
+    """Base class of sources with remote files.
 
-    The list (names, sizes, versions) is cached. A file that has changed since it was listed raises an error, so a
-    collection that is resumed later reads the same files.
+    `fetch` lists the files. If a file is opened, its content is streamed and not stored.
+
+    The file list (names, sizes, versions) is cached. If a file has changed since it was listed, opening it raises an
+    error. A run that is resumed later therefore reads the same files.
     """
 
-    edition: str = setting(
-        "", help="any text, e.g. today's date; changing it lists the files again (the list is cached)"
-    )
+    edition: str = setting("", help="any text, such as today's date; the file list is cached until this text changes")
     pin: str | None = setting(
-        None, help="digest of the file list, from the data card; collection fails if the list differs"
+        None, help="expected digest of the file list, as shown in the data card; a different list is an error"
     )
     options: dict[str, str | int | bool] = setting(
-        {}, help="options for the fsspec file system, e.g. {anon = true} for s3fs"
+        {}, help="options for the fsspec file system, such as {anon = true} for s3fs"
     )
-    allow_private_hosts: bool = setting(False, help="allow hosts with private IP addresses, e.g. an internal mirror")
+    allow_private_hosts: bool = setting(False, help="allow hosts with private IP addresses, such as an internal mirror")
 
     @property
     def addresses(self) -> list[str]:
-        """The URLs to list, as written in the recipe."""
+        """The URLs at which files are listed, as written in the recipe."""
         return []
 
     @abstractmethod
@@ -60,7 +60,7 @@ class ListedSource(SourceConfig):
 
     @property
     def remote(self) -> Remote:
-        """Access to the files, with the options and logins of this source."""
+        """Access to the remote files with the options and logins of this source."""
         public_only = not self.allow_private_hosts
         options = {
             key: resolve_variables(each) if isinstance(each, str) else each for key, each in self.options.items()
@@ -68,13 +68,13 @@ class ListedSource(SourceConfig):
         return Remote(Network(public_only=public_only, agent=user_agent(), credentials=netrc_logins()), options)
 
     def identity(self) -> str:
-        """Return the pin, or a digest of the settings that select the files."""
+        """Return the setting `pin`, or a digest of the settings that select the files if `pin` is not set."""
         return self.pin or self._key
 
     @property
     def _key(self) -> str:
         selection = self.model_dump(mode="json", exclude=set(SourceConfig.model_fields) - {"files"} | {"pin"})
-        selection = redacted_config(selection, variables=False)  # the password does not change which files are listed
+        selection = redacted_config(selection, variables=False)  # a password does not change which files are listed
         return hashlib.blake2b(json.dumps(selection, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     @property
@@ -88,8 +88,8 @@ class ListedSource(SourceConfig):
             console: Output for progress.
 
         Raises:
-            DownloadError: The list, or a file of it, is unreachable.
-            DataError: No file was found, or the list does not match the pin.
+            DownloadError: The file list, or a file in the list, is unreachable.
+            DataError: No file was found, or the digest of the file list differs from the setting `pin`.
         """
         with locked(self._list.with_suffix(".lock"), wait=True):
             if not self._list.is_file():
@@ -117,18 +117,18 @@ class ListedSource(SourceConfig):
         return [_as_item(value) for value in read_json(self._list)]
 
     def open_items(self, items: Iterable[Item]) -> Iterator[tuple[Item, Opener]]:
-        """Yield each file with a function that opens its stream."""
+        """Yield each file with a function that opens a stream of the file."""
         remote, addresses = self.remote, self.addresses
         for item in cast(Iterable[RemoteItem], items):
             yield item, partial(remote.open, replace(item, url=with_login(item.url, addresses)))
 
     def digest(self, item: Item) -> str:
-        """Return the version from the store (an ETag or modification time), without reading the file."""
+        """Return the version that the remote store reports for a file (an ETag or a modification time)."""
         version = getattr(item, "version", "")
         return f"version:{version}" if version else ""
 
     def provenance(self) -> dict[str, str]:
-        """Return the number of listed files, and the digest to pin."""
+        """Return the number of listed files, and the digest of the file list that a recipe can pin."""
         return {"files listed": f"{len(self.items()):,}", "pin": self._digest}
 
 

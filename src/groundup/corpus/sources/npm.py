@@ -1,4 +1,4 @@
-"""Archives of npm packages, downloaded with the installed npm and its settings, without running scripts."""
+"""Download archives of npm packages with the installed npm and its settings, without running package scripts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def fetch_npm_archive(name: str, version: str, digest: Digest | None, directory:
     Args:
         name: Name of the package.
         version: Exact version.
-        digest: Pinned digest; None raises an error that shows it.
+        digest: Pinned digest, or None to raise an error that shows the digest to pin.
         directory: Target directory.
         console: Output for progress.
 
@@ -32,7 +32,7 @@ def fetch_npm_archive(name: str, version: str, digest: Digest | None, directory:
         The path of the archive.
 
     Raises:
-        DownloadError: The release does not exist, is not pinned or is unreachable, or the digest differs.
+        DownloadError: The release does not exist, is not pinned or is unreachable, or the archive has a wrong digest.
     """
     npm = shutil.which("npm")
     facts = _view(npm, name, version) if npm else _query_registry(name, version)
@@ -70,9 +70,9 @@ def _npm(npm: str, *arguments: str) -> str:
 
 
 def _npm_message(output: str) -> str:
-    """Return the first line of npm's error output without error codes."""
+    """Return the first line of the error output of npm without error codes."""
     lines = [re.sub(r"^npm (error|ERR!) ?(\d{3}\b)?", "", line).strip() for line in output.splitlines()]
-    return next((line for line in lines if line and not line.startswith("code ")), "failed without a message")
+    return next((line for line in lines if line and not line.startswith("code ")), "npm failed without a message")
 
 
 def _view(npm: str, name: str, version: str) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _view(npm: str, name: str, version: str) -> dict[str, Any]:
 
 
 def _query_registry(name: str, version: str) -> dict[str, Any]:
-    """Query the registry from the npm settings directly, without npm."""
+    """Query the registry in the npm settings without npm. This function is used if npm is not installed."""
     registry = os.environ.get("NPM_CONFIG_REGISTRY") or _npmrc_registry()
     if not registry:
         raise DownloadError(
@@ -100,7 +100,7 @@ def _query_registry(name: str, version: str) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DownloadError(
             f"{name} {version}: {error}",
-            fix="Check name, version and the network.",
+            fix="Check the name, the version and the network.",
         ) from error
 
 

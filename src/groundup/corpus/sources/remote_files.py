@@ -1,4 +1,7 @@
-"""Streams of remote files that reconnect after an error and detect changed files."""
+"""List and open remote files.
+
+The streams of remote files reconnect after an error, and they detect whether a file has changed.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +29,8 @@ from groundup.corpus.fetching.stream import (
 from groundup.corpus.sources.base import Item
 from groundup.corpus.streams import MEBIBYTE
 
-UNKNOWN_SIZE = 1 << 30  # assumed size in bytes if the server does not report one
-_BLOCK = 4 * MEBIBYTE  # bytes per request to an object store
+UNKNOWN_SIZE = 1 << 30  # assumed size in bytes if the server does not report the size
+_BLOCK = 4 * MEBIBYTE  # number of bytes per request to an object store
 _VERSION_KEYS = (
     "ETag", "etag", "blob_id", "oid", "md5Hash", "checksum", "mtime", "LastModified", "last_modified", "created",
 )  # fmt: skip
@@ -40,9 +43,9 @@ class RemoteItem(Item):
 
     Attributes:
         url: URL of the file.
-        version: ETag or modification time; "" if the store reports neither.
-        ranges: (offset, length) in bytes of the parts to read in sequence; empty for the whole file.
-        sha1: SHA-1 in hex, verified when the whole file is read; "" if unknown.
+        version: ETag or modification time, or "" if the store reports neither of them.
+        ranges: Byte ranges (offset, length) to read in sequence, or an empty tuple to read the whole file.
+        sha1: SHA-1 in hex, which is verified when the whole file is read, or "" if the SHA-1 is unknown.
     """
 
     url: str = ""
@@ -53,7 +56,7 @@ class RemoteItem(Item):
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """Lists and opens files at https, http, local paths, and other URLs that fsspec supports."""
+    """Lists and opens files at https and http URLs, local paths, and other URLs that fsspec supports."""
 
     network: Network
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -62,13 +65,13 @@ class Remote:
         """List the files at a URL.
 
         Args:
-            url: URL of a file; on object stores also a pattern ("*") or a directory.
+            url: URL of a file. On object stores, the URL may also name a directory or contain the wildcard "*".
 
         Returns:
             The files, sorted by path.
 
         Raises:
-            ConfigError: The scheme is unknown, or a library is not installed.
+            ConfigError: The URL scheme is unknown, or the library for this scheme is not installed.
             DownloadError: No file was found, or the URL is unreachable.
         """
         find = self._find_http if url.startswith(("http://", "https://")) else self._find_fsspec
@@ -81,9 +84,10 @@ class Remote:
         return found
 
     def open(self, item: RemoteItem) -> BinaryIO:
-        """Open a buffered stream of a file, which is seekable unless the item has ranges.
+        """Open a file as a buffered stream. The stream is seekable unless the item has ranges.
 
-        Reading raises `DownloadError` after several failed attempts, or if the file changed since it was listed.
+        Reading from the stream raises `DownloadError` after several failed attempts, or if the file has changed since
+        it was listed.
         """
         if item.ranges:
             return io.BufferedReader(
@@ -95,7 +99,7 @@ class Remote:
         """Return the text of a page.
 
         Raises:
-            DownloadError: The page is unreachable; its cause has the HTTP status.
+            DownloadError: The page is unreachable. The cause of the error contains the HTTP status.
         """
         try:
             return retry(lambda: self.network.page(url, accept)[1])
@@ -106,7 +110,7 @@ class Remote:
         """Return the values of a JSON Lines page, or the single value of a JSON page.
 
         Raises:
-            DownloadError: The page is unreachable or not JSON.
+            DownloadError: The page is unreachable, or its content is not JSON.
         """
         text = self.page(url, "application/json")
         for pieces in (text.splitlines(), [text]):
@@ -115,7 +119,7 @@ class Remote:
         raise DownloadError(
             f"{url}: {text[:80]!r}",
             rule="not JSON",
-            fix="Check the URL. If it is right, the server has a problem: try again later.",
+            fix="Check the URL. If the URL is right, the server has a problem: try again later.",
         )
 
     def _part(self, item: RemoteItem, start: int, size: int | None) -> RemoteStream:
@@ -153,7 +157,7 @@ class Remote:
             response.close()
             raise ChangedError("has changed since it was listed")
         if first and response.status != 206:
-            _skip(response, first)  # the server ignored the range
+            _skip(response, first)  # the server ignored the requested byte range
         return cast(BinaryIO, response)
 
     def _find_fsspec(self, url: str) -> list[RemoteItem]:
@@ -172,7 +176,8 @@ class Remote:
                     str(info["name"])[len(root) :].lstrip("/") if root else str(info["name"]),
                     int(info["size"]) if info.get("size") is not None else UNKNOWN_SIZE,
                     url=str(fs.unstrip_protocol(info["name"])),
-                    version=_version_in(fs.info(info["name"])),  # listings may have another form of it
+                    # A file listing may contain another form of the version.
+                    version=_version_in(fs.info(info["name"])),
                 )
                 for info in found
             ),
@@ -213,7 +218,7 @@ def _skip(stream: BinaryIO | http.client.HTTPResponse, count: int) -> None:
     while count:
         skipped = len(stream.read(min(count, MEBIBYTE)))
         if not skipped:
-            raise EarlyEndError("ended before the requested byte")
+            raise EarlyEndError("the content ended before the requested byte")
         count -= skipped
 
 

@@ -1,4 +1,4 @@
-"""Wikipedia and its sister projects as a text source: finds the dump and verifies its digests."""
+"""Wikipedia and its sister projects as a text source. The module finds a dump and verifies the digests of its files."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ from groundup.corpus.sources.listed import ListedSource
 from groundup.corpus.sources.remote_files import Remote, RemoteItem
 
 _JOB = "articlesmultistreamdump"
-_PAGES = re.compile(r".*-pages-articles-multistream\d*\.xml.*\.bz2")  # the job also publishes index files
+_PAGES = re.compile(r".*-pages-articles-multistream\d*\.xml.*\.bz2")  # the dump job also publishes index files
 
 
 class WikipediaSource(ListedSource):
-    """The articles of one dump of a wiki, verified with the digests that the dump publishes."""
+    """The articles in one dump of a wiki. The dump files are verified with the published digests."""
 
     kind: Literal["wikipedia"] = setting("wikipedia", help="the articles of a Wikimedia wiki")
-    language: str = setting("en", help='language code of the wiki, e.g. "de", "simple"', pattern=r"^[a-z]+(-[a-z]+)*$")
-    project: str = setting(
-        "wiki", help='project: "wiki" (Wikipedia), "wikibooks", "wikinews", ...', pattern=r"^wiki[a-z]*$"
+    language: str = setting(
+        "en", help='language code of the wiki, such as "de" or "simple"', pattern=r"^[a-z]+(-[a-z]+)*$"
     )
-    date: str = setting("latest", help='date of the dump, e.g. "20250101", or "latest" for the newest finished dump')
-    base: str = setting("https://dumps.wikimedia.org", help="URL of the dumps or of a mirror")
-    genre: str = setting("encyclopedia", help="genre, for the data card")
-    license: str = setting("CC-BY-SA-4.0 and GFDL", help="license of the text, for the data card")
+    project: str = setting(
+        "wiki", help='name of the project, such as "wiki" (Wikipedia) or "wikibooks"', pattern=r"^wiki[a-z]*$"
+    )
+    date: str = setting("latest", help='date of the dump, such as "20250101", or "latest" for the newest finished dump')
+    base: str = setting("https://dumps.wikimedia.org", help="URL of the server of the dumps, or of a mirror")
+    genre: str = setting("encyclopedia", help="genre of the text, shown in the data card")
+    license: str = setting("CC-BY-SA-4.0 and GFDL", help="license of the text, shown in the data card")
 
     @field_validator("date")
     @classmethod
@@ -41,7 +43,7 @@ class WikipediaSource(ListedSource):
 
     @property
     def default_name(self) -> str:
-        """The database name of the wiki, e.g. "enwiki"."""
+        """The database name of the wiki, such as "enwiki"."""
         return self._wiki
 
     @property
@@ -54,11 +56,11 @@ class WikipediaSource(ListedSource):
 
     @property
     def addresses(self) -> list[str]:
-        """The URL of the dumps."""
+        """The URL of the server that publishes the dumps."""
         return [self.base]
 
     def list_files(self, remote: Remote, console: Console) -> list[RemoteItem]:
-        """Return the files of the dump; for "latest", of the newest finished dump."""
+        """Return the files of the dump. If the date is "latest", return the files of the newest finished dump."""
         days = [self.date] if self.date != "latest" else self._days(remote)
         for day in days:
             job = self._job(remote, day)
@@ -76,7 +78,7 @@ class WikipediaSource(ListedSource):
                 ]
         raise DataError(
             f"{self._wiki}: no finished dump" + (f" of {self.date}" if len(days) == 1 else ""),
-            rule=f"only dumps of recent months are kept, from the 1st or 20th (found: {', '.join(days) or 'no dumps'})",
+            rule=f"the server keeps only recent dumps, of the 1st or 20th (found: {', '.join(days) or 'no dumps'})",
             fix='Correct language, project or date, or set date = "latest".',
         )
 
@@ -98,5 +100,5 @@ class WikipediaSource(ListedSource):
 
 
 def _first_page(entry: tuple[str, Any]) -> list[int]:
-    """Sort numerically: `...multistream9.xml-p1p2.bz2` before `...multistream10.xml-p3p9.bz2`."""
+    """Return the numbers in a file name, which sort `...multistream9.xml` before `...multistream10.xml`."""
     return [int(number) for number in re.findall(r"\d+", entry[0])]
