@@ -1,1 +1,1 @@
-"""Fetch web pages according to robots.txt, and store them."""
+"""Fetch web pages that robots.txt allows, and store them."""

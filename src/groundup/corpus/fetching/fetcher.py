@@ -1,4 +1,4 @@
-"""Concurrent fetching from many hosts, with one connection per host and according to robots.txt."""
+"""Fetch pages from many hosts concurrently, with one connection per host. The fetcher obeys robots.txt."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from groundup.corpus.fetching.pages import (
 from groundup.corpus.fetching.store import PageStore
 
 _MAX_REDIRECTS = 5
-_WINDOW = 100_000  # links held in memory
-_HOSTS = 2_000  # idle hosts to remember
-_MAX_UNANSWERED = 100  # unanswered links in a row, after which the local network is checked
+_WINDOW = 100_000  # maximum number of links to hold in memory
+_HOSTS = 2_000  # number of idle hosts to keep in memory
+_MAX_UNANSWERED = 100  # number of consecutive links without a response that causes a check of the network
 
 
 @dataclass(frozen=True, slots=True)
 class _Visit:
-    """A URL to request for a link of the list."""
+    """One request: the URL to fetch for a link in the list."""
 
     link: str
     url: str
@@ -44,7 +44,10 @@ class _Visit:
 
 @dataclass(slots=True)
 class _Host:
-    """The state of a host. `rules` maps origins to their robots.txt, or to why it is unavailable."""
+    """The state of a host.
+
+    `rules` maps each origin to its robots.txt rules, or to the reason why they are unavailable.
+    """
 
     name: str
     queue: deque[_Visit] = field(default_factory=deque)
@@ -54,15 +57,15 @@ class _Host:
 
 
 class PageFetcher:
-    """Fetches a list of links into a store, with one connection per host.
+    """Fetches the pages of a list of links into a store, with one connection per host.
 
-    A redirect is a new visit, so its target is subject to the same checks of robots.txt, delay and IP address.
+    A redirect is treated as a new request, so the checks of robots.txt, delay and IP address also apply to its target.
 
     Args:
         network: HTTP client.
         policy: Limits for requests.
-        store: Receives pages and failures, and knows which links are finished.
-        on_done: Called after each link.
+        store: Store to which pages and failures are written.
+        on_done: Function that is called after each link.
     """
 
     def __init__(self, network: Network, policy: CrawlPolicy, store: PageStore, on_done: Callable[[], None]) -> None:
@@ -74,7 +77,7 @@ class PageFetcher:
         self._hosts: dict[str, _Host] = {}
         self._max_hosts = _HOSTS
         self._heap: list[tuple[float, str]] = []
-        self._waiting = 0  # visits in queues
+        self._waiting = 0  # total number of requests in the queues of all hosts
         self._underway = 0
         self._links: Iterator[str] = iter(())
         self._stopped = False
@@ -83,13 +86,13 @@ class PageFetcher:
         self._last_answered = store.some_page()
 
     def run(self, links: Iterator[str]) -> None:
-        """Fetch all links. The store records the failures of single links.
+        """Fetch all links. If the page of a link cannot be fetched, the store records the failure.
 
         Args:
-            links: URLs without an outcome in the store.
+            links: URLs whose outcome is not in the store.
 
         Raises:
-            DownloadError: The network is down. Links that failed for this reason are not recorded.
+            DownloadError: The network is down. Links that failed because the network is down are not recorded.
         """
         self._links = links
         threads = [
@@ -128,7 +131,10 @@ class PageFetcher:
                 self._changed.notify_all()
 
     def _take(self) -> tuple[_Host, _Visit] | None:
-        """Wait for the next visit whose host is ready; None when all are done."""
+        """Wait until a host is ready, and return the host with its next request.
+
+        Return None when all requests are done.
+        """
         with self._changed:
             while not self._stopped:
                 self._refill()
@@ -162,13 +168,13 @@ class PageFetcher:
             self._offer(host)
 
     def _offer(self, host: _Host) -> None:
-        """Schedule the host if it has visits and is not busy."""
+        """Schedule a host if its queue contains requests and the host is not busy."""
         if host.queue and not host.busy:
             heapq.heappush(self._heap, (host.ready, host.name))
         self._changed.notify_all()
 
     def _forget(self) -> None:
-        """Drop idle hosts from time to time, because a list may have millions."""
+        """Remove idle hosts from memory from time to time, because a list may contain millions of hosts."""
         if len(self._hosts) < self._max_hosts:
             return
         now = time.monotonic()
@@ -176,12 +182,12 @@ class PageFetcher:
         self._max_hosts = 2 * len(self._hosts) + _HOSTS
 
     def _handle(self, host: _Host, visit: _Visit) -> float:
-        """Make one visit and return the delay in seconds before the next request to the host."""
+        """Send one request, and return the delay in seconds before the next request to the host."""
         pause, requested = self._policy.delay, True
         try:
             requested = self._fetch_robots(host, visit.url)
             pause = self._pace(host, visit.url)
-            if requested:  # the page is the next request
+            if requested:  # robots.txt was requested, so the page is requested next
                 self._again(host, visit)
                 return pause
             requested = True
@@ -215,14 +221,14 @@ class PageFetcher:
             self._check_network()
 
     def _answered(self, url: str) -> None:
-        """Record the unanswered links as failed, because the network works."""
+        """Record all links without a response as failed, because a response from `url` shows that the network works."""
         self._last_answered = url
         for link, reason in self._unanswered:
             self._store.fail(link, reason)
         self._unanswered.clear()
 
     def _check_network(self) -> None:
-        """Request from a host that answered before. If that fails, raise `DownloadError`."""
+        """Send a request to a host that responded before. If the host does not respond, raise `DownloadError`."""
         known = self._last_answered
         if known is not None:
             rules = fetch_robots(self._network, _origin(known), self._policy.max_delay)
@@ -231,7 +237,7 @@ class PageFetcher:
                     self._answered(known)
                 return
         raise DownloadError(
-            f"{len(self._unanswered):,} links in a row had no answer, e.g. {self._unanswered[0][0]}",
+            f"{len(self._unanswered):,} consecutive links had no response, for example {self._unanswered[0][0]}",
             fix="Check the network and the proxy, then run the command again to resume.",
         )
 
@@ -256,7 +262,7 @@ class PageFetcher:
                 self._enqueue(_Visit(visit.link, target, hops=visit.hops + 1))
 
     def _fetch_robots(self, host: _Host, url: str) -> bool:
-        """Fetch the robots.txt of the host if it is unknown, and return whether that took a request."""
+        """Fetch the robots.txt of a host if it is unknown, and return whether a request was sent."""
         origin = _origin(url)
         if origin in host.rules:
             return False
@@ -267,7 +273,7 @@ class PageFetcher:
         return True
 
     def _pace(self, host: _Host, url: str) -> float:
-        """Return the delay in seconds for the host; raise `Failure` if robots.txt disallows the URL."""
+        """Return the delay for a host in seconds. Raise `Failure` if robots.txt disallows the URL."""
         rules = host.rules[_origin(url)]
         if isinstance(rules, Failure):
             raise Failure(rules.reason, answered=rules.answered)

@@ -1,4 +1,4 @@
-"""HTTP client with optional restriction to public addresses, a time limit per request, retries, and proxies."""
+"""HTTP client with retries, proxies, a time limit per request, and an optional restriction to public IP addresses."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from typing import Any, TypeVar
 
 
 class RefusedError(OSError):
-    """A URL scheme or an IP address that the client does not connect to."""
+    """Raised for a URL scheme or an IP address to which the client must not connect."""
 
 
 ATTEMPTS = 5
-AGENT = "groundup"  # user agent in robots.txt files
+AGENT = "groundup"  # user agent name that robots.txt files can refer to
 _PAGE_LIMIT = 64 << 20
 _SCHEMES = ("https", "http", "file")
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
@@ -45,7 +45,7 @@ Address = tuple[str, int]
 
 
 def user_agent(contact: str = "") -> str:
-    """Return the User-Agent header, with an optional contact."""
+    """Return the value of the User-Agent header, which may include a contact address."""
     version = importlib.metadata.version("groundup")
     return f"{AGENT}/{version}" + (f" (+{contact})" if contact else "")
 
@@ -53,7 +53,8 @@ def user_agent(contact: str = "") -> str:
 def is_public(address: str) -> bool:
     """Return whether an IP address is public: not loopback, private, link-local, shared or multicast.
 
-    Addresses that embed another one (IPv4-mapped, 6to4, Teredo, NAT64) are public only if that one is, too.
+    An IPv6 address that contains an IPv4 address (IPv4-mapped, 6to4, Teredo, NAT64) is public only if the IPv4 address
+    is also public.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])  # "fe80::1%eth0"
     if isinstance(ip, ipaddress.IPv6Address):
@@ -86,13 +87,13 @@ def _resolved(host: str, port: int) -> Iterator[Address]:
 
 @dataclass(slots=True)
 class _OpenSockets:
-    """The sockets of one request, to shut them down when its time limit expires."""
+    """The sockets of one request, which are shut down when the time limit of the request expires."""
 
     expired: bool = False
     sockets: list[socket.socket] = field(default_factory=list)
 
     def shut_down(self) -> None:
-        """Shut down all sockets. Pending reads then see a closed connection."""
+        """Shut down all sockets. Pending reads are then interrupted, because the connection is closed."""
         self.expired = True
         for each in self.sockets:
             with contextlib.suppress(OSError):
@@ -104,14 +105,16 @@ class Network:
     """Settings of the HTTP client.
 
     Attributes:
-        certificates: File of trusted certificate authorities; default: the system certificates.
+        certificates: File of trusted certificate authorities. By default, the certificates of the system are used.
         client_certificate: File of a client certificate.
-        proxy: Proxy for all requests; default: HTTPS_PROXY, HTTP_PROXY and NO_PROXY from the environment.
+        proxy: Proxy for all requests. By default, the environment variables HTTPS_PROXY, HTTP_PROXY and NO_PROXY are
+            used.
         unverified_hosts: Hosts whose certificates are not verified.
         timeout: Seconds to wait for data from a server.
-        credentials: Logins as host -> "user:password".
-        public_only: Refuse hosts with private IP addresses, also after redirects. The proxy itself may have one.
-        agent: User-Agent header.
+        credentials: Logins in the form "user:password", keyed by host.
+        public_only: Whether to refuse hosts with private IP addresses, even after redirects. The proxy itself may have
+            a private IP address.
+        agent: Value of the User-Agent header.
     """
 
     certificates: str | None = None
@@ -126,13 +129,13 @@ class Network:
     def open(
         self, url: str, headers: Mapping[str, str], *, method: str = "GET", follow: bool = True
     ) -> http.client.HTTPResponse:
-        """Open an https or http URL, or without `public_only` a file URL.
+        """Open an https or http URL. If `public_only` is False, file URLs are also allowed.
 
         Args:
-            url: URL to open. A login in it is sent as a header.
+            url: URL to open. A login in the URL is sent in the Authorization header.
             headers: Additional request headers.
             method: HTTP method.
-            follow: Whether to follow redirects. If not, they raise `HTTPError` like any status from 300 on.
+            follow: Whether to follow redirects. If `follow` is False, a redirect raises `HTTPError`.
 
         Returns:
             The open response.
@@ -164,7 +167,7 @@ class Network:
             timer.cancel()
             for each in sockets.sockets:
                 each.close()
-        if sockets.expired:  # without a Content-Length, a closed connection ends the body
+        if sockets.expired:  # a closed connection looks like the end of a body that has no Content-Length
             raise TimeoutError(f"timeout after {seconds:g} seconds")
 
     def _open(
@@ -181,9 +184,9 @@ class Network:
             token = base64.b64encode(login.encode()).decode()
             request.add_unredirected_header(
                 "Authorization", f"Basic {token}"
-            )  # not sent to other hosts after a redirect
+            )  # the login is not sent to other hosts after a redirect
         context = _tls(self.certificates, self.client_certificate, host not in self.unverified_hosts)
-        opener = urllib.request.OpenerDirector()  # build_opener would add ftp: and data:
+        opener = urllib.request.OpenerDirector()  # build_opener would also allow ftp: and data: URLs
         proxies = {"http": self.proxy, "https": self.proxy} if self.proxy else None
         handlers: list[urllib.request.BaseHandler] = [
             urllib.request.ProxyHandler(proxies),
@@ -201,7 +204,7 @@ class Network:
             opened: http.client.HTTPResponse = opener.open(request, timeout=self.timeout)
         except urllib.error.URLError as error:
             if isinstance(error.reason, OSError) and not isinstance(error, urllib.error.HTTPError):
-                raise error.reason from None  # the actual error, which urllib wraps
+                raise error.reason from None  # raises the original error instead of the URLError that wraps it
             raise
         return opened
 
@@ -213,7 +216,7 @@ class Network:
 
 @functools.lru_cache(maxsize=8)
 def _tls(certificates: str | None, client_certificate: str | None, verified: bool) -> ssl.SSLContext:
-    """Create a TLS context. Cached, because loading the system certificates is slow."""
+    """Create a TLS context. The result is cached, because loading the certificates of the system is slow."""
     context = ssl.create_default_context(cafile=certificates)
     if client_certificate:
         context.load_cert_chain(client_certificate)
@@ -224,7 +227,7 @@ def _tls(certificates: str | None, client_certificate: str | None, verified: boo
 
 
 def _connection_factory(public_only: bool, sockets: _OpenSockets) -> Callable[..., socket.socket]:
-    """Return a function that opens connections, with `public_only` only to public addresses."""
+    """Return a function that opens connections. If `public_only` is True, the function refuses private IP addresses."""
 
     def connect(address: Address, *arguments: Any, **named: Any) -> socket.socket:
         last: OSError = OSError(f"{address[0]} has no address")
@@ -234,7 +237,7 @@ def _connection_factory(public_only: bool, sockets: _OpenSockets) -> Callable[..
             except OSError as error:
                 last = error
                 continue
-            sockets.sockets.append(connected.dup())  # TLS detaches the descriptor of the original
+            sockets.sockets.append(connected.dup())  # a duplicate, because TLS detaches the original file descriptor
             return connected
         raise last
 
@@ -242,7 +245,7 @@ def _connection_factory(public_only: bool, sockets: _OpenSockets) -> Callable[..
 
 
 class _Connector:
-    """Creates the connections of both handlers, with checked addresses."""
+    """Creates the connections of the HTTP and HTTPS handlers, and checks their IP addresses."""
 
     def __init__(self, public_only: bool, sockets: _OpenSockets) -> None:
         self._public_only = public_only
@@ -252,7 +255,8 @@ class _Connector:
         self, kind: type[http.client.HTTPConnection], request: urllib.request.Request
     ) -> Callable[..., http.client.HTTPConnection]:
         """Return a function that creates connections for a request."""
-        tunnel: str | None = getattr(request, "_tunnel_host", None)  # set for https through a proxy
+        # Attribute that urllib sets for an https request through a proxy.
+        tunnel: str | None = getattr(request, "_tunnel_host", None)
         proxied = request.has_proxy() or tunnel is not None
         if proxied and self._public_only:
             _refuse_private_target(urllib.parse.unquote(urllib.parse.urlsplit(request.full_url).hostname or ""))
@@ -267,7 +271,10 @@ class _Connector:
 
 
 def _refuse_private_target(host: str) -> None:
-    """Refuse a host that resolves to private addresses only. Names that do not resolve here are left to the proxy."""
+    """Refuse a host that resolves only to private addresses.
+
+    A name that does not resolve locally is not refused, because the proxy may resolve it.
+    """
     try:
         addresses = [address for address, _ in _resolved(host, 0)]
     except OSError:
@@ -303,7 +310,7 @@ def is_redirect(error: Exception) -> bool:
 
 
 def is_final(error: Exception) -> bool:
-    """Return whether a retry would fail again."""
+    """Return whether an error is permanent, so that a retry would also fail."""
     if isinstance(error, urllib.error.HTTPError):
         return error.code not in _TRANSIENT
     if isinstance(error, socket.gaierror):
@@ -334,7 +341,10 @@ def _seconds_until(date: str) -> float:
 
 
 def retry(call: Callable[[], Result], attempts: int = ATTEMPTS) -> Result:
-    """Call a function until it succeeds, with delays; raise final errors and the last error."""
+    """Call a function until it succeeds, with a delay between attempts.
+
+    A permanent error is raised immediately. If the last attempt fails, its error is raised.
+    """
     for attempt in range(1, attempts + 1):
         try:
             return call()
@@ -342,11 +352,11 @@ def retry(call: Callable[[], Result], attempts: int = ATTEMPTS) -> Result:
             if attempt == attempts or is_final(error):
                 raise
             time.sleep(retry_delay(error, attempt))
-    raise AssertionError("attempts is at least 1")
+    raise AssertionError("attempts must be at least 1")
 
 
 def netrc_logins() -> dict[str, str]:
-    """Return the logins in ~/.netrc as host -> "user:password"."""
+    """Return the logins in ~/.netrc, in the form "user:password", keyed by host."""
     import netrc
 
     try:

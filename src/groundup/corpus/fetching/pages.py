@@ -1,4 +1,4 @@
-"""Single requests: fetch a robots.txt or a page, or return why that failed."""
+"""Fetch a single page or a single robots.txt file. A failed request has a short reason, which can be counted."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ class CrawlPolicy:
     """Limits for fetching pages.
 
     Attributes:
-        delay: Seconds between the end of a request and the next request to the same host. robots.txt may require more.
-        max_delay: Maximum delay in seconds. Hosts that require more are skipped.
+        delay: Seconds between the end of a request and the next request to the same host. The robots.txt file of a host
+            may require a longer delay.
+        max_delay: Maximum delay in seconds. Hosts whose robots.txt requires a longer delay are skipped.
         connections: Number of concurrent requests, each to a different host.
         max_bytes: Maximum size of a decoded page in bytes.
         max_seconds: Maximum time for one page in seconds.
-        content_types: Media types to keep, e.g. "text/html" or "text/*".
+        content_types: Media types to keep, such as "text/html" or "text/*".
     """
 
     delay: float
@@ -43,11 +44,11 @@ class CrawlPolicy:
 
 
 class Failure(Exception):  # noqa: N818  an expected outcome, not a program error
-    """Why a link has no page, as a short reason to count.
+    """Raised or returned if the page of a link cannot be fetched.
 
     Args:
-        reason: The reason.
-        answered: False if the host did not respond, which may be a problem of the local network.
+        reason: Short reason. Failed links are counted by reason.
+        answered: Whether the host responded. If it did not, the local network may have a problem.
     """
 
     def __init__(self, reason: str, *, answered: bool = True) -> None:
@@ -58,7 +59,10 @@ class Failure(Exception):  # noqa: N818  an expected outcome, not a program erro
 
 @dataclass(frozen=True, slots=True)
 class RobotsRules:
-    """A compressed robots.txt. Parsed, half a megabyte takes thirty, and there are thousands of hosts."""
+    """The compressed robots.txt file of a host.
+
+    It is stored compressed, because a parsed robots.txt file of 0.5 MB takes 30 MB of memory.
+    """
 
     packed: bytes
 
@@ -78,10 +82,11 @@ def fetch_robots(network: Network, origin: str, max_delay: float) -> RobotsRules
     Args:
         network: HTTP client.
         origin: Scheme, host and port.
-        max_delay: Maximum number of seconds between two attempts.
+        max_delay: Maximum delay between two attempts in seconds.
 
     Returns:
-        The rules, which allow everything if there is no robots.txt; a `Failure` if it is unreachable.
+        The rules, or a `Failure` if robots.txt is unreachable. If the host has no robots.txt, the rules allow every
+        URL.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -112,11 +117,12 @@ def fetch_page(network: Network, url: str, policy: CrawlPolicy) -> FetchedPage:
         policy: Limits and media types.
 
     Returns:
-        The page, decoded.
+        The page with its decoded body.
 
     Raises:
         Failure: The response is not a page that `policy` allows.
-        OSError: The request was refused, redirected (`urllib.error.HTTPError`) or not answered.
+        OSError: The client refused the request, the host did not respond, or the response is an error or a redirect
+            (`urllib.error.HTTPError`).
     """
     accept = ", ".join(policy.content_types) + ";q=0.9, */*;q=0.1"
     headers = {"Accept": accept, "Accept-Encoding": "gzip"}
@@ -134,13 +140,14 @@ def fetch_page(network: Network, url: str, policy: CrawlPolicy) -> FetchedPage:
 
 
 def _read(response: http.client.HTTPResponse, coding: str, max_bytes: int) -> bytes:
-    """Return the decoded body. Decompression stops at `max_bytes`."""
+    """Return the decoded body of a response. Decompression stops after `max_bytes`."""
     if coding not in ("identity", "gzip", "x-gzip", "deflate"):
         raise Failure("unknown content encoding")
     length = response.headers.get("Content-Length") or ""
     if length.isdigit() and int(length) > max_bytes:
         raise Failure("too large")
-    decoder = None if coding == "identity" else zlib.decompressobj(wbits=47)  # gzip or zlib, by its first bytes
+    # With wbits=47, zlib detects the gzip or zlib format from the first bytes.
+    decoder = None if coding == "identity" else zlib.decompressobj(wbits=47)
     body, got = bytearray(), 0
     while chunk := response.read1(_CHUNK):
         got += len(chunk)
@@ -156,10 +163,13 @@ def _read(response: http.client.HTTPResponse, coding: str, max_bytes: int) -> by
 
 
 def normalize_url(url: str) -> str:
-    """Normalize a URL: no fragment, a lower-case ASCII host, no default port, and quoted characters.
+    """Normalize a URL.
+
+    The fragment and the default port are removed, the host is converted to lower-case ASCII, and special characters are
+    percent-encoded.
 
     Raises:
-        ValueError: It is not a URL, or has more than 4,096 characters.
+        ValueError: The text is not a URL, or it has more than 4,096 characters.
     """
     if len(url) > MAX_URL_LENGTH:
         raise ValueError("too long")
@@ -176,7 +186,7 @@ def normalize_url(url: str) -> str:
 
 
 def failure_of(error: Exception) -> Failure:
-    """Return the failure for an exception, with the same reason for all of its kind."""
+    """Return the failure for an exception. Exceptions of the same kind result in the same reason."""
     if isinstance(error, urllib.error.HTTPError):
         error.close()
         return Failure(f"HTTP {error.code}")

@@ -1,4 +1,4 @@
-"""Crash-safe storage of fetched pages as WARC files, with the outcome of every link."""
+"""Crash-safe storage of fetched pages in WARC files, and of the outcome of every link in a database."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from groundup.core.files import require_disk_space
 _FILE_BYTES = 1 << 30  # maximum size of a WARC file, as for Common Crawl
 _COMMIT_SECONDS = 2.0
 _MIN_FREE_BYTES = 200_000_000
-# Headers of the connection, not of the page, and cookies, which belong to one visitor.
+# Headers that are not archived, because they describe the connection or contain cookies of a single visitor.
 _HOP_HEADERS = frozenset(("transfer-encoding", "content-encoding", "content-length", "connection", "set-cookie"))
 
 
@@ -30,10 +30,13 @@ class FetchedPage:
     reason: str
     headers: list[tuple[str, str]]
     body: bytes
-    fetched: float  # seconds since the epoch
+    fetched: float  # Unix time in seconds
 
     def message(self) -> bytes:
-        """Return the HTTP message to archive: the decoded body and matching headers, as in Common Crawl."""
+        """Return the HTTP message to archive.
+
+        As in Common Crawl, the message contains the decoded body, and headers that describe the decoded body.
+        """
         kept = [(name, value) for name, value in self.headers if name.lower() not in _HOP_HEADERS]
         coding = [value for name, value in self.headers if name.lower() == "content-encoding"]
         kept += [("X-Crawler-Content-Encoding", value) for value in coding]
@@ -46,10 +49,12 @@ class FetchedPage:
 
 
 class PageStore:
-    """Pages in `pages-NNNNN.warc.gz` (one gzip member per page) and the outcome of each link in `links.sqlite`.
+    """Store of fetched pages and of the outcome of each link.
 
-    A commit to the database follows the write of the pages and records the length of each file. After a crash,
-    the store truncates files to the recorded length before it writes.
+    Pages are written to `pages-NNNNN.warc.gz`, with one gzip member per page. The outcomes of links (stored or failed)
+    are written to the database `links.sqlite`. The database also records the length of each WARC file. A transaction is
+    committed after the pages are written. After a crash, the store truncates each file to the recorded length before it
+    writes to the file.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -67,27 +72,27 @@ class PageStore:
 
     @property
     def complete(self) -> bool:
-        """Whether all links were tried."""
+        """Whether an attempt was made to fetch every link."""
         return self.fact("complete") == 1
 
     def fact(self, name: str) -> int:
-        """Return a stored count, or 0."""
+        """Return the count that is stored under a name, or 0 if the name is unknown."""
         row = self._database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return int(row[0]) if row else 0
 
     def identity(self, default: str) -> str:
-        """Return the identity of the list; a new store is assigned `default`."""
+        """Return the identity of the list of links. If the store is new, its identity is set to `default`."""
         if (row := self._database.execute("SELECT value FROM identity").fetchone()) is None:
             self._database.execute("INSERT INTO identity VALUES (?)", (default,))
             self._database.commit()
         return str(row[0]) if row else default
 
     def knows(self, url: str) -> bool:
-        """Return whether the outcome of a link is known."""
+        """Return whether the outcome of a link is already stored."""
         return self._database.execute("SELECT 1 FROM links WHERE url = ?", (url,)).fetchone() is not None
 
     def files(self) -> list[tuple[Path, int]]:
-        """Return the WARC files with their lengths in bytes, sorted by name."""
+        """Return the paths and lengths in bytes of the WARC files, sorted by name."""
         rows = self._database.execute("SELECT name, bytes FROM files ORDER BY name")
         return [(self._directory / name, int(length)) for name, length in rows]
 
@@ -96,12 +101,12 @@ class PageStore:
         yield from self._database.execute("SELECT url, failure FROM links WHERE failure != '' ORDER BY url")
 
     def some_page(self) -> str | None:
-        """Return a link with a stored page, or None."""
+        """Return a link whose page is stored, or None if no page is stored."""
         row = self._database.execute("SELECT url FROM links WHERE failure = '' LIMIT 1").fetchone()
         return str(row[0]) if row else None
 
     def add(self, link: str, page: FetchedPage) -> None:
-        """Store the page of a link, possibly after redirects."""
+        """Store the page of a link. After a redirect, the URL of the page differs from the link."""
         from fastwarc import GzipWriter
         from fastwarc.warc import WarcRecord, WarcRecordType
 
@@ -124,11 +129,11 @@ class PageStore:
             self._file = None
 
     def fail(self, link: str, reason: str) -> None:
-        """Record why a link has no page."""
+        """Record the reason why the page of a link could not be fetched."""
         self._record(link, reason)
 
     def finish(self, **facts: int) -> None:
-        """Mark the store as complete, and store some counts."""
+        """Mark the store as complete, and store the given counts under their names."""
         rows = list((facts | {"complete": 1}).items())
         self._database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
         self._commit()

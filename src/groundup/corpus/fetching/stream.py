@@ -1,4 +1,4 @@
-"""Remote streams that reconnect after an error."""
+"""Streams of remote files, which reconnect after an error."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from groundup.corpus.fetching.network import ATTEMPTS, is_final, retry_delay
 
 
 class ChangedError(OSError):
-    """The file has changed since it was listed."""
+    """Raised if a file has changed since it was listed."""
 
 
 class RemoteStream(io.RawIOBase):
-    """A stream that reopens at its position when the connection fails.
+    """A stream that reopens the file at the current position if the connection fails.
 
     Args:
-        reopen: Opens the content at a byte offset.
-        label: The URL, for messages.
-        size: Size in bytes, if known. An earlier end counts as a failed connection.
-        sha1: SHA-1 of the content in hex, verified at the end; "" to skip the check.
+        reopen: Function that opens the content at a byte offset.
+        label: URL of the file, which error messages show.
+        size: Size in bytes, or None if it is unknown. Content that ends before this size is treated as a failed
+            connection.
+        sha1: SHA-1 of the content in hex, which is verified at the end of the content. If it is "", the check is
+            skipped.
     """
 
     def __init__(self, reopen: Callable[[int], BinaryIO], label: str, size: int | None, sha1: str = "") -> None:
@@ -43,11 +45,11 @@ class RemoteStream(io.RawIOBase):
         return True
 
     def seekable(self) -> bool:
-        """Return whether the size is known."""
+        """Return True if the size of the file is known, because seeking requires the size."""
         return self._size is not None
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Set the position. The next read opens the content there."""
+        """Set the position. The next read opens the content at this position."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._offset, io.SEEK_END: self._size or 0}[whence]
         if base + offset != self._offset:
             self._disconnect()
@@ -55,14 +57,14 @@ class RemoteStream(io.RawIOBase):
         return self._offset
 
     def tell(self) -> int:
-        """Return the position in bytes."""
+        """Return the current position in bytes."""
         return self._offset
 
     def readinto(self, buffer: Any) -> int:
-        """Read into a buffer, reconnecting after errors.
+        """Read bytes into a buffer. After an error, the stream reconnects.
 
         Raises:
-            DownloadError: The file is unreachable or changed, or its digest differs.
+            DownloadError: The file is unreachable, the file has changed, or its digest is wrong.
         """
         count = len(buffer) if self._size is None else min(len(buffer), max(0, self._size - self._offset))
         for attempt in range(1, ATTEMPTS + 1):
@@ -106,11 +108,11 @@ class RemoteStream(io.RawIOBase):
 
 
 class EarlyEndError(OSError):
-    """The connection failed before the end of the file."""
+    """Raised if the connection fails before the end of the file."""
 
 
 class ConcatenatedStream(io.RawIOBase):
-    """The concatenation of several streams."""
+    """A stream that concatenates several streams."""
 
     def __init__(self, parts: Iterator[RemoteStream]) -> None:
         self._parts = parts
@@ -121,7 +123,7 @@ class ConcatenatedStream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read from the current stream."""
+        """Read bytes from the current stream, or from the next stream at its end."""
         while self._part is not None:
             if read := self._part.readinto(buffer):
                 return read
@@ -130,7 +132,7 @@ class ConcatenatedStream(io.RawIOBase):
         return 0
 
     def close(self) -> None:
-        """Close the current stream."""
+        """Close the stream that is currently read."""
         if self._part is not None:
             self._part.close()
         super().close()
@@ -138,7 +140,7 @@ class ConcatenatedStream(io.RawIOBase):
 
 @contextlib.contextmanager
 def as_os_errors() -> Iterator[None]:
-    """Convert the library errors of object stores to `OSError`."""
+    """Convert the exceptions of object store libraries to `OSError`."""
     try:
         yield
     except (OSError, http.client.HTTPException, GroundupError):
@@ -148,7 +150,7 @@ def as_os_errors() -> Iterator[None]:
 
 
 def download_error(url: str, error: Exception) -> DownloadError:
-    """Return the error for a URL that is unreachable or has changed content."""
+    """Return the error to raise if a URL is unreachable or if its content has changed."""
     if isinstance(error, ChangedError):
         return DownloadError(
             f"{url}: {error}",
