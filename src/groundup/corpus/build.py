@@ -1,8 +1,14 @@
 """Build a corpus: fetch the sources, run the pipeline and write the data card.
 
-An executor runs tasks from files to files: read (files to sorted runs), find duplicates (over all runs), merge (runs to
-shards) and repeat (shards to shards of a mixture). Each task writes its counts to a JSON file last, as the marker of a
-finished task. The result depends only on the documents, not on the engine, the number of workers or interruptions.
+An executor runs tasks, which read files and write files. There are four kinds of tasks:
+
+- Read tasks convert the files of a source to runs, which are sorted files of documents.
+- Duplicate tasks compare the documents in all runs.
+- Merge tasks merge the runs into shards and drop the duplicates.
+- Repeat tasks write the shards of a mixture, in which sources may be repeated.
+
+When a task is finished, it writes its counts to a JSON file, which marks the task as done. The result depends only on
+the documents. The executor, the number of workers and interruptions do not change the result.
 """
 
 from __future__ import annotations
@@ -40,8 +46,8 @@ QUALITY = "quality.safetensors"
 _EVALUATIONS = "evaluations.npz"
 DECONTAMINATION = "decontamination"
 SPLITS: tuple[Split, Split] = ("train", "validation")
-_MORE_TEXT = "Add text or another source (see groundup config collect), or lower min_bytes for a test."
-_FIXES = {  # by the prefix of the most frequent reason
+_MORE_TEXT = "Add text or another source (see groundup config collect). For a test, lower min_bytes."
+_FIXES = {  # advice in an error message, keyed by the prefix of the most frequent drop reason
     NO_TEXT: 'Set the field with the text in the source, e.g. text = "{body}".',
     UNSUPPORTED: f'If these are text files, set format = "text" in the source. Supported formats: {FORMAT_NAMES}.',
 }
@@ -52,14 +58,14 @@ def build_corpus(
 ) -> tuple[dict[str, Any], list[Path]]:
     """Build the corpus in `out`, or resume an interrupted build.
 
-    It writes train-*.parquet, validation-*.parquet, drop_log/, manifest/, card.json and card.md.
+    The build writes train-*.parquet, validation-*.parquet, drop_log/, manifest/, card.json and card.md.
 
     Args:
         settings: Sources and processing steps.
         out: Output directory.
-        executor: Runs the tasks. The result does not depend on it.
+        executor: Runs the tasks. The executor does not change the result.
         console: Shows progress and warnings.
-        extra_steps: Additional steps for all sources, after the filters of the recipe. They must be picklable.
+        extra_steps: Additional picklable steps for all sources, which run after the filters of the recipe.
 
     Returns:
         The data card, and the files of the corpus.
@@ -68,16 +74,16 @@ def build_corpus(
         ConfigError: The mixture names unknown sources, or a privacy pattern is invalid.
         DataError: A source is missing, unreadable or empty, or the corpus is smaller than `min_bytes`.
         DownloadError: An archive cannot be downloaded, or its hash differs.
-        ResourceError: The disk space is too small, or a worker process is killed repeatedly.
+        ResourceError: The disk does not have enough space, or a worker process is killed repeatedly.
     """
-    Masker(settings.privacy)  # reports invalid patterns before workers start
+    Masker(settings.privacy)  # raises an error for invalid patterns before the workers start
     if settings.mix.enabled:
         settings.mix.require_known([source.label for source in settings.sources])
     for source in settings.sources:
         source.fetch(console)
     work = _Work(settings, out, executor, console, extra_steps)
     for path in discard_damaged(work.parts):
-        console.warn(f"{path}: the file is damaged, its task runs again.")
+        console.warn(f"{path}: the file is damaged, so its task runs again.")
     reads = work.read()
     duplicates = work.find_duplicates(reads)
     merges = work.merge(reads, duplicates)
@@ -86,7 +92,8 @@ def build_corpus(
     card |= {"near_duplicates": work.near_duplicates(merges, duplicates), "decontamination": work.contamination(reads)}
     card |= {"quality": work.quality()}
     files = write_card(out, card) + work.keep_records(reads, merges)
-    _require_enough(settings, card, out)  # checked last, because the drop log explains a small corpus
+    # The size is checked last, because the user needs the drop log to see why a corpus is small.
+    _require_enough(settings, card, out)
     work.tidy()
     return card, sorted([*out.glob("*.parquet"), *out.glob(QUALITY)]) + files
 
@@ -109,7 +116,7 @@ class _Work:
             self.executor(tasks, lambda _: progress.advance())
 
     def read(self) -> list[ReadTask]:
-        """Read the sources into runs."""
+        """Read the sources, and write their documents to runs."""
         extra_steps = [*self._quality(), *self.extra_steps, *self._decontamination()]
         steps = {source.label: (*self.settings.steps(source), *extra_steps) for source in self.settings.sources}
         grouped = [(source, unit) for source in self.settings.sources for unit in units(source)]
@@ -121,12 +128,16 @@ class _Work:
         require_disk_space(self.out, int(sum(task.size * task.source.disk_ratio for task in tasks)), "collecting")
         done_bytes = sum(task.size for task in tasks if task.done())
         with self.console.progress("reading", stored_bytes, "B", done=done_bytes) as progress:
-            by_size = sorted(tasks, key=lambda task: -task.size)  # longest first, to balance the workers
+            # The largest tasks start first, to balance the load of the workers.
+            by_size = sorted(tasks, key=lambda task: -task.size)
             self.executor(by_size, lambda task: progress.advance(task.size))
         return tasks
 
     def _quality(self) -> list[NamedStep]:
-        """Return the quality classifier step if there are examples. Its weights are saved in the corpus."""
+        """Return the quality classifier step if the settings contain examples.
+
+        The corpus stores the classifier weights.
+        """
         settings = self.settings.quality
         if not (settings.good or settings.bad):
             return []
@@ -140,14 +151,17 @@ class _Work:
         return [("quality", QualityStep(path, settings.min_score))]
 
     def quality(self) -> dict[str, Any]:
-        """Return the report of the quality classifier; empty without a classifier."""
+        """Return the report of the quality classifier, or an empty dict if no classifier was trained."""
         from groundup.corpus.quality.classifier import QualityClassifier
 
         path = self.out / QUALITY
         return QualityClassifier.load(path).report if path.is_file() else {}
 
     def _decontamination(self) -> list[NamedStep]:
-        """Return the decontamination step if there are evaluation files. Workers load its index from a file."""
+        """Return the decontamination step if the settings contain evaluation files.
+
+        Workers load the index of evaluation items from a file.
+        """
         settings = self.settings.decontaminate
         if not settings.files:
             return []
@@ -158,7 +172,7 @@ class _Work:
         return [(DECONTAMINATION, Decontaminate(index, settings.min_overlap))]
 
     def contamination(self, reads: Sequence[ReadTask]) -> dict[str, Any]:
-        """Return the decontamination report; empty without evaluation files."""
+        """Return the decontamination report, or an empty dict if the settings contain no evaluation files."""
         if not self.settings.decontaminate.files:
             return {}
         from groundup.corpus.decontaminate import contamination
@@ -169,7 +183,7 @@ class _Work:
         return contamination(EvaluationIndex.load(self.parts / _EVALUATIONS), dropped)
 
     def find_duplicates(self, reads: Sequence[ReadTask]) -> FoundDuplicates:
-        """Find the duplicates over all sources."""
+        """Find documents that are duplicates of each other, within and across sources."""
         by_source: dict[str, list[Path]] = {source.label: [] for source in self.settings.sources}
         for task in reads:
             by_source[task.source.label] += task.runs()
@@ -192,7 +206,7 @@ class _Work:
         return runs
 
     def merge(self, reads: Sequence[ReadTask], duplicates: FoundDuplicates) -> list[MergeTask]:
-        """Merge the runs into shards, without duplicates."""
+        """Merge the runs into shards, and drop the duplicates."""
         text_bytes = sum(tally.bytes for tally in _found(self.settings, reads).values())
         shards = max(1, round(text_bytes / self.settings.shard_bytes))
         fraction = min(self.settings.validation_fraction, self.settings.validation_max_bytes / max(1, text_bytes))
@@ -215,7 +229,7 @@ class _Work:
         return tasks
 
     def near_duplicates(self, merges: Sequence[MergeTask], duplicates: FoundDuplicates) -> dict[str, Any]:
-        """Return the report of near-duplicates, with a dropped text as a sample of each of the largest clusters."""
+        """Return the report of near-duplicates, with one dropped text for each of the largest clusters."""
         summary = duplicates.summary()
         pending = {cluster["kept"]: cluster for cluster in summary.get("clusters", [])}
         for record in read_rows((task.drop_log for task in merges), DropRecord) if pending else ():
@@ -226,7 +240,7 @@ class _Work:
         return summary
 
     def mix(self, merges: Sequence[MergeTask]) -> tuple[dict[str, Share], list[RepeatTask]]:
-        """Write the shards of the mixture, if one is set."""
+        """Write the shards of the mixture if the settings define a mixture."""
         if not self.settings.mix.enabled:
             return {}, []
         sizes = {source.label: _counted(merges, "train", source.label).bytes for source in self.settings.sources}
@@ -248,7 +262,8 @@ class _Work:
         for leftover in [p for part in ("", DROP_LOG, MANIFEST) for p in (self.out / part).glob(".*.tmp")]:
             if leftover.is_file():
                 leftover.unlink()
-        finished = self.out / ".parts.tmp"  # renamed first, because a build cannot resume from half of the parts
+        # The directory is renamed before it is deleted, because a build cannot resume from a partly deleted directory.
+        finished = self.out / ".parts.tmp"
         shutil.rmtree(finished, ignore_errors=True)
         self.parts.rename(finished)
         shutil.rmtree(finished)
@@ -274,7 +289,10 @@ def _card(
     repeats: Sequence[RepeatTask],
     shares: Mapping[str, Share],
 ) -> dict[str, Any]:
-    """Build the data card from the counts of all tasks. In the counts of a source, repeated documents count once."""
+    """Build the data card from the counts of all tasks.
+
+    In the counts of a source, a document that the mixture repeats is counted once.
+    """
     found = _found(settings, reads)
     kept = {
         split: {source.label: _counted(merges, split, source.label) for source in settings.sources} for split in SPLITS

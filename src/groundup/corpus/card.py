@@ -1,4 +1,4 @@
-"""The data card: the content of a corpus, its sources, and the drops with their reasons."""
+"""The data card: the content of a corpus, its sources, and the numbers of dropped documents by reason."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from groundup.corpus.drop_log import DropRecord
 
 FORMAT_VERSION = 1
 CARD = "card.json"
-_NUM_SAMPLES = 3  # dropped documents shown per source and reason
+_NUM_SAMPLES = 3  # number of dropped documents to show per source and reason
 
 
 @dataclass(slots=True)
 class Drops:
-    """The drops of one step for one reason.
+    """Counts of the documents that one step dropped for one reason.
 
     Attributes:
         step: Name of the step.
         documents: Number of documents.
         bytes: Bytes of text.
-        samples: Hash, origin and beginning of the drops with the smallest hashes, an unbiased sample.
+        samples: Hash, origin and beginning of the dropped documents with the smallest hashes, which are an unbiased
+            sample.
     """
 
     step: str
@@ -45,19 +46,20 @@ class Drops:
 
 @dataclass(slots=True)
 class Tally:
-    """The counts of a source, or of some of its files. Their sum does not depend on the order.
+    """Counts of the documents of a source, or of some of its files. Counts can be added in any order.
 
     Attributes:
-        files: Files opened.
-        documents: Documents kept.
-        bytes: Bytes of text kept.
-        drops: Drops by reason.
-        fields: Number of records by the field that holds their text.
-        cut: Bytes that each step removed from kept documents, such as menu lines or masked secrets.
-        masked: Number of masked values by kind.
-        languages: [documents, bytes] kept, by language.
-        lengths: Histogram of kept documents by size in bytes; the key is the lower bound, a power of two.
-        dates: First and last date of the kept documents, in ISO 8601; ("", "") if unknown.
+        files: Number of files that were opened.
+        documents: Number of documents that were kept.
+        bytes: Bytes of text that were kept.
+        drops: Counts of dropped documents, keyed by reason.
+        fields: Number of records, keyed by the field that contains their text.
+        cut: Bytes that a step removed from kept documents, such as menu lines or masked secrets, keyed by step.
+        masked: Number of masked values, keyed by kind.
+        languages: Number of documents and bytes that were kept, keyed by language.
+        lengths: Histogram of the sizes of kept documents. Each key is the lower bound of a histogram bin in bytes,
+            which is a power of two.
+        dates: First and last date of the kept documents in ISO 8601, or empty strings if no date is known.
     """
 
     files: int = 0
@@ -72,7 +74,7 @@ class Tally:
     dates: tuple[str, str] = ("", "")
 
     def keep(self, document: Document) -> None:
-        """Count a kept document."""
+        """Add a kept document to the counts."""
         size = len(document.text.encode())
         self.documents += 1
         self.bytes += size
@@ -91,7 +93,7 @@ class Tally:
         counts[1] += size
 
     def drop(self, record: DropRecord) -> None:
-        """Count a dropped document, or a file without text."""
+        """Add a dropped document, or a file that contains no text, to the counts."""
         shown = record.beginning.encode("utf-8", "replace").decode()  # dropped text may be invalid Unicode
         digest = hashlib.blake2b(f"{record.origin}\0{shown}".encode("utf-8", "replace"), digest_size=8).hexdigest()
         self._add_drops(record.reason, Drops(record.step, 1, record.bytes, [(digest, record.origin, shown)]))
@@ -115,7 +117,7 @@ class Tally:
             self._add_drops(reason, drops)
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values, with the largest counts first."""
+        """Return the counts as JSON values, sorted by decreasing count."""
         ordered = sorted(self.drops.items(), key=lambda pair: (-pair[1].documents, pair[0]))
         return {
             "files": self.files,
@@ -135,7 +137,7 @@ class Tally:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
-        """Read the result of `to_json`."""
+        """Create a tally from the result of `to_json`."""
         drops = {
             reason: Drops(d.get("step", ""), d["documents"], d["bytes"], [tuple(sample) for sample in d["samples"]])
             for reason, d in value["drops"].items()
@@ -159,7 +161,7 @@ def _largest_first(counts: Counter[str]) -> dict[str, int]:
 
 
 def total(tallies: Iterable[Tally]) -> Tally:
-    """Return the sum of counts."""
+    """Return the sum of several tallies."""
     result = Tally()
     for tally in tallies:
         result.merge(tally)
@@ -170,27 +172,27 @@ def read_card(directory: Path) -> dict[str, Any]:
     """Read the data card of a corpus.
 
     Returns:
-        The values of card.json: `train` and `validation` with documents and bytes, `sources`, `steps` and reports of
-        some steps.
+        The values of card.json: the numbers of documents and bytes in `train` and `validation`, the lists `sources` and
+        `steps`, and the reports of some steps.
 
     Raises:
-        DataError: The directory has no card, or a newer version wrote it.
+        DataError: The directory has no data card, or a newer version of groundup wrote the data card.
     """
     path = directory / CARD
     if not path.is_file():
         raise wrong_input_error(directory, "collect") or DataError(
             f"{directory}: no {CARD}",
-            rule="it is not a corpus directory",
+            rule="the directory is not a corpus",
             fix="Give the directory that `groundup collect` wrote.",
         )
     card: dict[str, Any] = read_json(path)
     if card.get("format_version", 0) > FORMAT_VERSION:
         raise DataError(
             f"{path}: format_version {card['format_version']}",
-            rule=f"this version of groundup reads format_version {FORMAT_VERSION} and lower",
+            rule=f"this version of groundup can only read format_version {FORMAT_VERSION} or lower",
             fix="Upgrade groundup: pip install --upgrade groundup.",
         )
     for source in card.get("sources", []):
-        if "licence" in source:  # the key of earlier releases
+        if "licence" in source:  # earlier releases of groundup wrote this key
             source["license"] = source.pop("licence")
     return card

@@ -13,20 +13,20 @@ from groundup.corpus.card import CARD, FORMAT_VERSION, Drops, Tally, total
 from groundup.corpus.funnel import FunnelStep, funnel
 
 _BAR_WIDTH = 20  # characters
-_MAX_SOURCES = 100  # rows and sections of sources
-_MAX_REASONS = 40  # per source
-_MAX_CELL_ITEMS = 8  # reasons or kinds in one cell
+_MAX_SOURCES = 100  # maximum number of sources that the data card shows
+_MAX_REASONS = 40  # maximum number of drop reasons that the data card shows per source
+_MAX_CELL_ITEMS = 8  # maximum number of reasons or kinds in a table cell
 _SAMPLE_CHARACTERS = 160
 
 
 def reasons(card: dict[str, Any], limit: int) -> list[tuple[str, Drops]]:
-    """Return the `limit` most frequent reasons of all sources, each with its drops."""
+    """Return the `limit` most frequent drop reasons of all sources, and the counts for each reason."""
     drops = total(Tally.from_json(source) for source in card["sources"]).drops
     return sorted(drops.items(), key=lambda pair: (-pair[1].documents, pair[0]))[:limit]
 
 
 def corpus_summary(card: dict[str, Any]) -> str:
-    """Summarize a corpus in one line: documents, bytes, validation set and the main reasons of drops."""
+    """Summarize a corpus in one line: documents, bytes, validation set, and the most frequent drop reasons."""
     train, held_out = card["train"], card["validation"]
     line = (
         f"{train['documents'] + held_out['documents']:,} documents, {format_size(train['bytes'] + held_out['bytes'])}"
@@ -40,7 +40,10 @@ def corpus_summary(card: dict[str, Any]) -> str:
 
 
 def found_fields(source: dict[str, Any]) -> str:
-    """List the fields that hold the text of a source's records, in the syntax of `text`; "" if `text` is set."""
+    """Return the fields that contain the text of a source's records, in the syntax of the setting `text`.
+
+    If no fields were detected, for example because the recipe sets `text`, the result is "".
+    """
     fields = source.get("fields", {})
     shown = [f"{{{path}}} ({records:,} record{'s' * (records != 1)})" for path, records in list(fields.items())[:3]]
     return ", ".join(shown) + (f" and {len(fields) - 3} other fields" if len(fields) > 3 else "")
@@ -55,7 +58,7 @@ def write_card(directory: Path, card: dict[str, Any]) -> list[Path]:
 
 
 def markdown(card: dict[str, Any]) -> str:
-    """Render the card in Markdown. Text from the sources is escaped."""
+    """Render the data card as Markdown. Text that comes from the sources is escaped."""
     train, validation = card["train"], card["validation"]
     lines = [
         "# Data card",
@@ -157,9 +160,9 @@ def _checks(card: dict[str, Any]) -> Iterator[str]:
     if report := card.get("quality"):
         yield from ("", "## Quality classifier", "")
         yield (
-            f"Trained on {report['good']:,} positive and {report['bad']:,} negative examples. In cross-validation it "
-            f"kept {report['good_kept']:.1%} of the positive and {report['bad_kept']:.1%} of the negative examples "
-            f"(ROC AUC {report['auc']:.3f})."
+            f"Trained on {report['good']:,} positive and {report['bad']:,} negative examples. In cross-validation "
+            f"the classifier kept {report['good_kept']:.1%} of the positive and {report['bad_kept']:.1%} of "
+            f"the negative examples (ROC AUC {report['auc']:.3f})."
         )
 
 
@@ -186,7 +189,7 @@ def _source(source: dict[str, Any]) -> Iterator[str]:
 
 
 def format_size(count: int) -> str:
-    """Format a number of bytes, e.g. "1.5 MB"."""
+    """Format a number of bytes, such as "1.5 MB"."""
     if count < 1000:
         return f"{count} byte" if count == 1 else f"{count} bytes"
     return f"{count / 1e6:,.1f} MB" if count >= 100_000 else f"{count / 1e3:,.1f} kB"
@@ -194,7 +197,8 @@ def format_size(count: int) -> str:
 
 def _safe(text: str) -> str:
     """Return untrusted text on one line, with Markdown and HTML escaped."""
-    joiners = "\u200c\u200d"  # part of emoji and of many scripts; other invisible characters may be misleading
+    # Joiners are part of emoji and of many scripts; other invisible characters may be misleading.
+    joiners = "\u200c\u200d"
     shown = "".join(c if c.isprintable() or c.isspace() or c in joiners else "�" for c in text)
     flat = re.sub(r"\s+", " ", shown).strip()
     flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

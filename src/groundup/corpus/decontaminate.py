@@ -1,12 +1,14 @@
 """Decontamination: drop documents that contain evaluation items.
 
-The method follows GPT-3 (Brown et al. 2020, arXiv 2005.14165, appendix C). Texts are compared by 13-grams of words,
-without case and punctuation. A text of 8 to 12 words matches as a whole. There are three differences:
+The method follows GPT-3 (Brown et al. 2020, arXiv 2005.14165, appendix C). Texts are compared by their 13-grams of
+words, ignoring case and punctuation. An evaluation text of 8 to 12 words must occur completely. The method differs from
+GPT-3 in three ways:
 
-- N-grams in more than a tenth of the items belong to a prompt template and do not count.
-- In a long text, one 13-gram is not enough, because a legal phrase or a proverb can be that long. A tenth of the text
-  must match, but at most 26 words.
-- GPT-3 removes a window of 200 characters. groundup drops the whole document (at most `max_document_bytes`).
+- N-grams that occur in more than a tenth of the items belong to a prompt template and are ignored.
+- In a long evaluation text, one matching 13-gram is not enough, because a legal phrase or a proverb can also have 13
+  words. At least a tenth of the words, but never more than 26 words, must match.
+- GPT-3 removes 200 characters around a match, but groundup drops the whole document, which has at most
+  `max_document_bytes`.
 """
 
 from __future__ import annotations
@@ -24,11 +26,11 @@ from groundup.core.types import Document
 from groundup.corpus.steps import Drop
 from groundup.corpus.user_files import iter_items
 
-if TYPE_CHECKING:  # Recipes are checked without importing NumPy.
+if TYPE_CHECKING:  # Checking a recipe must not import NumPy.
     from groundup.corpus.evaluation_index import EvaluationIndex
 
-_MAX_NAMED_ITEMS = 10  # items named in the detail of a drop
-_NUM_SAMPLES = 3  # documents named per item in the report
+_MAX_NAMED_ITEMS = 10  # maximum number of evaluation items that a drop record names
+_NUM_SAMPLES = 3  # maximum number of documents that the report names per item
 _NAMED = re.compile(r"(.+?) \((\d+) %\)(?:, |$)")
 
 
@@ -36,11 +38,12 @@ class DecontaminationSettings(Config):
     """The decontamination settings."""
 
     files: list[Path] = setting(
-        [], help="evaluation files or folders; documents with one of their records, paragraphs or lines are dropped"
+        [],
+        help="evaluation files or folders; documents with one of their records, paragraphs or lines are dropped",
     )
-    ngram: int = setting(13, help="words in an n-gram", ge=8, le=50)
+    ngram: int = setting(13, help="number of words in an n-gram", ge=8, le=50)
     min_overlap: float = setting(
-        0.1, help="minimum share of a long item's text that a document contains; 0: one n-gram", ge=0, le=1
+        0.1, help="minimum fraction of a long item's text that must occur in a document (0: one n-gram)", ge=0, le=1
     )
 
 
@@ -54,7 +57,7 @@ def build_index(
         built_in: Additional items, each with its origin and texts.
 
     Raises:
-        DataError: A file is missing, unreadable or without text.
+        DataError: A file is missing, cannot be read or contains no text.
     """
     from groundup.corpus.evaluation_index import index_items
 
@@ -69,18 +72,18 @@ def _label(path: Path, origin: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Decontaminate:
-    """The step that drops documents with evaluation items.
+    """Pipeline step that drops each document that contains an evaluation item.
 
     Attributes:
-        index: File of an `EvaluationIndex`; each process loads it once.
-        min_overlap: See `DecontaminationSettings`.
+        index: Path of a saved `EvaluationIndex`. Each process loads the index once.
+        min_overlap: The setting `min_overlap` of `DecontaminationSettings`.
     """
 
     index: Path
     min_overlap: float = 0.1
 
     def __call__(self, document: Document) -> Document | Drop:
-        """Return the document, or the items that it contains as the reason to drop it."""
+        """Return the document, or a `Drop` that names the evaluation items in the document."""
         hits = _loaded(self.index, self.index.stat().st_mtime_ns).hits(document.text, self.min_overlap)
         if not hits:
             return document
@@ -91,17 +94,17 @@ class Decontaminate:
 
 @lru_cache(maxsize=2)
 def _loaded(path: Path, _changed: int) -> EvaluationIndex:
-    """Load a file once, and again after a change."""
+    """Load an index once, and load it again if the file has changed."""
     from groundup.corpus.evaluation_index import EvaluationIndex
 
     return EvaluationIndex.load(path)
 
 
 def contamination(index: EvaluationIndex, dropped: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Return the report for the data card: the found items and their documents.
+    """Return the report for the data card: the items that were found, and the documents that contain them.
 
     Args:
-        index: The searched items.
+        index: Index of the items that were searched for.
         dropped: Origin and detail of each document that the step dropped.
     """
     from groundup.corpus.evaluation_index import file_of

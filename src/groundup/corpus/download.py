@@ -1,4 +1,4 @@
-"""Downloads with resume, a digest check and a lock."""
+"""Download files. Downloads can be resumed, are verified with a digest, and are protected by a lock."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Digest:
         """Parse `HEX` (sha256), `sha256:HEX`, or npm's `sha512-BASE64`.
 
         Raises:
-            ValueError: The text has none of these forms.
+            ValueError: The text is not a digest in one of these forms.
         """
         text = text.strip()
         algorithm, dash, encoded = text.partition("-")
@@ -45,13 +45,13 @@ class Digest:
         return cls(algorithm, value)
 
     def __str__(self) -> str:
-        """Format the digest for a recipe: hex for sha256, otherwise an npm integrity value."""
+        """Format the digest for a recipe: in hex for sha256, otherwise as an npm integrity value."""
         if self.algorithm == "sha256":
             return self.value
         return f"{self.algorithm}-{base64.b64encode(bytes.fromhex(self.value)).decode()}"
 
     def of(self, path: Path) -> str:
-        """Return the digest of a file with the same algorithm."""
+        """Return the digest of a file in hex, computed with the same algorithm."""
         with path.open("rb") as file:
             return hashlib.file_digest(file, self.algorithm).hexdigest()
 
@@ -61,7 +61,7 @@ class Digest:
 
 
 def download(network: Network, url: str, target: Path, digest: Digest, console: Console) -> None:
-    """Download `url` to `target`, unless it exists, and resume a partial download.
+    """Download `url` to `target`, unless `target` exists. A partial download is resumed.
 
     Args:
         network: HTTP client.
@@ -71,11 +71,11 @@ def download(network: Network, url: str, target: Path, digest: Digest, console: 
         console: Output for progress.
 
     Raises:
-        DownloadError: The URL is unreachable after several attempts, or the digest differs.
+        DownloadError: The URL is unreachable after several attempts, or the file does not have the expected digest.
         ResourceError: The disk does not have enough space.
     """
     with locked(target.with_name(target.name + ".lock"), wait=True):
-        if not target.exists():  # another process may have finished it
+        if not target.exists():  # another process may have finished the download
             _download(network, url, target, digest, console)
 
 
@@ -105,7 +105,7 @@ def _fetch(network: Network, url: str, partial: Path, label: str, console: Conso
     try:
         response = network.open(url, headers)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # no more bytes; the digest shows whether the file is complete
+        if error.code == 416 and have:  # the server has no more bytes; the digest shows whether the file is complete
             return
         raise
     with response:
@@ -127,7 +127,7 @@ def _fetch(network: Network, url: str, partial: Path, label: str, console: Conso
 
 
 def copy_verified(source: Path, target: Path, digest: Digest) -> bool:
-    """Copy a local file if it has the pinned digest, and return whether it does."""
+    """Copy a local file if its digest is the pinned digest. Return whether the file was copied."""
     if not source.is_file() or not digest.matches(source):
         return False
     with atomic_file(target) as temporary:

@@ -1,6 +1,6 @@
 """The drop log of a corpus: the origin, step and reason of every dropped document.
 
-Tasks write it next to the shards as `drop_log/*.parquet`. `groundup corpus explain` reads it.
+Tasks write the drop log next to the shards, as `drop_log/*.parquet`. `groundup corpus explain` reads the drop log.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from groundup.corpus.rows import RowWriter, read_rows
 from groundup.corpus.steps import Drop
 
 DROP_LOG = "drop_log"
-_OLD_DROP_LOG = "ledger"  # the directory in corpora of earlier versions
-BEGINNING = 300  # characters of a dropped text in the log
+_OLD_DROP_LOG = "ledger"  # name of the directory in corpora of earlier versions
+BEGINNING = 300  # number of characters of a dropped text to store in the log
 
 
 @dataclass(frozen=True, slots=True)
 class DropRecord:
-    """A dropped document, or a file without text.
+    """A dropped document, or a file that contains no text.
 
     Attributes:
-        id: ID of the text when it was dropped; "" for a file without text.
+        id: ID of the text when it was dropped, or "" if a file contains no text.
         step: Name of the step that dropped it.
-        reason: The reason, as counted in the data card.
-        detail: The measured value and its limit.
-        kept: For duplicates and near-duplicates, the ID of the document that is kept.
+        reason: Reason of the drop. The data card counts dropped documents by reason.
+        detail: Measured value and its limit.
+        kept: ID of the document that is kept instead of a duplicate or near-duplicate, otherwise "".
         bytes: Size of the text in UTF-8.
-        beginning: First characters of the text.
+        beginning: First characters of the dropped text.
     """
 
     source: str
@@ -50,9 +50,9 @@ def drop_record(document: Document, step: str, why: Drop, kept: str = "", shown:
     Args:
         document: The dropped document.
         step: Name of the step.
-        why: The reason.
+        why: Reason and detail of the drop.
         kept: ID of the document that is kept instead.
-        shown: Masked beginning of the text; default: the beginning as it is.
+        shown: Beginning of the text, in which values are masked. The default is the unmasked beginning of the text.
     """
     return DropRecord(
         source=document.source,
@@ -72,11 +72,14 @@ DropLogWriter = RowWriter[DropRecord]
 
 
 def beginning(text: str) -> str:
-    """Return the first characters of a dropped text, as logged."""
+    """Return the first characters of a dropped text, which the drop log stores."""
     return text[:BEGINNING]
 
 
 def read_drop_log(corpus: Path) -> Iterator[DropRecord]:
-    """Yield the records of a corpus; none for a corpus of a version without a drop log."""
+    """Yield the drop log records of a corpus.
+
+    A corpus of an early version of groundup has no drop log and yields no records.
+    """
     name = DROP_LOG if (corpus / DROP_LOG).is_dir() else _OLD_DROP_LOG
     return read_rows(sorted((corpus / name).glob("*.parquet")), DropRecord)

@@ -1,4 +1,4 @@
-"""An index of the word n-grams of evaluation items, to find the items in a text."""
+"""An index of the word n-grams in evaluation items, which finds the evaluation items in a text."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ import numpy.typing as npt
 from groundup.core.files import atomic_file
 from groundup.corpus.word_keys import Keys, all_ngrams, ngrams, whole_key, word_keys
 
-MIN_WORDS = 8  # shorter texts match only a whole document
-_MIN_TEMPLATE_ITEMS = 10  # an n-gram of a template is in more items than this number and this share of them
+MIN_WORDS = 8  # a shorter evaluation text matches only a document that consists of this text
+
+# An n-gram belongs to a prompt template if it occurs in more than 10 items and in more than a tenth of all items.
+_MIN_TEMPLATE_ITEMS = 10
 _MIN_TEMPLATE_SHARE = 0.1
-_MAX_TABLE_BITS = 26  # size of the hash table: 64 MiB
-_MAX_NGRAMS = 2  # maximum required overlap, as a multiple of the n-gram length
+_MAX_TABLE_BITS = 26  # size of the hash table, which has at most 2**26 entries (64 MiB)
+_MAX_NGRAMS = 2  # maximum required overlap with an evaluation text, as a multiple of the n-gram length
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """An evaluation item in a document, and the share of its text that the document contains."""
+    """An evaluation item that a document contains, and the share of the item's text in the document."""
 
     item: str
     share: float
@@ -34,14 +36,14 @@ class EvaluationIndex:
     """The n-grams of evaluation items. `index_items` builds it.
 
     Attributes:
-        keys: Sorted hashes of n-grams, one for each occurrence, [n-grams].
-        texts: Text number of each n-gram.
+        keys: Hashes of the n-grams, sorted, one for each occurrence of an n-gram. Shape: [n-grams].
+        texts: Number of the text that contains each n-gram.
         places: Word offset of each n-gram in its text.
-        lengths: N-gram length and number of words of each text, [texts, 2].
-        wholes: Text number by hash, for texts that are too short and match only a whole document.
-        items: Names of the items of each text.
-        facts: Counts for the report.
-        ngram: Words in an n-gram.
+        lengths: N-gram length and number of words of each text. Shape: [texts, 2].
+        wholes: Text number, keyed by hash, of texts that are too short for n-grams and match only a whole document.
+        items: For each text, the names of the items that contain it.
+        facts: Counts for the decontamination report.
+        ngram: Number of words in an n-gram.
     """
 
     def __init__(self, arrays: Mapping[str, npt.NDArray[Any]], items: list[list[str]], facts: dict[str, Any]) -> None:
@@ -54,13 +56,14 @@ class EvaluationIndex:
         self.facts = facts
         self.ngram: int = facts["ngram"]
         self._sizes = set(self.lengths[self.texts, 0].tolist()) if len(self.keys) else set()
-        # Most n-grams of a document are in no item. A lookup in this sparse table excludes them.
+        # Most n-grams of a document do not occur in any item. A lookup in this hash table quickly excludes most of
+        # these n-grams.
         self._shift = np.uint64(64 - min(len(self.keys).bit_length() + 4, _MAX_TABLE_BITS))
         self._seen = np.zeros(1 << (64 - int(self._shift)), np.bool_)
         self._seen[self.keys >> self._shift] = True
 
     def save(self, path: Path) -> None:
-        """Write the index to a file for other processes."""
+        """Write the index to a file, from which other processes can load it."""
         words = json.dumps({"items": self.items, "facts": self.facts}).encode()
         wholes = np.array(list(self.wholes.items()), np.uint64).reshape(-1, 2)
         with atomic_file(path) as temporary, temporary.open("wb") as stream:
@@ -76,7 +79,7 @@ class EvaluationIndex:
 
     @classmethod
     def load(cls, path: Path) -> EvaluationIndex:
-        """Read a file that `save` wrote."""
+        """Load an index from a file that `save` wrote."""
         with np.load(path, allow_pickle=False) as arrays:
             words = json.loads(arrays["words"].tobytes())
             return cls(arrays, words["items"], words["facts"])
@@ -100,7 +103,7 @@ class EvaluationIndex:
         return {} if number is None else {number: 1.0}
 
     def _covered(self, words: Keys) -> dict[int, int]:
-        """Count, for each indexed text, its words in shared n-grams."""
+        """Return, for each evaluation text, how many of its words are in n-grams that also occur in `words`."""
         at: list[npt.NDArray[np.int64]] = []
         for size, found in enumerate(all_ngrams(words, self.ngram), start=1):
             if size in self._sizes:
@@ -120,8 +123,8 @@ def index_items(items: Sequence[tuple[str, Sequence[str]]], ngram: int) -> Evalu
     """Build the index.
 
     Args:
-        items: The name of each item, "file#number", and its texts.
-        ngram: Words in an n-gram.
+        items: Name and texts of each item. The name of an item has the form "file#number".
+        ngram: Number of words in an n-gram.
     """
     owners, too_short = _owners(items)
     words_of = [np.frombuffer(key, np.uint64) for key in owners]
@@ -160,14 +163,15 @@ def index_items(items: Sequence[tuple[str, Sequence[str]]], ngram: int) -> Evalu
 
 
 def file_of(item: str) -> str:
-    """Return the evaluation file of an item."""
+    """Return the name of the evaluation file that contains an item."""
     return item.rpartition("#")[0] or item
 
 
 def _owners(items: Sequence[tuple[str, Sequence[str]]]) -> tuple[dict[bytes, list[str]], int]:
-    """Return the items of each distinct text, by the bytes of its word hashes, and the number of too short items.
+    """Return the names of the items of each distinct text, and the number of items that are too short.
 
-    Items can share a text, e.g. questions about one passage.
+    The result maps the bytes of the word hashes of a text to item names. Several items can share a text, for example
+    questions about one passage.
     """
     owners: dict[bytes, list[str]] = {}
     too_short = 0
@@ -186,13 +190,14 @@ def _owners(items: Sequence[tuple[str, Sequence[str]]]) -> tuple[dict[bytes, lis
 def _not_template(
     keys: Keys, texts: npt.NDArray[np.int32], owners: npt.NDArray[np.int64], max_items: int
 ) -> npt.NDArray[np.bool_]:
-    """Return whether each n-gram is in at most `max_items` items."""
+    """Return, for each n-gram, whether it occurs in at most `max_items` items."""
     unique, which = np.unique(keys, return_inverse=True)
-    pairs = np.unique(np.stack([which.reshape(-1), texts.astype(np.int64)]), axis=1)  # repeats in a text count once
+    # An n-gram that repeats in a text is counted once.
+    pairs = np.unique(np.stack([which.reshape(-1), texts.astype(np.int64)]), axis=1)
     counts = np.bincount(pairs[0], weights=owners[pairs[1]], minlength=len(unique))
     return np.asarray(counts[which.reshape(-1)] <= max_items)
 
 
 def _needed(words: int, ngram: int, min_overlap: float) -> int:
-    """Return how many of a text's words must match."""
+    """Return the number of words of an evaluation text that must match."""
     return min(words, max(ngram, min(round(min_overlap * words), _MAX_NGRAMS * ngram)))

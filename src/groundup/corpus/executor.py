@@ -1,7 +1,7 @@
 """Run independent tasks in a process pool that survives killed workers.
 
-A task is a picklable value. `run()` writes its result as a file atomically, and `done()` checks for that file. A
-task can therefore run again after a crash, and other executors (a cluster) can replace this one.
+A task is a picklable value. `run()` writes its result as a file atomically, and `done()` checks for that file. A task
+can therefore run again after a crash, and another executor (such as a cluster) can run the same tasks.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class Task(Protocol):
 
     @property
     def label(self) -> str:
-        """A description for messages."""
+        """A description of the task for messages."""
         ...
 
     def done(self) -> bool:
-        """Return whether the result exists."""
+        """Return whether the result file of the task exists."""
         ...
 
     def run(self) -> None:
-        """Write the result as a file, atomically."""
+        """Compute the result and write it to a file atomically."""
         ...
 
 
@@ -43,22 +43,22 @@ TaskT = TypeVar("TaskT", bound=Task)
 
 
 class Executor(Protocol):
-    """Runs unfinished tasks and calls `on_done` in this process after each."""
+    """Runs the unfinished tasks, and calls `on_done` in this process after each task."""
 
     def __call__(self, tasks: Sequence[TaskT], on_done: Callable[[TaskT], None]) -> None:
-        """Run all tasks, and raise the first exception of a task."""
+        """Run all tasks, and raise the first exception that a task raises."""
         ...
 
 
 class ProcessPool:
     """Runs tasks in local processes, which are reused until the `with` block ends.
 
-    An exception of a task, or Ctrl-C, stops all tasks immediately and is raised by the call. If a worker is killed,
-    for example because memory ran out, the unfinished tasks run again in new processes. The last attempt runs one task
-    at a time, to identify the task that kills its worker.
+    If a task raises an exception or the user presses Ctrl-C, all tasks stop immediately and the call raises the
+    exception. If a worker is killed, for example because memory ran out, the unfinished tasks run again in new
+    processes. In the last attempt, only one task runs at a time, to identify the task whose worker is killed.
 
     Args:
-        workers: Number of processes; 1 runs the tasks in this process.
+        workers: Number of processes. If there is only one worker, the tasks run in this process.
     """
 
     def __init__(self, workers: int) -> None:
@@ -76,7 +76,7 @@ class ProcessPool:
 
         Args:
             tasks: The tasks.
-            on_done: Called in this process after each task.
+            on_done: Function that is called in this process after each task.
 
         Raises:
             ResourceError: The worker of a task was killed in every attempt.
@@ -96,7 +96,7 @@ class ProcessPool:
                 raise worker_killed(unfinished[0])
 
     def _attempt(self, tasks: Sequence[TaskT], on_done: Callable[[TaskT], None]) -> list[TaskT]:
-        """Run tasks, and return the unfinished ones if a worker was killed."""
+        """Run tasks. If a worker was killed, return the tasks that are not finished."""
         unfinished = list(tasks)
         self._processes = self._processes or _Processes(self.workers)
         try:
@@ -113,7 +113,7 @@ class ProcessPool:
                 unfinished.remove(task)
                 on_done(task)
         except BaseException:
-            self._end()  # running tasks may take minutes, and their results are atomic
+            self._end()  # stops the running tasks, because they may take minutes and write their results atomically
             raise
         return unfinished
 
@@ -124,16 +124,17 @@ class ProcessPool:
 
 
 class _Processes:
-    """A process pool whose workers exit immediately when it ends or when this process exits."""
+    """A process pool whose workers exit immediately when the pool or this process ends."""
 
     def __init__(self, workers: int) -> None:
-        context = multiprocessing.get_context("spawn")  # fork would copy locks held by other threads (progress, Arrow)
+        # Forking would copy locks that other threads hold, such as locks of the progress bar.
+        context = multiprocessing.get_context("spawn")
         self._stop_receiver, self._stop = context.Pipe(duplex=False)
         initargs = (self._stop_receiver,)
         self.pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker, initargs=initargs)
 
     def end(self) -> None:
-        """Stop the workers immediately."""
+        """Stop all worker processes immediately."""
         self._stop.close()
         self.pool.shutdown(wait=True, cancel_futures=True)
         self._stop_receiver.close()
@@ -143,7 +144,7 @@ def worker_killed(task: Task) -> ResourceError:
     """Return the error for a task whose worker was killed in every attempt."""
     return ResourceError(
         f"{task.label}: the worker process was killed {ATTEMPTS} times",
-        fix="If memory ran out, close other programs or set workers = 1. In a Python script, call it under "
+        fix="If memory ran out, close other programs or set workers = 1. In a Python script, call the function under "
         '`if __name__ == "__main__":`.',
     )
 
@@ -152,7 +153,7 @@ Failure = tuple[type[GroundupError], str, str, str]
 
 
 def run_task(task: Task) -> Failure | None:
-    """Run a task, and return a `GroundupError` as its parts, because its keyword arguments do not pickle."""
+    """Run a task, and return None or the parts of a `GroundupError`, which cannot be pickled as an exception."""
     try:
         task.run()
     except GroundupError as error:
@@ -163,7 +164,7 @@ def run_task(task: Task) -> Failure | None:
 
 
 def _release_memory() -> None:
-    """Return freed memory to the system. Otherwise workers keep the memory of their largest document."""
+    """Return freed memory to the system. Otherwise, a worker keeps the memory that its largest document needed."""
     import pyarrow as pa
 
     pa.default_memory_pool().release_unused()
@@ -177,10 +178,13 @@ def worker_error(parts: Failure) -> GroundupError:
 
 
 def _prepare_worker(stop_receiver: Connection) -> None:
-    """Exit when the pool ends or the parent is killed. Otherwise the worker would write next to a new run."""
+    """Make this worker exit when the pool ends or the parent process is killed.
+
+    Otherwise, the worker could write files while a new run is in progress.
+    """
     parent = multiprocessing.parent_process()
     assert parent is not None
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent handles it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C sends SIGINT to all processes, but only the parent handles it
 
     def watch() -> None:
         wait([parent.sentinel, stop_receiver])

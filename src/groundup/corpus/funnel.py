@@ -1,4 +1,4 @@
-"""The filter funnel of a corpus: documents and bytes after each step, and the drops of each step."""
+"""The filter funnel of a corpus: documents and bytes after each step, and the documents that each step dropped."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from groundup.core.facts import Facts
 
 MIXTURE = "mixture"
-RULES = "rules"  # step name of drops in old cards, which do not record it
+RULES = "rules"  # step name for drops in old data cards, which do not contain the step of a drop
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """The number of drops for one reason."""
+    """The number and size of the documents that were dropped for one reason."""
 
     reason: str
     documents: int
@@ -23,14 +23,15 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class FunnelStep:
-    """One step, over all sources.
+    """One step of the pipeline, with the counts of all sources.
 
     Attributes:
         step: Name of the step.
-        documents: Documents after the step.
+        documents: Number of documents after the step.
         bytes: Bytes of text after the step.
-        drops: Its drops by reason, most documents first.
-        cut: Bytes removed from documents that were kept; negative if placeholder tokens are longer than the values.
+        drops: Counts of dropped documents for each reason, sorted by decreasing number of documents.
+        cut: Bytes that the step removed from kept documents; negative if placeholder tokens are longer than the masked
+            values.
     """
 
     step: str
@@ -42,12 +43,13 @@ class FunnelStep:
 
 @dataclass(frozen=True, slots=True)
 class Funnel:
-    """The counts from the input to the finished corpus.
+    """The numbers of documents and bytes from the input to the finished corpus.
 
     Attributes:
-        documents: Documents found, including files and records without text.
-        bytes: Bytes of text found.
-        steps: The steps in order. The last one is the corpus, including the repeats of a mixture.
+        documents: Number of documents that were found, including files and records that contain no text.
+        bytes: Bytes of text that were found.
+        steps: The steps in order. The counts of the last step are the counts of the corpus, including documents that a
+            mixture repeats.
     """
 
     documents: int
@@ -56,9 +58,10 @@ class Funnel:
 
 
 def funnel(card: dict[str, Any] | Facts) -> Funnel:
-    """Return the counts of a data card by step.
+    """Return the counts of a data card after each step.
 
-    Old cards do not list their steps. Then the steps are in the order of the first drop of each.
+    Old data cards do not list their steps. The steps of an old data card are sorted by their first occurrence in the
+    drops.
     """
     facts = card if isinstance(card, Facts) else Facts(card)
     sources = facts.rows("sources")
