@@ -16,7 +16,7 @@ from groundup.corpus.settings import CorpusSettings
 from groundup.corpus.sources import FolderSource, Source
 from groundup.corpus.steps import NamedStep
 
-PAGE = "card.html"  # the data card as a web page
+PAGE = "card.html"  # file name of the data card as a web page
 
 EXAMPLE = "groundup collect --folder ~/notes --out runs/notes/corpus"
 
@@ -39,8 +39,8 @@ class CollectConfig(CorpusSettings):
     perplexity_model: Path | None = setting(
         None, help="model or run directory for the perplexity filter; default: no perplexity filter"
     )
-    max_bits_per_byte: float = setting(3.0, help="perplexity filter: drop documents above this bits per byte", gt=0)
-    min_bits_per_byte: float = setting(0.0, help="perplexity filter: drop documents below this bits per byte", ge=0)
+    max_bits_per_byte: float = setting(3.0, help="perplexity filter: maximum bits per byte of a document", gt=0)
+    min_bits_per_byte: float = setting(0.0, help="perplexity filter: minimum bits per byte of a document", ge=0)
 
     @property
     def all_sources(self) -> list[Source]:
@@ -52,7 +52,7 @@ class CollectConfig(CorpusSettings):
 
 
 def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
-    """Build the corpus in `config.out`. If it was already built from the same sources and settings, do nothing.
+    """Build the corpus in `config.out`, unless `config.out` is a corpus from the same sources and settings.
 
     Raises:
         ConfigError: The settings contain no sources, or `out` is inside a source folder or contains other files.
@@ -136,7 +136,7 @@ def _inputs(config: CollectConfig, sources: Sequence[Source]) -> dict[str, str]:
 
 
 def _extra_steps(config: CollectConfig) -> list[NamedStep]:
-    """Return the perplexity filter if it is enabled. It is a separate step because it needs torch."""
+    """Return the perplexity filter if it is enabled; it is an extra step because only this filter needs torch."""
     if config.perplexity_model is None:
         return []
     from groundup.corpus.quality.classifier import PerplexityFilter

@@ -39,8 +39,8 @@ def run(
 
     Args:
         config: Settings of the command.
-        console: Console for messages. Default: standard error.
-        on_text: Called with each part of the output. Default: write no output.
+        console: Console for messages; by default they are written to standard error.
+        on_text: Called with each part of the output; by default the documents are returned but not written.
         json_lines: Whether to write one JSON object per line instead of text.
 
     Raises:

@@ -18,11 +18,7 @@ EXAMPLE = "groundup finetune classify mails.csv --model runs/notes --out runs/no
 
 
 class FinetuneClassifyConfig(ClassifierSettings):
-    """Settings of `groundup finetune classify`.
-
-    Only the table of labeled texts and the base model are required. The defaults of the columns, the data split, the
-    number of epochs and the learning rates depend on the data and the model, and are printed.
-    """
+    """Settings of `groundup finetune classify`; the required ones are the data, the base model and the output."""
 
     baseline: bool = setting(
         True, help="compare with a baseline on the same data split: logistic regression on TF-IDF features"
@@ -136,5 +132,5 @@ def _xray(config: FinetuneClassifyConfig, keys: dict[str, Any], console: Console
         f"Read {train.columns}, {pluralize(len(train.counts()), 'label')}, {pluralize(len(train), 'training text')}."
     )
     if len(formats) > 1:
-        summary += f" Before step 1, training compares the prompt {PROMPT_BEFORE}...{PROMPT_AFTER} with no prompt."
+        summary += f" Before step 1, training compares the prompt {PROMPT_BEFORE}...{PROMPT_AFTER} with the text alone."
     return xray_only(config.out, "finetune.classify", keys, summary, seen, console, labels)

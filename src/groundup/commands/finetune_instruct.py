@@ -30,19 +30,13 @@ EXAMPLE = "groundup finetune instruct questions.csv --model runs/notes --out run
 
 
 class FinetuneInstructConfig(FineTuningSettings, InstructionSettings):
-    """Settings of `groundup finetune instruct`.
-
-    Only the conversations and the base model are required. The defaults of the columns, the data split, the number of
-    epochs and the learning rates depend on the data and the model, and are printed.
-    """
+    """Settings of `groundup finetune instruct`; the required ones are the data, the base model and the output."""
 
     compile: bool = setting(True, help="compile the layers with torch.compile if the run is long enough")
     keep_best: DeciderName | None = setting(
         None, help="validation metric that selects the best checkpoint; default: keep the last checkpoint"
     )
-    num_evaluations: int = setting(
-        4, help="number of times that training prints validation scores and sample answers", ge=0
-    )
+    num_evaluations: int = setting(4, help="number of evaluations and sample answers during training", ge=0)
 
 
 def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Artifact:
@@ -123,7 +117,7 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     files = save_language_model(method, out, tuned_model, base, tokenizer, template.stop_ids)
     files += [*save_chat(out, template, tokenizer), save_training_hashes(out, split.questions, training_hashes(base))]
     files.append(write_xray(out / "xray.html", f"{split.found.sentence}.", data.token_views(NUM_SHOWN)))
-    del model, tuned_model, trainer, opened, engine, planned, evaluation, selection  # to free memory
+    del model, tuned_model, trainer, opened, engine, planned, evaluation, selection  # frees memory
     tuned, original = load_tuned_and_base(out, base, machine, adapter=method == "lora")
     compared, transcripts = compare_tuned(tuned, original, data, seed=config.seed, console=console)
     facts |= data.facts(batches) | {"held_out": compared.to_json(), "transcripts": transcripts}

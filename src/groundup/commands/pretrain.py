@@ -29,23 +29,19 @@ EXAMPLE = "groundup pretrain runs/notes/tokens --out runs/notes/base --minutes 5
 
 
 class PretrainConfig(TrainingSettings):
-    """Settings of `groundup pretrain`.
-
-    Exactly one of `minutes`, `tokens` and `depth` must be set. The planner derives all other values from it, prints
-    them, and saves them in plan.json.
-    """
+    """Settings of `groundup pretrain`. Exactly one of `minutes`, `tokens` and `depth` must be set."""
 
     token_shards: Path = setting(help="output directory of groundup tokenize", positional=True)
     out: Path = setting(help="output directory for the model", flag=True)
     model: Path | None = setting(None, help="model to continue pretraining: a model or run directory", flag=True)
     minutes: float | None = setting(None, help="training time on this machine, in minutes", flag=True, gt=0)
     tokens: int | None = setting(None, help="number of training tokens", flag=True, gt=0)
-    depth: int | None = setting(None, help="number of layers; trained on 20 tokens per parameter", flag=True, gt=0)
+    depth: int | None = setting(None, help="number of layers; training uses 20 tokens per parameter", flag=True, gt=0)
     shape: ShapeConfig = setting(ShapeConfig(), help="architecture of the model; keys that are not set are derived")
     z_loss: float = setting(0.0, help="coefficient of the z-loss, the squared log of the softmax denominator", ge=0)
     compile: bool = setting(True, help="use torch.compile if a C++ compiler is installed")
     fp8: bool = setting(False, help="use fp8 matmuls in the layers, if the GPU supports fp8 (pip: groundup[fp8])")
-    num_evaluations: int = setting(8, help="number of times that training prints validation scores and a sample", ge=0)
+    num_evaluations: int = setting(8, help="number of evaluations and generated samples during training", ge=0)
     sample_prompt: str = setting("", help="prompt of the generated samples")
 
     @model_validator(mode="after")
@@ -58,12 +54,11 @@ class PretrainConfig(TrainingSettings):
 
 
 def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
-    """Pretrain a model. If an earlier run with the same settings was interrupted, resume from its last checkpoint.
+    """Pretrain a model, or resume an interrupted run with the same settings from its last checkpoint.
 
     Raises:
         DataError: The token shards or the base model do not exist.
-        ConfigError: The architecture settings are inconsistent, or the vocabulary of the token shards does not contain
-            the vocabulary of the base model.
+        ConfigError: The architecture settings are inconsistent, or the base model has another vocabulary.
         ResourceError: The model does not fit into memory.
         TrainingError: Training diverged.
     """
@@ -72,7 +67,7 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
     keys = config.model_dump(mode="json", exclude={"token_shards", "model", *NOT_IN_FINGERPRINT})
     inputs = {"tokens": read_output(config.token_shards, "tokenize").digest}
     base = None
-    if config.model:  # checked before `training_run` moves an earlier output out of the way
+    if config.model:  # validated before `training_run` moves an earlier output to another path
         inputs["model"] = base_identity(config.model)
         base = find_base(config.model, config.token_shards / "tokenizer")
     with training_run(config.out, "pretrain", keys, inputs, console) as training:

@@ -25,14 +25,14 @@ class ReportConfig(Config):
 
 
 def run(config: ReportConfig, *, console: Console | None = None) -> Artifact:
-    """Write `report.html`. If it is up to date, do nothing.
+    """Write `report.html`, unless an up-to-date report exists.
 
     Args:
         config: Settings of the command.
         console: Console on which the path of the report is printed.
 
     Returns:
-        The artifact of the report. Its inputs are the digests of the records of all stages.
+        The artifact of the report, whose inputs are the digests of the records of all stages.
 
     Raises:
         ConfigError: Neither `run` nor `out` is set.
@@ -49,7 +49,7 @@ def run(config: ReportConfig, *, console: Console | None = None) -> Artifact:
         fix = "Give a run directory, such as: groundup report runs/quickstart."
         raise ConfigError("RUN", rule="missing argument", fix=fix)
     record = read_run(directory)
-    for output in record.outputs:  # otherwise, the report would silently omit missing files
+    for output in record.outputs:  # raises an error for missing files, which the report would silently omit
         require_intact(output.directory, missing_ok=True)
     page = out / PAGE
     # The version is part of the fingerprint, because a new release may render the same records differently.

@@ -65,7 +65,7 @@ def run(config: RunConfig, *, console: Console | None = None, stages: Mapping[st
     recipe = apply_overrides(given, config.overrides)
     name = run_name(recipe.pop("name", file.stem))
     directory = config.runs / name
-    given |= {key: recipe[key] for key in (VERSION,) if key in recipe}  # The version may come from --set version=2.
+    given |= {key: recipe[key] for key in (VERSION,) if key in recipe}  # for overrides such as --set version=2
     require_absolute_rates(given, file.name, lambda stage, table: starting_model(stage, table, directory, STAGES))
     steps = recipe_steps(recipe, directory, file.name, stages)
     artifacts: dict[str, artifact.Artifact] = {}

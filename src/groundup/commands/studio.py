@@ -45,7 +45,7 @@ def run(
 ) -> None:
     """Serve the Studio until the process receives SIGINT or SIGTERM.
 
-    Then interrupt all runs that were started in the Studio.
+    On either signal, all runs that were started in the Studio are interrupted.
 
     Args:
         config: Settings of the server.
@@ -70,7 +70,7 @@ def run(
     password = config.password or os.environ.get(PASSWORD_VARIABLE) or None
     if config.directory.exists() and not config.directory.is_dir():
         raise DataError(str(config.directory), rule="not a directory", fix="Give a directory of runs or a model.")
-    # The training runs that the user starts in the Studio need the other half of the cores.
+    # Inference uses half of the cores, because training runs that the user starts in the Studio need the other half.
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
     with bind(config.host, config.port) as bound:
         loopback = is_loopback(bound)

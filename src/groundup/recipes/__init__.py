@@ -38,7 +38,7 @@ def find_recipe(recipe: Path) -> Path:
         ConfigError: The recipe does not exist.
     """
     recipes = bundled()
-    if recipe.exists() and not recipe.is_dir():  # The recipe may also be a pipe.
+    if recipe.exists() and not recipe.is_dir():  # A recipe can also be read from a pipe.
         return recipe
     if str(recipe) in recipes:
         return recipes[str(recipe)]

@@ -11,7 +11,7 @@ import tomlkit
 from groundup.core.config import RECIPE_VERSION, VERSION, take_version
 from groundup.core.errors import ConfigError, GroundupError
 
-# Settings for learning rates in recipes without a version. Those in _GROUPS have other names now.
+# Settings for learning rates in recipes without a version. The settings in _GROUPS were renamed in a later release.
 _GROUPS = ("matrix_lr", "embedding_lr", "head_lr", "vector_lr")
 _OLD_RATES = {
     "pretrain": ("learning_rate", *_GROUPS),
@@ -34,11 +34,11 @@ def require_absolute_rates(values: dict[str, Any], file: str, model_of: ModelOf,
     """Remove the version from a recipe, and raise an error if a recipe without a version sets learning rates.
 
     Args:
-        values: The recipe. Its version is removed in place.
+        values: The recipe, from which the version is removed in place.
         file: Name of the recipe file, for error messages.
         model_of: Returns the path of the model that a stage trains.
-        stage: If set, only the table of this stage is checked. If the recipe does not contain this table, the whole
-            recipe is checked as the table of the stage. Default: check all tables.
+        stage: Stage whose table is checked, or None to check the tables of all stages. If the recipe does not contain
+            the table of this stage, the whole recipe is checked as its table.
 
     Raises:
         ConfigError: The recipe has no version and sets learning rates. The message contains the equivalent settings.

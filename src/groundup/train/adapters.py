@@ -45,9 +45,9 @@ def default_method(shape: ModelConfig) -> Method:
     """Return the default method for a model: "merged" (LoRA) for large models, "full" for small ones.
 
     With thousands of examples, LoRA reaches the same quality as full fine-tuning, in less time and with half the
-    memory. On 1,000 messages with 76 intents and 2 cores, SmolLM2-135M reaches a loss of 1.22 in 75 s with LoRA. Full
-    fine-tuning with Muon reaches 1.52 in about 200 s, because the cost of Muon's matrix updates does not depend on the
-    batch size.
+    memory. On 1,000 messages with 76 intents and 2 cores, SmolLM2-135M reaches a loss of 1.22 in 75 s with LoRA, and a
+    loss of 1.52 in about 200 s with full fine-tuning. Full fine-tuning is slow for small batches, because the cost of
+    Muon's matrix updates does not depend on the batch size.
     """
     from groundup.model.flops import parameter_count
 
@@ -77,7 +77,7 @@ def resolve_method(asked: Method | None, shape: ModelConfig, lora: LoraConfig, c
 def require_full_for_muon(optimizer: str | None, method: Method | None, model: Path) -> None:
     """Raise an error if the optimizer is Muon, no method is set, and the default method for the model is LoRA.
 
-    This check runs before the command writes anything.
+    A command calls this before it writes any files.
 
     Raises:
         ConfigError: The settings combine Muon with LoRA.
@@ -109,9 +109,9 @@ def make_trainable(
         method: Fine-tuning method.
         lora: Settings of the adapters.
         seed: Random seed that initializes the adapters.
-        new_rows_from: Id of the first special token that was added to the vocabulary of a language model. The rows of
-            the added tokens in the embeddings and the head are trained together with the adapters. None if no tokens
-            were added.
+        new_rows_from: Id of the first special token that was added to the vocabulary of a language model, or None if no
+            tokens were added. The rows of the added tokens in the embeddings and the head are trained together with
+            the adapters.
 
     Raises:
         ConfigError: A target module does not match any layer.

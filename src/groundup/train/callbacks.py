@@ -1,6 +1,6 @@
 """Callbacks of the training loop.
 
-They write the metrics log, update the progress bar, and call functions at fractions of a run or at time intervals.
+The callbacks write the metrics log, update the progress bar, and call functions at certain steps or time intervals.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ from groundup.distributed.ranks import Ranks
 from groundup.train.fit import StepReport
 from groundup.train.samples import SAMPLES
 
-# The progress bar shows the time spent waiting for batches if it exceeds this fraction of the step time.
-_DATA_BOUND = 0.1
-# The training steps between two calls of an action take at least this many times as long as the action.
-_STEPS_TO_ACTION = 20
+_DATA_BOUND = 0.1  # fraction of the step time above which the progress bar shows the time spent waiting for batches
+_STEPS_TO_ACTION = 20  # minimum ratio of the training time between two calls of an action to the time of the action
 METRICS = "metrics.jsonl"
 _SINGLE_RANK = Ranks()
 
@@ -30,9 +28,8 @@ class Speed:
     """Compute the model FLOPs utilization (MFU) of training steps.
 
     Args:
-        flops_per_step: Model FLOPs of a step, summed over all ranks. None if unknown.
-        peak_flops: Sustained matmul throughput in FLOP/s, summed over all ranks. None if unknown; no MFU is then
-            computed.
+        flops_per_step: Model FLOPs of a step, summed over all ranks, or None if unknown.
+        peak_flops: Sustained matmul throughput in FLOP/s, summed over all ranks, or None if unknown.
     """
 
     def __init__(self, flops_per_step: float | None, peak_flops: float | None) -> None:
@@ -40,9 +37,9 @@ class Speed:
         self._peak_flops = peak_flops
 
     def mfu(self, report: StepReport) -> float | None:
-        """Return the MFU from 0 to 1, as defined by Chowdhery et al. 2022 (arXiv:2204.02311, appendix B).
+        """Return the MFU, which is between 0 and 1, or None if the FLOPs or the throughput are unknown.
 
-        Return None if the FLOPs per step or the throughput of the machine are unknown.
+        The MFU is defined by Chowdhery et al. 2022 (arXiv:2204.02311, appendix B).
         """
         if not self._flops_per_step or not self._peak_flops or report.seconds <= 0:
             return None
@@ -71,9 +68,9 @@ def row_of(report: StepReport, speed: Speed) -> dict[str, float | None]:
 class MetricsLog:
     """Callback that appends one JSON object per step to `metrics.jsonl`.
 
-    A process may be killed after it logged steps that follow its last checkpoint. The resumed run logs these steps
-    again, so it first deletes their rows. Except for the wall times, the file is then the same as in an uninterrupted
-    run.
+    A process may be killed after it logged steps that follow its last checkpoint. The resumed run takes these steps
+    again, so the log first deletes the rows of all steps after the checkpoint. Except for the wall times, the file is
+    then the same as in an uninterrupted run.
 
     Args:
         path: Path of the log.
@@ -124,7 +121,7 @@ def require_logs(directory: Path, logs: Mapping[str, tuple[int, str]], warn: Cal
         path = directory / name
         content = path.read_bytes()[:size] if path.is_file() else b""
         if hashlib.blake2b(content, digest_size=16).hexdigest() != digest:
-            warn(f"{path}: the contents do not match the checksum. The file is damaged; its curves may be wrong.")
+            warn(f"{path}: the contents do not match the checksum. The file is damaged.")
 
 
 class ShowProgress:
@@ -159,7 +156,7 @@ class EqualParts:
 
     def passed(self, report: StepReport) -> int:
         """Return the number of completed parts if this step completes a part; otherwise return 0."""
-        if report.step != self._step + 1:  # This is the first step after the start of the run, a resume or a rollback.
+        if report.step != self._step + 1:  # true for the first step after a start, a resume or a rollback
             self._passed = (report.step - 1) * self._times // report.total_steps
         before, self._step = self._passed, report.step
         self._passed = max(before, report.step * self._times // report.total_steps)
@@ -167,7 +164,7 @@ class EqualParts:
 
 
 class AtFractions:
-    """Callback that divides a run into `times` equal parts and calls `action(report)` after each part but the last."""
+    """Callback that divides a run into `times` equal parts, and calls `action(report)` between the parts."""
 
     def __init__(self, times: int, action: Callable[[StepReport], None]) -> None:
         self._times = times
@@ -188,7 +185,7 @@ class EverySeconds:
     time of a run.
 
     Args:
-        seconds: Training time between two calls. If 0, the action is called after every step, however slow it is.
+        seconds: Training time between two calls, or 0 to call the action after every step, even if the action is slow.
         action: Function to call.
         ended: Returns whether the run stops early, after the current step.
         ranks: Ranks of the run. The first rank measures the duration of the action.

@@ -22,12 +22,12 @@ _SINGLE_RANK = Ranks()
 class Checkpoints:
     """Checkpoints of a run: trained weights, optimizer state, states of the random number generators, and progress.
 
-    The data loader has no state to save, because it returns the batch at any index. Every rank must call each method.
-    Each rank saves the weights that it holds. A checkpoint can be restored with a different number of ranks.
+    The data loader has no state to save, because it returns the batch at any index. Every rank must call each method of
+    this class, and saves the weights on this rank. A checkpoint can be restored with a different number of ranks.
 
     Args:
         directory: Directory of the checkpoints.
-        model: Model without the DDP or FSDP wrapper. Its parameters may be sharded.
+        model: Model without the DDP or FSDP wrapper, whose parameters may be sharded.
         optimizer: Optimizer of the run.
         plan_digest: Fingerprint of the plan. Checkpoints that were saved with another plan are rejected.
         ranks: Ranks of the run.
@@ -55,7 +55,7 @@ class Checkpoints:
         """Restore the newest intact checkpoint. If there are no checkpoints, change nothing.
 
         Args:
-            at_most: Ignore checkpoints of later steps than this. Default: consider all checkpoints.
+            at_most: Maximum step of the checkpoint to restore, or None for no maximum.
 
         Returns:
             The progress that was saved with the checkpoint, or the progress of a new run if there are no checkpoints.
@@ -84,7 +84,7 @@ class Checkpoints:
         """Write a checkpoint of the current step, and delete all checkpoints except for the newest `keep`."""
         random = {"cpu": torch.get_rng_state()} if self._ranks.first else {}
         device = self._device()
-        if device.type == "cuda":  # saved for each rank, because each rank has other dropout masks
+        if device.type == "cuda":  # saved for each rank, because dropout masks differ between ranks
             random[f"cuda-{self._ranks.rank}"] = torch.cuda.get_rng_state(device)
         save_state(
             self._directory,

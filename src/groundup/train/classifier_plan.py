@@ -26,12 +26,13 @@ ClassifierMetric = Literal["loss", "accuracy", "macro_f1"]
 
 # With fewer texts, the validation set is too small to show whether training helps, so only the head is fitted.
 MIN_TRAINED_TEXTS = 500
-# Factor on LoRA's default rates for a fitted head. At a rate of 0.004, the loss rises from 0.6 to 1.0 at step 2.
+# Factor on LoRA's default learning rates for training that starts from a fitted head. At a learning rate of 0.004, the
+# loss of a fitted head rises from 0.6 to 1.0 at step 2.
 _FITTED_HEAD_RATE = 0.25
 _RATE_SCALE = "rate_scale"  # key in the plan for the factor on the learning rates after a retry
 _MIN_RATE_SCALE = 0.25
 _RATES = ("learning_rate", "learning_rate_scale")
-# If one of these settings is not at its default, the model is trained even if there are few texts.
+# If a setting in _TRAINING is not at its default, the model is trained even if there are few texts.
 _TRAINING = (*_RATES, "method", "num_epochs", "minutes", "lora", "keep_best", "early_stopping_patience", "optimizer")
 
 
@@ -44,10 +45,10 @@ class ClassifierSettings(FineTuningSettings, LabelSettings):
     )
     weight_decay: float = setting(0.0, help="decoupled weight decay of the 2-D weights in the layers", ge=0)
     label_smoothing: float = setting(
-        0.1, help="probability mass spread over all labels; unused with several labels per text", ge=0, lt=1
+        0.1, help="probability mass spread over all labels, if each text has one label", ge=0, lt=1
     )
     warmup_ratio: float = setting(0.1, help="fraction of steps with linear warmup of the learning rate", ge=0, le=1)
-    decay_ratio: float = setting(1.0, help="fraction of steps with linear decay to 0; 0: constant rate", ge=0, le=1)
+    decay_ratio: float = setting(1.0, help="fraction of steps with linear decay of the learning rate to 0", ge=0, le=1)
     keep_best: ClassifierMetric | None = setting(
         None, help="validation metric that selects the best checkpoint; default: keep the last checkpoint"
     )
@@ -83,7 +84,7 @@ class ClassifierSettings(FineTuningSettings, LabelSettings):
         Args:
             method: Fine-tuning method.
             dim: Hidden size of the model.
-            scale: Factor on the rates. Each retry halves it.
+            scale: Factor on the learning rates, which is halved by each retry.
         """
         adapted = method != "full"
         if adapted and all(getattr(self, name) is None for name in _RATES):
@@ -181,12 +182,12 @@ def saved_machine(settings: ClassifierSettings, run: TrainingRun) -> tuple[Machi
 
 @dataclass(frozen=True, slots=True)
 class ValidationSet:
-    """Validation set of a classifier.
+    """Number of texts in a validation set, and a function that evaluates the classifier on these texts.
 
     Attributes:
         error: Returns the error of the current model for a given metric. For the metric "loss" the error is the loss;
-            for all other metrics it is 1 minus the metric.
-        num_texts: Number of texts. 0 if there is no validation set.
+            for all other metrics the error is 1 minus the metric.
+        num_texts: Number of texts, or 0 if there is no validation set.
     """
 
     error: Callable[[ClassifierMetric], float]
@@ -213,12 +214,12 @@ def train_classifier(
         method: Fine-tuning method.
         validation: Validation set.
         throughput: Measured costs.
-        epochs: Number of epochs. If 0, nothing is trained.
+        epochs: Number of epochs, or 0 if only the head is fitted.
         new: True if the run is new, False if it resumes.
 
     Returns:
-        Results as JSON values. None if training lowered the validation accuracy. In this case the learning rates in
-        the saved plan are halved, and the caller must start the run again.
+        Results as JSON values, or None to retry. If training lowered the validation accuracy, the learning rates in the
+        saved plan are halved, and the caller must start the run again.
     """
     from groundup.train.initial_head import log_head
     from groundup.train.trainer import Selection
@@ -236,7 +237,7 @@ def train_classifier(
         return rate
 
     before = error_rate() if validation.num_texts else 0.0
-    scale = float(plan.get(_RATE_SCALE, plan.get("gentler", 1)))  # earlier releases used another key
+    scale = float(plan.get(_RATE_SCALE, plan.get("gentler", 1)))  # earlier releases used the second key
     optimizer = settings.rates(method, trainer.model.config.dim, scale)
     rates = show_rates(settings, trainer.model, optimizer, run.console, adapted=adapted)
     steps = plan_steps(settings, batches, epochs, optimizer, throughput, digest=run.work.fingerprint)
@@ -276,7 +277,7 @@ def _lower_rates(
         f"{'Restarting at half the learning rates.' if again else advice}"
     )
     if again:
-        if run.ranks.first:  # deleted before the new rates are saved, in case the process is killed
+        if run.ranks.first:  # deleted first, because they belong to the old learning rates
             drop_checkpoints(run.directory)
         run.save_plan(**{_RATE_SCALE: scale / 2})
     return again

@@ -1,4 +1,4 @@
-"""The training loop. Pretraining, fine-tuning and preference learning use it with different objectives."""
+"""The training loop, which pretraining, fine-tuning and preference learning use with different objectives."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from groundup.train.objectives import Metrics, Objective
 
 @dataclass(slots=True)
 class Progress:
-    """Training state besides weights and optimizer state; it is saved in each checkpoint.
+    """Training state that is saved in each checkpoint, besides weights and optimizer state.
 
     Attributes:
         step: Number of completed optimizer steps, including skipped steps.
         tokens_seen: Number of training tokens so far, as counted by the objective's `normalizer`.
-        batches: Number of global batches read so far. After a rollback it is larger than `step`, because training
-            continues with new batches.
-        lr_scale: Factor on all learning rates. It is below 1 after a rollback.
+        batches: Number of global batches read so far. After a rollback, `batches` is larger than `step`, because
+            training continues with new batches.
+        lr_scale: Factor on all learning rates, which is halved by each rollback.
         rollbacks: Number of rollbacks to an earlier checkpoint.
         recent_losses: Losses of the last steps that updated the weights, for `groundup.train.SpikeGuard`.
         skipped: Indices of the recent batches whose steps were skipped.
-        total_steps: Current number of steps of the run, if `groundup.train.TimeLimit` adjusts it. None if the run
-            takes the planned number of steps.
-        scores: Pairs of a step and its validation score. Empty if the best checkpoint is not selected.
+        total_steps: Number of steps of the run as adjusted by `groundup.train.TimeLimit`, or None if the run takes the
+            planned number of steps.
+        scores: Pairs of a step and its validation score, used to select the best checkpoint.
         stopped: Whether the run stops early, after the current step.
         logs: Maps the file name of each log to its size and checksum at the time of the checkpoint.
     """
@@ -53,7 +53,7 @@ class Progress:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """Return the progress from its JSON values. Values that earlier releases did not save get their defaults."""
+        """Return the progress from JSON values. Values that earlier releases did not save get their defaults."""
         known = {"batches": record["step"], "rollbacks": record.get("returns", 0)} | {
             f.name: record[f.name] for f in fields(cls) if f.name in record
         }
@@ -72,7 +72,7 @@ class Progress:
         *,
         skipped: bool,
     ) -> StepReport:
-        """Count a step and return its report. The arguments are described in `StepReport`."""
+        """Count a step and return the report of the step. The arguments are described in `StepReport`."""
         self.step += 1
         self.batches += 1
         self.tokens_seen += tokens
@@ -105,7 +105,7 @@ class StepReport:
         seconds: Wall time of the step, including the loading of batches, averaged over ranks.
         waited: Seconds of the step that were spent waiting for batches, averaged over ranks.
         metrics: Means of the metrics over the global batch. The metric `loss` always exists.
-        skipped: Whether the step was skipped, so that it did not update the weights. See `groundup.train.SpikeGuard`.
+        skipped: Whether `groundup.train.SpikeGuard` skipped the step, so that the weights did not change.
         rollbacks: Number of rollbacks of the run so far.
     """
 
@@ -153,7 +153,7 @@ def diverged(trouble: str) -> TrainingError:
 
 BatchT = TypeVar("BatchT")
 
-_CLIP_EPS = 1e-6  # added to the norm, as in `torch.nn.utils.clip_grad_norm_`
+_CLIP_EPS = 1e-6  # constant that is added to the gradient norm, as in `torch.nn.utils.clip_grad_norm_`
 
 
 class Callback(Protocol):
@@ -168,7 +168,7 @@ class Callback(Protocol):
 
 
 class Steps(Protocol):
-    """Interface of optimizers: `groundup.optim.Optimizer` and `groundup.distributed.ShardedOptimizer`."""
+    """Interface of the optimizers `groundup.optim.Optimizer` and `groundup.distributed.ShardedOptimizer`."""
 
     def step(self, lr_factor: float, grad_factor: Tensor | None = None) -> None:
         """Update the weights, with the learning rates multiplied by `lr_factor` and the gradients by `grad_factor`."""
@@ -192,8 +192,8 @@ def fit(  # noqa: PLR0913 - a step depends on all of its arguments
     """Train until all steps are completed, or until a callback sets `progress.stopped`.
 
     The number of steps is `progress.total_steps` or, if that is None, `schedule.total_steps`. A step depends only on
-    `model`, `optimizer`, `progress` and the indices of its batches. Therefore a resumed run ends with the same weights
-    as an uninterrupted run.
+    `model`, `optimizer`, `progress` and the indices of its batches, so a resumed run ends with the same weights as an
+    uninterrupted run.
 
     Args:
         model: Model, wrapped by DDP or FSDP if several ranks train it; see `groundup.distributed.parallel_model`.
@@ -201,12 +201,12 @@ def fit(  # noqa: PLR0913 - a step depends on all of its arguments
         batches: Returns the micro-batch of this rank at a 0-based index.
         optimizer: Updates the weights.
         schedule: Learning rate schedule.
-        progress: Progress at which training starts. It is updated in place.
+        progress: Progress at which training starts, updated in place.
         grad_accum_steps: Number of micro-batches per step on each rank.
-        max_grad_norm: Maximum global norm of the gradient. Larger gradients are clipped to it.
+        max_grad_norm: Maximum global norm of the gradient; gradients with a larger norm are clipped.
         callbacks: Callbacks that are called after each step.
-        guard: Decides which steps update the weights. Default: all steps update them, and an infinite or NaN gradient
-            raises an error.
+        guard: Decides which steps update the weights; by default all steps do, and an infinite or NaN gradient raises
+            an error.
         ranks: Ranks of the run.
 
     Raises:
@@ -251,7 +251,7 @@ def _backward(
     for number, batch in enumerate(micro_batches, 1):
         sync_gradients(model, last=number == len(micro_batches))
         loss, metrics = objective(model, batch)
-        # The loss is a sum over all ranks, but DDP averages the gradients. The factor `ranks.size` corrects this.
+        # The loss is a sum over all ranks, but DDP averages the gradients, so the loss is multiplied by `ranks.size`.
         (loss / (normalizer / ranks.size)).backward()
         found.append(metrics)
     return _means(found, ranks)

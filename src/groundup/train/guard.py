@@ -6,7 +6,7 @@ last 128 losses. If spikes repeat, the run rolls back to its last good checkpoin
 PaLM (Chowdhery et al. 2022, arXiv:2204.02311, section 5.1). A rollback also halves the learning rates, because small
 runs diverge if the rates are too high.
 
-These decisions depend on losses and step numbers only, never on wall time. Therefore a resumed run ends with the same
+Skips and rollbacks depend on losses and step numbers only, never on wall time, so a resumed run ends with the same
 weights as an uninterrupted run. If there are no spikes, the guard does not change the run.
 """
 
@@ -25,23 +25,24 @@ SKIP_WINDOW = 32  # number of recent batches in which skipped steps are counted
 MAX_SKIPPED = 8  # number of skipped steps among the last SKIP_WINDOW batches that causes a rollback
 LR_FACTOR = 0.5  # factor on the learning rates at each rollback
 MAX_ROLLBACKS = 3
-NUM_GOOD_CHECKPOINTS = 20  # number of checkpoints for rollbacks that a run saves, evenly spaced
+NUM_GOOD_CHECKPOINTS = 20  # number of evenly spaced steps per run at which a checkpoint for rollbacks is saved
 MIN_CHECKPOINT_STEPS = 100  # minimum number of steps between two checkpoints for rollbacks
 
 
 class SpikeGuard:
     """Guard that skips steps with loss spikes, and rolls back if spikes repeat.
 
-    It must also be passed to `fit` as a callback, to save good checkpoints and to roll back.
+    Pass a `SpikeGuard` to `fit` both as the guard and as a callback; the callback saves good checkpoints and rolls
+    back.
 
     Args:
-        progress: Progress of the run. A rollback changes it.
+        progress: Progress of the run, which a rollback sets back.
         keep: Saves a good checkpoint, for rollbacks.
-        restore_good: Restores the last good checkpoint and returns its progress. If there is no good checkpoint, it
-            returns a progress with step 0.
+        restore_good: Restores the last good checkpoint and returns its progress, or returns a progress with step 0 if
+            there is no good checkpoint.
         warn: Prints a warning.
-        spikes: Whether to skip steps with loss spikes. If False, only steps with an infinite or NaN loss or gradient
-            are skipped.
+        spikes: Whether to skip steps with loss spikes. Steps with an infinite or NaN loss or gradient are always
+            skipped.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class SpikeGuard:
         return False
 
     def _highest(self, recent: list[float]) -> float:
-        """Return the loss above which a loss is a spike. It is infinite until there are `WINDOW` losses."""
+        """Return the loss above which a loss is a spike, or infinity if there are fewer than `WINDOW` losses."""
         if not self._spikes or len(recent) < WINDOW:
             return math.inf
         return statistics.fmean(recent) + max(SIGMAS * statistics.pstdev(recent), MIN_RISE)

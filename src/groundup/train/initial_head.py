@@ -1,7 +1,7 @@
 """Initialize a classifier before step 1: choose a prompt format for the texts, and fit the head.
 
-**The head** is fitted by ridge regression on the hidden states of the frozen base model. If training starts from a
-random head, it distorts the features of the base model (Kumar et al. 2022, arXiv:2202.10054). SmolLM2-135M was trained
+**The head** is fitted by ridge regression on the hidden states of the frozen base model. Training that starts from a
+random head distorts the features of the base model (Kumar et al. 2022, arXiv:2202.10054). SmolLM2-135M was trained
 for one epoch on 880 messages with 76 intents, and tested on 579 other messages. The accuracy was 53.3 % with a fitted
 head, and 46.0 % with a random initial head (one seed).
 
@@ -10,8 +10,8 @@ token is trained to predict the next token, and contains little information abou
 At the end of the prompt `This sentence : "..." means in one word: "`, the hidden state must summarize the text (Jiang
 et al. 2023, "Scaling Sentence Embeddings with Large Language Models", arXiv:2307.16645). A linear head on
 SmolLM2-135M-Instruct was fitted on 600 messages with 77 intents, and tested on 400 other messages. The accuracy was
-45.5 % with the prompt, and 35.2 % with the text alone. Both formats are compared for each classifier, because the
-prompt does not help small models.
+45.5 % with the prompt, and 35.2 % with the text alone. Because the prompt does not help small models, both formats are
+compared for each classifier.
 
 Shape letters: E: number of texts, D: hidden size, C: number of labels, R: rank of the hidden states.
 """
@@ -53,14 +53,11 @@ HEAD_FILE = "head.safetensors"  # file of the fitted head in the run directory; 
 
 _WEIGHT = "score.weight"
 _HEAD_DIGEST = "head_digest"  # key in the plan for the checksum of HEAD_FILE
-# The head is fitted on a quarter of the training tokens, but at least on this number of tokens.
-_MIN_HEAD_TOKENS = 30_000
+_MIN_HEAD_TOKENS = 30_000  # minimum number of training tokens on which the head is fitted, if there are enough
 _FORMAT_TOKENS = 8_000  # number of training tokens with which the prompt formats are compared
 _MIN_PROMPTS_PER_CONTEXT = 16  # minimum ratio of the context length to the length of the prompt
-# Ridge penalties, relative to the mean square of the features.
-_RIDGE_STRENGTHS = (1e-3, 1e-2, 1e-1, 0.3, 1.0, 3.0)
-# The predictions of ridge regression are multiplied by one of these scales to get logits.
-_LOGIT_SCALES = tuple(2.0 ** (power / 2) for power in range(15))
+_RIDGE_STRENGTHS = (1e-3, 1e-2, 1e-1, 0.3, 1.0, 3.0)  # ridge penalties, relative to the mean square of the features
+_LOGIT_SCALES = tuple(2.0 ** (power / 2) for power in range(15))  # factors by which ridge predictions are scaled
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +65,10 @@ class PromptFormats:
     """Candidate prompt formats of a classifier.
 
     Attributes:
-        tokenizers: One tokenizer per format. The first tokenizer adds no prompt; the second tokenizer, if any, adds it.
-        max_tokens: Maximum number of tokens per text, counted without the prompt. A text of this length fits the
-            context in every format.
+        tokenizers: One tokenizer per format. The first tokenizer encodes the text alone; the second tokenizer, if any,
+            encodes the text in the prompt.
+        max_tokens: Maximum number of tokens per text, counted without the prompt, so that a text fits the context in
+            every format.
     """
 
     tokenizers: tuple[Tokenizer, ...]
@@ -83,7 +81,7 @@ class PromptFormats:
         Args:
             tokenizer: Tokenizer of the model.
             context_length: Context length of the model.
-            max_tokens: Maximum number of tokens per text. Default: the context length without the prompt.
+            max_tokens: Maximum number of tokens per text (default: the context length minus the prompt).
         """
         with_prompt = tokenizer.with_prompt(PROMPT_BEFORE, PROMPT_AFTER)
         enough = with_prompt.num_added_tokens * _MIN_PROMPTS_PER_CONTEXT <= context_length
@@ -115,7 +113,7 @@ def best_prompt_format(
     Args:
         model: Classifier with a frozen base model.
         formats: Candidate prompt formats.
-        texts: Texts in random order. Only the first texts, with about 8,000 tokens in total, are used.
+        texts: Texts in random order, of which only the first texts with about 8,000 tokens in total are used.
         targets: Labels of the texts.
         fit: The function `fit_head`, with its argument `loss` already bound.
 
@@ -157,12 +155,12 @@ def initial_classifier(
     Args:
         language_model: Base model.
         formats: Candidate prompt formats.
-        given: Texts of the training and validation sets. The classifier gets every label that occurs in them.
+        given: Texts of the training and validation sets. The classifier gets every label of these texts.
         train: Texts of the training set.
         settings: Settings of the run.
         run: The training run.
         machine: Machine on which the classifier is placed.
-        trained: Whether the classifier is trained after its head was fitted. If False, label smoothing is not used.
+        trained: Whether the classifier is trained after its head was fitted. Label smoothing is used only for training.
 
     Returns:
         The classifier, its objective, and the index of its prompt format.
@@ -199,7 +197,7 @@ def initialize_head(
         texts: Texts of the training set.
         targets: Labels of the texts, see `groundup.data.label_batches.label_targets`.
         loss: Loss of the training after the head was fitted.
-        run: The training run. The result of the fit is saved in its plan, and the head in its directory.
+        run: The training run, whose plan and directory store the result of the fit and the head.
         seed: Random seed that selects the texts on which the head is fitted.
 
     Returns:
@@ -242,7 +240,7 @@ def _fit_in_best_format(
         best = run.ranks.broadcast_object(best)
         ids = formats.encode(best, drawn)
         n_tokens = sum(map(len, ids))
-        if fits and fits[best].texts == len(texts):  # This head is already fitted on all texts.
+        if fits and fits[best].texts == len(texts):  # The head of the best format is already fitted on all texts.
             head = fits[best]
         else:
             pad_id, max_tokens = formats.tokenizers[best].pad_id, max(_MIN_HEAD_TOKENS, n_tokens // 4)
@@ -265,10 +263,7 @@ def _report(best: int, fits: Sequence[HeadFit], head: HeadFit, console: Console)
 
 
 def log_head(work: Work, plan: dict[str, Any]) -> None:
-    """Write a metrics log with a single step that contains the leave-one-out loss of the fitted head.
-
-    It is used for a run that only fits the head.
-    """
+    """Write the metrics log of a run that only fits the head: a single step with the leave-one-out loss."""
     head = plan["head"]
     row = {"step": 1, "total_steps": 1, "tokens_seen": head["texts"], "loss": head["nats"], "lr_factor": 0.0}
     row |= {"accuracy": head["accuracy"], "grad_norm": head["grad_norm"], "seconds": work.seconds, "waited": 0.0}
@@ -321,11 +316,10 @@ def fit_head(
 
     Args:
         model: Classifier.
-        texts: Token ids of the texts. Only the first texts, with at most `max_tokens` tokens in total, are used.
+        texts: Token ids of the texts, of which only the first texts with at most `max_tokens` tokens in total are used.
         targets: Labels of the texts, see `groundup.data.label_batches.label_targets`.
-        loss: Loss of the training after the head was fitted. It must be the same loss, because the logits are scaled
-            to minimize it. If they were scaled for cross-entropy, training with label smoothing 0.1 started at a loss
-            of 4 to 8.
+        loss: Loss that the scale of the logits minimizes, which must be the loss of the training that follows. If the
+            logits were scaled for cross-entropy, training with label smoothing 0.1 started at a loss of 4 to 8.
         pad_id: Id of the padding token.
         max_tokens: Maximum total number of tokens.
         advance: Called with the number of texts that were processed, for a progress bar.
@@ -349,8 +343,8 @@ def ridge(states_ED: Tensor, labels_E: Tensor, loss: LabelLoss, n_labels: int) -
     """Fit the weights of a linear head by ridge regression.
 
     The ridge penalty and the scale of the logits are chosen to minimize the leave-one-out loss. The leave-one-out
-    prediction of a text with target y is (p - h y) / (1 - h). Here p is the prediction of the regression on all texts,
-    and h is the leverage of the text. With this formula, a single regression on all texts is enough.
+    prediction of a text with target y is (p - h y) / (1 - h), with the prediction p of the regression on all texts and
+    the leverage h of the text. Therefore a single regression on all texts gives all leave-one-out predictions.
 
     Args:
         states_ED: Hidden state of the last token of each text.

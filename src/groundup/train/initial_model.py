@@ -41,7 +41,7 @@ class ShapeConfig(Config):
     tie_embeddings: bool | None = setting(None, help="tie the weights of embeddings and output head")
 
 
-# If the user overrides a field of a preset, these other fields are not taken from the preset but derived again.
+# Maps a field of a preset to the fields that are derived again if the user overrides the first field.
 _DERIVED_FROM = {
     "dim": ("head_dim", "ffn_dim", "query_scalar"),
     "n_heads": ("head_dim", "n_kv_heads", "query_scalar"),
@@ -100,7 +100,7 @@ def require_one_shape(shape: ShapeConfig, model: Path | None, depth: int | None)
     if depth and (fixed := "model" if model else "shape.preset" if shape.preset else ""):
         raise ConfigError(
             f"depth = {depth} and {fixed} = {model or shape.preset}",
-            rule=f"{fixed} decides the number of layers",
+            rule=f"{fixed} defines the number of layers",
             fix="Set minutes or tokens instead of depth.",
         )
 
@@ -112,8 +112,8 @@ class Base:
     Attributes:
         directory: Model directory.
         config: Architecture. The vocabulary size is large enough for the tokenizer of the training tokens.
-        pieces: Maps the id of each new token to the ids of known tokens that spell the same text. The embedding of the
-            new token is initialized to the mean of their embeddings.
+        pieces: Maps the id of each new token to the ids of known tokens that spell the same text. The embedding of a
+            new token is initialized to the mean of the embeddings of these known tokens.
         stop_ids: Ids of the tokens that end generation.
     """
 
@@ -135,15 +135,15 @@ class Base:
     @property
     def sentence(self) -> str:
         """Sentence that describes the base model, for the console."""
-        added = f", with {len(self.pieces):,} new tokens initialized to the mean of their pieces" if self.pieces else ""
+        added = f" with {len(self.pieces):,} new tokens, initialized to the mean of their pieces" if self.pieces else ""
         return f"Continuing pretraining of {self.directory}{added}."
 
     def training_shape(self, context_length: int | None) -> dict[str, Any]:
         """Return the architecture with the given training context length.
 
         Args:
-            context_length: Number of tokens per training window. Default: 512, or the context length of the model if
-                it is smaller.
+            context_length: Number of tokens per training window (default: 512, or the context length of the model if
+                the model has a shorter context).
 
         Returns:
             Fields of `ModelConfig` by name, without the vocabulary size.
@@ -166,9 +166,9 @@ class InitialModel:
     """Initial model of pretraining: a base model, or random weights.
 
     Attributes:
-        base: Base model whose pretraining continues. None for random weights.
+        base: Base model whose pretraining continues, or None for random weights.
         vocab_size: Vocabulary size of the model, i.e. the number of rows of the token embeddings.
-        shape: Fields of `ModelConfig` that are given; they always contain `family` and `context_length`. The planner
+        shape: Fields of `ModelConfig` that are given, which always include `family` and `context_length`; the planner
             derives all other fields.
     """
 
@@ -182,7 +182,7 @@ class InitialModel:
 
         Args:
             shape: Architecture settings.
-            base: Base model. None for random weights.
+            base: Base model, or None for random weights.
             vocab_size: Vocabulary size of the training tokens.
         """
         if base is None:
@@ -193,7 +193,7 @@ class InitialModel:
         """Return the model with fp32 weights.
 
         Args:
-            config: Architecture of the plan. It is only used for random weights.
+            config: Architecture of the plan, used only for random weights.
             seed: Random seed of the weights.
         """
         from groundup.model import Transformer, init_weights
@@ -222,7 +222,7 @@ def find_base(path: Path, tokenizer_directory: Path) -> Base:
     Raises:
         DataError: The directory does not contain a model.
         ConfigError: The vocabulary of the training tokens does not contain the vocabulary of the model, or the
-            tokenizer of the model has more tokens than its embeddings have rows.
+            tokenizer of the model has more tokens than the model has embedding rows.
     """
     from groundup.hub.directory import read_full_config
     from groundup.hub.resolve import resolve_model
@@ -235,8 +235,9 @@ def find_base(path: Path, tokenizer_directory: Path) -> Base:
     pieces = new_token_pieces(known, tokenizer)
     if known.vocab_size > config.vocab_size:
         raise ConfigError(
-            f"{directory}: {config.vocab_size:,} embedding rows, but a tokenizer with {known.vocab_size:,} ids",
-            fix="Import the model again: its files do not match.",
+            f"{directory}: the model has {config.vocab_size:,} embedding rows, but its tokenizer has "
+            f"{known.vocab_size:,} tokens",
+            fix="Import the model again, because its files do not match.",
         )
     rows = config.vocab_size
     if tokenizer.vocab_size > rows:

@@ -19,11 +19,11 @@ class KeepBest:
 
     Args:
         progress: Progress of the run. To stop the run early, the callback sets `progress.stopped`.
-        score: Returns the score of the current weights. Lower is better. All ranks must return the same score.
+        score: Returns the score of the current weights, which must be the same on all ranks. A lower score is better.
         checkpoints: Checkpoints in a separate directory, which contains only the best checkpoint.
         times: Number of scores, including the score of the last step.
-        patience: Number of consecutive scores without improvement after which the run stops early. None: never stop
-            early.
+        patience: Number of consecutive scores without improvement after which the run stops early, or None to never
+            stop early.
         log: Prints a message.
     """
 
@@ -46,7 +46,7 @@ class KeepBest:
 
     def after_step(self, report: StepReport) -> None:
         """Score the weights if this step is one of the evenly spaced steps."""
-        # If the two steps differ, the guard rolled back after this step, and the model has earlier weights.
+        # If the guard rolled back after this step, the model has the weights of an earlier step.
         if self._progress.step != report.step:
             self._drop_scores_after_rollback()
             return
@@ -62,7 +62,7 @@ class KeepBest:
         since = len(before) - 1 - min(range(len(before)), key=lambda n: before[n][1])
         if self._patience is not None and since >= self._patience and report.step < report.total_steps:
             self._progress.stopped = True
-            self._log(f"Early stopping at step {report.step:,}: no new best in {since} scores.")
+            self._log(f"Early stopping at step {report.step:,}: no improvement in {since} validation scores.")
 
     def _drop_scores_after_rollback(self) -> None:
         """Drop the scores of later steps than the restored step, but keep the best score, whose checkpoint exists."""

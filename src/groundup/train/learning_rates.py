@@ -101,8 +101,8 @@ def language_model_rates(
 
     Args:
         settings: Settings of the run.
-        dim: Hidden size of the base model. Models with a larger hidden size get lower default rates. None if training
-            starts from random weights.
+        dim: Hidden size of the base model, or None if training starts from random weights. Base models with a larger
+            hidden size get lower default rates.
         adapted: Whether LoRA adapters are trained instead of all weights.
 
     Returns:
@@ -129,7 +129,7 @@ def classifier_rates(
     """Return the optimizer config for training a classifier.
 
     Args:
-        settings: Settings of the run. Here `learning_rate_scale` is a factor on the default rates of classifiers.
+        settings: Settings of the run, in which `learning_rate_scale` is a factor on the default rates of classifiers.
         dim: Hidden size of the base model.
         adapted: Whether LoRA adapters are trained instead of all weights.
         weight_decay: Decoupled weight decay of the 2-D weights in the layers.
@@ -151,7 +151,7 @@ def classifier_rates(
 
 
 def _chosen(settings: OptimizerSettings, usual: OptimizerConfig) -> OptimizerConfig:
-    """Return the default rates with those rates replaced that the user has set."""
+    """Return the default rates, overridden by the rates that the user has set."""
     rates = usual if settings.learning_rate is None else usual.with_learning_rate(settings.learning_rate)
     own: dict[str, Any] = {
         "embedding_lr": settings.embedding_learning_rate,

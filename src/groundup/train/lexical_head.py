@@ -54,7 +54,7 @@ def fit_lexical_head(
     counted_EE = _centered((features_EF @ features_EF.T).toarray())
     read_EE = standard_ED @ standard_ED.T
     by_state, by_feature = (1 / max(float(np.trace(each)) / len(texts), 1e-12) for each in (read_EE, counted_EE))
-    value_R, vector_ER = np.linalg.eigh(by_state * read_EE + by_feature * counted_EE + 1)  # 1 adds the bias
+    value_R, vector_ER = np.linalg.eigh(by_state * read_EE + by_feature * counted_EE + 1)  # 1 for the bias
     kept_R = value_R > _MIN_SHARE * value_R.max()
     root_R, vector_ER = np.sqrt(value_R[kept_R]), vector_ER[:, kept_R]
     rows_ER, labels_E = torch.from_numpy(vector_ER * root_R), torch.tensor(targets)

@@ -32,17 +32,16 @@ def find_max_rows(
 ) -> int:
     """Return the maximum number of rows of a micro-batch that fits into memory. The result is the same on every rank.
 
-    The peak memory is measured for a forward and backward pass with one row, and for one with two rows. The difference
-    is the memory per row. The passes run uncompiled, which needs more memory than compiled training. They do not change
-    weights and random number generators.
+    The memory per row is the difference between the peak memory of a forward and backward pass with two rows and of a
+    pass with one row. The uncompiled passes need more memory than compiled training, and do not change the weights.
 
     Args:
         model: Module on which training runs the forward pass.
         objective: Loss to minimize.
         batch_of: Returns a batch with the given number of rows.
-        max_rows: Maximum result. It is also the result if the system does not report memory use.
+        max_rows: Maximum number of rows, which is returned if the system does not report memory use.
         device: Device of the model.
-        state_bytes: Size of the optimizer state in bytes. It is allocated in step 1, after this measurement.
+        state_bytes: Size in bytes of the optimizer state, which is allocated in step 1, after this measurement.
         ranks: Ranks of the run.
         free: Returns the free memory of a device in bytes.
 
@@ -55,7 +54,7 @@ def find_max_rows(
     if available is None or peak.bytes < 0:
         return ranks.min(max_rows)
     tops = []
-    for rows in (1, 1, 2):  # The first pass is not used, because it also loads libraries.
+    for rows in (1, 1, 2):  # The result of the first pass is ignored, because the pass also loads libraries.
         if rows > max_rows:
             break
         peak.reset()

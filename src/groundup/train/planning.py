@@ -55,15 +55,12 @@ def plan_pretraining(
     Args:
         settings: Settings of the run.
         run: The training run.
-        machine: Machine, with its measured throughput.
+        machine: Machine with a measured throughput.
         budget: Minutes, tokens or depth.
         start: Initial model of the run.
         objective: Loss to minimize.
         loader: Returns the data loader of this rank.
         corpus_tokens: Number of tokens per epoch.
-
-    Returns:
-        The plan. It is the same on every rank.
 
     Raises:
         ConfigError: The architecture settings are inconsistent.
@@ -114,7 +111,7 @@ def plan_fine_tuning(
     longest: int,
     compile: bool,
 ) -> tuple[Machine, Plan]:
-    """Plan an instruction tuning run. If the budget is in minutes, training steps are measured on all ranks.
+    """Measure the machine and plan an instruction tuning run. For a budget in minutes, also measure training steps.
 
     Args:
         settings: Settings of the run.
@@ -124,9 +121,6 @@ def plan_fine_tuning(
         loader: Returns the `ExampleLoader` of this rank.
         longest: Number of tokens of the longest example.
         compile: Whether to compile the layers if the run is long enough to benefit from compilation.
-
-    Returns:
-        The measured machine, and the plan. Both are the same on every rank.
     """
     ranks = run.ranks
     shape = replace(
@@ -203,14 +197,14 @@ def fine_tune(
         new: True if the run is new, False if it resumes.
         max_epochs: Maximum number of epochs if the budget is in minutes.
         evaluation: Evaluation during training.
-        selection: How the best checkpoint is selected. None to keep the last checkpoint.
+        selection: How the best checkpoint is selected, or None to keep the last checkpoint.
 
     Returns:
         Results of the training as JSON values.
     """
     settings, console = trainer.settings, trainer.run.console
     if batches.too_long:
-        done = "are truncated" if batches.cut else "are dropped; truncate = true keeps their beginnings"
+        done = "are truncated" if batches.cut else "are dropped; set truncate = true to truncate them instead"
         context = plan.model.context_length
         console.warn(f"{batches.too_long:,} examples longer than {context:,} tokens {done}.")
     steps = TrainingSteps.of(plan, trainer.run.ranks, max_epochs=max_epochs)

@@ -16,10 +16,10 @@ BatchT = TypeVar("BatchT")
 class Prefetch(Generic[BatchT]):
     """Callable that returns the batch at an index, and loads the next batches in a background thread.
 
-    Use it as a context manager, or call `close` to stop the thread.
+    Use `Prefetch` as a context manager, or call `close` to stop the thread.
 
     Args:
-        batches: Returns the batch at an index. It must depend only on the index. It is called in a single thread.
+        batches: Returns the batch at an index. The batch must depend only on the index.
         ahead: Maximum number of batches to load ahead.
         last: Returns the last index that will be requested. The result may change while the run continues.
     """

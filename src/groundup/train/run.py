@@ -27,12 +27,12 @@ PLAN_VERSION = 2  # since version 2, the settings contain absolute learning rate
 
 @dataclass(slots=True)
 class TrainingRun:
-    """A training run on all ranks. Use `training_run` to create it.
+    """A training run on all ranks, created by `training_run`.
 
     Attributes:
         work: Record of the run, with its directory, fingerprint and wall time.
         ranks: Ranks that train together.
-        console: Console of this rank. Only the console of the first rank prints.
+        console: Console, which prints only on the first rank.
     """
 
     work: Work
@@ -61,7 +61,7 @@ class TrainingRun:
         return saved
 
     def save_plan(self, **values: Any) -> None:
-        """Add values to `plan.json`. Every rank must call this, and waits until the file is written."""
+        """Add values to `plan.json`. Every rank must call this method, which returns after the file is written."""
         if self.ranks.first:
             known = read_plan(self.plan_file) if self.plan_file.is_file() else {}
             write_checked_json(self.plan_file, known | {"version": PLAN_VERSION} | values)
@@ -71,7 +71,7 @@ class TrainingRun:
         """Return the saved machine and plan, or make them if the run is new.
 
         Args:
-            make: Measures the machine and makes a new plan. It is called on every rank.
+            make: Measures the machine and makes a new plan, on every rank.
 
         Returns:
             The machine, the plan, and whether they were made now.
@@ -95,7 +95,7 @@ def training_run(
 ) -> Iterator[TrainingRun]:
     """Start or resume a training run on all ranks. Only the first rank writes files and prints messages.
 
-    At the end of the block, the other ranks wait for the first rank.
+    At the end of the `with` block, all other ranks wait for the first rank.
 
     Args:
         directory: Output directory, see `groundup.core.artifact.begin`.
@@ -170,8 +170,8 @@ def read_plan(path: Path) -> dict[str, Any]:
 def drop_checkpoints(directory: Path) -> None:
     """Delete the checkpoints of a finished run.
 
-    Call this after the artifact is written. If the process is killed before, the checkpoints still exist. If it is
-    killed during the deletion, the command deletes the remaining checkpoints when it is run again.
+    Call this after the artifact is written, because a process that is killed before needs the checkpoints to resume. If
+    the process is killed during the deletion, the next run of the command deletes the remaining checkpoints.
 
     Args:
         directory: Output directory of the run.

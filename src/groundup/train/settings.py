@@ -12,12 +12,12 @@ from groundup.train.learning_rates import OptimizerSettings
 
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
-# Settings that do not affect the result of a run, so an interrupted run can resume with other values of them.
+# An interrupted run can resume with other values of these settings, because they do not affect the result.
 NOT_IN_FINGERPRINT = frozenset({"out", "checkpoint_seconds", "parallel", "report_to", "allow_high_learning_rate"})
 
 
 class ParallelConfig(Config):
-    """Data parallelism across the ranks that `torchrun` starts. It does not change the global batch size."""
+    """Data parallelism across the ranks that `torchrun` starts, which does not change the global batch size."""
 
     mode: Literal["ddp", "fsdp"] | None = setting(
         None, help="ddp replicates the model, fsdp shards it; default: ddp if each rank can easily hold the model"
@@ -42,10 +42,10 @@ class TrainingSettings(OptimizerSettings):
     dtype: Literal["float32", "bfloat16"] | None = setting(None, help="dtype of matmuls; default: the faster dtype")
     parallel: ParallelConfig = setting(ParallelConfig(), help="data parallelism across the ranks of torchrun")
     checkpoint_seconds: float = setting(
-        30.0, help="seconds between checkpoints, more if saving takes above 5 % of the time; 0: every step", ge=0
+        30.0, help="seconds between checkpoints, or more if saving is slow; 0 saves after every step", ge=0
     )
     skip_loss_spikes: bool = setting(True, help="skip optimizer steps whose loss is far above the recent losses")
-    report_to: tuple[TrackerName, ...] = setting((), help="experiment trackers: tensorboard, wandb, trackio")
+    report_to: tuple[TrackerName, ...] = setting((), help="experiment trackers to log to: tensorboard, wandb, trackio")
 
 
 class FineTuningSettings(TrainingSettings):
@@ -74,8 +74,8 @@ class FineTuningSettings(TrainingSettings):
     )
     lora: LoraConfig = setting(LoraConfig(), help="settings of LoRA adapters, for the methods lora and merged")
     warmup_ratio: float = setting(0.05, help="fraction of steps with linear warmup of the learning rate", ge=0, le=1)
-    decay_ratio: float = setting(0.8, help="fraction of steps with linear decay to 0; 0: constant rate", ge=0, le=1)
+    decay_ratio: float = setting(0.8, help="fraction of steps with linear decay of the learning rate to 0", ge=0, le=1)
     early_stopping_patience: int | None = setting(
-        None, help="stop after this number of validation scores without improvement; a run has 20 scores", ge=1
+        None, help="number of validation scores (of 20) without improvement after which training stops", ge=1
     )
     xray: bool = setting(False, help="show the training examples and exit", flag=True)

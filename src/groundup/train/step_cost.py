@@ -41,7 +41,7 @@ def measure_steps(
     device: str,
     ranks: Ranks,
 ) -> StepCost:
-    """Measure the time and the peak memory of training steps that do not change the weights. Every rank must call this.
+    """Measure the time and the peak memory of training steps without changing the weights, on every rank.
 
     The time is measured because a formula based on FLOPs would be inaccurate: in small steps the optimizer dominates
     the time, and for short rows the memory bandwidth does. The first step, which loads libraries and compiles the
@@ -63,7 +63,7 @@ def measure_steps(
     if grad_accum_steps > 1:
         (two,) = _steps(model, objective, [usual], optimizer, 2, ranks)
         seconds += (grad_accum_steps - 1) * max(0.0, two - seconds)
-    if largest is not usual:  # Repeated to measure the peak memory with the optimizer state.
+    if largest is not usual:  # This step measures the peak memory after the optimizer state is allocated.
         _steps(model, objective, [largest], optimizer, 1, ranks)
     return StepCost(seconds, peak.bytes)
 

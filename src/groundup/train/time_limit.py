@@ -8,9 +8,9 @@ from collections.abc import Callable
 from groundup.distributed.ranks import Ranks
 from groundup.train.fit import Progress, StepReport
 
-NUM_ADJUSTMENTS = 100  # how often per run the number of steps is adjusted
+NUM_ADJUSTMENTS = 100  # number of times per run that the total number of steps is adjusted
 _WARMUP_STEPS = 2  # number of steps that are not measured, because they may compile the model
-_MEASURED_FRACTION = 1 / 3  # the speed is measured over this last fraction of the elapsed time
+_MEASURED_FRACTION = 1 / 3  # last fraction of the elapsed time over which the speed is measured
 _SINGLE_RANK = Ranks()
 
 
@@ -23,7 +23,7 @@ class TimeLimit:
     Args:
         progress: Progress of the run. The callback sets `progress.total_steps`.
         end: Time at which the run should end, as a value of `clock`.
-        clock: Returns the wall time of the run in seconds. It includes the time of earlier, interrupted processes.
+        clock: Returns the wall time of the run in seconds, including the time of earlier, interrupted processes.
         max_steps: Maximum number of steps.
         ranks: Ranks of the run. All ranks use the clock of the first rank.
     """
@@ -43,7 +43,7 @@ class TimeLimit:
         self._max_steps = max_steps
         self._ranks = ranks
         self._settled = progress.batches + _WARMUP_STEPS
-        self._passed: deque[tuple[float, int]] = deque()  # (time, batches) of recent adjustments
+        self._passed: deque[tuple[float, int]] = deque()  # time and `progress.batches` at recent adjustments
         self._began = 0.0
 
     def after_step(self, report: StepReport) -> None:

@@ -31,12 +31,12 @@ class Tracker(Protocol):
 
 
 def open_tracker(name: TrackerName, directory: Path, speed: Speed, *, from_row: int, facts: dict[str, Any]) -> Tracker:
-    """Open a tracker. If the training run resumes, continue its run in the tracker.
+    """Open an experiment tracker. A resumed training run continues the same run in the tracker.
 
     Args:
         name: Name of the tracker.
-        directory: Output directory of the stage. The name of the run in the tracker consists of the last two parts of
-            this path and a random suffix. It is saved in this directory.
+        directory: Output directory of the stage, in which the name of the run is saved. The name consists of the last
+            two parts of the path of this directory, and a random suffix.
         speed: Computes the MFU.
         from_row: Number of rows that earlier processes logged up to the checkpoint from which the run resumes.
         facts: Settings of the run, which the tracker shows next to the metrics.
@@ -50,7 +50,7 @@ def open_tracker(name: TrackerName, directory: Path, speed: Speed, *, from_row: 
 
 
 def _run_name(name: TrackerName, directory: Path, from_row: int) -> str:
-    """Return the name of the run in the tracker, which is also its id. Make a new name unless the run resumes."""
+    """Return the name of the run in the tracker. A resumed training run keeps its name; a new run gets a new name."""
     kept = directory / f"{name}-run"
     if not from_row or not kept.is_file():
         kept.write_text(f"{'-'.join(directory.resolve().parts[-2:])}-{secrets.token_hex(4)}", encoding="utf-8")
@@ -64,7 +64,7 @@ class _TensorBoard:
         _library("tensorboard", "tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
-        # A resumed run logs the steps after its last checkpoint again. `purge_step` hides their old rows.
+        # A resumed run logs the steps after its last checkpoint again, and `purge_step` hides the old rows.
         self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=from_row + 1)
         self._speed = speed
         self._rows = from_row
@@ -105,7 +105,7 @@ class _Runs:
 
 
 def _values(report: StepReport, speed: Speed) -> dict[str, float]:
-    # The trackers receive the step as the x-axis and reserve its name, so it is not logged as a metric.
+    # The trackers receive the step as the x-axis and reserve the name "step", so the step is not a metric.
     row = row_of(report, speed)
     return {key: value for key, value in row.items() if value is not None and key not in ("step", "total_steps")}
 

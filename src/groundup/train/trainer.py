@@ -46,17 +46,17 @@ class TrainingSteps:
 
     Attributes:
         schedule: Learning rate schedule, with the number of steps.
-        optimizer: Optimizer config with the peak learning rates. Default: the default rates of pretraining, overridden
-            by the rates in the settings of the Trainer.
+        optimizer: Optimizer config with the peak learning rates, or None for the default rates of pretraining,
+            overridden by the rates in the settings of the Trainer.
         grad_accum_steps: Number of micro-batches per step on each rank.
-        total_tokens: Number of tokens of the run, as counted by the objective's `normalizer`. None if unknown.
+        total_tokens: Number of tokens of the run, as counted by the objective's `normalizer`, or None if unknown.
         unit: Plural noun for the items that the `normalizer` counts, for the progress bar.
-        flops_per_step: Model FLOPs per step, summed over all ranks. None if unknown; no MFU is then reported.
-        seconds: Wall time of the run, in seconds, at which training should end. The number of steps is then adjusted
-            during the run, see `groundup.train.TimeLimit`. None if there is no time limit.
+        flops_per_step: Model FLOPs per step, summed over all ranks, or None if unknown.
+        seconds: Wall time of the run, in seconds, at which training should end, or None if there is no time limit. To
+            meet the time limit, `groundup.train.TimeLimit` adjusts the number of steps during the run.
         max_steps: Maximum number of steps if `seconds` is set.
-        plan_digest: Fingerprint of all settings and inputs on which the result depends. Checkpoints with another
-            fingerprint are rejected. Default: a digest of the fields above.
+        plan_digest: Fingerprint of all settings and inputs on which the result depends (default: a digest of the fields
+            above). Checkpoints with another fingerprint are rejected.
     """
 
     schedule: WarmupStableDecay
@@ -71,7 +71,7 @@ class TrainingSteps:
 
     @classmethod
     def of(cls, plan: Plan, ranks: Ranks, *, max_epochs: float) -> Self:
-        """Return the steps of a plan. Each rank gets an equal part of every step.
+        """Return the steps of a plan, in which each rank processes an equal part of the rows of every step.
 
         Args:
             plan: Plan of the run.
@@ -104,8 +104,8 @@ class Evaluation:
     """Evaluation during training, e.g. of validation scores and generated samples.
 
     Attributes:
-        show: Function that evaluates the current weights and shows the scores. It is called with the report of the last
-            step and with the progress bar.
+        show: Function of (report of the last step, progress bar) that evaluates the current weights and shows the
+            scores.
         times: Number of equal parts into which the evaluations divide the run. The end of the run is not evaluated.
     """
 
@@ -118,11 +118,11 @@ class Selection:
     """Selection of the best checkpoint of a run by its validation score.
 
     Attributes:
-        score: Returns the validation score of the current weights. Lower is better.
-        metric: Name of the metric. For "loss" the score is the loss. All other metrics are between 0 and 1, and their
-            score is 1 minus the metric.
-        patience: Number of consecutive scores without improvement after which training stops early. None: never stop
-            early.
+        score: Returns the validation score of the current weights. A lower score is better.
+        metric: Name of the metric. For "loss", the score is the loss; for all other metrics, which are between 0 and 1,
+            the score is 1 minus the metric.
+        patience: Number of consecutive scores without improvement after which training stops early, or None to never
+            stop early.
     """
 
     score: Callable[[], float]
@@ -134,8 +134,8 @@ class Trainer(Generic[ModelT, BatchT]):
     """Train a model with a given objective.
 
     The Trainer places the model on the device, parallelizes it over all ranks, and chooses micro-batches that fit into
-    memory. It runs the training loop with logs, checkpoints, evaluations and loss spike handling. It can also keep the
-    best checkpoint. An interrupted run ends with the same weights as an uninterrupted run.
+    memory. The Trainer runs the training loop with logs, checkpoints, evaluations and loss spike handling, and can keep
+    the best checkpoint. An interrupted run ends with the same weights as an uninterrupted run.
 
     Example:
         >>> with training_run(Path("runs/mine")) as run:
@@ -144,11 +144,11 @@ class Trainer(Generic[ModelT, BatchT]):
         ...     save_model(run.directory, trainer.gathered(), bos_id=0, eos_id=0)
 
     Args:
-        model: Model to train. Only parameters with `requires_grad` are trained.
+        model: Model to train; only parameters with `requires_grad` are trained.
         objective: Loss to minimize.
         settings: Settings for precision, data parallelism, checkpoints and logs.
         run: The training run, from `training_run`.
-        machine: Machine to train on. Default: measure this machine.
+        machine: Machine to train on, or None to measure this machine.
         label: Title of the progress bar.
     """
 
@@ -186,15 +186,12 @@ class Trainer(Generic[ModelT, BatchT]):
 
     @contextmanager
     def readable(self) -> Iterator[None]:
-        """Context manager in which the submodules of the model can be called. Every rank must enter it."""
+        """Context manager in which submodules of the model can be called; every rank must enter the `with` block."""
         with self._parallel.readable():
             yield
 
     def gathered(self) -> ModelT:
-        """Gather the sharded weights and return the whole model.
-
-        Every rank must call this. Only the first rank gets the weights.
-        """
+        """Gather the sharded weights on the first rank and return the model; every rank must call this method."""
         return self._parallel.gathered()
 
     def max_rows(self, batch_of: Callable[[int], BatchT], at_most: int) -> int:
@@ -219,7 +216,7 @@ class Trainer(Generic[ModelT, BatchT]):
             )
 
     def fit_micro_batches(self, plan: Plan, batch_of: Callable[[int], BatchT]) -> Plan:
-        """Choose micro-batches that fit into memory, and save the new plan with them.
+        """Choose the largest micro-batches that fit into memory, and save the plan with the new micro-batches.
 
         The number of rows per step does not change. On a GPU, micro-batches may become larger than planned, because
         larger micro-batches are faster.
@@ -236,7 +233,7 @@ class Trainer(Generic[ModelT, BatchT]):
             ResourceError: A micro-batch with a single row does not fit into memory.
         """
         ranks = self.run.ranks
-        # Called only to raise the ConfigError before anything is measured.
+        # This call raises the ConfigError before anything is measured.
         micro_batches_per_rank(plan.rows, plan.rows, ranks.size)
         micro = self.max_rows(batch_of, plan.rows if self.machine.device == "cuda" else plan.micro_batch_size)
         if micro != plan.micro_batch_size:
@@ -296,8 +293,8 @@ class Trainer(Generic[ModelT, BatchT]):
             batches: Returns the micro-batch of this rank at a 0-based index.
             steps: Steps of the run.
             evaluation: Evaluation during training.
-            selection: How the best checkpoint is selected. None to keep the last checkpoint.
-            callbacks: Additional callbacks. After each step they are called after the logs and before the checkpoint.
+            selection: How the best checkpoint is selected, or None to keep the last checkpoint.
+            callbacks: Additional callbacks, which are called after the logs and before the checkpoint of each step.
 
         Returns:
             Progress at the end of the run.
@@ -334,7 +331,8 @@ class Trainer(Generic[ModelT, BatchT]):
             )
         if selection:
             self._restore_best(keep[0], selection.metric)
-        if not self._parallel.is_finite():  # possible if the run ends before the guard rolls back
+        # The weights may be infinite or NaN if the run ends before the guard rolls back.
+        if not self._parallel.is_finite():
             raise diverged(f"the weights are not finite at the last step, {self.progress.step:,}")
         return self.progress
 
@@ -352,8 +350,8 @@ class Trainer(Generic[ModelT, BatchT]):
     def _seed(self, digest: str) -> None:
         """Seed the random number generators of dropout from the fingerprint of the run.
 
-        A new run draws random numbers before step 1 that a resumed run does not draw. With this seed, both get the same
-        dropout masks.
+        A new run draws random numbers before step 1 that a resumed run does not draw. The seed gives new and resumed
+        runs the same dropout masks.
         """
         seed = int(digest[:12], 16)
         torch.manual_seed(seed)
@@ -383,7 +381,7 @@ class Trainer(Generic[ModelT, BatchT]):
         return Prefetch(batches, ahead=accum + 1, last=last)
 
     def _resume(self, steps: TrainingSteps) -> None:
-        """Print at which step a resumed run continues, and check its logs."""
+        """Print the step at which a resumed run continues, and check the logs of the run."""
         if self.progress.step:
             self.run.console.note(f"Resuming at step {self.progress.step:,} of {self._total_steps(steps):,}.")
         if self.run.ranks.first:
@@ -420,7 +418,7 @@ class Trainer(Generic[ModelT, BatchT]):
             with self.readable():
                 try:
                     evaluation.show(report, bar)
-                except FormatError as error:  # Weights are infinite or NaN; the guard handles this.
+                except FormatError as error:  # The guard handles infinite or NaN weights.
                     self.run.console.warn(f"Step {report.step:,}: evaluation skipped. {error.value}.")
 
         return evaluate
@@ -447,7 +445,7 @@ class Trainer(Generic[ModelT, BatchT]):
     def _restore_best(self, keep: KeepBest, metric: str) -> None:
         step, score = keep.restore_best()
         value = score if metric == "loss" else 1 - score
-        self.run.console.note(f"Restored the best checkpoint, of step {step:,}: validation {metric} {value:.4f}.")
+        self.run.console.note(f"Restored the best checkpoint (step {step:,}): validation {metric} {value:.4f}.")
 
     def _save(self, checkpoints: Checkpoints) -> None:
         if self.run.ranks.first:

@@ -61,7 +61,7 @@ def test_early_stopping(tmp_path: Path) -> None:
     run.go_on()
     assert run.progress.stopped and run.progress.step == 12
     assert run.keep.restore_best() == (6, 3.0)
-    assert "no new best in" in run.said[0]
+    assert "no improvement in" in run.said[0]
 
 
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:

@@ -12,16 +12,16 @@ BatchT = TypeVar("BatchT")
 Metrics = Mapping[str, tuple[Tensor | float, Tensor | float]]
 """Maps the name of each metric to a sum and a count, which the training loop adds up over micro-batches and ranks.
 
-Sums and counts may be scalar tensors on the GPU. The loop copies them to the CPU once per step, after it has queued all
-GPU kernels of the step.
+Sums and counts may be scalar tensors on the GPU. The training loop copies sums and counts to the CPU once per step,
+after all GPU kernels of the step are queued.
 """
 
 
 class Objective(Protocol[BatchT]):
     """A loss that is summed over a batch, and its normalizer, i.e. the divisor of the summed loss.
 
-    The loss of a step is the sum over all of its micro-batches and ranks, divided by the sum of their normalizers.
-    Therefore the gradient does not depend on the number of micro-batches or ranks, or on how examples are packed.
+    The loss of a step is the sum over all of its micro-batches and ranks, divided by the sum of their normalizers. The
+    gradient therefore does not depend on the number of micro-batches or ranks, or on how examples are packed.
     """
 
     def prepare(self, batch: BatchT, model: nn.Module) -> BatchT:
@@ -35,8 +35,8 @@ class Objective(Protocol[BatchT]):
                 completions = complete_all(policy, tokenizer, requests)
 
         The function `unwrapped` is in `groundup.distributed`. With FSDP, each forward pass gathers weights from all
-        ranks, so every rank must run the same number of forward passes. If this number depends on the samples, e.g.
-        because of stop tokens, use `unwrapped(model, gather_layers=True)`.
+        ranks, so every rank must run the same number of forward passes. If the number of forward passes depends on the
+        samples, e.g. because of stop tokens, use `unwrapped(model, gather_layers=True)`.
 
         Args:
             batch: Micro-batch of this rank.
@@ -45,7 +45,7 @@ class Objective(Protocol[BatchT]):
         ...
 
     def normalizer(self, batch: BatchT) -> Tensor:
-        """Return the part of this batch in the divisor of the summed loss, e.g. its number of labels, as a scalar."""
+        """Return the normalizer of this batch as a scalar, e.g. its number of labels."""
         ...
 
     def __call__(self, model: nn.Module, batch: BatchT) -> tuple[Tensor, Metrics]:

@@ -33,18 +33,19 @@ def balancing_weights(labels: Sequence[int], n_labels: int) -> list[float]:
 def positive_weights(labels: Sequence[Sequence[float]]) -> list[float]:
     """Return the `pos_weight` of each label for binary cross-entropy.
 
-    It is the number of texts without the label divided by the number of texts with the label, clipped to 1 to 100.
+    `pos_weight` is the number of texts without the label divided by the number of texts with the label, clipped to the
+    range from 1 to 100.
     """
     having = np.asarray(labels).sum(0)
     return np.clip((len(labels) - having) / np.maximum(having, 1), 1, _MAX_POSITIVE_WEIGHT).tolist()
 
 
 class Classification:
-    """Cross-entropy loss for texts with one label each, in nats. Its normalizer is the number of texts.
+    """Cross-entropy loss for texts with one label each, in nats. The normalizer is the number of texts.
 
     Args:
         label_smoothing: Probability mass that is spread evenly over all labels (arXiv:1512.00567).
-        weights: Class weights, one per label. Default: 1 for all labels.
+        weights: Class weights, one per label (default: 1 for all labels).
     """
 
     def __init__(self, label_smoothing: float = 0.0, weights: Sequence[float] | None = None) -> None:
@@ -81,10 +82,10 @@ class Classification:
 class MultiLabelClassification:
     """Binary cross-entropy loss for texts that may have several labels, in nats, summed over the labels.
 
-    Its normalizer is the number of texts.
+    The normalizer is the number of texts.
 
     Args:
-        weights: `pos_weight` of each label. Default: 1 for all labels.
+        weights: `pos_weight` of each label (default: 1 for all labels).
     """
 
     def __init__(self, weights: Sequence[float] | None = None) -> None:
@@ -130,7 +131,7 @@ def label_objective(
         targets: Labels of the training texts, see `groundup.data.label_batches.label_targets`.
         n_labels: Number of labels.
         multi_label: Whether a text may have several labels.
-        label_smoothing: Label smoothing. It is ignored if `multi_label` is True.
+        label_smoothing: Label smoothing, which is ignored if `multi_label` is True.
         balance: Whether rare labels get larger weights.
     """
     if multi_label:

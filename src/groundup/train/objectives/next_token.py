@@ -23,7 +23,7 @@ class PackedBatch(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """Next token of each token, or `IGNORE_INDEX` if it does not contribute to the loss."""
+        """Next token of each token, or `IGNORE_INDEX` for tokens that do not contribute to the loss."""
         ...
 
     @property
@@ -38,7 +38,7 @@ class PackedBatch(Protocol):
 
 
 class NextToken:
-    """Negative log-likelihood of the labels in nats. Its normalizer is the number of labels.
+    """Negative log-likelihood of the labels in nats. The normalizer is the number of labels.
 
     Args:
         z_loss: Coefficient of the z-loss, which is added to the gradient but not to the reported loss; see

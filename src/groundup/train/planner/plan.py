@@ -22,22 +22,22 @@ from groundup.model.flops import flops_per_token, matmul_parameters, parameter_c
 from groundup.optim import OptimizerConfig
 
 # Chinchilla's optimum of 20 tokens per parameter (arXiv:2203.15556) was measured for runs of at least 1e18 FLOPs.
-# `--depth` always uses it. A few minutes on a CPU are only 1e14 FLOPs. For such small runs, a larger model with far
-# fewer tokens per parameter is better, so `tokens_per_parameter` lowers the ratio.
+# `--depth` always uses 20 tokens per parameter. A few minutes on a CPU are only 1e14 FLOPs. For runs of this size, a
+# larger model with far fewer tokens per parameter is better, so `tokens_per_parameter` lowers the ratio.
 CHINCHILLA_RATIO = 20.0
 CHINCHILLA_FLOPS = 1e18
 RATIO_EXPONENT = 0.3
-SMALL_RUN_TOKENS = 4_000_000  # length of a run whose batch size is SMALL_BATCH_TOKENS
+# A run of SMALL_RUN_TOKENS tokens uses a batch size of SMALL_BATCH_TOKENS tokens.
+SMALL_RUN_TOKENS = 4_000_000
 SMALL_BATCH_TOKENS = 8192
 MIN_BATCH_TOKENS = 2048
-MIN_STEPS = 16  # minimum number of steps; the batch size of short runs is reduced to reach it
+MIN_STEPS = 16  # minimum number of steps, for which short runs get a smaller batch size
 MICRO_BATCH_TOKENS = 8192  # maximum tokens per micro-batch, because larger activations do not fit into CPU caches
 MAX_DEPTH = 64
 MAX_MEASUREMENTS = 2
 OVERHEAD_FRACTION = 0.06  # fraction of the training time for evaluations, samples and checkpoints
 SAVE_FRACTION = 0.01  # fraction of the time budget that is reserved for saving the model
-# Minimum fraction of the time budget that is used for training, even if compiling and measuring take longer.
-MIN_TRAINING_FRACTION = 0.5
+MIN_TRAINING_FRACTION = 0.5  # minimum fraction of the time budget for training, even if compiling takes long
 EXPECTED_UTILIZATION = 0.5  # fraction of the matmul throughput that is assumed before steps are measured
 HEAD_DIM = 64
 WIDTH_PER_LAYER = 64
@@ -53,7 +53,7 @@ Measure = Callable[[ModelConfig, int], float]
 class Plan:
     """Architecture, batch size, number of steps and optimizer config of a run.
 
-    The plan is saved before step 1, and a resumed run loads it.
+    The plan is saved before step 1, and a resumed run loads the saved plan.
 
     Attributes:
         model: Architecture.
@@ -64,10 +64,10 @@ class Plan:
         warmup_steps: Number of steps with linear warmup of the learning rate.
         decay_steps: Number of steps with linear decay of the learning rate to 0.
         epochs: Number of epochs.
-        tokens_per_second: Throughput that was measured before step 1. None if it was not measured.
-        trained: Number of LoRA parameters. None if all weights are trained.
-        seconds: Wall time of the command, in seconds, at which training should end. `total_steps` is then an estimate.
-            None if there is no time limit.
+        tokens_per_second: Throughput that was measured before step 1, or None if no measurement was made.
+        trained: Number of LoRA parameters, or None if all weights are trained.
+        seconds: Wall time of the command, in seconds, at which training should end, or None if there is no time limit.
+            If there is a time limit, `total_steps` is an estimate.
     """
 
     model: ModelConfig
@@ -121,7 +121,7 @@ class Plan:
         """Return the plan as a table with the columns name and value.
 
         Args:
-            trained_tokens: Number of tokens of the run that contribute to the loss. Default: all tokens contribute.
+            trained_tokens: Number of tokens of the run that contribute to the loss (default: all tokens).
         """
         model = self.model
         tokens = self.total_tokens if trained_tokens is None else trained_tokens
@@ -169,8 +169,8 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
         record = asdict(self) | {"model": self.model.to_json()}
-        # These fields were added in a later release. They are omitted if they are None, so that the digests of plans
-        # from earlier releases do not change.
+        # `trained` and `seconds` are omitted if they are None, so that the digests of plans from earlier releases,
+        # which do not have these fields, stay the same.
         return {key: value for key, value in record.items() if key not in ("trained", "seconds") or value is not None}
 
     @classmethod
@@ -193,7 +193,7 @@ def shape_for_depth(depth: int, vocab_size: int, given: Mapping[str, Any]) -> Mo
     Args:
         depth: Number of layers.
         vocab_size: Vocabulary size.
-        given: Fields of `ModelConfig` that override the derived values. It must contain `family` and `context_length`.
+        given: Fields of `ModelConfig` that override the derived values, including `family` and `context_length`.
 
     Raises:
         ConfigError: The given fields contradict each other.
@@ -204,7 +204,7 @@ def shape_for_depth(depth: int, vocab_size: int, given: Mapping[str, Any]) -> Mo
     dim = given.get("dim") or _multiple(WIDTH_PER_LAYER * max(2, given.get("n_layers") or depth), 2 * (heads or 1))
     if heads:
         head_dim = dim // heads if whole else max(2, dim // heads // 2 * 2)
-    elif whole:  # head_dim must divide dim and, for RoPE, be even
+    elif whole:  # head_dim must divide dim, and must be even if the family uses RoPE
         step = 2 if family.positions == "rotary" else 1
         head_dim = max((size for size in range(step, HEAD_DIM + 1, step) if dim % size == 0), default=dim)
     else:
@@ -235,9 +235,9 @@ class Budget:
         minutes: Wall time of the command in minutes.
         tokens: Number of training tokens.
         depth: Number of layers.
-        seconds_spent: Time that the command took before planning, in seconds. This time and the time for measuring
-            steps are subtracted from the time budget. However, training gets at least the fraction
-            `MIN_TRAINING_FRACTION` of the budget.
+        seconds_spent: Time in seconds that the command took before planning, which is subtracted from the time budget.
+            The time for measuring steps is subtracted from the time budget, too. However, training gets at least the
+            fraction `MIN_TRAINING_FRACTION` of the budget.
     """
 
     minutes: float | None = None
@@ -264,9 +264,9 @@ class Budget:
 def batch_rows(total_tokens: float, context_length: int) -> tuple[int, int]:
     """Return the rows per micro-batch, and the micro-batches per step, for a run of `total_tokens` tokens.
 
-    The critical batch size grows with the length of a run (McCandlish et al. 2018, arXiv:1812.06162). Therefore the
-    batch size in tokens is proportional to the square root of the tokens of the run. The number of rows is rounded to a
-    power of two. In runs of six minutes, half this batch size was not better (`benchmarks/ablations.md`).
+    The critical batch size grows with the length of a run (McCandlish et al. 2018, arXiv:1812.06162). The batch size in
+    tokens is proportional to the square root of the total tokens, and the number of rows is rounded to a power of two.
+    In runs of six minutes, half this batch size was not better (`benchmarks/ablations.md`).
 
     Args:
         total_tokens: Number of tokens of the run.
@@ -324,15 +324,13 @@ def plan_run(
     Args:
         budget: Minutes, tokens or depth.
         vocab_size: Vocabulary size.
-        given_shape: Fields of `ModelConfig` that override the derived values. It must contain `family` and
-            `context_length`.
+        given_shape: Fields of `ModelConfig` that override the derived values, including `family` and `context_length`.
         corpus_tokens: Number of tokens per epoch.
-        matmul_flops: Matmul throughput of all ranks in FLOP/s. It is used until the speed of training steps is
-            measured.
-        measure: Returns the tokens per second of an architecture. It is called only if the budget is in minutes, at
-            most `MAX_MEASUREMENTS` times.
+        matmul_flops: Matmul throughput of all ranks in FLOP/s, used until the speed of training steps is measured.
+        measure: Returns the measured tokens per second of an architecture, if the budget is in minutes. At most
+            `MAX_MEASUREMENTS` architectures are measured.
         optimizer: Optimizer config with the peak learning rates.
-        memory_bytes: Available memory in bytes. None if unknown.
+        memory_bytes: Available memory in bytes, or None if unknown.
 
     Raises:
         ConfigError: The given fields contradict each other or the depth of the budget.
@@ -373,7 +371,7 @@ def plan_run(
 def _require_one_depth(budget: Budget, given_shape: Mapping[str, Any]) -> None:
     if budget.depth is not None and given_shape.get("n_layers", budget.depth) != budget.depth:
         raise ConfigError(
-            f"depth = {budget.depth} and shape.n_layers = {given_shape['n_layers']} are both the number of layers",
+            f"depth = {budget.depth} and shape.n_layers = {given_shape['n_layers']} set different numbers of layers",
             fix="Set one of them; with shape.n_layers, set minutes or tokens as well.",
         )
 
@@ -399,7 +397,7 @@ def _timed(
     flops = EXPECTED_UTILIZATION * matmul_flops
     depth = _deepest(shape, affordable, memory_bytes)
     measured: dict[int, float] = {}
-    while depth not in measured:  # The measured speed may change the depth.
+    while depth not in measured:  # A measured speed may change the depth, which then needs another measurement.
         config = shape(depth)
         micro, _ = _fitting(config, affordable(config), memory_bytes)
         measured[depth] = measure(config, micro)

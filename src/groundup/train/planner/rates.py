@@ -11,12 +11,12 @@ from groundup.train.planner.tuning import DEFAULT_RATE_SCALE, adapter_rates, tun
 
 Range = tuple[float, float]
 
-# Usual ranges of the learning rate of 2-D weights in the layers. They contain the rates in papers and in other training
-# libraries, and the default rates of this library for hidden sizes from 64 to 8,192.
+# Usual ranges of the learning rate of 2-D weights in the layers. The ranges contain the rates in papers and in other
+# training libraries, and the default rates of this library for hidden sizes from 64 to 8,192.
 ADAPTERS: Range = (1e-4, 1e-2)
 PRETRAINING: Mapping[str, Range] = {"muon": (1e-3, 0.05), "adamw": (3e-5, 1e-2)}
 FINE_TUNING: Mapping[str, Range] = {"muon": (1e-4, 0.02), "adamw": (1e-6, 1e-3)}
-OTHER_GROUPS: Range = (1e-6, 0.05)  # range for embeddings, head, norms and biases, which AdamW trains
+OTHER_GROUPS: Range = (1e-6, 0.05)  # usual range for embeddings, head, norms and biases with AdamW
 CLASSIFIER = OptimizerConfig(0.01, 0.005, 0.003, 0.002)
 NAMES = {group: "learning_rate" if group == "matrix" else f"{group}_learning_rate" for group in GROUPS} | {
     "vector": "norm_learning_rate"
@@ -54,7 +54,7 @@ def convert_rates(stage: str, table: Mapping[str, Any], dim: int | None) -> dict
     Args:
         stage: Stage of the table: "pretrain", "finetune.instruct" or "finetune.classify".
         table: All settings in the table of the stage.
-        dim: Hidden size of the model. None if unknown; a hidden size of at most 256 is then assumed.
+        dim: Hidden size of the model, or None to assume a hidden size of at most 256.
 
     Returns:
         Maps the name of each setting to its value.
@@ -66,8 +66,8 @@ def convert_rates(stage: str, table: Mapping[str, Any], dim: int | None) -> dict
         head = {"head": table.get("head_lr", CLASSIFIER.head_lr)} if classify else {}
         if lora is None:
             return _explicit_rates(head, {"head": CLASSIFIER.head_lr})
-        # `learning_rate` now applies to all trained parameters. In recipes without a version, the embeddings of new
-        # tokens and the head of a classifier had separate rates.
+        # Since version 2 of recipes, `learning_rate` applies to all trained parameters. In recipes without a version,
+        # the embeddings of new tokens and the head of a classifier had separate rates.
         own = head or ({"embedding": adapter_rates(dim).embedding_lr} if dim else {})
         return _explicit_rates({"matrix": lora, **own}, dict.fromkeys(own, lora))
     old, usual = _full_rates(stage, table, dim or 1)
@@ -76,7 +76,7 @@ def convert_rates(stage: str, table: Mapping[str, Any], dim: int | None) -> dict
         return _explicit_rates(rates, {group: usual.rate_of(group) for group in GROUPS})
     kept = usual.with_learning_rate(old.matrix_lr)
     now = _explicit_rates(rates, {group: kept.rate_of(group) for group in GROUPS if group != "matrix"})
-    # In recipes without a version, setting these rates also selected full fine-tuning.
+    # In recipes without a version, a learning rate for all weights also selected full fine-tuning.
     return now | ({} if stage == "pretrain" else {"method": "full"})
 
 
@@ -101,7 +101,7 @@ def _full_rates(stage: str, table: Mapping[str, Any], dim: int) -> tuple[Optimiz
 
 
 def _explicit_rates(rates: Mapping[str, float], implied: Mapping[str, float]) -> dict[str, Any]:
-    """Return a dict with the settings for those rates that differ from their implied values."""
+    """Return the settings for those learning rates that differ from the rates that other settings imply."""
     return {
         NAMES[group]: float(f"{rate:.6g}")
         for group, rate in rates.items()

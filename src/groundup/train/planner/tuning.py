@@ -11,14 +11,13 @@ from groundup.train.planner.plan import OVERHEAD_FRACTION, Plan, batch_rows, mic
 
 DEFAULT_EPOCHS = 3.0
 DEFAULT_RATE_SCALE = 0.3  # factor on the learning rates of pretraining
-MIN_STEPS = 50  # minimum number of steps; with few examples, the batch size is reduced to reach it
+MIN_STEPS = 50  # minimum number of steps, for which small training sets get a smaller batch size
 WARMUP_FRACTION = 0.05
 DECAY_FRACTION = 0.8
 REFERENCE_DIM = 256
-# Factor on AdamW's learning rate for full fine-tuning (Schulman et al. 2025, "LoRA Without Regret").
+# LoRA uses ten times AdamW's rate for full fine-tuning (Schulman et al. 2025, "LoRA Without Regret").
 ADAPTER_RATE_FACTOR = 10.0
-# Fraction of the matmul throughput that uncompiled training reaches, measured with 4M parameters on 2 cores.
-UTILIZATION = 0.25
+UTILIZATION = 0.25  # fraction of the matmul throughput that uncompiled training reaches (4M parameters, 2 cores)
 MEASURED_STEP_SECONDS = 1.0  # target time of each measured step, in seconds
 _ONE_EPOCH_TEXTS, _MIN_CLASSIFIER_EPOCHS, _MAX_CLASSIFIER_EPOCHS = 30_000, 2, 10
 # Estimated training time above which a run is compiled. Compiling takes 10 to 40 s and saves 40 % of the training time.
@@ -28,15 +27,15 @@ COMPILE_SECONDS = 60.0
 def tuning_rates(dim: int, scale: float, pretraining: OptimizerConfig | None = None) -> OptimizerConfig:
     """Return the default learning rates for full fine-tuning.
 
-    They are `scale` times the pretraining rates. For hidden sizes above 256, they are also multiplied by 256 / hidden
-    size, because the optimal learning rate of AdamW is about proportional to 1/width in standard parametrization (Yang
+    The rates are `scale` times the pretraining rates. For hidden sizes above 256, they are also multiplied by 256 /
+    hidden size, because AdamW's optimal rate is about proportional to 1/width in standard parametrization (Yang
     et al. 2022, arXiv:2203.03466). Muon's rates are scaled in the same way, to keep the weights of large models near
     their pretrained values.
 
     Args:
         dim: Hidden size of the model.
         scale: Factor on the rates of pretraining.
-        pretraining: Optimizer config of pretraining. None for the default rates.
+        pretraining: Optimizer config of pretraining, or None for the default config.
     """
     return (pretraining or OptimizerConfig()).scaled(scale * min(1.0, REFERENCE_DIM / dim))
 
@@ -44,8 +43,8 @@ def tuning_rates(dim: int, scale: float, pretraining: OptimizerConfig | None = N
 def adapter_rates(dim: int, scale: float = DEFAULT_RATE_SCALE) -> OptimizerConfig:
     """Return the default learning rates for LoRA.
 
-    The rate of the adapters is ten times AdamW's rate for full fine-tuning. It does not depend on the rank. The
-    embeddings of new tokens get the rate of embeddings in full fine-tuning.
+    The rate of the adapters is ten times AdamW's rate for full fine-tuning, for any LoRA rank. The embeddings of new
+    tokens get the rate of embeddings in full fine-tuning.
 
     Args:
         dim: Hidden size of the model.
@@ -92,12 +91,12 @@ def plan_tuning(
     """Return the plan of a fine-tuning run.
 
     Args:
-        model: Architecture. Its `context_length` is the number of tokens per packed window.
+        model: Architecture, whose `context_length` is the number of tokens per packed window.
         optimizer: Optimizer config with the peak learning rates.
         rows_per_epoch: Number of packed windows per epoch.
         epochs: Number of epochs.
         step: Number of packed windows per micro-batch, and number of micro-batches per step.
-        trained: Number of LoRA parameters. None if all weights are trained.
+        trained: Number of LoRA parameters, or None if all weights are trained.
         warmup: Fraction of the steps with linear warmup of the learning rate.
         decay: Fraction of the steps with linear decay of the learning rate to 0.
     """
@@ -119,7 +118,7 @@ def plan_tuning(
 def measured_rows(model: ModelConfig, matmul_flops: float, max_rows: int) -> int:
     """Return the number of packed windows of a step that takes about one second.
 
-    Steps of this size are used to measure the speed, because full steps of a large model may take half a minute.
+    Steps of about one second are used to measure the speed, because full steps of a large model may take half a minute.
 
     Args:
         model: Architecture.
@@ -137,7 +136,7 @@ def should_compile(model: ModelConfig, tokens: float, matmul_flops: float, train
         model: Architecture.
         tokens: Number of tokens of the run.
         matmul_flops: Matmul throughput of the machine in FLOP/s.
-        trained: Number of LoRA parameters. None if all weights are trained.
+        trained: Number of LoRA parameters, or None if all weights are trained.
     """
     return tokens * flops_per_token(model, trained=trained) > COMPILE_SECONDS * UTILIZATION * matmul_flops
 
@@ -150,7 +149,7 @@ def affordable_epochs(seconds: float, tokens_per_second: float, tokens_per_epoch
 def classifier_epochs(n_texts: int) -> int:
     """Return the default number of epochs for training a classifier.
 
-    It is proportional to 1/sqrt(n_texts), and between 2 and 10. With four times as many texts, the number of epochs is
-    halved, so the compute is doubled.
+    The number of epochs is proportional to 1/sqrt(n_texts), and between 2 and 10. With four times as many texts, the
+    number of epochs is halved, so the compute is doubled.
     """
     return min(_MAX_CLASSIFIER_EPOCHS, max(_MIN_CLASSIFIER_EPOCHS, round((_ONE_EPOCH_TEXTS / n_texts) ** 0.5)))
