@@ -47,7 +47,7 @@ _EVALUATIONS = "evaluations.npz"
 DECONTAMINATION = "decontamination"
 SPLITS: tuple[Split, Split] = ("train", "validation")
 _MORE_TEXT = "Add text or another source (see groundup config collect). For a test, lower min_bytes."
-_FIXES = {  # advice in an error message, keyed by the prefix of the most frequent drop reason
+_FIXES = {  # advice for error messages, keyed by the first words of the most frequent drop reason
     NO_TEXT: 'Set the field with the text in the source, e.g. text = "{body}".',
     UNSUPPORTED: f'If these are text files, set format = "text" in the source. Supported formats: {FORMAT_NAMES}.',
 }
@@ -277,7 +277,7 @@ def _found(settings: CorpusSettings, reads: Sequence[ReadTask]) -> dict[str, Tal
 
 
 def _counted(tasks: Sequence[MergeTask | RepeatTask], part: str, label: str) -> Tally:
-    """Sum the counts of one source in one part of the corpus: "train", "validation" or "dropped"."""
+    """Return the summed counts of one source in one part of the corpus: "train", "validation" or "dropped"."""
     counts = (read_marker(task.marker)[part] for task in tasks)
     return total(Tally.from_json(each[label]) for each in counts if label in each)
 

@@ -127,7 +127,7 @@ def _fetch(network: Network, url: str, partial: Path, label: str, console: Conso
 
 
 def copy_verified(source: Path, target: Path, digest: Digest) -> bool:
-    """Copy a local file if its digest is the pinned digest. Return whether the file was copied."""
+    """Copy a local file if the file has the pinned digest. Return whether the file was copied."""
     if not source.is_file() or not digest.matches(source):
         return False
     with atomic_file(target) as temporary:

@@ -85,7 +85,7 @@ class EvaluationIndex:
             return cls(arrays, words["items"], words["facts"])
 
     def hits(self, text: str, min_overlap: float) -> list[Hit]:
-        """Return the items that a text contains, sorted by decreasing share."""
+        """Return the items that a text contains. The items with the largest shares in the text are first."""
         words = word_keys(text)
         found = self._whole(words)
         for number, covered in self._covered(words).items():

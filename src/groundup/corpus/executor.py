@@ -164,7 +164,10 @@ def run_task(task: Task) -> Failure | None:
 
 
 def _release_memory() -> None:
-    """Return freed memory to the system. Otherwise, a worker keeps the memory that its largest document needed."""
+    """Return freed memory to the system.
+
+    Without this call, a worker process keeps the memory that its largest document needed.
+    """
     import pyarrow as pa
 
     pa.default_memory_pool().release_unused()
@@ -180,7 +183,7 @@ def worker_error(parts: Failure) -> GroundupError:
 def _prepare_worker(stop_receiver: Connection) -> None:
     """Make this worker exit when the pool ends or the parent process is killed.
 
-    Otherwise, the worker could write files while a new run is in progress.
+    A worker that continues could write files while a new run is in progress.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None

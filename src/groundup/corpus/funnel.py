@@ -60,8 +60,8 @@ class Funnel:
 def funnel(card: dict[str, Any] | Facts) -> Funnel:
     """Return the counts of a data card after each step.
 
-    Old data cards do not list their steps. The steps of an old data card are sorted by their first occurrence in the
-    drops.
+    Old data cards do not list their steps. The steps of an old data card are in the order in which the steps first
+    occur in the drops.
     """
     facts = card if isinstance(card, Facts) else Facts(card)
     sources = facts.rows("sources")

@@ -29,7 +29,7 @@ from groundup.corpus.fetching.store import PageStore
 _MAX_REDIRECTS = 5
 _WINDOW = 100_000  # maximum number of links to hold in memory
 _HOSTS = 2_000  # number of idle hosts to keep in memory
-_MAX_UNANSWERED = 100  # number of consecutive links without a response that causes a check of the network
+_MAX_UNANSWERED = 100  # the network is checked if this number of consecutive links had no response
 
 
 @dataclass(frozen=True, slots=True)

@@ -237,7 +237,8 @@ def _connection_factory(public_only: bool, sockets: _OpenSockets) -> Callable[..
             except OSError as error:
                 last = error
                 continue
-            sockets.sockets.append(connected.dup())  # a duplicate, because TLS detaches the original file descriptor
+            # Stores a duplicate of the socket, because TLS detaches the file descriptor of the original socket.
+            sockets.sockets.append(connected.dup())
             return connected
         raise last
 

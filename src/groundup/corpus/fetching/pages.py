@@ -15,7 +15,7 @@ from groundup.corpus.fetching.network import AGENT, Network, RefusedError, is_fi
 from groundup.corpus.fetching.store import FetchedPage
 
 ATTEMPTS = 3
-_ROBOTS_BYTES = 512 << 10  # RFC 9309 requires at least 500 KiB
+_ROBOTS_BYTES = 512 << 10  # maximum size of a robots.txt file; RFC 9309 requires at least 500 KiB
 _ROBOTS_SECONDS = 30.0
 _CHUNK = 1 << 16
 MAX_URL_LENGTH = 4096  # characters
@@ -48,7 +48,7 @@ class Failure(Exception):  # noqa: N818  an expected outcome, not a program erro
 
     Args:
         reason: Short reason. Failed links are counted by reason.
-        answered: Whether the host responded. If it did not, the local network may have a problem.
+        answered: Whether the host responded. If the host did not respond, the local network may have a problem.
     """
 
     def __init__(self, reason: str, *, answered: bool = True) -> None:
@@ -61,7 +61,7 @@ class Failure(Exception):  # noqa: N818  an expected outcome, not a program erro
 class RobotsRules:
     """The compressed robots.txt file of a host.
 
-    It is stored compressed, because a parsed robots.txt file of 0.5 MB takes 30 MB of memory.
+    The file is stored compressed, because a parsed robots.txt file of 0.5 MB takes 30 MB of memory.
     """
 
     packed: bytes

@@ -26,8 +26,7 @@ class RemoteStream(io.RawIOBase):
         label: URL of the file, which error messages show.
         size: Size in bytes, or None if it is unknown. Content that ends before this size is treated as a failed
             connection.
-        sha1: SHA-1 of the content in hex, which is verified at the end of the content. If it is "", the check is
-            skipped.
+        sha1: SHA-1 of the content in hex, which is verified at the end of the content, or "" to skip the verification.
     """
 
     def __init__(self, reopen: Callable[[int], BinaryIO], label: str, size: int | None, sha1: str = "") -> None:
@@ -154,7 +153,7 @@ def download_error(url: str, error: Exception) -> DownloadError:
     if isinstance(error, ChangedError):
         return DownloadError(
             f"{url}: {error}",
-            fix="Change `edition` of the source to list its files again.",
+            fix="Change the setting `edition` of the source to list the files of the source again.",
         )
     return DownloadError(
         f"{url}: {error}",

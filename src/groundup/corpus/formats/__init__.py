@@ -63,8 +63,8 @@ _Read = Callable[[Format, str, BinaryIO], Iterator[_Found | Unreadable]]
 def extract(item: Item, opener: Opener, rules: RecordRules, format: Format | None) -> Iterator[Extracted | Unreadable]:
     """Yield all texts of one file and of the files inside it.
 
-    A file that is damaged, too large, binary or of an unknown format does not raise an error. In such a file, all
-    records before the error are yielded, followed by an `Unreadable`.
+    A file that is damaged, too large, binary or of an unknown format does not raise an error. If a file has an error,
+    all records before the error are yielded, followed by an `Unreadable`.
 
     Args:
         item: The file.
@@ -110,8 +110,8 @@ def read_records(
         opener: Opens the file.
         records: Path to the records inside a JSON value (see `SourceConfig`).
         format: Format of the file, or None to detect the format from the content.
-        chooses: Function that returns whether to read a file inside an archive, given its path. The path of such a file
-            starts with the path of the archive.
+        chooses: Function that returns whether to read a file inside an archive, given its path. The path of a file
+            inside an archive starts with the path of the archive.
 
     Yields:
         A `Record` for each record, and an `Unreadable` for each file or row that cannot be read.

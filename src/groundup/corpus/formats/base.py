@@ -62,8 +62,8 @@ class ReaderContext:
 
     Attributes:
         rules: Settings of the source that describe how to read records and web pages.
-        inside: Function that reads a file inside this file, such as a member of an archive. Its arguments are the path
-            and the stream of the inner file.
+        inside: Function that reads a file inside this file, such as a member of an archive. The arguments of the
+            function are the path and the stream of the inner file.
         budget: Limit for the total number of bytes decompressed from this file and all files inside it.
         start: Offset of the first byte to read (see `Item`).
         end: Offset after the last byte to read.

@@ -106,7 +106,7 @@ def detect(path: str, head: bytes) -> Format:
 
     Args:
         path: Path of the file. The suffix of the path is used if the content is ambiguous.
-        head: The first bytes of the file. They must be at least `HEAD` bytes, or the whole file.
+        head: The first bytes of the file. The head must have at least `HEAD` bytes, or be the whole file.
 
     Raises:
         UnknownFormatError: The format is unsupported or unknown.
@@ -195,7 +195,7 @@ def _root(text: str) -> str:
 
 
 def _markup(text: str) -> Format | None:
-    """Detect HTML and wiki dumps. Raise `UnknownFormatError` for other XML."""
+    """Detect HTML and wiki dumps. Raise `UnknownFormatError` for XML in other formats."""
     start = text[:4096].lstrip()
     if start.startswith("filedesc://"):
         raise UnknownFormatError("ARC, the older web archive")

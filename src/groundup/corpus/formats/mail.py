@@ -193,7 +193,7 @@ def _without_quotes(text: str) -> str:
 
 
 def _raw(message: Message, name: str) -> str:
-    """Return the raw header with this name. `Message.get` would replace non-ASCII bytes by U+FFFD."""
+    """Return the raw header called `name`. `Message.get` would replace non-ASCII bytes by U+FFFD."""
     return next((str(value) for key, value in message.raw_items() if key.lower() == name), "")
 
 

@@ -107,7 +107,7 @@ def layout(pages: Sequence[PdfPage]) -> str:
     pitch, margin = _median_pitch(pages), _right_margin(pages)
     words = Counter(word.lower() for page in pages for line in page.lines for word in _WORD.findall(line.text))
     paragraphs: list[str] = []
-    # Last line of the previous block. Its paragraph may continue in the next column or on the next page.
+    # Last line of the previous block. The paragraph of this line may continue in the next column or on the next page.
     last: TextLine | None = None
     for page in pages:
         for block in _ordered(_blocks(page.lines)):
@@ -199,10 +199,10 @@ def _is_below(last: TextLine, line: TextLine, block: Sequence[TextLine]) -> bool
 def _ordered(blocks: list[list[TextLine]]) -> list[list[TextLine]]:
     """Return the blocks of a page in reading order.
 
-    The order of the blocks in the file is kept unless it moves upwards within a column. In this case, the blocks are
-    sorted as described by Breuel in "High Performance Document Layout Analysis" (2003). A block A precedes a block B if
-    A is above B in the same column. A also precedes B if A is in a column to the left of B and no block between them
-    spans both columns.
+    The order of the blocks in the file is kept unless this order moves upwards within a column. If the order moves
+    upwards, the blocks are sorted as described by Breuel in "High Performance Document Layout Analysis" (2003). A block
+    A precedes a block B if A is above B in the same column. Block A also precedes block B if A is in a column to the
+    left of B and no block between them spans both columns.
     """
     boxes = [_box(block) for block in blocks]
     upwards = any(_spans(a, b) and a[1] < b[1] and a[3] < b[3] - 1 for i, b in enumerate(boxes) for a in boxes[:i])
@@ -295,7 +295,7 @@ def _is_deliberate_break(last: TextLine, line: TextLine, left: float, right: flo
     """Return whether a line break is deliberate, because the first word of `line` would fit on the previous line."""
     if last.hyphenated:
         return False
-    # Number of characters of the first word, plus a space and some tolerance.
+    # Width of the first word in characters, plus a space and some tolerance.
     word = len(line.text.split(maxsplit=1)[0]) + 2.5
     plausible = _ENDS.search(last.text) is not None or not line.text[0].islower()
     free = max(right - last.right, last.left - left if last.right >= right - 1 and _is_right_to_left(last.text) else 0)

@@ -160,7 +160,7 @@ def _logical(characters: list[Character]) -> list[Character]:
     """Return the characters of a line in logical order, which is the order of reading.
 
     PDFium reverses the order of right-to-left text. The result is wrong for the letters of a ligature, which have equal
-    edges, and for words that the PDF file stores in visual order. Such sequences of characters are reversed again.
+    edges, and for words that the PDF file stores in visual order. Characters in the wrong order are reversed again.
     """
     if not any(_is_right_to_left(character[0]) for character in characters):
         return characters

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from groundup.corpus.streams import MAX_LINE_BYTES
 
 _MAX_LOOKAHEAD = 1_000  # maximum number of lines to buffer after an opening quote
-_MIN_ROW_LINES = 10  # minimum number of lines that look like rows if the first line has too few cells
-_MIN_LINES = 3  # minimum number of lines that look like rows if the last line also ends a cell
+_MIN_ROW_LINES = 10  # if the first line has too few cells, a quote is text only if this many lines look like rows
+_MIN_LINES = 3  # if the closing quote is plausible, a quote is text only if this many lines look like rows
 
 # Number of previous rows to compare with, and maximum size of such a row.
 _HISTORY, _MAX_HISTORY_CHARACTERS = 100, 1_000
@@ -46,17 +46,17 @@ def quoted_rows(
 
     The opening quote is treated as text in two cases:
 
-    - The closing quote is missing or implausible. A closing quote is implausible if text follows the quote or if the
-      row would have the wrong number of cells. In this case, nine of ten non-empty lines must look like rows, including
-      the line of the closing quote. The first line must have enough cells, unless ten other lines look like rows.
-    - The closing quote is plausible. In this case, all lines must look like rows, and at least three lines must follow
-      the first line. There must also be a column in which the value of every line, such as a label, occurs in the
-      previous 100 rows. Otherwise, the cell is a text that contains a table.
+    - The closing quote is missing or implausible, and nine of ten non-empty lines, including the line of the closing
+      quote, look like rows. A closing quote is implausible if text follows the quote or if the row would have the wrong
+      number of cells. The first line must also have enough cells, unless ten other lines look like rows.
+    - The closing quote is plausible, all lines look like rows, and at least three lines follow the first line. There
+      must also be a column in which the value of every line, such as a label, occurs in the previous 100 rows.
+      Otherwise, the cell is a text that contains a table.
 
     Memory and time are bounded, because at most 1,000 lines, or the maximum cell size of the csv module, are read
     ahead.
 
-    This method has known limitations. A cell with 1,000 lines that look like rows is split into rows. If two quotes are
+    The method has known limitations. A cell with 1,000 lines that look like rows is split into rows. If two quotes are
     text but look like the quotes around one cell, and if no column has labels, the rows between the quotes are lost. If
     a quote is text, the rows after this quote are also lost if the row of the quote has several lines or if the table
     has only one column.
@@ -227,9 +227,9 @@ def _lone_quote(line: str) -> int | None:
 def _at_last_quote(line: str, delimiter: str) -> tuple[list[str], list[str]]:
     """Split a line at the quote that is still open at the end of the line.
 
-    Return the cells before the open quote and the cells after it, which also include the quote as text.
+    Return the cells before the open quote, and the cells that start with the quote if the quote is text.
     """
-    # All quotes after the open quote are doubled.
+    # After the open quote, a line contains only doubled quotes ("").
     *_, last = _LONE_QUOTE.finditer(line)
     at = last.start()
     before = next(csv.reader([line[:at]], delimiter=delimiter))

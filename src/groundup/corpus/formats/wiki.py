@@ -38,11 +38,11 @@ _SPACES = re.compile(r"[ \t]{2,}")
 _INTERWIKI = re.compile(r"[a-z]{2,3}(?:-[a-z-]{2,12})?$|simple$")
 _EXTERNAL_LINK = "\x02"  # character that marks the label of an external link
 
-# A list item that starts with one of these is only a link or the rest of a citation.
+# A list item that starts with one of these strings is only a link or the rest of a citation.
 _REFERENCES = (_EXTERNAL_LINK, ",", ".", ")")
-_LIST_HEADING_LEVEL = 7  # level of a list heading, below all other heading levels
+_LIST_HEADING_LEVEL = 7  # level of a heading that is a list item, lower than the levels of all other headings
 
-# Characters with a meaning in wikitext, and their temporary replacements inside verbatim text.
+# Characters that have a special meaning in wikitext, and the characters that replace them temporarily in verbatim text.
 _ESCAPES = dict(zip("[]{}|='*#:;<>_&", map(chr, range(0xE000, 0xE00F)), strict=True))
 _ESCAPE = str.maketrans(_ESCAPES)
 _UNESCAPE = {escaped: plain for plain, escaped in _ESCAPES.items()}
@@ -145,7 +145,10 @@ class _Frames:
         return min(length, len(bracket))
 
     def close(self, bracket: str) -> None:
-        """Close the innermost bracket of this kind. If there are unclosed brackets inside, their content is kept."""
+        """Close the innermost bracket of this kind.
+
+        If a bracket inside is never closed, the content of this bracket is kept.
+        """
         if not self._open[bracket]:
             if bracket == "[":
                 self.write("]")

@@ -35,12 +35,12 @@ def main_text(page: str | bytes, *, url: str = "", profile: Profile = "fast", en
     line breaks. Malformed pages do not raise errors. The run time is linear in the size of the page.
 
     Args:
-        page: The HTML source. If the source is bytes, it is decoded with `decode`.
+        page: The HTML source. If the source is of type bytes, `decode` decodes the source.
         url: URL of the page, which is passed to trafilatura.
         profile: The profile "fast" uses only the extractor in this package. The profile "best" also runs trafilatura
             (Barbaresi, ACL 2021) if the extracted text is short. If the result of trafilatura is much longer, the
-            result of trafilatura is returned. Otherwise, text blocks at the end of the page that trafilatura does not
-            extract are removed.
+            result of trafilatura is returned. If the result of trafilatura is not much longer, text blocks at the end
+            of the page that trafilatura does not extract are removed.
         encoding: Encoding that the server declared.
 
     Returns:

@@ -89,8 +89,8 @@ _SKIPPED = frozenset((
     "textarea", "title", "track", "video",
 ))  # fmt: skip
 
-# Kinds of blocks that are inherited by transparent elements inside the block. For example, a paragraph in a list item
-# is treated as a list item.
+# If an element such as <p> or <div> is inside a block of one of these kinds, the element has the same kind. For
+# example, a paragraph in a list item is treated as a list item.
 _KINDS = frozenset(("li", "dd", "dt", "pre", "blockquote"))
 _TRANSPARENT = frozenset(("article", "center", "div", "p", "section", "span"))
 MAX_DEPTH = 150  # maximum nesting depth of elements; elements that are nested more deeply are read as unstructured text

@@ -21,7 +21,7 @@ _PARTS = frozenset(
 )  # elements inside a text, whose votes go to an ancestor
 _MIN_VOTER = 25  # minimum number of characters of a paragraph that votes
 _MIN_PROSE = 40  # minimum number of characters of a block that can start or end the main text
-_MIN_VOTES = 4.0  # minimum sum of votes, which one or two short paragraphs have
+_MIN_VOTES = 4.0  # minimum sum of votes of a main text, equal to the votes of one or two short paragraphs
 _PATIENCE = 4  # number of ancestors to check after the last ancestor that was accepted
 _COMMAS = re.compile("[,，、،;；]")
 # Chinese, Japanese and Korean characters, which count as three letters.

@@ -61,8 +61,8 @@ class SourceConfig(Config):
     - `text = "{title}: {body}"`: the template of the text of a part.
     - `join`: the separator between the parts.
 
-    By default, the field that contains the text is detected. In a conversation, this field is the list of messages.
-    In paths, "." selects a field and "*" selects every element.
+    By default, the field that contains the text is detected. In a record of a conversation, this field is the list of
+    messages. In paths, "." selects a field and "*" selects every element.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {"licence": "license"}
@@ -137,7 +137,7 @@ class SourceConfig(Config):
 
     @abstractmethod
     def fetch(self, console: Console) -> None:
-        """Download or list the files of the source, unless this was already done."""
+        """Download or list the files of the source, unless an earlier call has already done this."""
 
     @abstractmethod
     def items(self) -> list[Item]:

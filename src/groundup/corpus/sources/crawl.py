@@ -97,8 +97,8 @@ class CrawlSource(ListedSource):
     def disk_ratio(self) -> float:
         """Upper estimate of the bytes written to disk per byte read.
 
-        From one gigabyte of pages, the FineWeb filters keep about 8 MB of text. If no filters are used, about 30 MB of
-        text are kept.
+        From one gigabyte of WARC files, the FineWeb filters keep about 8 MB of text. If no filters are used, about 30
+        MB of text are kept.
         """
         return 0.06 if self.file_type == "warc" else 1.0
 
@@ -110,7 +110,7 @@ class CrawlSource(ListedSource):
     def list_files(self, remote: Remote, console: Console) -> list[RemoteItem]:
         """Read the list and request the size of each file.
 
-        No requests are needed for captures, because the index contains their sizes.
+        No requests are needed for captures, because the index contains the sizes of captures.
         """
         if self.index or self.captures:
             found = self._query_index(remote, console) if self.index else self._table(remote)

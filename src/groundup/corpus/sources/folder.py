@@ -69,7 +69,8 @@ class Walk:
         except OSError:
             if folder == self._root:
                 raise
-            yield FolderEntry(self._name(folder), folder)  # the directory is counted as one unreadable entry
+            # A directory that cannot be listed is counted as one unreadable entry.
+            yield FolderEntry(self._name(folder), folder)
             return
         for entry in entries:
             path = folder / entry.name

@@ -239,5 +239,5 @@ def _require_same(store: PageStore, directory: Path, identity: str) -> None:
     if known != identity:
         raise DataError(
             f"{directory}: contains pages that were fetched from another list or with other settings",
-            fix="Set store to another directory, or remove this one.",
+            fix="Set store to another directory, or remove this directory.",
         )

@@ -86,7 +86,7 @@ def _view(npm: str, name: str, version: str) -> dict[str, Any]:
 
 
 def _query_registry(name: str, version: str) -> dict[str, Any]:
-    """Query the registry in the npm settings without npm. This function is used if npm is not installed."""
+    """Query the registry that the npm settings name. This function is used if npm is not installed."""
     registry = os.environ.get("NPM_CONFIG_REGISTRY") or _npmrc_registry()
     if not registry:
         raise DownloadError(

@@ -30,7 +30,8 @@ from groundup.corpus.fetching.network import Network, netrc_logins
 
 _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 _CONFIG_LINE = re.compile(r"^(?P<section>[\w:.-]+)\.(?P<key>[\w-]+)=(?P<value>'.*'|\".*\")$")
-_SECTIONS = ("global", "install", "download", ":env:")  # sections of the pip configuration in ascending precedence
+# Sections of the pip configuration in the order of increasing precedence.
+_SECTIONS = ("global", "install", "download", ":env:")
 
 
 @dataclass(frozen=True, slots=True)
