@@ -15,8 +15,8 @@ __all__ = ["Profile", "decode", "main_text"]
 Profile = Literal["fast", "best"]
 # Minimum number of characters of a reliable result; a shorter result may lack a part of the main text.
 _MIN_RELIABLE = 600
-# Maximum number of characters of a text to check with trafilatura, which is slow. In longer texts, a wrong end matters
-# less.
+# Maximum number of characters of a text to check with trafilatura, which is slow. If the end of a longer text is
+# boilerplate, this matters less.
 _MAX_RECHECKED = 5000
 # Maximum number of characters of a page, because trafilatura could take minutes for a larger page.
 _MAX_PAGE_CHARACTERS = 1 << 20
