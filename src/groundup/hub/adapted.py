@@ -1,12 +1,14 @@
-"""Loading of adapter directories together with their base model.
+"""Loading of LoRA adapters together with their base model.
 
-`groundup.json` next to PEFT's files records the base model and a digest of its weights:
+An adapter directory contains PEFT's files and `groundup.json`. This file records the base model and a digest of the
+base model's weights:
 
     {"format_version": 1, "base": {"path": ..., "relative": ..., "digest": ...}}
 
-For classifiers it also records the "labels" by index, and in "several" whether a text may have several labels.
+For a classifier, `groundup.json` also contains the list "labels" and the boolean "several" (true for multi-label
+classification).
 
-The base of an adapter may be another adapter.
+The base model of an adapter may itself be an adapter with a base model.
 """
 
 from __future__ import annotations
@@ -32,29 +34,29 @@ from groundup.model.lora import copy_sharing_weights, fuse_lora
 
 BASE = "groundup.json"
 FORMAT_VERSION = 1
-_MAX_RECORD_BYTES = 10_000_000  # In bytes; lists of labels may be long.
+_MAX_RECORD_BYTES = 10_000_000  # Maximum size of `groundup.json`; a list of labels may be long.
 
 
 def is_adapter(directory: Path) -> bool:
-    """Return whether the directory holds an adapter, from groundup or PEFT, and no full model."""
+    """Return whether the directory contains an adapter (written by groundup or PEFT) and not a full model."""
     return (directory / CONFIG).is_file() and not weight_files(directory)
 
 
 def is_adapted_classifier(directory: Path) -> bool:
-    """Return whether the adapter is for a classifier."""
+    """Return whether the adapter was trained for a classifier."""
     return read_adapter_json(directory).get("task_type") == CLASSIFIER
 
 
 def save_adapted(
     directory: Path, model: Transformer | SequenceClassifier, base: Path, *, labels: Sequence[str] = ()
 ) -> list[Path]:
-    """Write the adapters of a model, and the record of its base.
+    """Write the adapters of a model, and `groundup.json` with a reference to the base model.
 
     Args:
         directory: output directory.
         model: model with adapters.
         base: directory of the base model.
-        labels: names of a classifier's labels, by index.
+        labels: label names of a classifier, sorted by label index.
 
     Returns:
         The files written.
@@ -70,18 +72,20 @@ def save_adapted(
 
 
 def find_adapter_base(directory: Path, given: Path | None = None) -> Path:
-    """Return the directory of the base that an adapter was trained on: at its relative path, or at its absolute path.
+    """Return the directory of the base model that an adapter was trained on.
+
+    The adapter records a relative and an absolute path of its base model. Both paths are tried.
 
     Args:
         directory: directory of the adapter.
-        given: directory of the base, if it was moved; no other path is tried.
+        given: directory of the base model, if it was moved. The recorded paths are then not tried.
 
     Returns:
-        The directory.
+        The directory of the base model.
 
     Raises:
-        DataError: the base does not exist.
-        FormatError: the base has other weights.
+        DataError: the base model does not exist.
+        FormatError: the weights of the base model are not the weights that the adapter was trained on.
     """
     named, written = _record(directory).get("base", {}), read_adapter_json(directory).get("base_model_name_or_path")
     places = [named.get("path"), written]
@@ -96,7 +100,7 @@ def find_adapter_base(directory: Path, given: Path | None = None) -> Path:
             rule="an adapter is loaded together with its base model",
             fix="Restore the base model, or give its directory: --base DIR.",
         )
-    if "digest" not in named:  # PEFT records no digest of the weights.
+    if "digest" not in named:  # PEFT does not record a digest of the weights.
         return there[0]
     for path in there:
         if weights_digest(path) == named["digest"]:
@@ -109,12 +113,12 @@ def find_adapter_base(directory: Path, given: Path | None = None) -> Path:
 
 
 def is_adapter_of(directory: Path, base: Path) -> bool:
-    """Return whether the directory holds an adapter that was trained on these weights."""
+    """Return whether the directory contains an adapter that was trained on the weights of `base`."""
     return is_adapter(directory) and _record(directory).get("base", {}).get("digest") == weights_digest(base)
 
 
 def weights_digest(directory: Path) -> str:
-    """Return a digest of the weights of a model directory; for an adapter, it includes the base."""
+    """Return a digest of the weights of a model directory. The digest of an adapter covers its base model too."""
     files = weight_files(directory)
     if not files and (directory / CONFIG).is_file():
         files = [directory / CONFIG, directory / WEIGHTS]
@@ -135,21 +139,21 @@ def load_model(
     device: str | torch.device = "cpu",
     base: Path | None = None,
 ) -> Transformer:
-    """Load a language model for inference; an adapter is merged into its base.
+    """Load a language model for inference. If the directory contains an adapter, merge it into its base model.
 
     Args:
         directory: model directory or adapter directory.
-        dtype: data type of the weights; None: as stored.
+        dtype: data type of the loaded weights. If None, the weights keep their stored data type.
         device: device of the weights.
-        base: directory of an adapter's base, if it was moved; see `find_adapter_base`.
+        base: directory of an adapter's base model, if it was moved; see `find_adapter_base`.
 
     Returns:
         The model, in eval mode and frozen.
 
     Raises:
-        DataError: an adapter's base does not exist.
-        FormatError: no model, pickles instead of safetensors, an unknown architecture, a damaged file, or an adapter of
-            another base.
+        DataError: the base model of an adapter does not exist.
+        FormatError: the directory does not contain a model, the weights are pickles, the architecture is unknown, a
+            file is damaged, or the adapter was trained on another base model.
     """
     *adapters, lowest = _stack(directory, base)
     model = full_models.load_full_model(lowest, dtype=dtype, device=device)
@@ -166,20 +170,20 @@ def load_classifier(
     device: str | torch.device = "cpu",
     base: Path | None = None,
 ) -> tuple[SequenceClassifier, tuple[str, ...]]:
-    """Load a classifier for inference; an adapter is merged into its base.
+    """Load a classifier for inference. If the directory contains an adapter, merge it into its base model.
 
     Args:
         directory: model directory or adapter directory.
-        dtype: data type of the weights; None: as stored.
+        dtype: data type of the loaded weights. If None, the weights keep their stored data type.
         device: device of the weights.
-        base: directory of an adapter's base, if it was moved; see `find_adapter_base`.
+        base: directory of an adapter's base model, if it was moved; see `find_adapter_base`.
 
     Returns:
         The classifier, in eval mode and frozen, and the names of its labels.
 
     Raises:
-        DataError: an adapter's base does not exist.
-        FormatError: as `load_model`.
+        DataError: the base model of an adapter does not exist.
+        FormatError: for the same reasons as in `load_model`.
     """
     if not is_adapter(directory):
         return full_models.load_full_classifier(directory, dtype=dtype, device=device)
@@ -191,16 +195,16 @@ def load_classifier(
 
 
 def classifier_with_adapter(base: Transformer, directory: Path) -> tuple[SequenceClassifier, tuple[str, ...]]:
-    """Return a classifier with an adapter that is not merged, and its labels. It uses the layers of `base`.
+    """Return a classifier with an unmerged adapter, and the label names. The classifier reuses the layers of `base`.
 
     Raises:
-        FormatError: as `load_classifier`.
+        FormatError: for the same reasons as in `load_classifier`.
     """
     rows = head_rows(directory)
     labels = tuple(_record(directory).get("labels") or (f"LABEL_{index}" for index in range(rows)))
     if len(labels) != rows or rows < 2:
         raise FormatError(
-            f"{directory}: a classification head of {rows} rows for {len(labels)} labels",
+            f"{directory}: the classification head has {rows} rows for {len(labels)} labels",
             rule="the head needs one row per label, and at least two labels",
             fix="The files do not belong together: train or download the adapter again.",
         )
@@ -211,10 +215,10 @@ def classifier_with_adapter(base: Transformer, directory: Path) -> tuple[Sequenc
 
 
 def with_adapter(base: Transformer, directory: Path) -> Transformer:
-    """Return a model with an adapter that is not merged; it shares the weights of `base`, which stays unchanged.
+    """Return a model with an unmerged adapter. The model shares the weights of `base`; `base` is not modified.
 
     Raises:
-        FormatError: as `load_model`.
+        FormatError: for the same reasons as in `load_model`.
     """
     tuned = copy_sharing_weights(base)
     load_adapter(directory, tuned)
@@ -222,37 +226,38 @@ def with_adapter(base: Transformer, directory: Path) -> Transformer:
 
 
 def read_config(directory: Path) -> ModelConfig:
-    """Return the config of a model directory, or of an adapter's base, without loading weights.
+    """Return the config of a model without loading weights. For an adapter, return the config of its base model.
 
     Args:
         directory: model directory or adapter directory.
 
     Returns:
-        The config.
+        The model config.
 
     Raises:
-        DataError: an adapter's base does not exist.
-        FormatError: as `load_model`.
+        DataError: the base model of an adapter does not exist.
+        FormatError: for the same reasons as in `load_model`.
     """
     return full_models.read_full_config(full_model_directory(directory))
 
 
 def full_model_directory(directory: Path) -> Path:
-    """Return the directory itself, or for an adapter the directory of the full model below it."""
+    """Return the directory of a full model: the given directory, or for an adapter the directory of its base model."""
     return _stack(directory)[-1]
 
 
 def require_intact_model(directory: Path, base: Path | None = None) -> None:
-    """Verify the files of a model directory, and of an adapter's base, by their checksums.
+    """Verify the checksums of all files of a model. For an adapter, also verify the files of its base model.
 
-    Directories that groundup did not write have no checksums. Results are cached; see `groundup.core.checksums`.
+    Directories that groundup did not write do not have checksums and are not verified. Results are cached; see
+    `groundup.core.checksums`.
 
     Args:
         directory: model directory or adapter directory.
-        base: directory of an adapter's base, if it was moved.
+        base: directory of an adapter's base model, if it was moved.
 
     Raises:
-        DataError: an adapter's base does not exist.
+        DataError: the base model of an adapter does not exist.
         FormatError: a file is damaged.
     """
     for each in _stack(directory, base):
@@ -260,13 +265,13 @@ def require_intact_model(directory: Path, base: Path | None = None) -> None:
 
 
 def _stack(directory: Path, given: Path | None = None) -> list[Path]:
-    """Return an adapter, its base, and so on down to a full model."""
+    """Return the chain of directories from an adapter over its base models to the full model."""
     stack = [directory]
     while is_adapter(stack[-1]):
         base = find_adapter_base(stack[-1], given if len(stack) == 1 else None)
         if base.resolve() in [path.resolve() for path in stack]:
             raise FormatError(
-                f"{stack[-1]}: its base is {base}",
+                f"{stack[-1]}: its base model is {base}",
                 rule="the bases of adapters form a cycle",
                 fix="The files are damaged: download the adapter again.",
             )
@@ -285,7 +290,7 @@ def _record(directory: Path) -> dict[str, Any]:
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise FormatError(
             f"{path}: invalid content",
-            rule="must contain the adapter's base, and for a classifier its labels",
+            rule="must contain the adapter's base model, and for a classifier the labels",
             fix="Download or train the adapter again.",
         )
     if record.get("format_version", 0) > FORMAT_VERSION:
@@ -298,8 +303,8 @@ def _record(directory: Path) -> dict[str, Any]:
 
 
 def _relative(base: Path, directory: Path) -> str | None:
-    """Return the relative path of the base, so that adapter and base can be moved together."""
+    """Return the relative path from the adapter to its base model, which stays valid if both are moved together."""
     try:
         return Path(os.path.relpath(base, directory.resolve())).as_posix()
-    except ValueError:  # On another Windows drive.
+    except ValueError:  # On Windows, a relative path between two drives does not exist.
         return None

@@ -1,4 +1,7 @@
-"""`adapter_config.json` of PEFT: adapted layers, ranks and scales. Unsupported variants of LoRA are rejected."""
+"""Reading and writing of PEFT's `adapter_config.json`: adapted layers, LoRA ranks and scales.
+
+Unsupported variants of LoRA are rejected.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any
 
 from groundup.core.errors import FormatError
 
-# Keys that do not change what a trained adapter computes.
+# Keys that have no effect on the output of a trained adapter, or that this module reads.
 _IGNORED_KEYS = {
     "alpha_pattern",
     "auto_mapping",
@@ -35,9 +38,9 @@ _IGNORED_KEYS = {
     "task_type",
     "use_rslora",
 }
-CLASSIFIER = "SEQ_CLS"  # A task_type; PEFT trains the classification head in full under one of these names.
-_HEADS = {"score", "classifier"}
-# Supported values of keys. Other values mean another computation, or a base that was changed first.
+CLASSIFIER = "SEQ_CLS"  # Value of `task_type` for sequence classification.
+_HEADS = {"score", "classifier"}  # Names of classification heads that PEFT trains in full, without LoRA.
+# Supported values of keys. With other values, the adapter computes something else or requires a modified base model.
 _SUPPORTED_VALUES: Mapping[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
     "bias": ("none",),
@@ -47,7 +50,7 @@ _SUPPORTED_VALUES: Mapping[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class AdaptedLayer:
-    """Rank and scale of one adapted layer."""
+    """LoRA rank and scale of one adapted layer."""
 
     rank: int
     scale: float
@@ -62,14 +65,14 @@ def write_adapter_config(
     dropout: float,
     classifies: bool,
 ) -> dict[str, Any]:
-    """Return the config of an adapter.
+    """Return the content of an adapter's config.
 
     Args:
-        adapted: rank and scale of each adapted layer, by Hugging Face name.
+        adapted: Hugging Face name of each adapted layer -> its rank and scale.
         layers: Hugging Face names of all layers that can be adapted.
         base: path or name of the base model.
-        fan_in_fan_out: whether the base stores its matrices with inputs as rows.
-        dropout: LoRA dropout.
+        fan_in_fan_out: whether the base model stores its weights with shape (inputs, outputs).
+        dropout: dropout probability of LoRA.
         classifies: whether the adapter includes a fully trained classification head.
 
     Returns:
@@ -99,27 +102,29 @@ def write_adapter_config(
 
 
 def read_adapter_config(record: Mapping[str, Any], layer: str) -> AdaptedLayer:
-    """Return rank and scale of a layer, by its Hugging Face name, from a config that passed `require_supported_lora`.
+    """Return the rank and the scale of one layer.
+
+    `record` must be the result of `require_supported_lora`, and `layer` the Hugging Face name of a layer.
 
     Raises:
-        FormatError: an invalid rank or alpha, or a pattern that is a regular expression.
+        FormatError: a rank or alpha is invalid, or a key of a pattern is a regular expression.
     """
     rank = _of_layer(record, "rank_pattern", layer, record.get("r"))
     alpha = _of_layer(record, "alpha_pattern", layer, record.get("lora_alpha"))
     if type(rank) is not int or rank < 1 or type(alpha) not in (int, float) or not math.isfinite(alpha):
         raise FormatError(
             f"r = {rank!r}, lora_alpha = {alpha!r}"[:200],
-            rule="an adapter has a positive rank and a finite alpha",
+            rule="the rank must be positive, and alpha must be finite",
             fix="The config is damaged: download the adapter again.",
         )
     return AdaptedLayer(rank, alpha / (math.sqrt(rank) if record.get("use_rslora") else rank))
 
 
 def require_supported_lora(record: Any) -> dict[str, Any]:
-    """Return the config if it describes LoRA without variants.
+    """Return the config if it describes standard LoRA.
 
     Raises:
-        FormatError: another method, or a variant that computes something else.
+        FormatError: the config describes another method than LoRA, or an unsupported variant of LoRA.
     """
     if not isinstance(record, dict):
         raise FormatError("adapter_config.json: not a JSON object", fix="Download the adapter again.")
@@ -134,8 +139,8 @@ def require_supported_lora(record: Any) -> dict[str, Any]:
         if not allowed:
             raise FormatError(
                 f"{key} = {value!r}"[:200],
-                rule="groundup supports LoRA without variants, on an unchanged base model",
-                fix="Merge the adapter into its base with the tool that wrote it, and import the result.",
+                rule="groundup supports only standard LoRA on an unchanged base model",
+                fix="Merge the adapter into its base model with the tool that wrote it, and import the result.",
             )
     return record
 
@@ -149,12 +154,12 @@ def _of_layer(record: Mapping[str, Any], key: str, layer: str, otherwise: Any) -
     if not isinstance(patterns, dict):
         patterns = {str(patterns): None}
     for name, value in patterns.items():
-        # PEFT interprets these as regular expressions; untrusted ones can take exponential time.
+        # PEFT interprets names as regular expressions. Untrusted regular expressions can take exponential time.
         if not re.fullmatch(r"[\w.]+", name):
             raise FormatError(
                 f"{key} with {name!r}"[:200],
-                rule="a pattern must be the name of a layer, or the end of one",
-                fix="Replace it by the names of the layers.",
+                rule="a pattern must be the name of a layer or a suffix of the name",
+                fix="Replace the pattern with the names of the layers.",
             )
         if f".{layer}".endswith(f".{name}"):
             return value
@@ -162,7 +167,7 @@ def _of_layer(record: Mapping[str, Any], key: str, layer: str, otherwise: Any) -
 
 
 def _short_names(adapted: Mapping[str, AdaptedLayer], layers: Iterable[str]) -> list[str]:
-    """Return the last part of names if it occurs only in adapted layers, otherwise full names."""
+    """Return the last component of each name if only adapted layers have it, otherwise the full name."""
     left = {name.rpartition(".")[2] for name in layers if name not in adapted}
     return sorted({name if (last := name.rpartition(".")[2]) in left else last for name in adapted})
 

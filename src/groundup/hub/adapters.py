@@ -1,6 +1,6 @@
 """LoRA adapters in PEFT's file format: `adapter_config.json` and `adapter_model.safetensors`.
 
-Shape letters: R rank, I inputs, O outputs of a layer.
+Letters in tensor names: R is the LoRA rank, I the number of inputs, and O the number of outputs of a layer.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from groundup.model.weight_map import Transpose, Weight
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
-_HEAD = "base_model.model.score.weight"  # Name of the fully trained head in PEFT's files.
+_HEAD = "base_model.model.score.weight"  # Name of the classification head (trained in full) in PEFT's files.
 _MAX_CONFIG_BYTES = 1_000_000
 
 
 def save_adapter(directory: Path, model: Transformer | SequenceClassifier, *, base: str | None = None) -> list[Path]:
-    """Write the adapters of a model, and the head of a classifier, without the base model.
+    """Write the adapters of a model, and for a classifier its head. The base model is not written.
 
     Args:
         directory: output directory.
         model: model with adapters.
-        base: path or name of the base model, from which PEFT loads it.
+        base: path or Hugging Face name from which PEFT loads the base model.
 
     Returns:
         The files written.
@@ -78,24 +78,25 @@ def save_adapter(directory: Path, model: Transformer | SequenceClassifier, *, ba
 
 
 def load_adapter(directory: Path, model: Transformer | SequenceClassifier) -> list[str]:
-    """Load the adapters of a directory, from groundup or PEFT, into their base model, in place.
+    """Add the LoRA layers of an adapter directory to the base model, in place.
 
-    `groundup.model.lora.fuse_lora` merges them into the matrices.
+    groundup or PEFT may have written the directory. `groundup.model.lora.fuse_lora` merges the LoRA layers into the
+    weights.
 
     Args:
         directory: directory of the adapter.
-        model: base model.
+        model: base model; it is modified in place.
 
     Returns:
         The names of the adapted layers.
 
     Raises:
-        FormatError: no adapter, a pickle instead of safetensors, a damaged file, an unsupported variant of LoRA, or an
-            adapter of another model. The model then stays unchanged.
+        FormatError: the directory does not contain an adapter, the weights are a pickle, a file is damaged, the variant
+            of LoRA is unsupported, or the adapter was trained on another model. The model is then not modified.
     """
     record = require_supported_lora(_read_config(directory))
     file = open_tensors(directory / WEIGHTS)
-    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
+    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  a safetensors file is not a mapping
     head = tensors.pop(_HEAD, None) if isinstance(model, SequenceClassifier) else None
     pairs = _pairs(tensors)
     layers = _adaptable_layers(model)
@@ -104,7 +105,7 @@ def load_adapter(directory: Path, model: Transformer | SequenceClassifier) -> li
         if layer_name not in layers:
             kinds = sorted({name.rpartition(".")[2] for name in layers})
             raise FormatError(
-                f"an adapter for the unknown layer {layer_name!r}"[:200],
+                f"the adapter has weights for the unknown layer {layer_name!r}"[:200],
                 rule=f"this {model.config.family} model has {len(layers)} layers: {', '.join(kinds)}",
                 fix="Load the adapter with the model that it was trained on.",
             )
@@ -118,16 +119,16 @@ def load_adapter(directory: Path, model: Transformer | SequenceClassifier) -> li
 
 
 def read_adapter_json(directory: Path) -> dict[str, Any]:
-    """Return an adapter's config.
+    """Return the content of an adapter's `adapter_config.json`.
 
     Raises:
-        FormatError: as `load_adapter`.
+        FormatError: for the same reasons as in `load_adapter`.
     """
     return require_supported_lora(_read_config(directory))
 
 
 def head_rows(directory: Path) -> int:
-    """Return the number of labels of a classifier's adapter; 0 if it has no head."""
+    """Return the number of labels of an adapter's classification head; 0 if the adapter does not have a head."""
     file = open_tensors(directory / WEIGHTS)
     return int(file.get_slice(_HEAD).get_shape()[0]) if _HEAD in set(file.keys()) else 0
 
@@ -139,7 +140,7 @@ def _load_head(model: SequenceClassifier, head: Tensor | None) -> None:
             f"{_HEAD}: {'missing' if head is None else tuple(head.shape)}",
             rule=f"the head must have the shape {tuple(own_head.shape)} for this model, and finite values",
             fix="Load the adapter with the model that it was trained on. "
-            "If it is that model, download the adapter again.",
+            "If this is the right model, download the adapter again.",
         )
     own_head.data.copy_(head)
 
@@ -151,7 +152,7 @@ class _Pair:
 
 
 def _adaptable_layers(model: Transformer | SequenceClassifier) -> dict[str, Weight]:
-    """Return the layers that can be adapted, by Hugging Face name."""
+    """Return the layers that LoRA can adapt: Hugging Face name -> weight."""
     linear_names = set(linear_layers(model))
     layers: dict[str, Weight] = {}
     for weight in weight_table(model.config):
@@ -161,22 +162,22 @@ def _adaptable_layers(model: Transformer | SequenceClassifier) -> dict[str, Weig
 
 
 def _layer_names(weight: Weight) -> tuple[str, ...]:
-    """Return the names of the linear layers whose matrices a weight holds."""
+    """Return the names of the linear layers whose weights are stored in one tensor of the file."""
     return tuple(name.removesuffix(".weight") for name in weight.names)
 
 
 def _for_factor_b(weight: Weight) -> Weight:
-    """Return the same weight for factor B, whose rows are outputs in every file."""
+    """Return the table entry for factor B: without transposition, because B is always stored as (outputs, rank)."""
     return replace(weight, operations=tuple(step for step in weight.operations if not isinstance(step, Transpose)))
 
 
 def _is_transposed(model: Transformer | SequenceClassifier) -> bool:
-    """Return whether the files store matrices with inputs as rows (transformers' Conv1D)."""
+    """Return whether the files store weights with shape (inputs, outputs), as transformers' Conv1D does."""
     return any(isinstance(step, Transpose) for weight in weight_table(model.config) for step in weight.operations)
 
 
 def _fused(parts: list[tuple[LoRALinear | None, int]], weight: Weight) -> tuple[Tensor, Tensor, float]:
-    """Return one adapter for layers that share a matrix on disk: stacked A, and block-diagonal B."""
+    """Return one adapter for layers that share a tensor on disk: stacked factors A and a block-diagonal factor B."""
     present = [layer for layer, _ in parts if layer is not None]
     scale = present[0].scale
     a_RI = torch.cat([layer.lora_A.detach().float().cpu() for layer in present])
@@ -194,7 +195,7 @@ def _fused(parts: list[tuple[LoRALinear | None, int]], weight: Weight) -> tuple[
 def _split(
     model: Transformer | SequenceClassifier, weight: Weight, layer_name: str, pair: _Pair, expected_layer: AdaptedLayer
 ) -> dict[str, LoRALinear]:
-    """Return the adapters of the layers that share a matrix on disk."""
+    """Split the adapter of a tensor on disk into one adapter per layer that the tensor contains."""
     names = _layer_names(weight)
     bases = [get_linear(model, name) for name in names]
     inputs, outputs = bases[0].in_features, [base.out_features for base in bases]
@@ -206,18 +207,18 @@ def _split(
                 f"{layer_name}.lora_{factor}: {shape or 'missing'}"[:200],
                 rule=f"with rank {expected_layer.rank} and this model, its shape must be {expected[factor]}",
                 fix="Load the adapter with the model that it was trained on. "
-                "If it is that model, download the adapter again.",
+                "If this is the right model, download the adapter again.",
             )
     assert pair.a_RI is not None and pair.b_OR is not None
     a_RI, b_OR = pair.a_RI.float(), pair.b_OR.float()
     if not (a_RI.isfinite().all() and b_OR.isfinite().all()):
         raise FormatError(
-            f"{layer_name}: values that are not finite",
+            f"{layer_name}: some values are not finite",
             fix="Training diverged, or the file is damaged: train or download the adapter again.",
         )
     adapted = {}
     for name, base, part_OR in zip(names, bases, _for_factor_b(weight).read(b_OR).values(), strict=True):
-        # An adapter of several layers that groundup wrote has separate columns per layer.
+        # groundup writes one adapter for several layers, in which each layer has its own columns of B.
         used_R = part_OR.any(0) if len(names) > 1 and part_OR.any() else torch.ones(len(a_RI), dtype=torch.bool)
         layer = LoRALinear(base, int(used_R.sum()), expected_layer.scale)
         layer.lora_A.data = a_RI[used_R].to(layer.lora_A.device)
@@ -233,12 +234,12 @@ def _pairs(tensors: Mapping[str, Tensor]) -> dict[str, _Pair]:
         if match is None:
             raise FormatError(
                 f"an unexpected tensor {name!r}"[:200],
-                rule="a LoRA adapter consists of lora_A and lora_B of linear layers",
-                fix="Merge the adapter into its base with the tool that wrote it, and import the result.",
+                rule="a LoRA adapter consists of the tensors lora_A and lora_B of linear layers",
+                fix="Merge the adapter into its base model with the tool that wrote it, and import the result.",
             )
         setattr(pairs.setdefault(match[1], _Pair()), "a_RI" if match[2] == "A" else "b_OR", tensor)
     if not pairs:
-        raise FormatError(f"{WEIGHTS}: no tensors", fix="Download the adapter again.")
+        raise FormatError(f"{WEIGHTS}: the file contains no tensors", fix="Download the adapter again.")
     return pairs
 
 

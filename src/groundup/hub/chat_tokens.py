@@ -11,15 +11,16 @@ from groundup.tokenizer.vocabulary import VOCAB_MULTIPLE
 
 
 def add_chat_tokens(opened: OpenedModel) -> OpenedModel:
-    """Return the model with chat tokens in its vocabulary and embedding.
+    """Add the chat tokens to the tokenizer of a model, and resize its token embeddings.
 
-    A model with a chat template, or with these tokens, is returned unchanged. New tokens get ids after all others.
+    A model that already has a chat template or the chat tokens is returned unchanged. New tokens get the ids after the
+    last existing token.
 
     Args:
         opened: base model.
 
     Returns:
-        The model.
+        The model with the chat tokens.
     """
     tokenizer = with_chat_tokens(opened.tokenizer)
     if tokenizer is opened.tokenizer:

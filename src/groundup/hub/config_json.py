@@ -1,4 +1,4 @@
-"""Hugging Face's `config.json`, in the formats of transformers 4 and 5."""
+"""Reading and writing of Hugging Face's `config.json`, in the formats of transformers 4 and 5."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from groundup.model.config import SCALINGS, RopeScaling, ScalingKind
 from groundup.model.families import FAMILIES, GUIDE
 from groundup.model.families.base import FULL, SLIDING, Family, Head, HuggingFace
 
-_FIELDS: dict[
-    ScalingKind, tuple[str, ...]
-] = {  # In addition to factor and context; the names are the same in groundup.
+# Keys of each RoPE scaling in addition to its factor and original context length. `RopeScaling` has the same names.
+_FIELDS: dict[ScalingKind, tuple[str, ...]] = {
     "linear": (),
     "llama3": ("low_freq_factor", "high_freq_factor"),
     "yarn": ("beta_slow", "beta_fast", "attention_factor", "truncate"),
@@ -23,17 +22,17 @@ _FIELDS: dict[
 
 
 def read_rope(config: ModelConfig, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of `ModelConfig` about rotary embeddings.
+    """Return the fields of `ModelConfig` that describe rotary embeddings (RoPE).
 
     Args:
-        config: the config without these fields.
-        given: Hugging Face config, with the defaults of the family.
+        config: model config in which the fields for RoPE are not set.
+        given: Hugging Face config, completed with the default values of the family.
 
     Returns:
-        The fields.
+        Field name -> value.
 
     Raises:
-        FormatError: an unknown scaling, or invalid values.
+        FormatError: the type of RoPE scaling is unknown, or a value is invalid.
     """
     if not config.rotary:
         return {}
@@ -60,14 +59,14 @@ def read_rope(config: ModelConfig, given: Mapping[str, Any]) -> dict[str, Any]:
     if {"rope_theta": theta, "rope_scaling": scaling} != found:
         raise FormatError(
             f"rope_parameters of {SLIDING}: {local!r}"[:200],
-            rule="sliding-window layers may have their own rope_theta, but no own scaling",
+            rule="sliding-window layers may have a different rope_theta, but not a different RoPE scaling",
             fix="Choose a model without this variant.",
         )
     return found
 
 
 def write_rope(config: ModelConfig) -> dict[str, Any]:
-    """Return the keys about rotary embeddings for transformers 4 and 5."""
+    """Return the keys of `config.json` that describe rotary embeddings, for transformers 4 and 5."""
     if not config.rotary:
         return {}
     scaling = config.rope_scaling
@@ -80,13 +79,13 @@ def write_rope(config: ModelConfig) -> dict[str, Any]:
         kind |= {
             name: getattr(scaling, name)
             for name in _FIELDS[scaling.kind]
-            if scaling.kind == "llama3"
-            or getattr(scaling, name) != getattr(usual, name)  # All keys of llama3 are required.
+            if scaling.kind == "llama3"  # transformers requires all keys of llama3.
+            or getattr(scaling, name) != getattr(usual, name)
         }
     names = config.declared.huggingface
     raw = {names.rope_theta: config.rope_theta, "rope_scaling": None if scaling is None else kind}
     whole = kind | {"rope_theta": config.rope_theta}
-    if names.rotary_fraction is not None:  # Always written, because some families rotate a part by default.
+    if names.rotary_fraction is not None:  # Always written, because the default of some families is not 1.
         raw[names.rotary_fraction] = whole["partial_rotary_factor"] = config.rotary_fraction or 1.0
     if not names.rope_by_layer_type:
         return raw | {"rope_parameters": whole}
@@ -103,7 +102,7 @@ def _scaling(parameters: Mapping[str, Any], config: ModelConfig, given: Mapping[
         raise FormatError(
             f"rope_type = {named!r}, partial_rotary_factor = {partial!r}"[:200],
             rule=f"supported scalings of {config.family} models are {', '.join(SCALINGS)}",
-            fix="Choose a model with one of these, or without scaling.",
+            fix="Choose a model with one of these scalings, or a model without RoPE scaling.",
         )
     if kind is None:
         return None
@@ -116,14 +115,18 @@ def _scaling(parameters: Mapping[str, Any], config: ModelConfig, given: Mapping[
         return RopeScaling(kind, _required(parameters, "factor"), original, **fields)  # type: ignore[arg-type]
     factor = _number(parameters, "factor") or config.context_length / original
     above, below = _number(parameters, "mscale"), _number(parameters, "mscale_all_dim")
-    if above and below and "attention_factor" not in fields:  # DeepSeek's equivalent.
+    if above and below and "attention_factor" not in fields:  # DeepSeek's keys for the attention factor.
         stretch = 0.1 * math.log(max(factor, 1.0))
         fields["attention_factor"] = (above * stretch + 1.0) / (below * stretch + 1.0)
     return RopeScaling(kind, factor, original, **fields)  # type: ignore[arg-type]
 
 
 def require_mapping(given: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Return the object under a key; empty if the key is missing."""
+    """Return the JSON object that is the value of a key; an empty dict if the key is missing.
+
+    Raises:
+        FormatError: the value is not a JSON object.
+    """
     value = given.get(key) or {}
     if not isinstance(value, Mapping):
         raise _not_a(f"{key} = {value!r}", "an object with keys and values")
@@ -140,7 +143,7 @@ def _number(given: Mapping[str, Any], key: str) -> float | None:
 def _required(given: Mapping[str, Any], key: str) -> float:
     value = _number(given, key)
     if value is None:
-        raise _not_a(f"no {key}", "set for this rope_type")
+        raise _not_a(f"{key} is missing", "set for this rope_type")
     return value
 
 
@@ -148,7 +151,8 @@ def _not_a(value: str, kind: str) -> FormatError:
     return FormatError(value[:200], rule=f"must be {kind}", fix="Correct config.json, or download the model again.")
 
 
-# Keys of other architectures, with which the weights would be interpreted differently.
+# Keys that change the computation of other architectures. A model with one of these keys is rejected, unless its family
+# supports the key.
 _OTHER_ARCHITECTURES = (
     "quantization_config", "num_local_experts", "num_experts", "n_routed_experts", "num_experts_per_tok",
     "moe_intermediate_size", "partial_rotary_factor", "rotary_pct", "rope_interleaved", "no_rope_layers",
@@ -156,7 +160,7 @@ _OTHER_ARCHITECTURES = (
     "scale_depth", "clip_qkv", "kv_lora_rank", "q_lora_rank", "cross_attention_layers", "attention_chunk_size",
     "vision_config", "audio_config", "is_encoder_decoder", "is_cross_attention",
 )  # fmt: skip
-# Keys that are ignored in the comparison of an unknown architecture with known ones.
+# Keys that the error message for an unknown architecture does not list.
 _IGNORED_KEYS = (
     "model_type", "architectures", "torch_dtype", "dtype", "transformers_version", "use_cache", "initializer_range",
     "bos_token_id", "eos_token_id", "pad_token_id", "id2label", "label2id", "auto_map", "rope_theta", "rope_scaling",
@@ -166,21 +170,21 @@ _IGNORED_KEYS = (
 
 
 def read_config_json(raw: Mapping[str, Any]) -> ModelConfig:
-    """Return the `ModelConfig` of a `config.json`.
+    """Convert the content of a `config.json` to a `ModelConfig`.
 
     Raises:
-        FormatError: an unknown architecture, an unsupported variant, or invalid sizes.
+        FormatError: the architecture is unknown, its variant is unsupported, or sizes are invalid.
     """
     family = _family(raw)
     names = family.huggingface
-    if raw["model_type"] != names.model_type:  # Of a multimodal model, only the text model is read.
+    if raw["model_type"] != names.model_type:  # Only the language model of a multimodal model is read.
         raw = require_mapping(raw, "text_config")
     _reject_variants(names, raw)
     given = {**names.defaults, **raw}
     missing = [key for key in names.keys.values() if key not in given]
     if missing:
         raise FormatError(
-            f"config.json without {', '.join(missing)}",
+            f"config.json: missing {', '.join(missing)}",
             rule=f"required for {names.model_type} models",
             fix="The file is incomplete: download the model again.",
         )
@@ -195,7 +199,9 @@ def read_config_json(raw: Mapping[str, Any]) -> ModelConfig:
 
 
 def to_config_json(config: ModelConfig, head: Head = "language", dtype: str = "float32") -> dict[str, Any]:
-    """Return the content of `config.json` for transformers 4 and 5 (which moved rope_theta into rope_parameters).
+    """Convert a model config to the content of `config.json`.
+
+    The content contains the keys of transformers 4 and 5, because version 5 moved rope_theta into rope_parameters.
 
     Args:
         config: model config.
@@ -203,7 +209,7 @@ def to_config_json(config: ModelConfig, head: Head = "language", dtype: str = "f
         dtype: data type of the weights, such as "bfloat16".
 
     Returns:
-        The content.
+        The content as JSON values.
     """
     names = config.declared.huggingface
     return {
@@ -228,7 +234,7 @@ def _family(raw: Mapping[str, Any]) -> Family:
             return family
     known = set().union(*(names.known_keys for names in declared))
     other = [key for key in raw if key not in known and key not in _IGNORED_KEYS and raw[key] is not None]
-    other.sort(key=lambda key: key not in _OTHER_ARCHITECTURES)  # The most informative keys first.
+    other.sort(key=lambda key: key not in _OTHER_ARCHITECTURES)  # Keys that identify an architecture come first.
     differs = f"; this config has the unknown keys {', '.join(map(str, other[:6]))}" if other else ""
     raise FormatError(
         f"model_type = {named!r}"[:200],
@@ -248,10 +254,10 @@ def _reject_variants(names: HuggingFace, raw: Mapping[str, Any]) -> None:
             )
     for key in _OTHER_ARCHITECTURES:
         found = raw.get(key)
-        # transformers 4.57 also writes GPT-NeoX's rotary_pct under this name.
+        # transformers 4.57 also writes the value of GPT-NeoX's rotary_pct to partial_rotary_factor.
         if key == "partial_rotary_factor" and found == raw.get(names.rotary_fraction or ""):
             continue
-        # Zero, an empty value, or a factor of one is no variant.
+        # With the value 0 or 1, or an empty value, these keys have no effect.
         if key not in names.known_keys and (found is True or (found and found != 1)):
             raise FormatError(
                 f"{key} = {found!r}"[:200],
@@ -261,7 +267,7 @@ def _reject_variants(names: HuggingFace, raw: Mapping[str, Any]) -> None:
 
 
 def _derive(names: HuggingFace, values: dict[str, Any], given: Mapping[str, Any]) -> None:
-    """Set values that a config may leave to defaults."""
+    """Set the values that a `config.json` may omit, in place."""
     if names.read is not None:
         names.read(values, given)
     if values["n_kv_heads"] is None:

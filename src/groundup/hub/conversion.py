@@ -1,4 +1,4 @@
-"""Import: conversion of a local model to a groundup model directory, one tensor at a time."""
+"""Conversion of a Hugging Face model directory or a GGUF file to a groundup model directory, one tensor at a time."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class ImportResult:
 
     Attributes:
         config: model config.
-        format: format of the source.
+        format: file format of the source, such as "safetensors, bfloat16".
         dtype: data type of the written weights.
-        license: license named by the source; empty if none.
-        limits: name of the limits of the round-trip check; see `verification.round_trip.LIMITS`.
+        license: license that the source specifies; empty if the source does not specify a license.
+        limits: key of `verification.round_trip.LIMITS`, which contains the tolerances of the round-trip check.
     """
 
     config: ModelConfig
@@ -55,15 +55,16 @@ def convert_model(
     Args:
         found: model directory or GGUF file.
         target: output directory, which must not exist.
-        dtype: data type of the weights; None: unchanged, or fp32 for quantized weights, which is exact.
+        dtype: data type of the written weights. If None, weights keep their data type, and quantized weights are
+            dequantized to fp32, which is exact.
         console: output for notes and progress.
-        notices: folder with the license files of a GGUF file.
+        notices: directory with the license files that belong to a GGUF file.
 
     Returns:
-        What was read and written.
+        A description of the source and of the written model.
 
     Raises:
-        DataError, FormatError, ConfigError: missing, damaged or malicious files, or an unsupported model.
+        DataError, FormatError, ConfigError: a file is missing, damaged or malicious, or the model is unsupported.
     """
     target.mkdir(parents=True)
     result = (
@@ -76,7 +77,7 @@ def convert_model(
 
 
 class _Counted(Mapping[str, Tensor]):
-    """Weights that report the size of each accessed tensor."""
+    """Mapping of weights that calls `count` with the number of values of each tensor that is accessed."""
 
     def __init__(self, weights: Mapping[str, Tensor], count: Callable[[int], None]) -> None:
         self._weights, self._count = weights, count
@@ -98,7 +99,7 @@ def _from_folder(found: Path, target: Path, dtype: Dtype | None, console: Consol
     config = stored.config
     sampling = _generation_config(found, config)
     stored_dtype = str(stored[EMBEDDING].dtype).removeprefix("torch.")
-    kinds = {stored[name].dtype for name in stored}  # The dtype of norms may differ from the dtype of matrices.
+    kinds = {stored[name].dtype for name in stored}  # Norm weights may have another dtype than the matrices.
     with console.progress("copying", parameter_count(config), "weights") as bar:
         save_weights(
             target,
@@ -115,10 +116,10 @@ def _from_folder(found: Path, target: Path, dtype: Dtype | None, console: Consol
 
 
 def _generation_config(found: Path, config: ModelConfig) -> dict[str, Any] | None:
-    """Return the generation config of the source; None if it has none.
+    """Return the content of the source's `generation_config.json`; None if the file does not exist.
 
     Raises:
-        FormatError: the EOS token is not in the vocabulary, so generation would never end.
+        FormatError: the id of the EOS token is not in the vocabulary, so generation would never end.
     """
     path = found / GENERATION_CONFIG
     if not path.is_file():
@@ -144,7 +145,7 @@ def _from_gguf(found: Path, target: Path, dtype: Dtype | None, console: Console)
     tokenizer = Tokenizer.load(target)
     types = Counter(model.types.values())
     quantized = types.keys() - _TORCH_NAMES.keys()
-    # Norms are always fp32.
+    # F32 is ignored here, because norm weights are always F32.
     mostly = max(types.keys() - {"F32"}, key=lambda kind: types[kind], default="F32")
     written = dtype or ("float32" if quantized else _TORCH_NAMES[mostly])
     with console.progress("copying", parameter_count(model.config), "weights") as bar:
@@ -157,7 +158,7 @@ def _from_gguf(found: Path, target: Path, dtype: Dtype | None, console: Console)
         )
     listed = ", ".join(f"{count} tensors {kind}" for kind, count in types.most_common())
     license = model.metadata.get("general.license")
-    limits = "q8_0" if quantized else _limits(_TORCH_NAMES[mostly])  # Allows for the rounding in llama.cpp.
+    limits = "q8_0" if quantized else _limits(_TORCH_NAMES[mostly])  # llama.cpp rounds activations.
     return ImportResult(model.config, f"GGUF, {listed}", written, license if isinstance(license, str) else "", limits)
 
 

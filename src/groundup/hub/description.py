@@ -1,4 +1,4 @@
-"""Descriptions of a model directory or a GGUF file: its config, stored tensors, tokenizer, and provenance."""
+"""Description of a model directory or a GGUF file: model config, stored tensors, tokenizer, and provenance."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from groundup.tokenizer import TOKENIZER_FILE
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """Description of a model on disk, without its weights.
+    """Description of a model on disk.
 
     Attributes:
         config: model config.
-        place: path, as JSON values.
-        details: `adapter_of`, `stored`, `tokenizer` and `made_by` as JSON values, if available.
+        place: path and name of the model, as JSON values.
+        details: JSON values of the keys `adapter_of`, `stored`, `tokenizer` and `made_by`. A key is omitted if its
+            value is not available.
     """
 
     config: ModelConfig
@@ -35,14 +36,14 @@ def describe_directory(path: Path) -> ModelDescription:
     """Describe a model directory or a run.
 
     Args:
-        path: directory of a classifier, or see `resolve_model`.
+        path: directory of a classifier, or a path that `resolve_model` accepts.
 
     Returns:
-        The description.
+        The description of the model.
 
     Raises:
-        DataError: the directory holds no model.
-        FormatError: a damaged model, or an unknown architecture.
+        DataError: the directory does not contain a model.
+        FormatError: the model is damaged, or its architecture is unknown.
     """
     directory = resolve_any(path)
     config, base = read_config(directory), full_model_directory(directory)
@@ -77,13 +78,13 @@ def describe_gguf(path: Path) -> ModelDescription:
     """Describe the model in a GGUF file.
 
     Args:
-        path: GGUF file.
+        path: path of the GGUF file.
 
     Returns:
-        The description.
+        The description of the model.
 
     Raises:
-        FormatError: a damaged file, or an unknown architecture.
+        FormatError: the file is damaged, or the architecture of the model is unknown.
     """
     model = GgufModel(path)
     tokens = model.metadata.get("tokenizer.ggml.tokens", [])

@@ -1,4 +1,4 @@
-"""Model directories in the Hugging Face format, which transformers and vLLM load without conversion."""
+"""Model directories in the Hugging Face format. transformers and vLLM can load these directories without conversion."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from groundup.model import ModelConfig, SequenceClassifier, Transformer
 from groundup.model.weight_map import EMBEDDING, HEAD
 
 CONFIG = "config.json"
-CONFIG_BYTES = 10_000_000  # Configs have about 2 kB; lists of labels may be long.
+CONFIG_BYTES = 10_000_000  # Maximum size of config.json. A typical config has 2 kB, but a list of labels may be long.
 GENERATION_CONFIG = "generation_config.json"
 
 
 @dataclass(frozen=True)
 class SpecialTokenIds:
-    """Ids of special tokens in config and generation config.
+    """Ids of special tokens in `config.json` and `generation_config.json`.
 
     Attributes:
         bos_id: id of the BOS token.
         eos_id: id of the EOS token.
         pad_id: id of the padding token.
-        stop_ids: ids that end generation, if `eos_id` is not the only one.
+        stop_ids: ids of all tokens that end generation. If empty, only `eos_id` ends generation.
     """
 
     bos_id: int | None
@@ -41,7 +41,7 @@ class SpecialTokenIds:
     stop_ids: Sequence[int] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return the keys of `config.json`."""
+        """Return the ids with the key names of `config.json`."""
         return {"bos_token_id": self.bos_id, "eos_token_id": self.eos_id, "pad_token_id": self.pad_id}
 
 
@@ -62,14 +62,14 @@ def save_model(
         bos_id: id of the BOS token.
         eos_id: id of the EOS token.
         pad_id: id of the padding token.
-        stop_ids: ids that end generation, if `eos_id` is not the only one.
+        stop_ids: ids of all tokens that end generation. If empty, only `eos_id` ends generation.
 
     Returns:
         The files written.
 
     Raises:
         FormatError: the model has additional tensors, such as adapters that were not merged.
-        ResourceError: not enough disk space.
+        ResourceError: there is not enough disk space.
     """
     return save_weights(directory, model.config, model.state_dict(), SpecialTokenIds(bos_id, eos_id, pad_id, stop_ids))
 
@@ -83,30 +83,31 @@ def save_weights(
     dtype: torch.dtype | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> list[Path]:
-    """Write config, weights and generation config; the tokenizer is saved separately.
+    """Write the config, the weights and the generation config of a language model. The tokenizer is not written.
 
     Args:
         directory: output directory.
         config: model config.
-        weights: state dict of `Transformer`, or a lazy mapping from names to tensors. Each tensor is read once, and at
-            most one shard is held in memory.
+        weights: state dict of `Transformer`, or a lazy mapping from names to tensors. Each tensor is accessed once, and
+            at most one shard is held in memory.
         special: ids of special tokens.
-        dtype: data type of all weights; default: unchanged.
-        shard_bytes: maximum size of a weights file; a larger model is sharded, with an index.
+        dtype: data type of all written weights. Default: each tensor keeps its data type.
+        shard_bytes: maximum size of a weight file in bytes. A larger model is written as several shards with an index.
 
     Returns:
         The files written.
 
     Raises:
-        FormatError: `weights` does not have exactly the tensors of `config`, such as adapters that were not merged.
-        ResourceError: not enough disk space.
+        FormatError: a tensor that `config` requires is missing, or there are additional tensors, such as adapters that
+            were not merged.
+        ResourceError: there is not enough disk space.
     """
     files = _write(directory, config, weights, "language", special.to_json(), shard_bytes, dtype)
     return [*files, save_generation_config(directory, special)]
 
 
 def save_generation_config(directory: Path, special: SpecialTokenIds) -> Path:
-    """Write `generation_config.json`: the ids that begin and end a text."""
+    """Write `generation_config.json` with the ids of BOS, padding, and the tokens that end generation."""
     ends = {"eos_token_id": list(special.stop_ids)} if special.stop_ids else {}
     write_json(directory / GENERATION_CONFIG, special.to_json() | ends)
     return directory / GENERATION_CONFIG
@@ -115,15 +116,17 @@ def save_generation_config(directory: Path, special: SpecialTokenIds) -> Path:
 def save_classifier(
     directory: Path, model: SequenceClassifier, labels: Sequence[str], *, bos_id: int, eos_id: int, pad_id: int
 ) -> list[Path]:
-    """Write a classifier as transformers' `*ForSequenceClassification`: config with label names, and weights.
+    """Write the config (with label names) and the weights of a classifier.
+
+    transformers loads the directory as a `*ForSequenceClassification` model.
 
     Args:
         directory: output directory.
         model: classifier.
-        labels: names of the labels, by index.
+        labels: label names, sorted by label index.
         bos_id: id of the BOS token.
         eos_id: id of the EOS token.
-        pad_id: id of the padding token, by which transformers finds the last token of a padded text.
+        pad_id: id of the padding token. transformers needs it to find the last token of a padded text.
 
     Returns:
         The files written.
@@ -143,21 +146,22 @@ def save_classifier(
 def load_full_model(
     directory: Path, *, dtype: torch.dtype | None = torch.float32, device: str | torch.device = "cpu"
 ) -> Transformer:
-    """Load a language model, not an adapter, for inference.
+    """Load a language model for inference. The directory must contain a full model, not an adapter.
 
-    On a CPU, tensors that are stored in the requested dtype are memory-mapped. Others are converted one at a time, so
-    peak memory is little more than the weights.
+    On a CPU, tensors that are stored in the requested dtype are memory-mapped. Other tensors are converted one at a
+    time, so that peak memory is only slightly larger than the weights.
 
     Args:
         directory: model directory.
-        dtype: data type of the weights; None: as stored.
+        dtype: data type of the loaded weights. If None, the weights keep their stored data type.
         device: device of the weights.
 
     Returns:
         The model, in eval mode and frozen.
 
     Raises:
-        FormatError: no model, pickles instead of safetensors, an unknown architecture, or a damaged file.
+        FormatError: the directory does not contain a model, the weights are pickles, the architecture is unknown, or a
+            file is damaged.
     """
     stored = open_weights(directory)
     with torch.device("meta"):
@@ -171,10 +175,10 @@ def load_full_model(
 def load_full_classifier(
     directory: Path, *, dtype: torch.dtype | None = torch.float32, device: str | torch.device = "cpu"
 ) -> tuple[SequenceClassifier, tuple[str, ...]]:
-    """Load a classifier, from groundup or transformers, for inference; return it with the names of its labels.
+    """Load a classifier that groundup or transformers wrote, for inference. Return the classifier and the label names.
 
     Raises:
-        FormatError: as `load_full_model`, or a head that is not for classification.
+        FormatError: for the same reasons as in `load_full_model`, or the model does not have a classification head.
     """
     raw = _read_json(directory)
     config, (labels, multi_label) = read_config_json(raw), _labels(raw)
@@ -186,16 +190,16 @@ def load_full_classifier(
 
 
 def open_weights(directory: Path) -> StoredWeights:
-    """Open the weights of a language model with groundup's names, memory-mapped.
+    """Open the memory-mapped weights of a language model under groundup's parameter names.
 
     Args:
         directory: model directory.
 
     Returns:
-        The weights with their `config`.
+        A mapping from names to tensors, with the model config as attribute `config`.
 
     Raises:
-        FormatError: as `load_full_model`.
+        FormatError: for the same reasons as in `load_full_model`.
     """
     return StoredWeights(directory, read_full_config(directory))
 
@@ -204,7 +208,7 @@ def read_full_config(directory: Path) -> ModelConfig:
     """Return the config of a model directory without reading weights.
 
     Raises:
-        FormatError: no config, an unknown architecture, or invalid sizes.
+        FormatError: `config.json` does not exist, the architecture is unknown, or sizes are invalid.
     """
     return read_config_json(_read_json(directory))
 
@@ -214,7 +218,7 @@ def _read_json(directory: Path) -> dict[str, Any]:
     path = directory / CONFIG
     if not path.is_file():
         raise FormatError(
-            f"{directory}: no {CONFIG} in it",
+            f"{directory}: {CONFIG} does not exist",
             rule="a model directory contains a config and weights (safetensors)",
             fix="Give a directory that groundup wrote, or a Hugging Face model directory.",
         )
@@ -226,7 +230,7 @@ def _read_json(directory: Path) -> dict[str, Any]:
 
 def _fill(model: nn.Module, stored: StoredWeights, dtype: torch.dtype | None, device: str | torch.device) -> None:
     tensors = {name: stored.load(name, dtype, device) for name in stored if name != HEAD or not stored.tied}
-    if stored.tied:  # Shared, because a copy of a large vocabulary would take half a gigabyte.
+    if stored.tied:  # The tensor is shared, because a copy for a large vocabulary would take half a gigabyte.
         tensors[HEAD] = tensors[EMBEDDING]
     model.load_state_dict(tensors, assign=True)
 
@@ -251,8 +255,8 @@ _SINGLE_LABEL, _MULTI_LABEL = "single_label_classification", "multi_label_classi
 
 
 def _labels(raw: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:
-    """Return the names of the labels, and whether a text may have several."""
-    # transformers omits the default: two labels with these names.
+    """Return the label names, and whether the classifier is multi-label."""
+    # transformers omits the default value of `id2label`, which is LABEL_0 and LABEL_1.
     named = raw.get("id2label") or {str(index): f"LABEL_{index}" for index in range(raw.get("num_labels", 2))}
     kind = raw.get("problem_type") or _SINGLE_LABEL
     if kind not in (_SINGLE_LABEL, _MULTI_LABEL) or len(named) < 2:
@@ -263,8 +267,8 @@ def _labels(raw: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:
         )
     if set(named) != {str(index) for index in range(len(named))}:
         raise FormatError(
-            f"id2label with the ids {', '.join(list(named)[:8])}",
-            rule="labels must be numbered from 0 without gaps",
+            f"id2label has the ids {', '.join(list(named)[:8])}",
+            rule="labels must be numbered consecutively from 0",
             fix="Correct config.json.",
         )
     return tuple(str(named[str(index)]) for index in range(len(named))), kind == _MULTI_LABEL

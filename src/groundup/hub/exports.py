@@ -1,4 +1,4 @@
-"""Paths of exported GGUF files, and the records next to them, which contain checksums."""
+"""Paths of exported GGUF files and of their records. A record is a JSON file next to a GGUF file with its checksum."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from groundup.hub.gguf import FILE_TYPES, FileType
 
 STAGE = "export.gguf"
 _SUFFIX = ".gguf"
-ALL_TYPES = "export.json"  # In a directory with one file per type.
+ALL_TYPES = "export.json"  # Record of an export with one file per type.
 
 
 def export_paths(out: Path, model: str, kind: FileType | Literal["all"]) -> dict[FileType, Path]:
-    """Return the output file of each type.
+    """Return the output file of each exported type.
 
     Args:
-        out: file NAME.gguf, or directory for MODEL-TYPE.gguf.
+        out: path of a file NAME.gguf, or a directory in which files are named MODEL-TYPE.gguf.
         model: name of the model.
-        kind: type of the matrices, or "all".
+        kind: GGUF type of the matrices, or "all" for all types.
 
     Returns:
-        Type -> file.
+        Type -> output file.
 
     Raises:
-        ConfigError: `out` is invalid for this type.
+        ConfigError: `out` is a single file but `kind` is "all", or `out` has the wrong suffix.
     """
     kinds = FILE_TYPES if kind == "all" else (kind,)
     named = out.suffix.lower() == _SUFFIX
@@ -37,8 +37,8 @@ def export_paths(out: Path, model: str, kind: FileType | Literal["all"]) -> dict
     if wrong or (named and len(kinds) > 1):
         raise ConfigError(
             f"--out {out}: {wrong or 'one file'}",
-            rule=f"a path that ends in {_SUFFIX} must be one file, any other path a directory",
-            fix="Give another --out.",
+            rule=f"a path that ends in {_SUFFIX} must be one file, any other path must be a directory",
+            fix="Give another path with --out.",
         )
     if named:
         return {kinds[0]: out}
@@ -46,12 +46,12 @@ def export_paths(out: Path, model: str, kind: FileType | Literal["all"]) -> dict
 
 
 def finished_export(path: Path, fingerprint: str) -> Artifact | None:
-    """Return the record of an export if it has the given fingerprint and all its files are intact."""
+    """Return the record of an earlier export; None unless it has the given fingerprint and all its files are intact."""
     if not path.is_file():
         return None
     try:
         made = read_record(path)
-    except FormatError:  # The file of another program, or a damaged record, is overwritten.
+    except FormatError:  # A damaged record, or a file that another program wrote, will be overwritten.
         return None
     intact = all(
         (path.parent / name).is_file() and file_digest(path.parent / name) == digest
@@ -66,7 +66,7 @@ def record_path(file: Path) -> Path:
 
 
 def export_records(file: Path) -> Iterator[tuple[Path, Artifact]]:
-    """Yield the records with the checksum of a GGUF file; groundup's files have one or more.
+    """Yield each record that contains the checksum of a GGUF file. A file that groundup wrote has at least one record.
 
     Raises:
         FormatError: a record is damaged.
@@ -77,7 +77,7 @@ def export_records(file: Path) -> Iterator[tuple[Path, Artifact]]:
 
 
 def require_intact_export(file: Path) -> None:
-    """Verify a GGUF file by its record, if groundup wrote it.
+    """Verify the checksum of a GGUF file. A file that groundup did not write is not verified.
 
     Raises:
         FormatError: the file or its record is damaged.

@@ -1,4 +1,7 @@
-"""The weight table between groundup's state dict and Hugging Face files; `config.json` is in `config_json`."""
+"""Mapping between groundup's parameter names and the tensor names in Hugging Face files.
+
+The module `config_json` converts model configs.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ __all__ = ["Head", "weight_table"]
 
 
 def weight_table(config: ModelConfig, head: Head = "language") -> Iterator[Weight]:
-    """Yield each tensor of a model's files with its operations. A tied head is omitted, because it is the embedding."""
+    """Yield each tensor of a model's weight files, with the operations that convert it to groundup's parameters.
+
+    The output head is omitted if it is tied to the embedding.
+    """
     names = config.declared.huggingface
     table = names.weights(config)
     if head == "labels":

@@ -1,4 +1,4 @@
-"""Verification of files that groundup wrote: finished outputs, exports, and checkpoints of unfinished runs."""
+"""Checksum verification of files that groundup wrote: finished outputs, exports, and checkpoints of unfinished runs."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class VerificationResult:
     """Result of the verification of one directory or file.
 
     Attributes:
-        path: directory or file.
-        kind: stage that wrote it, or another description.
-        files: number of files read.
-        damaged: name of a file -> problem.
-        note: what could not be verified, and why.
-        record: file with the checksums; None: none, or next to the verified files.
+        path: verified directory or file.
+        kind: stage that wrote the directory or file, or another description such as "checkpoint".
+        files: number of files that were read.
+        damaged: name of each damaged file -> description of the damage.
+        note: explanation of what could not be verified; empty if everything was verified.
+        record: file whose checksums `accept_all` can replace; None if this file does not exist.
     """
 
     path: Path
@@ -44,21 +44,21 @@ class VerificationResult:
     record: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values."""
+        """Return the result as JSON values."""
         return asdict(self) | {"path": str(self.path), "record": str(self.record) if self.record else None}
 
 
 def verify(path: Path) -> list[VerificationResult]:
-    """Verify every file of a model, a run, or an export by its checksum.
+    """Verify the checksums of all files of a model, a run, or an export.
 
     Args:
-        path: output of a stage, run directory, other model directory, or GGUF file.
+        path: output directory of a stage, run directory, other model directory, or GGUF file.
 
     Returns:
-        One result per directory or file.
+        One result per verified directory or file.
 
     Raises:
-        DataError: the path holds nothing to verify.
+        DataError: the path does not contain files that can be verified.
     """
     if path.is_file() and is_gguf(path):
         found = list(_export(path))
@@ -77,13 +77,15 @@ def verify(path: Path) -> list[VerificationResult]:
 
 
 def accept_all(found: list[VerificationResult]) -> dict[Path, list[str]]:
-    """Accept damaged files in their current state; see `groundup.core.artifact.accept`. Checkpoints are not accepted.
+    """Write new checksums for the damaged files, so that their current content is accepted as intact.
+
+    Checkpoints are excluded: a damaged checkpoint stays damaged. See `groundup.core.artifact.accept`.
 
     Args:
         found: results of `verify`.
 
     Returns:
-        Record -> names of the files with new checksums.
+        Record file -> names of the files that have new checksums.
     """
     return {each.record: accept(each.record) for each in found if each.damaged and each.record is not None}
 
@@ -127,7 +129,7 @@ def _output(directory: Path) -> VerificationResult:
 
 
 def _unfinished(directory: Path) -> VerificationResult:
-    """Verify files that a resumed run reads in addition to its checkpoints."""
+    """Verify the files that an unfinished run reads when it resumes, except for its checkpoints."""
     found = VerificationResult(directory, "unfinished", 1)
     for name in (STARTED, "plan.json"):
         path = directory / name
@@ -152,7 +154,7 @@ def _export(file: Path) -> Iterator[VerificationResult]:
 
 
 def _external_model(directory: Path) -> VerificationResult:
-    """Verify a model that groundup did not write: file headers, and finite weights."""
+    """Verify a model that groundup did not write: file headers must be valid, and all weights must be finite."""
     found = VerificationResult(directory, "model", note=f"{_NO_CHECKSUMS}: groundup did not write it")
     try:
         weights = WeightFiles(directory)
@@ -160,7 +162,7 @@ def _external_model(directory: Path) -> VerificationResult:
         for name in weights.names:
             weights.dtype(name)
             if not weights.tensor(name, transient=True).isfinite().all():
-                found.damaged[name] = "values that are not finite"
+                found.damaged[name] = "some values are not finite"
     except GroundupError as error:
         found.damaged[""] = error.value
     return found

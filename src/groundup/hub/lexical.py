@@ -1,10 +1,11 @@
-"""Lexical head of a classifier: a linear layer on hidden state and TF-IDF features of a text.
+"""Lexical head of a classifier: a linear layer whose inputs are the hidden state and the TF-IDF features of a text.
 
-A frozen base model represents meaning, but its hidden states encode little about the exact words of a text. With few
-training texts, TF-IDF features are as good or better on some tables. The lexical head uses both. transformers does not
-support it and uses the classifier's own head, which sees only the hidden state.
+The hidden states of a frozen base model encode little about the exact words of a text. If there are few training texts,
+a classifier on TF-IDF features is as good or better on some data sets. The lexical head uses both inputs. transformers
+does not support a lexical head, and uses the standard classification head, whose only input is the hidden state.
 
-Shape letters: E texts, D dim, F features, C labels.
+Letters in array names: E is the number of texts, D the hidden size, F the number of features, and C the number of
+labels.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LexicalHead:
-    """A linear layer on the hidden state of a text's last token and on its TF-IDF features.
+    """Linear layer whose inputs are the hidden state of a text's last token and the text's TF-IDF features.
 
     Attributes:
         tfidf: TF-IDF vocabulary.
-        state_weight: weight of the hidden state (C, D).
-        feature_weight: weight of the features (C, F).
-        bias: bias (C,).
+        state_weight: weights for the hidden state, of shape (C, D).
+        feature_weight: weights for the TF-IDF features, of shape (C, F).
+        bias: bias of shape (C,).
     """
 
     tfidf: Tfidf
@@ -45,14 +46,15 @@ class LexicalHead:
     bias: Floats
 
     def probabilities(self, states_ED: npt.NDArray[np.float32], texts: Sequence[str]) -> Floats:
-        """Return the label probabilities (E, C) of texts.
+        """Return the probability of each label for each text.
 
         Args:
-            states_ED: hidden states; see `groundup.inference.classification.last_hidden_states`.
-            texts: texts.
+            states_ED: hidden state of each text's last token, as returned by
+                `groundup.inference.classification.last_hidden_states`.
+            texts: texts to classify.
 
         Returns:
-            The probabilities.
+            Probabilities of shape (E, C).
         """
         if not texts:
             return np.zeros((0, len(self.bias)))
@@ -63,13 +65,13 @@ class LexicalHead:
         return shares_EC
 
     def softened(self, temperature: float) -> LexicalHead:
-        """Return a copy whose logits are divided by a temperature."""
+        """Return a copy of the head whose logits are divided by a temperature."""
         return LexicalHead(
             self.tfidf, self.state_weight / temperature, self.feature_weight / temperature, self.bias / temperature
         )
 
     def save(self, directory: Path) -> Path:
-        """Write `lexical.safetensors`."""
+        """Write `lexical.safetensors` to a directory and return its path."""
         from safetensors.numpy import save
 
         arrays = {"state_weight": self.state_weight, "feature_weight": self.feature_weight}
@@ -82,7 +84,7 @@ class LexicalHead:
 
     @classmethod
     def load(cls, directory: Path, dim: int, n_labels: int) -> LexicalHead | None:
-        """Load the lexical head of a classifier; None if it has none.
+        """Load the lexical head of a classifier. Return None if the classifier does not have a lexical head.
 
         Args:
             directory: directory of the classifier.
@@ -90,10 +92,10 @@ class LexicalHead:
             n_labels: number of labels.
 
         Returns:
-            The head, or None.
+            The lexical head, or None.
 
         Raises:
-            FormatError: a damaged file, or the head of another classifier.
+            FormatError: the file is damaged, or it belongs to another classifier.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -113,6 +115,6 @@ class LexicalHead:
         except (SafetensorError, KeyError, ValueError) as error:
             raise FormatError(
                 f"{path}: {str(error)[:200]}",
-                rule="it does not match the classifier in this directory",
-                fix="Download the classifier again, or delete this file to use the classifier's own head.",
+                rule="the lexical head does not match the classifier in this directory",
+                fix="Download the classifier again, or delete this file to use the standard classification head.",
             ) from None

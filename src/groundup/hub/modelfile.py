@@ -1,8 +1,9 @@
 """Ollama's Modelfile for a GGUF file, with the chat template as a Go `text/template`.
 
-Ollama only compares the Jinja template of a GGUF file with templates that it knows, and ignores others. This module
-renders conversations of unique words with the model's template, and writes the text around them as a Go template. The
-result is used only if it renders further conversations exactly like the original.
+Ollama does not run the Jinja chat template of a GGUF file. It recognizes some common templates and ignores all others.
+This module therefore converts the Jinja template to a Go template. It renders conversations whose messages are unique
+words, and writes the text around these words as a Go template. The Go template is used only if it renders other test
+conversations exactly like the Jinja template.
 """
 
 from __future__ import annotations
@@ -21,26 +22,30 @@ from groundup.hub.resolve import OpenedModel
 from groundup.tokenizer import ChatTemplate
 
 Render = Callable[[Sequence[Message], bool], str]
-"""Maps (messages, add_generation_prompt) to text; raises `GroundupError` for conversations that the template rejects.
+"""Function that renders (messages, add_generation_prompt) to text.
+
+It raises `GroundupError` if the template does not support the conversation.
 """
 
-Affixes = tuple[str, str]  # Text before and after a message's content.
+Affixes = tuple[str, str]  # Text before and after the content of a message.
 
-# Words that no template contains, to find the content in the rendered text.
+# Placeholder contents of messages. No chat template contains these words, so they can be found in the rendered text.
 _USER, _ASSISTANT, _NEXT_USER, _SYSTEM = "Qzasked", "Qzsaid", "Qzaskedon", "Qztold"
 
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """A chat template with the same text around every turn.
+    """A chat template that adds the same text before and after every message of a role.
 
     Attributes:
-        opening: beginning without a system message.
-        system_opening: beginning with a system message.
-        system: text around a system message in its own turn; None: it is part of the first user turn.
-        system_inside: text around a system message in the first user turn.
-        user: text around user messages.
-        assistant: text around assistant messages.
+        opening: text at the beginning of a conversation that does not have a system message.
+        system_opening: text at the beginning of a conversation that has a system message.
+        system: text before and after a system message that is a separate turn; None if the template inserts the system
+            message into the first user turn, or does not support it.
+        system_inside: text before and after a system message that is inserted into the first user turn; None if the
+            template does not insert it there.
+        user: text before and after the content of a user message.
+        assistant: text before and after the content of an assistant message.
         generation: generation prompt.
     """
 
@@ -53,7 +58,7 @@ class Turns:
     generation: str
 
     def text(self, messages: Sequence[Message]) -> str:
-        """Return a conversation as Ollama renders it, with the generation prompt."""
+        """Render a conversation and the generation prompt in the same way as Ollama."""
         system = next((m.content for m in messages if m.role == "system"), None)
         parts = [self.opening if system is None else self.system_opening]
         inside = self.system_inside if system is not None else None
@@ -71,7 +76,7 @@ class Turns:
         return "".join([*parts, self.generation])
 
     def go(self) -> str:
-        """Return the template in Go's template language with Ollama's variables."""
+        """Return the chat template in Go's template language, with the variables that Ollama defines."""
         lines = []
         if self.opening == self.system_opening:
             lines.append(_go(self.opening))
@@ -97,14 +102,14 @@ class Turns:
 
 
 def find_turns(render: Render, *, bos: str = "") -> Turns | None:
-    """Return the text that a chat template puts around its turns; None if the template is more complex.
+    """Find the text that a chat template adds before and after messages.
 
     Args:
-        render: the model's template.
-        bos: text of BOS, if the engine adds BOS itself.
+        render: function that renders the model's chat template.
+        bos: text of the BOS token, if Ollama adds BOS itself; it is removed from the rendered text.
 
     Returns:
-        The turns, or None.
+        The text around messages of each role; None if the template is too complex for `Turns`.
     """
 
     def text(messages: Sequence[Message], answer: bool = False) -> str:
@@ -126,18 +131,18 @@ def modelfile(
     context_length: int,
     written_by: str,
 ) -> str:
-    """Return the text of a Modelfile.
+    """Return the content of a Modelfile.
 
     Args:
-        gguf_name: name of the GGUF file, in the same directory.
-        turns: chat template, if it could be converted.
+        gguf_name: name of the GGUF file, which is in the same directory.
+        turns: converted chat template; None if the model does not have a template or it could not be converted.
         has_template: whether the model has a chat template.
         stops: texts of the stop tokens.
         context_length: context length in tokens.
-        written_by: comment for the first line.
+        written_by: comment for the first line of the Modelfile.
 
     Returns:
-        The text.
+        The content of the Modelfile.
     """
     lines = [f"# {written_by}", "# ollama create NAME -f Modelfile", f"FROM ./{gguf_name}"]
     if turns:
@@ -154,18 +159,19 @@ def modelfile(
 
 
 def write_modelfile(gguf: Path, opened: OpenedModel, template: ChatTemplate | None, *, adds_bos: bool) -> Path:
-    """Write a Modelfile next to a GGUF file and return its path.
+    """Write a Modelfile next to a GGUF file and return the path of the Modelfile.
 
-    An existing Modelfile of another tool or for another file is kept; the new file is then named NAME.Modelfile.
+    If a Modelfile for another GGUF file, or from another tool, already exists, it is kept. The new file is then named
+    NAME.Modelfile.
 
     Args:
-        gguf: the GGUF file.
-        opened: the model.
-        template: chat template; None: the model has none.
-        adds_bos: whether the engine adds BOS itself.
+        gguf: path of the GGUF file.
+        opened: the exported model.
+        template: chat template of the model; None if the model does not have a chat template.
+        adds_bos: whether Ollama adds the BOS token itself.
 
     Returns:
-        The path.
+        The path of the Modelfile.
     """
     tokenizer = opened.tokenizer
     turns = None
@@ -263,5 +269,5 @@ def _content_block(around: Affixes | None) -> str:
 
 
 def _go(literal: str) -> str:
-    # A Go string literal in an action, in which no brace, quote or line end is special. JSON escapes are valid in Go.
+    # Braces, quotes and newlines inside a Go string literal cannot end the action. JSON escapes are valid in Go.
     return f"{{{{ {json.dumps(literal, ensure_ascii=False)} }}}}" if literal else ""

@@ -1,4 +1,4 @@
-"""Resolution of a path, a model directory or a run, to a model, and loading of it."""
+"""Resolution of a path (a model directory or a run) to a model directory, and loading of the model."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from groundup.tokenizer import (
     verify_template_check,
 )
 
-_PRETRAINED = "pretrain"  # The stage that writes base models; other stages write fine-tuned models.
-# Suffixes of transformers' class names for language models and for classifiers.
+_PRETRAINED = "pretrain"  # Name of the stage that writes base models. Other stages write fine-tuned models.
+# Suffixes of transformers' class names of causal language models and of classifiers.
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 _CLASSIFIER = ("ForSequenceClassification",)
-MODEL_MAX_LENGTH = "model_max_length"  # Key of tokenizer_config.json for the length at which transformers truncates.
+MODEL_MAX_LENGTH = "model_max_length"  # Key in tokenizer_config.json: transformers truncates texts to this many tokens.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,10 +50,10 @@ class OpenedModel:
     """A loaded model with its tokenizer.
 
     Attributes:
-        directory: model directory, after resolution.
-        model: the model.
-        tokenizer: its tokenizer.
-        stop_ids: ids that end generation (`eos_token_id` of the generation config).
+        directory: model directory that the path was resolved to.
+        model: the loaded model.
+        tokenizer: tokenizer of the model.
+        stop_ids: ids of the tokens that end generation (`eos_token_id` of the generation config).
     """
 
     directory: Path
@@ -67,12 +67,13 @@ class OpenedClassifier:
     """A loaded classifier with its tokenizer.
 
     Attributes:
-        directory: model directory, after resolution.
-        model: the classifier.
-        tokenizer: its tokenizer.
-        labels: names of the labels, by index.
-        longest: maximum number of tokens per text, as in training.
-        lexical: lexical head, which replaces the model's own head; None: no lexical head.
+        directory: model directory that the path was resolved to.
+        model: the loaded classifier.
+        tokenizer: tokenizer of the classifier.
+        labels: label names, sorted by label index.
+        longest: maximum number of tokens per text, the same as in training.
+        lexical: lexical head, which replaces the standard classification head; None if the classifier does not have a
+            lexical head.
     """
 
     directory: Path
@@ -84,19 +85,19 @@ class OpenedClassifier:
 
 
 def open_model(path: Path, *, device: str | None = None, base: Path | None = None) -> OpenedModel:
-    """Load a language model; see `resolve_model`.
+    """Load a language model and its tokenizer.
 
     Args:
-        path: model directory or run.
-        device: device of the model; default: a GPU if available.
-        base: directory of an adapter's base, if it was moved.
+        path: model directory or run; see `resolve_model`.
+        device: device of the model. Default: a GPU if available, otherwise the CPU.
+        base: directory of an adapter's base model, if it was moved.
 
     Returns:
         The model with its tokenizer.
 
     Raises:
         DataError: the model or its tokenizer does not exist.
-        FormatError: damaged files, or an unknown architecture.
+        FormatError: a file is damaged, or the architecture is unknown.
         ResourceError: the device does not exist.
     """
     directory, device = resolve_model(path), usable_device(device)
@@ -109,42 +110,44 @@ def open_model(path: Path, *, device: str | None = None, base: Path | None = Non
 def open_chat_model(
     path: Path, device: str | None, console: Console, *, base: Path | None = None
 ) -> tuple[OpenedModel, ChatTemplate | None]:
-    """Load a language model with its chat template; see `open_model` and `usable_template`.
+    """Load a language model and its chat template; see `open_model` and `usable_template`.
 
     Args:
         path: model directory or run.
-        device: device of the model; None: a GPU if available.
+        device: device of the model. If None, a GPU is used if available, otherwise the CPU.
         console: output for warnings.
-        base: directory of an adapter's base, if it was moved.
+        base: directory of an adapter's base model, if it was moved.
 
     Returns:
-        The model, and its chat template if it has a usable one.
+        The model, and its chat template. The template is None if the model does not have a usable chat template.
 
     Raises:
         DataError: the model does not exist.
-        FormatError: a damaged model, or a chat template that renders differently than when it was written.
+        FormatError: the model is damaged, or its chat template now renders a different text than at the time when the
+            model was written.
     """
     opened = open_model(path, device=device, base=base)
     return opened, usable_template(opened, console)
 
 
 def usable_template(opened: OpenedModel, console: Console) -> ChatTemplate | None:
-    """Return the chat template of a model; None if it has no usable one."""
+    """Return the chat template of a model; None if the model does not have a usable chat template."""
     if opened.tokenizer.chat_template is None:
         return None
     try:
         template = ChatTemplate(opened.tokenizer)
     except (ConfigError, FormatError) as error:
-        console.warn(f"{opened.directory}: its chat template cannot be used: {error.problem}")
+        console.warn(f"{opened.directory}: the chat template cannot be used: {error.problem}")
         return None
     verify_template_check(opened.directory, template, opened.tokenizer)
     return template
 
 
 def tokenizer_directory(path: Path) -> Path:
-    """Return the directory of the tokenizer of a model, of an output of `tokenize`, or of a run.
+    """Return the directory that contains the tokenizer of a model, of an output of `tokenize`, or of a run.
 
-    A path without a tokenizer is returned unchanged; loading the tokenizer then reports what is missing.
+    If no tokenizer exists, the path is returned unchanged. Loading the tokenizer then raises an error with the names of
+    the missing files.
     """
     for directory in (path, path / "tokenizer"):
         if (directory / TOKENIZER_FILE).is_file():
@@ -156,19 +159,19 @@ def tokenizer_directory(path: Path) -> Path:
 
 
 def open_adapter(base: OpenedModel, path: Path) -> OpenedModel:
-    """Load an adapter of a loaded model, which stays unchanged; both share the base weights.
+    """Load an adapter for a base model that is already loaded. The new model shares the weights of the base model.
 
     Args:
-        base: loaded base model.
+        base: loaded base model; it is not modified.
         path: directory of the adapter.
 
     Returns:
-        The model with the adapter.
+        The base model with the adapter.
 
     Raises:
-        ConfigError: the path holds a full model.
-        DataError: the path holds no language model.
-        FormatError: damaged files, or an adapter of another base.
+        ConfigError: the path contains a full model.
+        DataError: the path does not contain a language model.
+        FormatError: a file is damaged, or the adapter was trained on another base model.
     """
     directory = resolve_model(path)
     if not is_adapter(directory):
@@ -188,7 +191,7 @@ def open_classifier(path: Path, *, device: str | None = None, base: Path | None 
     require_intact_model(directory, base)
     tokenizer = load_tokenizer(directory, base)
     model, labels = load_classifier(directory, device=device, base=base)
-    named = tokenizer.config.get(MODEL_MAX_LENGTH)  # transformers writes 1e30 for no limit.
+    named = tokenizer.config.get(MODEL_MAX_LENGTH)  # transformers writes 1e30 if the length is not limited.
     context = model.config.context_length
     longest = min(int(named), context) if isinstance(named, int | float) and named >= 1 else context
     lexical = LexicalHead.load(directory, model.config.dim, len(labels))
@@ -196,23 +199,26 @@ def open_classifier(path: Path, *, device: str | None = None, base: Path | None 
 
 
 def load_tokenizer(directory: Path, base: Path | None = None) -> Tokenizer:
-    """Load the tokenizer of a model directory; an adapter without one has the tokenizer of its base."""
+    """Load the tokenizer of a model directory, or of the base model if an adapter does not have a tokenizer."""
     while is_adapter(directory) and not (directory / TOKENIZER_FILE).is_file():
         directory, base = find_adapter_base(directory, base), None
     return Tokenizer.load(directory)
 
 
 def resolve_model(path: Path) -> Path:
-    """Return the model directory of a path: itself, or the newest language model of a run, fine-tuned before base.
+    """Resolve a path to the directory of a language model.
+
+    A model directory is returned unchanged. For a run, the newest fine-tuned model is returned, or the newest base
+    model if the run does not contain a fine-tuned model.
 
     Args:
         path: model directory or run.
 
     Returns:
-        The directory.
+        The model directory.
 
     Raises:
-        DataError: the path holds no causal language model; the message lists what was found.
+        DataError: the path does not contain a causal language model. The message lists the files that were found.
     """
     models = _models(path, _CAUSAL)
     if not models:
@@ -221,25 +227,27 @@ def resolve_model(path: Path) -> Path:
 
 
 def resolve_classifier(path: Path) -> Path:
-    """Return the classifier directory of a path: itself, or the newest classifier of a run.
+    """Resolve a path to the directory of a classifier.
+
+    The directory of a classifier is returned unchanged. For a run, the newest classifier is returned.
 
     Args:
         path: directory of a classifier, or run.
 
     Returns:
-        The directory.
+        The directory of the classifier.
 
     Raises:
-        DataError: the path holds no classifier; the message lists what was found.
+        DataError: the path does not contain a classifier. The message lists the files that were found.
     """
     models = _models(path, _CLASSIFIER)
     if not models:
-        raise _none_found(path, "classifier", "Train one first: groundup finetune classify.")
+        raise _none_found(path, "classifier", "Train a classifier first: groundup finetune classify.")
     return max(models, key=finished)
 
 
 def resolve_any(path: Path) -> Path:
-    """Return the path itself if it is a classifier's directory, otherwise the result of `resolve_model`."""
+    """Return the path itself if it is the directory of a classifier, otherwise the result of `resolve_model`."""
     return path if is_classifier(path) else resolve_model(path)
 
 
@@ -265,7 +273,9 @@ def has_chat_template(directory: Path) -> bool:
 
 
 def model_identity(directory: Path) -> str:
-    """Return the digest of the stage output, or for other models the digest of the weights.
+    """Return a digest that identifies a model.
+
+    For the output of a stage, this is the digest of the artifact. For other models, it is the digest of the weights.
 
     Raises:
         FormatError: a file is damaged.
@@ -276,7 +286,7 @@ def model_identity(directory: Path) -> str:
 
 
 def base_identity(path: Path) -> str:
-    """Return the identity of the language model of a model directory or run."""
+    """Return the digest (`model_identity`) of the language model that a model directory or run resolves to."""
     return model_identity(resolve_model(path))
 
 
@@ -284,24 +294,24 @@ def stage_output(path: Path, stage: str) -> Path | None:
     """Return the newest finished output of a stage in a run.
 
     Args:
-        path: run, or a model in a run.
+        path: run, or a model directory in a run.
         stage: name of the stage.
 
     Returns:
-        The directory, or None.
+        The output directory; None if the stage does not have a finished output.
     """
     run = path.resolve().parent if (path / CONFIG).is_file() or is_adapter(path) else path
     return max((child for child in _outputs(run) if _stage(child) == stage), key=finished, default=None)
 
 
 def run_text(path: Path) -> Path | None:
-    """Return the corpus or the token shards of a run.
+    """Return the corpus of a run, or its token shards if the run does not contain a corpus.
 
     Args:
-        path: run, or a model in a run.
+        path: run, or a model directory in a run.
 
     Returns:
-        The directory, or None.
+        The output directory of `collect` or `tokenize`; None if the run contains neither.
     """
     return stage_output(path, "collect") or stage_output(path, "tokenize")
 
@@ -314,11 +324,11 @@ def _outputs(run: Path) -> Iterator[Path]:
 
 
 def _models(path: Path, architectures: tuple[str, ...]) -> list[Path]:
-    """Return the path itself if it is such a model, otherwise the models of the run."""
+    """Return the models with one of the architectures: the path itself, or the models in a run."""
     if not path.is_dir():
         raise DataError(
             f"{path}: " + ("a file" if path.exists() else "no such directory"),
-            rule="MODEL must be a model directory or a run",
+            rule="MODEL must be the path of a model directory or of a run",
             fix=_siblings(path.parent),
         )
     if _is_model(path, architectures):
@@ -334,27 +344,27 @@ def _none_found(path: Path, kind: str, fix: str) -> DataError:
     found = ", ".join(sorted(child.name for child in path.iterdir())[:12]) or "nothing"
     return DataError(
         f"{path}: no {kind} (found: {found})",
-        rule=f"a model directory contains {CONFIG} of a {kind} and {WEIGHTS} (or {INDEX})",
+        rule=f"the directory of a {kind} contains {CONFIG} and {WEIGHTS} (or {INDEX})",
         fix=fix,
     )
 
 
 def usable_device(name: str | None) -> str:
-    """Return a usable device.
+    """Return the name of a device after a check that torch can use the device.
 
     Args:
-        name: name of the device; None: a GPU if available, otherwise the CPU.
+        name: name of the device. If None, a GPU is used if available, otherwise the CPU.
 
     Returns:
-        The name.
+        The name of the device.
 
     Raises:
-        ResourceError: the device is not usable.
+        ResourceError: torch cannot use the device.
     """
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        # Copy a number there and back: only this shows whether the device works.
+        # Copy a number to the device and back, because only a computation shows whether the device works.
         torch.ones(1, device=name).item()
     except (RuntimeError, AssertionError, ImportError) as error:  # The exception type depends on the device.
         message = str(error).strip().splitlines() or [type(error).__name__]
@@ -390,7 +400,10 @@ def _stage(directory: Path) -> str | None:
 
 
 def finished(directory: Path) -> float:
-    """Return when the stage finished, in seconds since the epoch; without artifact, the file time of the weights."""
+    """Return the time at which the stage finished, in seconds since the epoch.
+
+    If the directory does not have an artifact, return the modification time of the weights.
+    """
     made = _artifact(directory)
     if made is not None:
         return datetime.fromisoformat(made.finished_at).timestamp()

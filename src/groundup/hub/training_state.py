@@ -1,8 +1,9 @@
-"""Checkpoints of training: safetensors and JSON, written atomically, without pickle.
+"""Checkpoints of training, which are written atomically as safetensors and JSON files, without pickle.
 
-Each group of tensors ("model", "optimizer") is a file. With several ranks, each rank writes its own part, and any other
-number of ranks can read the checkpoint: each rank reads the rows that it needs. `state.json` contains the
-checksums of these files and its own. Damaged checkpoints are skipped, and the previous one is used.
+Each group of tensors ("model", "optimizer") is one file. In distributed training, each rank writes one file per group,
+which contains the rank's part of the tensors. A checkpoint can be loaded with any number of ranks, because each rank
+reads only the rows that it needs. `state.json` contains the checksums of all files, including its own checksum. If the
+newest checkpoint is damaged, the previous checkpoint is loaded.
 """
 
 from __future__ import annotations
@@ -36,19 +37,21 @@ from groundup.distributed.ranks import Ranks, Rows
 FORMAT_VERSION = 2
 _META = "state.json"
 _STEP = re.compile(r"step-\d+")
-_ROWS = "rows"  # Key of a file's header for tensors that are parts: {name: [first row, total rows]}.
+_ROWS = "rows"  # Key in a file's metadata for tensors that are split by rows: {name: [first row, total rows]}.
 _NEWER_FORMAT = f"this release reads checkpoints up to {FORMAT_VERSION}"
 _SINGLE_RANK = Ranks()
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingState:
-    """State of training before the next step.
+    """State of a training run between two optimizer steps.
 
     Attributes:
         step: number of completed optimizer steps.
-        groups: tensors by group name, such as "model" and "optimizer"; each rank gives its own part.
-        meta: JSON values (tokens seen, digest of the plan, states of random-number generators as hex).
+        groups: name of each group, such as "model" or "optimizer", -> its tensors. In distributed training, each rank
+            provides its own part of the tensors.
+        meta: other state as JSON values, such as the number of processed tokens, the digest of the plan, and the states
+            of random-number generators (in hexadecimal).
     """
 
     step: int
@@ -57,7 +60,10 @@ class TrainingState:
 
 
 class StoredTensors(Mapping[str, Tensor]):
-    """The tensors of a group, read on access, for any number of ranks that wrote them."""
+    """Mapping from names to the tensors of a group in a checkpoint. Tensors are read on access.
+
+    If several ranks wrote the checkpoint, the parts of a tensor are concatenated.
+    """
 
     def __init__(self, files: list[Path]) -> None:
         self._parts: dict[str, list[tuple[Path, int]]] = {}
@@ -65,7 +71,7 @@ class StoredTensors(Mapping[str, Tensor]):
         for path in files:
             with _opened(path) as file:
                 rows = json.loads((file.metadata() or {}).get(_ROWS, "{}"))
-                for name in file.keys():  # noqa: SIM118  a safetensors file is no mapping
+                for name in file.keys():  # noqa: SIM118  a safetensors file is not a mapping
                     first, total = rows.get(name, (0, None))
                     self._parts.setdefault(name, []).append((path, first))
                     self._totals[name] = total
@@ -86,22 +92,22 @@ class StoredTensors(Mapping[str, Tensor]):
         total = self._totals[name]
         if total is not None and sum(map(len, found)) != total:
             raise FormatError(
-                f"{self._parts[name][0][0].parent}: {sum(map(len, found))} of {total} rows of {name}",
+                f"{self._parts[name][0][0].parent}: only {sum(map(len, found))} of {total} rows of {name} exist",
                 rule="the checkpoint is incomplete",
                 fix="Delete this step-N directory and run the same command again.",
             )
         return found[0] if len(found) == 1 else torch.cat(found)
 
     def rows(self, name: str, first: int, count: int) -> Tensor:
-        """Return `count` rows of a tensor, starting at `first`; a scalar is returned unchanged.
+        """Return `count` rows of a tensor, beginning with row `first`. A scalar tensor is returned unchanged.
 
         Args:
             name: name of the tensor.
-            first: index of the first row.
+            first: index of the first returned row.
             count: number of rows.
 
         Returns:
-            The rows.
+            A tensor that contains these rows.
         """
         found = []
         for path, start in self._parts[name]:
@@ -117,12 +123,12 @@ class StoredTensors(Mapping[str, Tensor]):
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """A `TrainingState` on disk.
+    """A `TrainingState` that was opened from a checkpoint. Tensors are read on access.
 
     Attributes:
         step: number of completed optimizer steps.
-        groups: tensors by group name.
-        meta: JSON values.
+        groups: name of each group -> its tensors.
+        meta: other state as JSON values; see `TrainingState`.
     """
 
     step: int
@@ -131,21 +137,22 @@ class StoredState:
 
 
 def save_state(directory: Path, state: TrainingState, *, keep: int = 2, ranks: Ranks = _SINGLE_RANK) -> Path:
-    """Write `directory/step-N/` atomically, then delete later steps (after a rollback) and all but the last `keep`.
+    """Write the checkpoint `directory/step-N/` atomically, and delete old checkpoints.
 
-    All ranks must call this. A directory with its final name is complete, because it is renamed last.
+    Checkpoints of later steps are deleted too, because they are invalid after a rollback. All ranks must call this
+    function. The checkpoint gets its final name only after all files were written.
 
     Args:
-        directory: directory of the checkpoints.
+        directory: directory of all checkpoints of the run.
         state: state to save.
-        keep: number of checkpoints to keep.
+        keep: number of newest checkpoints that are kept, including this one.
         ranks: ranks of the run.
 
     Returns:
-        The directory of the checkpoint.
+        The directory of the new checkpoint.
 
     Raises:
-        ResourceError: not enough disk space.
+        ResourceError: there is not enough disk space.
     """
     size = sum(_tensor(t).numel() * _tensor(t).element_size() for g in state.groups.values() for t in g.values())
     require_disk_space(directory, ranks.size * size + 10_000_000, "a checkpoint")
@@ -166,7 +173,7 @@ def save_state(directory: Path, state: TrainingState, *, keep: int = 2, ranks: R
             write_checked_json(
                 temporary / _META,
                 {
-                    # A single process writes the version that releases before version 2 can read.
+                    # Checkpoints of a single process use format version 1, which older releases can read.
                     "format_version": 1 if ranks.size == 1 else FORMAT_VERSION,
                     "step": state.step,
                     "groups": list(state.groups),
@@ -190,16 +197,18 @@ def load_newest_state(
     at_most: int | None = None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> StoredState | None:
-    """Return the newest intact checkpoint, the same on all ranks; None without checkpoints.
+    """Open the newest intact checkpoint.
+
+    All ranks must call this function. Rank 0 verifies the checksums, and all ranks open the same checkpoint.
 
     Args:
-        directory: directory of `save_state`.
-        ranks: ranks of the run, all of which must call this; the first one verifies.
-        at_most: maximum step.
-        warn: receives messages about damaged checkpoints.
+        directory: directory of all checkpoints of the run; see `save_state`.
+        ranks: ranks of the run.
+        at_most: maximum step; checkpoints of later steps are ignored.
+        warn: function that receives messages about damaged checkpoints.
 
     Returns:
-        The checkpoint, or None.
+        The checkpoint; None if there are no checkpoints.
 
     Raises:
         FormatError: a newer release wrote the checkpoint, or all checkpoints are damaged.
@@ -219,13 +228,13 @@ def load_newest_state(
 
 
 def damaged_state(path: Path) -> str:
-    """Return which file of a checkpoint is damaged, and how; empty if it is intact.
+    """Check whether a checkpoint is damaged.
 
     Args:
         path: a `step-N` directory.
 
     Returns:
-        The message.
+        A message with the first damaged file and a description of the damage; empty if the checkpoint is intact.
 
     Raises:
         FormatError: a newer release wrote the checkpoint.
@@ -246,7 +255,7 @@ def damaged_state(path: Path) -> str:
 
 
 def has_checksums(path: Path) -> bool:
-    """Return whether a `step-N` directory has checksums; earlier releases wrote none."""
+    """Return whether a `step-N` directory has checksums. Earlier releases did not write checksums."""
     return "files" in read_json(path / _META)
 
 
@@ -258,9 +267,9 @@ def _newest_intact(directory: Path, at_most: int | None, warn: Callable[[str], N
             problems.append(problem)
             continue
         for each in problems:
-            warn(f"{each}. This checkpoint is damaged; using step {_step(path):,} instead.")
+            warn(f"{each}. This checkpoint is damaged; using the checkpoint of step {_step(path):,} instead.")
         if not has_checksums(path):
-            warn(f"{path} has no checksums and cannot be verified: an earlier release wrote it.")
+            warn(f"{path} cannot be verified, because an earlier release wrote it without checksums.")
         return path
     if not steps:
         return None
@@ -293,7 +302,7 @@ def _step(path: Path) -> int:
 
 
 def _write_digests(temporary: Path, groups: list[str], ranks: Ranks) -> None:
-    """Write the checksums of this rank's files."""
+    """Write the checksums of the files that this rank wrote."""
     names = [_file(group, ranks.rank, ranks.size) for group in groups]
     write_json(temporary / _digests(ranks.rank), {name: file_digest(temporary / name) for name in names})
 
@@ -314,7 +323,7 @@ def _damaged(path: Path, error: Exception) -> FormatError:
     return FormatError(
         f"{path}: {error}",
         rule="invalid safetensors file",
-        fix="Delete it (for a checkpoint: its step-N directory) and run the same command again.",
+        fix="Delete the file (or the step-N directory of a checkpoint) and run the same command again.",
     )
 
 
@@ -328,7 +337,7 @@ def _tensor(value: Tensor | Rows) -> Tensor:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a safetensors file for partial reads."""
+    """Open a safetensors file so that parts of its tensors can be read."""
     try:
         with safe_open(path, "pt") as file:
             yield file
@@ -339,5 +348,8 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _steps(directory: Path) -> list[Path]:
-    """Return complete checkpoints in order. Earlier releases could leave incomplete ones if killed."""
+    """Return the complete checkpoints, sorted by step.
+
+    Incomplete checkpoints can exist if the process of an earlier release was killed.
+    """
     return sorted(path for path in directory.glob("step-*") if _STEP.fullmatch(path.name) and (path / _META).is_file())

@@ -1,4 +1,4 @@
-"""Weight files: one safetensors file, or several with an index, memory-mapped."""
+"""Reading and writing of weight files: one safetensors file, or several shards with an index."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from groundup.core.files import atomic_file, read_json, require_disk_space, syst
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-SHARD_BYTES = 4_000_000_000  # Maximum size per file that uploads and old file systems accept.
+SHARD_BYTES = 4_000_000_000  # Maximum size of a file. Some upload services and old file systems have this limit.
 INDEX_BYTES = 100_000_000
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-# Mapped pages count as memory in use until the mapping is closed. It is reopened after this fraction of the weights.
+# Memory-mapped pages count as used memory until the file is closed. The files are therefore closed and opened again
+# each time 1 / _MAPPED_SHARE of all weights was read.
 _MAPPED_SHARE = 20
 
 
@@ -35,16 +36,17 @@ class _Entry:
 
 
 class WeightFiles:
-    """The tensors of a directory with the names in its files, memory-mapped."""
+    """Memory-mapped tensors of a model directory, with the tensor names that the files use."""
 
     def __init__(self, directory: Path) -> None:
-        """Read names, dtypes and shapes, but no tensor.
+        """Read the names, dtypes and shapes of all tensors. The tensors themselves are not read.
 
         Args:
             directory: model directory.
 
         Raises:
-            FormatError: missing files, pickles, a damaged file, or an index with paths outside of the directory.
+            FormatError: a file is missing or damaged, the weights are pickles, or the index contains paths outside of
+                the directory.
         """
         self._kept: dict[Path, Any] = {}
         self._transient: dict[Path, Any] = {}
@@ -73,7 +75,7 @@ class WeightFiles:
         """Return the dtype of a tensor.
 
         Raises:
-            FormatError: the type is not a floating-point type.
+            FormatError: the stored type is not a floating-point type.
         """
         entry = self._entries[name]
         if entry.dtype not in _DTYPES:
@@ -89,7 +91,7 @@ class WeightFiles:
 
         Args:
             name: name of the tensor.
-            transient: the tensor is copied and dropped immediately, so that its pages can be released.
+            transient: whether the caller copies the tensor and drops it immediately. Its pages can then be released.
 
         Returns:
             The tensor.
@@ -107,7 +109,10 @@ class WeightFiles:
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """Return the weight files of a directory, the index first; an empty list without weights."""
+    """Return the weight files of a directory, beginning with the index if the weights are sharded.
+
+    The list is empty if the directory does not contain weights.
+    """
     if (directory / WEIGHTS).is_file():
         return [directory / WEIGHTS]
     if not (directory / INDEX).is_file():
@@ -116,10 +121,10 @@ def weight_files(directory: Path) -> list[Path]:
 
 
 def require_no_pickle(directory: Path) -> None:
-    """Check that the weights of a directory are not pickles.
+    """Check that the weights of a directory are not stored only as pickles.
 
     Raises:
-        FormatError: all weights are pickles.
+        FormatError: the directory contains pickles and no safetensors.
     """
     if (directory / WEIGHTS).is_file() or (directory / INDEX).is_file() or not directory.is_dir():
         return
@@ -136,16 +141,16 @@ def require_no_pickle(directory: Path) -> None:
 def write_weight_files(
     directory: Path, sizes: Mapping[str, int], tensors: Iterable[tuple[str, Tensor]], *, shard_bytes: int
 ) -> list[Path]:
-    """Write tensors to one file, or to several of at most `shard_bytes` each (a larger tensor gets its own file).
+    """Write tensors to one safetensors file, or to several shards with an index.
 
     Args:
         directory: output directory.
-        sizes: bytes of each tensor, in the order of `tensors`.
-        tensors: name and value of each tensor, consumed one shard at a time.
-        shard_bytes: maximum size of a file.
+        sizes: size of each tensor in bytes, in the same order as `tensors`.
+        tensors: name and value of each tensor. The iterator is consumed one shard at a time.
+        shard_bytes: maximum size of a shard in bytes. A tensor that is larger is written to a separate file.
 
     Returns:
-        The files, the index first if there is one.
+        The files written, beginning with the index if there are several shards.
     """
     shards = _shards(sizes, shard_bytes)
     require_disk_space(directory, sum(sizes.values()) + 10_000_000, "the model")
@@ -163,7 +168,7 @@ def write_weight_files(
     if len(shards) > 1:
         write_json(directory / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places})
         written.insert(0, directory / INDEX)
-    for old in directory.iterdir():  # Weights of an earlier model must not remain.
+    for old in directory.iterdir():  # Delete the weight files of a model that was in the directory before.
         if (old.name in (WEIGHTS, INDEX) or _SHARD.fullmatch(old.name)) and old not in written:
             old.unlink()
     return written
@@ -187,7 +192,7 @@ def _shards(sizes: Mapping[str, int], shard_bytes: int) -> list[list[str]]:
 
 
 def _files(directory: Path) -> Iterator[tuple[Path, list[str] | None]]:
-    """Yield each file with the names of its tensors; None: all tensors of the file."""
+    """Yield each weight file with the names of the tensors to read from it. None means all tensors of the file."""
     if (directory / WEIGHTS).is_file():
         yield directory / WEIGHTS, None
         return
@@ -197,7 +202,7 @@ def _files(directory: Path) -> Iterator[tuple[Path, list[str] | None]]:
     index = read_json(directory / INDEX, max_bytes=INDEX_BYTES)
     places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
-        raise _incomplete(f"{directory / INDEX}: no weight_map", "it maps each tensor to a file")
+        raise _incomplete(f"{directory / INDEX}: no weight_map", "weight_map must map each tensor to a file")
     by_file: dict[str, list[str]] = {}
     for name, file in places.items():
         by_file.setdefault(file, []).append(name)
@@ -206,9 +211,10 @@ def _files(directory: Path) -> Iterator[tuple[Path, list[str] | None]]:
 
 
 def _inside(directory: Path, file: str) -> Path:
-    """Return the path of a file in an index, which must be in the directory itself.
+    """Return the path of a file that an index lists. Raise an error if the file is not in the same directory.
 
-    In the Hugging Face cache, `snapshots/REVISION` contains links to files in `blobs`, next to `snapshots`.
+    In the Hugging Face cache, `snapshots/REVISION` contains symbolic links to files in the sibling directory `blobs`.
+    These links are allowed.
     """
     root, path = directory.resolve(), directory / file
     roots = [root, *([root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [])]
@@ -229,16 +235,16 @@ def _incomplete(value: str, rule: str) -> FormatError:
 
 
 def open_tensors(path: Path) -> Any:
-    """Open a safetensors file, memory-mapped: `keys()`, `get_tensor(name)`, `get_slice(name)`.
+    """Open a safetensors file with memory mapping. The result has `keys()`, `get_tensor(name)` and `get_slice(name)`.
 
     Raises:
-        FormatError: a missing or damaged file.
+        FormatError: the file is missing or damaged.
     """
     try:
         return safe_open(path, framework="pt")
-    except Exception as error:  # safetensors raises its own type, OSError, or ValueError, depending on the version.
+    except Exception as error:  # The type of the exception depends on the version of safetensors.
         raise FormatError(
             f"{path}: {error}",
             rule="invalid safetensors file",
-            fix="Download it again, or run the stage that wrote it again.",
+            fix="Download the file again, or run the stage that wrote it again.",
         ) from error

@@ -68,7 +68,7 @@ def edit(directory: Path, **changes: Any) -> None:
         ({"model_type": "phi3", "rope_scaling": {"type": "longrope", "long_factor": [1.0]}}, "longrope"),
         (NEOX | {"use_parallel_residual": False}, "use_parallel_residual = False"),
         (NEOX | {"rope_parameters": None, "rotary_pct": 0.05}, "rotary_fraction = 0.05"),
-        ({"model_type": "smollm3", "no_rope_layers": [1]}, "rotary_layers for 1 layers"),
+        ({"model_type": "smollm3", "no_rope_layers": [1]}, "rotary_layers has 1 values"),
         ({"model_type": "gemma2", "layer_types": ["chunked"]}, "layer_types"),
         ({"model_type": "granite", "attention_multiplier": 0.0}, "attention_multiplier"),
         ({"model_type": "granite", "logits_scaling": "8"}, "logits_scaling"),

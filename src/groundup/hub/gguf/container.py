@@ -1,4 +1,4 @@
-"""Memory-mapped GGUF files: metadata, and dequantization of single tensors."""
+"""Memory-mapped reading of GGUF files: metadata, and dequantization of single tensors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from groundup.core.errors import FormatError
 from groundup.hub.gguf.header import MetaValue, TensorInfo, parse_header
 from groundup.hub.gguf.types import PLAIN_TYPES, READABLE
 
-# Values per chunk. A chunk fits a core's cache, and torch copies it without its other threads. Twice as many values
-# took ten times the processor time on a busy machine.
+# Number of values that are dequantized together. A chunk of this size fits into the cache of a core, and torch copies
+# it in a single thread. With chunks of twice this size, dequantization took ten times the CPU time on a busy machine.
 _CHUNK = 2**15
 
 
@@ -23,18 +23,18 @@ class GgufFile:
 
     Attributes:
         path: path of the file.
-        metadata: metadata in the file's order.
-        tensors: tensors by name, in the file's order.
+        metadata: metadata key -> value, in the order of the file.
+        tensors: tensor name -> location of the tensor, in the order of the file.
     """
 
     def __init__(self, path: Path) -> None:
-        """Map the file and read its header.
+        """Memory-map the file and read its header.
 
         Args:
             path: path of the file.
 
         Raises:
-            FormatError: no GGUF file, a damaged or malicious file, or one part of a split file.
+            FormatError: the file is not a GGUF file, is damaged or malicious, or is only one part of a split file.
         """
         if not path.is_file() or not path.stat().st_size:
             raise FormatError(
@@ -43,7 +43,7 @@ class GgufFile:
                 fix="Check the path.",
             )
         self.path = path
-        # A private mapping: writes to a tensor do not change the file.
+        # The mapping is private, so that writes to a tensor do not change the file.
         self._bytes = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
         header = parse_header(memoryview(self._bytes.numpy()), str(path))  # type: ignore[arg-type]
         self.metadata: Mapping[str, MetaValue] = header.metadata
@@ -52,11 +52,11 @@ class GgufFile:
         self._check_readable()
 
     def read(self, name: str, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return a tensor in a dtype: a view of the file if it is stored in that dtype, otherwise a copy.
+        """Return a tensor. The result is a view of the file if the file stores the requested dtype, otherwise a copy.
 
         Args:
-            name: name of the tensor.
-            dtype: data type.
+            name: GGUF name of the tensor.
+            dtype: data type of the returned tensor.
 
         Returns:
             The tensor.
@@ -70,7 +70,7 @@ class GgufFile:
         values, blocks = read.view(-1), stored.view(-1, info.kind.block_bytes)
         step = _CHUNK // info.kind.block
         for first in range(0, len(blocks), step):
-            chunk = blocks[first : first + step].reshape(1, -1).numpy()  # A single row; see quantize.py.
+            chunk = blocks[first : first + step].reshape(1, -1).numpy()  # One row, as in quantize.py.
             turned = torch.from_numpy(dequantize(chunk, info.kind.library_type)).view(-1)
             values[first * info.kind.block :][: len(turned)] = turned
         return read
@@ -92,7 +92,7 @@ class GgufFile:
         )
         known = ", ".join(kind.name for kind in READABLE)
         raise FormatError(
-            f"{self.path}: {len(unread):,} tensors of unsupported types: {named}" + (", ..." * (len(unread) > 5)),
+            f"{self.path}: {len(unread):,} tensors have unsupported types: {named}" + (", ..." * (len(unread) > 5)),
             rule=f"supported types are {known}",
             fix="Get the model in a supported type such as Q8_0, or convert it with llama-quantize --allow-requantize.",
         )

@@ -1,8 +1,13 @@
-"""Parser of GGUF headers, safe for untrusted files: every length is checked before use.
+"""Parser of GGUF headers that is safe for untrusted files, because it checks every length before it uses it.
 
-The format: magic, version, two counts; `key type value` entries; `name shape type offset` of each tensor. The tensor
-data starts at the next multiple of the alignment (docs/gguf.md of ggml). The reader of the `gguf` library trusts the
-lengths in a file, so a malicious file of 100 bytes keeps it busy indefinitely.
+The specification of the format is docs/gguf.md of ggml. A header consists of these parts, in this order:
+
+- the magic bytes, the version, the number of tensors, and the number of metadata entries;
+- key, type and value of each metadata entry;
+- name, shape, type and offset of each tensor.
+
+The tensor data starts at the next multiple of the alignment. The reader of the `gguf` library does not check lengths. A
+malicious file of 100 bytes can therefore keep that reader busy indefinitely.
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ from groundup.hub.gguf.types import TENSOR_TYPES, TensorType
 MetaValue = bool | int | float | str | list[str] | list[int] | list[float] | np.ndarray[Any, Any]
 
 _MAGIC = b"GGUF"
-_VERSIONS = (2, 3)  # Version 1 had 32-bit counts and was in use for two months of 2023.
+_VERSIONS = (2, 3)  # Version 1 had 32-bit counts and was used only for two months of 2023.
 _SCALARS: dict[GGUFValueType, str] = {
     GGUFValueType.UINT8: "B",
     GGUFValueType.INT8: "b",
@@ -36,24 +41,23 @@ _SCALARS: dict[GGUFValueType, str] = {
     GGUFValueType.INT64: "q",
     GGUFValueType.FLOAT64: "d",
 }
-_MAX_NAME_BYTES = 65_535  # In bytes; a limit of the format.
-_MAX_ARRAY_ITEMS = 2**24  # 64 times the largest vocabulary in use.
+_MAX_NAME_BYTES = 65_535  # The format limits names to this length in bytes.
+_MAX_ARRAY_ITEMS = 2**24  # This is 64 times the size of the largest vocabulary of a published model.
 _MAX_DIMENSIONS = 4
-# Minimum sizes: length of the key, type, one byte of value; or length of the name, one dimension, type, offset.
-_MIN_ENTRY_BYTES = 8 + 4 + 1
-_MIN_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8
+_MIN_ENTRY_BYTES = 8 + 4 + 1  # Length of the key, type, and a value of one byte.
+_MIN_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8  # Length of the name, number of dimensions, one dimension, type, and offset.
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """Location of a tensor in a file.
+    """Name, shape, type and position of a tensor in a GGUF file.
 
     Attributes:
-        name: name of the tensor.
-        shape: slowest dimension first, as in torch (the file has the fastest first).
-        number: number of the type.
-        kind: the type; None if it is unknown.
-        start: offset of the data in the file, in bytes.
+        name: GGUF name of the tensor.
+        shape: shape in the order of torch; the file stores the dimensions in reverse order.
+        number: number of the tensor's type in ggml.
+        kind: type of the tensor; None if the number is unknown.
+        start: position of the tensor's data in the file, in bytes.
     """
 
     name: str
@@ -64,7 +68,7 @@ class TensorInfo:
 
     @property
     def n_bytes(self) -> int:
-        """Size in the file, in bytes; 0 for an unknown type."""
+        """Size of the tensor in the file, in bytes; 0 if the type is unknown."""
         return 0 if self.kind is None else math.prod(self.shape[:-1]) * self.kind.row_bytes(self.shape[-1])
 
 
@@ -73,8 +77,9 @@ class Header:
     """Header of a GGUF file.
 
     Attributes:
-        metadata: in the file's order; arrays of numbers as numpy arrays.
-        tensors: by name, in the file's order; known types are inside the file and do not overlap.
+        metadata: metadata key -> value, in the order of the file. Arrays of numbers are numpy arrays.
+        tensors: tensor name -> location, in the order of the file. Tensors of known types are inside the file and do
+            not overlap.
     """
 
     metadata: Mapping[str, MetaValue]
@@ -82,19 +87,18 @@ class Header:
 
 
 def parse_header(data: memoryview, source: str) -> Header:
-    """Parse the header of a memory-mapped file.
+    """Parse the header of a memory-mapped GGUF file. Time and memory are bounded by the size of the file.
 
     Args:
         data: bytes of the whole file.
-        source: name of the file, for messages.
+        source: name of the file for error messages.
 
     Returns:
         The header.
 
     Raises:
-        FormatError: not a GGUF file, an unsupported version or byte order, or invalid lengths, counts, offsets or
-            types.
-            Time and memory are bounded by the size of the file.
+        FormatError: the file is not a GGUF file, its version or byte order is unsupported, or a length, count, offset
+            or type is invalid.
     """
     cursor = _Cursor(data, source)
     _check_kind(cursor)
@@ -104,20 +108,20 @@ def parse_header(data: memoryview, source: str) -> Header:
     for _ in range(n_entries):
         key = cursor.name("a metadata key")
         if key in metadata:
-            raise cursor.error(f"metadata key {key!r} twice", "keys must be unique")
+            raise cursor.error(f"metadata key {key!r} occurs twice", "keys must be unique")
         metadata[key] = cursor.value(key)
     cursor.require(n_tensors * _MIN_TENSOR_BYTES, f"{n_tensors:,} tensors")
     found = [_tensor(cursor) for _ in range(n_tensors)]
     alignment = metadata.get("general.alignment", GGUF_DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int) or not 0 < alignment <= 2**20 or alignment & (alignment - 1):
-        raise cursor.error(f"general.alignment = {alignment}", "tensors are aligned to a power of two")
+        raise cursor.error(f"general.alignment = {alignment}", "the alignment must be a power of two")
     base = -(-cursor.position // alignment) * alignment
     tensors: dict[str, TensorInfo] = {}
     for name, shape, number, offset in found:
         if name in tensors:
-            raise cursor.error(f"tensor {name!r} twice", "names must be unique")
+            raise cursor.error(f"tensor {name!r} occurs twice", "names must be unique")
         if offset % alignment:
-            raise cursor.error(f"tensor {name!r} at offset {offset}", f"tensors begin at multiples of {alignment}")
+            raise cursor.error(f"tensor {name!r} at offset {offset}", f"tensors must begin at multiples of {alignment}")
         tensors[name] = TensorInfo(name, shape, number, TENSOR_TYPES.get(number), base + offset)
     _check_places(cursor, tensors)
     return Header(metadata, tensors)
@@ -148,17 +152,20 @@ def _tensor(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
     name = cursor.name("a tensor's name")
     n_dims = cursor.unpack("I")[0]
     if not 1 <= n_dims <= _MAX_DIMENSIONS:
-        raise cursor.error(f"tensor {name!r} of {n_dims} dimensions", f"a tensor has 1 to {_MAX_DIMENSIONS}")
+        raise cursor.error(
+            f"tensor {name!r} has {n_dims} dimensions", f"a tensor must have 1 to {_MAX_DIMENSIONS} dimensions"
+        )
     shape = tuple(reversed(cursor.unpack("Q" * n_dims)))
     number, offset = cursor.unpack("IQ")
     if min(shape) == 0 or math.prod(shape) >= 2**63:
         raise cursor.error(
-            f"tensor {name!r} of shape {shape}", "dimensions are positive and their product fits 63 bits"
+            f"tensor {name!r} has shape {shape}", "dimensions must be positive, and their product less than 2^63"
         )
     kind = TENSOR_TYPES.get(number)
     if kind is not None and shape[-1] % kind.block:
         raise cursor.error(
-            f"tensor {name!r}: rows of {shape[-1]} values of {kind.name}", f"its rows are multiples of {kind.block}"
+            f"tensor {name!r} has rows of {shape[-1]} values",
+            f"the row length of type {kind.name} must be a multiple of {kind.block}",
         )
     return name, shape, number, offset
 
@@ -169,7 +176,7 @@ def _check_places(cursor: _Cursor, tensors: Mapping[str, TensorInfo]) -> None:
         if tensor.start + tensor.n_bytes > len(cursor.data):
             raise cursor.error(
                 f"tensor {tensor.name!r} at bytes {tensor.start:,} to {tensor.start + tensor.n_bytes:,}",
-                f"the file has {len(cursor.data):,}",
+                f"the file has only {len(cursor.data):,} bytes",
             )
         if tensor.start < end:
             raise cursor.error(f"tensors {before!r} and {tensor.name!r} overlap", "tensors must not overlap")
@@ -177,7 +184,7 @@ def _check_places(cursor: _Cursor, tensors: Mapping[str, TensorInfo]) -> None:
 
 
 class _Cursor:
-    """A read position in the data, with bounds checks."""
+    """Reader of the header with a current position. It checks the bounds of the data before each read."""
 
     def __init__(self, data: memoryview, source: str) -> None:
         self.data = data
@@ -233,7 +240,8 @@ class _Cursor:
         if kind is GGUFValueType.ARRAY:
             return self._array(key)
         value = self.unpack(_SCALARS[kind])[0]
-        # The shortest decimal with the same 32 bits: 1e-6 as fp32 is 9.99999997e-07 as fp64.
+        # Use the shortest decimal number that rounds to the same fp32 value. Direct conversion to fp64 would turn the
+        # fp32 value 1e-6 into 9.99999997e-07.
         return float(str(np.float32(value))) if kind is GGUFValueType.FLOAT32 else value
 
     def _array(self, key: str) -> MetaValue:

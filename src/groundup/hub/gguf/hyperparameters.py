@@ -1,4 +1,4 @@
-"""Conversion of model configs from and to GGUF metadata, for the architectures that llama.cpp and groundup share."""
+"""Conversion between model configs and GGUF metadata, for architectures that llama.cpp and groundup both support."""
 
 from __future__ import annotations
 
@@ -22,14 +22,19 @@ from groundup.model.families.base import Family, Gguf, Key
 
 _TYPE, _FACTOR, _ORIGINAL = "rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length"
 _OLD_FACTOR = "rope.scale_linear"
-_MAGNITUDE = "rope.scaling.attn_factor"  # llama.cpp multiplies it by 0.1 ln(factor) + 1.
-_HF_MAGNITUDE = "rope.scaling.yarn_attn_factor"  # The value of Hugging Face's config, as converters write it.
+_MAGNITUDE = "rope.scaling.attn_factor"  # llama.cpp multiplies this value by 0.1 ln(factor) + 1.
+_HF_MAGNITUDE = "rope.scaling.yarn_attn_factor"  # Value of `attention_factor` in Hugging Face's config.
 _BETA_FAST, _BETA_SLOW = "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"
-_LLAMA3 = (8192, 1.0, 4.0)  # Context, low and high frequency factor of all Llama 3 models so far.
+# Original context length, low_freq_factor and high_freq_factor of all published Llama 3 models.
+_LLAMA3 = (8192, 1.0, 4.0)
 
 
 def write_scaling(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | None]:
-    """Return the keys of a RoPE scaling without prefix, and the frequency divisors (P) of a "llama3" scaling.
+    """Convert a RoPE scaling to GGUF.
+
+    Returns:
+        The metadata keys (without the prefix of the architecture), and the divisor of each RoPE frequency. The divisors
+        are None unless the scaling is "llama3".
 
     Raises:
         FormatError: llama.cpp does not support the scaling.
@@ -63,10 +68,10 @@ def write_scaling(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | N
 
 
 def read_scaling(keys: Keys, divisors_P: Tensor | None, theta: float, head_dim: int) -> RopeScaling | None:
-    """Return the RoPE scaling of metadata and the tensor of divisors.
+    """Return the RoPE scaling that the metadata and the tensor `rope_freqs.weight` describe.
 
     Raises:
-        FormatError: an unknown scaling.
+        FormatError: the type of RoPE scaling is unknown.
     """
     if divisors_P is not None and bool((divisors_P != 1).any()):
         return _llama3_from(divisors_P, theta, head_dim)
@@ -96,13 +101,15 @@ def _yarn_magnitude(factor: float) -> float:
 
 
 def _llama3_from(divisors_P: Tensor, theta: float, head_dim: int) -> RopeScaling:
-    """Return the "llama3" scaling with these divisors: the usual one, or one fitted to the blended frequencies.
+    """Return a "llama3" scaling that has the given frequency divisors.
 
-    The divisor is 1 / (kept + (1 - kept) / factor), and `kept` is linear in the frequency, so two blended frequencies
-    determine the line. It determines context, low and high up to a common factor, which has no effect.
+    The parameters of published Llama 3 models are tried first. Otherwise, the parameters are fitted to the interpolated
+    frequencies. There, the divisor is 1 / (kept + (1 - kept) / factor), and `kept` is a linear function of the
+    frequency. Two interpolated frequencies therefore determine the line. The line determines the context length and the
+    low and high frequency factors up to a common factor, which has no effect.
     """
     if divisors_P.shape != (head_dim // 2,) or not bool((divisors_P >= 1).all()):
-        raise _no_llama3(f"{tuple(divisors_P.shape)} divisors from {float(divisors_P.min()):g}")
+        raise _no_llama3(f"shape {tuple(divisors_P.shape)} and minimum {float(divisors_P.min()):g}")
     divisors_P = divisors_P.double()
     unscaled_P = Rotary(head_dim, theta).frequencies_P.double()
     factor = round(float(divisors_P.max()), 4)
@@ -117,20 +124,23 @@ def _llama3_from(divisors_P: Tensor, theta: float, head_dim: int) -> RopeScaling
 
 
 def _fitted(turns_P: Tensor, kept_P: Tensor) -> Iterator[tuple[int, float, float]]:
-    """Yield contexts, and the start and end of the blend in turns per context; `turns_P` are turns per position."""
+    """Yield candidates for (original context length, low_freq_factor, high_freq_factor) of a "llama3" scaling.
+
+    `turns_P` is the number of rotations per token of each RoPE frequency, and `kept_P` the fraction of each frequency
+    that is not scaled.
+    """
     blended_P = (kept_P > 1e-4) & (kept_P < 1 - 1e-4)
     if int(blended_P.sum()) > 1:
         sides = torch.stack([turns_P[blended_P], -torch.ones_like(turns_P[blended_P])], dim=1)
         slope, intercept = torch.linalg.lstsq(sides, kept_P[blended_P, None]).solution.flatten().tolist()
         if slope > 0 and intercept > 0:
-            exact = slope / intercept  # The context, if the blend starts at one turn.
+            exact = slope / intercept  # The context length if low_freq_factor is 1.
             low = max(1, round(exact)) / exact
             high = low * (1 + 1 / intercept)
             yield round(exact), round(low, 3), round(high, 3)
             yield round(exact), low, high
-    elif bool((kept_P > 0.5).any()) and bool(
-        (kept_P < 0.5).any()
-    ):  # At most one blended frequency: use a line through the gap.
+    # If at most one frequency is interpolated, use the mean of the last kept and the first scaled frequency.
+    elif bool((kept_P > 0.5).any()) and bool((kept_P < 0.5).any()):
         last, first = float(turns_P[kept_P > 0.5].min()), float(turns_P[kept_P < 0.5].max())
         _, low, high = _LLAMA3
         yield round(math.sqrt(low * high / (last * first))), low, high
@@ -161,7 +171,8 @@ _RMS_EPS, _LAYER_EPS = "attention.layer_norm_rms_epsilon", "attention.layer_norm
 _WINDOW, _PATTERN = "attention.sliding_window", "attention.sliding_window_pattern"
 _LOCAL_BASE = "rope.freq_base_swa"
 _BIASES = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_up.bias"}
-# Keys that no supported family uses and that would change the meaning of the weights, with their neutral value.
+# Metadata keys that no supported family uses -> the value with which a key has no effect. A model with another value is
+# rejected, because its output would differ.
 _VARIANTS: dict[str, MetaValue] = {
     "expert_count": 0,
     "attn_logit_softcapping": 0.0,
@@ -179,7 +190,10 @@ _VARIANTS: dict[str, MetaValue] = {
 
 
 def agreed_length(config: ModelConfig) -> int:
-    """Return the length up to which llama.cpp gives the same result, if it has no sliding window."""
+    """Return the maximum sequence length for which llama.cpp and groundup compute the same logits.
+
+    This is the context length, or the size of the sliding window if llama.cpp does not support it.
+    """
     if config.sliding_window is None or _declared(config).windows:
         return config.context_length
     return min(config.sliding_window, config.context_length)
@@ -192,15 +206,15 @@ def config_from_metadata(
 
     Args:
         metadata: metadata of the file.
-        tensors: shapes of the tensors by name, which determine tied embeddings and biases.
-        rope_factors: the tensor `rope_freqs.weight`, if the file has it.
+        tensors: tensor name -> shape. The names show whether embeddings are tied and whether layers have biases.
+        rope_factors: the tensor `rope_freqs.weight`; None if the file does not contain it.
 
     Returns:
-        The config.
+        The model config.
 
     Raises:
-        FormatError: an unknown architecture, or an unsupported variant.
-        ConfigError: invalid sizes.
+        FormatError: the architecture is unknown, or its variant is unsupported.
+        ConfigError: sizes are invalid.
     """
     keys = Keys(metadata, str(metadata.get(ARCHITECTURE)))
     family, declared = _family(keys)
@@ -211,7 +225,7 @@ def config_from_metadata(
         if key not in known and found is not None and (isinstance(found, np.ndarray) or found != harmless):
             raise keys.refused(key, f"not supported for {keys.architecture} models")
     values: dict[str, Any] = {field: keys.size(key) for field, key in _SIZES.items()}
-    # Checked before any loop over layers, which would take an hour for 2^32 layers.
+    # Check the number of layers before the first loop over layers, because a loop over 2^32 layers would take an hour.
     if f"blk.{values['n_layers'] - 1}.attn_output.weight" not in tensors:
         raise keys.refused("block_count", "the file must contain the tensors of all layers")
     values["n_kv_heads"] = keys.size("attention.head_count_kv", values["n_heads"])
@@ -227,7 +241,7 @@ def config_from_metadata(
     values |= {field: _read_optional(keys, key) for field, key in declared.keys.items()}
     values |= declared.implied(values["n_layers"], values["dim"], values["n_heads"])
     if declared.attention_scale and (scale := keys.number(declared.attention_scale, 0.0)):
-        values["query_scalar"] = float(f"{scale**-2:.7g}")  # 32 bits have 7 significant digits.
+        values["query_scalar"] = float(f"{scale**-2:.7g}")  # fp32 has 7 significant digits.
         if values["query_scalar"] == values["head_dim"]:
             values["query_scalar"] = None
     if "sliding_window" in family.optional:
@@ -236,10 +250,14 @@ def config_from_metadata(
 
 
 def write_config(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | None, tuple[str, ...]]:
-    """Return the metadata of a config, `rope_freqs.weight` if required, and notes on differences in llama.cpp.
+    """Convert a model config to GGUF.
+
+    Returns:
+        The metadata, the tensor `rope_freqs.weight` (None if it is not required), and notes for the user about
+        differences between llama.cpp and groundup.
 
     Raises:
-        FormatError: llama.cpp does not support the variant.
+        FormatError: llama.cpp does not support this variant of the architecture.
     """
     _check_expressible(config)
     declared = _declared(config)
@@ -261,8 +279,8 @@ def write_config(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | No
         keys |= _write_window(config, declared)
         if agreed_length(config) < config.context_length:
             notes = (
-                f"llama.cpp does not support sliding windows for {architecture} models: beyond "
-                f"{config.sliding_window:,} tokens, each token attends to all previous ones.",
+                f"llama.cpp does not support sliding windows for {architecture} models. In sequences of more than "
+                f"{config.sliding_window:,} tokens, each token attends to all previous tokens.",
             )
     for field, key in declared.keys.items():
         value = key.neutral if getattr(config, field) is None else getattr(config, field)
@@ -280,7 +298,7 @@ def write_config(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | No
 def _declared(config: ModelConfig) -> Gguf:
     if config.declared.gguf is None:
         raise FormatError(
-            f"a model of the family {config.family}",
+            f"the model has the family {config.family}",
             rule="llama.cpp does not support it",
             fix="This model cannot be exported to GGUF; use the model directory.",
         )
@@ -295,9 +313,9 @@ def _family(keys: Keys) -> tuple[Family, Gguf]:
         raise FormatError(
             f"{ARCHITECTURE} = {keys.architecture[:80]!r}",
             rule=f"the known architectures are {', '.join(known)}",
-            fix=f"Choose a model of one of these, or add the family; see {GUIDE}.",
+            fix=f"Choose a model with one of these architectures, or add the family; see {GUIDE}.",
         )
-    # Of families with the same architecture, a file with a sliding window belongs to one that supports it.
+    # If several families have this architecture, a sliding window in the file decides between them.
     slides = bool(keys.size(_WINDOW, 0))
     return next((pair for pair in found if ("sliding_window" in pair[0].optional) == slides), found[0])
 
@@ -314,7 +332,7 @@ def _read_optional(keys: Keys, key: Key) -> float | None:
 
 
 def _head_dims(keys: Keys, default: int, partial: bool) -> dict[str, Any]:
-    """Return head_dim, and the rotated fraction of it if the family has one."""
+    """Return the fields `head_dim` and, if RoPE rotates only part of each head, `rotary_fraction`."""
     lengths = {key: keys.size(key, default) for key in ("attention.key_length", "attention.value_length")}
     head_dim = lengths["attention.key_length"]
     rotary_dim = keys.size("rope.dimension_count", head_dim)
@@ -323,7 +341,7 @@ def _head_dims(keys: Keys, default: int, partial: bool) -> dict[str, Any]:
     if len(set(lengths.values())) > 1:
         raise FormatError(
             ", ".join(f"{key} = {length}" for key, length in lengths.items()),
-            rule="queries, keys and values must have the same head size, and all of it must be rotated",
+            rule="queries, keys and values must have the same head_dim, and RoPE must rotate all features of a head",
             fix="Choose a model without this variant.",
         )
     if not head_dim or rotary_dim == head_dim:
@@ -362,7 +380,10 @@ def _write_window(config: ModelConfig, declared: Gguf) -> dict[str, MetaValue]:
 
 
 def _follow_pattern(every: int, n_layers: int) -> list[bool]:
-    """Return whether each layer has a sliding window: all but each `every`-th; 0: all."""
+    """Return whether each layer has a sliding window.
+
+    Every `every`-th layer has full attention. If `every` is 0, all layers have a sliding window.
+    """
     return [every == 0 or layer % every < every - 1 for layer in range(n_layers)]
 
 
@@ -372,9 +393,9 @@ def _check_expressible(config: ModelConfig) -> None:
     scalar, divisor = config.query_scalar or config.head_dim, implied.get("query_scalar") or config.head_dim
     different = list(declared.unsupported(config))
     if scalar != divisor and not declared.attention_scale:
-        different.append((f"query_scalar = {scalar}", f"llama.cpp divides by sqrt({divisor}) in this model"))
+        different.append((f"query_scalar = {scalar}", f"llama.cpp divides scores by sqrt({divisor}) in this model"))
     if config.rotary_layers != implied.get("rotary_layers"):
-        different.append((f"rotary_layers = {config.rotary_layers}", "llama.cpp rotates other layers in this model"))
+        different.append((f"rotary_layers = {config.rotary_layers}", "llama.cpp applies RoPE in other layers"))
     if declared.tied is not None and config.tie_embeddings != declared.tied:
         required = "tied" if declared.tied else "untied"
         different.append((f"tie_embeddings = {config.tie_embeddings}", f"llama.cpp requires {required} embeddings"))
@@ -383,6 +404,6 @@ def _check_expressible(config: ModelConfig) -> None:
             different.append((f"{field} is not set", f"llama.cpp then uses {key.missing}"))
     for field in _BIASES:
         if getattr(config, field) and field not in declared.biases:
-            different.append((f"{field} = True", f"llama.cpp's {declared.architecture} has no such biases"))
+            different.append((f"{field} = True", f"llama.cpp does not support it for {declared.architecture} models"))
     for value, rule in different:
         raise FormatError(value, rule=rule, fix="This model cannot be exported to GGUF; use the model directory.")

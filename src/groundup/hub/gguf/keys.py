@@ -1,4 +1,4 @@
-"""Typed access to the metadata of an architecture, by key without the architecture's prefix."""
+"""Typed access to the GGUF metadata of an architecture. Keys are given without the prefix of the architecture."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from groundup.hub.gguf.header import MetaValue
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Metadata of one architecture.
+    """Metadata keys of one architecture.
 
     Attributes:
-        metadata: metadata of the file.
-        architecture: prefix of the keys.
+        metadata: all metadata of the file.
+        architecture: name of the architecture, which is the prefix of the keys.
     """
 
     metadata: Mapping[str, MetaValue]
@@ -28,17 +28,18 @@ class Keys:
         return self.metadata.get(f"{self.architecture}.{key}")
 
     def number(self, key: str, default: float | None = None) -> float:
-        """Return a number that is the same for all layers; integers stay integers.
+        """Return the value of a key that is one number, or a list with the same number for all layers.
 
         Args:
-            key: key without prefix.
-            default: value if the key is missing.
+            key: key without the prefix of the architecture.
+            default: result if the key is missing.
 
         Returns:
-            The number.
+            The number. An integer is not converted to a float.
 
         Raises:
-            FormatError: the key is missing without a default, the value is not a number, or it differs between layers.
+            FormatError: the key is missing and there is no default, the value is not a number, or the numbers differ
+                between layers.
         """
         value = self.get(key)
         if value is None:
@@ -51,10 +52,10 @@ class Keys:
         return value
 
     def size(self, key: str, default: int | None = None) -> int:
-        """Return an integer; see `number`.
+        """Return the value of a key that must be an integer; see `number`.
 
         Raises:
-            FormatError: as `number`.
+            FormatError: for the same reasons as in `number`, or the value is not an integer.
         """
         value = self.number(key, default)
         if not isinstance(value, int):
@@ -62,10 +63,10 @@ class Keys:
         return value
 
     def refused(self, key: str, rule: str) -> FormatError:
-        """Return the error for an unsupported value."""
+        """Return the error to raise if the value of a key is not supported."""
         return FormatError(
             f"{self.architecture}.{key} = {str(self.get(key))[:80]!r}",
             rule=rule,
-            fix="groundup does not support this variant, or the file is damaged: choose another model, or download it "
-            "again.",
+            fix="groundup does not support this variant, or the file is damaged. Choose another model, or download the "
+            "file again.",
         )

@@ -1,4 +1,7 @@
-"""Choice of a type for each tensor, as in llama.cpp (llama-quant.cpp), and fallbacks for rows of unsuitable length."""
+"""Choice of the GGUF type of each tensor, with the same rules as llama.cpp (llama-quant.cpp).
+
+If the row length of a tensor is not a multiple of the block size of the intended type, a fallback type is used.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,21 @@ from dataclasses import dataclass
 from groundup.hub.gguf.types import FileType, TensorType, tensor_type
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
-_SENSITIVE = re.compile(r"_norm\.weight$|^position_embd\.weight$")  # Small tensors with a large effect.
+_SENSITIVE = re.compile(r"_norm\.weight$|^position_embd\.weight$")  # Small tensors that have a large effect on quality.
 _MOSTLY = {"f32": "F32", "f16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0", "q4_k": "Q4_K"}
-_FALLBACKS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}  # Blocks of 32 instead of 256 values.
+_FALLBACKS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}  # Fallbacks have blocks of 32 values instead of 256.
 _LAST_FALLBACK = "F16"
 
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """A tensor whose shape does not fit the intended type.
+    """A tensor that is written with another type than intended, because its shape does not fit the intended type.
 
     Attributes:
-        tensor: name in the file.
+        tensor: GGUF name of the tensor.
         intended: name of the intended type.
-        used: name of the type used instead.
-        why: reason in words.
+        used: name of the type that is used instead.
+        why: reason for the fallback, for the user.
     """
 
     tensor: str
@@ -34,17 +37,17 @@ class Fallback:
 def choose_type(
     name: str, shape: tuple[int, ...], file_type: FileType, *, n_layers: int, tied: bool
 ) -> tuple[TensorType, Fallback | None]:
-    """Return the type of a tensor, and a fallback record if it is not the intended one.
+    """Choose the GGUF type of a tensor.
 
     Args:
         name: GGUF name of the tensor.
         shape: shape of the tensor.
-        file_type: type of most matrices.
-        n_layers: number of layers.
-        tied: whether embeddings are tied; the embedding then gets the type of the output matrix.
+        file_type: type of most matrices in the file.
+        n_layers: number of layers of the model.
+        tied: whether embeddings are tied. If so, the embedding gets the type of the output head.
 
     Returns:
-        The type, and the fallback or None.
+        The type, and a `Fallback` if it is not the intended type; otherwise None.
     """
     intended = tensor_type(_wanted(name, shape, file_type, n_layers, tied))
     used = intended
@@ -52,7 +55,7 @@ def choose_type(
         used = tensor_type(_FALLBACKS.get(used.name, _LAST_FALLBACK))
     if used is intended:
         return used, None
-    why = f"rows of {shape[-1]:,} values are no multiple of {intended.block}"
+    why = f"the row length {shape[-1]:,} is not a multiple of {intended.block}"
     return used, Fallback(name, intended.name, used.name, why)
 
 
@@ -64,7 +67,7 @@ def _wanted(name: str, shape: tuple[int, ...], file_type: FileType, n_layers: in
         return mostly
     if name == "output.weight" or (tied and name == "token_embd.weight"):
         return "Q6_K"
-    if file_type == "q4_k":  # The mixture that llama.cpp names Q4_K_M.
+    if file_type == "q4_k":  # llama.cpp calls this mixture of types Q4_K_M.
         layer = _LAYER.match(name)
         if "attn_qkv" in name:
             return "Q5_K"
@@ -74,6 +77,9 @@ def _wanted(name: str, shape: tuple[int, ...], file_type: FileType, n_layers: in
 
 
 def _is_sensitive(layer: int, n_layers: int) -> bool:
-    """Return whether a layer is in the first or last eighth, or every third one between."""
+    """Return whether a layer is in the first or last eighth of the layers, or is every third layer in between.
+
+    llama.cpp uses more bits for some matrices of these layers.
+    """
     eighth = n_layers // 8
     return layer < eighth or layer >= 7 * n_layers // 8 or (layer - eighth) % 3 == 2

@@ -1,12 +1,14 @@
-"""Pre-tokenizers of llama.cpp by their name in GGUF files (`tokenizer.ggml.pre`).
+"""The pre-tokenizers of llama.cpp, with their names in GGUF files (`tokenizer.ggml.pre`).
 
-Each entry is a list of regexes. The text is split around the matches of the first, the pieces around the second,
-and so on. This is `Split` with behavior "Isolated" in Hugging Face's tokenizers. Several names may share a list.
+A pre-tokenizer is a list of regexes. The first regex splits the text at its matches, the second regex splits the
+resulting pieces, and so on. Each regex corresponds to a `Split` step with behavior "Isolated" in Hugging Face's
+tokenizers. Several names may have the same list of regexes.
 
-std::regex supports neither `(?i:...)` nor letter categories, so llama.cpp rewrites some patterns and splits slightly
-differently from the original tokenizers. If that matters, both forms are listed: `patterns` is the original, `run_as`
-is llama.cpp's. Two differences are too small for the table: `(?i:'s)` matches U+017F, the long s, and llama.cpp does
-not; and the two support different recent Unicode characters.
+llama.cpp uses std::regex, which supports neither `(?i:...)` nor Unicode letter categories. llama.cpp therefore rewrites
+some regexes, and splits some texts differently from the original tokenizers. For these pre-tokenizers, `patterns`
+contains the original regexes, and `run_as` the regexes of llama.cpp. Two small differences are ignored. `(?i:'s)`
+matches U+017F (the long s) in the original tokenizers, but not in llama.cpp. Some characters of recent Unicode versions
+are supported by only one of them.
 """
 
 from __future__ import annotations
@@ -26,13 +28,13 @@ from groundup.tokenizer.definition import components_of
 
 @dataclass(frozen=True, slots=True)
 class PreTokenizer:
-    """A pre-tokenizer of byte-level BPE.
+    """A pre-tokenizer for byte-level BPE.
 
     Attributes:
         patterns: regexes of the original tokenizer.
-        run_as: regexes of llama.cpp, if they split differently.
-        whole_words: whether a piece that is a token is not split by merges ("ignore_merges").
-        adds_bos: whether BOS is added if the file does not specify it.
+        run_as: regexes of llama.cpp; empty if they split texts in the same way as `patterns`.
+        ignore_merges: whether a piece that is in the vocabulary becomes one token without applying merges.
+        adds_bos: whether BOS is added before a text if the GGUF file does not specify it.
     """
 
     patterns: tuple[str, ...]
@@ -42,14 +44,14 @@ class PreTokenizer:
 
     @property
     def in_llama_cpp(self) -> tuple[str, ...]:
-        """The regexes that llama.cpp uses."""
+        """The regexes with which llama.cpp splits texts."""
         return self.run_as or self.patterns
 
 
-# The pattern of ByteLevel with use_regex.
+# The regex of the `ByteLevel` step with use_regex=True in Hugging Face's tokenizers.
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _DIGIT = r"\p{N}"
-_PUNCTUATION = r"[\p{P}\$\+<=>\^~\|`]+"  # The characters of the step "Punctuation".
+_PUNCTUATION = r"[\p{P}\$\+<=>\^~\|`]+"  # The characters at which the `Punctuation` step splits.
 
 _SUFFIX = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORD = r"[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -57,7 +59,7 @@ _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 _REST = rf" ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_SPACES}"
 _REST_AND_SLASH = rf" ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
 
-# Words end where an upper-case letter follows a lower-case one.
+# These regexes split a word before an upper-case letter that follows a lower-case letter.
 _UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
 _LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _CASED = (rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+", rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*")
@@ -66,7 +68,7 @@ _GPT4O = rf"{_CASED[0]}{_SUFFIX}?|{_CASED[1]}{_SUFFIX}?|\p{{N}}{{1,3}}|{_REST_AN
 
 
 def _ascii_case(pattern: str) -> str:
-    # In llama.cpp, letters outside ASCII are both upper and lower case.
+    # llama.cpp treats each letter outside ASCII as both upper case and lower case.
     return pattern.replace(_UPPER, r"(?:(?=\p{L})[^a-z])").replace(_LOWER, r"(?:(?=\p{L})[^A-Z])")
 
 
@@ -79,7 +81,8 @@ _DEEPSEEK3 = (
     rf"| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_SPACES}"
 )
 _CJK = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
-# Cased letters of DeepSeek LLM: Unicode 12 without lower-case Armenian and most Georgian letters.
+# The letters in DeepSeek LLM's regex: cased letters of Unicode 12, except lower-case Armenian and most Georgian
+# letters.
 _DEEPSEEK_LETTERS = (
     "A-Za-z\u00b5\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u01ba\u01bc-\u01bf\u01c4-\u0293\u0295-\u02af\u0370-\u0373"
     "\u0376\u0377\u037b-\u037d\u037f\u0386\u0388-\u038a\u038c\u038e-\u03a1\u03a3-\u03f5\u03f7-\u0481"
@@ -97,7 +100,7 @@ _DEEPSEEK_PUNCTUATION = "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u300
 
 
 def _without_spaces(patterns: tuple[str, ...]) -> PreTokenizer:
-    # llama.cpp supports only one white-space character outside ASCII, which is in no character range.
+    # In llama.cpp, these character ranges do not contain white space.
     ranges = {
         _CJK: rf"(?:(?!\s){_CJK[:-1]})+",
         _DEEPSEEK_PUNCTUATION: _DEEPSEEK_PUNCTUATION.replace("\u3000", "\u3001"),
@@ -107,7 +110,7 @@ def _without_spaces(patterns: tuple[str, ...]) -> PreTokenizer:
 
 _BLOOM = " ?[^(\\s|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+"
 
-# The first name of a pre-tokenizer is the best known one, which is written.
+# For each pre-tokenizer, this is its most common name, which an export writes. `OTHER_NAMES` contains the other names.
 PRE_TOKENIZERS: dict[str, PreTokenizer] = {
     "gpt-2": PreTokenizer((GPT2_PATTERN,)),
     "llama-bpe": PreTokenizer((_LLAMA3,), ignore_merges=True, adds_bos=True),
@@ -159,10 +162,10 @@ _NAMED = PRE_TOKENIZERS | {other: PRE_TOKENIZERS[name] for name, others in OTHER
 
 
 def pre_tokenizer(name: str) -> PreTokenizer:
-    """Return the pre-tokenizer with a name.
+    """Return the pre-tokenizer that has the given name or alias.
 
     Raises:
-        FormatError: an unknown name.
+        FormatError: the name is unknown.
     """
     if name in _NAMED:
         return _NAMED[name]
@@ -175,7 +178,7 @@ def pre_tokenizer(name: str) -> PreTokenizer:
 
 
 def pre_tokenizer_json(patterns: Sequence[str]) -> dict[str, Any]:
-    """Return the `pre_tokenizer` of a tokenizer.json that splits by these patterns, then maps bytes to characters."""
+    """Return a byte-level `pre_tokenizer` for tokenizer.json that splits texts with the given regexes."""
     own_regex = patterns[-1:] == (GPT2_PATTERN,)
     steps = [_step(pattern) for pattern in (patterns[:-1] if own_regex else patterns)]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": own_regex}
@@ -183,13 +186,13 @@ def pre_tokenizer_json(patterns: Sequence[str]) -> dict[str, Any]:
 
 
 def _step(pattern: str) -> dict[str, Any]:
-    if pattern == _DIGIT:  # As in the original tokenizers.
+    if pattern == _DIGIT:  # The original tokenizers also use a `Digits` step.
         return {"type": "Digits", "individual_digits": True}
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
 
 
 def patterns_of(definition: Mapping[str, Any] | None) -> tuple[str, ...] | None:
-    """Return the patterns of a tokenizer.json's byte-level `pre_tokenizer`; None if it has other steps."""
+    """Return the regexes of a byte-level `pre_tokenizer` of a tokenizer.json; None if it has steps of other types."""
     steps = components_of(definition, "pretokenizers")
     if not steps or steps[-1].get("type") != "ByteLevel":
         return None
@@ -200,7 +203,7 @@ def patterns_of(definition: Mapping[str, Any] | None) -> tuple[str, ...] | None:
                 patterns += [GPT2_PATTERN] * step.get("use_regex", True)
             case {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Isolated", "invert": False}:
                 patterns.append(pattern)
-            # Keeps matches and drops the rest, which is the same for patterns that match everything.
+            # This step keeps only the matches. The result is the same for regexes that match every character.
             case {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Removed", "invert": True}:
                 patterns.append(pattern)
             case {"type": "Digits"}:
@@ -209,12 +212,12 @@ def patterns_of(definition: Mapping[str, Any] | None) -> tuple[str, ...] | None:
                 patterns.append(_PUNCTUATION)
             case _:
                 return None
-    # Line ends may be unescaped in a pattern.
+    # A regex may contain newline characters that are not escaped.
     return tuple(pattern.replace("\r", r"\r").replace("\n", r"\n") for pattern in patterns)
 
 
 def pre_tokenize(pre_tokenizer_json: Mapping[str, Any], text: str) -> list[str]:
-    """Return the pieces of a text, with bytes as characters."""
+    """Split a text into pieces. In each piece, every byte is represented by one character, as in byte-level BPE."""
     return [piece for piece, _ in _splitter(json.dumps(pre_tokenizer_json)).pre_tokenize_str(text)]
 
 

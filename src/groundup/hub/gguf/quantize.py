@@ -1,4 +1,7 @@
-"""Quantization to GGUF types. Simple blocks use the gguf library, K-quants are implemented here."""
+"""Quantization of tensors to GGUF types.
+
+The K-quants (Q4_K, Q5_K, Q6_K) are implemented here. The gguf library quantizes to all other types.
+"""
 
 from __future__ import annotations
 
@@ -17,32 +20,38 @@ from groundup.hub.gguf.types import PLAIN_TYPES, TensorType
 Array = np.ndarray[Any, Any]
 
 BLOCK = 256
-_MAX_SCALE = 63  # 6-bit scales of the groups of Q4_K and Q5_K.
-_NUM_Q6_GRIDS = 19  # Grids of 31.1, 31.2, ... 32.9 steps from zero to the extreme, for levels -32 to 31.
-_MIN_VALUE = 1e-15  # Groups below this value are written as zeros.
+_MAX_SCALE = 63  # Maximum of the 6-bit group scales in Q4_K and Q5_K.
+# Number of step sizes that Q6_K tries per group: the extreme value divided by 31.1, 31.2, ... 32.9.
+_NUM_Q6_GRIDS = 19
+_MIN_VALUE = 1e-15  # Groups whose values are all below this limit are written as zeros.
 
 
 def quantize_q4_k(values: Array) -> Array:
-    """Quantize to Q4_K: 8 groups of 32, value = d x scale x level - dmin x minimum; 4.5 bits per value.
+    """Quantize blocks of 256 values to Q4_K, with 4.5 bits per value.
+
+    A block consists of 8 groups of 32 values. A value is d x scale x level - dmin x minimum. The block stores d and
+    dmin, each group stores a scale and a minimum, and each value stores a level.
 
     Args:
-        values: float32, (blocks, 256).
+        values: float32 array of shape (blocks, 256).
 
     Returns:
-        uint8, (blocks, 144): d and dmin (float16), 6-bit scales and minima in 12 bytes, 4-bit levels.
+        uint8 array of shape (blocks, 144). Each block contains d and dmin (float16), the 6-bit scales and minima in 12
+        bytes, and the 4-bit levels.
     """
-    head, level = _with_minima(values, highest=15, first=-1.0, tries=21)  # Grids of 14, 14.1, ... 16 steps.
+    head, level = _with_minima(values, highest=15, first=-1.0, tries=21)  # Tries 14, 14.1, ... 16 steps.
     return np.concatenate([head, _flat(level[:, :, 0] | level[:, :, 1] << 4)], axis=1)
 
 
 def quantize_q5_k(values: Array) -> Array:
-    """Quantize to Q5_K, which is Q4_K with 5-bit levels; 5.5 bits per value.
+    """Quantize blocks of 256 values to Q5_K, with 5.5 bits per value. The format is Q4_K with 5-bit levels.
 
     Args:
-        values: float32, (blocks, 256).
+        values: float32 array of shape (blocks, 256).
 
     Returns:
-        uint8, (blocks, 176): as Q4_K, with 32 bytes of the levels' highest bits before their low 4 bits.
+        uint8 array of shape (blocks, 176). The format is the same as Q4_K, except that 32 bytes with the highest bits
+        of all levels precede the low 4 bits.
     """
     head, level = _with_minima(values, highest=31, first=-0.5, tries=16)
     high = np.packbits(level.reshape(-1, 8, 32) >> 4, axis=1, bitorder="little")  # One bit per group.
@@ -51,13 +60,17 @@ def quantize_q5_k(values: Array) -> Array:
 
 
 def quantize_q6_k(values: Array) -> Array:
-    """Quantize to Q6_K: 16 groups of 16, value = d x scale x level; 6.5625 bits per value.
+    """Quantize blocks of 256 values to Q6_K, with 6.5625 bits per value.
+
+    A block consists of 16 groups of 16 values. A value is d x scale x level. The block stores d, each group stores a
+    scale, and each value stores a level.
 
     Args:
-        values: float32, (blocks, 256).
+        values: float32 array of shape (blocks, 256).
 
     Returns:
-        uint8, (blocks, 210): low 4 bits of the levels, their high 2 bits, 8-bit scales, d (float16).
+        uint8 array of shape (blocks, 210). Each block contains the low 4 bits of all levels, their high 2 bits, the
+        8-bit scales, and d (float16).
     """
     groups_WG = np.ascontiguousarray(values.reshape(-1, 16).T)
     scale_NS = _signed_scale(groups_WG).reshape(-1, 16)
@@ -66,16 +79,16 @@ def quantize_q6_k(values: Array) -> Array:
     scales_NS = np.rint(scale_NS * _ratio(-128, largest_N)[:, None]).clip(-128, 127)
     step_G = (d_N.astype(np.float32)[:, None] * scales_NS).reshape(-1)
     level_WG = (np.rint(groups_WG * _ratio(1, step_G)).clip(-32, 31) + 32).astype(np.uint8)
-    level = level_WG.T.reshape(-1, 2, 4, 32)  # Each half of the block has four runs of 32.
+    level = level_WG.T.reshape(-1, 2, 4, 32)  # Each half of a block stores four runs of 32 levels.
     low = (level[:, :, :2] & 15) | (level[:, :, 2:] & 15) << 4
     high = level[:, :, 0] >> 4 | level[:, :, 1] >> 4 << 2 | level[:, :, 2] >> 4 << 4 | level[:, :, 3] >> 4 << 6
     return np.concatenate([_flat(low), _flat(high), scales_NS.astype(np.int8).view(np.uint8), _bytes(d_N)], axis=1)
 
 
 def _with_minima(values: Array, *, highest: int, first: float, tries: int) -> tuple[Array, Array]:
-    """Return the first 16 bytes of blocks whose groups have minima, and levels (blocks, 4, 2, 32).
+    """Return the first 16 bytes of each Q4_K or Q5_K block, and the levels of shape (blocks, 4, 2, 32).
 
-    A pair of groups shares bytes: one has the low halves, the other the high ones.
+    Two groups share the bytes of their levels: the first group uses the low 4 bits, the second group the high 4 bits.
     """
     groups_WG = np.ascontiguousarray(values.reshape(-1, 32).T)
     scale_G, minimum_G = _scale_and_minimum(groups_WG, highest=highest, first=first, tries=tries)
@@ -89,17 +102,17 @@ def _with_minima(values: Array, *, highest: int, first: float, tries: int) -> tu
 
 
 def _scale_and_minimum(x_WG: Array, *, highest: int, first: float, tries: int) -> tuple[Array, Array]:
-    """Return for each group the step between levels, and the distance of level 0 below zero (both >= 0)."""
+    """Return the step size and the minimum of each group, both >= 0. A value is then step size x level - minimum."""
     weight_WG = np.sqrt(np.square(x_WG).mean(axis=0)) + np.abs(x_WG)
     w_G, wx_G = weight_WG.sum(axis=0), (weight_WG * x_WG).sum(axis=0)
     high_G, best_low_G = x_WG.max(axis=0), np.minimum(x_WG.min(axis=0), 0)
     best_scale_G = (high_G - best_low_G) / np.float32(highest)
     best_error_G: Array | None = None
-    for attempt in range(-1, tries):  # -1: the grid between the extremes, without a fit.
+    for attempt in range(-1, tries):  # Attempt -1 uses the range of the values, without a least-squares fit.
         steps = highest if attempt < 0 else highest + first + 0.1 * attempt
-        # Starting at the best bottom so far, unlike llama.cpp, extends the search. Relative error on values of
-        # Student's t with 5
-        # degrees of freedom: 0.0832, with a fixed bottom 0.0836.
+        # Each attempt starts with the best minimum found so far, while llama.cpp always starts with the smallest value.
+        # For values from Student's t-distribution with 5 degrees of freedom, this reduces the relative error from
+        # 0.0836 to 0.0832.
         per_step_G = _ratio(steps, high_G - best_low_G)
         level_WG = np.rint((x_WG - best_low_G) * per_step_G).clip(0, highest)
         weighted_level_WG = weight_WG * level_WG
@@ -108,7 +121,7 @@ def _scale_and_minimum(x_WG: Array, *, highest: int, first: float, tries: int) -
         scale_G, bottom_G = best_scale_G, best_low_G
         if attempt >= 0:
             scale_G, bottom_G = _least_squares(w_G, wx_G, wl_G, wll_G, wlx_G)
-        # Not computed from the sums above: for a good grid, their difference is mostly rounding error.
+        # The error is not computed from the sums above, because rounding errors would dominate a small difference.
         error_G = (weight_WG * np.square(scale_G * level_WG + bottom_G - x_WG)).sum(axis=0)
         if best_error_G is None:
             best_error_G = error_G
@@ -121,7 +134,7 @@ def _scale_and_minimum(x_WG: Array, *, highest: int, first: float, tries: int) -
 
 
 def _least_squares(w_G: Array, wx_G: Array, wl_G: Array, wll_G: Array, wlx_G: Array) -> tuple[Array, Array]:
-    """Return scale and bottom (at most zero) of the least-squares line through the values at their levels."""
+    """Fit value = scale x level + bottom with weighted least squares, and return scale and bottom. bottom is <= 0."""
     determinant_G = np.maximum(w_G * wll_G - wl_G * wl_G, 0)
     scale_G = _ratio(w_G * wlx_G - wx_G * wl_G, determinant_G)
     bottom_G = _ratio(wll_G * wx_G - wl_G * wlx_G, determinant_G)
@@ -130,7 +143,10 @@ def _least_squares(w_G: Array, wx_G: Array, wl_G: Array, wll_G: Array, wlx_G: Ar
 
 
 def _signed_scale(x_WG: Array) -> Array:
-    """Return for each group the step between levels -32 to 31, negative if the extreme is positive."""
+    """Return the step size of each group for levels -32 to 31.
+
+    The step size is negative if the value with the largest magnitude is positive, because that value gets level -32.
+    """
     extreme_G = np.take_along_axis(x_WG, np.abs(x_WG).argmax(axis=0)[None], axis=0)[0]
     weighted_WG = np.square(x_WG)
     best_G = scale_G = np.zeros_like(extreme_G)
@@ -140,24 +156,24 @@ def _signed_scale(x_WG: Array) -> Array:
         weighted_level_WG = weighted_WG * level_WG
         wlx_G, wll_G = (weighted_level_WG * x_WG).sum(axis=0), (weighted_level_WG * level_WG).sum(axis=0)
         fitted_G = _ratio(wlx_G, wll_G)
-        better_G = fitted_G * wlx_G > best_G  # Reduction of the error by the fit.
+        better_G = fitted_G * wlx_G > best_G  # The product is the reduction of the squared error.
         best_G = np.where(better_G, fitted_G * wlx_G, best_G)
         scale_G = np.where(better_G, fitted_G, scale_G)
     return scale_G
 
 
 def _shared(of_groups_NS: Array) -> tuple[Array, Array]:
-    """Return the values of groups (>= 0) as one float16 per block and 6 bits per group."""
+    """Quantize one non-negative value per group to a float16 factor per block and a 6-bit integer per group."""
     largest_N = of_groups_NS.max(axis=1)
     bits_NS = np.rint(of_groups_NS * _ratio(_MAX_SCALE, largest_N)[:, None]).clip(0, _MAX_SCALE).astype(np.uint8)
     return (largest_N / np.float32(_MAX_SCALE)).astype(np.float16), bits_NS
 
 
 def _pack_6_bits(scales_NS: Array, minima_NS: Array) -> Array:
-    """Pack 6-bit scales and minima.
+    """Pack the 6-bit scales and minima of 8 groups into 12 bytes.
 
-    Scales and minima of groups 0-3 are the low 6 bits of 8 bytes. Of groups 4-7, the low 4 bits are in 4 more bytes,
-    and the high 2 bits are in the first 8 bytes.
+    The scales and minima of groups 0 to 3 are the low 6 bits of the first 8 bytes. The high 2 bits of these bytes store
+    the high 2 bits of the scales and minima of groups 4 to 7. Their low 4 bits are in the last 4 bytes.
     """
     first = scales_NS[:, :4] | scales_NS[:, 4:] >> 4 << 6
     second = minima_NS[:, :4] | minima_NS[:, 4:] >> 4 << 6
@@ -166,7 +182,7 @@ def _pack_6_bits(scales_NS: Array, minima_NS: Array) -> Array:
 
 
 def _ratio(numerator: Array | float, denominator: Array) -> Array:
-    """Return numerator / denominator, and 0 for a denominator close to 0."""
+    """Return numerator / denominator, or 0 if the denominator is close to 0."""
     small = np.abs(denominator) < _MIN_VALUE
     return np.where(small, np.float32(0), np.float32(numerator) / np.where(small, np.float32(1), denominator))
 
@@ -184,25 +200,26 @@ _K_QUANTS: dict[str, Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]] = {
     "Q5_K": quantize_q5_k,
     "Q6_K": quantize_q6_k,
 }
-# Values per chunk: a quantizer's working set stays in a core's cache. The fastest of 2^14, 2^15, ... 2^20, by 1.3 to 2
-# times compared with 2^20, on a Xeon core: 9 million values per second to Q4_K, 18 to Q6_K, 110 to Q8_0.
+# Number of values that are quantized together. With this size, the working set of a quantizer fits into the cache of a
+# core. On a Xeon core, it was the fastest of 2^14, 2^15, ... 2^20, and 1.3 to 2 times as fast as 2^20. The throughput
+# was 9 million values per second for Q4_K, 18 million for Q6_K, and 110 million for Q8_0.
 _CHUNK = 2**15
 _MAX_HALF = 65_504.0
 
 
 def quantize(name: str, tensor: Tensor, kind: TensorType) -> np.ndarray[Any, Any]:
-    """Return the bytes of a tensor in a type.
+    """Convert a tensor to the bytes of a GGUF type.
 
     Args:
-        name: name for messages.
-        tensor: floating-point tensor; its rows are multiples of the type's block.
-        kind: type.
+        name: name of the tensor for error messages.
+        tensor: floating-point tensor. Its row length must be a multiple of the block size of the type.
+        kind: GGUF type.
 
     Returns:
-        uint8, one-dimensional.
+        One-dimensional uint8 array.
 
     Raises:
-        FormatError: a value is not finite, or out of range for the type.
+        FormatError: a value is not finite, or is out of range for the type.
     """
     _check_range(name, tensor, kind)
     if kind.name in PLAIN_TYPES:
@@ -217,7 +234,7 @@ def quantize(name: str, tensor: Tensor, kind: TensorType) -> np.ndarray[Any, Any
         own = _K_QUANTS.get(kind.name)
         if own is not None:
             quantized[first : first + step] = own(chunk)
-        else:  # As a single row: the library processes 16 rows at a time and is 7 times slower on rows of one block.
+        else:  # Pass a single row. The library processes 16 rows at a time, which is 7 times slower for short rows.
             quantized[first : first + step] = library_quantize(chunk.reshape(1, -1), kind.library_type).reshape(
                 len(chunk), kind.block_bytes
             )
@@ -234,11 +251,11 @@ def _check_range(name: str, tensor: Tensor, kind: TensorType) -> None:
         raise FormatError(
             f"{name} contains a value that is {largest}",
             rule="weights must be finite",
-            fix="Training diverged, or the file is damaged: export an earlier checkpoint, or download the model again.",
+            fix="Training diverged, or the file is damaged. Export an earlier checkpoint, or download the model again.",
         )
     if kind.name not in ("F32", "BF16") and largest > _MAX_HALF:
         raise FormatError(
-            f"{name} contains a value of size {largest:,.0f}",
+            f"{name} contains a value with magnitude {largest:,.0f}",
             rule=f"{kind.name} uses half precision, with a maximum of {_MAX_HALF:,.0f}",
             fix="Export as bf16 or f32.",
         )

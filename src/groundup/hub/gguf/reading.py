@@ -1,4 +1,4 @@
-"""Language models in GGUF files: config, tensors with groundup's names, and metadata."""
+"""Reading of language models from GGUF files: model config, state dict with groundup's names, and metadata."""
 
 from __future__ import annotations
 
@@ -23,20 +23,19 @@ class GgufModel:
 
     Attributes:
         config: model config.
-        metadata: metadata of the file; keys of the tokenizer begin with "tokenizer.".
-        types: type of each tensor, by GGUF name.
+        metadata: metadata of the file. The keys of the tokenizer begin with "tokenizer.".
+        types: GGUF tensor name -> name of the tensor's type.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the file and check its tensors against its metadata; no weight is read.
+        """Open the file, and check that its tensors match its metadata. No weights are read.
 
         Args:
             path: path of the file.
 
         Raises:
-            FormatError: no GGUF file, a damaged or malicious file, an unknown architecture or variant, invalid sizes,
-                or
-                tensors that are missing, unexpected, or of another shape.
+            FormatError: the file is not a GGUF file, or is damaged or malicious; the architecture or its variant is
+                unsupported; sizes are invalid; or a tensor is missing, unexpected, or has the wrong shape.
         """
         file = GgufFile(path)
         factors = file.read(ROPE_FACTORS) if ROPE_FACTORS in file.tensors else None
@@ -52,23 +51,23 @@ class GgufModel:
 
     @property
     def architecture(self) -> str:
-        """GGUF name of the architecture."""
+        """Name of the architecture in GGUF, such as "llama"."""
         return str(self.metadata[ARCHITECTURE])
 
     @property
     def name(self) -> str | None:
-        """Name of the model in the file."""
+        """Name of the model that the file specifies; None if it does not specify a name."""
         name = self.metadata.get("general.name")
         return name if isinstance(name, str) else None
 
     def state(self, dtype: torch.dtype = torch.float32) -> Mapping[str, Tensor]:
-        """Return a state dict with groundup's names; each tensor is read on access and not cached.
+        """Return a lazy state dict with groundup's parameter names. Each access reads the tensor from the file.
 
         Args:
             dtype: data type of the tensors.
 
         Returns:
-            The state dict.
+            Mapping from parameter names to tensors.
         """
         return _State(self._file, self._holders, dtype)
 
@@ -76,7 +75,7 @@ class GgufModel:
 class _State(Mapping[str, Tensor]):
     def __init__(self, file: GgufFile, holders: Mapping[str, Weight], dtype: torch.dtype) -> None:
         self._file, self._holders, self._dtype = file, holders, dtype
-        # Tensors in use are shared: a tied head is the embedding, not a copy.
+        # Tensors that are still in use are returned again, so that a tied output head is not a copy of the embedding.
         self._in_use: WeakValueDictionary[str, Tensor] = WeakValueDictionary()
 
     def __getitem__(self, name: str) -> Tensor:
@@ -84,7 +83,7 @@ class _State(Mapping[str, Tensor]):
         name = name if name in holder.names else EMBEDDING
         tensor = self._in_use.get(name)
         if tensor is None:
-            # Operations on norms are computed in the fp32 of the file.
+            # The file stores norm weights in fp32. Operations on them are computed in fp32 before the conversion.
             exact = len(self._file.tensors[holder.file_name].shape) == 1
             stored = self._file.read(holder.file_name, torch.float32 if exact else self._dtype)
             self._in_use[name] = tensor = holder.read(stored)[name].to(self._dtype)
@@ -98,14 +97,17 @@ class _State(Mapping[str, Tensor]):
 
 
 def _holders(path: Path, config: ModelConfig, found: Mapping[str, tuple[int, ...]]) -> dict[str, Weight]:
-    """Return the GGUF tensor that holds each tensor; a tied head is in the embedding."""
+    """Return groundup's parameter name -> table entry of the GGUF tensor that contains the parameter.
+
+    For a tied output head, this is the tensor of the embedding.
+    """
     table: list[Weight] = []
     for weight in gguf_weight_table(config):
         if weight.file_name not in found:
             raise FormatError(
                 f"{path}: no tensor {weight.file_name!r}",
-                rule=f"required for a {config.family} model of {config.n_layers} layers",
-                fix="The file is incomplete or of an unsupported variant: download it again, or choose another model.",
+                rule=f"required for a {config.family} model with {config.n_layers} layers",
+                fix="The file is incomplete, or its variant is unsupported. Get it again, or choose another model.",
             )
         table.append(weight)
     left = sorted(found.keys() - {weight.file_name for weight in table} - {ROPE_FACTORS})
@@ -113,9 +115,9 @@ def _holders(path: Path, config: ModelConfig, found: Mapping[str, tuple[int, ...
         raise FormatError(
             f"{path}: unexpected tensors {', '.join(repr(name) for name in left[:5])}" + (", ..." * (len(left) > 5)),
             rule=f"a {config.family} model of this size does not have them",
-            fix="groundup does not support this variant of the model: choose another one.",
+            fix="groundup does not support this variant of the model: choose another model.",
         )
-    # Check the output size of attention first, which determines tables that a model allocates.
+    # Check the size of the attention output first, because a model allocates RoPE frequencies of this size.
     _check_shape(path, "blk.0.attn_output.weight", found, (config.dim, config.n_heads * config.head_dim))
     for name, shape in table_shapes(config, table).items():
         _check_shape(path, name, found, shape)
@@ -126,7 +128,7 @@ def _holders(path: Path, config: ModelConfig, found: Mapping[str, tuple[int, ...
 def _check_shape(path: Path, name: str, found: Mapping[str, tuple[int, ...]], shape: tuple[int, ...]) -> None:
     if found[name] != shape:
         raise FormatError(
-            f"{path}: tensor {name!r} of shape {found[name]}",
+            f"{path}: tensor {name!r} has shape {found[name]}",
             rule=f"the metadata requires {shape}",
             fix="The file is damaged: download it again.",
         )

@@ -1,4 +1,4 @@
-"""Types of GGUF tensors: block sizes, and which types can be read and written."""
+"""The types of GGUF tensors: their block sizes, and lists of the types that groundup can read and write."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
 FileType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k"]
 FILE_TYPES: tuple[FileType, ...] = get_args(FileType)
 
-# `general.file_type` of a file by the type of most matrices ("q4_k" is llama.cpp's Q4_K_M mixture).
+# Type of most matrices in a file -> value of the metadata key `general.file_type`. llama.cpp calls "q4_k" Q4_K_M.
 FILE_TYPE_NUMBERS: dict[FileType, LlamaFileType] = {
     "f32": LlamaFileType.ALL_F32,
     "f16": LlamaFileType.MOSTLY_F16,
@@ -24,12 +24,12 @@ FILE_TYPE_NUMBERS: dict[FileType, LlamaFileType] = {
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
-    """A type of ggml.
+    """A tensor type of ggml.
 
     Attributes:
-        number: number in files.
-        name: name in ggml.
-        block: number of values per block; a row is a multiple of it.
+        number: number of the type in GGUF files.
+        name: name of the type in ggml.
+        block: number of values per block. The row length of a tensor is a multiple of this number.
         block_bytes: size of a block in bytes.
     """
 
@@ -39,12 +39,12 @@ class TensorType:
     block_bytes: int
 
     def row_bytes(self, columns: int) -> int:
-        """Return the bytes of a row of `columns` values, a multiple of `block`."""
+        """Return the size in bytes of a row with `columns` values, where `columns` is a multiple of `block`."""
         return columns // self.block * self.block_bytes
 
     @property
     def library_type(self) -> GGMLQuantizationType:
-        """The type in the gguf library."""
+        """The corresponding enum member of the gguf library."""
         return GGMLQuantizationType(self.number)
 
 
@@ -55,11 +55,11 @@ _BY_NAME = {kind.name: kind for kind in TENSOR_TYPES.values()}
 
 
 def tensor_type(name: str) -> TensorType:
-    """Return the type with a ggml name, such as "Q4_K"."""
+    """Return the type that has the given name in ggml, such as "Q4_K"."""
     return _BY_NAME[name]
 
 
-# Types that the gguf library can dequantize. Other types hold integers, or are newer than the library.
+# Types that the gguf library can dequantize. All other types are integer types, or are newer than the library.
 READABLE = tuple(
     _BY_NAME[name]
     for name in (
@@ -68,5 +68,5 @@ READABLE = tuple(
         *("TQ1_0", "TQ2_0", "MXFP4"),
     )
 )
-# Types that torch also has.
+# Types that are also torch dtypes.
 PLAIN_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

@@ -1,6 +1,6 @@
-"""The vocabulary in the metadata of a GGUF file (`tokenizer.*`): validated reading, and writing.
+"""Reading, validation and writing of the vocabulary in the metadata of a GGUF file (the keys `tokenizer.*`).
 
-The keys are documented in ggml's `docs/gguf.md` and llama.cpp's source.
+The keys are documented in ggml's `docs/gguf.md` and in the source code of llama.cpp.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ from numpy.typing import NDArray
 
 from groundup.core.errors import FormatError
 
-Kind = Literal["gpt2", "llama", "t5"]  # Byte-level BPE; BPE of SentencePiece; unigram model of SentencePiece.
+# Tokenizer types: "gpt2" is byte-level BPE, "llama" is SentencePiece's BPE model, "t5" is SentencePiece's unigram
+# model.
+Kind = Literal["gpt2", "llama", "t5"]
 
-# The largest vocabularies have about 262,000 tokens, 600,000 merges and two million characters.
+# The largest published vocabularies have about 262,000 tokens, 600,000 merges and two million characters.
 _MAX_TOKENS = 1_000_000
 MAX_MERGES = 4_000_000
 _MAX_CHARACTERS = 64_000_000
 
 
 class TokenType(IntEnum):
-    """The type of a token (llama.cpp's `llama_token_type`)."""
+    """Type of a token; the same values as llama.cpp's `llama_token_type`."""
 
     UNDEFINED = 0
     NORMAL = 1
@@ -49,22 +51,22 @@ _CHAT_TEMPLATE_NAMES = "tokenizer.chat_templates"
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """A tokenizer in llama.cpp's terms.
+    """A tokenizer as a GGUF file describes it.
 
     Attributes:
-        kind: llama.cpp's tokenizer ("tokenizer.ggml.model").
-        pre: pre-tokenizer of byte-level BPE (see `pretokenizers`); None if the file does not specify it.
-        tokens: token of each id.
-        types: `TokenType` of each token, int32.
-        scores: score of each token, float32; empty for byte-level BPE.
-        merges: pairs of tokens in the order of priority; empty except for byte-level BPE.
-        ids: ids of special tokens by "bos", "eos", "eot", "eom", "unk", "pad".
-        add_bos: whether BOS precedes a text; None if the file does not specify it.
-        add_eos: whether EOS follows a text; None if the file does not specify it.
-        add_space_prefix: whether a space precedes a text (SentencePiece).
-        remove_extra_whitespaces: whether runs of spaces are collapsed (unigram).
-        charsmap: SentencePiece's compiled normalization (unigram).
-        chat_templates: Jinja templates by name; "default" is used.
+        kind: tokenizer type in llama.cpp ("tokenizer.ggml.model").
+        pre: name of the pre-tokenizer of byte-level BPE (see `pretokenizers`); None if the file does not specify it.
+        tokens: text of each token, sorted by token id.
+        types: `TokenType` of each token, as an int32 array.
+        scores: score of each token, as a float32 array; empty for byte-level BPE.
+        merges: pairs of tokens that BPE merges, sorted by priority; empty for SentencePiece.
+        ids: ids of special tokens, with the keys "bos", "eos", "eot", "eom", "unk" and "pad".
+        add_bos: whether BOS is added before a text; None if the file does not specify it.
+        add_eos: whether EOS is added after a text; None if the file does not specify it.
+        add_space_prefix: whether a space is added before a text (only SentencePiece).
+        remove_extra_whitespaces: whether repeated spaces are replaced by one space (only unigram models).
+        charsmap: compiled normalization rules of SentencePiece (only unigram models).
+        chat_templates: name -> Jinja chat template. The template "default" is used for chats.
     """
 
     kind: Kind
@@ -92,14 +94,14 @@ class Vocabulary:
             The vocabulary.
 
         Raises:
-            FormatError: no vocabulary, lists of unequal length, invalid ids, types or merges, implausible sizes, or an
-                unknown tokenizer.
+            FormatError: the vocabulary is missing, its lists have different lengths, ids, types or merges are invalid,
+                sizes are implausible, or the tokenizer type is unknown.
         """
         kind = _get(metadata, "tokenizer.ggml.model", str, None)
         if kind not in get_args(Kind):
             raise FormatError(
                 f"tokenizer.ggml.model = {kind!r}",
-                rule=f"supported tokenizers are {', '.join(get_args(Kind))} (byte-level BPE, SentencePiece)",
+                rule=f"supported tokenizer types are {', '.join(get_args(Kind))} (byte-level BPE, SentencePiece)",
                 fix="Import the model from its Hugging Face directory.",
             )
         tokens = _tokens(metadata)
@@ -113,7 +115,7 @@ class Vocabulary:
         scored = kind != "gpt2"
         scores = _numbers(metadata, "tokenizer.ggml.scores", size, np.float32, fill=0.0) if scored else _NO_SCORES
         if not np.isfinite(scores).all():
-            raise _damaged("scores that are not finite", "scores must be finite")
+            raise _damaged("some scores are not finite", "scores must be finite")
         return cls(
             kind=kind,
             pre=_get(metadata, "tokenizer.ggml.pre", str, None),
@@ -131,7 +133,7 @@ class Vocabulary:
         )
 
     def to_metadata(self) -> dict[str, Any]:
-        """Return the metadata for a GGUF file, with the element types that llama.cpp requires."""
+        """Return the metadata of a GGUF file, with the data types that llama.cpp requires for arrays."""
         metadata: dict[str, Any] = {
             "tokenizer.ggml.model": self.kind,
             "tokenizer.ggml.pre": self.pre or "default",
@@ -194,7 +196,7 @@ def _list(metadata: Mapping[str, Any], key: str, max_entries: int) -> Sequence[s
 
 
 def _tokens(metadata: Mapping[str, Any]) -> list[str]:
-    # llama.cpp names empty tokens, because tokens must be unique.
+    # llama.cpp also replaces empty tokens by unique names, because tokens must be unique.
     given = _list(metadata, "tokenizer.ggml.tokens", _MAX_TOKENS)
     tokens = [token or f"[EMPTY_{index}]" for index, token in enumerate(given)]
     if not tokens:
@@ -202,7 +204,7 @@ def _tokens(metadata: Mapping[str, Any]) -> list[str]:
     if len(set(tokens)) != len(tokens):
         seen: set[str] = set()
         duplicate = next(token for token in tokens if token in seen or seen.add(token))  # type: ignore[func-returns-value]
-        raise _damaged(f"the token {duplicate[:60]!r} twice", "tokens must be unique")
+        raise _damaged(f"the token {duplicate[:60]!r} occurs twice", "tokens must be unique")
     for token in tokens:
         if not token.isascii():
             _require_utf8(token)
@@ -213,7 +215,7 @@ def _require_utf8(token: str) -> None:
     try:
         token.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise _damaged(f"the token {token[:60]!r}", "tokens must be UTF-8") from error
+        raise _damaged(f"the token {token[:60]!r}", "tokens must be valid UTF-8") from error
 
 
 def _numbers(metadata: Mapping[str, Any], key: str, size: int, dtype: type, fill: float) -> NDArray[Any]:
@@ -227,7 +229,7 @@ def _numbers(metadata: Mapping[str, Any], key: str, size: int, dtype: type, fill
     except (ValueError, TypeError, OverflowError) as error:
         raise _damaged(f"{key} is not a list of numbers", "must contain one number per token") from error
     if len(array) != size:
-        raise _damaged(f"{key} has {len(array):,} entries", f"there are {size:,} tokens")
+        raise _damaged(f"{key} has {len(array):,} entries", f"it must have one entry for each of the {size:,} tokens")
     if dtype is np.int32 and (array.dtype.kind == "f" or (size and abs(array.astype(np.float64)).max() >= 2**31)):
         raise _damaged(f"{key} contains {array.dtype.name} numbers", "must contain 32-bit integers")
     return array.astype(dtype)
@@ -237,7 +239,7 @@ def _merges(metadata: Mapping[str, Any], tokens: Sequence[str]) -> list[tuple[st
     known = set(tokens)
     merges = []
     for line in _list(metadata, "tokenizer.ggml.merges", MAX_MERGES):
-        # A token may begin with a space in llama.cpp, but not in byte-level BPE.
+        # Search from the second character, as llama.cpp does: the first token may begin with a space.
         middle = line.find(" ", 1)
         left, right = line[:middle], line[middle + 1 :]
         if middle < 0 or left not in known or right not in known or left + right not in known:
@@ -255,7 +257,7 @@ def _ids(metadata: Mapping[str, Any], size: int) -> dict[str, int]:
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < size:
-            raise _damaged(f"{key} = {value!r}", f"ids are 0 to {size - 1:,}")
+            raise _damaged(f"{key} = {value!r}", f"ids must be from 0 to {size - 1:,}")
         ids[name] = int(value)
     return ids
 
@@ -269,15 +271,18 @@ def _charsmap(metadata: Mapping[str, Any]) -> bytes:
         raise _damaged(f"{key} contains {array.dtype.name} numbers", "must contain bytes")
     data = array.astype(np.uint8).tobytes()
     if not _is_charsmap(data):
-        raise _damaged(f"{key} of {len(data):,} bytes", "must be a valid trie with its texts")
+        raise _damaged(f"{key} of {len(data):,} bytes", "must be a valid trie, followed by the replacement texts")
     return data
 
 
 def _is_charsmap(data: bytes) -> bool:
-    """Return whether all steps stay inside the trie, and all its values are starts of texts.
+    """Return whether a compiled normalization is valid.
 
-    The libraries that use it do not check this. It is a trie of Darts-clone. A node has 32 bits: bit 31 marks a value,
-    bit 8 a node with a value, bits 10 to 30 and 9 give the offset of its 256 children.
+    In a valid normalization, every node of the trie refers only to nodes inside the trie, and every value is the start
+    of a replacement text. The libraries that use the trie do not check this.
+
+    The trie has the format of Darts-clone, in which a node is a 32-bit integer. Bit 31 is set if the node is a value.
+    Bit 8 is set if the node has a child that is a value. Bits 9 to 30 encode the offset of the 256 children.
     """
     size = int.from_bytes(data[:4], "little")
     if size % 4 or not 0 < size < len(data) - 4 or data[-1] != 0:

@@ -1,9 +1,8 @@
-"""Conversion of a tokenizer.json to the vocabulary of a GGUF file with the same ids in llama.cpp.
+"""Conversion of a tokenizer.json to the vocabulary of a GGUF file, so that llama.cpp returns the same token ids.
 
-llama.cpp supports only pre-tokenizers that it knows by name, and no normalizers. The name is found by comparing
-results,
-not names. Then the vocabulary is read back as in llama.cpp, and both must give the same ids on tokenization edge cases.
-Differences are reported.
+llama.cpp supports only a fixed list of pre-tokenizers, and no normalizers. The export chooses the pre-tokenizer that
+splits the edge cases of a test set in the same way as tokenizer.json. After the conversion, the edge cases are
+tokenized with tokenizer.json and with the rules of llama.cpp. Texts with different token ids are reported.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ from groundup.tokenizer.definition import components_of
 from groundup.tokenizer.edge_cases import EDGE_CASES
 
 _CONFIG_NAMES = {"bos": "bos_token", "eos": "eos_token", "unk": "unk_token", "pad": "pad_token"}
-_MAX_LISTED = 8  # Maximum number of texts in a message.
+_MAX_LISTED = 8  # Maximum number of edge cases that an error message lists.
 
 
 @dataclass(frozen=True, slots=True)
 class GgufVocabulary:
-    """A tokenizer for a GGUF file.
+    """A tokenizer that was converted for a GGUF file.
 
     Attributes:
-        metadata: the `tokenizer.*` keys.
-        pre: name of the pre-tokenizer; "default" for SentencePiece, which has none.
-        differences: edge cases (name, text) with other ids in llama.cpp.
+        metadata: the keys `tokenizer.*` and their values.
+        pre: name of the pre-tokenizer; "default" for SentencePiece, which does not have a pre-tokenizer.
+        differences: edge cases that llama.cpp tokenizes differently, as pairs of name and text.
     """
 
     metadata: dict[str, Any]
@@ -57,17 +56,17 @@ def tokenizer_to_gguf(
     Args:
         definition: content of tokenizer.json.
         config: content of tokenizer_config.json.
-        vocab_size: rows of the model's embedding; ids without a token are marked as unused.
-        stop_ids: ids that end an answer; those other than EOS become end of turn and end of message.
-        chat_template: chat template, if it is not in the config.
-        pre: name of the llama.cpp pre-tokenizer to use, regardless of differences.
+        vocab_size: number of rows of the model's embedding. Ids that do not have a token are marked as unused.
+        stop_ids: ids of the tokens that end generation. All except EOS become the end-of-turn and end-of-message token.
+        chat_template: chat template of the model. Default: the chat template in `config`.
+        pre: name of the llama.cpp pre-tokenizer. If given, it is used even if it splits some texts differently.
 
     Returns:
         The metadata and the differences.
 
     Raises:
-        FormatError: llama.cpp does not support the tokenizer or its pre-tokenizer, or it has more tokens than the
-            model.
+        FormatError: llama.cpp does not support the tokenizer or its pre-tokenizer, or the tokenizer has more tokens
+            than the embedding has rows.
     """
     backend = _backend(definition)
     definition = json.loads(backend.to_str())
@@ -108,7 +107,7 @@ def tokenizer_to_gguf(
 def _backend(definition: Mapping[str, Any]) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_str(json.dumps(definition))
-    except Exception as error:  # The library raises the base class.
+    except Exception as error:  # tokenizers raises `Exception` itself, not a subclass.
         raise FormatError(
             f"tokenizer.json: {error}",
             rule="must be a file of the Hugging Face tokenizers library",
@@ -128,9 +127,10 @@ def _kind(definition: Mapping[str, Any]) -> Kind:
         raise _refused("BPE with a subword prefix or word suffix", "llama.cpp does not support it")
     if any(step["type"] == "ByteLevel" for step in components_of(definition["decoder"], "decoders")):
         if model["type"] == "BPE":
-            # NFC is the normalizer of Qwen, and most text is already in NFC. llama.cpp omits it.
+            # llama.cpp does not support NFC, the normalizer of Qwen. It is accepted, because most texts already are
+            # NFC.
             if unknown := [step["type"] for step in normalizers if step["type"] != "NFC"]:
-                raise _refused(f"the normalizer {unknown[0]}", "llama.cpp has no normalizers for byte-level BPE")
+                raise _refused(f"the normalizer {unknown[0]}", "llama.cpp does not normalize text for byte-level BPE")
             return "gpt2"
     elif model["type"] in ("BPE", "Unigram"):
         known = {"Prepend", "Replace", "Precompiled", "Strip"} if model["type"] == "Unigram" else {"Prepend", "Replace"}
@@ -144,7 +144,7 @@ def _pre_tokenizer_name(definition: Mapping[str, Any]) -> str:
     ignore_merges = bool(definition["model"].get("ignore_merges"))
     candidates = {name: entry for name, entry in PRE_TOKENIZERS.items() if entry.ignore_merges == ignore_merges}
     differing = _differing_texts(definition, candidates)
-    if all(differing.values()) and _merges_reach_all_tokens(definition):  # Ignoring merges then makes no difference.
+    if all(differing.values()) and _merges_reach_all_tokens(definition):  # ignore_merges has no effect.
         differing = _differing_texts(definition, PRE_TOKENIZERS)
     best = min(differing, key=lambda name: len(differing[name]))
     if not differing[best]:
@@ -152,13 +152,16 @@ def _pre_tokenizer_name(definition: Mapping[str, Any]) -> str:
     raise FormatError(
         f"tokenizer.json: an unsupported pre-tokenizer; the most similar one in llama.cpp, {best!r}, differs in"
         f" {len(differing[best])} of {len(EDGE_CASES)} edge cases ({', '.join(differing[best][:_MAX_LISTED])})",
-        rule="llama.cpp supports only the pre-tokenizers that it knows by name",
+        rule="llama.cpp supports only a fixed list of pre-tokenizers",
         fix=f"Use transformers or vLLM, or accept the differences: tokenizer_to_gguf(..., pre={best!r}) in Python.",
     )
 
 
 def _differing_texts(definition: Mapping[str, Any], candidates: Mapping[str, PreTokenizer]) -> dict[str, list[str]]:
-    """Return the texts that each pre-tokenizer splits differently; only one pre-tokenizer if its patterns match."""
+    """Return the name of each candidate pre-tokenizer -> edge cases that it splits differently from tokenizer.json.
+
+    If the regexes of a candidate are the same as in tokenizer.json, only this candidate is returned.
+    """
     own, patterns = definition["pre_tokenizer"], patterns_of(definition["pre_tokenizer"])
     for name, entry in candidates.items():
         if patterns in (entry.patterns, entry.in_llama_cpp):
@@ -175,7 +178,7 @@ def _differing_texts(definition: Mapping[str, Any], candidates: Mapping[str, Pre
 
 
 def _merges_reach_all_tokens(definition: Mapping[str, Any]) -> bool:
-    """Return whether merges produce every token, so that "ignore_merges" has no effect."""
+    """Return whether every token of the vocabulary can be produced with merges. `ignore_merges` then has no effect."""
     model = definition["model"]
     backend = tokenizers.Tokenizer.from_str(
         json.dumps({"version": "1.0", "added_tokens": [], "model": model | {"ignore_merges": False}})
@@ -204,7 +207,7 @@ def _tokens(
         number = numbers[token["content"]]
         types[number] = TokenType.CONTROL if token["special"] else TokenType.USER_DEFINED
         if kind != "gpt2" and not token["special"]:
-            # llama.cpp matches it before it replaces spaces by ▁.
+            # llama.cpp searches a text for these tokens before it replaces spaces by ▁.
             named[number] = token["content"].replace(SPACE, " ")
     taken = set(named.values())
     tokens = []
@@ -230,7 +233,7 @@ def _unknown_id(definition: Mapping[str, Any]) -> int | None:
 
 
 def _content(token: Any) -> str | None:
-    content = token.get("content") if isinstance(token, Mapping) else token  # Older files contain the whole token.
+    content = token.get("content") if isinstance(token, Mapping) else token  # Older files contain an object per token.
     return content if isinstance(content, str) else None
 
 
@@ -241,7 +244,7 @@ def _scores(model: Mapping[str, Any], tokens: Sequence[str], kind: Kind) -> Any:
     if kind == "t5":
         scores[: len(model["vocab"])] = [score for _, score in model["vocab"]]
         return scores
-    # The first merge that produces a token determines its priority.
+    # The priority of a token is the index of the first merge that produces the token.
     made = {token: place for place, token in enumerate(dict.fromkeys(left + right for left, right in model["merges"]))}
     return -np.array([made.get(token, len(made)) for token in tokens], dtype=np.float32)
 
@@ -270,7 +273,10 @@ def _charsmap(definition: Mapping[str, Any]) -> bytes:
 def _added_special_tokens(
     backend: tokenizers.Tokenizer, definition: Mapping[str, Any], config: Mapping[str, Any], ids: Mapping[str, int]
 ) -> tuple[bool, bool]:
-    """Return whether BOS precedes a text and EOS follows it, by the tokenizer or the config."""
+    """Return whether BOS is added before a text, and whether EOS is added after a text.
+
+    The post-processor of the tokenizer determines this. If it does not add special tokens, the config determines it.
+    """
     if not any(
         step["type"] == "TemplateProcessing" for step in components_of(definition["post_processor"], "processors")
     ):
@@ -294,7 +300,7 @@ def _chat_templates(config: Mapping[str, Any], chat_template: str | None) -> dic
 def _differences(backend: tokenizers.Tokenizer, vocabulary: Vocabulary) -> tuple[tuple[str, str], ...]:
     llama_cpp = tokenizers.Tokenizer.from_str(json.dumps(to_tokenizer_json(vocabulary, as_llama_cpp=True)))
     for each in (backend, llama_cpp):
-        each.encode_special_tokens = True  # as text
+        each.encode_special_tokens = True  # Special tokens in a text are tokenized like other text.
         each.no_padding()
         each.no_truncation()
     texts = list(EDGE_CASES.values())

@@ -1,8 +1,9 @@
-"""Conversion of the vocabulary of a GGUF file to a tokenizer.json with the ids of llama.cpp.
+"""Conversion of the vocabulary of a GGUF file to a tokenizer.json that returns the same token ids as llama.cpp.
 
-llama.cpp's "llama" tokenizer repeatedly merges the two adjacent pieces whose union has the highest score. That is BPE
-with every split of a token into two tokens as a merge, in the order of the scores. Special tokens such as BOS, which
-text must not contain, have no merges. SentencePiece does the same, llama.cpp does not.
+llama.cpp's "llama" tokenizer repeatedly merges the two adjacent pieces whose concatenation has the highest score. This
+is equivalent to BPE with the following merges: every way to split a token into two other tokens, sorted by the score of
+the token. Special tokens such as BOS do not get merges, so that text cannot produce them. This is the behavior of
+SentencePiece; llama.cpp does not have this restriction.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from groundup.hub.gguf.pretokenizers import PreTokenizer, pre_tokenizer, pre_tok
 from groundup.hub.gguf.vocabulary import MAX_MERGES, TokenType, Vocabulary
 from groundup.tokenizer.source import CONFIG_FILE, TOKENIZER_FILE
 
-SPACE = "\u2581"  # Replaces a space in SentencePiece's vocabularies.
-# Maximum length of a token that is split; a token of n characters has n - 1 splits.
+SPACE = "\u2581"  # SentencePiece replaces each space by this character.
+# Merges are only computed for tokens up to this length. A token with n characters can be split in n - 1 ways.
 _MAX_PIECE_CHARACTERS = 256
-_UNUSED_MARGIN = 1e3  # Nats below the least likely piece.
+_UNUSED_MARGIN = 1e3  # Unused tokens get a score that is lower than the minimum of all other scores by this margin.
 
 _SPECIAL_TYPES = (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED)
 _STOPS = ("eos", "eot", "eom")
@@ -40,11 +41,11 @@ class TokenizerFiles:
     Attributes:
         definition: content of tokenizer.json.
         config: content of tokenizer_config.json, with the chat template.
-        bos_id: id of the BOS token; None if the file names none.
-        eos_id: id of the EOS token; None if the file names none.
-        pad_id: id of the padding token; None if the file names none.
-        stop_ids: ids that end an answer: end of text, of turn, of message.
-        notes: remarks for the user.
+        bos_id: id of the BOS token; None if the file does not specify it.
+        eos_id: id of the EOS token; None if the file does not specify it.
+        pad_id: id of the padding token; None if the file does not specify it.
+        stop_ids: ids of the tokens that end generation: end of text, end of turn, and end of message.
+        notes: notes about the conversion for the user.
     """
 
     definition: dict[str, Any]
@@ -56,7 +57,7 @@ class TokenizerFiles:
     notes: tuple[str, ...] = ()
 
     def save(self, directory: Path) -> None:
-        """Write both files."""
+        """Write tokenizer.json and tokenizer_config.json to a directory."""
         write_json(directory / CONFIG_FILE, self.config)
         write_json(directory / TOKENIZER_FILE, self.definition)
 
@@ -65,22 +66,23 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> TokenizerFiles:
     """Convert the tokenizer of a GGUF file to Hugging Face's format.
 
     Args:
-        metadata: metadata of the file, with full keys; arrays as lists or numpy arrays.
+        metadata: metadata of the file, including the keys `tokenizer.*`. Arrays are lists or numpy arrays.
 
     Returns:
-        The files. Tokens that only pad the end of the embedding are omitted.
+        The content of the tokenizer files. Unused tokens at the end of the vocabulary are omitted, because they only
+        pad the embedding.
 
     Raises:
-        FormatError: a missing, damaged or unsupported vocabulary.
+        FormatError: the vocabulary is missing, damaged or unsupported.
     """
     vocabulary = Vocabulary.from_metadata(metadata)
     notes: tuple[str, ...] = ()
     if vocabulary.kind == "gpt2" and vocabulary.pre is None:
-        notes = ("The file does not name its pre-tokenizer; like llama.cpp, groundup uses the default.",)
+        notes = ("The file does not specify a pre-tokenizer. Like llama.cpp, groundup uses the default pre-tokenizer.",)
     elif vocabulary.kind == "gpt2" and pre_tokenizer(vocabulary.pre or "").run_as:
         notes = (
             f"llama.cpp splits words with non-ASCII letters slightly differently from the original {vocabulary.pre!r}"
-            " tokenizer; groundup splits like the original.",
+            " tokenizer. groundup splits words like the original tokenizer.",
         )
     definition = to_tokenizer_json(vocabulary)
     ids = vocabulary.ids
@@ -113,14 +115,15 @@ def to_tokenizer_json(vocabulary: Vocabulary, *, as_llama_cpp: bool = False) -> 
     """Return the content of a tokenizer.json.
 
     Args:
-        vocabulary: vocabulary of the file.
-        as_llama_cpp: split text as llama.cpp does, even if the original tokenizer differs.
+        vocabulary: vocabulary of the GGUF file.
+        as_llama_cpp: whether to tokenize exactly like llama.cpp, even if the original tokenizer splits text
+            differently.
 
     Returns:
-        The content.
+        The content of tokenizer.json.
 
     Raises:
-        FormatError: an unknown pre-tokenizer, or a vocabulary that the tokenizers library rejects.
+        FormatError: the pre-tokenizer is unknown, or the tokenizers library rejects the vocabulary.
     """
     definition: dict[str, Any] = {
         "version": "1.0",
@@ -149,10 +152,10 @@ def to_tokenizer_json(vocabulary: Vocabulary, *, as_llama_cpp: bool = False) -> 
         definition["model"] = _unigram(vocabulary, as_llama_cpp) if vocabulary.kind == "t5" else _scored_bpe(vocabulary)
     try:
         tokenizers.Tokenizer.from_str(json.dumps(definition))
-    except Exception as error:  # The library raises the base class.
+    except Exception as error:  # tokenizers raises `Exception` itself, not a subclass.
         raise FormatError(
             f"vocabulary of a GGUF file: {error}",
-            rule="must be a valid tokenizer",
+            rule="the tokenizers library must accept the vocabulary",
             fix="The file is damaged: download it again.",
         ) from error
     return definition
@@ -173,14 +176,17 @@ def _adds_eos(vocabulary: Vocabulary) -> bool:
 
 
 def _size(vocabulary: Vocabulary) -> int:
-    """Return the number of tokens, without padding at the end of the embedding."""
+    """Return the number of tokens, excluding unused tokens at the end, which only pad the embedding."""
     used = (vocabulary.types != TokenType.UNUSED).nonzero()[0]
     named = max(vocabulary.ids.values(), default=-1)
     return max(int(used[-1]) if len(used) else -1, named) + 1
 
 
 def _added_ids(vocabulary: Vocabulary) -> list[int]:
-    """Return the ids of special tokens: control tokens and similar, and named tokens that no merge produces."""
+    """Return the ids that tokenizer.json lists as added tokens.
+
+    These are the ids of control, unknown and user-defined tokens, and of tokens such as BOS that merges cannot produce.
+    """
     added = {int(index) for kind in _SPECIAL_TYPES for index in (vocabulary.types == kind).nonzero()[0]}
     made = {left + right for left, right in vocabulary.merges}
     added |= {
@@ -208,9 +214,8 @@ def _added_tokens(vocabulary: Vocabulary) -> list[dict[str, Any]]:
 
 
 def _vocab(vocabulary: Vocabulary) -> dict[str, int]:
-    # Added tokens at the end are not part of the model, as in the files of Llama 3 and Qwen. With ignore_merges, words
-    # in text
-    # can then not match them. tokenizers assigns their ids after the vocabulary.
+    # Added tokens at the end of the vocabulary are omitted, as in the files of Llama 3 and Qwen. Otherwise, a word of a
+    # text could become an added token if ignore_merges is set. tokenizers assigns the ids after the vocabulary to them.
     size, added = _size(vocabulary), set(_added_ids(vocabulary)) - {vocabulary.ids.get("unk", -1)}
     while size - 1 in added:
         size -= 1
@@ -260,7 +265,7 @@ def _unions_by_score(vocabulary: Vocabulary) -> Iterator[tuple[str, str]]:
     }
     for token in sorted((token for token in joined if len(token) > 1), key=joined.__getitem__):
         if len(token) > _MAX_PIECE_CHARACTERS:
-            continue  # Text cannot become it by chance, because llama.cpp would have to produce all its parts.
+            continue  # In practice, a text does not contain such a long token.
         for middle in range(1, len(token)):
             if token[:middle] in joined and token[middle:] in joined:
                 yield token[:middle], token[middle:]
@@ -268,14 +273,14 @@ def _unions_by_score(vocabulary: Vocabulary) -> Iterator[tuple[str, str]]:
 
 def _unigram(vocabulary: Vocabulary, as_llama_cpp: bool) -> dict[str, Any]:
     scores = vocabulary.scores.astype(np.float64)[: _size(vocabulary)]
-    # tokenizers matches every piece in text, so pieces that must not match get the lowest score.
+    # tokenizers may use every piece of the vocabulary. Pieces that must not be used get a very low score.
     pieces = np.isin(vocabulary.types[: len(scores)], [TokenType.NORMAL, TokenType.UNDEFINED, TokenType.USER_DEFINED])
     scores[~pieces] = scores[pieces].min(initial=0.0) - _UNUSED_MARGIN
     return {
         "type": "Unigram",
         "unk_id": vocabulary.ids.get("unk"),
         "vocab": [[token, score] for token, score in zip(vocabulary.tokens, scores.tolist(), strict=False)],
-        # llama.cpp has no byte fallback for unigram vocabularies, only the unknown token.
+        # llama.cpp does not support byte fallback for unigram vocabularies. It uses the unknown token instead.
         "byte_fallback": not as_llama_cpp and bool((vocabulary.types == TokenType.BYTE).any()),
     }
 

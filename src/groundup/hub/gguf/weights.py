@@ -1,4 +1,4 @@
-"""GGUF names and operations of each architecture's tensors, in one table for both directions."""
+"""Weight tables of GGUF files. A table maps parameters to GGUF tensor names, and is used for import and export."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from groundup.model.weight_map import (
     shapes,
 )
 
-ROPE_FACTORS = "rope_freqs.weight"  # Divisors of rotary frequencies in Llama 3.1 and later.
+ROPE_FACTORS = "rope_freqs.weight"  # Divisors of the RoPE frequencies in Llama 3.1 and later models.
 TOKEN_EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 
 _INPUTS = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
@@ -36,12 +36,12 @@ _LAYER, _FILE_LAYER = "model.layers.{layer}.", "blk.{layer}."
 
 
 def gguf_weight_table(config: ModelConfig) -> Iterator[Weight]:
-    """Yield the tensors of a file, layer by layer; a tied head is omitted."""
+    """Yield the tensors of a GGUF file, layer by layer. The output head is omitted if it is tied to the embedding."""
     return expand(_weights(config), config.n_layers)
 
 
 def table_shapes(config: ModelConfig, table: Sequence[Weight]) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each GGUF tensor."""
+    """Return GGUF tensor name -> shape for all tensors of a weight table."""
     with torch.device("meta"):
         state_shapes = {name: tensor.shape for name, tensor in Transformer(config).state_dict().items()}
     return {name: tuple(shape) for name, shape in shapes(table, state_shapes).items()}
@@ -67,8 +67,8 @@ def _weights(config: ModelConfig) -> Iterator[Weight]:
             file_name = f"{_FILE_LAYER}attn_qkv.{kind}"
             yield Weight(file_name, tuple(name + kind for name in names), (split_heads(config),))
     else:
-        # llama.cpp rotates adjacent pairs, transformers rotates halves; some architectures store rows in llama.cpp's
-        # order.
+        # RoPE rotates pairs of adjacent features in llama.cpp, and pairs (i, i + head_dim / 2) in transformers. For
+        # some architectures, GGUF files store the rows in the order of llama.cpp.
         permuted = declared is not None and declared.permuted
         for part, heads in (("q", config.n_heads), ("k", config.n_kv_heads), ("v", None)):
             operations = (PermuteHeads(heads),) if permuted and heads is not None else ()

@@ -1,4 +1,4 @@
-"""Export of a model to a GGUF file, one tensor in memory at a time, written atomically."""
+"""Export of a model to a GGUF file. The file is written atomically, with only one tensor in memory at a time."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from groundup.model.weight_map import Weight
 
 @dataclass(frozen=True, slots=True)
 class WrittenGguf:
-    """Result of an export.
+    """Result of an export to GGUF.
 
     Attributes:
-        types: type of each tensor, by GGUF name.
-        fallbacks: tensors whose shape does not fit the intended type.
-        notes: differences of llama.cpp's computation, in words.
-        n_bytes: size of the file.
+        types: GGUF tensor name -> name of the tensor's type.
+        fallbacks: tensors that have another type than intended, because their shape does not fit the intended type.
+        notes: notes for the user about differences between llama.cpp and groundup.
+        n_bytes: size of the file in bytes.
     """
 
     types: Mapping[str, str]
@@ -44,7 +44,7 @@ class WrittenGguf:
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """A tensor to write, with shape and type known before its values are computed."""
+    """A tensor that will be written. Its shape and type are known before its values are computed."""
 
     shape: tuple[int, ...]
     kind: TensorType
@@ -71,19 +71,20 @@ def write_gguf(
     Args:
         path: output file.
         config: model config.
-        state: state dict, possibly lazy: each tensor is accessed when it is written.
-        tokenizer_metadata: all keys "tokenizer.*"; `tokenizer.ggml.model` = "no_vocab" without a tokenizer.
-        file_type: type of most matrices; norms, biases and sensitive tensors get more bits.
+        state: state dict, or a lazy mapping. A tensor is accessed only when it is written.
+        tokenizer_metadata: all metadata with keys "tokenizer.*". For a file that does not contain a tokenizer,
+            `tokenizer.ggml.model` must be "no_vocab".
+        file_type: type of most matrices. Norms, biases and sensitive matrices are written with more bits.
         name: name of the model.
-        advance: called with the number of bytes written since the last call.
+        advance: function that is called with the number of bytes written since the last call.
 
     Returns:
-        The types, fallbacks and notes.
+        The types, fallbacks and notes of the export.
 
     Raises:
         FormatError: llama.cpp does not support the model, or a weight is not finite or out of range for the type. No
             file is written.
-        ResourceError: not enough disk space.
+        ResourceError: there is not enough disk space.
     """
     hyperparameters, rope_factors, notes = write_config(config)
     planned, fallbacks = _plan(config, state, file_type)
@@ -127,7 +128,7 @@ def _plan(
     if missing:
         raise FormatError(
             f"no weight {missing[0]!r}",
-            rule=f"required for a {config.family} model of this size",
+            rule=f"a {config.family} model of this size requires it",
             fix="The model is incomplete: download it again.",
         )
     planned: dict[str, _Planned] = {}
@@ -140,13 +141,13 @@ def _plan(
 
 
 def _made(weight: Weight, state: Mapping[str, Tensor]) -> Tensor:
-    # Operations add and round in fp32, regardless of the model's dtype.
+    # Operations on weights are computed in fp32, regardless of the model's dtype.
     return weight.write(lambda name: state[name].detach().cpu().to(torch.float32))
 
 
 def _shape_error(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> FormatError:
     return FormatError(
-        f"{name} of shape {found}",
+        f"{name} has shape {found}",
         rule=f"the config requires {expected}",
         fix="The weights and the config do not belong together: download the model again.",
     )
@@ -173,7 +174,7 @@ def _write_header(path: Path, metadata: Mapping[str, MetaValue], planned: Mappin
 
 
 def _typed(value: MetaValue) -> tuple[Any, GGUFValueType, GGUFValueType | None]:
-    """Return the value, its type, and for an array the type of its items, as llama.cpp expects them."""
+    """Return a value with the GGUF type that llama.cpp expects, and for an array also the type of its items."""
     if isinstance(value, bool):
         return value, GGUFValueType.BOOL, None
     if isinstance(value, int):

@@ -61,11 +61,11 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
     "a merge of one": ({"merges": ["ab"]}, "'ab'"),
     "merges that are numbers": ({"merges": [1, 2]}, "list of texts"),
     "tokens that are one text": ({"tokens": "abcde"}, "list of texts"),
-    "a token twice": ({"tokens": ["a", "b", "ab", "a", "c"]}, "'a' twice"),
+    "a token twice": ({"tokens": ["a", "b", "ab", "a", "c"]}, "'a' occurs twice"),
     "tokens that are not UTF-8": ({"tokens": ["a", "b", "ab", "\ud800", "c"]}, "UTF-8"),
-    "an id beyond the end": ({"eos_token_id": 5}, "ids are 0 to 4"),
-    "an id before the beginning": ({"bos_token_id": -1}, "ids are 0 to 4"),
-    "an id that is a flag": ({"bos_token_id": True}, "ids are 0 to 4"),
+    "an id beyond the end": ({"eos_token_id": 5}, "ids must be from 0 to 4"),
+    "an id before the beginning": ({"bos_token_id": -1}, "ids must be from 0 to 4"),
+    "an id that is a flag": ({"bos_token_id": True}, "ids must be from 0 to 4"),
     "a flag that is a number": ({"add_bos_token": 1}, "type int"),
     "a pre-tokenizer that is not known": ({"pre": "lama-bpe"}, "Did you mean llama-bpe"),
     "a template that is no text": ({"tokenizer.chat_template": 3}, "type int"),
@@ -204,4 +204,4 @@ def test_a_charsmap_is_applied_and_a_broken_one_rejected(real_documents: list[st
 
 def test_a_missing_pre_tokenizer_is_reported() -> None:
     files = tokenizer_from_gguf(byte_level(pre=None))
-    assert any("does not name its pre-tokenizer" in note for note in files.notes)
+    assert any("does not specify a pre-tokenizer" in note for note in files.notes)
