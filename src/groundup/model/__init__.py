@@ -1,4 +1,4 @@
-"""The transformer: one implementation for all supported model families."""
+"""The transformer, with one implementation for all supported model families."""
 
 from typing import TYPE_CHECKING
 

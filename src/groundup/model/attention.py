@@ -1,7 +1,8 @@
 """Grouped-query attention and rotary position embeddings (RoPE).
 
-Shape letters: B batch, T queries, S keys, D dim, N query heads, K kv heads, H head_dim, E heads x head_dim, P pairs of
-features (H / 2).
+Letters in tensor names: B is the batch size, T the number of queries, S the number of keys, D the hidden size, N the
+number of query heads, K the number of KV heads, H the head_dim, E the number of heads x head_dim, and P = H / 2 the
+number of feature pairs.
 """
 
 from __future__ import annotations
@@ -18,22 +19,23 @@ from groundup.model.operations import Accelerated
 
 
 class Rotary(nn.Module):
-    """RoPE cosines and sines of positions, for all layers with the same frequencies (half-split, not interleaved).
+    """Module that computes the cosines and sines of RoPE for all layers that have the same frequencies.
 
-    They are computed in each forward pass: a table for 131,072 positions would be larger than many small models.
+    RoPE rotates the feature pairs (i, i + H / 2), not pairs of adjacent features. Cosines and sines are computed in
+    each forward pass, because a table for 131,072 positions would be larger than many small models.
 
     Args:
         head_dim: Number of rotated features per head.
         theta: Base of the frequencies.
-        scaling: RoPE scaling; None: no scaling.
+        scaling: RoPE scaling. None means no scaling.
     """
 
     frequencies_P: Tensor
 
     def __init__(self, head_dim: int, theta: float, scaling: RopeScaling | None = None) -> None:
         super().__init__()
-        # Explicit device: a model that is built on the meta device still needs real frequencies. A negative power would
-        # round differently from the division, which changes angles at position 100,000.
+        # The device is explicit, because a model that is built on the meta device also needs the values. A power with a
+        # negative exponent would be rounded differently from the division, which changes angles at position 100,000.
         frequencies_P = 1.0 / theta ** (torch.arange(0, head_dim, 2, device="cpu").float() / head_dim)
         self.magnitude = 1.0
         if scaling is not None:
@@ -43,7 +45,7 @@ class Rotary(nn.Module):
         self.register_buffer("frequencies_P", frequencies_P, persistent=False)
 
     def forward(self, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """Return cos and sin of positions, both (B, T, 1, H)."""
+        """Return the cosines and sines for the given positions, both of shape (B, T, 1, H)."""
         angles_BT1P = positions_BT[:, :, None, None].float() * self.frequencies_P
         cos, sin = angles_BT1P.cos() * self.magnitude, angles_BT1P.sin() * self.magnitude
         return torch.cat([cos, cos], dim=-1), torch.cat([sin, sin], dim=-1)
@@ -54,7 +56,7 @@ def _linear(frequencies_P: Tensor, head_dim: int, theta: float, scaling: RopeSca
 
 
 def _llama3(frequencies_P: Tensor, head_dim: int, theta: float, scaling: RopeScaling) -> Tensor:
-    """Scale frequencies as Llama 3.1 does: by the number of rotations within the original context."""
+    """Scale each frequency as Llama 3.1 does, depending on its number of rotations within the original context."""
     assert scaling.original_context_length is not None
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
     rotations_P = scaling.original_context_length * frequencies_P / (2 * math.pi)
@@ -63,7 +65,7 @@ def _llama3(frequencies_P: Tensor, head_dim: int, theta: float, scaling: RopeSca
 
 
 def _yarn(frequencies_P: Tensor, head_dim: int, theta: float, scaling: RopeScaling) -> Tensor:
-    """Scale frequencies as YaRN does (arXiv:2309.00071, section 3.2): interpolate by the index of the pair."""
+    """Scale frequencies as YaRN does (arXiv:2309.00071, section 3.2), with a linear ramp over the feature pairs."""
     context = scaling.original_context_length
     assert context is not None
 
@@ -75,7 +77,7 @@ def _yarn(frequencies_P: Tensor, head_dim: int, theta: float, scaling: RopeScali
         first, last = math.floor(first), math.ceil(last)
     first, last = max(first, 0), min(last, head_dim - 1)
     if first == last:
-        last += 0.001  # avoids a division by zero
+        last += 0.001  # avoid a division by zero
     pairs_P = torch.arange(head_dim // 2, device="cpu").float()
     divided_P = ((pairs_P - first) / (last - first)).clamp(0, 1)
     return divided_P * frequencies_P / scaling.factor + (1 - divided_P) * frequencies_P
@@ -111,7 +113,7 @@ class Attention(Accelerated):
         attn_mask: Tensor | None,
         cache: Cache | None,
     ) -> Tensor:
-        """Return the output of attention, (B, T, D)."""
+        """Return the output of attention, of shape (B, T, D)."""
         q_BTNH, k_BTKH, v_BTKH = self.project(x_BTD, rope)
         if cache is not None:
             k_BTKH, v_BTKH = cache.extend(self.layer, k_BTKH, v_BTKH)
@@ -119,7 +121,7 @@ class Attention(Accelerated):
         return self.o_proj(out_BTNH.flatten(2))
 
     def project(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values of normalized inputs, after QK norm and RoPE."""
+        """Compute queries, keys and values from normalized inputs. QK norm and RoPE are already applied."""
         heads = (*x_BTD.shape[:2], -1, self.config.head_dim)
         q_BTE, k_BTE, v_BTE = apply_linears(x_BTD, self.q_proj, self.k_proj, self.v_proj)
         if self.qk_norm == "projection":
@@ -139,12 +141,12 @@ def _qk_norm(config: ModelConfig, projection_dim: int) -> nn.Module:
 
 
 def cached_attention_mask(positions_BT: Tensor, n_keys: int, window: int | None) -> Tensor:
-    """Return the attention mask of new tokens over a KV cache, boolean, (B, 1, T, S).
+    """Return the boolean attention mask of shape (B, 1, T, S) for new tokens that attend to a KV cache.
 
     Args:
         positions_BT: Positions of the new tokens.
-        n_keys: Number of cached and new keys.
-        window: Size of the sliding window; None: no window.
+        n_keys: Number of keys, including cached and new keys.
+        window: Size of the sliding window. None means no sliding window.
     """
     keys_S = torch.arange(n_keys, device=positions_BT.device)
     mask_BTS = keys_S <= positions_BT[:, :, None]

@@ -1,6 +1,7 @@
-"""KV caches: one for a batch of equally long sequences, one for a batch of sequences of different lengths.
+"""KV caches for a batch of sequences with equal lengths (`KVCache`) and with different lengths (`BatchCache`).
 
-Shape letters: B batch, T new tokens, S cached tokens, K kv heads, H head_dim.
+Letters in tensor names: B is the batch size, T the number of new tokens, S the number of cached tokens, K the number of
+KV heads, and H the head_dim.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from torch import Tensor
 
 from groundup.core.errors import ConfigError
 
-INITIAL_CAPACITY = 256  # tokens; doubled when it is full
+INITIAL_CAPACITY = 256  # number of tokens per sequence; the capacity is doubled when the cache is full
 
 
 @dataclass(frozen=True, slots=True)
 class CacheShape:
-    """The dimensions, dtype and device of a KV cache."""
+    """Dimensions, dtype and device of a KV cache."""
 
     n_layers: int
     batch_size: int
@@ -29,15 +30,15 @@ class CacheShape:
 
     @property
     def bytes_per_token(self) -> int:
-        """KV cache per token of one sequence, in bytes."""
+        """Size in bytes of the cached keys and values of one token."""
         return 2 * self.n_layers * self.n_kv_heads * self.head_dim * self.dtype.itemsize
 
 
 class _Storage:
-    """The tensors of keys and values of all layers. They grow with the sequences.
+    """Tensors with the keys and values of all layers. The tensors grow when sequences become longer.
 
-    A request without max_tokens could use the whole context, but usually ends earlier. For SmolLM2-135M in fp32, the
-    whole context would take 377 MB, allocated and zeroed before the first token.
+    A request that does not set max_tokens may use the whole context length, but usually ends earlier. For SmolLM2-135M
+    in fp32, a cache for the whole context length takes 377 MB. Allocating it would delay the first token.
     """
 
     def __init__(self, shape: CacheShape) -> None:
@@ -47,15 +48,19 @@ class _Storage:
         self.values = [self._empty(0) for _ in range(shape.n_layers)]
 
     def reserve(self, length: int) -> None:
-        """Allocate space for `length` tokens per sequence. Doubling limits copies to one per token on average."""
+        """Allocate memory for at least `length` tokens per sequence.
+
+        The capacity is doubled, so that each token is copied at most once on average.
+        """
         if length <= self.capacity:
             return
         capacity = min(self.shape.max_length, max(length, 2 * self.capacity, INITIAL_CAPACITY))
         for tensors in (self.keys, self.values):
-            for layer, old in enumerate(tensors):  # one layer at a time limits the peak memory
+            for layer, old in enumerate(tensors):  # copy one layer at a time to limit the peak memory
                 tensors[layer] = new = self._empty(capacity)
                 new[:, : self.capacity] = old
-                # In a batch, shorter sequences multiply these values by attention weights of 0, so they must be finite.
+                # In a batch, unused values of shorter sequences are multiplied by attention weights of 0. These values
+                # must be finite, because 0 x NaN is NaN.
                 new[:, self.capacity :] = 0
         self.capacity = capacity
 
@@ -66,14 +71,14 @@ class _Storage:
 
 
 class KVCache:
-    """The KV cache of a batch of equally long sequences. Its memory grows with them.
+    """KV cache for a batch of sequences that all have the same length. The memory grows with the sequences.
 
     In a forward pass, attention calls `extend` once per layer, and the model calls `advance` once. Data after `length`
-    is unused, so `truncate` costs nothing.
+    is ignored, so `truncate` only changes `length`.
 
     Args:
         shape: Dimensions of the cache.
-        storage: Storage of a `BatchCache`. Default: a new one.
+        storage: Storage of a `BatchCache` that this cache shares. Default: a new storage.
         slot: Row of `storage` that this cache uses. Default: all rows.
 
     Attributes:
@@ -89,23 +94,23 @@ class KVCache:
 
     @property
     def nbytes(self) -> int:
-        """Allocated memory in bytes."""
+        """Size of the allocated memory in bytes."""
         return sum(tensor.nbytes for tensor in (*self._storage.keys, *self._storage.values))
 
     def reserve(self, length: int) -> None:
-        """Allocate space for `length` tokens per sequence.
+        """Allocate memory for at least `length` tokens per sequence.
 
         Args:
-            length: Number of tokens.
+            length: Number of tokens per sequence.
 
         Raises:
-            ConfigError: `length` is more than `max_length`.
+            ConfigError: `length` is greater than `max_length`.
         """
         if length > self.max_length:
             raise ConfigError(
                 f"{length} tokens",
                 rule=f"the maximum length of this KV cache is {self.max_length}",
-                fix="Create it with a larger max_length.",
+                fix="Create the cache with a larger max_length.",
             )
         self._storage.reserve(length)
 
@@ -118,7 +123,7 @@ class KVCache:
             v_BTKH: New values.
 
         Returns:
-            All cached keys and values of the layer, both (B, S, K, H).
+            All cached keys and values of the layer, both of shape (B, S, K, H).
         """
         end = self.length + k_BTKH.shape[1]
         self.reserve(end)
@@ -127,27 +132,28 @@ class KVCache:
         return keys[:, :end], values[:, :end]
 
     def advance(self, n_tokens: int) -> None:
-        """Add `n_tokens` to the length, after all layers have stored them."""
+        """Increase the length by `n_tokens`, after all layers have stored the keys and values of these tokens."""
         self.length += n_tokens
 
     def truncate(self, length: int) -> None:
-        """Keep only the first `length` tokens."""
+        """Remove all tokens except the first `length` tokens."""
         assert 0 <= length <= self.length
         self.length = length
 
 
 class BatchCache:
-    """The KV cache of a batch of sequences with different lengths, for batched decoding.
+    """KV cache for batched decoding of sequences that have different lengths.
 
-    `open` returns a `KVCache` for the prefill of one sequence. After that, a forward pass with the `BatchCache` decodes
-    one token of each sequence, at `positions`. The attention mask hides data after the length of each sequence.
+    `open` adds a sequence to the batch and returns a `KVCache` for its prefill. After the prefill, a forward pass with
+    the `BatchCache` decodes one token of each sequence at `positions`. The attention mask hides data after the end of
+    each sequence.
 
     Args:
         shape: Dimensions of the cache.
 
     Attributes:
-        rows: The open caches, in the order of the batch.
-        num_slots: Maximum number of open caches.
+        rows: The `KVCache` of each sequence, in the order of the batch.
+        num_slots: Maximum number of sequences.
     """
 
     def __init__(self, shape: CacheShape) -> None:
@@ -162,17 +168,17 @@ class BatchCache:
 
     @property
     def positions(self) -> Tensor:
-        """Position of the next token of each sequence, (B, 1)."""
+        """Position of the next token of each sequence, of shape (B, 1)."""
         return torch.tensor([[row.length] for row in self.rows], device=self._storage.shape.device)
 
     def open(self) -> KVCache:
-        """Add a sequence and return its cache."""
+        """Add a sequence to the batch and return the `KVCache` of this sequence."""
         assert len(self.rows) < self.num_slots
         self.rows.append(KVCache(self._storage.shape, self._storage, len(self.rows)))
         return self.rows[-1]
 
     def close(self, slot: int) -> None:
-        """Remove a sequence. The last sequence moves to its slot."""
+        """Remove the sequence in a slot. The last sequence of the batch moves to the free slot."""
         last = self.rows.pop()
         if slot == len(self.rows):
             return
@@ -182,7 +188,7 @@ class BatchCache:
         self.rows[slot] = last
 
     def extend(self, layer: int, k_BTKH: Tensor, v_BTKH: Tensor) -> tuple[Tensor, Tensor]:
-        """Store one new token per sequence (T = 1); see `KVCache.extend`."""
+        """Store the keys and values of one new token per sequence (T = 1); see `KVCache.extend`."""
         count, end = len(self.rows), self.length + 1
         self._storage.reserve(end)
         slots_B = torch.arange(count, device=k_BTKH.device)
@@ -192,7 +198,7 @@ class BatchCache:
         return keys[:count, :end], values[:count, :end]
 
     def advance(self, n_tokens: int) -> None:
-        """Add `n_tokens` to the length of each sequence, after all layers have stored them."""
+        """Increase the length of each sequence by `n_tokens`, after all layers have stored these tokens."""
         for row in self.rows:
             row.advance(n_tokens)
 

@@ -1,4 +1,4 @@
-"""The model config: sizes and architecture options."""
+"""The model config, which contains the sizes and architecture options of a model."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from groundup.model.families.base import Activation, BlockKind, Family
 ScalingKind = Literal["linear", "llama3", "yarn"]
 SCALINGS: tuple[ScalingKind, ...] = get_args(ScalingKind)
 
-# Far above all known models. Larger values are from damaged or malicious files; such a model would take hours to build.
+# This maximum is far above the number of layers of all known models. A larger number indicates a damaged or malicious
+# file, and building such a model would take hours.
 MAX_LAYERS = 10_000
 MAX_SIZE = 2**28
-MAX_HEAD_DIM = 2**16  # its RoPE frequencies are allocated before the weights' shapes are checked
+MAX_HEAD_DIM = 2**16  # limits the memory for RoPE frequencies, which are allocated before weight shapes are checked
 
-# Explicit attention is faster than PyTorch's kernel but saves its attention weights (T^2 / 2 per head), so it is not
-# used for longer sequences.
+# Maximum sequence length for explicit attention. It is faster than PyTorch's kernel, but it saves the attention weights
+# (T^2 / 2 per head), which take too much memory for longer sequences.
 MAX_EXPLICIT_LENGTH = 1024
-# Optional fields -> the families that support them. All other families would silently ignore the value.
+# Optional field -> families that support it. For all other families, a value is an error, because it would be ignored.
 _OPTIONAL: dict[str, list[str]] = {}
 for _family in FAMILIES.values():
     for _name in _family.optional:
@@ -34,16 +35,16 @@ class RopeScaling:
     """RoPE scaling of a model whose context was extended after pretraining.
 
     Attributes:
-        kind: "linear" (all frequencies are divided by `factor`), "llama3" (low frequencies are divided, high ones are
-            kept, and those between are interpolated) or "yarn" (arXiv:2309.00071).
+        kind: Type of the scaling. "linear" divides all frequencies by `factor`. "llama3" divides low frequencies, keeps
+            high frequencies, and interpolates the frequencies in between. "yarn" is described in arXiv:2309.00071.
         factor: Divisor of the frequencies.
-        original_context_length: Context length of pretraining; required for "llama3" and "yarn".
-        low_freq_factor: For "llama3": start of the interpolation, in rotations over the original context.
-        high_freq_factor: For "llama3": end of the interpolation.
-        beta_slow: For "yarn": start of the interpolation.
-        beta_fast: For "yarn": end of the interpolation.
-        attention_factor: For "yarn": factor of cosines and sines; None: 0.1 ln(factor) + 1.
-        truncate: For "yarn": round start and end of the interpolation to whole features.
+        original_context_length: Context length during pretraining. It is required for "llama3" and "yarn".
+        low_freq_factor: "llama3" divides frequencies with fewer rotations than this over the original context.
+        high_freq_factor: "llama3" keeps frequencies with more rotations than this over the original context.
+        beta_slow: "yarn" divides frequencies with fewer rotations than this over the original context.
+        beta_fast: "yarn" keeps frequencies with more rotations than this over the original context.
+        attention_factor: "yarn" multiplies cosines and sines by this factor. None means 0.1 ln(factor) + 1.
+        truncate: Whether "yarn" rounds the first and the last interpolated feature pair to integers.
     """
 
     kind: ScalingKind
@@ -61,13 +62,13 @@ class RopeScaling:
             raise ConfigError(
                 f"rope_scaling.kind = {self.kind!r}",
                 rule=f"the supported kinds of RoPE scaling are {', '.join(SCALINGS)}",
-                fix="Use one of them, or a model without RoPE scaling.",
+                fix="Use one of these kinds, or a model without RoPE scaling.",
             )
         _require_numbers("rope_scaling.", self)
         if self.kind != "linear" and self.original_context_length is None:
             raise ConfigError(
                 "rope_scaling.original_context_length = None",
-                rule=f"{self.kind} scaling needs the context length of pretraining",
+                rule=f"{self.kind} scaling requires the context length during pretraining",
                 fix="Set original_context_length, e.g. 8192.",
             )
         if self.kind == "llama3" and not self.low_freq_factor < self.high_freq_factor:
@@ -80,36 +81,41 @@ class RopeScaling:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """The config of a model: its family, sizes and options.
+    """The config of a model, with its family, sizes and options.
 
     Attributes:
-        family: A name in `groundup.model.families.FAMILIES`, which defines the architecture.
+        family: Name of the model family, which defines the architecture. See `groundup.model.families.FAMILIES`.
         dim: Hidden size.
         n_layers: Number of layers.
         n_heads: Number of query heads.
-        n_kv_heads: Number of key and value heads; less than `n_heads` in grouped-query attention (arXiv:2305.13245).
-        head_dim: Features per head.
+        n_kv_heads: Number of key and value heads. It is less than `n_heads` in grouped-query attention
+            (arXiv:2305.13245).
+        head_dim: Number of features per head.
         ffn_dim: FFN size (intermediate size of the MLP).
-        vocab_size: Number of embedding rows.
-        context_length: Maximum sequence length.
-        rope_theta: Base of RoPE (arXiv:2104.09864); not used with learned positional embeddings.
+        vocab_size: Number of rows of the token embedding.
+        context_length: Maximum sequence length in tokens.
+        rope_theta: Base of the RoPE frequencies (arXiv:2104.09864). It is ignored with learned positional embeddings.
         norm_eps: Epsilon of the norms.
-        tie_embeddings: Tied embeddings: the head uses the embedding matrix.
-        rope_scaling: RoPE scaling for a longer context; None: no scaling.
-        local_rope_theta: RoPE base of sliding-window layers; None: `rope_theta`, with its scaling.
-        sliding_window: Number of tokens, including itself, that a token attends to in sliding-window layers; None: no
-            sliding window.
-        sliding_layers: Whether each layer has the sliding window; None: all layers, if `sliding_window` is set.
-        attention_bias: Whether the four projections of attention have biases, in families with this option.
-        mlp_bias: Whether the linear layers of the MLP have biases, in families with this option.
-        query_scalar: Attention scores are q k^T / sqrt(query_scalar); None: head_dim.
-        logit_softcap: Logits become softcap x tanh(logits / softcap); None: no softcap.
-        attention_softcap: The same for attention scores.
-        rotary_fraction: Fraction of each head's features that RoPE rotates, from the first; None: all.
-        rotary_layers: Whether each layer applies RoPE; None: all.
-        embedding_multiplier: Factor of token embeddings; None: 1.
-        residual_multiplier: Factor of the output of each attention and MLP block; None: 1.
-        logits_scaling: Divisor of the logits; None: 1.
+        tie_embeddings: Whether the output head and the token embedding share their weights.
+        rope_scaling: RoPE scaling for a longer context. None means no scaling.
+        local_rope_theta: Base of the RoPE frequencies in sliding-window layers. If None, these layers use `rope_theta`
+            and `rope_scaling`; otherwise they do not use `rope_scaling`.
+        sliding_window: Number of tokens that a token attends to in sliding-window layers, including itself. None means
+            no sliding window.
+        sliding_layers: One boolean per layer that is true if the layer has a sliding window. If None, all layers have
+            it, provided that `sliding_window` is set.
+        attention_bias: Whether the four projections of attention have biases, for families that support this option.
+        mlp_bias: Whether the linear layers of the MLP have biases, for families that support this option.
+        query_scalar: Attention scores are q k^T / sqrt(query_scalar). If None, `head_dim` is used.
+        logit_softcap: Softcap of the logits: they become softcap x tanh(logits / softcap). None means no softcap.
+        attention_softcap: Softcap of the attention scores. None means no softcap.
+        rotary_fraction: Fraction of each head's features that RoPE rotates (partial rotary factor). None means all
+            features.
+        rotary_layers: One boolean per layer that is true if the layer applies RoPE. None means that all layers do.
+        embedding_multiplier: Factor for token embeddings. None means 1.
+        residual_multiplier: Factor for the output of attention and MLP before it is added to the residual stream. None
+            means 1.
+        logits_scaling: Divisor of the logits. None means 1.
     """
 
     family: str
@@ -144,7 +150,7 @@ class ModelConfig:
             raise ConfigError(
                 f"family = {self.family!r}",
                 rule=f"the supported families are {', '.join(FAMILIES)}",
-                fix=f"Use one of them; {DEFAULT_FAMILY} is the default for training from scratch.",
+                fix=f"Use one of these families. The default for training from scratch is {DEFAULT_FAMILY}.",
             )
         _require_numbers("", self)
         self._check_layers()
@@ -156,7 +162,7 @@ class ModelConfig:
             if self.family not in families:
                 raise ConfigError(
                     f"{name} = {value}",
-                    rule=f"{self.family} does not support it; supported by {', '.join(families)}",
+                    rule=f"{self.family} models do not support {name}; it is supported by {', '.join(families)}",
                     fix=f"Omit {name}, or use another family.",
                 )
             values = self.declared.only.get(name)
@@ -179,16 +185,16 @@ class ModelConfig:
             self.sliding_window is None or len(self.sliding_layers) != self.n_layers
         ):
             raise ConfigError(
-                f"sliding_layers for {len(self.sliding_layers)} layers, sliding_window = {self.sliding_window}",
-                rule=f"it needs one value for each of the {self.n_layers} layers, and a sliding_window",
+                f"sliding_layers has {len(self.sliding_layers)} values, sliding_window = {self.sliding_window}",
+                rule=f"sliding_layers requires one value for each of the {self.n_layers} layers, and a sliding_window",
                 fix="Set one value per layer and a sliding_window, or omit both.",
             )
 
         if self.rotary_layers is not None and len(self.rotary_layers) != self.n_layers:
             raise ConfigError(
-                f"rotary_layers for {len(self.rotary_layers)} layers",
-                rule=f"it needs one value for each of the {self.n_layers} layers",
-                fix="Set one value per layer, or omit it.",
+                f"rotary_layers has {len(self.rotary_layers)} values",
+                rule=f"rotary_layers requires one value for each of the {self.n_layers} layers",
+                fix="Set one value per layer, or omit rotary_layers.",
             )
 
     def _check_heads(self) -> None:
@@ -196,12 +202,12 @@ class ModelConfig:
             raise ConfigError(
                 f"n_heads = {self.n_heads}, n_kv_heads = {self.n_kv_heads}",
                 rule="n_heads must be a multiple of n_kv_heads",
-                fix="Change one of them.",
+                fix="Change n_heads or n_kv_heads.",
             )
         if self.head_dim > MAX_HEAD_DIM or self.n_heads * self.head_dim > MAX_SIZE:
             raise ConfigError(
                 f"n_heads = {self.n_heads}, head_dim = {self.head_dim}",
-                rule=f"the maximum head_dim is {MAX_HEAD_DIM}, the maximum n_heads x head_dim is {MAX_SIZE}",
+                rule=f"the maximum head_dim is {MAX_HEAD_DIM}, and the maximum n_heads x head_dim is {MAX_SIZE}",
                 fix="Use fewer or smaller heads. If the model was downloaded, download it again.",
             )
         if self.head_dim % 2 and self.rotary:
@@ -213,8 +219,8 @@ class ModelConfig:
         if self.rotary_fraction is not None and (not 0 < self.rotary_dim <= self.head_dim or self.rotary_dim % 2):
             raise ConfigError(
                 f"rotary_fraction = {self.rotary_fraction}, head_dim = {self.head_dim}",
-                rule=f"RoPE rotates pairs of features, here {self.rotary_dim} of {self.head_dim}",
-                fix="Use a fraction of at most 1 that gives an even number of features.",
+                rule=f"RoPE rotates pairs of features, but {self.rotary_dim} of {self.head_dim} features is not even",
+                fix="Set rotary_fraction to at most 1, so that rotary_fraction x head_dim is even.",
             )
         multi_head = self.n_kv_heads == self.n_heads and self.n_heads * self.head_dim == self.dim
         if self.declared.multi_head_only and not multi_head:
@@ -226,12 +232,12 @@ class ModelConfig:
 
     @property
     def declared(self) -> Family:
-        """The family's definition."""
+        """The definition of the model's family."""
         return FAMILIES[self.family]
 
     @property
     def rotary(self) -> bool:
-        """Whether the model uses RoPE; otherwise it uses learned positional embeddings."""
+        """Whether the model uses RoPE. If false, the model uses learned positional embeddings."""
         return self.declared.positions == "rotary"
 
     @property
@@ -241,17 +247,20 @@ class ModelConfig:
 
     @property
     def norm(self) -> Literal["layer", "rms", "rms_plus_one"]:
-        """The norm: LayerNorm with bias, RMSNorm, or RMSNorm with the factor 1 + weight."""
+        """Type of the norms: LayerNorm with bias, RMSNorm, or RMSNorm with the factor 1 + weight."""
         return self.declared.norm
 
     @property
     def block(self) -> BlockKind:
-        """Position of the norms, and whether attention and MLP are parallel; see `Family.block`."""
+        """Type of the blocks: the positions of the norms, and whether attention and MLP are parallel.
+
+        See `Family.block`.
+        """
         return self.declared.block
 
     @property
     def qk_norm(self) -> Literal["head", "projection"] | None:
-        """Normalization of queries and keys before RoPE: per head, or over the whole projection."""
+        """Normalization of queries and keys before RoPE: for each head separately, or over the whole projection."""
         return self.declared.qk_norm
 
     @property
@@ -281,12 +290,12 @@ class ModelConfig:
 
     @property
     def embedding_scale(self) -> float:
-        """Factor of token embeddings."""
+        """Factor by which token embeddings are multiplied."""
         return (math.sqrt(self.dim) if self.declared.scaled_embeddings else 1.0) * (self.embedding_multiplier or 1.0)
 
     @property
     def attention_scale(self) -> float:
-        """Factor of attention scores."""
+        """Factor by which attention scores are multiplied, usually 1 / sqrt(head_dim)."""
         return (self.query_scalar or self.head_dim) ** -0.5
 
     def slides(self, layer: int) -> bool:
@@ -300,7 +309,7 @@ class ModelConfig:
     def to_json(self) -> dict[str, Any]:
         """Return the config as JSON values.
 
-        Optional fields that are not set are omitted, so new optional fields do not change the digests of old plans.
+        Optional fields that are not set are omitted, so that a new optional field does not change the digest of a plan.
         """
         values = asdict(self)
         values |= {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
@@ -308,7 +317,7 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> ModelConfig:
-        """Return the config that `to_json` describes.
+        """Return the config for the JSON values that `to_json` returned.
 
         Raises:
             ConfigError: A key is unknown or missing, or a value is invalid.
@@ -327,15 +336,15 @@ def _built(kind: type[Any], record: Mapping[str, Any]) -> Any:
     wrong += [name for name, needed in known.items() if needed and name not in record]
     if wrong:
         raise ConfigError(
-            f"{kind.__name__} with {', '.join(sorted(record))}",
-            rule=f"the keys are {', '.join(known)}",
+            f"{kind.__name__} has the keys {', '.join(sorted(record))}",
+            rule=f"the keys must be {', '.join(known)}",
             fix=f"Add or remove {', '.join(wrong)}.",
         )
     return kind(**record)
 
 
 def _require_numbers(prefix: str, config: RopeScaling | ModelConfig) -> None:
-    """Raise ConfigError if a size is not a positive integer, or another number is not positive and finite."""
+    """Raise ConfigError if an integer field is not positive, or a float field is not positive and finite."""
     for field in fields(config):
         kind, value = str(field.type).removesuffix(" | None"), getattr(config, field.name)
         if kind not in ("int", "float", "bool") or (value is None and kind != str(field.type)):

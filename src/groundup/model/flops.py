@@ -1,4 +1,4 @@
-"""Parameters, FLOPs and memory of a model, computed from its config."""
+"""Computation of the parameters, FLOPs and memory of a model from its config."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Literal
 from groundup.model.config import MAX_EXPLICIT_LENGTH, ModelConfig
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-IDLE_BYTES = 300_000_000  # memory of a process with PyTorch but no model
+IDLE_BYTES = 300_000_000  # memory of a process that has imported PyTorch but has not loaded a model
 BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def parameter_count(config: ModelConfig) -> int:
-    """Return the number of parameters; tied embeddings count once."""
+    """Return the number of parameters. Tied embeddings are counted once."""
     embeddings = config.vocab_size * config.dim
     positions = 0 if config.rotary else config.context_length * config.dim
     head = 0 if config.tie_embeddings else embeddings
@@ -20,32 +20,35 @@ def parameter_count(config: ModelConfig) -> int:
 
 
 def matmul_parameters(config: ModelConfig) -> int:
-    """Return the number of matmul parameters: matrices of the layers and the head, without the embedding table."""
+    """Return the number of matmul parameters, which are the matrices of all layers and of the output head.
+
+    Embeddings are not counted, because a lookup is not a matmul.
+    """
     return config.n_layers * _layer_matrices(config) + config.vocab_size * config.dim
 
 
 def flops_per_token(config: ModelConfig, context: int | None = None, *, trained: int | None = None) -> int:
-    """Return the average training FLOPs per token, forward and backward.
+    """Return the average number of training FLOPs per token, for the forward and the backward pass.
 
-    These are 6 FLOPs per matmul parameter, plus the two matmuls of attention per layer for the average number of
-    attended tokens (Kaplan et al. 2020, arXiv:2001.08361; Chowdhery et al. 2022, appendix B, halved for the causal
-    mask). A frozen matmul parameter takes 4 FLOPs, because it needs no weight gradient.
+    A matmul parameter takes 6 FLOPs per token. A frozen matmul parameter takes 4 FLOPs, because its gradient is not
+    computed. The FLOPs of the two matmuls of attention in each layer are added for the average number of attended
+    tokens (Kaplan et al. 2020, arXiv:2001.08361; Chowdhery et al. 2022, appendix B, halved for the causal mask).
 
     Args:
         config: The model's config.
-        context: Sequence length. Default: `context_length`.
-        trained: Number of adapter parameters if only adapters are trained; None: all parameters are trained.
+        context: Sequence length in tokens. Default: `context_length`.
+        trained: Number of adapter parameters if only adapters are trained. None means that all parameters are trained.
     """
     whole = 3 * inference_flops_per_token(config, context)
     return whole if trained is None else whole - 2 * matmul_parameters(config) + 6 * trained
 
 
 def inference_flops_per_token(config: ModelConfig, context: int | None = None) -> int:
-    """Return the average FLOPs per token of the forward pass.
+    """Return the average number of FLOPs per token of the forward pass.
 
     Args:
         config: The model's config.
-        context: Sequence length. Default: `context_length`.
+        context: Sequence length in tokens. Default: `context_length`.
     """
     context = context or config.context_length
     width = config.n_heads * config.head_dim
@@ -53,13 +56,13 @@ def inference_flops_per_token(config: ModelConfig, context: int | None = None) -
 
 
 def attended_tokens(config: ModelConfig, context: int) -> float:
-    """Return the average number of tokens that a token attends to, summed over the layers.
+    """Return the average number of tokens that a token attends to, summed over all layers.
 
-    Per layer, this is half the sequence length, or less with a sliding window.
+    In one layer, the average is half the sequence length, or less if the layer has a sliding window.
 
     Args:
         config: The model's config.
-        context: Sequence length.
+        context: Sequence length in tokens.
     """
     width = config.sliding_window
     narrow = context / 2 if width is None or width >= context else width - width**2 / (2 * context)
@@ -70,21 +73,24 @@ def attended_tokens(config: ModelConfig, context: int) -> float:
 def training_bytes(
     config: ModelConfig, micro_batch_size: int, *, trained: int | None = None, bits_per_weight: float = 32
 ) -> int:
-    """Return an estimate of the training memory in bytes.
+    """Return an estimate of the memory for training in bytes.
 
-    It includes fp32 weights, gradients, optimizer state and the bf16 activations of a micro-batch.
+    The estimate includes weights, gradients and optimizer state in fp32, and the activations of a micro-batch in bf16.
 
     Args:
         config: The model's config.
-        micro_batch_size: Sequences per micro-batch.
-        trained: See `flops_per_token`. Frozen parameters have no gradients and no optimizer state.
-        bits_per_weight: Bits per weight of quantized linear layers, see `groundup.model.quantized.bits_per_weight`.
+        micro_batch_size: Number of sequences per micro-batch.
+        trained: See `flops_per_token`. Frozen parameters do not have gradients or optimizer state.
+        bits_per_weight: Average bits per weight of the linear layers, which is less than 32 if they are quantized. See
+            `groundup.model.quantized.bits_per_weight`.
     """
     tokens = micro_batch_size * config.context_length
     width = 10 * config.dim + 3 * config.ffn_dim + 4 * config.n_heads * config.head_dim
-    if config.attention_softcap is not None:  # saves tanh and weights in fp32, and weights in bf16; lower triangle only
+    # Softcapped attention saves tanh and attention weights in fp32, and attention weights in bf16, for the lower
+    # triangle of the attention matrix. Explicit attention saves the whole matrix.
+    if config.attention_softcap is not None:
         width += 5 * config.n_heads * config.context_length // 2
-    elif config.context_length <= MAX_EXPLICIT_LENGTH:  # explicit attention saves its weights, both triangles
+    elif config.context_length <= MAX_EXPLICIT_LENGTH:
         width += config.n_heads * config.context_length
     parameters = parameter_count(config)
     state = 16 * parameters if trained is None else 4 * parameters + 16 * trained
@@ -93,28 +99,28 @@ def training_bytes(
 
 
 def weight_bytes(config: ModelConfig, dtype: Dtype) -> int:
-    """Return the memory of the weights in bytes."""
+    """Return the size of the weights in bytes."""
     return BYTES[dtype] * parameter_count(config)
 
 
 def cache_bytes(config: ModelConfig, tokens: int, dtype: Dtype) -> int:
-    """Return the KV cache size in bytes. Sliding-window layers also cache all tokens.
+    """Return the size of the KV cache in bytes. Layers with a sliding window also cache all tokens.
 
     Args:
         config: The model's config.
         tokens: Number of cached tokens.
-        dtype: Dtype of the cache.
+        dtype: Dtype of the KV cache.
     """
     return 2 * BYTES[dtype] * config.n_layers * config.n_kv_heads * config.head_dim * tokens
 
 
 def inference_bytes(config: ModelConfig, tokens: int, dtype: Dtype) -> int:
-    """Return the inference memory in bytes of one sequence: weights and KV cache.
+    """Return the memory in bytes for inference on one sequence, which consists of the weights and the KV cache.
 
     Args:
         config: The model's config.
-        tokens: Length of the sequence.
-        dtype: Dtype of weights and cache.
+        tokens: Length of the sequence in tokens.
+        dtype: Dtype of the weights and the KV cache.
     """
     return weight_bytes(config, dtype) + cache_bytes(config, tokens, dtype)
 

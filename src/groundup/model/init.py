@@ -11,11 +11,12 @@ from groundup.model.transformer import Transformer
 def init_weights(model: Transformer, seed: int) -> None:
     """Initialize the weights of a model in place.
 
-    Matrices that read the residual stream are normal with std 1/sqrt(fan-in). Matrices that write to it are zero, so
-    each block starts as the identity. The head is close to zero, so the initial loss is ln(vocab_size).
+    Matrices whose input is the residual stream are drawn from a normal distribution with std 1/sqrt(fan-in). Matrices
+    whose output is added to the residual stream are zero, so that each block is initially the identity. The weights of
+    the output head are close to zero, so that the initial loss is close to ln(vocab_size).
 
     Args:
-        model: The model.
+        model: The model, which is modified in place.
         seed: Random seed.
     """
     generator, config = torch.Generator().manual_seed(seed), model.config
@@ -23,11 +24,13 @@ def init_weights(model: Transformer, seed: int) -> None:
         if parameter.ndim < 2:
             unit = config.norm != "rms_plus_one" and not name.endswith(".bias")
             nn.init.constant_(parameter, 1.0 if unit else 0.0)
-        # Not zero if a norm follows: the norm's gradient at zero is 1/sqrt(eps), which is very large.
+        # If a norm follows, these matrices are not zero, because the gradient of a norm at zero is 1/sqrt(eps), which
+        # is very large.
         elif name.endswith(("o_proj.weight", "down_proj.weight")) and config.block in ("pre", "parallel"):
             nn.init.zeros_(parameter)
         elif "embed_" in name:
-            # Tied embeddings must be small, because they also compute the logits. Otherwise RMSNorm removes the scale.
+            # Tied embeddings must be small, because they are also the weights of the output head. The scale of untied
+            # embeddings does not matter, because the first RMSNorm removes it.
             std = 0.02 if config.tie_embeddings or not config.rotary else 1.0
             nn.init.normal_(parameter, std=std, generator=generator)
         elif name == "lm_head.weight":

@@ -1,6 +1,6 @@
-"""Layers: linear layers with fp32 master weights, embeddings, norms and MLPs.
+"""Layers of the transformer: linear layers with fp32 master weights, embeddings, norms and MLPs.
 
-Shape letters: B batch, T sequence, D dim, F ffn_dim.
+Letters in tensor names: B is the batch size, T the sequence length, D the hidden size, and F the FFN size.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Linear(nn.Linear, Accelerated):
-    """A linear layer that computes in the dtype of its input. Its weights may have another dtype.
+    """Linear layer that computes in the dtype of its input. Its weights may have another dtype.
 
     Attributes:
-        quantized: Frozen int8 or int4 weights, see `groundup.model.quantized`. If set, `weight` is None.
+        quantized: Frozen int8 or int4 weights, see `groundup.model.quantized`. If `quantized` is set, `weight` is None.
     """
 
     quantized: QuantizedWeight | None
@@ -39,25 +39,30 @@ class Linear(nn.Linear, Accelerated):
         return self.operations.linear(x, self.weight, self.bias)
 
     def frozen_weight(self) -> nn.Parameter:
-        """Return the weight as a frozen parameter; a quantized weight is dequantized to fp32."""
+        """Return the weight as a frozen parameter. A quantized weight is dequantized to fp32."""
         dense = self.weight.detach() if self.quantized is None else self.quantized.dequantize()
         return nn.Parameter(dense, requires_grad=False)
 
 
 def apply_linears(x: Tensor, *layers: Linear) -> Sequence[Tensor]:
-    """Apply several linear layers to the same input, as one fused operation if none has an adapter or is quantized."""
+    """Apply several linear layers to the same input.
+
+    The layers are computed in one fused operation unless one of them has an adapter or is quantized.
+    """
     if _fusible(layers):
         return layers[0].operations.linears(x, *_parameters(layers))
     return [layer(x) for layer in layers]
 
 
 def feed_forward(x: Tensor, activation: Activation, *layers: Linear) -> Tensor:
-    """Return down_proj(activation(gate_proj(x)) * up_proj(x)), fused if possible; see `apply_linears`.
+    """Compute an MLP: down_proj(activation(gate_proj(x)) * up_proj(x)).
+
+    The MLP is computed in one fused operation if possible; see `apply_linears`.
 
     Args:
-        x: The input, (..., D).
+        x: The input, of shape (..., D).
         activation: The activation function.
-        layers: gate_proj, up_proj and down_proj; or up_proj and down_proj of an MLP that is not gated.
+        layers: The layers gate_proj, up_proj and down_proj. An MLP that is not gated does not have gate_proj.
     """
     *inner, down = layers
     if _fusible(layers):
@@ -74,13 +79,13 @@ def _parameters(layers: Sequence[Linear]) -> tuple[list[Tensor], list[Tensor | N
 
 
 class Embedding(nn.Embedding):
-    """An embedding that skips initialization on the meta device.
+    """Embedding that is not initialized on the meta device.
 
-    Initializing a meta tensor imports torch's compiler, which doubles the time to load a model.
+    Initializing a meta tensor would import torch's compiler, which doubles the time to load a model.
     """
 
     def reset_parameters(self) -> None:
-        """Initialize the weight, except on the meta device."""
+        """Initialize the weight. On the meta device, do nothing."""
         if not self.weight.is_meta:
             super().reset_parameters()
 
@@ -99,7 +104,7 @@ class RMSNorm(Accelerated):
 
 
 class LayerNorm(nn.LayerNorm, Accelerated):
-    """LayerNorm (arXiv:1607.06450) that returns the dtype of its input."""
+    """LayerNorm (arXiv:1607.06450) whose output has the dtype of its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize the last dimension of x."""
@@ -122,7 +127,7 @@ class RMSNormPlusOne(nn.Module):
 
 
 def make_norm(config: ModelConfig, dim: int | None = None) -> nn.Module:
-    """Return the norm of the model's family.
+    """Create a norm of the type that the model's family uses.
 
     Args:
         config: The model's config.
@@ -133,12 +138,12 @@ def make_norm(config: ModelConfig, dim: int | None = None) -> nn.Module:
 
 
 def make_mlp(config: ModelConfig) -> nn.Module:
-    """Return the MLP of the model's family."""
+    """Create an MLP of the type that the model's family uses."""
     return GatedMLP(config) if config.gated else MLP(config)
 
 
 class GatedMLP(nn.Module):
-    """A gated MLP, such as SwiGLU (arXiv:2002.05202): down_proj(act(gate_proj(x)) * up_proj(x))."""
+    """Gated MLP, such as SwiGLU (arXiv:2002.05202): down_proj(act(gate_proj(x)) * up_proj(x))."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -153,7 +158,7 @@ class GatedMLP(nn.Module):
 
 
 class MLP(nn.Module):
-    """The MLP of GPT-2: down_proj(act(up_proj(x)))."""
+    """MLP that is not gated, as in GPT-2: down_proj(act(up_proj(x)))."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """LoRA: low-rank adapters for a frozen model (Hu et al. 2021, arXiv:2106.09685).
 
-A transform of a built model, applied before the model is moved to a device, compiled or sharded.
+Adapters are added to an existing model before the model is moved to a device, compiled or sharded.
 
-Shape letters: I in_features, O out_features, R rank.
+Letters in tensor names: I is the number of inputs of a layer, O the number of outputs, and R the rank.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ class LoRA:
 
     Attributes:
         rank: Rank of the adapters.
-        alpha: The adapters are scaled by alpha / rank, so the best learning rate depends little on the rank.
-        targets: Names of linear layers ("q_proj", "mlp.up_proj", "layers.0.self_attn.q_proj"). Default: all linear
-            layers inside the blocks. Adapting all of them matters more than the rank to match full fine-tuning
-            (Dettmers et al. 2023, arXiv:2305.14314, section 4).
-        rank_stabilized: Scale by alpha / sqrt(rank) instead, for high ranks (arXiv:2312.03732).
-        dropout: Dropout rate of the adapters' inputs.
+        alpha: The output of an adapter is multiplied by alpha / rank. With this scale, the best learning rate depends
+            little on the rank.
+        targets: Names, or suffixes of names, of the linear layers to adapt, such as "q_proj", "mlp.up_proj" or
+            "layers.0.self_attn.q_proj". Default: all linear layers in the transformer blocks. To match full
+            fine-tuning, adapting all layers is more important than a high rank (Dettmers et al. 2023, arXiv:2305.14314,
+            section 4).
+        rank_stabilized: Whether the scale is alpha / sqrt(rank), which is better for high ranks (arXiv:2312.03732).
+        dropout: Dropout probability for the inputs of adapters.
     """
 
     rank: int = 16
@@ -48,30 +50,30 @@ class LoRA:
         if self.rank < 1 or not 0 < self.alpha < math.inf or not 0 <= self.dropout < 1:
             raise ConfigError(
                 f"rank = {self.rank}, alpha = {self.alpha:g}, dropout = {self.dropout:g}",
-                rule="rank and alpha must be positive, and dropout from 0 to below 1",
+                rule="rank and alpha must be positive, and dropout must be at least 0 and less than 1",
                 fix="Set e.g. rank = 16, alpha = 32 and dropout = 0.",
             )
 
     @property
     def scale(self) -> float:
-        """Factor of the adapters' output."""
+        """Factor by which the output of an adapter is multiplied."""
         return self.alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
 
 
 class LoRALinear(Linear):
-    """A linear layer with an adapter: x W^T + scale · (x A^T) B^T.
+    """Linear layer with a LoRA adapter: x W^T + scale · (x A^T) B^T.
 
-    W keeps its name, so the base model's state dict can still be loaded.
+    The parameter W has the same name as in the base layer, so that the base model's state dict can still be loaded.
 
     Args:
-        base: The layer to adapt; its weights are shared.
+        base: The layer to adapt. Its weights are shared, not copied.
         rank: Rank of the adapter.
-        scale: Factor of the adapter's output.
-        dropout: Dropout rate of the adapter's input.
+        scale: Factor by which the adapter's output is multiplied.
+        dropout: Dropout probability for the adapter's input.
     """
 
     def __init__(self, base: nn.Linear, rank: int, scale: float, dropout: float = 0.0) -> None:
-        with torch.device("meta"):  # allocates no memory: the weights of the base are shared
+        with torch.device("meta"):  # allocate no memory, because the weights of the base are shared
             super().__init__(base.in_features, base.out_features, bias=base.bias is not None)
         self.weight, self.bias = base.weight, base.bias
         like = base.weight
@@ -95,14 +97,14 @@ class LoRALinear(Linear):
         *,
         dropout: float = 0.0,
     ) -> LoRALinear:
-        """Return a layer with an initialized adapter: A is random and B is zero, so the output does not change.
+        """Return a layer with an initialized adapter. A is random and B is zero, so that the output does not change.
 
         Args:
-            base: The layer to adapt; its weights are shared.
+            base: The layer to adapt. Its weights are shared, not copied.
             rank: Rank of the adapter.
-            scale: Factor of the adapter's output.
-            generator: Random generator for A.
-            dropout: Dropout rate of the adapter's input.
+            scale: Factor by which the adapter's output is multiplied.
+            generator: Random number generator for the initialization of A.
+            dropout: Dropout probability for the adapter's input.
         """
         layer = cls(base, rank, scale, dropout)
         if not layer.lora_A.is_meta:
@@ -113,19 +115,20 @@ class LoRALinear(Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x W^T + b plus the adapter's output, in the dtype of x."""
-        # No dropout without gradients: evaluations during training then measure the model as it will be used.
+        # Dropout is only applied if gradients are computed. Evaluations during training therefore do not use dropout.
         dropped = F.dropout(x, self.dropout) if self.dropout and self.training and torch.is_grad_enabled() else x
         low = self.scale * self.operations.linear(dropped, self.lora_A, None)
         return super().forward(x) + self.operations.linear(low, self.lora_B, None)
 
     def delta(self) -> Tensor:
-        """Return the adapter's change of the weight, (O, I), fp32."""
+        """Return the matrix that merging the adapter adds to the weight, of shape (O, I), in fp32."""
         return self.scale * (self.lora_B.float() @ self.lora_A.float())
 
     def fuse(self) -> Linear:
         """Return a linear layer with the adapter merged into its weight.
 
-        The sum is computed in fp32 and rounded to the base's dtype. A quantized base is dequantized to fp32.
+        The sum is computed in fp32 and rounded to the dtype of the base weight. A quantized weight is dequantized, and
+        the result is fp32.
         """
         layer = self.base_layer()
         dense = layer.frozen_weight()
@@ -144,18 +147,18 @@ class LoRALinear(Linear):
 
 
 def add_lora(model: nn.Module, lora: LoRA, *, seed: int = 0) -> list[str]:
-    """Freeze a model and add adapters, in place.
+    """Freeze all parameters of a model and add LoRA adapters, in place.
 
     Args:
         model: The model.
         lora: LoRA settings.
-        seed: Random seed of the matrices A.
+        seed: Random seed for the initialization of the matrices A.
 
     Returns:
         The names of the adapted layers.
 
     Raises:
-        ConfigError: A target matches no linear layer inside the blocks.
+        ConfigError: A target does not match any linear layer in the transformer blocks.
     """
     names = match_targets(linear_layers(model), lora.targets)
     model.requires_grad_(False)
@@ -182,7 +185,7 @@ def fuse_lora(model: nn.Module) -> list[str]:
 
 
 def remove_lora(model: nn.Module) -> list[str]:
-    """Remove all adapters, in place, which restores the base model.
+    """Remove all adapters, in place. The result is the base model.
 
     Args:
         model: The model.
@@ -197,39 +200,39 @@ def remove_lora(model: nn.Module) -> list[str]:
 
 
 def copy_sharing_weights(model: ModelT) -> ModelT:
-    """Return a copy of a model that shares its tensors. Replacing modules of the copy does not change the model."""
+    """Return a copy of a model that shares all tensors. Replacing modules of the copy does not change the model."""
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, dict(tensors))
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
-    """Return the adapted layers of a model by name."""
+    """Return layer name -> layer for all adapted layers of a model."""
     return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
 
 
 def adapter_parameters(model: nn.Module) -> int | None:
-    """Return the number of trainable parameters of a model with adapters; None without adapters."""
+    """Return the number of trainable parameters of a model with adapters; None if the model does not have adapters."""
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return trained if lora_layers(model) else None
 
 
 def linear_layers(model: nn.Module) -> list[str]:
-    """Return the names of the linear layers inside the blocks.
+    """Return the names of all linear layers in the transformer blocks.
 
-    The head is excluded: the loss uses its weight directly.
+    The output head is excluded, because the loss function uses its weight directly.
     """
     return [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and ".layers." in name]
 
 
 def match_targets(layers: Collection[str], targets: Collection[str]) -> list[str]:
-    """Return the layers whose names end with one of the targets; without targets, all layers.
+    """Return the layers whose names end with one of the targets. If `targets` is empty, return all layers.
 
     Args:
         layers: Names of layers.
-        targets: Suffixes of names.
+        targets: Suffixes of layer names.
 
     Raises:
-        ConfigError: A target matches no layer.
+        ConfigError: A target does not match any layer.
     """
     for target in targets:
         if not any(_ends_with(name, target) for name in layers):
@@ -237,7 +240,7 @@ def match_targets(layers: Collection[str], targets: Collection[str]) -> list[str
             near = nearest(target, kinds)
             raise ConfigError(
                 f"LoRA target {target!r}",
-                rule=f"the model has no such layer; its linear layers are {', '.join(kinds)}",
+                rule=f"the model does not have such a layer; its linear layers are {', '.join(kinds)}",
                 fix=f"Did you mean {near}?" if near else "Use these names, or omit targets to adapt all layers.",
             )
     return [name for name in layers if not targets or any(_ends_with(name, target) for target in targets)]
@@ -248,13 +251,13 @@ def _ends_with(name: str, target: str) -> bool:
 
 
 def get_linear(model: nn.Module, name: str) -> nn.Linear:
-    """Return the linear layer with a name."""
+    """Return the linear layer that has the given name."""
     layer = model.get_submodule(name)
     assert isinstance(layer, nn.Linear)
     return layer
 
 
 def replace_module(model: nn.Module, name: str, layer: nn.Module) -> None:
-    """Replace the module with a name, in place."""
+    """Replace the module that has the given name, in place."""
     parent, _, last = name.rpartition(".")
     setattr(model.get_submodule(parent), last, layer)

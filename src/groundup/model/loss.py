@@ -1,9 +1,10 @@
-"""Memory-efficient cross-entropy: logits are computed in chunks and never stored together.
+"""Memory-efficient cross-entropy loss, which computes the logits in chunks and stores only one chunk at a time.
 
-For a vocabulary of 32k and 16 x 512 tokens, the fp32 logits take 1 GB, and their gradient another 1 GB. For a summed
-loss, the gradient of each chunk is computed in the forward pass, while its logits are in memory.
+For a vocabulary of 32,000 tokens and a batch of 16 x 512 tokens, the logits in fp32 take 1 GB, and their gradient takes
+another 1 GB. If the loss is summed, the gradient of each chunk is already computed in the forward pass, while the
+logits of the chunk are in memory.
 
-Shape letters: R rows (tokens), D dim, V vocab.
+Letters in tensor names: R is the number of rows (tokens), D the hidden size, and V the vocabulary size.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from torch import Tensor
 from groundup.core.types import IGNORE_INDEX
 from groundup.model.operations import CHUNK_ROWS, DEFAULT_OPERATIONS, Operations
 
-# Maximum logits per chunk if the head is frozen. Chunks can then be small: each chunk otherwise reads and writes the
-# head's gradient.
+# Maximum number of logits per chunk if the output head is frozen. If the head is trained, larger chunks are faster,
+# because each chunk reads and writes the whole gradient of the head.
 MAX_FROZEN_LOGITS = 4_000_000
 
 
@@ -32,23 +33,26 @@ def summed_nll(
     z_loss: float = 0.0,
     softcap: float | None = None,
 ) -> Tensor:
-    """Return the summed negative log-likelihood of the labels under softmax(h W^T), (), fp32.
+    """Return the negative log-likelihood of the labels under softmax(h W^T), summed over all tokens, in fp32.
 
     Args:
         h_RD: Hidden states.
-        weight_VD: Weight of the head.
-        labels_R: Token ids, or IGNORE_INDEX.
+        weight_VD: Weight of the output head.
+        labels_R: Label of each token: a token id, or IGNORE_INDEX if the token does not contribute to the loss.
         operations: The model's operations.
-        z_loss: Coefficient of the z-loss, logsumexp^2 of each row (PaLM, arXiv:2204.02311), which keeps logits from
-            drifting. It is part of the gradient only, not of the value.
-        softcap: See `softcapped`.
+        z_loss: Coefficient of the z-loss, which is logsumexp^2 of the logits (PaLM, arXiv:2204.02311) and prevents the
+            logits from drifting. The z-loss contributes to the gradient, but not to the returned value.
+        softcap: Softcap of the logits; see `softcapped`.
     """
     total: Tensor = _SummedNLL.apply(h_RD, weight_VD, labels_R, operations, z_loss, softcap)
     return total
 
 
 def softcapped(logits_RV: Tensor, softcap: float | None) -> Tensor:
-    """Return softcap x tanh(logits / softcap) (Gemma 2, arXiv:2408.00118), or the logits if softcap is None."""
+    """Apply the softcap of Gemma 2 (arXiv:2408.00118): softcap x tanh(logits / softcap).
+
+    If `softcap` is None, the logits are returned unchanged.
+    """
     return logits_RV if softcap is None else softcap * torch.tanh(logits_RV / softcap)
 
 
@@ -62,19 +66,20 @@ def token_logprobs(
 ) -> Tensor:
     """Return the log-probability of each label under softmax(h W^T), differentiable with respect to h and W.
 
-    Logits are computed in chunks, in the forward pass and again in the backward pass, so only one chunk is in memory.
-    Preference and policy losses (DPO, arXiv:2305.18290; GRPO, arXiv:2402.03300) need this, because their gradient is
-    not known in the forward pass. For a sum, `summed_nll` is faster.
+    Logits are computed in chunks in the forward pass, and again in the backward pass, so that only one chunk is in
+    memory. Losses such as DPO (arXiv:2305.18290) and GRPO (arXiv:2402.03300) require this function, because the
+    gradient of these losses is not known in the forward pass. If the loss is the sum over all tokens, `summed_nll` is
+    faster.
 
     Args:
         h_BTD: Hidden states, with any number of leading dimensions.
-        weight_VD: Weight of the head.
-        labels_BT: Token ids; IGNORE_INDEX gives 0 and no gradient.
+        weight_VD: Weight of the output head.
+        labels_BT: Label of each token: a token id, or IGNORE_INDEX, for which the result is 0 and has no gradient.
         operations: The model's operations.
-        softcap: See `softcapped`.
+        softcap: Softcap of the logits; see `softcapped`.
 
     Returns:
-        (B, T), fp32 (fp64 for fp64 hidden states).
+        Log-probabilities of shape (B, T), in fp64 if the hidden states are fp64, otherwise in fp32.
     """
     h_RD, labels_R = h_BTD.reshape(-1, h_BTD.shape[-1]), labels_BT.reshape(-1)
     logprobs_R: Tensor = _TokenLogprobs.apply(h_RD, weight_VD, labels_R, operations, softcap)
@@ -86,13 +91,13 @@ def _chunks(h_RD: Tensor, labels_R: Tensor, rows: int) -> Iterator[tuple[Tensor,
 
 
 def _chunk_rows(operations: Operations, weight_VD: Tensor, grad_weight: Tensor | None) -> int:
-    """Return the number of rows per chunk if gradients are computed."""
+    """Return the number of rows per chunk for a pass that computes gradients."""
     rows = operations.chunk_rows(len(weight_VD))
     return rows if grad_weight is not None else max(1, min(rows, MAX_FROZEN_LOGITS // len(weight_VD)))
 
 
 def _logits_and_slope(h_RD: Tensor, weight_VD: Tensor, softcap: float | None) -> tuple[Tensor, Tensor | None]:
-    """Return the logits (R, V) and the derivative of the softcap; None without softcap."""
+    """Return the logits of shape (R, V), and the derivative of the softcap, which is None if softcap is None."""
     logits_RV = softcapped(F.linear(h_RD, weight_VD), softcap)
     return logits_RV, None if softcap is None else 1 - (logits_RV / softcap).square()
 
@@ -123,7 +128,7 @@ class _SummedNLL(torch.autograd.Function):
             if grad_weight is not None:
                 operations.transposed_matmul(grad_weight, residual_RV, h, add=done > 0)
             done += len(h)
-        # Not saved with `save_for_backward`, because `backward` scales them in place.
+        # The gradients are not saved with `save_for_backward`, because `backward` scales them in place.
         ctx.gradients = grad_h, grad_weight
         return total
 
@@ -144,7 +149,7 @@ class _TokenLogprobs(torch.autograd.Function):
         ctx.operations, ctx.softcap = operations, softcap
         weight = weight_VD.to(h_RD.dtype)
         rows = CHUNK_ROWS
-        if ctx.needs_input_grad[0] and not ctx.needs_input_grad[1]:  # the other memory of such a step is small
+        if ctx.needs_input_grad[0] and not ctx.needs_input_grad[1]:  # adapter training needs little other memory
             rows = max(1, min(rows, MAX_FROZEN_LOGITS // len(weight)))
         dtype = torch.promote_types(h_RD.dtype, torch.float32)
         logprobs_R = torch.empty(len(h_RD), dtype=dtype, device=h_RD.device)
@@ -169,8 +174,8 @@ class _TokenLogprobs(torch.autograd.Function):
             _, residual_RV = operations.nll_and_residual(logits_RV, labels)
             if slope_RV is not None:
                 residual_RV = residual_RV * slope_RV
-            # Negative, because the residual is the gradient of the negative log-likelihood. Scaling (R, D) results and
-            # not the (R, V) residual saves a pass over the logits.
+            # The factor is negative, because the residual is the gradient of the negative log-likelihood. The (R, D)
+            # results are scaled instead of the (R, V) residual, which saves a pass over the logits.
             factor_R1 = -upstream[0][done : done + len(h), None].to(h.dtype)
             if grad_h is not None:
                 torch.mm(residual_RV, weight, out=grad_h[done : done + len(h)]).mul_(factor_R1)

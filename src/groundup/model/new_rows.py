@@ -1,8 +1,9 @@
-"""Training of the embedding and head rows of new tokens while all other rows are frozen.
+"""Training of only the rows of new tokens in the token embedding and the output head, while all other rows are frozen.
 
-A transform of a built model, like LoRA: the matrices are parametrized by their frozen and their trained rows.
+Like LoRA, this changes an existing model: the weight of the module is parametrized as the concatenation of frozen and
+trained rows.
 
-Shape letters: N new tokens, V vocab, D dim.
+Letters in tensor names: V is the vocabulary size, and D the hidden size.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from groundup.model.transformer import Transformer
 
 
 class NewRows(nn.Module):
-    """A parametrization that replaces the last rows of a matrix by a trained table.
+    """Parametrization that replaces the last rows of a matrix by trainable rows.
 
     Args:
-        weight_VD: The matrix. The table is initialized with its last rows.
-        first: Index of the first trained row.
+        weight_VD: The matrix. The trainable rows are initialized with its last rows.
+        first: Index of the first trainable row.
     """
 
     def __init__(self, weight_VD: Tensor, first: int) -> None:
@@ -29,12 +30,17 @@ class NewRows(nn.Module):
         self.table = Embedding(len(weight_VD) - first, weight_VD.shape[1], _weight=weight_VD[first:].detach().clone())
 
     def forward(self, weight_VD: Tensor) -> Tensor:
-        """Return the matrix with its last rows replaced."""
+        """Return the matrix with the trainable rows in place of its last rows."""
         return torch.cat([weight_VD[: self.first], self.table.weight])
 
 
 def train_new_rows(model: Transformer, first: int) -> None:
-    """Make the rows from `first` of the embeddings and the head of a frozen model trainable, in place."""
+    """Make the last rows of the token embedding and the output head of a frozen model trainable, in place.
+
+    Args:
+        model: A frozen model.
+        first: Index of the first trainable row.
+    """
     rows = NewRows(model.lm_head.weight, first)
     embedded = rows if model.config.tie_embeddings else NewRows(model.model.embed_tokens.weight, first)
     register_parametrization(model.lm_head, "weight", rows)
@@ -42,7 +48,10 @@ def train_new_rows(model: Transformer, first: int) -> None:
 
 
 def fuse_new_rows(model: Transformer) -> None:
-    """Merge the rows of `train_new_rows`, if any, into their matrices, in place."""
+    """Merge the rows that `train_new_rows` made trainable into the weights, in place.
+
+    A model that does not have such rows is not changed.
+    """
     for module in (model.lm_head, model.model.embed_tokens):
         if is_parametrized(module, "weight"):
             remove_parametrizations(module, "weight")

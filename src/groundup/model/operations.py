@@ -1,10 +1,11 @@
 """The model's operations in PyTorch. `groundup.kernels` implements the same interface with C++ kernels.
 
-All modules of a model share one `Operations` object. An implementation must give the same values and gradients, except
-for rounding in the dtype (`tests/parity/test_native_operations.py`).
+All modules of a model share one `Operations` object. Every implementation must compute the same values and gradients,
+except for rounding errors (`tests/parity/test_native_operations.py`).
 
-Shape letters: B batch, T queries, S keys, N query heads, K kv heads, G query heads per kv head, H head_dim, R rows
-(tokens), D dim, V vocab.
+Letters in tensor names: B is the batch size, T the number of queries, S the number of keys, N the number of query
+heads, K the number of KV heads, G the number of query heads per KV head, H the head_dim, R the number of rows (tokens),
+D the hidden size, and V the vocabulary size.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from groundup.core.types import IGNORE_INDEX
 from groundup.model.config import MAX_EXPLICIT_LENGTH
 from groundup.model.families.base import Activation
 
-# Query blocks of explicit attention. A block skips later keys: 2 blocks save a quarter of the FLOPs. 4 blocks save a
-# further eighth, but their smaller matmuls are slower (measured at T = 512, H = 64).
+# Number of query blocks in explicit attention. A block skips all keys after its last query, so 2 blocks save a quarter
+# of the FLOPs. 4 blocks save another eighth, but the smaller matmuls are slower (measured at T = 512, H = 64).
 QUERY_BLOCKS = 2
-SOFTCAPPED_QUERIES = 512  # per block: with 8192 keys and 8 heads, the fp32 scores take 134 MB
+# Number of queries per block of softcapped attention. With 8192 keys and 8 heads, the fp32 scores take 134 MB.
+SOFTCAPPED_QUERIES = 512
 
 
 def attend(
@@ -35,22 +37,22 @@ def attend(
     *,
     recompute: bool = False,
 ) -> Tensor:
-    """Return softmax(scale q k^T) v, (B, T, N, H).
+    """Compute attention, softmax(scale q k^T) v, of shape (B, T, N, H).
 
     Args:
         q_BTNH: Queries.
         k_BSKH: Keys.
         v_BSKH: Values.
-        mask_B1TS: Boolean attention mask; None: causal.
-        scale: Factor of the scores.
-        recompute: Recompute attention weights in the backward pass instead of saving them.
+        mask_B1TS: Boolean attention mask. None means the causal mask.
+        scale: Factor by which the attention scores are multiplied.
+        recompute: Whether to recompute the attention weights in the backward pass instead of saving them.
     """
     q_BNTH, k_BKSH, v_BKSH = (x.transpose(1, 2) for x in (q_BTNH, k_BSKH, v_BSKH))
     if _explicit_is_faster(q_BNTH, k_BKSH):
         return explicit_attention(q_BNTH, k_BKSH, v_BKSH, mask_B1TS, scale, recompute=recompute).transpose(1, 2)
     if mask_B1TS is not None and q_BNTH.device.type == "cuda":
-        # On CUDA only flash attention supports GQA, and it does not support masks. Without repeated keys and values,
-        # PyTorch would fall back to the math kernel, which saves all scores.
+        # On CUDA, only flash attention supports GQA, and flash attention does not support masks. If keys and values
+        # were not repeated, PyTorch would use the math kernel, which saves all attention scores.
         k_BKSH, v_BKSH = (repeat_kv(x_BKSH, q_BNTH.shape[1]) for x_BKSH in (k_BKSH, v_BKSH))
     out_BNTH = F.scaled_dot_product_attention(
         q_BNTH,
@@ -67,24 +69,26 @@ def attend(
 def softcapped_attention(
     q_BTNH: Tensor, k_BSKH: Tensor, v_BSKH: Tensor, attn_mask_B1TS: Tensor | None, scale: float, softcap: float
 ) -> Tensor:
-    """Return softmax(softcap tanh(scale q k^T / softcap)) v (Gemma 2, arXiv:2408.00118), (B, T, N, H).
+    """Compute softcapped attention, softmax(softcap tanh(scale q k^T / softcap)) v, of shape (B, T, N, H).
+
+    Gemma 2 uses softcapped attention (arXiv:2408.00118).
 
     Args:
         q_BTNH: Queries.
         k_BSKH: Keys.
         v_BSKH: Values.
-        attn_mask_B1TS: Boolean attention mask; None: causal.
-        scale: Factor of the scores.
-        softcap: Bound of the scores.
+        attn_mask_B1TS: Boolean attention mask. None means the causal mask.
+        scale: Factor by which the attention scores are multiplied.
+        softcap: Upper bound of the magnitude of attention scores.
     """
     q_BKGTH = q_BTNH.transpose(1, 2).unflatten(1, (k_BSKH.shape[2], -1))
     k_BKSH, v_BKSH = (x_BSKH.transpose(1, 2) for x_BSKH in (k_BSKH, v_BSKH))
     length = q_BTNH.shape[1]
-    cached = k_BSKH.shape[1] - length  # keys before the first query
+    cached = k_BSKH.shape[1] - length  # number of cached keys, which precede the first query
     outs = []
     for start in range(0, length, SOFTCAPPED_QUERIES):
         end = min(start + SOFTCAPPED_QUERIES, length)
-        keys = cached + end  # causality hides later keys from these queries
+        keys = cached + end  # these queries do not attend to later keys
         scores = _matmul(q_BKGTH[:, :, :, start:end], k_BKSH[:, :, :keys].mT).float()
         attn_mask = _block_mask(start, end, keys, attn_mask_B1TS, scores.device)
         scores = (softcap * torch.tanh(scores * (scale / softcap))).masked_fill(~attn_mask, float("-inf"))
@@ -93,13 +97,16 @@ def softcapped_attention(
 
 
 def repeat_kv(x_BKSH: Tensor, n_heads: int) -> Tensor:
-    """Repeat keys or values (B, K, S, H) for all query heads of their group; return (B, N, S, H)."""
+    """Repeat keys or values for all query heads of a group. The shape changes from (B, K, S, H) to (B, N, S, H)."""
     n_kv_heads = x_BKSH.shape[1]
     return x_BKSH if n_kv_heads == n_heads else x_BKSH.repeat_interleave(n_heads // n_kv_heads, dim=1)
 
 
 def _explicit_is_faster(q_BNTH: Tensor, k_BKSH: Tensor) -> bool:
-    """Return whether to use explicit attention: on CPUs, the backward of PyTorch's kernel takes 5 x its forward."""
+    """Return whether explicit attention is faster than PyTorch's kernel.
+
+    On CPUs, the backward pass of PyTorch's kernel takes 5 times as long as its forward pass.
+    """
     length = q_BNTH.shape[2]
     return (
         q_BNTH.device.type == "cpu"
@@ -119,15 +126,15 @@ def explicit_attention(
     *,
     recompute: bool = False,
 ) -> Tensor:
-    """Return attention, (B, N, T, H), computed with matmuls over blocks of queries and a custom backward.
+    """Compute attention, of shape (B, N, T, H), with matmuls over blocks of queries and a custom backward pass.
 
     Args:
         q_BNTH: Queries.
         k_BKTH: Keys.
         v_BKTH: Values.
-        mask_B1TT: Boolean attention mask, which must be causal; None: the causal mask.
-        scale: Factor of the scores.
-        recompute: Recompute attention weights in the backward pass instead of saving them.
+        mask_B1TT: Boolean attention mask, which must hide all later tokens. None means the causal mask.
+        scale: Factor by which the attention scores are multiplied.
+        recompute: Whether to recompute the attention weights in the backward pass instead of saving them.
     """
     batch, heads, length, head_dim = q_BNTH.shape
     q_BKGTH = q_BNTH.reshape(batch, k_BKTH.shape[1], -1, length, head_dim)
@@ -177,7 +184,10 @@ class _ExplicitAttention(torch.autograd.Function):
 def _attention_weights(
     q_BKGTH: Tensor, k_BKTH: Tensor, mask_B1TT: Tensor | None, scale: float, start: int, end: int
 ) -> Tensor:
-    """Return the attention weights (B, K, G, T, S) of the queries `start:end` over the keys before `end`."""
+    """Return the attention weights between the queries `start:end` and the keys before `end`.
+
+    The shape of the result is (B, K, G, T, S).
+    """
     scores = _matmul(q_BKGTH[:, :, :, start:end], k_BKTH[:, :, :end].mT)
     attn_mask = _block_mask(start, end, end, mask_B1TT, scores.device)
     return (scores.float() * scale).masked_fill(~attn_mask, float("-inf")).softmax(-1).to(q_BKGTH.dtype)
@@ -189,14 +199,17 @@ def _blocks(length: int) -> list[tuple[int, int]]:
 
 
 def _block_mask(start: int, end: int, keys: int, mask_B1TS: Tensor | None, device: torch.device) -> Tensor:
-    """Return the attention mask of the queries `start:end` and the first `keys` keys, for (B, K, G, T, S)."""
+    """Return the attention mask for the queries `start:end` and the first `keys` keys.
+
+    The mask can be broadcast to the shape (B, K, G, T, S).
+    """
     if mask_B1TS is not None:
         return mask_B1TS[:, :, None, start:end, :keys]
     return torch.arange(start, end, device=device)[:, None] >= torch.arange(keys, device=device)
 
 
 def _matmul(a_BKGTX: Tensor, b_BKXY: Tensor) -> Tensor:
-    """Multiply all query heads of a kv head in one matmul, which avoids repeating keys or values."""
+    """Multiply all query heads that share a KV head in one matmul, so that keys and values need not be repeated."""
     return (a_BKGTX.flatten(2, 3) @ b_BKXY).unflatten(2, a_BKGTX.shape[2:4])
 
 
@@ -204,16 +217,16 @@ def _matmul_transposed(a_BKGTX: Tensor, b_BKGTY: Tensor) -> Tensor:
     return a_BKGTX.flatten(2, 3).mT @ b_BKGTY.flatten(2, 3)
 
 
-_GELUS = {"gelu": "none", "gelu_tanh": "tanh"}  # names in PyTorch
+_GELUS = {"gelu": "none", "gelu_tanh": "tanh"}  # our names -> PyTorch's names of the approximation
 
 
 def reciprocal_rms(x32: Tensor, eps: float) -> Tensor:
-    """Return 1 / rms(x) of each row of fp32 inputs, (..., 1)."""
+    """Return 1 / rms(x) for each row of an fp32 tensor, of shape (..., 1)."""
     return torch.rsqrt(x32.square().mean(-1, keepdim=True) + eps)
 
 
 class FrozenLinear(torch.autograd.Function):
-    """x W^T + b with frozen weights of another dtype. The cast weights are not saved for the backward pass."""
+    """Compute x W^T + b with frozen weights of another dtype. The cast weights are not saved for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -230,7 +243,7 @@ class FrozenLinear(torch.autograd.Function):
 
 
 class FrozenRMSNorm(torch.autograd.Function):
-    """RMSNorm with a frozen weight. x is saved for the backward pass in its own dtype, not in fp32."""
+    """RMSNorm with a frozen weight. For the backward pass, x is saved in its original dtype, not in fp32."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -251,7 +264,7 @@ class FrozenRMSNorm(torch.autograd.Function):
 
 
 class Gated(torch.autograd.Function):
-    """activation(hidden) * up. The activation is recomputed in the backward pass."""
+    """Compute activation(hidden) * up. The activation is recomputed in the backward pass instead of being saved."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, up: Tensor, activation: str) -> Tensor:
@@ -273,34 +286,36 @@ class Gated(torch.autograd.Function):
 
 
 def apply_activation(x: Tensor, activation: str) -> Tensor:
-    """Return SiLU, exact GELU or tanh-approximated GELU of x, by the name of the activation."""
+    """Apply the activation function with the given name: SiLU, exact GELU, or GELU with the tanh approximation."""
     return F.silu(x) if activation == "silu" else F.gelu(x, approximate=_GELUS[activation])
 
 
-CHUNK_ROWS = 1024  # 32 MB of fp32 logits for an 8k vocabulary, about the L3 cache; larger chunks are not faster
+# Number of rows of logits per chunk. For a vocabulary of 8,000 tokens, a chunk takes 32 MB in fp32, which is about the
+# size of the L3 cache. Larger chunks are not faster.
+CHUNK_ROWS = 1024
 
 
 class Operations:
-    """The operations in PyTorch, for any device and dtype.
+    """Operations of a model in PyTorch, for any device and dtype.
 
     Attributes:
-        recompute: Recompute some activations in the backward pass instead of saving them. This costs a few percent more
-            compute. Activations take most of the memory if weights are frozen.
+        recompute: Whether some activations are recomputed in the backward pass instead of being saved. This takes a few
+            percent more compute. It is useful if weights are frozen, because activations then take most of the memory.
     """
 
     recompute = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return itself: copies of a model share its operations, and a kernel library cannot be copied."""
+        """Return the same object. Copies of a model share its operations, because a kernel library cannot be copied."""
         return self
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return x W^T + b in the dtype of x.
 
         Args:
-            x: The input, (..., I).
-            weight: (O, I), in any dtype.
-            bias: (O,), or None.
+            x: The input, of shape (..., I).
+            weight: The weight, of shape (O, I), in any dtype.
+            bias: The bias, of shape (O,), or None.
         """
         bias = None if bias is None else bias.to(x.dtype)
         if weight.dtype != x.dtype and x.requires_grad and not weight.requires_grad:
@@ -311,51 +326,51 @@ class Operations:
         """Apply several linear layers to the same input.
 
         Args:
-            x: The input, (..., I).
-            weights: The weights, (O, I) each.
-            biases: The biases, (O,) or None each.
+            x: The input, of shape (..., I).
+            weights: The weight of each layer, of shape (O, I).
+            biases: The bias of each layer, of shape (O,), or None.
 
         Returns:
-            The outputs of `linear` for each weight.
+            The output of `linear` for each layer.
         """
         return [self.linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """Return RMSNorm (arXiv:1910.07467), x / rms(x) * weight, computed in fp32.
+        """Apply RMSNorm (arXiv:1910.07467), x / rms(x) * weight. It is computed in fp32.
 
         Args:
-            x: The input, (..., D).
-            weight: (D,).
-            eps: Added to the mean square.
+            x: The input, of shape (..., D).
+            weight: The weight, of shape (D,).
+            eps: Constant that is added to the mean square.
         """
         if x.requires_grad and not weight.requires_grad:
             return FrozenRMSNorm.apply(x, weight, eps)
         x32 = x.float()
-        # Round before multiplying by the weight, as transformers does, for equal logits in bf16.
+        # Round before the multiplication with the weight, as transformers does, so that logits in bf16 are equal.
         return weight.to(x.dtype) * (x32 * reciprocal_rms(x32, eps)).to(x.dtype)
 
     def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        """Return LayerNorm (arXiv:1607.06450), computed in fp32.
+        """Apply LayerNorm (arXiv:1607.06450). It is computed in fp32.
 
         Args:
-            x: The input, (..., D).
-            weight: (D,).
-            bias: (D,).
-            eps: Added to the variance.
+            x: The input, of shape (..., D).
+            weight: The weight, of shape (D,).
+            bias: The bias, of shape (D,).
+            eps: Constant that is added to the variance.
         """
         return F.layer_norm(x.float(), weight.shape, weight.float(), bias.float(), eps).to(x.dtype)
 
     def activate(self, activation: Activation, hidden: Tensor, up: Tensor | None = None) -> Tensor:
-        """Return activation(hidden) * up (arXiv:2002.05202), or activation(hidden) without `up`.
+        """Return activation(hidden) * up (arXiv:2002.05202), or activation(hidden) if `up` is None.
 
         Args:
             activation: The activation function.
-            hidden: Output of gate_proj, or of up_proj in an MLP that is not gated.
-            up: Output of up_proj in a gated MLP.
+            hidden: Output of gate_proj in a gated MLP, or output of up_proj in an MLP that is not gated.
+            up: Output of up_proj in a gated MLP; None in an MLP that is not gated.
         """
         if up is None:
             return apply_activation(hidden, activation)
-        if torch.compiler.is_compiling() or not hidden.requires_grad:  # the compiler chooses itself what to recompute
+        if torch.compiler.is_compiling() or not hidden.requires_grad:  # the compiler decides what to recompute
             return apply_activation(hidden, activation) * up
         out: Tensor = Gated.apply(hidden, up, activation)
         return out
@@ -366,24 +381,24 @@ class Operations:
         """Return the output of an MLP: down_proj(activation(gate_proj(x)) * up_proj(x)).
 
         Args:
-            x: The input, (..., D).
+            x: The input, of shape (..., D).
             activation: The activation function.
-            weights: Weights of gate_proj, up_proj and down_proj; or of up_proj and down_proj if it is not gated.
-            biases: Their biases, or None.
+            weights: Weights of gate_proj, up_proj and down_proj. An MLP that is not gated does not have gate_proj.
+            biases: Bias of each layer, or None.
         """
         inner = self.linears(x, weights[:-1], biases[:-1])
         return self.linear(self.activate(activation, *inner), weights[-1], biases[-1])
 
     def rotate(self, x_BTNH: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        """Apply RoPE: rotate each pair (x[i], x[i + H/2]) by the angle of its position.
+        """Apply RoPE, which rotates each pair (x[i], x[i + H/2]) by an angle that depends on the position and on i.
 
         Args:
             x_BTNH: Queries or keys.
-            rope: cos and sin of the angles, (B, T, 1, H). If they have fewer features than x, the other features of x
-                are not changed.
+            rope: Cosines and sines of the angles, both of shape (B, T, 1, H). If they have fewer features than x, the
+                last features of x are not changed.
 
         Returns:
-            (B, T, N, H).
+            The rotated queries or keys, of shape (B, T, N, H).
         """
         cos, sin = (part.to(x_BTNH.dtype) for part in rope)
         if (width := cos.shape[-1]) < x_BTNH.shape[-1]:
@@ -393,18 +408,19 @@ class Operations:
         return x_BTNH * cos + torch.cat([-second, first], dim=-1) * sin
 
     def attention_mask(self, positions_BT: Tensor, document_ids_BT: Tensor | None, window: int | None) -> Tensor | None:
-        """Return the attention mask for `attend`; None if it is the causal mask.
+        """Return the attention mask for `attend`, or None if it is the causal mask.
 
-        A token attends to itself and to earlier tokens of its document; with a sliding window, to the last `window` of
-        these.
+        A token attends to itself and to earlier tokens of the same document. If there is a sliding window, it attends
+        only to the last `window` tokens of these.
 
         Args:
             positions_BT: Position of each token in its document.
-            document_ids_BT: Document of each token of a packed row; None: one document per row.
-            window: Size of the sliding window; None: no window.
+            document_ids_BT: Index of the document that contains each token, for rows in which documents are packed.
+                None means that each row is one document.
+            window: Size of the sliding window. None means no sliding window.
 
         Returns:
-            Boolean, (B, 1, T, T). Subclasses may use another type.
+            Boolean mask of shape (B, 1, T, T). Subclasses may return another type.
         """
         length = positions_BT.shape[1]
         narrow = window is not None and window < length
@@ -427,41 +443,43 @@ class Operations:
         scale: float,
         softcap: float | None = None,
     ) -> Tensor:
-        """Return softmax(scale q k^T) v, (B, T, N, H).
+        """Compute attention, softmax(scale q k^T) v, of shape (B, T, N, H).
 
         Args:
             q_BTNH: Queries.
             k_BSKH: Keys.
             v_BSKH: Values.
-            attn_mask: The mask that `attention_mask` returned, or a boolean mask (B, 1, T, S); None: causal.
-            scale: Factor of the scores.
-            softcap: Scores become softcap x tanh(scores / softcap); None: no softcap.
+            attn_mask: The mask that `attention_mask` returned, or a boolean mask of shape (B, 1, T, S). None means the
+                causal mask.
+            scale: Factor by which the attention scores are multiplied.
+            softcap: Scores are replaced by softcap x tanh(scores / softcap). None means no softcap.
         """
         if softcap is not None:
             return softcapped_attention(q_BTNH, k_BSKH, v_BSKH, attn_mask, scale, softcap)
         return attend(q_BTNH, k_BSKH, v_BSKH, attn_mask, scale, recompute=self.recompute)
 
     def chunk_rows(self, vocab_size: int) -> int:
-        """Return the number of rows of logits per chunk of the loss."""
+        """Return the number of rows of logits that the loss function computes in one chunk."""
         return CHUNK_ROWS
 
     def nll_and_residual(self, logits_RV: Tensor, labels_R: Tensor, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Return the cross-entropy loss of each row and its gradient with respect to the logits.
+        """Return the cross-entropy loss of each row and the gradient of the loss with respect to the logits.
 
         Args:
-            logits_RV: The logits; they may be overwritten.
-            labels_R: Token ids; IGNORE_INDEX gives loss 0 and gradient 0.
-            z_loss: Coefficient of the z-loss, logsumexp^2. It is part of the gradient only, not of the loss.
+            logits_RV: The logits. They may be overwritten.
+            labels_R: Token id of each label. For IGNORE_INDEX, the loss and the gradient are 0.
+            z_loss: Coefficient of the z-loss, logsumexp^2. It contributes to the gradient, but not to the loss.
 
         Returns:
-            The negative log-likelihood (R,) in fp32, and the gradient (R, V), softmax - onehot, in the logits' dtype.
+            The negative log-likelihood of shape (R,) in fp32, and the gradient (softmax - onehot) of shape (R, V) in
+            the dtype of the logits.
         """
         logits = logits_RV.to(torch.promote_types(logits_RV.dtype, torch.float32))
         scored_R1 = (labels_R != IGNORE_INDEX).unsqueeze(1)
         targets_R1 = labels_R.clamp(min=0).unsqueeze(1)
         lse_R1 = logits.logsumexp(1, keepdim=True)
         nll_R1 = (lse_R1 - logits.gather(1, targets_R1)) * scored_R1
-        # In place: for 512 rows and a vocabulary of 49k, each copy takes 100 MB.
+        # Compute in place, because a copy takes 100 MB for 512 rows and a vocabulary of 49,000 tokens.
         softmax_RV = logits.sub_(lse_R1).exp_()
         if z_loss:
             softmax_RV.mul_(1 + 2 * z_loss * lse_R1)
@@ -469,13 +487,13 @@ class Operations:
         return nll_R1.squeeze(1), residual_RV.to(logits_RV.dtype)
 
     def transposed_matmul(self, out_VD: Tensor, left_RV: Tensor, right_RD: Tensor, *, add: bool) -> None:
-        """Compute out = left^T right, or out += left^T right, in place: a weight's gradient.
+        """Compute the gradient of a weight, left^T right, and write it to `out_VD` in place.
 
         Args:
-            out_VD: The result.
+            out_VD: Tensor for the result.
             left_RV: Gradient of the layer's output.
             right_RD: Input of the layer.
-            add: Add to `out_VD` instead of overwriting it.
+            add: Whether to add the result to `out_VD` instead of overwriting it.
         """
         product = left_RV.t() @ right_RD
         out_VD.add_(product) if add else out_VD.copy_(product)
@@ -485,7 +503,7 @@ DEFAULT_OPERATIONS = Operations()
 
 
 class Accelerated(nn.Module):
-    """A module whose operations can be replaced with `use_operations`."""
+    """Base class of modules whose operations can be replaced with `use_operations`."""
 
     operations = DEFAULT_OPERATIONS
 
@@ -495,7 +513,7 @@ def use_operations(model: nn.Module, operations: Operations) -> None:
 
     Args:
         model: The model.
-        operations: The operations.
+        operations: The new operations.
     """
     for module in model.modules():
         if isinstance(module, Accelerated):

@@ -1,7 +1,7 @@
-"""Presets: the configs of published models.
+"""Presets, which are the configs of published models.
 
-A preset has no weights: `groundup pretrain` initializes them randomly. All values are from the paper or the published
-config of the model, so parameter counts are exact (tests/unit/model/test_presets.py).
+A preset does not contain weights. `groundup pretrain` initializes the weights randomly. All values are from the paper
+or the published config of the model, so that parameter counts are exact (tests/unit/model/test_presets.py).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from groundup.model.families import FAMILIES
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A named config.
+    """The config of a published model.
 
     Attributes:
         name: Name of the preset.
-        config: The config.
-        source: The paper or model card.
-        note: Differences from the published model, if any.
+        config: The model config.
+        source: The paper or model card from which the config was taken.
+        note: Differences between the preset and the published model; empty if there are no differences.
     """
 
     name: str
@@ -32,10 +32,10 @@ class Preset:
 
 
 def preset(name: str) -> Preset:
-    """Return the preset with a name, ignoring case.
+    """Return the preset that has the given name. Upper and lower case are not distinguished.
 
     Raises:
-        ConfigError: No preset has this name.
+        ConfigError: A preset with this name does not exist.
     """
     if found := PRESETS.get(name.lower()):
         return found

@@ -1,17 +1,21 @@
 """Quantization of frozen linear layers to int8 or int4 with a scale per group (QLoRA, arXiv:2305.14314).
 
-A transform of a built model, applied before the model is moved to a device, compiled or sharded. It can be applied
-before or after LoRA. Layers multiply by the dequantized weight. No dense copy is saved for the backward pass.
+An existing model is quantized before it is moved to a device, compiled or sharded, and before or after LoRA adapters
+are added. A forward pass dequantizes each weight temporarily. The dequantized weight is not saved for the backward
+pass.
 
-The scheme is symmetric: weight = scale x q, with one fp16 scale per `group_size` consecutive inputs of an output.
-Rounding is as in GGUF, and tensors have the layout of compressed-tensors, so weights of both formats can be loaded:
+Quantization is symmetric: weight = scale x q, where q is an integer. A group consists of `group_size` consecutive
+inputs of one output, and has one fp16 scale. Values are rounded in the same way as in GGUF, and tensors have the layout
+of compressed-tensors, so that weights of both formats can be loaded:
 
-- int8: q from -127 to 127, scale = max|w| / 127 (GGUF Q8_0). `values` (O, I) is int8, like `weight` of
-  compressed-tensors.
-- int4: q from -8 to 7. The scale's sign maps the group's largest weight to -8 (GGUF Q4_0). `values` (O, I / 2) is uint8
-  with two inputs per byte, the first in the low bits, each as q + 8, like `weight_packed` of compressed-tensors.
+- int8 (GGUF Q8_0): q is from -127 to 127, and the scale is max|w| / 127. `values` is an int8 tensor of shape (O, I),
+  like `weight` in compressed-tensors.
+- int4 (GGUF Q4_0): q is from -8 to 7. The sign of the scale is chosen so that the weight with the largest magnitude has
+  q = -8. `values` is a uint8 tensor of shape (O, I / 2), like `weight_packed` in compressed-tensors. A byte contains q
+  + 8 for two inputs. The first of these two inputs is in the low 4 bits.
 
-Shape letters: I in_features, O out_features, G groups of an output.
+Letters in tensor names: I is the number of inputs of a layer, O the number of outputs, and G the number of groups per
+output.
 """
 
 from __future__ import annotations
@@ -27,17 +31,17 @@ from groundup.model.layers import Linear
 from groundup.model.lora import get_linear, linear_layers
 
 Bits = Literal[4, 8]
-GROUP_SIZE = 32  # as in GGUF's Q8_0 and Q4_0
-_OFFSET = 8  # of packed int4 values, which are unsigned
+GROUP_SIZE = 32  # the group size of GGUF's Q8_0 and Q4_0
+_OFFSET = 8  # added to int4 values before packing, so that they are unsigned
 
 
 class QuantizedWeight(nn.Module):
-    """A quantized matrix (O, I). See the module's docstring for the scheme.
+    """A quantized matrix of shape (O, I). The docstring of this module describes the format.
 
     Attributes:
-        values: int8 (O, I), or packed uint8 (O, I / 2).
-        scales: (O, G), fp16 if created by `quantize`; any float dtype is supported.
-        bits: 4 or 8.
+        values: For 8 bits, an int8 tensor of shape (O, I). For 4 bits, a packed uint8 tensor of shape (O, I / 2).
+        scales: Scales of shape (O, G). `quantize` creates fp16 scales, but any floating-point dtype is supported.
+        bits: Number of bits per value, 4 or 8.
     """
 
     values: Tensor
@@ -54,9 +58,9 @@ class QuantizedWeight(nn.Module):
         """Round each weight to the nearest multiple of its group's scale.
 
         Args:
-            weight_OI: The dense matrix.
-            bits: 4 or 8.
-            group_size: Number of consecutive inputs with the same scale.
+            weight_OI: The matrix to quantize.
+            bits: Number of bits per value, 4 or 8.
+            group_size: Number of consecutive inputs that share a scale.
         """
         groups_OGS = weight_OI.detach().float().unflatten(1, (-1, group_size))
         if bits == 8:
@@ -65,12 +69,12 @@ class QuantizedWeight(nn.Module):
             extreme = groups_OGS.abs().argmax(-1, keepdim=True)
             scales_OG, minimum, maximum = groups_OGS.gather(-1, extreme).squeeze(-1) / -8, -8, 7
         scales_OG = scales_OG.half()
-        divisors_OG1 = scales_OG.float().where(scales_OG != 0, 1.0).unsqueeze(-1)  # a group of zeros has scale 0
+        divisors_OG1 = scales_OG.float().where(scales_OG != 0, 1.0).unsqueeze(-1)  # the scale of an all-zero group is 0
         q_OI = (groups_OGS / divisors_OG1).round().clamp(minimum, maximum).flatten(1).to(torch.int8)
         return cls(q_OI if bits == 8 else _packed(q_OI), scales_OG, bits)
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return the dense matrix (O, I): products in fp32, rounded to `dtype`."""
+        """Return the dequantized matrix of shape (O, I). It is computed in fp32 and then rounded to `dtype`."""
         return _dequantized(self.values, self.scales, self.bits, dtype)
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
@@ -80,12 +84,12 @@ class QuantizedWeight(nn.Module):
         return out
 
     def extra_repr(self) -> str:
-        """Return bits and group size for `repr`."""
+        """Return the number of bits and the group size as text for `repr`."""
         return f"bits={self.bits}, group_size={self.values.shape[1] * 8 // self.bits // self.scales.shape[1]}"
 
 
 class _QuantizedLinear(torch.autograd.Function):
-    """x W^T + b: the weight is dequantized in the forward pass, and again for the gradient of x."""
+    """Compute x W^T + b. The weight is dequantized in the forward pass, and again in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, bits: Bits) -> Tensor:
@@ -103,7 +107,7 @@ class _QuantizedLinear(torch.autograd.Function):
 
 
 def _packed(q_OI: Tensor) -> Tensor:
-    """Return int4 values as bytes, (O, I / 2)."""
+    """Pack pairs of int4 values into bytes, of shape (O, I / 2)."""
     stored = (q_OI + _OFFSET).to(torch.uint8)
     return stored[:, 0::2] | (stored[:, 1::2] << 4)
 
@@ -116,19 +120,21 @@ def _dequantized(values: Tensor, scales_OG: Tensor, bits: Bits, dtype: torch.dty
 
 
 def quantize_frozen(model: nn.Module, bits: Bits, group_size: int = GROUP_SIZE) -> list[str]:
-    """Quantize the linear layers inside the blocks, in place. Embeddings, norms, head and adapters are not quantized.
+    """Quantize all linear layers in the transformer blocks, in place.
+
+    Embeddings, norms, the output head and adapters are not quantized.
 
     Args:
-        model: The model.
-        bits: 4 or 8.
-        group_size: Number of consecutive inputs with the same scale.
+        model: The model. Its linear layers must be frozen.
+        bits: Number of bits per weight, 4 or 8.
+        group_size: Number of consecutive inputs that share a scale.
 
     Returns:
-        The names of these layers.
+        The names of the quantized layers.
 
     Raises:
-        ConfigError: A layer is trainable or quantized, or its inputs are not a multiple of `group_size`. The model is
-            then unchanged.
+        ConfigError: A layer is trainable or already quantized, or its number of inputs is not a multiple of
+            `group_size`. The model is then not modified.
     """
     if bits not in (4, 8):
         raise ConfigError(f"bits = {bits}", rule="only 8 and 4 bits are supported", fix="Set bits = 8 or 4.")
@@ -146,31 +152,31 @@ def _require_quantizable(name: str, layer: nn.Linear, group_size: int) -> None:
     if not isinstance(layer, Linear) or layer.quantized is not None:
         raise ConfigError(
             f"{name}: not a dense linear layer",
-            rule="the layer is already quantized, or of another type",
-            fix="Load the model again, and quantize it once.",
+            rule="the layer is already quantized, or has another type",
+            fix="Load the model again, and quantize it only once.",
         )
     if layer.weight.requires_grad:
         raise ConfigError(
             f"{name}: trainable weight",
-            rule="only frozen layers can be quantized, because quantized weights have no gradient",
+            rule="only frozen layers can be quantized, because quantized weights cannot be trained",
             fix="Freeze the model first, for example with groundup.model.lora.add_lora.",
         )
     if group_size < 2 or group_size % 2 or layer.in_features % group_size:
         raise ConfigError(
             f"{name}: {layer.in_features} inputs, group_size = {group_size}",
-            rule="group_size must be even, and the inputs a multiple of it",
-            fix="Set a group_size that divides the inputs, for example 32 or 16.",
+            rule="group_size must be even, and the number of inputs must be a multiple of group_size",
+            fix="Set a group_size that divides the number of inputs, for example 32 or 16.",
         )
 
 
 def dequantize(model: nn.Module) -> list[str]:
-    """Replace quantized weights by dense fp32 weights, in place.
+    """Replace all quantized weights by dequantized fp32 weights, in place.
 
     Args:
         model: The model.
 
     Returns:
-        The names of these layers.
+        The names of the dequantized layers.
     """
     found = {name: module for name, module in model.named_modules() if isinstance(module, Linear) and module.quantized}
     for layer in found.values():
@@ -179,7 +185,7 @@ def dequantize(model: nn.Module) -> list[str]:
 
 
 def bits_per_weight(model: nn.Module) -> float:
-    """Return the average bits per weight, including scales, of the linear layers inside the blocks."""
+    """Return the average number of bits per weight of the linear layers in the transformer blocks, including scales."""
     layers = [get_linear(model, name) for name in linear_layers(model)]
     held = [layer.quantized if isinstance(layer, Linear) and layer.quantized else layer.weight for layer in layers]
     size = sum(

@@ -1,6 +1,7 @@
 """The decoder-only transformer for all model families, with the parameter names of Hugging Face's Llama.
 
-Shape letters: B batch, T sequence, S keys, D dim, V vocab.
+Letters in tensor names: B is the batch size, T the sequence length, S the number of keys, D the hidden size, and V the
+vocabulary size.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from groundup.model.operations import Accelerated
 
 Rope = tuple[Tensor, Tensor]
 LayerHook = Callable[[int, Tensor, Rope | None], object]
-"""Called before each layer with its index, its input (B, T, D), and cos and sin of RoPE."""
+"""Function that is called before each layer with the layer index, the input (B, T, D), and the RoPE (cos, sin)."""
 
 
 class Block(nn.Module):
-    """A pre-norm block: attention and MLP, each with a norm at its input."""
+    """Pre-norm block: the inputs of attention and MLP are normalized."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -47,12 +48,12 @@ class Block(nn.Module):
         return self.add(x_BTD, self.mlp(self.post_attention_layernorm(x_BTD)))
 
     def add(self, x_BTD: Tensor, branch_BTD: Tensor) -> Tensor:
-        """Add the output of attention or MLP to the residual stream."""
+        """Add the output of attention or of the MLP to the residual stream."""
         return x_BTD + (branch_BTD if self.multiplier is None else branch_BTD * self.multiplier)
 
 
 class ParallelBlock(Block):
-    """A block with parallel attention and MLP, which have the same input (GPT-J, GPT-NeoX)."""
+    """Block in which attention and MLP are computed in parallel from the same residual stream (GPT-J, GPT-NeoX)."""
 
     def forward(self, x_BTD: Tensor, rope: Rope | None, attn_mask: Tensor | None, cache: Cache | None) -> Tensor:
         """Return the residual stream after the block, (B, T, D)."""
@@ -61,9 +62,9 @@ class ParallelBlock(Block):
 
 
 class SandwichBlock(Block):
-    """A block with norms at the inputs and outputs of attention and MLP (Gemma).
+    """Block in which the inputs and the outputs of attention and MLP are normalized (Gemma).
 
-    Here `post_attention_layernorm` normalizes the output of attention.
+    In this block, `post_attention_layernorm` normalizes the output of attention.
     """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
@@ -85,7 +86,7 @@ class SandwichBlock(Block):
 
 
 class PostNormBlock(SandwichBlock):
-    """A block with norms at the outputs of attention and MLP (OLMo 2, arXiv:2501.00656)."""
+    """Block in which the outputs of attention and MLP are normalized (OLMo 2, arXiv:2501.00656)."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__(config, layer)
@@ -101,13 +102,13 @@ _BLOCKS: dict[str, type[Block]] = {
 
 
 class Decoder(Accelerated):
-    """The transformer without a head: token ids in, normalized hidden states out.
+    """The transformer without an output head. It computes normalized hidden states from token ids.
 
     Args:
         config: The model's config.
 
     Attributes:
-        compute_dtype: Dtype of activations; None: the dtype of the weights.
+        compute_dtype: Dtype of activations. If None, activations have the dtype of the weights.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -134,7 +135,7 @@ class Decoder(Accelerated):
         cache: Cache | None = None,
         layer_hook: LayerHook | None = None,
     ) -> Tensor:
-        """Return hidden states (B, T, D); see `Transformer.forward` for the arguments."""
+        """Return the hidden states, of shape (B, T, D). `Transformer.forward` documents the arguments."""
         start = cache.length if cache is not None else 0
         end = start + input_ids_BT.shape[1]
         if end > self.config.context_length:
@@ -186,7 +187,7 @@ def _rope(rotary: Rotary | None, positions_BT: Tensor, dtype: torch.dtype) -> Ro
 
 
 class Transformer(Accelerated):
-    """A causal language model: the decoder and the language model head.
+    """Causal language model, which consists of the decoder and the output head.
 
     Args:
         config: The model's config.
@@ -210,21 +211,23 @@ class Transformer(Accelerated):
         reduction: Literal["sum", "none"] = "sum",
         z_loss: float = 0.0,
     ) -> Tensor:
-        """Compute next-token logits, or the loss if there are labels.
+        """Compute the logits of the next tokens, or the loss if labels are given.
 
         Args:
             input_ids_BT: Token ids.
-            positions_BT: Position of each token in its document. Default: 0, 1, 2, ..., after the cached tokens.
-            document_ids_BT: Document of each token in packed rows. A token attends to its own document only. None: each
-                row is one document.
-            cache: KV cache of earlier tokens, extended in place.
-            labels_BT: Next token at each position, or IGNORE_INDEX.
-            reduction: With labels: "sum" returns the summed negative log-likelihood. "none" returns one value per token
-                (0 at IGNORE_INDEX), minus `groundup.model.loss.token_logprobs`. Both have gradients.
-            z_loss: Coefficient of the z-loss for "sum"; see `groundup.model.loss.summed_nll`.
+            positions_BT: Position of each token in its document. Default: 0, 1, 2, ..., beginning after the cached
+                tokens.
+            document_ids_BT: Index of the document that contains each token, for rows in which documents are packed. A
+                token attends only to tokens of the same document. None means that each row is one document.
+            cache: KV cache of earlier tokens. The new keys and values are added in place.
+            labels_BT: Id of the next token at each position, or IGNORE_INDEX for positions without a loss.
+            reduction: Reduction of the loss. "sum" returns the summed negative log-likelihood. "none" returns the
+                negative log-likelihood of each token, which is 0 for IGNORE_INDEX. Both are differentiable.
+            z_loss: Coefficient of the z-loss for the reduction "sum"; see `groundup.model.loss.summed_nll`.
 
         Returns:
-            Without labels: logits (B, T, V) in fp32. With labels: the loss, () or (B, T), in fp32.
+            If labels are not given, the logits of shape (B, T, V) in fp32. If labels are given, the loss in fp32: a
+            scalar for "sum", or a tensor of shape (B, T) for "none".
         """
         h_BTD = self.model(input_ids_BT, positions_BT, document_ids_BT, cache)
         if labels_BT is None:
@@ -236,14 +239,14 @@ class Transformer(Accelerated):
         return summed_nll(h_RD, weight, labels_R, self.operations, z_loss=z_loss, softcap=softcap)
 
     def _scaled(self, h_BTD: Tensor) -> Tensor:
-        """Return hidden states divided by `logits_scaling`, which scales the logits."""
+        """Divide hidden states by `logits_scaling`. This is equivalent to a division of the logits."""
         return h_BTD if self.config.logits_scaling is None else h_BTD / self.config.logits_scaling
 
     def logits(self, h_BTD: Tensor) -> Tensor:
-        """Return next-token logits (..., V) in fp32.
+        """Return the logits of the next tokens, of shape (..., V), in fp32.
 
         Args:
-            h_BTD: Output of the decoder, (..., D).
+            h_BTD: Output of the decoder, of shape (..., D).
         """
         logits_BTV = self.lm_head(self._scaled(h_BTD))
         return softcapped(logits_BTV, self.config.logit_softcap).float()
@@ -258,17 +261,17 @@ class Transformer(Accelerated):
         return KVCache(self._cache_shape(batch_size, max_length))
 
     def new_batch_cache(self, num_slots: int, max_length: int) -> BatchCache:
-        """Return an empty KV cache for batched decoding of sequences with different lengths.
+        """Return an empty KV cache for batched decoding of sequences that have different lengths.
 
         Args:
-            num_slots: Maximum number of sequences.
+            num_slots: Maximum number of sequences in the batch.
             max_length: Maximum number of tokens per sequence.
         """
         return BatchCache(self._cache_shape(num_slots, max_length))
 
     @property
     def cache_bytes_per_token(self) -> int:
-        """KV cache per token of one sequence, in bytes."""
+        """Size in bytes of the cached keys and values of one token."""
         return self._cache_shape(1, 1).bytes_per_token
 
     def _cache_shape(self, batch_size: int, max_length: int) -> CacheShape:

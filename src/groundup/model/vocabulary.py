@@ -1,6 +1,6 @@
-"""Resizing of token embeddings for a larger vocabulary.
+"""Resizing of the token embeddings and the output head for a larger vocabulary.
 
-Shape letters: V vocab, D dim.
+Letters in tensor names: V is the vocabulary size, and D the hidden size.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from groundup.model.transformer import Transformer
 
 
 def resize_token_embeddings(model: Transformer, vocab_size: int, pieces: Mapping[int, Sequence[int]]) -> Transformer:
-    """Return the model with `vocab_size` rows in its embeddings and its head. All other weights are shared.
+    """Return a model whose token embeddings and output head are resized to `vocab_size` rows.
 
-    The rows of a new token are initialized with the mean rows of the old tokens that it replaces. Random rows would
-    take probability away from the old tokens (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language
-    Models").
+    All other weights are shared with the given model. The row of a new token is initialized with the mean of the rows
+    of the old tokens that encode the same text. If new rows were random, new tokens would get too much probability
+    (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models").
 
     Args:
-        model: The model.
-        vocab_size: New number of rows; at least the old one.
-        pieces: Id of each new token -> ids of the old tokens that encode the same text. Rows without a token are
-            initialized with the mean of all rows.
+        model: The model to resize.
+        vocab_size: New number of rows, which must not be less than the current number.
+        pieces: Id of each new token -> ids of the old tokens that encode the same text. Rows that do not belong to a
+            token are initialized with the mean of all rows.
     """
     assert vocab_size >= model.config.vocab_size
     weights = dict(model.state_dict())

@@ -1,9 +1,9 @@
-"""Weight tables: map tensors of a file format to parameters of the model, in both directions.
+"""Weight tables, which describe the conversion between the tensors of a file format and the parameters of a model.
 
-A table is a sequence of `Weight`s. Each operation of a `Weight` is invertible: `read` converts file tensors to
-parameters, `write` converts back.
+A table is a sequence of `Weight` objects. Each operation of a `Weight` is invertible: `read` converts file tensors to
+parameters, and `write` converts parameters to file tensors.
 
-Shape letters: N heads, H head_dim, D dim.
+Letters in tensor names: N is the number of heads, H the head_dim, and D the hidden size.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-LAYER = "{layer}"  # placeholder of the layer index in a name
+LAYER = "{layer}"  # placeholder for the layer index in a name
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
@@ -29,20 +29,20 @@ class Operation(ABC):
 
     @abstractmethod
     def read(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Convert from the file's layout towards the model's."""
+        """Convert tensors from the layout of the file to the layout of the model."""
 
     @abstractmethod
     def write(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Convert from the model's layout towards the file's."""
+        """Convert tensors from the layout of the model to the layout of the file."""
 
     def write_shapes(self, shapes: list[Shape]) -> list[Shape]:
-        """Return the output shapes of `write` for these input shapes."""
+        """Return the shapes of the tensors that `write` returns for inputs of the given shapes."""
         return shapes
 
 
 @dataclass(frozen=True, slots=True)
 class Transpose(Operation):
-    """Transpose a matrix that the file stores as (inputs, outputs), as in GPT-2's Conv1D."""
+    """Transpose a matrix that the file stores with shape (inputs, outputs), as in GPT-2's Conv1D."""
 
     def read(self, tensors: list[Tensor]) -> list[Tensor]:
         """Transpose each tensor."""
@@ -68,7 +68,7 @@ class Split(Operation):
     sizes: tuple[int, ...]
 
     def read(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Split the file tensor."""
+        """Split the file tensor into parameters."""
         return list(tensors[0].split(self.sizes))
 
     def write(self, tensors: list[Tensor]) -> list[Tensor]:
@@ -78,16 +78,18 @@ class Split(Operation):
         return [torch.cat(tensors)]
 
     def write_shapes(self, shapes: list[Shape]) -> list[Shape]:
-        """Return the shape of the concatenation."""
+        """Return the shape of the concatenated parameters."""
         return [(sum(self.sizes), *shapes[0][1:])]
 
 
 @dataclass(frozen=True, slots=True)
 class SplitHeads(Operation):
-    """Split a fused QKV projection whose rows are ordered by head: q, k and v of head 0, then of head 1, and so on.
+    """Split a fused QKV projection whose rows are sorted by head.
+
+    The rows of q, k and v of head 0 come first, followed by the rows of head 1, and so on.
 
     Attributes:
-        heads: Number of heads of each projection.
+        heads: Number of heads.
     """
 
     heads: int
@@ -98,7 +100,7 @@ class SplitHeads(Operation):
         return [part.flatten(0, 1) for part in by_head.unbind(1)]
 
     def write(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Interleave q, k and v by head."""
+        """Interleave the rows of q, k and v head by head."""
         import torch
 
         return [torch.stack([tensor.unflatten(0, (self.heads, -1)) for tensor in tensors], dim=1).flatten(0, 2)]
@@ -110,7 +112,10 @@ class SplitHeads(Operation):
 
 @dataclass(frozen=True, slots=True)
 class PermuteHeads(Operation):
-    """Permute rows of a query or key projection: the file stores RoPE pairs interleaved, the model stores two halves.
+    """Permute the rows of a query or key projection.
+
+    The two features that RoPE rotates together are adjacent rows in the file. In the model, they are the rows i and
+    i + H / 2 of a head.
 
     Attributes:
         heads: Number of heads of the projection.
@@ -119,19 +124,19 @@ class PermuteHeads(Operation):
     heads: int
 
     def read(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Reorder interleaved pairs to halves."""
+        """Reorder rows from adjacent pairs to two halves."""
         return [tensor.unflatten(0, (self.heads, -1, 2)).transpose(1, 2).flatten(0, 2) for tensor in tensors]
 
     def write(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Reorder halves to interleaved pairs."""
+        """Reorder rows from two halves to adjacent pairs."""
         return [tensor.unflatten(0, (self.heads, 2, -1)).transpose(1, 2).flatten(0, 2) for tensor in tensors]
 
 
 @dataclass(frozen=True, slots=True)
 class AddOne(Operation):
-    """Subtract 1 from a norm's factors, which the file stores as 1 + weight.
+    """Add 1 to the weight of a norm in the file, because the file stores the factor 1 + weight.
 
-    Rounding is negligible in fp32, and GGUF stores norms in fp32.
+    The rounding error is negligible, because GGUF files store norm weights in fp32.
     """
 
     def read(self, tensors: list[Tensor]) -> list[Tensor]:
@@ -148,9 +153,9 @@ class Weight:
     """One tensor of a file and the parameters that it contains.
 
     Attributes:
-        file_name: Name of the tensor in the file. `{layer}` is replaced by the layer index.
-        names: Names of the parameters.
-        operations: Conversions from the file's layout to the model's, in the order of reading.
+        file_name: Name of the tensor in the file. `{layer}` is a placeholder for the layer index.
+        names: Names of the parameters that the tensor contains.
+        operations: Operations that convert the tensor to the parameters, in the order in which `read` applies them.
     """
 
     file_name: str
@@ -158,17 +163,17 @@ class Weight:
     operations: tuple[Operation, ...] = ()
 
     def read(self, file_tensor: Tensor) -> dict[str, Tensor]:
-        """Return the parameters by name, as views of the file tensor if possible."""
+        """Convert the file tensor to parameters: name -> tensor, which is a view of the file tensor if possible."""
         tensors = [file_tensor]
         for operation in self.operations:
             tensors = operation.read(tensors)
         return dict(zip(self.names, tensors, strict=True))
 
     def write(self, parameter: Callable[[str], Tensor]) -> Tensor:
-        """Return the file tensor.
+        """Convert the parameters to the file tensor.
 
         Args:
-            parameter: Returns the parameter of a name.
+            parameter: Function that returns the parameter with a given name.
         """
         tensors = [parameter(name) for name in self.names]
         for operation in reversed(self.operations):
@@ -178,19 +183,19 @@ class Weight:
 
 
 def same(*names: str, operations: tuple[Operation, ...] = ()) -> tuple[Weight, ...]:
-    """Return the table of tensors that have the same name in the file and in the model."""
+    """Return a weight table for tensors that have the same name in the file and in the model."""
     return tuple(Weight(name, (name,), operations) for name in names)
 
 
 def renamed(names: dict[str, str], *operations: Operation) -> tuple[Weight, ...]:
-    """Return the table of tensors with different names, from a mapping of parameter name to file name."""
+    """Return a weight table for tensors that have different names, from a mapping of parameter name to file name."""
     return tuple(Weight(file_name, (name,), operations) for name, file_name in names.items())
 
 
 def expand(weights: Iterable[Weight], n_layers: int) -> Iterator[Weight]:
-    """Yield a `Weight` for each layer instead of one for all layers.
+    """Replace each `Weight` whose names contain `{layer}` by one `Weight` per layer.
 
-    It is a generator so that a config with too many layers fails at the first missing tensor.
+    The function is a generator, so that reading stops at the first missing tensor if a config has too many layers.
     """
     outside: list[Weight] = []
     inside: list[Weight] = []
@@ -207,14 +212,14 @@ def expand(weights: Iterable[Weight], n_layers: int) -> Iterator[Weight]:
 
 
 def shapes(table: Iterable[Weight], parameters: Mapping[str, Shape]) -> dict[str, Shape]:
-    """Return the shape of each file tensor.
+    """Return file name -> shape for each file tensor of a weight table.
 
-    Shapes are computed without tensors: they may be too large to allocate, and `torch.cat` of meta tensors would import
-    torch's compiler.
+    Shapes are computed without tensors, because tensors may be too large to allocate, and `torch.cat` of meta tensors
+    would import torch's compiler.
 
     Args:
         table: The weight table.
-        parameters: Shape of each parameter.
+        parameters: Name of each parameter -> its shape.
     """
     found = {}
     for weight in table:

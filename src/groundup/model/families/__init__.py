@@ -1,4 +1,4 @@
-"""The model families, one module each. To add one, see docs/adding-a-family.md."""
+"""The model families. Each family is a module; docs/adding-a-family.md describes how to add a family."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = ["DEFAULT_FAMILY", "FAMILIES", "GUIDE", "Family", "FamilyName"]
 
 _ALL = (GPT2, GPT_NEOX, LLAMA, MISTRAL, OLMO2, PHI3, GRANITE, SMOLLM3, QWEN2, QWEN3, GEMMA2, GEMMA3)
 FAMILIES: dict[str, Family] = {family.name: family for family in _ALL}
-DEFAULT_FAMILY = QWEN3.name  # for training from scratch
+DEFAULT_FAMILY = QWEN3.name  # family of models that are trained from scratch
 GUIDE = "docs/adding-a-family.md"
 
 if TYPE_CHECKING:
     FamilyName = str
 else:
-    FamilyName = Literal[tuple(FAMILIES)]  # the choices of a setting
+    FamilyName = Literal[tuple(FAMILIES)]  # the values of the setting `family`

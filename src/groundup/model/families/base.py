@@ -1,6 +1,6 @@
-"""The definition of a model family: architecture options, names in Hugging Face and GGUF files, presets.
+"""Data classes that define a model family: architecture options, names in Hugging Face and GGUF files, and presets.
 
-A family module has data and small functions. It imports neither torch nor `groundup.model.config`.
+The module of a family contains only data and small functions. It imports neither torch nor `groundup.model.config`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Activation = Literal["silu", "gelu", "gelu_tanh"]
 BlockKind = Literal["pre", "sandwich", "post", "parallel"]
-Head = Literal["language", "labels"]  # next-token head, or classification head
+Head = Literal["language", "labels"]  # type of the output head: next-token head, or classification head
 LAYER = "model.layers.{layer}."
 QKV = tuple(f"{LAYER}self_attn.{part}_proj" for part in "qkv")
 FULL, SLIDING = "full_attention", "sliding_attention"  # values of `layer_types` in Hugging Face's config.json
@@ -25,12 +25,13 @@ FULL, SLIDING = "full_attention", "sliding_attention"  # values of `layer_types`
 
 @dataclass(frozen=True, slots=True)
 class Wrapper:
-    """A multimodal model that contains a model of the family. Only its text model is loaded.
+    """A multimodal model whose language model belongs to the family. Only the language model is loaded.
 
     Attributes:
         model_type: `model_type` of the multimodal model in Hugging Face's config.json.
-        prefixes: Prefix of the text model's tensor names -> prefix in a text-only model.
-        skipped_prefixes: Prefixes of all other tensors, which are not loaded.
+        prefixes: Prefix of tensor names in the multimodal model -> prefix in a model that contains only the language
+            model.
+        skipped_prefixes: Prefixes of tensors that do not belong to the language model and are not loaded.
     """
 
     model_type: str
@@ -40,12 +41,12 @@ class Wrapper:
 
 @dataclass(frozen=True, slots=True)
 class HuggingFaceWindows:
-    """The conversion of sliding windows from and to `config.json`.
+    """Functions that convert the fields of sliding windows from and to Hugging Face's `config.json`.
 
     Attributes:
-        read: Returns the fields `sliding_window` and `sliding_layers` from a config without them and the keys of
-            `config.json`.
-        write: Returns the keys of `config.json`.
+        read: Function that returns the fields `sliding_window` and `sliding_layers` of `ModelConfig`. Its arguments are
+            a config in which these fields are not set, and the content of `config.json`.
+        write: Function that returns the keys of `config.json` that describe the sliding windows of a config.
     """
 
     read: Callable[[ModelConfig, Mapping[str, Any]], dict[str, Any]]
@@ -54,25 +55,28 @@ class HuggingFaceWindows:
 
 @dataclass(frozen=True, slots=True)
 class HuggingFace:
-    """A family's names in Hugging Face's files.
+    """Names and formats of a family in Hugging Face's files.
 
     Attributes:
         model_type: `model_type` in `config.json`.
-        architectures: Class name for each head.
+        architectures: Type of the output head -> class name in transformers.
         keys: Field of `ModelConfig` -> key in `config.json`.
-        defaults: Defaults of keys in transformers.
-        fixed: Keys for which groundup supports one setting only -> the accepted values. The first one is written.
-        weights: Returns the decoder's weight table.
-        base: Prefix of the decoder's tensors. Models saved without a head omit it.
-        head: Name of the head's tensor if embeddings are not tied.
-        dropouts: Dropout keys, ignored on reading and written as 0.
+        defaults: Key in `config.json` -> default value in transformers.
+        fixed: Key in `config.json` -> values that groundup supports. Other values are rejected. The first value is
+            written to new files.
+        weights: Function that returns the weight table of the decoder.
+        base: Prefix of the names of the decoder's tensors. Files of models without an output head omit the prefix.
+        head: Name of the output head's tensor, if embeddings are not tied.
+        dropouts: Keys of dropout probabilities. They are ignored when a config is read, and written as 0.
         rope_theta: Key of `rope_theta` in transformers 4.
         rotary_fraction: Key of `rotary_fraction` in transformers 4.
-        rope_by_layer_type: Whether `rope_parameters` are nested by layer type, with a separate base for sliding layers.
-        windows: Conversion of sliding windows; None: the family has no sliding windows.
-        within: The multimodal model that contains the family, if any.
-        read: Sets values that `keys` cannot describe, in place, from the values so far and the keys of `config.json`.
-        write: Returns additional keys of `config.json`.
+        rope_by_layer_type: Whether `rope_parameters` contains one object per layer type. Sliding-window layers may then
+            have a different base.
+        windows: Conversion of sliding windows. None means that models of the family do not have sliding windows.
+        within: Multimodal model that may contain a model of the family, or None.
+        read: Function that sets, in place, the values that `keys` cannot describe. Its arguments are the values that
+            were read with `keys`, and the content of `config.json`.
+        write: Function that returns additional keys of `config.json`.
     """
 
     model_type: str
@@ -94,19 +98,19 @@ class HuggingFace:
 
     @property
     def known_keys(self) -> set[str]:
-        """All keys of `config.json` that the family reads or ignores."""
+        """All keys of `config.json` that are valid for the family."""
         rotary = [key for key in (self.rope_theta, self.rotary_fraction) if key is not None]
         return {*self.keys.values(), *self.defaults, *self.fixed, *self.dropouts, *rotary}
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A GGUF metadata key of an optional field.
+    """GGUF metadata key of an optional field of `ModelConfig`.
 
     Attributes:
-        name: The key, without the architecture.
-        missing: The default in llama.cpp.
-        neutral: The value that means "not set"; None: every value is a setting.
+        name: The key without the prefix of the architecture.
+        missing: Value that llama.cpp uses if the key is missing.
+        neutral: Value that means that the field is not set. None means that every value sets the field.
     """
 
     name: str
@@ -116,24 +120,30 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Gguf:
-    """A family's names in GGUF files, and its architecture in llama.cpp.
+    """Names of a family in GGUF files, and properties of its architecture in llama.cpp.
 
     Attributes:
-        architecture: `general.architecture`. Families may share one; they then differ by their sliding windows.
+        architecture: Value of `general.architecture`. If several families have the same value, a sliding window in the
+            file decides between them.
         keys: Optional field of `ModelConfig` -> metadata key.
-        constants: Metadata for which groundup supports one value only.
-        attention_scale: Key of 1 / sqrt(query_scalar); None: llama.cpp derives it from the sizes (see `implied`).
-        biases: Bias fields that llama.cpp supports. A file has them if it has their tensors.
-        permuted: Whether rows of queries and keys are stored with RoPE pairs interleaved.
-        fused_qkv: Whether the query, key and value projections are one tensor.
-        fused_gate_up: Whether gate_proj and up_proj are one tensor.
+        constants: Metadata key -> the only value that groundup supports.
+        attention_scale: Metadata key of 1 / sqrt(query_scalar). If None, llama.cpp derives this value from the sizes of
+            the model; see `implied`.
+        biases: Fields of `ModelConfig` for biases that llama.cpp supports. A field is true if the file contains the
+            tensors of these biases.
+        permuted: Whether the file stores the two features that RoPE rotates together in adjacent rows.
+        fused_qkv: Whether one tensor contains the query, key and value projections.
+        fused_gate_up: Whether one tensor contains gate_proj and up_proj.
         llama3_scaling: Whether llama.cpp reads `rope_freqs.weight`.
-        windows: Whether llama.cpp supports sliding windows; otherwise each layer attends to all tokens.
-        window_pattern: Default pattern: every n-th layer has full attention.
-        tied: Whether llama.cpp requires tied (True) or untied (False) embeddings; None: it supports both.
-        default_window: Default sliding window; 0: no window.
-        implied: Returns fields that llama.cpp derives from (n_layers, dim, n_heads) instead of reading a key.
-        unsupported: Yields (value, reason) for variants that llama.cpp computes differently.
+        windows: Whether llama.cpp supports sliding windows. If false, each token attends to all previous tokens.
+        window_pattern: If the file does not specify which layers have a sliding window, every n-th layer has full
+            attention, where n is this number.
+        tied: Whether llama.cpp requires tied embeddings (True) or untied embeddings (False). None means that it
+            supports both.
+        default_window: Size of the sliding window if the file does not specify it; 0 means no sliding window.
+        implied: Function of (n_layers, dim, n_heads) that returns the fields that llama.cpp derives from these sizes
+            instead of reading a metadata key.
+        unsupported: Function that yields (value, reason) for each option of a config that llama.cpp does not support.
     """
 
     architecture: str
@@ -155,13 +165,13 @@ class Gguf:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A preset: the config of a published model.
+    """A preset, which is the config of a published model.
 
     Attributes:
         name: Name of the preset.
         shape: Fields of `ModelConfig` except `family`.
-        source: The paper or model card.
-        note: Differences from the published model, if any.
+        source: The paper or model card from which the config was taken.
+        note: Differences between the preset and the published model; empty if there are no differences.
     """
 
     name: str
@@ -172,30 +182,33 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A model family. The defaults are Llama's architecture.
+    """Definition of a model family. The default values of the options describe Llama's architecture.
 
     Attributes:
-        name: Value of `family` in settings.
-        title: Published name.
-        about: One-line description.
-        huggingface: Names in Hugging Face's files.
-        gguf: Names in GGUF files; None: llama.cpp does not support the architecture.
-        presets: Published configs.
-        optional: Optional fields of `ModelConfig` that this family supports.
-        only: Optional field -> its only supported values.
-        positions: RoPE ("rotary"), or learned positional embeddings ("learned").
-        norm: LayerNorm with bias ("layer"), RMSNorm ("rms"), or RMSNorm with the factor 1 + weight ("rms_plus_one").
-        block: Norms at the inputs of attention and MLP ("pre"), at inputs and outputs ("sandwich"), or at outputs
-            ("post"); or attention and MLP in parallel, each with a norm at its input ("parallel").
-        qk_norm: Normalization of queries and keys before RoPE: for each head, or over the whole projection.
+        name: Name of the family, which is the value of `family` in settings.
+        title: Name of the published models, such as "Gemma 2".
+        about: One-line description of the architecture.
+        huggingface: Names and formats in Hugging Face's files.
+        gguf: Names in GGUF files. None means that llama.cpp does not support the architecture.
+        presets: Configs of published models.
+        optional: Optional fields of `ModelConfig` that the family supports.
+        only: Optional field of `ModelConfig` -> the values that the family supports.
+        positions: Type of the positional embeddings: RoPE ("rotary") or learned embeddings ("learned").
+        norm: Type of the norms: LayerNorm with bias ("layer"), RMSNorm ("rms"), or RMSNorm with the factor 1 + weight
+            ("rms_plus_one").
+        block: Type of the blocks. Norms are at the inputs of attention and MLP ("pre"), at their inputs and outputs
+            ("sandwich"), or at their outputs ("post"). In "parallel" blocks, attention and MLP are computed in
+            parallel, each with a norm at its input.
+        qk_norm: Normalization of queries and keys before RoPE: for each head ("head"), or over the whole projection
+            ("projection"). None means no normalization.
         activation: Activation function of the MLP.
         gated: Whether the MLP is gated (three matrices instead of two).
         qkv_bias: Whether the query, key and value projections have biases.
         output_bias: Whether the output projection of attention has a bias.
         ffn_bias: Whether the linear layers of the MLP have biases.
         scaled_embeddings: Whether token embeddings are multiplied by sqrt(dim).
-        multi_head_only: Whether n_kv_heads = n_heads and n_heads x head_dim = dim are required.
-        tie_embeddings: Whether embeddings are tied by default in training from scratch.
+        multi_head_only: Whether the family requires n_kv_heads = n_heads and n_heads x head_dim = dim.
+        tie_embeddings: Whether embeddings are tied by default if a model is trained from scratch.
     """
 
     name: str
@@ -232,17 +245,17 @@ def published(
     note: str = "",
     **fields: Any,
 ) -> Published:
-    """Return a preset.
+    """Create a preset.
 
     Args:
         name: Name of the preset.
-        source: The paper or model card.
+        source: The paper or model card from which the config was taken.
         n_layers: Number of layers.
         dim: Hidden size.
-        heads: Number of query heads, and of key and value heads.
+        heads: Number of query heads, and number of key and value heads.
         ffn_dim: FFN size.
-        head_dim: Features per head. Default: dim / query heads.
-        note: Differences from the published model.
+        head_dim: Number of features per head. Default: dim / number of query heads.
+        note: Differences between the preset and the published model.
         fields: Other fields of `ModelConfig`.
     """
     sizes = {"dim": dim, "n_layers": n_layers, "n_heads": heads[0], "n_kv_heads": heads[1], "ffn_dim": ffn_dim}
@@ -250,11 +263,11 @@ def published(
 
 
 def architectures(prefix: str, classifier: str | None = None) -> dict[Head, str]:
-    """Return the class names of transformers for a prefix such as "Llama"."""
+    """Return type of the output head -> class name in transformers, for a class prefix such as "Llama"."""
     return {"language": f"{prefix}ForCausalLM", "labels": f"{classifier or prefix}ForSequenceClassification"}
 
 
-# Keys, defaults and weights of Llama, which most other families share.
+# The config keys, default values and weight table of Llama. Most other families use them too.
 KEYS = {
     "dim": "hidden_size",
     "n_layers": "num_hidden_layers",
@@ -279,7 +292,7 @@ GELU_TANH = ("gelu_pytorch_tanh", "gelu_new")
 
 
 def llama_weights(config: ModelConfig) -> tuple[Weight, ...]:
-    """Return the weight table of Llama, with the norms and biases of families derived from it."""
+    """Return the weight table of Llama and of families that add norms or biases to Llama."""
     parts = [
         *([] if config.block == "post" else ["input_layernorm.weight"]),
         *(f"self_attn.{part}_proj.weight" for part in "qkvo"),
@@ -302,21 +315,21 @@ def split_heads(config: ModelConfig) -> Split:
 
 
 def heads_fill_dim(config: ModelConfig) -> Iterator[tuple[str, str]]:
-    """Yield why llama.cpp does not support a config, for architectures in which it computes head_dim from dim."""
+    """Yield (value, reason) if head_dim is not dim / n_heads, for architectures in which llama.cpp requires this."""
     if config.n_heads * config.head_dim != config.dim:
         yield f"head_dim = {config.head_dim}", f"llama.cpp supports only dim / n_heads in {config.family} models"
 
 
 def read_layer_types(config: ModelConfig, given: Mapping[str, Any], otherwise: Sequence[bool]) -> dict[str, Any]:
-    """Return `sliding_window` and `sliding_layers` from `sliding_window` and `layer_types` of a `config.json`.
+    """Read the fields `sliding_window` and `sliding_layers` from a `config.json`.
 
     Args:
-        config: The config without windows.
-        given: The keys of `config.json`.
-        otherwise: Whether each layer has the sliding window if the key `layer_types` is missing.
+        config: The config, in which these fields are not set.
+        given: The content of `config.json`, whose keys `sliding_window` and `layer_types` are read.
+        otherwise: Whether each layer has a sliding window. This is used if the key `layer_types` is missing.
 
     Raises:
-        FormatError: `layer_types` is invalid or has unsupported types.
+        FormatError: `layer_types` is invalid or contains an unsupported type.
     """
     window, types = given["sliding_window"], given.get("layer_types")
     if window is None or not given.get("use_sliding_window", True):
@@ -326,7 +339,7 @@ def read_layer_types(config: ModelConfig, given: Mapping[str, Any], otherwise: S
         if not isinstance(types, list) or len(types) != config.n_layers or not {*types} <= {FULL, SLIDING}:
             raise FormatError(
                 f"layer_types = {types!r}"[:200],
-                rule=f"it must be {FULL} or {SLIDING} for each of the {config.n_layers} layers",
+                rule=f"the type of each of the {config.n_layers} layers must be {FULL} or {SLIDING}",
                 fix="Use a model without other layer types.",
             )
         slides = [each == SLIDING for each in types]
@@ -336,12 +349,12 @@ def read_layer_types(config: ModelConfig, given: Mapping[str, Any], otherwise: S
 
 
 def layer_types(config: ModelConfig) -> list[str]:
-    """Return `layer_types` for Hugging Face's config.json."""
+    """Return the value of `layer_types` in Hugging Face's config.json."""
     return [SLIDING if config.slides(layer) else FULL for layer in range(config.n_layers)]
 
 
 def every_nth_is_full(pattern: Any, n_layers: int) -> list[bool]:
-    """Return whether each layer has the sliding window, if every `pattern`-th layer has full attention."""
+    """Return a list that is true for layers with a sliding window. Every `pattern`-th layer has full attention."""
     return [type(pattern) is int and pattern > 0 and (layer + 1) % pattern > 0 for layer in range(n_layers)]
 
 
@@ -355,13 +368,13 @@ def _write_from_layer_on(config: ModelConfig) -> dict[str, Any]:
     return {
         "sliding_window": config.sliding_window,
         "layer_types": layer_types(config),
-        # Older releases of transformers support only the index of the first sliding layer.
+        # Older releases of transformers only support the index of the first layer with a sliding window.
         "use_sliding_window": any(slides),
         "max_window_layers": slides.index(True) if any(slides) else config.n_layers,
     }
 
 
-# A sliding window in all layers (Mistral), or from a certain layer (Qwen).
+# Conversion for models with a sliding window in all layers (Mistral), or in all layers from a certain index (Qwen).
 ALL_LAYERS = HuggingFaceWindows(
     read=lambda config, given: {} if given["sliding_window"] is None else {"sliding_window": given["sliding_window"]},
     write=lambda config: {"sliding_window": config.sliding_window},

@@ -37,7 +37,7 @@ _PAPER = "Gemma Team 2024, arXiv:2408.00118"
 def gemma_windows(pattern: int) -> HuggingFaceWindows:
     """Return the conversion of sliding windows for models in which every `pattern`-th layer has full attention.
 
-    The key `sliding_window_pattern` of a `config.json` overrides the pattern.
+    If `config.json` contains the key `sliding_window_pattern`, the value of the key is used instead of `pattern`.
     """
 
     def read(config: ModelConfig, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,20 +45,24 @@ def gemma_windows(pattern: int) -> HuggingFaceWindows:
         return read_layer_types(config, given, every_nth_is_full(every, config.n_layers))
 
     def write(config: ModelConfig) -> dict[str, Any]:
-        # transformers needs a window size for its mask even if no layer uses it.
+        # transformers requires a window size for its attention mask, even if no layer has a sliding window.
         return {"sliding_window": config.sliding_window or config.context_length, "layer_types": layer_types(config)}
 
     return HuggingFaceWindows(read, write)
 
 
 def query_pre_attn_scalar(config: ModelConfig) -> dict[str, Any]:
-    """Return the key of Gemma's attention scale, as an integer if possible, like transformers."""
+    """Return the `config.json` key of Gemma's attention scale. It is an integer if possible, as in transformers."""
     scalar = config.query_scalar or config.head_dim
     return {"query_pre_attn_scalar": int(scalar) if scalar == int(scalar) else scalar}
 
 
 def divides_by_dim_per_head(n_layers: int) -> Any:
-    """Return llama.cpp's rule: models with this number of layers (27B) divide scores by sqrt(dim / n_heads)."""
+    """Return a function for `Gguf.implied` that describes how llama.cpp scales attention scores.
+
+    For models with this number of layers (the 27B models), llama.cpp divides scores by sqrt(dim / n_heads) instead of
+    sqrt(head_dim).
+    """
     return lambda layers, dim, n_heads: {"query_scalar": dim // max(n_heads, 1)} if layers == n_layers else {}
 
 
@@ -67,7 +71,7 @@ def _unsupported(config: ModelConfig) -> Iterator[tuple[str, str]]:
     if config.sliding_window is not None and slides != every_nth_is_full(_PATTERN, config.n_layers):
         yield (
             f"sliding_layers = {config.sliding_layers}",
-            "llama.cpp supports only a window in every second layer",
+            "llama.cpp supports only a sliding window in every second layer",
         )
 
 

@@ -98,7 +98,7 @@ GEMMA3 = Family(
             "rope_theta": 1_000_000.0,
             "rope_local_base_freq": 10_000.0,
         },
-        # transformers accepts attn_logit_softcapping, as for Gemma 2, but does not use it.
+        # transformers accepts the key attn_logit_softcapping for Gemma 3, but ignores it.
         fixed={"hidden_activation": GELU_TANH, "use_bidirectional_attention": (False,)},
         weights=llama_weights,
         rope_by_layer_type=True,

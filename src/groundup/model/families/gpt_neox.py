@@ -102,7 +102,7 @@ GPT_NEOX = Family(
         rotary_fraction="rotary_pct",
         read=_read,
     ),
-    # llama.cpp approximates GELU with tanh.
+    # llama.cpp uses GELU with the tanh approximation instead of exact GELU.
     gguf=Gguf("gptneox", constants={"use_parallel_residual": True}, fused_qkv=True),
     presets=(
         _pythia("pythia-70m", 6, 512, 8, 50_304),

@@ -36,7 +36,7 @@ def _read(values: dict[str, Any], given: Mapping[str, Any]) -> None:
 
 def _write(config: ModelConfig) -> dict[str, Any]:
     multipliers = {name: getattr(config, name) or 1.0 for name in _MULTIPLIERS}
-    # 15 digits: scale -> scale^-2 -> scale may change the last bit.
+    # Round to 15 digits, because the conversion from scale to scale^-2 and back may change the last bit.
     return multipliers | {"attention_multiplier": float(f"{config.attention_scale:.15g}")}
 
 
@@ -60,7 +60,7 @@ GRANITE = Family(
     optional=("rope_scaling", "attention_bias", "mlp_bias", "query_scalar", *_MULTIPLIERS),
     huggingface=HuggingFace(
         model_type="granite",
-        # transformers has no classifier of this architecture, so only groundup can load it.
+        # transformers does not have a classifier class for this architecture, so only groundup can load classifiers.
         architectures=architectures("Granite"),
         keys=KEYS | {"attention_bias": "attention_bias", "mlp_bias": "mlp_bias"},
         defaults=DEFAULTS

@@ -1,4 +1,4 @@
-"""Phi-3 (Abdin et al. 2024, arXiv:2404.14219). The 128k variants ("longrope" scaling) are not supported."""
+"""Phi-3 (Abdin et al. 2024, arXiv:2404.14219). The variants with 128k context ("longrope") are not supported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SmolLM3 (Bakouch et al. 2025). Some layers have no RoPE (NoPE; Yang et al. 2025, arXiv:2501.18795)."""
+"""SmolLM3 (Bakouch et al. 2025). Some layers do not use RoPE (NoPE; Yang et al. 2025, arXiv:2501.18795)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from groundup.model.families.base import (
 if TYPE_CHECKING:
     from groundup.model.config import ModelConfig
 
-_INTERVAL = 4  # every fourth layer has no RoPE
+_INTERVAL = 4  # every fourth layer does not use RoPE
 _CARD = "Bakouch et al. 2025, SmolLM3: smol, multilingual, long-context reasoner (blog post and model card)"
 
 
