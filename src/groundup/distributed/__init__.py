@@ -1,4 +1,4 @@
-"""Training on several processes: ranks, DDP, FSDP and the sharded optimizer."""
+"""Distributed training with several processes: ranks, DDP, FSDP and the sharded optimizer."""
 
 from typing import TYPE_CHECKING
 

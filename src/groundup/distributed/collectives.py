@@ -1,4 +1,4 @@
-"""Tensors that FSDP2 shards by rows."""
+"""Functions for tensors that FSDP2 shards along the first dimension."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ from groundup.distributed.ranks import Ranks, Rows
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Return whether a tensor is sharded."""
+    """Return whether FSDP has sharded a tensor."""
     return isinstance(tensor, DTensor)
 
 
 def rows_of(tensor: Tensor, ranks: Ranks) -> Rows:
-    """Return this rank's rows of a tensor, as a view; all rows if the tensor is not sharded."""
+    """Return a view of the rows of a tensor that this rank stores. If the tensor is not sharded, these are all rows."""
     if not isinstance(tensor, DTensor):
         return Rows(tensor, 0, len(tensor) if tensor.ndim else 1)
     total = len(tensor)
-    size = -(-total // ranks.size)  # as in torch.chunk: the last ranks may have fewer rows
+    size = -(-total // ranks.size)  # like torch.chunk, so the last ranks may have fewer rows
     return Rows(tensor.to_local(), min(ranks.rank * size, total), total)
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """Return the full tensor, on every rank."""
+    """Gather a sharded tensor, and return the full tensor on every rank."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def sync_gradients(model: nn.Module, last: bool) -> None:
-    """Synchronize gradients only after the last micro-batch of a step; call it before each micro-batch.
+    """Set whether DDP synchronizes gradients in the next backward pass. Call this function before each micro-batch.
 
-    FSDP reduces gradients after each micro-batch, because unsharded gradients would need the memory that it saves.
+    DDP synchronizes gradients only in the last micro-batch of a step. FSDP always reduces gradients after each
+    micro-batch, because unsharded gradients would take the memory that FSDP saves.
 
     Args:
-        model: Wrapped model.
+        model: Model that is wrapped with DDP or FSDP.
         last: Whether this is the last micro-batch of the step.
     """
     if isinstance(model, DistributedDataParallel):

@@ -1,4 +1,4 @@
-"""Parallelize a model with DDP or FSDP2, wrapped from outside."""
+"""Parallelization of a model over several ranks with DDP or FSDP2. The code of the model is not changed."""
 
 from __future__ import annotations
 
@@ -25,17 +25,21 @@ from groundup.optim import Optimizer, OptimizerConfig
 ModelT = TypeVar("ModelT", bound=Transformer | SequenceClassifier)
 Mode = Literal["single", "ddp", "fsdp"]
 
-_MAX_REPLICATED_FRACTION = 0.5  # of a device's memory, for weights, gradients and optimizer state
+# DDP is used if weights, gradients and optimizer state take at most this fraction of a device's memory.
+_MAX_REPLICATED_FRACTION = 0.5
 
 
 def choose_mode(mode: Literal["ddp", "fsdp"] | None, ranks: Ranks, state_bytes: int, memory: int | None) -> Mode:
-    """Return how to parallelize a model; default: DDP if each rank can easily hold all of it.
+    """Return the mode in which a model is parallelized.
+
+    If the user has not chosen a mode, DDP is used if the model fits easily into the memory of each rank. Otherwise,
+    FSDP is used.
 
     Args:
-        mode: DDP or FSDP, if the user has chosen one.
+        mode: Mode that the user has chosen; None if the user has not chosen a mode.
         ranks: Ranks of the run.
-        state_bytes: Bytes of weights, gradients and optimizer state.
-        memory: Memory of a rank's device in bytes; None: unknown.
+        state_bytes: Size of weights, gradients and optimizer state in bytes.
+        memory: Memory of each rank in bytes; None if it is unknown.
     """
     if mode is not None:
         return mode if ranks.launched else "single"
@@ -45,14 +49,15 @@ def choose_mode(mode: Literal["ddp", "fsdp"] | None, ranks: Ranks, state_bytes: 
 
 
 def rank_memory(machine: Machine, ranks: Ranks, mode: Literal["ddp", "fsdp"] | None) -> int | None:
-    """Return the bytes of memory for a model as if one rank trained it; None if unknown.
+    """Return the memory that is available for one copy of the model, in bytes; None if it is unknown.
 
-    On GPUs each rank has its own memory; on a CPU the ranks share it. FSDP shards the model over all ranks.
+    Each rank has its own GPU memory, but ranks on a CPU share the memory of the machine. With FSDP, all ranks store
+    together one copy of the model.
 
     Args:
         machine: Machine of this rank.
         ranks: Ranks of the run.
-        mode: DDP or FSDP; None: choose later.
+        mode: DDP or FSDP; None if the mode has not been chosen.
     """
     memory = memory_bytes(machine.device)
     if memory is None:
@@ -69,14 +74,14 @@ def parallelize(
     mode: Literal["ddp", "fsdp"] | None = None,
     activation_checkpointing: bool = False,
 ) -> ParallelModel[ModelT]:
-    """Place a model on the machine and parallelize it over all ranks.
+    """Move a model to the device of this rank, and parallelize it over all ranks.
 
     Args:
         model: Model to train.
         machine: Machine of this rank.
         ranks: Ranks of the run.
-        mode: DDP or FSDP; None: DDP if each rank can easily hold the whole model.
-        activation_checkpointing: Whether to use `checkpoint_activations`.
+        mode: DDP or FSDP. If None, `choose_mode` chooses the mode.
+        activation_checkpointing: Whether to recompute activations; see `checkpoint_activations`.
 
     Returns:
         The parallel model.
@@ -92,9 +97,9 @@ class ParallelModel(Generic[ModelT]):
     """A model that is parallelized over all ranks.
 
     Attributes:
-        model: The unwrapped model, with its names and methods. With FSDP its parameters are `DTensor`s that are sharded
-            by rows, and every rank must take part in each computation.
-        called: Module to call for the loss.
+        model: The unwrapped model. With FSDP, its parameters are `DTensor` objects that are sharded along the first
+            dimension, and all ranks must take part in each computation.
+        forward_module: Module that must be called to compute the loss. With DDP, it is the wrapper of the model.
     """
 
     def __init__(self, model: ModelT, mode: Mode, ranks: Ranks) -> None:
@@ -109,40 +114,47 @@ class ParallelModel(Generic[ModelT]):
                 fully_shard(layer)
             fully_shard(model)
         elif mode == "ddp":
-            # Layers are compiled separately, so there is no graph of the whole model to split at DDP's buckets.
+            # torch.compile would split the graph of the model at DDP's buckets. This is not required, because each
+            # layer is compiled separately.
             torch._dynamo.config.optimize_ddp = False
             self.forward_module = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     @property
     def probe_module(self) -> nn.Module:
-        """Module for passes that may run out of memory; DDP's wrapper cannot continue after that."""
+        """Module to call for passes that may run out of memory.
+
+        With DDP, this is the unwrapped model, because the wrapper cannot be used again after an out-of-memory error.
+        """
         return self.model if self._mode == "ddp" else self.forward_module
 
     def optimizer(self, config: OptimizerConfig) -> Optimizer | ShardedOptimizer:
-        """Return the optimizer of this model."""
+        """Create an optimizer for this model."""
         if self._mode == "single":
             return Optimizer(self.model, config, orthogonalize=orthogonalize_of(self.model))
         return ShardedOptimizer(self.model, config, self._ranks, orthogonalize=orthogonalize_of(self.model))
 
     @property
     def optimizer_bytes(self) -> int:
-        """Estimated bytes of the optimizer state on this rank, with AdamW's two numbers per parameter."""
+        """Estimated size of the optimizer state on this rank in bytes, assuming the two fp32 values of AdamW."""
         shards = self._ranks.size if self._mode == "fsdp" else 1
         return sum(8 * p.numel() for p in self.model.parameters() if p.requires_grad) // shards
 
     def is_finite(self) -> bool:
-        """Return whether all weights are finite, on every rank."""
+        """Return whether all weights on all ranks are finite."""
         held = (rows_of(parameter, self._ranks).tensor for parameter in self.model.parameters())
         return bool(self._ranks.min(int(all(rows.isfinite().all() for rows in held))))
 
     @contextmanager
     def readable(self) -> Iterator[None]:
-        """Allow calls of submodules in this block; see `unwrapped`."""
+        """Context manager in which submodules of the model can be called; see `unwrapped`."""
         with unwrapped(self.model):
             yield
 
     def gathered(self) -> ModelT:
-        """Return the model with all weights. Every rank must call this; only the first may use the result."""
+        """Return the model with all weights gathered.
+
+        All ranks must call this method, but only rank 0 may use the result.
+        """
         if self._empty_copy is None:
             return self.model
         weights = {}
@@ -156,7 +168,7 @@ class ParallelModel(Generic[ModelT]):
 
 
 def _empty_copy(model: ModelT) -> ModelT:
-    """Return a copy without the tensors of the state dict: parameters and quantized weights."""
+    """Return a copy of a model whose parameters and quantized weights are on the meta device."""
     meta: dict[int, torch.Tensor] = {
         id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=p.requires_grad)
         for p in model.parameters()
@@ -168,15 +180,15 @@ def _empty_copy(model: ModelT) -> ModelT:
 
 @contextmanager
 def unwrapped(model: nn.Module, *, gather_layers: bool = False) -> Iterator[Any]:
-    """Yield the unwrapped model of DDP or FSDP, so that its submodules and methods work, e.g. to generate.
+    """Context manager that yields the unwrapped model. Its submodules and methods can be called, e.g. to generate.
 
-    With FSDP every rank enters the block. Parameters outside of the layers are gathered for the whole block, and each
-    layer is gathered when it is called. Every rank must therefore do the same number of forward passes.
+    With FSDP, all ranks must enter the context. Parameters outside of the layers stay gathered until the context ends.
+    Each layer is gathered when it is called, so all ranks must run the same number of forward passes.
 
     Args:
-        model: Model as called for the loss.
-        gather_layers: Whether to gather all layers for the whole block. This needs the memory of all weights, but no
-            communication per layer and token, and each rank may do any number of forward passes.
+        model: Model that is wrapped with DDP or FSDP, or an unwrapped model.
+        gather_layers: Whether to gather all layers until the context ends. This takes the memory of all weights, but
+            forward passes then do not communicate, and each rank may run any number of forward passes.
 
     Yields:
         The `Transformer` or `SequenceClassifier`.
@@ -191,7 +203,8 @@ def unwrapped(model: nn.Module, *, gather_layers: bool = False) -> Iterator[Any]
     if state._is_root is None:  # before the first forward pass
         with torch.no_grad():
             state._lazy_init()
-            # FSDP allocates its gathered tensors once. If this happens in inference mode, training fails.
+            # FSDP allocates the gathered tensors only once. If they were allocated in inference mode, training would
+            # fail, so they are allocated here.
             for module in modules:
                 module.unshard()
                 module.reshard()
@@ -210,12 +223,13 @@ def unwrapped(model: nn.Module, *, gather_layers: bool = False) -> Iterator[Any]
 
 
 def checkpoint_activations(model: Transformer | SequenceClassifier) -> None:
-    """Recompute the activations of a layer in its backward pass instead of storing them (arXiv:1604.06174).
+    """Enable activation checkpointing: recompute activations in the backward pass (arXiv:1604.06174).
 
-    It costs a third more compute for a fraction of the memory. Call it before the model is placed.
+    Training then takes a third more compute, and activations take only a fraction of the memory. Call this function
+    before the model is moved to a device.
 
     Args:
-        model: Model to change in place.
+        model: Model that is modified in place.
     """
     for layer in model.model.layers:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)

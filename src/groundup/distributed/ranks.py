@@ -1,4 +1,7 @@
-"""Ranks: the processes that train a model together, started by `torchrun`; a single process is rank 0 of 1."""
+"""Ranks, which are the processes of distributed training. `torchrun` starts them.
+
+A process that `torchrun` did not start has rank 0 and world size 1.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,21 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed.distributed_c10d import Store
 
-_COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # collectives run several times per step; a longer wait means a lost rank
-_BROADCAST_TIMEOUT = timedelta(days=30)  # the first rank may be busy, e.g. evaluating
-_ERROR_DELAY = 3.0  # seconds; torchrun ends the other ranks before
+# Collectives run several times per step. If one takes longer than this, a rank has been lost.
+_COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+# Other ranks wait for a broadcast while rank 0 is busy with long tasks, such as an evaluation.
+_BROADCAST_TIMEOUT = timedelta(days=30)
+# Seconds that other ranks than rank 0 wait before they print an error. torchrun usually ends these ranks earlier.
+_ERROR_DELAY = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows of a tensor.
+    """Consecutive rows of a larger tensor.
 
     Attributes:
         tensor: The rows.
-        first: Index of the first row in the full tensor.
+        first: Index of the first of these rows in the full tensor.
         total: Number of rows of the full tensor.
     """
 
@@ -38,14 +44,14 @@ class Rows:
 
 
 class Ranks:
-    """This process in the process group, and its collective operations.
+    """The rank of this process, and collective operations over all ranks.
 
-    Every rank calls each method, in the same order.
+    All ranks must call the methods in the same order.
 
     Attributes:
-        rank: Rank, from 0.
-        size: World size.
-        on_this_machine: Local world size.
+        rank: Rank of this process, from 0 to `size - 1`.
+        size: World size, which is the number of all ranks.
+        local_size: Local world size, which is the number of ranks on this machine.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, store: Store | None = None, local_size: int = 1) -> None:
@@ -57,16 +63,16 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this rank writes files and prints."""
+        """Whether this is rank 0, which writes files and prints messages."""
         return self.rank == 0
 
     @property
     def launched(self) -> bool:
-        """Whether a launcher started this process; it may be the only one."""
+        """Whether a launcher such as torchrun started this process. The world size may still be 1."""
         return self._store is not None
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Return the sum of a tensor over all ranks, bitwise equal on every rank (all-reduce)."""
+        """Return the sum of a tensor over all ranks (all-reduce). The result is bitwise equal on all ranks."""
         if self.size > 1:
             import torch.distributed as dist
 
@@ -86,7 +92,7 @@ class Ranks:
         return value
 
     def broadcast_object(self, value: Any) -> Any:
-        """Return the value of the first rank, a JSON value, on every rank."""
+        """Return the value that rank 0 passed, on all ranks. The value must be a JSON value."""
         if self._store is None:
             return value
         key = f"broadcast-{self._broadcasts}"
@@ -98,7 +104,7 @@ class Ranks:
         return json.loads(self._store.get(key))
 
     def barrier(self) -> None:
-        """Wait until all ranks reach this point."""
+        """Wait until all ranks have called this method."""
         if self.size > 1:
             import torch.distributed as dist
 
@@ -106,29 +112,30 @@ class Ranks:
 
 
 def require_one_process(command: str) -> None:
-    """Reject a command that a launcher started in several processes.
+    """Raise an error if a launcher started several processes of a command that does not support it.
 
     Args:
         command: Name of the command.
 
     Raises:
-        ConfigError: The world size is above 1.
+        ConfigError: The world size is greater than 1.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
-            f"groundup {command} was started in {os.environ['WORLD_SIZE']} processes, but runs in one",
-            fix="Start it without torchrun, which is for groundup pretrain and groundup finetune.",
+            f"groundup {command} was started in {os.environ['WORLD_SIZE']} processes, but runs in one process",
+            fix="Start the command without torchrun. Only groundup pretrain and groundup finetune support torchrun.",
         )
 
 
 def same_gpu_initializer() -> Callable[[], None]:
-    """Return an initializer for threads that selects the GPU of the current thread.
+    """Return a function that new threads call to select the same GPU as the current thread.
 
-    torch selects a GPU per thread, and a new thread starts with GPU 0 on every rank.
+    In torch, each thread has a current GPU. Without this function, a new thread would use GPU 0 on all ranks.
     """
     import torch
 
-    # If CUDA is not initialized, no GPU is selected; a query would initialize it, at about 100 MB of GPU memory.
+    # If CUDA is not initialized, no GPU is selected. Asking for the current GPU would then initialize CUDA, which
+    # takes about 100 MB of GPU memory.
     index = torch.cuda.current_device() if torch.cuda.is_initialized() else None
 
     def set_device() -> None:
@@ -140,18 +147,18 @@ def same_gpu_initializer() -> Callable[[], None]:
 
 @contextmanager
 def join_ranks() -> Iterator[Ranks]:
-    """Join the process group of `torchrun` in this block; without a launcher, use a single rank.
+    """Context manager that joins the process group of a launcher such as `torchrun`, and leaves it at the end.
 
-    An error on one rank ends it, and the launcher then ends the other ranks. The rank that failed prints its error
-    first.
+    If a launcher did not start this process, the world size is 1. If one rank fails, its process prints the error and
+    ends. The launcher then ends the other ranks.
 
     Yields:
         The ranks.
 
     Raises:
-        TrainingError: Another rank was lost.
+        TrainingError: The connection to another rank was lost.
     """
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:  # set by every launcher of torch
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:  # every launcher of torch sets these variables
         yield Ranks()
         return
     import torch
@@ -176,15 +183,15 @@ def join_ranks() -> Iterator[Ranks]:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
         yield Ranks(rank, size, PrefixStore("groundup", store), here)
         dist.destroy_process_group()
-    except RuntimeError as error:  # DistError is a RuntimeError; gloo raises RuntimeError itself
+    except RuntimeError as error:  # DistError is a subclass; gloo raises RuntimeError itself
         if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             raise
         time.sleep(_ERROR_DELAY)
         raise TrainingError(
-            f"rank {rank} lost the other ranks: {str(error).splitlines()[0]}",
-            fix="Find the rank that failed first: above, or in the report of torchrun below.",
+            f"rank {rank} lost the connection to the other ranks: {str(error).splitlines()[0]}",
+            fix="Find the rank that failed first in the messages above, or in the report of torchrun below.",
         ) from error
     except GroundupError:
-        if rank:  # usually all ranks fail with the same error, and one message is enough
+        if rank:  # usually all ranks fail with the same error, so that one message is enough
             time.sleep(_ERROR_DELAY)
         raise

@@ -1,7 +1,8 @@
-"""Optimizer of a parallelized model, whose updates are distributed over the ranks.
+"""Optimizer of a parallelized model, which distributes the updates over the ranks.
 
-AdamW is elementwise, so each rank updates its own rows. Muon orthogonalizes full matrices, so each matrix belongs to
-one rank, which gathers its gradient, stores its momentum, and broadcasts the updated matrix.
+AdamW is elementwise, so each rank updates the rows that it stores. Muon orthogonalizes full matrices, so each matrix is
+assigned to one rank. This rank gathers the gradient of the matrix, stores its momentum, and broadcasts the updated
+matrix.
 """
 
 from __future__ import annotations
@@ -19,23 +20,25 @@ from groundup.optim import Optimizer, OptimizerConfig, Orthogonalize, newton_sch
 
 
 class StoredTensors(Protocol):
-    """Tensors of a checkpoint by name, of which a rank reads the parts that it needs."""
+    """Mapping from names to the tensors of a checkpoint. A rank can read only the rows that it needs."""
 
     def __iter__(self) -> Iterator[str]: ...
     def __getitem__(self, name: str, /) -> Tensor: ...
     def rows(self, name: str, first: int, count: int) -> Tensor:
-        """Return rows of a tensor; a scalar is returned unchanged."""
+        """Return `count` rows of a tensor, beginning with row `first`. A scalar is returned unchanged."""
         ...
 
 
 class ShardedOptimizer:
-    """`Optimizer` for a parallelized model, with the same results. Every rank calls each method.
+    """Optimizer for a parallelized model, which computes the same updates as `Optimizer`.
+
+    All ranks must call each method.
 
     Args:
         model: Parallelized model.
         config: Learning rates and hyperparameters.
         ranks: Ranks of the run.
-        orthogonalize: Orthogonalization for Muon, if the machine has a faster one.
+        orthogonalize: Function that orthogonalizes matrices for Muon.
     """
 
     def __init__(
@@ -57,16 +60,16 @@ class ShardedOptimizer:
         self._inner = Optimizer(model, config, self._replacements, orthogonalize=orthogonalize)
 
     def step(self, lr_factor: float, grad_factor: Tensor | None = None) -> None:
-        """Update every parameter; see `Optimizer.step`."""
+        """Update all parameters from their gradients; see `Optimizer.step`."""
         for parameter in self._parameters.values():
-            assert parameter.grad is not None, "every trainable parameter takes part"
+            assert parameter.grad is not None, "every trainable parameter must have a gradient"
             if is_sharded(parameter):
                 owned_by_one = parameter in self._owners
                 gradient = full_tensor(parameter.grad) if owned_by_one else rows_of(parameter.grad, self._ranks).tensor
                 if parameter in self._replacements:
                     if not owned_by_one:
-                        # In torch 2.9, FSDP's first forward pass copies shards of unequal size. The tensor that was the
-                        # parameter's shard before is then no longer used.
+                        # In torch 2.9, FSDP copies shards of unequal size in its first forward pass. The old shard of
+                        # the parameter is then no longer used, so the replacement must refer to the new shard.
                         self._replacements[parameter].data = rows_of(parameter.detach(), self._ranks).tensor
                     self._replacements[parameter].grad = gradient
         self._inner.step(lr_factor, grad_factor)
@@ -76,7 +79,10 @@ class ShardedOptimizer:
             parameter.grad = None
 
     def state(self) -> dict[str, Tensor | Rows]:
-        """Return this rank's part of the optimizer state: rows of sharded parameters, and owned matrices."""
+        """Return the part of the optimizer state that this rank stores.
+
+        It consists of the state of this rank's rows of sharded parameters, and of the matrices assigned to this rank.
+        """
         kept: dict[str, Tensor | Rows] = {}
         for name, value in self._inner.state().items():
             parameter = self._parameters[name.rpartition(".")[0]]
@@ -90,13 +96,13 @@ class ShardedOptimizer:
         return kept
 
     def load_state(self, tensors: StoredTensors) -> None:
-        """Load the state of all ranks, or of an `Optimizer`; call it after the model's weights are loaded.
+        """Load an optimizer state. The weights of the model must already be loaded.
 
         Args:
-            tensors: Tensors of the checkpoint.
+            tensors: Optimizer state of a checkpoint, which a `ShardedOptimizer` or an `Optimizer` wrote.
 
         Raises:
-            FormatError: A tensor belongs to no parameter of this model.
+            FormatError: A tensor does not belong to any parameter of this model.
         """
         for parameter in self._owners:
             value = full_tensor(parameter.detach())
@@ -116,7 +122,7 @@ class ShardedOptimizer:
 
     @torch.no_grad()
     def _broadcast(self, parameter: nn.Parameter, owner: int) -> None:
-        """Broadcast an updated matrix from its owner; each rank stores its rows."""
+        """Broadcast an updated matrix from the rank `owner`. Each rank copies the rows that it stores."""
         if not is_sharded(parameter):
             dist.broadcast(parameter.data, owner)
             return
@@ -128,7 +134,11 @@ class ShardedOptimizer:
 
 
 def _assign_owners(matrices: Sequence[nn.Parameter], ranks: int) -> dict[nn.Parameter, int]:
-    """Assign matrices to ranks with balanced work: the largest first, each to the rank with the least work."""
+    """Assign each matrix to a rank so that the compute is balanced.
+
+    The matrices are assigned in the order of their size, the largest first. Each is assigned to the rank with the least
+    compute so far.
+    """
     work = [0.0] * ranks
     owners = {}
     for matrix in sorted(matrices, key=lambda m: -m.numel()):

@@ -1,4 +1,4 @@
-"""Optimizer and learning-rate schedule."""
+"""The optimizers and the learning-rate schedule."""
 
 from groundup.optim.muon import Orthogonalize, newton_schulz
 from groundup.optim.optimizer import (

@@ -1,7 +1,7 @@
-"""Muon: momentum whose update is orthogonalized for each matrix (Keller Jordan 2024).
+"""The Muon optimizer, which orthogonalizes the momentum update of each matrix (Keller Jordan 2024).
 
-The algorithm is the same as in `torch.optim.Muon`, but matrices of the same shape are orthogonalized together, by a
-replaceable function, because this takes most of the time of a step.
+The algorithm is the same as in `torch.optim.Muon`. Most of the time of a step is spent in the orthogonalization.
+Matrices of the same shape are therefore orthogonalized together, by a function that can be replaced by a faster one.
 """
 
 from __future__ import annotations
@@ -14,21 +14,25 @@ import torch
 from torch import Tensor
 
 Orthogonalize = Callable[[Sequence[Tensor]], Sequence[Tensor]]
-"""Maps fp32 matrices of one shape to matrices with the same singular vectors and singular values near 1."""
+"""Function that orthogonalizes fp32 matrices of the same shape.
 
-# Coefficients of the Newton-Schulz quintic: the largest slope at 0 for which singular values stay within (0.7, 1.2).
+The results have the same singular vectors as the inputs, and singular values near 1.
+"""
+
+# Coefficients of the quintic Newton-Schulz iteration. They maximize the slope at 0 under the condition that singular
+# values converge to the range (0.7, 1.2).
 COEFFICIENTS = (3.4445, -4.775, 2.0315)
 STEPS = 5
 EPS = 1e-7
 
 
 def newton_schulz(matrices: Sequence[Tensor], dtype: torch.dtype = torch.bfloat16) -> Sequence[Tensor]:
-    """Orthogonalize matrices by five steps X <- a X + (b G + c G^2) X, with G = X X^T.
+    """Orthogonalize matrices with five Newton-Schulz steps X <- a X + (b G + c G^2) X, where G = X X^T.
 
     Args:
-        matrices: Matrices of one shape, fp32.
+        matrices: Matrices of the same shape in fp32.
         dtype: Dtype of the matmuls. bf16 is accurate enough. If the model computes in fp32, fp32 is not slower here,
-            and sums in another order (as with another number of ranks) do not diverge.
+            and results depend less on the order of sums, which changes with the number of ranks.
     """
     return [_newton_schulz(matrix, dtype) for matrix in matrices]
 
@@ -46,14 +50,15 @@ def _newton_schulz(matrix: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for 2-D parameters.
+    """The Muon optimizer for 2-D parameters, with Nesterov momentum.
 
     Args:
-        parameters: Parameters to update, all 2-D.
-        lr: Learning rate in units of the update's spectral norm; tall matrices use sqrt(rows / columns) times it.
-        momentum: Decay rate of the running mean of gradients, with Nesterov momentum.
+        parameters: Parameters to update. All of them must be 2-D.
+        lr: Learning rate, which is the spectral norm of an update. For a matrix with more rows than columns, it is
+            multiplied by sqrt(rows / columns).
+        momentum: Decay rate of the running mean of gradients.
         weight_decay: Decoupled weight decay.
-        orthogonalize: Orthogonalizes matrices of one shape; may work in place.
+        orthogonalize: Function that orthogonalizes matrices of the same shape. It may work in place.
     """
 
     def __init__(

@@ -1,4 +1,7 @@
-"""Muon (or AdamW) for the 2-D weights in the layers, AdamW for embeddings, head, norms and biases."""
+"""The optimizer of a model: Muon or AdamW for the matrices in the layers, and AdamW for all other parameters.
+
+The other parameters are embeddings, the output head, norms and biases.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,12 @@ from groundup.optim.muon import Muon, Orthogonalize, newton_schulz
 
 @dataclass(frozen=True, slots=True)
 class WarmupStableDecay:
-    """Learning rate schedule: linear warmup, constant rate, linear decay (WSD).
+    """Warmup-stable-decay (WSD) schedule of the learning rate: linear warmup, constant learning rate, linear decay.
 
     Attributes:
-        total_steps: Optimizer steps of the run.
-        warmup_steps: Steps of linear warmup; the first step is above 0.
-        decay_steps: Steps of linear decay at the end; the last step is above 0.
+        total_steps: Total number of optimizer steps.
+        warmup_steps: Number of steps of linear warmup. The learning rate of the first step is greater than 0.
+        decay_steps: Number of steps of linear decay at the end. The learning rate of the last step is greater than 0.
     """
 
     total_steps: int
@@ -29,14 +32,17 @@ class WarmupStableDecay:
     decay_steps: int
 
     def with_total_steps(self, total_steps: int) -> Self:
-        """Return the schedule for another number of steps, with the same warmup and the same fraction of decay."""
+        """Return the schedule for another total number of steps.
+
+        The number of warmup steps and the fraction of decay steps stay the same.
+        """
         if total_steps == self.total_steps:
             return self
         decay_steps = math.ceil(self.decay_steps * total_steps / self.total_steps)
         return replace(self, total_steps=total_steps, decay_steps=decay_steps)
 
     def __call__(self, step: int) -> float:
-        """Return the factor on the learning rates for a 0-based step."""
+        """Return the factor by which learning rates are multiplied in a step. Steps are numbered from 0."""
         up = (step + 1) / max(1, self.warmup_steps)
         down = (self.total_steps - step) / max(1, self.decay_steps)
         return min(1.0, up, down)
@@ -45,7 +51,7 @@ class WarmupStableDecay:
 MatrixOptimizer = Literal["muon", "adamw"]
 MATRIX_LR: dict[MatrixOptimizer, float] = {"muon": 0.02, "adamw": 0.002}
 
-# Parameter groups in display order.
+# Name of each parameter group -> description, in the order in which they are displayed.
 GROUPS: dict[str, str] = {
     "matrix": "2-D weights in the layers",
     "embedding": "embeddings",
@@ -56,13 +62,13 @@ GROUPS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class GroupRate:
-    """A parameter group with its learning rate.
+    """A parameter group with its optimizer and learning rate.
 
     Attributes:
-        group: One of `GROUPS`.
-        optimizer: "muon" or "adamw".
-        learning_rate: Learning rate before the schedule.
-        parameters: Number of trainable parameters.
+        group: Name of the group, which is a key of `GROUPS`.
+        optimizer: Optimizer of the group, "muon" or "adamw".
+        learning_rate: Learning rate before the schedule is applied.
+        parameters: Number of trainable parameters in the group.
     """
 
     group: str
@@ -73,11 +79,11 @@ class GroupRate:
 
 @dataclass(frozen=True, slots=True)
 class OptimizerConfig:
-    """Learning rates before the schedule, and hyperparameters of the optimizers.
+    """Learning rates (before the schedule is applied) and hyperparameters of the optimizers.
 
     Attributes:
-        matrix_lr: Learning rate of the 2-D weights in the layers. For Muon (Keller Jordan 2024, "Muon: an optimizer for
-            hidden layers in neural networks") in units of the update's spectral norm; for AdamW see `matrices`.
+        matrix_lr: Learning rate of the 2-D weights in the layers. With Muon (Keller Jordan 2024, "Muon: an optimizer
+            for hidden layers in neural networks"), it is the spectral norm of an update.
         embedding_lr: AdamW learning rate of token and position embeddings.
         head_lr: AdamW learning rate of the output head, if it is not tied to the embeddings.
         vector_lr: AdamW learning rate of norms and biases.
@@ -85,8 +91,8 @@ class OptimizerConfig:
         betas: Betas of AdamW.
         eps: Epsilon of AdamW.
         weight_decay: Decoupled weight decay of the 2-D weights in the layers.
-        matrices: Optimizer of the 2-D weights in the layers. Muon needs fewer tokens; its orthogonalization costs the
-            same for any batch size, so AdamW is faster with small batches.
+        matrices: Optimizer of the 2-D weights in the layers, "muon" or "adamw". Muon needs fewer training tokens. The
+            time for its orthogonalization does not depend on the batch size, so AdamW is faster with small batches.
     """
 
     matrix_lr: float = MATRIX_LR["muon"]
@@ -104,15 +110,16 @@ class OptimizerConfig:
         return self._with({kind: factor * self.rate_of(kind) for kind in GROUPS})
 
     def rate_of(self, group: str) -> float:
-        """Return the learning rate of one of `GROUPS`."""
+        """Return the learning rate of a parameter group, which is a key of `GROUPS`."""
         rate: float = getattr(self, f"{group}_lr")
         return rate
 
     def with_learning_rate(self, learning_rate: float) -> OptimizerConfig:
-        """Return the config for an absolute learning rate.
+        """Return a copy of the config with an absolute learning rate.
 
-        With AdamW all parameter groups use it, as in PyTorch and transformers. With Muon it is the rate of the 2-D
-        weights in the layers, and the AdamW groups keep their ratio to it.
+        If `matrices` is "adamw", all parameter groups get this learning rate, as in PyTorch and transformers. If
+        `matrices` is "muon", the 2-D weights in the layers get this learning rate. The learning rates of the other
+        groups are then scaled by the same factor.
         """
         if self.matrices == "adamw":
             return self._with(dict.fromkeys(GROUPS, learning_rate))
@@ -124,7 +131,7 @@ class OptimizerConfig:
 
 
 class Optimizer:
-    """Muon and AdamW with a single `step` and a state dict of named tensors."""
+    """Combination of Muon and AdamW with one method `step` and a state dict whose keys are parameter names."""
 
     def __init__(
         self,
@@ -134,14 +141,15 @@ class Optimizer:
         *,
         orthogonalize: Orthogonalize = newton_schulz,
     ) -> None:
-        """Create the optimizer of the trainable parameters of a model.
+        """Create the optimizer for the trainable parameters of a model.
 
         Args:
             model: Model to train.
             config: Learning rates and hyperparameters.
-            replacements: Parameter -> parameter to update instead, e.g. this rank's rows of it. Parameters that are not
-                in it are updated by other ranks. None: update the model's parameters.
-            orthogonalize: Orthogonalization for Muon, if the machine has a faster one.
+            replacements: Parameter -> parameter that is updated instead of it, such as this rank's rows of a sharded
+                parameter. Parameters that are not in the mapping are not updated. None means that all trainable
+                parameters of the model are updated.
+            orthogonalize: Function that orthogonalizes matrices for Muon.
         """
         groups = parameter_groups(model)
         if replacements is not None:
@@ -173,17 +181,17 @@ class Optimizer:
                 group["base_lr"] = group["lr"]
 
     def step(self, lr_factor: float, grad_factor: Tensor | None = None) -> None:
-        """Update every parameter from its gradient, and set the gradients to None.
+        """Update all parameters from their gradients, and set the gradients to None.
 
         Args:
-            lr_factor: Factor on the learning rates.
-            grad_factor: Factor on the gradients, () fp32 on their device. The fused AdamW applies it while reading
-                them, which saves a pass over all gradients.
+            lr_factor: Factor by which all learning rates are multiplied.
+            grad_factor: Factor by which all gradients are multiplied, as a scalar fp32 tensor on the same device. The
+                fused AdamW multiplies gradients when it reads them, which saves a pass over all gradients.
         """
         for part in self._parts:
             for group in part.param_groups:
                 group["lr"] = group["base_lr"] * lr_factor
-            if part.defaults.get("fused"):  # the fused AdamW divides by the scale of torch's gradient scaler
+            if part.defaults.get("fused"):  # the fused AdamW divides gradients by `grad_scale`
                 part.grad_scale = None if grad_factor is None else 1 / grad_factor  # type: ignore[attr-defined]
             elif grad_factor is not None:
                 for gradient in (p.grad for group in part.param_groups for p in group["params"] if p.grad is not None):
@@ -192,7 +200,7 @@ class Optimizer:
             part.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Tensor]:
-        """Return every tensor that the next step depends on, as `PARAMETER.KIND`, e.g. `lm_head.weight.exp_avg`."""
+        """Return the state of the optimizers. The keys are `PARAMETER.KIND`, such as `lm_head.weight.exp_avg`."""
         return {
             f"{self._names[parameter]}.{key}": value
             for part in self._parts
@@ -204,10 +212,10 @@ class Optimizer:
         """Load a state that `state` returned.
 
         Args:
-            tensors: Tensors by name.
+            tensors: The state: `PARAMETER.KIND` -> tensor.
 
         Raises:
-            FormatError: A tensor belongs to no parameter of this model.
+            FormatError: A tensor does not belong to any parameter of this model.
         """
         parameters = {name: parameter for parameter, name in self._names.items()}
         owner = {p: part for part in self._parts for group in part.param_groups for p in group["params"]}
@@ -215,18 +223,18 @@ class Optimizer:
             name, _, key = full_name.rpartition(".")
             if name not in parameters:
                 raise FormatError(
-                    f"optimizer state {full_name!r} belongs to no parameter of the model",
-                    fix="This checkpoint belongs to another model; start in a new --out directory.",
+                    f"optimizer state {full_name!r} does not belong to any parameter of the model",
+                    fix="This checkpoint belongs to another model. Start in a new --out directory.",
                 )
             parameter = parameters[name]
             state: dict[str, Any] = owner[parameter].state[parameter]
-            # AdamW's step count stays on the CPU, unless a fused CUDA update reads it.
+            # The step count of AdamW (a scalar) stays on the CPU, except on CUDA, where the fused update reads it.
             on_device = value.ndim > 0 or parameter.device.type == "cuda"
             state[key] = value.to(parameter.device if on_device else value.device, copy=True)
 
 
 def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """Return the trainable parameters by group, each parameter once."""
+    """Return name of the group -> trainable parameters. A tied parameter occurs only once."""
     groups: dict[str, list[nn.Parameter]] = {"matrix": [], "embedding": [], "head": [], "vector": []}
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     for name, parameter in model.named_parameters():
@@ -244,7 +252,7 @@ def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
 
 
 def group_rates(model: nn.Module, config: OptimizerConfig) -> list[GroupRate]:
-    """Return the groups of a model that have trainable parameters, with their learning rates."""
+    """Return the learning rate of each parameter group that contains trainable parameters."""
     groups = parameter_groups(model)
     return [
         GroupRate(
