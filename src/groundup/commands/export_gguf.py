@@ -1,6 +1,6 @@
-"""`groundup export gguf`: convert a model directory to a GGUF file for llama.cpp, with a Modelfile for Ollama.
+"""`groundup export gguf`: convert a model to a GGUF file for llama.cpp, and write a Modelfile for Ollama.
 
-A file gets its final name only after it was verified in groundup and, if installed, in llama.cpp.
+A file gets its final name only after it was verified with groundup and, if installed, with llama.cpp.
 """
 
 from __future__ import annotations
@@ -27,21 +27,23 @@ class ExportGgufConfig(Config):
 
     renamed: ClassVar[Mapping[str, str]] = {"gate": "verify"}
 
-    model: Path = setting(help="model directory, or a run (its newest language model)", positional=True)
-    out: Path = setting(help="file NAME.gguf, or directory for NAME-TYPE.gguf", flag=True)
+    model: Path = setting(help="model directory, or a run (uses its newest language model)", positional=True)
+    out: Path = setting(help="output file NAME.gguf, or directory for files named MODEL-TYPE.gguf", flag=True)
     type: Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k", "all"] = setting(
-        "f16", help="data type of the matrices; all: one file per type, and a comparison", flag=True
+        "f16", help="data type of the matrices; all: write one file per type and compare them", flag=True
     )
-    verify: bool = setting(True, help="compare with the model, also in llama.cpp if installed", flag=True)
-    texts: Path | None = setting(None, help="texts for the comparison; default: pages of Python's reference", flag=True)
+    verify: bool = setting(True, help="compare the file with the model, also in llama.cpp if installed", flag=True)
+    texts: Path | None = setting(
+        None, help="texts for the verification; default: pages of Python's language reference", flag=True
+    )
 
 
 def run(config: ExportGgufConfig, *, console: Console | None = None) -> Artifact:
-    """Write a GGUF file, verify it, and write a Modelfile and a record next to it.
+    """Write a GGUF file and verify it. Then write a Modelfile and a record with the checksum next to the GGUF file.
 
     Args:
-        config: settings.
-        console: output; default: the terminal.
+        config: settings of the command.
+        console: output. Default: the terminal.
 
     Returns:
         The record of the export.
@@ -49,7 +51,7 @@ def run(config: ExportGgufConfig, *, console: Console | None = None) -> Artifact
     Raises:
         DataError: the model does not exist.
         ConfigError: the output path is invalid.
-        FormatError: the file does not agree with the model; it is deleted.
+        FormatError: the outputs of the GGUF file and of the model differ too much. The file is deleted.
     """
     from groundup.hub.exports import ALL_TYPES, STAGE, export_paths, finished_export, record_path
     from groundup.hub.resolve import model_identity, resolve_model

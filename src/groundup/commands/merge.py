@@ -1,6 +1,7 @@
 """`groundup merge`: merge a LoRA adapter into its base model.
 
-The merged model is compared with base and adapter: a language model by its logits, a classifier by its labels.
+The merged model is compared with the base model and its adapter. The logits of language models are compared, and the
+predicted labels of classifiers.
 """
 
 from __future__ import annotations
@@ -24,27 +25,30 @@ class MergeConfig(Config):
 
     renamed: ClassVar[Mapping[str, str]] = {"gate": "verify"}
 
-    adapter: Path = setting(help="directory of an adapter, from groundup or PEFT", positional=True)
-    out: Path = setting(help="directory for the merged model", flag=True)
+    adapter: Path = setting(help="directory of an adapter that groundup or PEFT wrote", positional=True)
+    out: Path = setting(help="output directory for the merged model", flag=True)
     base: Path | None = setting(None, help="directory of the base model, if it was moved", flag=True)
-    dtype: Literal["float32", "bfloat16", "float16"] = setting("float32", help="data type of the weights", flag=True)
-    verify: bool = setting(True, help="compare with base and adapter", flag=True)
+    dtype: Literal["float32", "bfloat16", "float16"] = setting(
+        "float32", help="data type of the merged weights", flag=True
+    )
+    verify: bool = setting(True, help="compare the merged model with the base model and its adapter", flag=True)
 
 
 def run(config: MergeConfig, *, console: Console | None = None) -> Artifact:
-    """Merge an adapter into its base in fp32, and write a model directory that needs neither of them.
+    """Merge an adapter into its base model in fp32, and write the merged model to a new model directory.
 
     Args:
-        config: settings.
-        console: output; default: the terminal.
+        config: settings of the command.
+        console: output. Default: the terminal.
 
     Returns:
         The artifact of the merged model.
 
     Raises:
-        DataError: the adapter or its base does not exist.
-        ConfigError: the directory holds a full model.
-        FormatError: the adapter is damaged or belongs to another base, or the verification failed. No model is left.
+        DataError: the adapter or its base model does not exist.
+        ConfigError: the directory contains a full model.
+        FormatError: the adapter is damaged or was trained on another base model, or the verification failed. No model
+            directory is created.
     """
     from groundup.data.held_out import fine_tuning_facts
     from groundup.hub.adapted import find_adapter_base, is_adapter
@@ -102,7 +106,7 @@ def _language_model(
         (agreement,) = verdict.agreements
         found |= {"verification": verdict.to_json()}
         summary += (
-            f"; same most likely token as base and adapter at {agreement.agreed:,} of {agreement.positions:,}"
+            f"; same most likely token as base model and adapter at {agreement.agreed:,} of {agreement.positions:,}"
             f" positions, largest difference of logits {agreement.max_difference:.1g}"
         )
     return work.finish(found | result_facts(summary), files)
@@ -132,7 +136,7 @@ def _classifier(
         agreement = verify_merged_classifier(config.out, directory, base, tokenizer, longest, config.dtype, console)
         found |= {"verification": agreement.to_json()}
         summary += (
-            f"; same labels as base and adapter for {agreement.agreed:,} of {agreement.texts:,} texts, largest"
+            f"; same labels as base model and adapter for {agreement.agreed:,} of {agreement.texts:,} texts, largest"
             f" difference of probabilities {agreement.max_difference:.1g}"
         )
     return work.finish(found | result_facts(summary), files)

@@ -1,4 +1,4 @@
-"""`groundup model list`: list the architectures of published models, which pretraining can use."""
+"""`groundup model list`: list the presets, which are configs of published models that `groundup pretrain` can use."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ def run(
     on_text: Callable[[str], None] | None = None,
     json_lines: bool = False,
 ) -> list[Preset]:
-    """List the presets; `on_text` receives a table, or one JSON object per line.
+    """List the presets as a table, or as one JSON object per line.
 
     Args:
-        config: settings.
-        console: unused.
-        on_text: receives the output.
-        json_lines: write JSON lines instead of a table.
+        config: settings of the command.
+        console: not used by this command.
+        on_text: function that receives the output.
+        json_lines: whether to write JSON lines instead of a table.
 
     Returns:
-        The presets.
+        The listed presets.
 
     Raises:
-        ConfigError: no name contains the text.
+        ConfigError: the name of no preset contains the given text.
     """
     from groundup.model.presets import PRESETS, preset
     from groundup.train.planner.figures import Figures
 
     found = [each for name, each in PRESETS.items() if config.name.lower() in name]
     if not found:
-        preset(config.name)  # Raises an error with the most similar name.
-        raise AssertionError("an existing name contains itself")
+        preset(config.name)  # Raises an error that suggests the most similar name.
+        raise AssertionError("a name that exists would have been found")
     if on_text is None:
         return found
     if json_lines:

@@ -1,4 +1,4 @@
-"""`groundup model show`: show size, compute, memory, tokenizer and provenance of a model."""
+"""`groundup model show`: show the size, FLOPs, memory, tokenizer and provenance of a model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXAMPLE = "groundup model show gpt3-175b"
 class ModelShowConfig(Config):
     """Settings of `groundup model show`."""
 
-    model: str = setting(help="name of a published architecture, model directory, run, or GGUF file", positional=True)
+    model: str = setting(help="model directory, run, GGUF file, or name in `groundup model list`", positional=True)
 
 
 def run(
@@ -27,21 +27,21 @@ def run(
     on_text: Callable[[str], None] | None = None,
     json_lines: bool = False,
 ) -> dict[str, Any]:
-    """Describe a model; `on_text` receives a table, or one JSON object.
+    """Describe a model as a table, or as one JSON object.
 
     Args:
-        config: settings.
-        console: unused.
-        on_text: receives the output.
-        json_lines: write JSON instead of a table.
+        config: settings of the command.
+        console: not used by this command.
+        on_text: function that receives the output.
+        json_lines: whether to write JSON instead of a table.
 
     Returns:
-        The facts about the model.
+        The facts about the model, as JSON values.
 
     Raises:
-        ConfigError: neither a published architecture nor an existing path.
-        DataError: a directory without a model.
-        FormatError: the model is damaged, or of an unknown architecture.
+        ConfigError: the argument is neither the name of a preset nor an existing path.
+        DataError: the directory does not contain a model.
+        FormatError: the model is damaged, or its architecture is unknown.
     """
     facts = _facts(config.model)
     if on_text is not None and json_lines:
@@ -67,7 +67,7 @@ def _facts(named: str) -> dict[str, Any]:
     except ConfigError as error:
         if path.name == named:
             raise
-        fix = "Check the path, or give a name of `groundup model list`."
+        fix = "Check the path, or give a name that `groundup model list` shows."
         raise ConfigError(f"{named}: no such file or directory", fix=fix) from error
     origin = {"name": published.name, "source": published.source, "note": published.note}
     return origin | Figures.of(published.config).to_json()

@@ -1,4 +1,4 @@
-"""`groundup model verify`: verify the files of a model or a run by their checksums."""
+"""`groundup model verify`: verify the checksums of all files of a model or a run."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ EXAMPLE = "groundup model verify runs/quickstart"
 class ModelVerifyConfig(Config):
     """Settings of `groundup model verify`."""
 
-    model: Path = setting(help="model, output of a stage, run, or GGUF file", positional=True)
-    accept: bool = setting(False, help="accept changed files: write new checksums", flag=True)
+    model: Path = setting(help="model directory, output of a stage, run, or GGUF file", positional=True)
+    accept: bool = setting(False, help="accept changed files by writing new checksums", flag=True)
 
 
 def run(
@@ -32,19 +32,19 @@ def run(
     on_text: Callable[[str], None] | None = None,
     json_lines: bool = False,
 ) -> list[VerificationResult]:
-    """Verify files; `on_text` receives a line per output and damaged file, or one JSON object per output.
+    """Verify the checksums of files. Write one line for each verified output and for each damaged file.
 
     Args:
-        config: settings.
-        console: output for notes; default: the terminal.
-        on_text: receives the results.
-        json_lines: write JSON lines instead of text.
+        config: settings of the command.
+        console: output for notes. Default: the terminal.
+        on_text: function that receives the results.
+        json_lines: whether to write one JSON object per verified output instead of text.
 
     Returns:
-        The results.
+        One result per verified output.
 
     Raises:
-        DataError: the path holds nothing to verify.
+        DataError: the path does not contain files that can be verified.
         FormatError: a file is damaged.
     """
     from groundup.hub.integrity import accept_all, verify
@@ -63,8 +63,8 @@ def run(
         raise FormatError(
             f"{damaged[0]}: damaged" + (f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""),
             rule="the file does not match its checksum",
-            fix="Restore it from a backup, or delete its directory and run its stage again. If you changed "
-            f"it yourself: groundup model verify {shlex.quote(str(config.model))} --accept.",
+            fix="Restore the file from a backup, or delete its directory and run its stage again. If you changed "
+            f"the file yourself, run: groundup model verify {shlex.quote(str(config.model))} --accept.",
         )
     return found
 

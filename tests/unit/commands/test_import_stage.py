@@ -152,7 +152,7 @@ def test_an_unusable_template_is_reported(theirs: Path, tmp_path: Path, capsys: 
     (theirs / "chat_template.jinja").write_text("{% for %}")
     made = run(ImportConfig(path=str(theirs), out=tmp_path / "ours", verify=False), console=Console())
     said = " ".join(capsys.readouterr().err.split())
-    assert "Its chat template cannot be used" in said
+    assert "The chat template of the model cannot be used" in said
     assert "groundup chat" not in said and "finetune instruct" not in said
     assert not made.facts["chat_template"]
 

@@ -325,7 +325,7 @@ def test_a_classifier_can_be_an_adapter_with_a_head(
     del tensors["base_model.model.score.weight"]
     save_file(tensors, out / "adapter_model.safetensors")
     artifact.accept(out / "artifact.json")
-    with pytest.raises(FormatError, match="head of 0 rows"):
+    with pytest.raises(FormatError, match="head has 0 rows"):
         load_classifier(out)
 
 
