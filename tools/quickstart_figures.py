@@ -4,7 +4,7 @@
     python tools/quickstart_figures.py fill             # fill the pages from docs/quickstart.json
 
 A page marks a figure with `<!-- quickstart NAME -->...<!-- end -->`; NAME is a key of docs/quickstart.json. RUN is the
-directory of a finished run of the recipe `quickstart`, LOG the console output of `/usr/bin/time -v make quickstart` that
+directory of a finished run of the recipe `quickstart`, LOG the output of `/usr/bin/time -v make quickstart` that
 made it in this checkout.
 """
 
