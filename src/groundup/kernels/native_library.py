@@ -25,7 +25,7 @@ _SOURCES = Path(__file__).parent / "native"
 _FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
 _COMPILERS = ("c++", "g++", "clang++")
 # Instruction sets that the kernels require. The kernels also use AMX if the CPU supports it.
-_REQUIRED_FLAGS = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "fma"}
+_REQUIRED_FLAGS = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "avx512_vnni", "f16c", "fma"}
 
 
 @cache

@@ -1,0 +1,517 @@
+// A transformer's forward pass for rows of tokens of any sequences, as a list of operations that native_decoder.py makes
+// once per model. Rows do not influence each other: each is computed in the same order of operations alone,
+// in a batch, in prefill and in decode, with any number of threads. See quantized.h.
+#include "quantized.h"
+
+#include <omp.h>
+
+#include <atomic>
+#include <thread>
+
+using namespace groundup;
+
+namespace {
+
+constexpr int64_t BLOCK_TOKENS = 16; // tokens of a block of the KV cache; as many as a vector has lanes
+constexpr int64_t SHARED_ROWS = 4;   // from this many rows on, threads share the rounding of inputs
+constexpr int MAX_QUERIES = 6;       // queries that read keys and values together
+
+enum OperationKind : int64_t { EMBED, LINEAR, ATTEND, ADD, GATE };
+enum Finish : int64_t { STORE, ACCUMULATE, ACTIVATE, GATED };
+enum NormKind : int64_t { NO_NORM, RMS, LAYER };
+enum ActivationKind : int64_t { SILU, GELU, GELU_TANH };
+
+struct Norm {
+    int64_t kind;
+    const float *weight, *bias;
+    double eps;
+};
+
+// Fields that an operation does not use are zero.
+struct Operation {
+    int64_t kind, source, second, target, target_column; // indices of buffers; the first column that is written
+    int64_t finish, activation, is_head;
+    double multiplier, softcap; // softcap 0: none
+    Norm norm;                  // of the source
+    Matrix matrix;
+    const float *positions;     // learned position embeddings (context, dim)
+    // Attention.
+    int64_t layer, n_heads, n_kv_heads, head_dim, rotary_dim, rope, window; // rope: index of the table; window 0: none
+    int64_t qk_norm;                                                         // 0 none, 1 per head, 2 over all heads
+    const float *q_norm, *k_norm;
+    double qk_eps, scale;
+};
+
+struct Batch {
+    int64_t rows;
+    const int64_t *tokens, *positions, *sequences; // (rows,)
+    const uint64_t *const *tables;                 // per sequence: addresses of the blocks of its cache
+    int64_t outputs;
+    const int64_t *output_rows;
+    float *logits; // (outputs, vocabulary)
+    const float *const *cosines, *const *sines; // per rope table: (context, rotary_dim / 2)
+};
+
+struct Decoder {
+    const Operation *operations;
+    int64_t count, threads, layer_bytes;
+    float *const *buffers; // (rows, width)
+    const int64_t *widths;
+};
+
+// All threads wait for the last one. Spins first: the wait is short unless the machine is busy.
+class Barrier {
+  public:
+    explicit Barrier(int64_t count) : count_(count) {}
+    void wait() {
+        const int64_t round = round_.load(std::memory_order_relaxed);
+        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == count_) {
+            arrived_.store(0, std::memory_order_relaxed);
+            round_.store(round + 1, std::memory_order_release);
+            return;
+        }
+        for (int spins = 0; round_.load(std::memory_order_acquire) == round; spins++)
+            if (spins < 20000)
+                _mm_pause();
+            else
+                std::this_thread::yield();
+    }
+
+  private:
+    const int64_t count_;
+    alignas(64) std::atomic<int64_t> arrived_{0};
+    alignas(64) std::atomic<int64_t> round_{0};
+};
+
+void normalize(float *out, const float *x, int64_t n, const Norm &norm) {
+    if (norm.kind == NO_NORM) {
+        memcpy(out, x, n * sizeof(float));
+        return;
+    }
+    float mean = 0;
+    if (norm.kind == LAYER) {
+        __m512 sum = _mm512_setzero_ps();
+        for (int64_t i = 0; i < n; i += 16) sum = _mm512_add_ps(sum, _mm512_loadu_ps(x + i));
+        mean = _mm512_reduce_add_ps(sum) / n;
+    }
+    const __m512 shift = _mm512_set1_ps(mean);
+    __m512 squares = _mm512_setzero_ps();
+    for (int64_t i = 0; i < n; i += 16) {
+        const __m512 value = _mm512_sub_ps(_mm512_loadu_ps(x + i), shift);
+        squares = _mm512_fmadd_ps(value, value, squares);
+    }
+    const __m512 factor = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(squares) / n + (float)norm.eps));
+    for (int64_t i = 0; i < n; i += 16) {
+        const __m512 value = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(x + i), shift), factor);
+        const __m512 weight = _mm512_loadu_ps(norm.weight + i);
+        const __m512 bias = norm.bias ? _mm512_loadu_ps(norm.bias + i) : _mm512_setzero_ps();
+        _mm512_storeu_ps(out + i, _mm512_fmadd_ps(value, weight, bias));
+    }
+}
+
+__m512 activated(__m512 x, int64_t kind) {
+    __m512 value, slope;
+    if (kind == SILU)
+        Silu::at(x, value, slope);
+    else if (kind == GELU_TANH)
+        GeluTanh::at(x, value, slope);
+    else {
+        alignas(64) float values[16];
+        _mm512_store_ps(values, x);
+        for (float &each : values) each = 0.5f * each * (1.0f + erff(each * 0.70710678f));
+        value = _mm512_load_ps(values);
+    }
+    return value;
+}
+
+__m512 capped(__m512 x, float cap) {
+    // cap tanh(x / cap) = cap (2 sigmoid(2 x / cap) - 1)
+    const __m512 half = sigmoid(_mm512_mul_ps(x, _mm512_set1_ps(2.0f / cap)));
+    return _mm512_mul_ps(_mm512_set1_ps(cap), _mm512_fmsub_ps(_mm512_set1_ps(2.0f), half, _mm512_set1_ps(1.0f)));
+}
+
+// The rotation of one head at a position: pairs (x[i], x[i + rotary_dim / 2]).
+void rotate(float *x, const float *cosines, const float *sines, int64_t rotary_dim) {
+    const int64_t half = rotary_dim / 2;
+    for (int64_t i = 0; i < half; i++) {
+        const float first = x[i], second = x[half + i];
+        x[i] = fmaf(first, cosines[i], -(second * sines[i]));
+        x[half + i] = fmaf(second, cosines[i], first * sines[i]);
+    }
+}
+
+float reciprocal_rms(const float *x, int64_t n, double eps) {
+    __m512 squares = _mm512_setzero_ps();
+    for (int64_t i = 0; i < n; i += 16) {
+        const __m512 value = _mm512_loadu_ps(x + i);
+        squares = _mm512_fmadd_ps(value, value, squares);
+    }
+    return 1.0f / sqrtf(_mm512_reduce_add_ps(squares) / n + (float)eps);
+}
+
+// One thread of a forward pass.
+class Worker {
+  public:
+    Worker(const Decoder &decoder, const Batch &batch, Barrier &barrier, std::atomic<int64_t> &next, Rows &shared, int64_t id)
+        : decoder_(decoder), batch_(batch), barrier_(barrier), next_(next), shared_(shared), id_(id) {}
+
+    void run() {
+        for (int64_t index = 0; index < decoder_.count; index++) {
+            const Operation &operation = decoder_.operations[index];
+            switch (operation.kind) {
+            case EMBED: embed(operation); break;
+            case LINEAR: linear(operation); break;
+            case ATTEND: attend(operation); break;
+            case ADD: add(operation); break;
+            case GATE: gate(operation); break;
+            }
+            barrier_.wait();
+        }
+    }
+
+  private:
+    float *row_of(int64_t buffer, int64_t row) const { return decoder_.buffers[buffer] + row * decoder_.widths[buffer]; }
+    void mine(int64_t count, int64_t &begin, int64_t &end) const {
+        begin = count * id_ / decoder_.threads, end = count * (id_ + 1) / decoder_.threads;
+    }
+
+    void embed(const Operation &o) {
+        int64_t begin, end;
+        mine(batch_.rows, begin, end);
+        for (int64_t row = begin; row < end; row++) {
+            float *x = row_of(o.target, row);
+            unpack_output(x, o.matrix, batch_.tokens[row]);
+            const float *position = o.positions ? o.positions + batch_.positions[row] * o.matrix.k : nullptr;
+            for (int64_t i = 0; i < o.matrix.k; i++) x[i] = x[i] * (float)o.multiplier + (position ? position[i] : 0.0f);
+        }
+    }
+
+    // x += multiplier * norm(y)
+    void add(const Operation &o) {
+        const int64_t width = decoder_.widths[o.target];
+        int64_t begin, end;
+        mine(batch_.rows, begin, end);
+        normed_.resize(width);
+        for (int64_t row = begin; row < end; row++) {
+            normalize(normed_.data(), row_of(o.source, row), width, o.norm);
+            float *x = row_of(o.target, row);
+            for (int64_t i = 0; i < width; i++) x[i] = fmaf((float)o.multiplier, normed_[i], x[i]);
+        }
+    }
+
+    // target = activation(source) * second
+    void gate(const Operation &o) {
+        const int64_t width = decoder_.widths[o.target];
+        int64_t begin, end;
+        mine(batch_.rows, begin, end);
+        for (int64_t row = begin; row < end; row++)
+            for (int64_t i = 0; i < width; i += 16) {
+                const __m512 value = activated(_mm512_loadu_ps(row_of(o.source, row) + i), o.activation);
+                const __m512 factor = o.second < 0 ? _mm512_set1_ps(1.0f) : _mm512_loadu_ps(row_of(o.second, row) + i);
+                _mm512_storeu_ps(row_of(o.target, row) + i, _mm512_mul_ps(value, factor));
+            }
+    }
+
+    void linear(const Operation &o) {
+        const Matrix &w = o.matrix;
+        const int64_t rows = o.is_head ? batch_.outputs : batch_.rows;
+        const bool share_rows = rows > SHARED_ROWS;
+        Rows &x = share_rows ? shared_ : own_;
+        if (!share_rows || id_ == 0) x.reserve(rows, w.k);
+        if (share_rows) barrier_.wait();
+        int64_t begin = 0, end = rows;
+        if (share_rows) mine(rows, begin, end);
+        normed_.resize(w.k);
+        for (int64_t row = begin; row < end; row++) {
+            const float *source = row_of(o.source, o.is_head ? batch_.output_rows[row] : row);
+            if (o.norm.kind != NO_NORM) normalize(normed_.data(), source, w.k, o.norm), source = normed_.data();
+            round_row(x, row, source, w.k, w.kind);
+        }
+        if (share_rows) barrier_.wait();
+        // Panels in pairs: gate and up of a gated layer alternate.
+        mine((w.panels() + 1) / 2, begin, end);
+        begin *= 2, end = std::min(2 * end, w.panels());
+        if (o.finish == GATED)
+            multiply(w, begin, end, x, rows, [&](int64_t row, int64_t panel, __m512 gate, __m512 up) {
+                const int64_t column = panel / 2 * PANEL, width = w.n / 2;
+                if (w.bias) {
+                    gate = _mm512_add_ps(gate, _mm512_loadu_ps(w.bias + panel * PANEL));
+                    up = _mm512_add_ps(up, _mm512_loadu_ps(w.bias + (panel + 1) * PANEL));
+                }
+                _mm512_mask_storeu_ps(row_of(o.target, row) + column, first_lanes(width - column),
+                                      _mm512_mul_ps(activated(gate, o.activation), up));
+            });
+        else
+            multiply(w, begin, end, x, rows, [&](int64_t row, int64_t panel, __m512 first, __m512 second) {
+                finish(o, row, panel, first);
+                if (panel + 1 < w.panels()) finish(o, row, panel + 1, second);
+            });
+    }
+
+    void finish(const Operation &o, int64_t row, int64_t panel, __m512 sum) const {
+        const int64_t column = panel * PANEL;
+        const __mmask16 lanes = first_lanes(o.matrix.n - column);
+        float *out = o.is_head ? batch_.logits + row * o.matrix.n : row_of(o.target, row) + o.target_column;
+        if (o.matrix.bias) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(lanes, o.matrix.bias + column));
+        const __m512 factor = _mm512_set1_ps((float)o.multiplier);
+        if (o.finish == ACCUMULATE)
+            sum = _mm512_fmadd_ps(sum, factor, _mm512_maskz_loadu_ps(lanes, out + column));
+        else if (o.finish == ACTIVATE)
+            sum = activated(sum, o.activation);
+        else if (o.multiplier != 1)
+            sum = _mm512_mul_ps(sum, factor);
+        if (o.is_head && o.softcap) sum = capped(sum, (float)o.softcap);
+        _mm512_mask_storeu_ps(out + column, lanes, sum);
+    }
+
+    // Keys of a block of one kv head: (head_dim, 16 tokens); values: (16 tokens, head_dim).
+    bf16 *keys_of(const Operation &o, int64_t sequence, int64_t block, int64_t head) const {
+        char *address = (char *)batch_.tables[sequence][block] + o.layer * decoder_.layer_bytes;
+        return (bf16 *)address + head * o.head_dim * BLOCK_TOKENS;
+    }
+    bf16 *values_of(const Operation &o, int64_t sequence, int64_t block, int64_t head) const {
+        return keys_of(o, sequence, block, o.n_kv_heads + head);
+    }
+
+    void attend(const Operation &o) {
+        store_keys(o);
+        if (id_ == 0) next_.store(0, std::memory_order_relaxed);
+        barrier_.wait();
+        // Consecutive rows of a sequence read its keys together, as do the query heads of a kv head.
+        const int64_t group = o.n_heads / o.n_kv_heads, rows_at_once = std::max<int64_t>(1, MAX_QUERIES / group);
+        const int64_t parts = (group + MAX_QUERIES - 1) / MAX_QUERIES; // of the query heads of a kv head
+        tiles_.clear();
+        for (int64_t row = 0; row < batch_.rows;) {
+            int64_t count = 1;
+            while (count < rows_at_once && row + count < batch_.rows &&
+                   batch_.sequences[row + count] == batch_.sequences[row])
+                count++;
+            tiles_.push_back({row, count});
+            row += count;
+        }
+        const int64_t per_tile = o.n_kv_heads * parts, items = (int64_t)tiles_.size() * per_tile;
+        for (;;) {
+            const int64_t item = next_.fetch_add(1, std::memory_order_relaxed);
+            if (item >= items) return;
+            const Tile &tile = tiles_[items / per_tile - 1 - item / per_tile]; // the longest first
+            const int64_t head = item % per_tile / parts, part = item % parts;
+            const int64_t first = head * group + group * part / parts, last = head * group + group * (part + 1) / parts;
+            attend_tile(o, tile, head, first, last);
+        }
+    }
+
+    // Normalize and rotate queries and keys; store keys and values in the cache.
+    void store_keys(const Operation &o) {
+        const int64_t n = o.head_dim, q_width = o.n_heads * n, k_width = o.n_kv_heads * n;
+        const int64_t heads = o.n_heads + o.n_kv_heads;
+        int64_t begin, end;
+        mine(batch_.rows * heads, begin, end);
+        normed_.resize(n);
+        for (int64_t item = begin; item < end; item++) {
+            const int64_t row = item / heads, head = item % heads, position = batch_.positions[row];
+            const bool is_key = head >= o.n_heads;
+            const float *all = row_of(o.source, row) + (is_key ? q_width : 0);
+            const float *from = all + (is_key ? head - o.n_heads : head) * n, *weight = is_key ? o.k_norm : o.q_norm;
+            float *x = is_key ? normed_.data() : row_of(o.second, row) + head * n;
+            memcpy(x, from, n * sizeof(float));
+            if (o.qk_norm) {
+                const bool over_all = o.qk_norm == 2;
+                const float factor = over_all ? reciprocal_rms(all, is_key ? k_width : q_width, o.qk_eps)
+                                              : reciprocal_rms(x, n, o.qk_eps);
+                if (over_all) weight += from - all;
+                for (int64_t i = 0; i < n; i++) x[i] = x[i] * factor * weight[i];
+            }
+            if (o.rope >= 0) {
+                const int64_t at = position * (o.rotary_dim / 2);
+                rotate(x, batch_.cosines[o.rope] + at, batch_.sines[o.rope] + at, o.rotary_dim);
+            }
+            if (!is_key) continue;
+            const int64_t kv_head = head - o.n_heads, block = position / BLOCK_TOKENS, token = position % BLOCK_TOKENS;
+            bf16 *keys = keys_of(o, batch_.sequences[row], block, kv_head) + token;
+            bf16 *values = values_of(o, batch_.sequences[row], block, kv_head) + token * n;
+            const float *value = row_of(o.source, row) + q_width + k_width + kv_head * n;
+            alignas(32) bf16 rounded[16];
+            for (int64_t i = 0; i < n; i += 16) {
+                store(rounded, _mm512_loadu_ps(x + i));
+                for (int64_t j = 0; j < 16; j++) keys[(i + j) * BLOCK_TOKENS] = rounded[j];
+                store(values + i, _mm512_loadu_ps(value + i));
+            }
+        }
+    }
+
+    struct Tile {
+        int64_t row, count;
+    };
+
+    void attend_tile(const Operation &o, const Tile &tile, int64_t kv_head, int64_t first, int64_t last) {
+        const float *queries[MAX_QUERIES];
+        float *outs[MAX_QUERIES];
+        int64_t positions[MAX_QUERIES], count = 0;
+        for (int64_t row = tile.row; row < tile.row + tile.count; row++)
+            for (int64_t head = first; head < last; head++, count++) {
+                queries[count] = row_of(o.second, row) + head * o.head_dim;
+                outs[count] = row_of(o.target, row) + head * o.head_dim;
+                positions[count] = batch_.positions[row];
+            }
+        switch (count) {
+        case 1: attend_queries<1>(o, tile, kv_head, queries, outs, positions); break;
+        case 2: attend_queries<2>(o, tile, kv_head, queries, outs, positions); break;
+        case 3: attend_queries<3>(o, tile, kv_head, queries, outs, positions); break;
+        case 4: attend_queries<4>(o, tile, kv_head, queries, outs, positions); break;
+        case 5: attend_queries<5>(o, tile, kv_head, queries, outs, positions); break;
+        default: attend_queries<6>(o, tile, kv_head, queries, outs, positions); break;
+        }
+    }
+
+    template <int Q>
+    void attend_queries(const Operation &o, const Tile &tile, int64_t kv_head, const float *const *queries,
+                        float *const *outs, const int64_t *positions) {
+        const int64_t sequence = batch_.sequences[tile.row], furthest = positions[Q - 1];
+        const int64_t oldest = o.window ? std::max<int64_t>(0, positions[0] - o.window + 1) : 0;
+        const int64_t begin = oldest / BLOCK_TOKENS, end = furthest / BLOCK_TOKENS + 1;
+        const int64_t length = (end - begin) * BLOCK_TOKENS;
+        if ((int64_t)scores_.size() < Q * length) scores_.resize(Q * length);
+        const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+        const __m512 scale = _mm512_set1_ps((float)o.scale), nothing = _mm512_set1_ps(-INFINITY);
+        __m512 largest[Q];
+        for (int q = 0; q < Q; q++) largest[q] = nothing;
+        for (int64_t block = begin; block < end; block++) {
+            const bf16 *keys = keys_of(o, sequence, block, kv_head);
+            __m512 sums[Q];
+#pragma GCC unroll 6
+            for (int q = 0; q < Q; q++) sums[q] = _mm512_setzero_ps();
+            for (int64_t i = 0; i < o.head_dim; i++) {
+                const __m512 key = load(keys + i * BLOCK_TOKENS);
+#pragma GCC unroll 6
+                for (int q = 0; q < Q; q++) sums[q] = _mm512_fmadd_ps(key, _mm512_set1_ps(queries[q][i]), sums[q]);
+            }
+            const __m512i places = _mm512_add_epi32(lanes, _mm512_set1_epi32((int32_t)(block * BLOCK_TOKENS)));
+#pragma GCC unroll 6
+            for (int q = 0; q < Q; q++) {
+                __m512 score = _mm512_mul_ps(sums[q], scale);
+                if (o.softcap) score = capped(score, (float)o.softcap);
+                __mmask16 visible = _mm512_cmple_epi32_mask(places, _mm512_set1_epi32((int32_t)positions[q]));
+                if (o.window)
+                    visible &= _mm512_cmpgt_epi32_mask(places, _mm512_set1_epi32((int32_t)(positions[q] - o.window)));
+                score = _mm512_mask_blend_ps(visible, nothing, score);
+                largest[q] = _mm512_max_ps(largest[q], score);
+                _mm512_storeu_ps(&scores_[q * length + (block - begin) * BLOCK_TOKENS], score);
+            }
+        }
+        float inverse[Q];
+        for (int q = 0; q < Q; q++) {
+            const __m512 shift = _mm512_set1_ps(_mm512_reduce_max_ps(largest[q]));
+            __m512 total = _mm512_setzero_ps();
+            float *row = &scores_[q * length];
+            for (int64_t i = 0; i < length; i += 16) {
+                const __m512 below = _mm512_max_ps(_mm512_sub_ps(_mm512_loadu_ps(row + i), shift), _mm512_set1_ps(-100.0f));
+                // Weights that would be denormal numbers are zero, hidden tokens among them.
+                const __mmask16 counts = _mm512_cmp_ps_mask(below, _mm512_set1_ps(-80.0f), _CMP_GT_OQ);
+                const __m512 weight = _mm512_maskz_mov_ps(counts, exponential(below));
+                total = _mm512_add_ps(total, weight);
+                _mm512_storeu_ps(row + i, weight);
+            }
+            inverse[q] = 1.0f / _mm512_reduce_add_ps(total);
+        }
+        int64_t i = 0;
+        for (; i + 64 <= o.head_dim; i += 64) mix<Q, 4>(o, sequence, kv_head, begin, furthest, length, i, inverse, outs);
+        if (i + 32 <= o.head_dim) mix<Q, 2>(o, sequence, kv_head, begin, furthest, length, i, inverse, outs), i += 32;
+        if (i < o.head_dim) mix<Q, 1>(o, sequence, kv_head, begin, furthest, length, i, inverse, outs);
+    }
+
+    // Weighted sums of 16 V features of the values, from feature `at` on.
+    template <int Q, int V>
+    void mix(const Operation &o, int64_t sequence, int64_t kv_head, int64_t begin, int64_t furthest, int64_t length,
+             int64_t at, const float *inverse, float *const *outs) {
+        __m512 sums[Q][V];
+#pragma GCC unroll 6
+        for (int q = 0; q < Q; q++)
+#pragma GCC unroll 4
+            for (int v = 0; v < V; v++) sums[q][v] = _mm512_setzero_ps();
+        for (int64_t block = begin; block * BLOCK_TOKENS <= furthest; block++) {
+            const bf16 *values = values_of(o, sequence, block, kv_head) + at;
+            const int64_t tokens = std::min(BLOCK_TOKENS, furthest + 1 - block * BLOCK_TOKENS);
+            const float *weights = &scores_[(block - begin) * BLOCK_TOKENS];
+            for (int64_t token = 0; token < tokens; token++) {
+                __m512 value[V];
+#pragma GCC unroll 4
+                for (int v = 0; v < V; v++) value[v] = load(values + token * o.head_dim + v * 16);
+#pragma GCC unroll 6
+                for (int q = 0; q < Q; q++) {
+                    const __m512 weight = _mm512_set1_ps(weights[q * length + token]);
+#pragma GCC unroll 4
+                    for (int v = 0; v < V; v++) sums[q][v] = _mm512_fmadd_ps(weight, value[v], sums[q][v]);
+                }
+            }
+        }
+        for (int q = 0; q < Q; q++)
+            for (int v = 0; v < V; v++)
+                _mm512_storeu_ps(outs[q] + at + v * 16, _mm512_mul_ps(sums[q][v], _mm512_set1_ps(inverse[q])));
+    }
+
+    const Decoder &decoder_;
+    const Batch &batch_;
+    Barrier &barrier_;
+    std::atomic<int64_t> &next_;
+    Rows &shared_;
+    const int64_t id_;
+    // Kept between passes: a thread's scratch.
+    static thread_local Rows own_;
+    static thread_local std::vector<float> normed_, scores_;
+    static thread_local std::vector<Tile> tiles_;
+};
+
+thread_local Rows Worker::own_;
+thread_local std::vector<float> Worker::normed_, Worker::scores_;
+thread_local std::vector<Worker::Tile> Worker::tiles_;
+
+} // namespace
+
+extern "C" void groundup_decode(const Decoder *decoder, const Batch *batch) {
+    static thread_local Rows shared;
+    Rows &rounded = shared; // of the calling thread, for all threads of the pass
+    Barrier barrier(decoder->threads);
+    std::atomic<int64_t> next{0};
+#pragma omp parallel num_threads(decoder->threads)
+    Worker(*decoder, *batch, barrier, next, rounded, omp_get_thread_num()).run();
+}
+
+// Pack the int8 values (n, k) of a matrix, or the int4 values (n, k / 2), first input in the low bits; scales (n, k / 32).
+extern "C" void groundup_pack_quantized(uint8_t *out, uint16_t *out_scales, const uint8_t *values, const uint16_t *scales,
+                                        int64_t kind, int64_t n, int64_t k) {
+    const Matrix shape{kind, n, k, nullptr, nullptr, nullptr};
+    const int64_t groups = k / GROUP;
+#pragma omp parallel for
+    for (int64_t panel = 0; panel < shape.panels(); panel++) {
+        uint8_t *to = out + panel * shape.panel_bytes();
+        memset(to, kind == INT8 ? 128 : 0x88, shape.panel_bytes());
+        memset(out_scales + panel * groups * PANEL, 0, groups * PANEL * 2);
+        for (int64_t column = 0; column < std::min(PANEL, n - panel * PANEL); column++) {
+            const int64_t output = panel * PANEL + column;
+            for (int64_t g = 0; g < groups; g++) {
+                out_scales[(panel * groups + g) * PANEL + column] = scales[output * groups + g];
+                for (int64_t j = 0; j < GROUP; j++) {
+                    if (kind == INT8) {
+                        to[g * 512 + j / 4 * 64 + column * 4 + j % 4] = values[output * k + g * GROUP + j] ^ 0x80;
+                        continue;
+                    }
+                    const uint8_t both = values[(output * k + g * GROUP + j) / 2], q = j % 2 ? both >> 4 : both & 15;
+                    uint8_t &byte = to[g * 256 + j % 16 / 4 * 64 + column * 4 + j % 4];
+                    byte = j < 16 ? (byte & 0xf0) | q : (byte & 0x0f) | q << 4;
+                }
+            }
+        }
+    }
+}
+
+// Pack bf16 values (n, k).
+extern "C" void groundup_pack_bf16(bf16 *out, const bf16 *values, int64_t n, int64_t k) {
+    const int64_t panels = (n + PANEL - 1) / PANEL;
+#pragma omp parallel for
+    for (int64_t panel = 0; panel < panels; panel++)
+        for (int64_t column = 0; column < PANEL; column++)
+            for (int64_t i = 0; i < k; i++) {
+                const int64_t output = panel * PANEL + column;
+                out[panel * k * PANEL + i / 2 * 32 + column * 2 + i % 2] = output < n ? values[output * k + i] : 0;
+            }
+}

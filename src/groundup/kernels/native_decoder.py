@@ -1,0 +1,438 @@
+"""A transformer's forward pass by the compiled kernels, for tokens of any sequences, with a paged KV cache.
+
+Results do not depend on what is computed together: a token's keys, values and logits are the same bits alone, in a
+batch, in prefill and in decode, with any number of threads. See native/quantized.h.
+
+Shape letters: R rows (tokens), V vocab, O outputs and I inputs of a layer.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from groundup.core.errors import ResourceError
+from groundup.kernels.native_library import native_library
+from groundup.model import ModelConfig, Transformer
+from groundup.model.attention import Attention
+from groundup.model.layers import MLP, GatedMLP, LayerNorm, Linear, RMSNormPlusOne
+from groundup.model.lora import LoRALinear
+from groundup.model.quantized import GROUP_SIZE, QuantizedWeight
+
+WeightFormat = Literal["bfloat16", "int8", "int4"]
+BLOCK_TOKENS = 16  # tokens of a block of the KV cache
+MAX_ROWS = 256  # tokens of a pass; more are computed in several passes
+_PANEL = 16
+_KINDS: dict[WeightFormat, int] = {"int8": 0, "int4": 1, "bfloat16": 2}
+_EMBED, _LINEAR, _ATTEND, _ADD, _GATE = range(5)
+_STORE, _ACCUMULATE, _ACTIVATE, _GATED = range(4)
+_QK_NORMS = {None: 0, "head": 1, "projection": 2}
+_ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2}
+_RESIDUAL, _QKV, _QUERIES, _ATTENDED, _INNER, _BRANCH, _UP, _LOW_RANK = range(8)
+
+_int, _double, _pointer = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = [("kind", _int), ("weight", _pointer), ("bias", _pointer), ("eps", _double)]
+
+
+class _Matrix(ctypes.Structure):
+    _fields_ = [
+        ("kind", _int),
+        ("n", _int),
+        ("k", _int),
+        ("values", _pointer),
+        ("scales", _pointer),
+        ("bias", _pointer),
+    ]
+
+
+class _Operation(ctypes.Structure):
+    _fields_ = [
+        *((name, _int) for name in ("kind", "source", "second", "target", "target_column")),
+        *((name, _int) for name in ("finish", "activation", "is_head")),
+        ("multiplier", _double),
+        ("softcap", _double),
+        ("norm", _Norm),
+        ("matrix", _Matrix),
+        ("positions", _pointer),
+        *((name, _int) for name in ("layer", "n_heads", "n_kv_heads", "head_dim", "rotary_dim", "rope", "window")),
+        ("qk_norm", _int),
+        ("q_norm", _pointer),
+        ("k_norm", _pointer),
+        ("qk_eps", _double),
+        ("scale", _double),
+    ]
+
+
+class _Batch(ctypes.Structure):
+    _fields_ = [
+        ("rows", _int),
+        *((name, _pointer) for name in ("tokens", "positions", "sequences", "tables")),
+        ("outputs", _int),
+        *((name, _pointer) for name in ("output_rows", "logits", "cosines", "sines")),
+    ]
+
+
+class _Decoder(ctypes.Structure):
+    _fields_ = [
+        ("operations", _pointer),
+        *((name, _int) for name in ("count", "threads", "layer_bytes")),
+        ("buffers", _pointer),
+        ("widths", _pointer),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """New tokens of one sequence.
+
+    Attributes:
+        ids: Token ids, at least one.
+        start: Position of the first one.
+        table: Addresses of the blocks of the sequence's cache, int64, BLOCK_TOKENS tokens each, from position 0 on.
+        scored: Whether the logits after the last token are returned.
+    """
+
+    ids: Sequence[int]
+    start: int
+    table: Tensor
+    scored: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """A matrix as the kernels read it, with the tensors that its pointers point to."""
+
+    matrix: _Matrix
+    tensors: tuple[Tensor | None, ...]
+
+
+def native_obstacle(model: Transformer) -> str | None:
+    """Return why the kernels cannot compute a model on this machine, or None if they can."""
+    config = model.config
+    if native_library() is None:
+        return "the kernels need AVX-512 with bf16 and VNNI, and a C++ compiler"
+    if model.lm_head.weight.device.type != "cpu":
+        return f"the model is on {model.lm_head.weight.device}"
+    if config.head_dim % _PANEL or any(
+        size % GROUP_SIZE for size in (config.dim, config.ffn_dim, config.n_heads * config.head_dim)
+    ):
+        return f"sizes that are not multiples of {GROUP_SIZE} (head size: of {_PANEL})"
+    if config.qk_norm is not None and config.norm == "layer":
+        return "LayerNorm of queries and keys"
+    return None
+
+
+class NativeDecoder:
+    """A transformer, packed for the kernels.
+
+    The weights are copied: the model may be freed afterwards.
+
+    Args:
+        weights: Format of the matrices. int8 and int4 have one fp16 scale per 32 inputs (GGUF's Q8_0 and Q4_0). With
+            int4, embeddings and head are int8. Layers that are quantized already keep their format.
+        threads: CPU threads; None: torch's number.
+
+    Raises:
+        ResourceError: The kernels cannot compute this model here; see `native_obstacle`.
+    """
+
+    def __init__(self, model: Transformer, weights: WeightFormat, *, threads: int | None = None) -> None:
+        if (obstacle := native_obstacle(model)) is not None:
+            raise ResourceError(f"no native kernels for this model: {obstacle}", fix="Compute it with PyTorch.")
+        library = native_library()
+        assert library is not None
+        self._library = library
+        self.config: ModelConfig = model.config
+        self.weights = weights
+        self.threads = threads or torch.get_num_threads()
+        self._kept: list[Tensor | None] = []
+        self._operations: list[_Operation] = []
+        with torch.inference_mode():
+            self._compile(model)
+        self._rotaries = [rotary for rotary in (model.model.rotary, model.model.local_rotary) if rotary is not None]
+        self._tables: list[tuple[Tensor, Tensor]] = []
+        self._buffers = [torch.zeros(MAX_ROWS, width) for width in self._widths()]
+        self.layer_bytes = 2 * 2 * BLOCK_TOKENS * self.config.n_kv_heads * self.config.head_dim
+        self._program = (_Operation * len(self._operations))(*self._operations)
+        self._buffer_pointers = (_pointer * len(self._buffers))(*(each.data_ptr() for each in self._buffers))
+        self._buffer_widths = (_int * len(self._buffers))(*self._widths())
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a block of the KV cache: bf16 keys and values of BLOCK_TOKENS tokens in all layers."""
+        return self.layer_bytes * self.config.n_layers
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed weights."""
+        return sum(tensor.nbytes for tensor in {id(each): each for each in self._kept if each is not None}.values())
+
+    def forward(self, chunks: Sequence[Chunk]) -> Tensor:
+        """Compute new tokens of one or more sequences, and store their keys and values.
+
+        Args:
+            chunks: A sequence occurs in at most one of them.
+
+        Returns:
+            Logits (scored chunks, V) in fp32.
+        """
+        logits = torch.empty(sum(chunk.scored for chunk in chunks), self.config.vocab_size)
+        rows = [(index, offset) for index, chunk in enumerate(chunks) for offset in range(len(chunk.ids))]
+        scored = 0
+        for begin in range(0, len(rows), MAX_ROWS):
+            scored += self._pass(chunks, rows[begin : begin + MAX_ROWS], logits[scored:])
+        return logits
+
+    def _pass(self, chunks: Sequence[Chunk], rows: Sequence[tuple[int, int]], logits: Tensor) -> int:
+        """Compute some rows, given as (chunk, offset in it); return the number of logits that were written."""
+        n = len(rows)
+        outputs = [
+            row
+            for row, (index, offset) in enumerate(rows)
+            if chunks[index].scored and offset == len(chunks[index].ids) - 1
+        ]
+        self._reserve_positions(max(chunks[index].start + offset for index, offset in rows) + 1)
+        tokens = (_int * n)(*(chunks[index].ids[offset] for index, offset in rows))
+        positions = (_int * n)(*(chunks[index].start + offset for index, offset in rows))
+        sequences = (_int * n)(*(index for index, _ in rows))
+        tables = (_pointer * len(chunks))(*(chunk.table.data_ptr() for chunk in chunks))
+        output_rows = (_int * max(1, len(outputs)))(*outputs)
+        cosines, sines = ((_pointer * 2)(*(table[part].data_ptr() for table in self._tables)) for part in (0, 1))
+        batch = _Batch(
+            n,
+            *(ctypes.addressof(array) for array in (tokens, positions, sequences, tables)),
+            len(outputs),
+            ctypes.addressof(output_rows),
+            logits.data_ptr(),
+            ctypes.addressof(cosines),
+            ctypes.addressof(sines),
+        )
+        decoder = _Decoder(
+            ctypes.addressof(self._program),
+            len(self._operations),
+            self.threads,
+            self.layer_bytes,
+            ctypes.addressof(self._buffer_pointers),
+            ctypes.addressof(self._buffer_widths),
+        )
+        self._library.groundup_decode(ctypes.byref(decoder), ctypes.byref(batch))
+        return len(outputs)
+
+    def _reserve_positions(self, length: int) -> None:
+        """Extend the tables of rotary angles to `length` positions."""
+        known = len(self._tables[0][0]) if self._tables else 0
+        if not self._rotaries or length <= known:
+            return
+        positions = torch.arange(min(self.config.context_length, max(length, 2 * known, 1024)))[None]
+        half = self.config.rotary_dim // 2
+        self._tables = [
+            tuple(part[0, :, 0, :half].float().contiguous() for part in rotary(positions)) for rotary in self._rotaries
+        ]
+
+    def _widths(self) -> list[int]:
+        config = self.config
+        queries, keys = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+        widths = {_RESIDUAL: config.dim, _QKV: queries + 2 * keys, _QUERIES: queries, _ATTENDED: queries}
+        widths |= {_INNER: config.ffn_dim, _BRANCH: config.dim, _UP: config.ffn_dim, _LOW_RANK: self._max_rank}
+        return [widths[buffer] for buffer in range(len(widths))]
+
+    # The program: one call per operation, in the order in which they run.
+
+    def _compile(self, model: Transformer) -> None:
+        config, decoder = self.config, model.model
+        self._max_rank = GROUP_SIZE
+        outer: WeightFormat = "int8" if self.weights == "int4" else self.weights
+        head = self._packed(model.lm_head.weight, None, outer)
+        embedding = head if config.tie_embeddings else self._packed(decoder.embed_tokens.weight, None, outer)
+        positions = None if decoder.embed_positions is None else self._floats(decoder.embed_positions.weight)
+        self._add(
+            _EMBED,
+            target=_RESIDUAL,
+            matrix=embedding.matrix,
+            multiplier=config.embedding_scale,
+            positions=_address(positions),
+        )
+        for index, block in enumerate(decoder.layers):
+            self._block(block, index, sliding=decoder.sliding[index] and config.sliding_window is not None)
+        self._add(
+            _LINEAR,
+            source=_RESIDUAL,
+            is_head=1,
+            matrix=head.matrix,
+            norm=self._norm(decoder.norm),
+            multiplier=1 / (config.logits_scaling or 1),
+            softcap=config.logit_softcap or 0,
+        )
+
+    def _block(self, block: Any, index: int, *, sliding: bool) -> None:
+        config = self.config
+        attention, mlp = block.self_attn, block.mlp
+        self._linear([attention.q_proj, attention.k_proj, attention.v_proj], _RESIDUAL, _QKV, block.input_layernorm)
+        self._attend(attention, index, sliding=sliding)
+        if config.block in ("sandwich", "post"):
+            self._linear([attention.o_proj], _ATTENDED, _BRANCH)
+            self._add_branch(block.post_attention_layernorm)
+            self._mlp(mlp, block.pre_feedforward_layernorm)
+            self._linear([mlp.down_proj], _INNER, _BRANCH)
+            self._add_branch(block.post_feedforward_layernorm)
+            return
+        if config.block == "parallel":  # the MLP reads the residual stream before attention is added to it
+            self._mlp(mlp, block.post_attention_layernorm)
+            self._linear([attention.o_proj], _ATTENDED, _RESIDUAL, finish=_ACCUMULATE)
+        else:
+            self._linear([attention.o_proj], _ATTENDED, _RESIDUAL, finish=_ACCUMULATE)
+            self._mlp(mlp, block.post_attention_layernorm)
+        self._linear([mlp.down_proj], _INNER, _RESIDUAL, finish=_ACCUMULATE)
+
+    def _attend(self, attention: Attention, index: int, *, sliding: bool) -> None:
+        config = self.config
+        norms = (None, None) if config.qk_norm is None else (attention.q_norm, attention.k_norm)
+        q_norm, k_norm = (None if norm is None else self._norm(norm) for norm in norms)
+        self._add(
+            _ATTEND,
+            source=_QKV,
+            second=_QUERIES,
+            target=_ATTENDED,
+            layer=index,
+            n_heads=config.n_heads,
+            n_kv_heads=config.n_kv_heads,
+            head_dim=config.head_dim,
+            rotary_dim=config.rotary_dim if config.rotary else 0,
+            rope=int(sliding) if config.rotary and config.rotates(index) else -1,
+            window=config.sliding_window if sliding else 0,
+            qk_norm=_QK_NORMS[config.qk_norm],
+            q_norm=None if q_norm is None else q_norm.weight,
+            k_norm=None if k_norm is None else k_norm.weight,
+            qk_eps=0 if q_norm is None else q_norm.eps,
+            scale=attention.scale,
+            softcap=config.attention_softcap or 0,
+        )
+
+    def _mlp(self, mlp: GatedMLP | MLP, norm: nn.Module) -> None:
+        """The MLP up to its down projection."""
+        activation = _ACTIVATIONS[mlp.activation]
+        if isinstance(mlp, MLP):
+            if not isinstance(mlp.up_proj, LoRALinear):
+                self._linear([mlp.up_proj], _RESIDUAL, _INNER, norm, finish=_ACTIVATE, activation=activation)
+                return
+            self._linear([mlp.up_proj], _RESIDUAL, _INNER, norm)
+            self._add(_GATE, source=_INNER, second=-1, target=_INNER, activation=activation)
+        elif isinstance(mlp.gate_proj, LoRALinear) or isinstance(mlp.up_proj, LoRALinear):
+            self._linear([mlp.gate_proj], _RESIDUAL, _INNER, norm)
+            self._linear([mlp.up_proj], _RESIDUAL, _UP, norm)
+            self._add(_GATE, source=_INNER, second=_UP, target=_INNER, activation=activation)
+        else:
+            weights, biases = zip(*(_dense(layer) for layer in (mlp.gate_proj, mlp.up_proj)), strict=True)
+            bias = None if biases[0] is None else _alternated(*biases)
+            packed = self._packed(_alternated(*weights), bias, self.weights)
+            self._add(
+                _LINEAR,
+                source=_RESIDUAL,
+                target=_INNER,
+                finish=_GATED,
+                activation=activation,
+                matrix=packed.matrix,
+                norm=self._norm(norm),
+            )
+
+    def _linear(
+        self,
+        layers: Sequence[Linear],
+        source: int,
+        target: int,
+        norm: nn.Module | None = None,
+        finish: int = _STORE,
+        activation: int = 0,
+    ) -> None:
+        """Multiply by the stacked weights of layers that read the same input, then by their adapters."""
+        weights, biases = zip(*(_dense(layer) for layer in layers), strict=True)
+        bias = None if biases[0] is None else torch.cat(biases)
+        fields = {"source": source, "target": target, "norm": _Norm() if norm is None else self._norm(norm)}
+        scale = (self.config.residual_multiplier or 1) if finish == _ACCUMULATE else 1
+        packed = self._packed(torch.cat(weights), bias, self.weights)
+        self._add(_LINEAR, **fields, finish=finish, activation=activation, multiplier=scale, matrix=packed.matrix)
+        column = 0
+        for layer in layers:
+            if isinstance(layer, LoRALinear):
+                rank = -len(layer.lora_A) % GROUP_SIZE
+                low = self._packed(nn.functional.pad(layer.lora_A, (0, 0, 0, rank)), None, "bfloat16")
+                high = self._packed(nn.functional.pad(layer.lora_B, (0, rank)), None, "bfloat16")
+                self._max_rank = max(self._max_rank, low.matrix.n)
+                self._add(_LINEAR, **fields | {"target": _LOW_RANK}, matrix=low.matrix)
+                self._add(
+                    _LINEAR,
+                    source=_LOW_RANK,
+                    target=target,
+                    target_column=column,
+                    finish=_ACCUMULATE,
+                    multiplier=layer.scale * scale,
+                    matrix=high.matrix,
+                )
+            column += layer.out_features
+
+    def _add_branch(self, norm: nn.Module) -> None:
+        multiplier = self.config.residual_multiplier or 1
+        self._add(_ADD, source=_BRANCH, target=_RESIDUAL, norm=self._norm(norm), multiplier=multiplier)
+
+    def _add(self, kind: int, **fields: Any) -> None:
+        self._operations.append(_Operation(kind=kind, **{"multiplier": 1, **fields}))
+
+    def _norm(self, norm: nn.Module) -> _Norm:
+        if isinstance(norm, nn.Identity):
+            return _Norm()
+        weight = norm.weight + 1.0 if isinstance(norm, RMSNormPlusOne) else norm.weight
+        bias = norm.bias if isinstance(norm, LayerNorm) else None
+        kind = 2 if isinstance(norm, LayerNorm) else 1
+        pointers = [_address(None if each is None else self._floats(each)) for each in (weight, bias)]
+        return _Norm(kind, *pointers, norm.eps)
+
+    def _floats(self, tensor: Tensor) -> Tensor:
+        copy = tensor.detach().float().clone().contiguous()
+        self._kept.append(copy)
+        return copy
+
+    def _packed(self, weight_OI: Tensor, bias_O: Tensor | None, weights: WeightFormat) -> _Packed:
+        outputs, inputs = weight_OI.shape
+        padded = -(-outputs // _PANEL) * _PANEL
+        sizes = (_int(outputs), _int(inputs))
+        scales = None
+        if weights == "bfloat16":
+            dense = weight_OI.detach().bfloat16().contiguous()
+            values = torch.empty(padded * inputs, dtype=torch.bfloat16)
+            self._library.groundup_pack_bf16(_pointer(values.data_ptr()), _pointer(dense.data_ptr()), *sizes)
+        else:
+            quantized = QuantizedWeight.quantize(weight_OI, 8 if weights == "int8" else 4)
+            values = torch.empty(padded * quantized.values.shape[1], dtype=torch.uint8)
+            scales = torch.empty(padded * inputs // GROUP_SIZE, dtype=torch.float16)
+            pointers = (values, scales, quantized.values.contiguous(), quantized.scales.contiguous())
+            self._library.groundup_pack_quantized(
+                *(_pointer(each.data_ptr()) for each in pointers), _int(_KINDS[weights]), *sizes
+            )
+        bias = None if bias_O is None else self._floats(nn.functional.pad(bias_O, (0, padded - outputs)))
+        matrix = _Matrix(_KINDS[weights], outputs, inputs, values.data_ptr(), _address(scales), _address(bias))
+        self._kept += [values, scales]
+        return _Packed(matrix, (values, scales, bias))
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _dense(layer: Linear) -> tuple[Tensor, Tensor | None]:
+    return layer.frozen_weight() if layer.quantized is not None else layer.weight, layer.bias
+
+
+def _alternated(first_OI: Tensor, second_OI: Tensor) -> Tensor:
+    """Return panels of two matrices in turn, each padded to whole panels."""
+    missing = -len(first_OI) % _PANEL
+    pad = (0, missing) if first_OI.dim() == 1 else (0, 0, 0, missing)
+    panels = (nn.functional.pad(each, pad).unflatten(0, (-1, _PANEL)) for each in (first_OI, second_OI))
+    return torch.stack(list(panels), dim=1).flatten(0, 2)
