@@ -388,8 +388,8 @@ class NativeDecoder:
     def _norm(self, norm: nn.Module) -> _Norm:
         if isinstance(norm, nn.Identity):
             return _Norm()
-        weight = norm.weight + 1.0 if isinstance(norm, RMSNormPlusOne) else norm.weight
-        bias = norm.bias if isinstance(norm, LayerNorm) else None
+        weight: Any = norm.weight + 1.0 if isinstance(norm, RMSNormPlusOne) else norm.weight
+        bias: Any = norm.bias if isinstance(norm, LayerNorm) else None
         kind = 2 if isinstance(norm, LayerNorm) else 1
         pointers = [_address(None if each is None else self._floats(each)) for each in (weight, bias)]
         return _Norm(kind, *pointers, norm.eps)
