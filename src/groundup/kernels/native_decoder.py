@@ -9,7 +9,9 @@ Shape letters: R rows (tokens), V vocab, O outputs and I inputs of a layer.
 from __future__ import annotations
 
 import ctypes
+import mmap
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,7 +29,12 @@ from groundup.model.quantized import GROUP_SIZE, QuantizedWeight
 WeightFormat = Literal["bfloat16", "int8", "int4"]
 BLOCK_TOKENS = 16  # tokens of a block of the KV cache
 MAX_ROWS = 256  # tokens of a pass; more are computed in several passes
-_PANEL = 16
+_PANEL, _PAIR = 16, 32  # outputs
+_BYTES: dict[WeightFormat, float] = {
+    "int8": 1 + 2 / GROUP_SIZE,
+    "int4": 0.5 + 2 / GROUP_SIZE,
+    "bfloat16": 2,
+}  # per weight
 _KINDS: dict[WeightFormat, int] = {"int8": 0, "int4": 1, "bfloat16": 2}
 _EMBED, _LINEAR, _ATTEND, _ADD, _GATE = range(5)
 _STORE, _ACCUMULATE, _ACTIVATE, _GATED = range(4)
@@ -47,8 +54,7 @@ class _Matrix(ctypes.Structure):
         ("kind", _int),
         ("n", _int),
         ("k", _int),
-        ("values", _pointer),
-        ("scales", _pointer),
+        ("packed", _pointer),
         ("bias", _pointer),
     ]
 
@@ -106,14 +112,6 @@ class Chunk:
     scored: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class _Packed:
-    """A matrix as the kernels read it, with the tensors that its pointers point to."""
-
-    matrix: _Matrix
-    tensors: tuple[Tensor | None, ...]
-
-
 def native_obstacle(model: Transformer) -> str | None:
     """Return why the kernels cannot compute a model on this machine, or None if they can."""
     config = model.config
@@ -153,7 +151,8 @@ class NativeDecoder:
         self.config: ModelConfig = model.config
         self.weights = weights
         self.threads = threads or torch.get_num_threads()
-        self._kept: list[Tensor | None] = []
+        self._memory = _Memory()
+        self._kept: list[Tensor] = []
         self._operations: list[_Operation] = []
         with torch.inference_mode():
             self._compile(model)
@@ -173,7 +172,7 @@ class NativeDecoder:
     @property
     def nbytes(self) -> int:
         """Bytes of the packed weights."""
-        return sum(tensor.nbytes for tensor in {id(each): each for each in self._kept if each is not None}.values())
+        return self._memory.nbytes + sum(tensor.nbytes for tensor in self._kept)
 
     def forward(self, chunks: Sequence[Chunk]) -> Tensor:
         """Compute new tokens of one or more sequences, and store their keys and values.
@@ -256,7 +255,7 @@ class NativeDecoder:
         self._add(
             _EMBED,
             target=_RESIDUAL,
-            matrix=embedding.matrix,
+            matrix=embedding,
             multiplier=config.embedding_scale,
             positions=_address(positions),
         )
@@ -266,7 +265,7 @@ class NativeDecoder:
             _LINEAR,
             source=_RESIDUAL,
             is_head=1,
-            matrix=head.matrix,
+            matrix=head,
             norm=self._norm(decoder.norm),
             multiplier=1 / (config.logits_scaling or 1),
             softcap=config.logit_softcap or 0,
@@ -339,7 +338,7 @@ class NativeDecoder:
                 target=_INNER,
                 finish=_GATED,
                 activation=activation,
-                matrix=packed.matrix,
+                matrix=packed,
                 norm=self._norm(norm),
             )
 
@@ -358,15 +357,15 @@ class NativeDecoder:
         fields = {"source": source, "target": target, "norm": _Norm() if norm is None else self._norm(norm)}
         scale = (self.config.residual_multiplier or 1) if finish == _ACCUMULATE else 1
         packed = self._packed(torch.cat(weights), bias, self.weights)
-        self._add(_LINEAR, **fields, finish=finish, activation=activation, multiplier=scale, matrix=packed.matrix)
+        self._add(_LINEAR, **fields, finish=finish, activation=activation, multiplier=scale, matrix=packed)
         column = 0
         for layer in layers:
             if isinstance(layer, LoRALinear):
                 rank = -len(layer.lora_A) % GROUP_SIZE
                 low = self._packed(nn.functional.pad(layer.lora_A, (0, 0, 0, rank)), None, "bfloat16")
                 high = self._packed(nn.functional.pad(layer.lora_B, (0, rank)), None, "bfloat16")
-                self._max_rank = max(self._max_rank, low.matrix.n)
-                self._add(_LINEAR, **fields | {"target": _LOW_RANK}, matrix=low.matrix)
+                self._max_rank = max(self._max_rank, low.n)
+                self._add(_LINEAR, **fields | {"target": _LOW_RANK}, matrix=low)
                 self._add(
                     _LINEAR,
                     source=_LOW_RANK,
@@ -374,7 +373,7 @@ class NativeDecoder:
                     target_column=column,
                     finish=_ACCUMULATE,
                     multiplier=layer.scale * scale,
-                    matrix=high.matrix,
+                    matrix=high,
                 )
             column += layer.out_features
 
@@ -399,27 +398,50 @@ class NativeDecoder:
         self._kept.append(copy)
         return copy
 
-    def _packed(self, weight_OI: Tensor, bias_O: Tensor | None, weights: WeightFormat) -> _Packed:
+    def _packed(self, weight_OI: Tensor, bias_O: Tensor | None, weights: WeightFormat) -> _Matrix:
         outputs, inputs = weight_OI.shape
-        padded = -(-outputs // _PANEL) * _PANEL
         sizes = (_int(outputs), _int(inputs))
-        scales = None
+        padded = -(-outputs // _PAIR) * _PAIR
+        packed = self._memory.take(int(padded * inputs * _BYTES[weights]))
         if weights == "bfloat16":
             dense = weight_OI.detach().bfloat16().contiguous()
-            values = torch.empty(padded * inputs, dtype=torch.bfloat16)
-            self._library.groundup_pack_bf16(_pointer(values.data_ptr()), _pointer(dense.data_ptr()), *sizes)
+            self._library.groundup_pack_bf16(_pointer(packed), _pointer(dense.data_ptr()), *sizes)
         else:
             quantized = QuantizedWeight.quantize(weight_OI, 8 if weights == "int8" else 4)
-            values = torch.empty(padded * quantized.values.shape[1], dtype=torch.uint8)
-            scales = torch.empty(padded * inputs // GROUP_SIZE, dtype=torch.float16)
-            pointers = (values, scales, quantized.values.contiguous(), quantized.scales.contiguous())
-            self._library.groundup_pack_quantized(
-                *(_pointer(each.data_ptr()) for each in pointers), _int(_KINDS[weights]), *sizes
-            )
+            parts = (quantized.values.contiguous(), quantized.scales.contiguous())
+            pointers = (_pointer(packed), *(_pointer(part.data_ptr()) for part in parts))
+            self._library.groundup_pack_quantized(*pointers, _int(_KINDS[weights]), *sizes)
         bias = None if bias_O is None else self._floats(nn.functional.pad(bias_O, (0, padded - outputs)))
-        matrix = _Matrix(_KINDS[weights], outputs, inputs, values.data_ptr(), _address(scales), _address(bias))
-        self._kept += [values, scales]
-        return _Packed(matrix, (values, scales, bias))
+        return _Matrix(_KINDS[weights], outputs, inputs, packed, _address(bias))
+
+
+class _Memory:
+    """Memory for packed weights, in large pages where the system has them: decoding then reads almost twice as fast."""
+
+    _PIECE = 2**26
+    _LINE = 64  # bytes of a cache line
+
+    def __init__(self) -> None:
+        self._pieces: list[mmap.mmap] = []
+        self._addresses: list[int] = []
+        self._used = self._PIECE
+        self.nbytes = 0
+
+    def take(self, size: int) -> int:
+        """Return the address of `size` new bytes, which live as long as this object."""
+        size = -(-size // self._LINE) * self._LINE
+        if not self._pieces or self._used + size > len(self._pieces[-1]):
+            piece = mmap.mmap(-1, max(size, self._PIECE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            if hasattr(mmap, "MADV_HUGEPAGE"):
+                with suppress(OSError):  # a system without large pages
+                    piece.madvise(mmap.MADV_HUGEPAGE)
+            self._pieces.append(piece)
+            self._addresses.append(ctypes.addressof(ctypes.c_char.from_buffer(piece)))
+            self._used = 0
+        address = self._addresses[-1] + self._used
+        self._used += size
+        self.nbytes += size
+        return address
 
 
 def _address(tensor: Tensor | None) -> int | None:

@@ -228,28 +228,25 @@ class Worker {
             round_row(x, row, source, w.k, w.kind);
         }
         if (share_rows) barrier_.wait();
-        // Panels in pairs: gate and up of a gated layer alternate.
-        mine((w.panels() + 1) / 2, begin, end);
-        begin *= 2, end = std::min(2 * end, w.panels());
-        if (o.finish == GATED)
-            multiply(w, begin, end, x, rows, [&](int64_t row, int64_t panel, __m512 gate, __m512 up) {
-                const int64_t column = panel / 2 * PANEL, width = w.n / 2;
+        mine(w.pairs(), begin, end);
+        if (o.finish == GATED) // a pair is a panel of the gate and one of the factors
+            multiply(w, begin, end, x, rows, [&](int64_t row, int64_t pair, __m512 gate, __m512 up) {
+                const int64_t column = pair * PANEL, width = decoder_.widths[o.target];
                 if (w.bias) {
-                    gate = _mm512_add_ps(gate, _mm512_loadu_ps(w.bias + panel * PANEL));
-                    up = _mm512_add_ps(up, _mm512_loadu_ps(w.bias + (panel + 1) * PANEL));
+                    gate = _mm512_add_ps(gate, _mm512_loadu_ps(w.bias + pair * PAIR));
+                    up = _mm512_add_ps(up, _mm512_loadu_ps(w.bias + pair * PAIR + PANEL));
                 }
                 _mm512_mask_storeu_ps(row_of(o.target, row) + column, first_lanes(width - column),
                                       _mm512_mul_ps(activated(gate, o.activation), up));
             });
         else
-            multiply(w, begin, end, x, rows, [&](int64_t row, int64_t panel, __m512 first, __m512 second) {
-                finish(o, row, panel, first);
-                if (panel + 1 < w.panels()) finish(o, row, panel + 1, second);
+            multiply(w, begin, end, x, rows, [&](int64_t row, int64_t pair, __m512 first, __m512 second) {
+                finish(o, row, pair * PAIR, first);
+                finish(o, row, pair * PAIR + PANEL, second);
             });
     }
 
-    void finish(const Operation &o, int64_t row, int64_t panel, __m512 sum) const {
-        const int64_t column = panel * PANEL;
+    void finish(const Operation &o, int64_t row, int64_t column, __m512 sum) const {
         const __mmask16 lanes = first_lanes(o.matrix.n - column);
         float *out = o.is_head ? batch_.logits + row * o.matrix.n : row_of(o.target, row) + o.target_column;
         if (o.matrix.bias) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(lanes, o.matrix.bias + column));
@@ -477,41 +474,34 @@ extern "C" void groundup_decode(const Decoder *decoder, const Batch *batch) {
 }
 
 // Pack the int8 values (n, k) of a matrix, or the int4 values (n, k / 2), first input in the low bits; scales (n, k / 32).
-extern "C" void groundup_pack_quantized(uint8_t *out, uint16_t *out_scales, const uint8_t *values, const uint16_t *scales,
-                                        int64_t kind, int64_t n, int64_t k) {
-    const Matrix shape{kind, n, k, nullptr, nullptr, nullptr};
-    const int64_t groups = k / GROUP;
+extern "C" void groundup_pack_quantized(uint8_t *out, const uint8_t *values, const uint16_t *scales, int64_t kind, int64_t n,
+                                        int64_t k) {
+    const Matrix w{kind, n, k, out, nullptr};
 #pragma omp parallel for
-    for (int64_t panel = 0; panel < shape.panels(); panel++) {
-        uint8_t *to = out + panel * shape.panel_bytes();
-        memset(to, kind == INT8 ? 128 : 0x88, shape.panel_bytes());
-        memset(out_scales + panel * groups * PANEL, 0, groups * PANEL * 2);
-        for (int64_t column = 0; column < std::min(PANEL, n - panel * PANEL); column++) {
-            const int64_t output = panel * PANEL + column;
-            for (int64_t g = 0; g < groups; g++) {
-                out_scales[(panel * groups + g) * PANEL + column] = scales[output * groups + g];
-                for (int64_t j = 0; j < GROUP; j++) {
-                    if (kind == INT8) {
-                        to[g * 512 + j / 4 * 64 + column * 4 + j % 4] = values[output * k + g * GROUP + j] ^ 0x80;
-                        continue;
-                    }
-                    const uint8_t both = values[(output * k + g * GROUP + j) / 2], q = j % 2 ? both >> 4 : both & 15;
-                    uint8_t &byte = to[g * 256 + j % 16 / 4 * 64 + column * 4 + j % 4];
-                    byte = j < 16 ? (byte & 0xf0) | q : (byte & 0x0f) | q << 4;
-                }
+    for (int64_t output = 0; output < w.pairs() * PAIR; output++)
+        for (int64_t i = 0; i < k; i++) {
+            const Place place = place_of(w, output, i);
+            const bool real = output < n;
+            if (i % GROUP == 0) {
+                const uint16_t scale = real ? scales[output * (k / GROUP) + i / GROUP] : 0;
+                memcpy(out + place.scale, &scale, 2);
             }
+            if (kind == INT8) {
+                out[place.value] = real ? values[output * k + i] ^ 0x80 : 0x80;
+                continue;
+            }
+            const uint8_t both = real ? values[(output * k + i) / 2] : 0x88, q = i % 2 ? both >> 4 : both & 15;
+            out[place.value] = place.high ? (out[place.value] & 0x0f) | q << 4 : q;
         }
-    }
 }
 
 // Pack bf16 values (n, k).
-extern "C" void groundup_pack_bf16(bf16 *out, const bf16 *values, int64_t n, int64_t k) {
-    const int64_t panels = (n + PANEL - 1) / PANEL;
+extern "C" void groundup_pack_bf16(uint8_t *out, const bf16 *values, int64_t n, int64_t k) {
+    const Matrix w{BF16, n, k, out, nullptr};
 #pragma omp parallel for
-    for (int64_t panel = 0; panel < panels; panel++)
-        for (int64_t column = 0; column < PANEL; column++)
-            for (int64_t i = 0; i < k; i++) {
-                const int64_t output = panel * PANEL + column;
-                out[panel * k * PANEL + i / 2 * 32 + column * 2 + i % 2] = output < n ? values[output * k + i] : 0;
-            }
+    for (int64_t output = 0; output < w.pairs() * PAIR; output++)
+        for (int64_t i = 0; i < k; i++) {
+            const bf16 value = output < n ? values[output * k + i] : 0;
+            memcpy(out + place_of(w, output, i).value, &value, 2);
+        }
 }

@@ -4,10 +4,12 @@
 // with it and however many threads there are: int8 products are summed exactly within a group of 32 inputs, and groups
 // are added in fp32 from the first to the last. Prefill and decode therefore give a token the same keys and values.
 //
-// Weights are packed in panels of 16 outputs. Within a panel, inputs are in order, 16 outputs next to each other:
-//   int8: per group, 8 x 64 bytes: 4 inputs of each of 16 outputs, as q + 128. One fp16 scale per group and output.
-//   int4: per group, 4 x 64 bytes: inputs 4s..4s+3 in the low bits, 16 + 4s.. in the high bits, as q + 8. Scales as int8.
-//   bf16: per pair of inputs, 64 bytes: 2 inputs of each of 16 outputs.
+// Weights are packed in pairs of panels of 16 outputs, so that a thread reads memory from front to back. A pair holds, in
+// the order of the inputs:
+//   int8: per group of 32 inputs, 64 bytes of fp16 scales, one per output, then per 4 inputs, 64 bytes per panel: 4 inputs
+//     of each of 16 outputs, each value as q + 128.
+//   int4: as int8, but 4 inputs i.. in the low bits and 16 + i.. in the high bits of the bytes, as q + 8.
+//   bf16: per 2 inputs, 64 bytes per panel: 2 inputs of each of 16 outputs.
 #pragma once
 #include "math.h"
 
@@ -16,17 +18,21 @@
 namespace groundup {
 
 enum WeightKind : int64_t { INT8 = 0, INT4 = 1, BF16 = 2 };
-constexpr int64_t GROUP = 32, PANEL = 16;
+constexpr int64_t GROUP = 32, PANEL = 16, PAIR = 2 * PANEL, SCALE_BYTES = 2 * PAIR;
 constexpr int MAX_TILE_ROWS = 6;
+
+// Bytes of the values that a pair holds for a group (bf16: for 2 inputs).
+constexpr int64_t values_per_step(int64_t kind) { return kind == INT8 ? GROUP * PAIR : kind == INT4 ? GROUP * PANEL : 4 * PAIR; }
 
 struct Matrix {
     int64_t kind, n, k;
-    const uint8_t *values;
-    const uint16_t *scales; // fp16, (panel, group, 16); null for bf16
-    const float *bias;      // (n,) or null
+    const uint8_t *packed;
+    const float *bias; // of all outputs of all pairs, or null
 
-    int64_t panels() const { return (n + PANEL - 1) / PANEL; }
-    int64_t panel_bytes() const { return PANEL * k * (kind == INT8 ? 2 : kind == INT4 ? 1 : 4) / 2; }
+    int64_t pairs() const { return (n + PAIR - 1) / PAIR; }
+    int64_t pair_bytes() const {
+        return kind == BF16 ? k / 2 * values_per_step(BF16) : k / GROUP * (SCALE_BYTES + values_per_step(kind));
+    }
 };
 
 // Rows of x as the products read them.
@@ -40,6 +46,12 @@ struct Rows {
         if ((int64_t)scales.size() < rows * k / GROUP) scales.resize(rows * k / GROUP), offsets.resize(rows * k / GROUP);
     }
 };
+
+inline __m512i four_inputs(const int8_t *x) {
+    int32_t four;
+    memcpy(&four, x, 4);
+    return _mm512_set1_epi32(four);
+}
 
 // Round one row of k values to what a weight kind is multiplied by.
 inline void round_row(Rows &out, int64_t row, const float *x, int64_t k, int64_t kind) {
@@ -62,150 +74,116 @@ inline void round_row(Rows &out, int64_t row, const float *x, int64_t k, int64_t
     }
 }
 
-// sums[p][r] of P panels and R rows.
-template <int KIND, int R, int P>
-inline void multiply_panels(__m512 sums[P][R], const Matrix &w, int64_t panel, const Rows &x, int64_t row) {
-    const int64_t k = w.k, groups = k / GROUP, stride = w.panel_bytes();
-    const uint8_t *values = w.values + panel * stride;
-#pragma GCC unroll 8
-    for (int p = 0; p < P; p++)
-#pragma GCC unroll 8
-        for (int r = 0; r < R; r++) sums[p][r] = _mm512_setzero_ps();
+// sums[p][r] of both panels of a pair and R rows.
+template <int KIND, int R>
+inline void multiply_pair(__m512 sums[2][R], const Matrix &w, int64_t pair, const Rows &x, int64_t row) {
+    const int64_t k = w.k, groups = k / GROUP;
+    const uint8_t *packed = w.packed + pair * w.pair_bytes();
+#pragma GCC unroll 6
+    for (int r = 0; r < R; r++) sums[0][r] = sums[1][r] = _mm512_setzero_ps();
     if constexpr (KIND == BF16) {
         const bf16 *left = &x.halves[row * k];
-        for (int64_t pair = 0; pair < k / 2; pair++) {
-            __m512bh columns[P];
-#pragma GCC unroll 8
-            for (int p = 0; p < P; p++) columns[p] = (__m512bh)_mm512_loadu_si512(values + p * stride + pair * 64);
-#pragma GCC unroll 8
+        for (int64_t i = 0; i < k; i += 2, packed += 128) {
+            const __m512bh first = (__m512bh)_mm512_loadu_si512(packed), second = (__m512bh)_mm512_loadu_si512(packed + 64);
+#pragma GCC unroll 6
             for (int r = 0; r < R; r++) {
                 int32_t two;
-                memcpy(&two, left + r * k + 2 * pair, 4);
-                const __m512bh both = (__m512bh)_mm512_set1_epi32(two);
-#pragma GCC unroll 8
-                for (int p = 0; p < P; p++) sums[p][r] = _mm512_dpbf16_ps(sums[p][r], both, columns[p]);
+                memcpy(&two, left + r * k + i, 4);
+                const __m512bh inputs = (__m512bh)_mm512_set1_epi32(two);
+                sums[0][r] = _mm512_dpbf16_ps(sums[0][r], inputs, first);
+                sums[1][r] = _mm512_dpbf16_ps(sums[1][r], inputs, second);
             }
         }
         return;
-    } else {
-        const int8_t *left = &x.values[row * k];
-        const float *x_scales = &x.scales[row * groups];
-        const int32_t *offsets = &x.offsets[row * groups];
-        const uint16_t *w_scales = w.scales + panel * groups * PANEL;
-        constexpr int64_t bytes = KIND == INT8 ? GROUP * PANEL : GROUP * PANEL / 2;
-        for (int64_t g = 0; g < groups; g++) {
-            __m512i products[P][R];
+    }
+    const int8_t *left = &x.values[row * k];
+    const float *scales = &x.scales[row * groups];
+    const int32_t *offsets = &x.offsets[row * groups];
+    for (int64_t g = 0; g < groups; g++, packed += SCALE_BYTES + values_per_step(KIND)) {
+        const uint8_t *values = packed + SCALE_BYTES;
+        __m512i products[2][R];
+#pragma GCC unroll 6
+        for (int r = 0; r < R; r++) products[0][r] = products[1][r] = _mm512_set1_epi32(offsets[r * groups + g]);
+        if constexpr (KIND == INT8) {
 #pragma GCC unroll 8
-            for (int r = 0; r < R; r++) {
-                const __m512i start = _mm512_set1_epi32(offsets[r * groups + g]);
-#pragma GCC unroll 8
-                for (int p = 0; p < P; p++) products[p][r] = start;
-            }
-            const uint8_t *block = values + g * bytes;
-            if constexpr (KIND == INT8) {
-#pragma GCC unroll 8
-                for (int s = 0; s < 8; s++) {
-                    __m512i columns[P];
-#pragma GCC unroll 8
-                    for (int p = 0; p < P; p++) columns[p] = _mm512_loadu_si512(block + p * stride + s * 64);
-#pragma GCC unroll 8
-                    for (int r = 0; r < R; r++) {
-                        int32_t four;
-                        memcpy(&four, left + r * k + g * GROUP + s * 4, 4);
-                        const __m512i inputs = _mm512_set1_epi32(four);
-#pragma GCC unroll 8
-                        for (int p = 0; p < P; p++) products[p][r] = _mm512_dpbusd_epi32(products[p][r], columns[p], inputs);
-                    }
-                }
-            } else {
-                const __m512i low_bits = _mm512_set1_epi8(15);
-#pragma GCC unroll 4
-                for (int s = 0; s < 4; s++) {
-                    __m512i low[P], high[P];
-#pragma GCC unroll 8
-                    for (int p = 0; p < P; p++) {
-                        const __m512i both = _mm512_loadu_si512(block + p * stride + s * 64);
-                        low[p] = _mm512_and_si512(both, low_bits);
-                        high[p] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low_bits);
-                    }
-#pragma GCC unroll 8
-                    for (int r = 0; r < R; r++) {
-                        int32_t first, second;
-                        memcpy(&first, left + r * k + g * GROUP + s * 4, 4);
-                        memcpy(&second, left + r * k + g * GROUP + 16 + s * 4, 4);
-                        const __m512i a = _mm512_set1_epi32(first), b = _mm512_set1_epi32(second);
-#pragma GCC unroll 8
-                        for (int p = 0; p < P; p++) {
-                            products[p][r] = _mm512_dpbusd_epi32(products[p][r], low[p], a);
-                            products[p][r] = _mm512_dpbusd_epi32(products[p][r], high[p], b);
-                        }
-                    }
-                }
-            }
-#pragma GCC unroll 8
-            for (int p = 0; p < P; p++) {
-                const __m512 scale = _mm512_cvtph_ps(
-                    _mm256_loadu_si256((const __m256i *)(w_scales + (p * groups + g) * PANEL)));
-#pragma GCC unroll 8
+            for (int s = 0; s < 8; s++) {
+                const __m512i first = _mm512_loadu_si512(values + s * 128);
+                const __m512i second = _mm512_loadu_si512(values + s * 128 + 64);
+#pragma GCC unroll 6
                 for (int r = 0; r < R; r++) {
-                    const __m512 product = _mm512_mul_ps(_mm512_cvtepi32_ps(products[p][r]),
-                                                         _mm512_set1_ps(x_scales[r * groups + g]));
-                    sums[p][r] = _mm512_fmadd_ps(product, scale, sums[p][r]);
+                    const __m512i inputs = four_inputs(left + r * k + g * GROUP + s * 4);
+                    products[0][r] = _mm512_dpbusd_epi32(products[0][r], first, inputs);
+                    products[1][r] = _mm512_dpbusd_epi32(products[1][r], second, inputs);
                 }
             }
+        } else {
+            const __m512i low_bits = _mm512_set1_epi8(15);
+#pragma GCC unroll 4
+            for (int s = 0; s < 4; s++) {
+                const __m512i first = _mm512_loadu_si512(values + s * 128);
+                const __m512i second = _mm512_loadu_si512(values + s * 128 + 64);
+                const __m512i first_low = _mm512_and_si512(first, low_bits);
+                const __m512i second_low = _mm512_and_si512(second, low_bits);
+                const __m512i first_high = _mm512_and_si512(_mm512_srli_epi16(first, 4), low_bits);
+                const __m512i second_high = _mm512_and_si512(_mm512_srli_epi16(second, 4), low_bits);
+#pragma GCC unroll 6
+                for (int r = 0; r < R; r++) {
+                    const __m512i low = four_inputs(left + r * k + g * GROUP + s * 4);
+                    const __m512i high = four_inputs(left + r * k + g * GROUP + 16 + s * 4);
+                    products[0][r] = _mm512_dpbusd_epi32(products[0][r], first_low, low);
+                    products[1][r] = _mm512_dpbusd_epi32(products[1][r], second_low, low);
+                    products[0][r] = _mm512_dpbusd_epi32(products[0][r], first_high, high);
+                    products[1][r] = _mm512_dpbusd_epi32(products[1][r], second_high, high);
+                }
+            }
+        }
+        const __m512 first_scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)packed));
+        const __m512 second_scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(packed + 32)));
+#pragma GCC unroll 6
+        for (int r = 0; r < R; r++) {
+            const __m512 scale = _mm512_set1_ps(scales[r * groups + g]);
+            const __m512 first = _mm512_mul_ps(_mm512_cvtepi32_ps(products[0][r]), scale);
+            const __m512 second = _mm512_mul_ps(_mm512_cvtepi32_ps(products[1][r]), scale);
+            sums[0][r] = _mm512_fmadd_ps(first, first_scale, sums[0][r]);
+            sums[1][r] = _mm512_fmadd_ps(second, second_scale, sums[1][r]);
         }
     }
 }
 
-// Call `finish(row, panel, sums)` for each row and each pair of panels in [begin, end); `begin` is even.
 template <int KIND, int R, class Finish>
-inline void multiply_rows(const Matrix &w, int64_t begin, int64_t end, const Rows &x, int64_t row, const Finish &finish) {
-    int64_t panel = begin;
-    if constexpr (R <= 2)
-        for (; panel + 4 <= end; panel += 4) {
-            __m512 sums[4][R];
-            multiply_panels<KIND, R, 4>(sums, w, panel, x, row);
-            for (int r = 0; r < R; r++) {
-                finish(row + r, panel, sums[0][r], sums[1][r]);
-                finish(row + r, panel + 2, sums[2][r], sums[3][r]);
-            }
-        }
-    for (; panel + 2 <= end; panel += 2) {
+inline void multiply_tile(const Matrix &w, int64_t begin, int64_t end, const Rows &x, int64_t row, const Finish &finish) {
+    for (int64_t pair = begin; pair < end; pair++) {
         __m512 sums[2][R];
-        multiply_panels<KIND, R, 2>(sums, w, panel, x, row);
-        for (int r = 0; r < R; r++) finish(row + r, panel, sums[0][r], sums[1][r]);
-    }
-    if (panel < end) {
-        __m512 sums[1][R];
-        multiply_panels<KIND, R, 1>(sums, w, panel, x, row);
-        for (int r = 0; r < R; r++) finish(row + r, panel, sums[0][r], _mm512_setzero_ps());
+        multiply_pair<KIND, R>(sums, w, pair, x, row);
+        for (int r = 0; r < R; r++) finish(row + r, pair, sums[0][r], sums[1][r]);
     }
 }
 
 template <int KIND, class Finish>
 inline void multiply_kind(const Matrix &w, int64_t begin, int64_t end, const Rows &x, int64_t rows, const Finish &finish) {
-    // The panels of a block stay in the first-level cache while all rows are multiplied by them.
-    const int64_t block = std::max<int64_t>(2, (24 << 10) / w.panel_bytes() / 4 * 4);
     const int64_t tiles = (rows + MAX_TILE_ROWS - 1) / MAX_TILE_ROWS;
-    for (int64_t panel = begin; panel < end; panel += block) {
-        const int64_t last = std::min(panel + block, end);
+    // A pair stays in the first-level cache while all rows are multiplied by it.
+    const int64_t block = tiles == 1 ? end - begin : std::max<int64_t>(1, (16 << 10) / w.pair_bytes());
+    for (int64_t pair = begin; pair < end; pair += block) {
+        const int64_t last = std::min(pair + block, end);
         int64_t row = 0;
         for (int64_t tile = 0; tile < tiles; tile++) {
             const int64_t count = (rows - row) / (tiles - tile);
             switch (count) {
-            case 1: multiply_rows<KIND, 1>(w, panel, last, x, row, finish); break;
-            case 2: multiply_rows<KIND, 2>(w, panel, last, x, row, finish); break;
-            case 3: multiply_rows<KIND, 3>(w, panel, last, x, row, finish); break;
-            case 4: multiply_rows<KIND, 4>(w, panel, last, x, row, finish); break;
-            case 5: multiply_rows<KIND, 5>(w, panel, last, x, row, finish); break;
-            default: multiply_rows<KIND, 6>(w, panel, last, x, row, finish); break;
+            case 1: multiply_tile<KIND, 1>(w, pair, last, x, row, finish); break;
+            case 2: multiply_tile<KIND, 2>(w, pair, last, x, row, finish); break;
+            case 3: multiply_tile<KIND, 3>(w, pair, last, x, row, finish); break;
+            case 4: multiply_tile<KIND, 4>(w, pair, last, x, row, finish); break;
+            case 5: multiply_tile<KIND, 5>(w, pair, last, x, row, finish); break;
+            default: multiply_tile<KIND, 6>(w, pair, last, x, row, finish); break;
             }
             row += count;
         }
     }
 }
 
-// Multiply `rows` rows by the panels [begin, end) of w.
+// Multiply `rows` rows by the pairs [begin, end) of w, and call `finish(row, pair, first, second)` with the sums of the
+// two panels of each pair.
 template <class Finish>
 inline void multiply(const Matrix &w, int64_t begin, int64_t end, const Rows &x, int64_t rows, const Finish &finish) {
     if (w.kind == INT8)
@@ -216,24 +194,35 @@ inline void multiply(const Matrix &w, int64_t begin, int64_t end, const Rows &x,
         multiply_kind<BF16>(w, begin, end, x, rows, finish);
 }
 
+// Where the packed form has the value of an input of an output: its byte (bf16: its first byte).
+struct Place {
+    int64_t scale, value;
+    bool high; // in the high bits of the byte
+};
+inline Place place_of(const Matrix &w, int64_t output, int64_t input) {
+    const int64_t panel = output / PANEL % 2, column = output % PANEL, pair = output / PAIR * w.pair_bytes();
+    if (w.kind == BF16) return {0, pair + input / 2 * 128 + panel * 64 + column * 4 + input % 2 * 2, false};
+    const int64_t g = input / GROUP, j = input % GROUP, within = w.kind == INT8 ? j : j % 16;
+    const int64_t scale = pair + g * (SCALE_BYTES + values_per_step(w.kind));
+    return {scale + panel * 32 + column * 2,
+            scale + SCALE_BYTES + within / 4 * 128 + panel * 64 + column * 4 + j % 4, w.kind == INT4 && j >= 16};
+}
+
 // The k weights of one output, as fp32.
 inline void unpack_output(float *out, const Matrix &w, int64_t output) {
-    const int64_t panel = output / PANEL, column = output % PANEL, groups = w.k / GROUP;
-    const uint8_t *values = w.values + panel * w.panel_bytes();
     for (int64_t i = 0; i < w.k; i++) {
+        const Place place = place_of(w, output, i);
+        const uint8_t *value = w.packed + place.value;
+        uint16_t half;
         if (w.kind == BF16) {
-            uint32_t bits = (uint32_t)((const bf16 *)values)[i / 2 * 32 + column * 2 + i % 2] << 16;
+            memcpy(&half, value, 2);
+            const uint32_t bits = (uint32_t)half << 16;
             memcpy(out + i, &bits, 4);
             continue;
         }
-        const int64_t g = i / GROUP, j = i % GROUP;
-        const float scale = _cvtsh_ss(w.scales[(panel * groups + g) * PANEL + column]);
-        if (w.kind == INT8)
-            out[i] = scale * ((int)values[g * 512 + j / 4 * 64 + column * 4 + j % 4] - 128);
-        else {
-            const uint8_t both = values[g * 256 + j % 16 / 4 * 64 + column * 4 + j % 4];
-            out[i] = scale * ((int)(j < 16 ? both & 15 : both >> 4) - 8);
-        }
+        memcpy(&half, w.packed + place.scale, 2);
+        const int q = w.kind == INT8 ? *value - 128 : (place.high ? *value >> 4 : *value & 15) - 8;
+        out[i] = _cvtsh_ss(half) * q;
     }
 }
 
