@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from groundup.inference.request import Completion, GenerationRequest, TokenEvent
+from groundup.inference.runner import PREFILL_TOKENS
 from groundup.inference.sequence import GeneratedSequence, prompt_ids
-from groundup.model import BatchCache, Transformer
+from groundup.model import BatchCache, KVCache, Transformer
 from groundup.tokenizer import Tokenizer
 
 _BATCH_SIZE = 16
@@ -26,10 +27,11 @@ _MAX_CACHE_BYTES = 2**30  # KV cache; reduces the batch size of large models
 
 @dataclass(slots=True, eq=False)
 class _Running:
-    """A sequence in the batch, the index of its request, and its events."""
+    """A sequence in the batch, the index of its request, its cache and its events."""
 
     index: int
     sequence: GeneratedSequence
+    cache: KVCache
     events: list[TokenEvent] = field(default_factory=list)
 
 
@@ -85,11 +87,11 @@ def complete_all(
         while batch is not None and (waiting or running):
             while waiting and len(running) < batch.num_slots:
                 index = waiting.pop()
-                sequence = GeneratedSequence(requests[index], ids[index], model, tokenizer, stops, batch.open())
-                running.append(_Running(index, sequence))
-                accept(len(running) - 1, _prefill(model, sequence))
+                sequence = GeneratedSequence(requests[index], ids[index], tokenizer, context, stops)
+                running.append(_Running(index, sequence, batch.open()))
+                accept(len(running) - 1, _prefill(model, sequence, running[-1].cache))
             if running:
-                logits_BV = _step(model, batch, [each.sequence for each in running])
+                logits_BV = _step(model, batch, [each.sequence.ids[-1] for each in running])
                 for slot in reversed(range(len(running))):  # backwards: a sequence that moves already has its token
                     accept(slot, logits_BV[slot])
     return [done[index] for index in range(len(requests))]
@@ -107,16 +109,15 @@ def _new_batch_cache(
     return model.new_batch_cache(max(1, num_slots), longest)
 
 
-def _prefill(model: Transformer, sequence: GeneratedSequence) -> Tensor:
+def _prefill(model: Transformer, sequence: GeneratedSequence, cache: KVCache) -> Tensor:
     """Run the model on a prompt and return the logits (V,) of its last token."""
-    device = model.lm_head.weight.device
-    while not sequence.prefilled:
-        h_BTD = model.model(sequence.next_ids().to(device)[None], cache=sequence.cache)
+    for chunk_T in torch.tensor(sequence.ids, device=model.lm_head.weight.device).split(PREFILL_TOKENS):
+        h_BTD = model.model(chunk_T[None], cache=cache)
     return model.logits(h_BTD[0, -1])
 
 
-def _step(model: Transformer, batch: BatchCache, sequences: Sequence[GeneratedSequence]) -> Tensor:
+def _step(model: Transformer, batch: BatchCache, last_ids: Sequence[int]) -> Tensor:
     """Run one decode step and return the logits (B, V)."""
-    ids_BT = torch.stack([sequence.next_ids() for sequence in sequences]).to(model.lm_head.weight.device)
+    ids_BT = torch.tensor(last_ids, device=model.lm_head.weight.device)[:, None]
     h_BTD = model.model(ids_BT, batch.positions, cache=batch)
     return model.logits(h_BTD[:, -1])

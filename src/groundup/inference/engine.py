@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self
 
+from torch import Tensor
+
 from groundup.core.errors import ConfigError
+from groundup.inference.blocks import OutOfBlocksError
 from groundup.inference.mailbox import EventStream
 from groundup.inference.request import Completion, GenerationRequest, TokenEvent
+from groundup.inference.runner import Runner, TorchRunner, Work
 from groundup.inference.sequence import GeneratedSequence, prompt_ids
-from groundup.inference.worker import Ticket, Worker
+from groundup.inference.worker import StepResult, Ticket, Worker
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
 
@@ -20,13 +24,13 @@ class Engine:
     """An engine that generates text for concurrent requests. Use it as a context manager, or call `close`.
 
     The tokens of a request do not depend on other requests. An error in one request is raised to its consumer only.
-    The model stays on its device and in its dtype.
 
     Args:
         model: The language model.
         tokenizer: The model's tokenizer.
+        runner: Computes the forward passes; see `open_runner`. Default: PyTorch, in the model's device and dtype.
         stop_ids: Stop tokens for requests without their own. Default: the tokenizer's EOS.
-        max_active: Maximum number of requests that run concurrently. Each has its own KV cache.
+        max_active: Maximum number of requests that run concurrently.
         max_waiting: Maximum number of queued requests.
         read_timeout: Seconds after which a request is cancelled if its 256 buffered events are not read.
         worker: The worker of another engine, whose limits then apply. Default: a new worker.
@@ -40,6 +44,7 @@ class Engine:
         model: Transformer,
         tokenizer: Tokenizer,
         *,
+        runner: Runner | None = None,
         stop_ids: tuple[int, ...] | None = None,
         max_active: int = 8,
         max_waiting: int = 256,
@@ -54,13 +59,19 @@ class Engine:
             )
         self.model = model
         self.tokenizer = tokenizer
+        self._runner = runner or TorchRunner(model)
         # Extra embedding rows are padding. Extra token ids belong to other modalities, such as images.
         self.vocab_size = min(tokenizer.vocab_size, model.config.vocab_size)
         self._stop_ids = frozenset((tokenizer.eos_id,) if stop_ids is None else stop_ids)
         self._worker = worker or Worker(max_active, max_waiting, read_timeout)
 
     def share_worker(
-        self, model: Transformer, tokenizer: Tokenizer, *, stop_ids: tuple[int, ...] | None = None
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        *,
+        runner: Runner | None = None,
+        stop_ids: tuple[int, ...] | None = None,
     ) -> Engine:
         """Return an engine for another model that shares this engine's thread and request limits.
 
@@ -69,6 +80,7 @@ class Engine:
         Args:
             model: The other model.
             tokenizer: The other model's tokenizer.
+            runner: Computes the other model's forward passes. Default: PyTorch.
             stop_ids: Stop tokens for requests without their own. Default: the tokenizer's EOS.
 
         Returns:
@@ -77,7 +89,7 @@ class Engine:
         Raises:
             ConfigError: The tokenizer has more ids than the model.
         """
-        return Engine(model, tokenizer, stop_ids=stop_ids, worker=self._worker)
+        return Engine(model, tokenizer, runner=runner, stop_ids=stop_ids, worker=self._worker)
 
     def submit(self, request: GenerationRequest) -> AsyncIterator[TokenEvent]:
         """Queue a request and return an async iterator over its events.
@@ -153,22 +165,79 @@ class Engine:
 
     def begin(self, ticket: Ticket) -> GeneratedSequence:
         """Return a new sequence for a request that becomes active. For the worker only."""
-        return GeneratedSequence(ticket.request, ticket.ids, self.model, self.tokenizer, self._stop_ids)
+        context_length = self.model.config.context_length
+        return GeneratedSequence(ticket.request, ticket.ids, self.tokenizer, context_length, self._stop_ids)
 
-    def step(self, sequence: GeneratedSequence) -> TokenEvent | None:
-        """Run one prefill chunk or one decode step of a sequence. For the worker only.
+    def step(self, tickets: Sequence[Ticket]) -> list[StepResult]:
+        """Compute the next tokens of active requests. For the worker only.
+
+        Every sequence that decodes gets its next token; what remains of the step goes to the prompts of the oldest
+        requests. If memory runs out, the newest requests lose theirs and are computed again later.
 
         Args:
-            sequence: The sequence.
+            tickets: The requests, the oldest first.
 
         Returns:
-            The event of the sampled token; None during prefill.
+            One result per request, None if it got no token.
         """
-        device = self.model.lm_head.weight.device
-        h_BTD = self.model.model(sequence.next_ids().to(device)[None], cache=sequence.cache)
-        # During prefill, only the logits of the last token are needed.
-        logits_V = self.model.logits(h_BTD[0, -1]).cpu()[: self.vocab_size]
-        return sequence.accept(logits_V) if sequence.prefilled else None
+        works = self._schedule(tickets)
+        outputs = dict(zip(works, self._runner.forward(list(works.values())), strict=True))
+        results: list[StepResult] = []
+        for ticket in tickets:
+            output = outputs.get(ticket)
+            if isinstance(output, Tensor):
+                assert ticket.sequence is not None
+                try:
+                    results.append(ticket.sequence.accept(output[: self.vocab_size]))
+                except Exception as error:
+                    results.append(error)
+            else:
+                results.append(output)
+        return results
+
+    def release(self, ticket: Ticket) -> None:
+        """Free the KV cache of a request. For the worker only."""
+        if ticket.cache is not None:
+            self._runner.close(ticket.cache)
+            ticket.cache = None
+
+    def _schedule(self, tickets: Sequence[Ticket]) -> dict[Ticket, Work]:
+        """Choose the new tokens of the next forward pass."""
+        for ticket in tickets:
+            if ticket.cache is None:
+                assert ticket.sequence is not None
+                ticket.cache = self._runner.open(ticket.sequence.ids, ticket.sequence.max_length)
+        shared = any(_num_pending(ticket) == 1 for ticket in tickets)
+        prefill_left = self._runner.prefill_tokens(0, shared=shared)
+        works: dict[Ticket, Work] = {}
+        for index, ticket in enumerate(tickets):
+            if ticket.cache is None:  # an older request has taken its memory
+                continue
+            assert ticket.sequence is not None
+            ids, pending = ticket.sequence.ids, _num_pending(ticket)
+            count = pending
+            if pending > 1:
+                if prefill_left <= 0:
+                    continue
+                count = min(pending, self._runner.prefill_tokens(ticket.cache.length, shared=shared))
+                prefill_left -= count
+            end = ticket.cache.length + count
+            if self._reserve(ticket, end, tickets[index + 1 :]):
+                works[ticket] = Work(ticket.cache, ids[:end], scored=end == len(ids))
+        return works
+
+    def _reserve(self, ticket: Ticket, length: int, newer: Sequence[Ticket]) -> bool:
+        """Make room for `length` tokens of a request, if need be at the cost of newer ones; return success."""
+        assert ticket.cache is not None
+        while True:
+            try:
+                self._runner.reserve(ticket.cache, length)
+                return True
+            except OutOfBlocksError:
+                victims = [each for each in newer if each.cache is not None]
+                self.release(victims[-1] if victims else ticket)
+                if not victims:
+                    return False
 
     def _enqueue(self, request: GenerationRequest) -> Ticket:
         context_length = self.model.config.context_length
@@ -177,3 +246,9 @@ class Engine:
 
     def _events(self, ticket: Ticket) -> EventStream:
         return EventStream(ticket.mailbox, partial(self._worker.release, ticket))
+
+
+def _num_pending(ticket: Ticket) -> int:
+    """Return the number of tokens of a request that are not computed yet."""
+    assert ticket.sequence is not None
+    return len(ticket.sequence.ids) - (0 if ticket.cache is None else ticket.cache.length)

@@ -9,6 +9,7 @@ Shape letters: V vocab.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from groundup.core.errors import ConfigError, FormatError
 
+_NUCLEUS_CANDIDATES = 512  # tokens that are sorted for top-p at first
 MAX_BIAS = 100.0  # -100 bans a token, 100 selects it exclusively, as in OpenAI's API
 
 
@@ -139,12 +141,28 @@ def distribution(logits_V: Tensor, sampling: Sampling) -> Tensor:
         scaled_V = scaled_V.masked_fill(scaled_V < kth, -math.inf)
     probs_V = scaled_V.softmax(dim=-1)
     if sampling.top_p < 1:
-        sorted_probs_V, order_V = probs_V.sort(descending=True, stable=True)
-        mass_before_V = sorted_probs_V.cumsum(dim=-1) - sorted_probs_V
-        probs_V = probs_V.index_fill(0, order_V[mass_before_V >= sampling.top_p], 0.0)
+        probs_V = _nucleus(probs_V, sampling.top_p)
     if sampling.min_p > 0:
         probs_V = probs_V.masked_fill(probs_V < sampling.min_p * probs_V.max(), 0.0)
-    return probs_V / probs_V.sum()
+    return probs_V / probs_V.cumsum(dim=-1)[-1]  # sum() rounds by the number of threads
+
+
+def _nucleus(probs_V: Tensor, top_p: float) -> Tensor:
+    """Return the probabilities with those outside of the nucleus set to 0.
+
+    Only the candidates are sorted: sorting a vocabulary of 49k tokens takes as long as a forward pass of a small model.
+    """
+    count = _NUCLEUS_CANDIDATES
+    while count < len(probs_V):
+        largest = probs_V.topk(count).values
+        if float(largest.cumsum(dim=-1)[-1]) >= top_p:
+            break
+        count *= 8
+    candidates = (probs_V >= largest[-1]).nonzero().squeeze(-1) if count < len(probs_V) else torch.arange(len(probs_V))
+    sorted_probs, order = probs_V[candidates].sort(descending=True, stable=True)
+    mass_before = sorted_probs.cumsum(dim=-1) - sorted_probs
+    kept = candidates[order[mass_before < top_p]]
+    return torch.zeros_like(probs_V).index_copy(0, kept, probs_V[kept])
 
 
 def draw(probs_V: Tensor, generator: torch.Generator) -> int:
@@ -162,15 +180,19 @@ def draw(probs_V: Tensor, generator: torch.Generator) -> int:
 
 
 def sample(
-    logits_V: Tensor, sampling: Sampling, prompt_ids: Tensor, output_ids: Tensor, generator: torch.Generator
+    logits_V: Tensor,
+    sampling: Sampling,
+    prompt_ids: Sequence[int],
+    output_ids: Sequence[int],
+    generator: torch.Generator,
 ) -> int:
     """Sample the next token.
 
     Args:
         logits_V: Logits (V,), fp32.
         sampling: Sampling settings.
-        prompt_ids: Token ids of the prompt, 1-D, int64.
-        output_ids: Token ids generated so far, 1-D, int64.
+        prompt_ids: Token ids of the prompt.
+        output_ids: Token ids generated so far.
         generator: Random generator on the CPU.
 
     Returns:
@@ -187,7 +209,8 @@ def sample(
         )
     logits_V = add_bias(logits_V, sampling)
     if sampling.penalizes:
-        logits_V = penalize(logits_V, sampling, prompt_ids, output_ids)
+        prompt, output = (torch.tensor(ids, dtype=torch.int64) for ids in (prompt_ids, output_ids))
+        logits_V = penalize(logits_V, sampling, prompt, output)
     if sampling.temperature == 0:
         return int(logits_V.argmax())
     return draw(distribution(logits_V, sampling), generator)

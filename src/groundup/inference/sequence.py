@@ -16,7 +16,6 @@ from torch import Tensor
 from groundup.core.errors import ConfigError
 from groundup.inference.request import FinishReason, GenerationRequest, TokenEvent
 from groundup.inference.sampling import sample
-from groundup.model import KVCache, Transformer
 from groundup.tokenizer import StreamDecoder, Tokenizer
 
 
@@ -64,11 +63,6 @@ class StopScanner:
         return 0
 
 
-# Prefill is split into chunks so that a long prompt does not delay other requests. The chunk size is fixed: if it
-# depended on the load, so would rounding, and the same request could give different tokens.
-PREFILL_TOKENS = 256
-
-
 def prompt_ids(
     request: GenerationRequest, tokenizer: Tokenizer, *, vocab_size: int, context_length: int
 ) -> tuple[int, ...]:
@@ -105,56 +99,44 @@ def _max_output_tokens(request: GenerationRequest, prompt_tokens: int, context_l
 
 
 class GeneratedSequence:
-    """The state of one request: KV cache, random generator and buffered text.
+    """The state of one request: its tokens, random generator and buffered text.
 
-    For each step, run the model on `next_ids` with `cache`, then pass the last token's logits to `accept`. The caller
-    runs the model, so it can batch several sequences.
+    For each step, compute the logits after the last of `ids` and pass them to `accept`.
 
     Args:
         request: The request.
-        ids: Token ids of the prompt.
-        model: Its config and device determine the KV cache.
+        prompt_ids: Token ids of the prompt.
         tokenizer: For decoding.
+        context_length: Maximum number of tokens of prompt and output.
         stop_ids: Stop tokens if the request has none.
-        cache: The KV cache. Default: a new one.
+
+    Attributes:
+        ids: Token ids of the prompt and of the output so far.
+        max_length: Maximum number of tokens of prompt and output.
     """
 
     def __init__(
         self,
         request: GenerationRequest,
-        ids: tuple[int, ...],
-        model: Transformer,
+        prompt_ids: Sequence[int],
         tokenizer: Tokenizer,
+        context_length: int,
         stop_ids: frozenset[int],
-        cache: KVCache | None = None,
     ) -> None:
         self.request = request
-        self._max_tokens = _max_output_tokens(request, len(ids), model.config.context_length)
-        self.cache = cache or model.new_cache(1, len(ids) + self._max_tokens)
+        self.ids = list(prompt_ids)
+        self._n_prompt = len(prompt_ids)
+        self._max_tokens = _max_output_tokens(request, len(prompt_ids), context_length)
+        self.max_length = len(prompt_ids) + self._max_tokens
         self._stop_ids = stop_ids if request.stop_ids is None else frozenset(request.stop_ids)
         self._guide = request.grammar.start(self._max_tokens, self._stop_ids) if request.grammar else None
         if self._guide is not None:
             self._stop_ids = self._guide.stop_ids
-        self._prompt_ids = torch.tensor(ids)
-        self._output_ids = torch.empty(self._max_tokens, dtype=torch.int64)
-        self._n_output = 0
-        starts_text = request.is_reply or ids[-1] in tokenizer.special_ids
+        starts_text = request.is_reply or prompt_ids[-1] in tokenizer.special_ids
         self._decoder = StreamDecoder(tokenizer, continues=not starts_text)
         self._scanner = StopScanner(request.stop)
         self._generator = torch.Generator()
         self._generator.manual_seed(secrets.randbits(63) if request.seed is None else request.seed)
-
-    def next_ids(self) -> Tensor:
-        """Return the next input ids (T,): at most PREFILL_TOKENS of the prompt, or the last output token."""
-        n_fed, n_prompt = self.cache.length, len(self._prompt_ids)
-        if n_fed < n_prompt:
-            return self._prompt_ids[n_fed : n_fed + PREFILL_TOKENS]
-        return self._output_ids[n_fed - n_prompt : self._n_output]
-
-    @property
-    def prefilled(self) -> bool:
-        """Whether the model has processed the whole prompt."""
-        return self.cache.length >= len(self._prompt_ids)
 
     def accept(self, logits_V: Tensor) -> TokenEvent:
         """Sample the next token.
@@ -167,13 +149,11 @@ class GeneratedSequence:
         """
         request = self.request
         possible_V = logits_V if self._guide is None else self._guide.mask(logits_V)
-        token = sample(
-            possible_V, request.sampling, self._prompt_ids, self._output_ids[: self._n_output], self._generator
-        )
+        prompt, output = self.ids[: self._n_prompt], self.ids[self._n_prompt :]
+        token = sample(possible_V, request.sampling, prompt, output, self._generator)
         if self._guide is not None:
             token = self._guide.accept(token)
-        self._output_ids[self._n_output] = token
-        self._n_output += 1
+        self.ids.append(token)
         text, reason = self._decode(token)
         logprobs_V = logits_V.log_softmax(dim=-1)
         top = logprobs_V.topk(min(request.logprobs, len(logprobs_V)))
@@ -198,7 +178,7 @@ class GeneratedSequence:
         if self._scanner.stopped:
             return text, "stop"
         finished = self._guide is not None and self._guide.finished
-        if self._n_output < self._max_tokens and not finished:
+        if len(self.ids) < self.max_length and not finished:
             return text, None
         text += self._flush()
         return text, "stop" if self._scanner.stopped or (finished and not self._truncated) else "length"

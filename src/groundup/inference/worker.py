@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,9 +14,14 @@ from groundup.core.errors import ConfigError, ResourceError
 from groundup.distributed.ranks import same_gpu_initializer
 from groundup.inference.mailbox import Mailbox
 from groundup.inference.request import GenerationRequest, TokenEvent
+from groundup.inference.runner import SequenceCache
 from groundup.inference.sequence import GeneratedSequence
 
 _MAILBOX_EVENTS = 256  # a slower consumer pauses its own request only
+
+
+StepResult = TokenEvent | Exception | None
+"""The event of a sampled token, an error that ends the request, or None during prefill."""
 
 
 class StepEngine(Protocol):
@@ -26,8 +31,12 @@ class StepEngine(Protocol):
         """Return a new sequence for a request that becomes active."""
         ...
 
-    def step(self, sequence: GeneratedSequence) -> TokenEvent | None:
-        """Run one step of a sequence; return None during prefill."""
+    def step(self, tickets: Sequence[Ticket]) -> Sequence[StepResult]:
+        """Compute the next tokens of active requests, the oldest first; return one result per request."""
+        ...
+
+    def release(self, ticket: Ticket) -> None:
+        """Free the KV cache of a request that has ended."""
         ...
 
 
@@ -39,15 +48,16 @@ class Ticket:
     ids: tuple[int, ...]
     engine: StepEngine
     mailbox: Mailbox
-    sequence: GeneratedSequence | None = None  # created when the request becomes active, because it holds a KV cache
+    sequence: GeneratedSequence | None = None  # created when the request becomes active
+    cache: SequenceCache | None = None  # None also while other requests use all memory
     cancelled: bool = False
 
 
 class Worker:
-    """A thread that runs active requests in turn, one step each. Requests can be added and cancelled at any time.
+    """A thread that runs the steps of active requests. Requests can be added and cancelled at any time.
 
     Args:
-        max_active: Maximum number of active requests. Each has its own KV cache.
+        max_active: Maximum number of active requests.
         max_waiting: Maximum number of queued requests.
         read_timeout: Seconds after which a request with a full mailbox is cancelled, to free its slot for others.
     """
@@ -155,9 +165,7 @@ class Worker:
         set_device()
         with torch.inference_mode():
             while self._admit():
-                for ticket in list(self._active):
-                    if ticket.cancelled or not ticket.mailbox.full:
-                        self._advance(ticket)
+                self._step()
 
     def _admit(self) -> bool:
         """Wait until a request can run, and activate waiting requests. Return False to stop the thread."""
@@ -185,27 +193,48 @@ class Worker:
                 remaining.append(self._read_timeout - seconds)
         return max(0.0, min(remaining)) if remaining else None
 
-    def _advance(self, ticket: Ticket) -> None:
-        """Run one step of a request. An error is raised to the consumer of this request only."""
-        event: TokenEvent | Exception | None
-        try:
-            event = _step(ticket)
-        except Exception as error:
-            event = error
-        if event is None:
+    def _step(self) -> None:
+        """Run one step of each active request whose consumer keeps up."""
+        batches: dict[StepEngine, list[Ticket]] = {}
+        for ticket in list(self._active):
+            if ticket.cancelled:
+                self._deliver(ticket, _cancelled(ticket))
+            elif not ticket.mailbox.full:
+                batches.setdefault(ticket.engine, []).append(ticket)
+        for engine, tickets in batches.items():
+            for ticket, result in zip(tickets, _results(engine, tickets), strict=True):
+                self._deliver(ticket, result)
+
+    def _deliver(self, ticket: Ticket, result: StepResult) -> None:
+        """Send the result of a step to the consumer of its request, and remove a request that has ended."""
+        if result is None:
             return
-        if isinstance(event, Exception) or event.finish_reason is not None:
+        if isinstance(result, Exception) or result.finish_reason is not None:
             self._active.remove(ticket)
+            ticket.engine.release(ticket)
             with self._changed:
                 del self._tickets[ticket.request.id]
-        ticket.mailbox.put(event)
+        ticket.mailbox.put(result)
 
 
-def _step(ticket: Ticket) -> TokenEvent | None:
+def _cancelled(ticket: Ticket) -> TokenEvent:
     if ticket.sequence is None:
-        if ticket.cancelled:
-            return TokenEvent(ticket.request.id, None, "", finish_reason="cancelled")
-        ticket.sequence = ticket.engine.begin(ticket)
-    if ticket.cancelled:
-        return ticket.sequence.cancelled()
-    return ticket.engine.step(ticket.sequence)
+        return TokenEvent(ticket.request.id, None, "", finish_reason="cancelled")
+    return ticket.sequence.cancelled()
+
+
+def _results(engine: StepEngine, tickets: Sequence[Ticket]) -> list[StepResult]:
+    """Return the results of one step. A request that cannot begin fails alone."""
+    failed: dict[Ticket, Exception] = {}
+    for ticket in tickets:
+        if ticket.sequence is None:
+            try:
+                ticket.sequence = engine.begin(ticket)
+            except Exception as error:
+                failed[ticket] = error
+    begun = [ticket for ticket in tickets if ticket not in failed]
+    try:
+        results: dict[Ticket, StepResult] = dict(zip(begun, engine.step(begun), strict=True)) if begun else {}
+    except Exception as error:
+        results = dict.fromkeys(begun, error)
+    return [failed.get(ticket) or results[ticket] for ticket in tickets]
