@@ -59,6 +59,16 @@ class _Matrix(ctypes.Structure):
     ]
 
 
+class _Quantized(ctypes.Structure):
+    _fields_ = [
+        ("values", _pointer),
+        ("scales", _pointer),
+        ("value_stride", _int),
+        ("scale_stride", _int),
+        ("neighbors", _int),
+    ]
+
+
 class _Operation(ctypes.Structure):
     _fields_ = [
         *((name, _int) for name in ("kind", "source", "second", "target", "target_column")),
@@ -408,9 +418,11 @@ class NativeDecoder:
             self._library.groundup_pack_bf16(_pointer(packed), _pointer(dense.data_ptr()), *sizes)
         else:
             quantized = QuantizedWeight.quantize(weight_OI, 8 if weights == "int8" else 4)
-            parts = (quantized.values.contiguous(), quantized.scales.contiguous())
-            pointers = (_pointer(packed), *(_pointer(part.data_ptr()) for part in parts))
-            self._library.groundup_pack_quantized(*pointers, _int(_KINDS[weights]), *sizes)
+            values, scales = quantized.values.contiguous(), quantized.scales.contiguous()
+            group_bytes = values.shape[1] // scales.shape[1]
+            source = _Quantized(values.data_ptr(), scales.data_ptr(), group_bytes, scales.itemsize, 1)
+            kind = _int(_KINDS[weights])
+            self._library.groundup_pack_quantized(_pointer(packed), ctypes.byref(source), kind, *sizes)
         bias = None if bias_O is None else self._floats(nn.functional.pad(bias_O, (0, padded - outputs)))
         return _Matrix(_KINDS[weights], outputs, inputs, packed, _address(bias))
 

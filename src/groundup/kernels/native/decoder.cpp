@@ -473,25 +473,43 @@ extern "C" void groundup_decode(const Decoder *decoder, const Batch *batch) {
     Worker(*decoder, *batch, barrier, next, rounded, omp_get_thread_num()).run();
 }
 
-// Pack the int8 values (n, k) of a matrix, or the int4 values (n, k / 2), first input in the low bits; scales (n, k / 32).
-extern "C" void groundup_pack_quantized(uint8_t *out, const uint8_t *values, const uint16_t *scales, int64_t kind, int64_t n,
-                                        int64_t k) {
+// The quantized values of a matrix: for each output and group of 32 inputs, 32 int8 values or 16 bytes of int4 values, and
+// a fp16 scale. Strides are in bytes, from group to group; the groups of an output follow each other.
+struct Quantized {
+    const uint8_t *values, *scales;
+    int64_t value_stride, scale_stride;
+    int64_t neighbors; // int4: a byte has two neighboring inputs, not inputs i and 16 + i (GGUF)
+};
+
+extern "C" void groundup_pack_quantized(uint8_t *out, const Quantized *from, int64_t kind, int64_t n, int64_t k) {
     const Matrix w{kind, n, k, out, nullptr};
+    const int64_t groups = k / GROUP, values = values_per_step(kind), bytes = kind == INT8 ? 32 : 16;
 #pragma omp parallel for
-    for (int64_t output = 0; output < w.pairs() * PAIR; output++)
-        for (int64_t i = 0; i < k; i++) {
-            const Place place = place_of(w, output, i);
-            const bool real = output < n;
-            if (i % GROUP == 0) {
-                const uint16_t scale = real ? scales[output * (k / GROUP) + i / GROUP] : 0;
-                memcpy(out + place.scale, &scale, 2);
+    for (int64_t pair = 0; pair < w.pairs(); pair++)
+        for (int64_t g = 0; g < groups; g++) {
+            uint8_t *to = out + pair * w.pair_bytes() + g * (SCALE_BYTES + values);
+            for (int64_t column = 0; column < PAIR; column++) {
+                const int64_t output = pair * PAIR + column, index = output * groups + g;
+                uint8_t group[32];
+                uint16_t scale = 0;
+                memset(group, kind == INT8 ? 0x80 : 0x88, sizeof group);
+                if (output < n) {
+                    const uint8_t *source = from->values + index * from->value_stride;
+                    memcpy(&scale, from->scales + index * from->scale_stride, 2);
+                    if (kind == INT8)
+                        for (int i = 0; i < 32; i++) group[i] = source[i] ^ 0x80;
+                    else if (!from->neighbors)
+                        memcpy(group, source, 16);
+                    else
+                        for (int i = 0; i < 16; i += 2) {
+                            group[i] = (source[i / 2] & 15) | (source[8 + i / 2] & 15) << 4;
+                            group[i + 1] = source[i / 2] >> 4 | (source[8 + i / 2] & 0xf0);
+                        }
+                }
+                memcpy(to + column * 2, &scale, 2);
+                uint8_t *panel = to + SCALE_BYTES + column / PANEL * 64 + column % PANEL * 4;
+                for (int64_t i = 0; i < bytes; i += 4) memcpy(panel + i / 4 * 128, group + i, 4);
             }
-            if (kind == INT8) {
-                out[place.value] = real ? values[output * k + i] ^ 0x80 : 0x80;
-                continue;
-            }
-            const uint8_t both = real ? values[(output * k + i) / 2] : 0x88, q = i % 2 ? both >> 4 : both & 15;
-            out[place.value] = place.high ? (out[place.value] & 0x0f) | q << 4 : q;
         }
 }
 
@@ -499,9 +517,14 @@ extern "C" void groundup_pack_quantized(uint8_t *out, const uint8_t *values, con
 extern "C" void groundup_pack_bf16(uint8_t *out, const bf16 *values, int64_t n, int64_t k) {
     const Matrix w{BF16, n, k, out, nullptr};
 #pragma omp parallel for
-    for (int64_t output = 0; output < w.pairs() * PAIR; output++)
-        for (int64_t i = 0; i < k; i++) {
-            const bf16 value = output < n ? values[output * k + i] : 0;
-            memcpy(out + place_of(w, output, i).value, &value, 2);
+    for (int64_t pair = 0; pair < w.pairs(); pair++)
+        for (int64_t column = 0; column < PAIR; column++) {
+            const int64_t output = pair * PAIR + column;
+            uint8_t *to = out + pair * w.pair_bytes() + column / PANEL * 64 + column % PANEL * 4;
+            for (int64_t i = 0; i < k; i += 2)
+                if (output < n)
+                    memcpy(to + i / 2 * 128, values + output * k + i, 4);
+                else
+                    memset(to + i / 2 * 128, 0, 4);
         }
 }

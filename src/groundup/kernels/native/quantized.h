@@ -194,35 +194,23 @@ inline void multiply(const Matrix &w, int64_t begin, int64_t end, const Rows &x,
         multiply_kind<BF16>(w, begin, end, x, rows, finish);
 }
 
-// Where the packed form has the value of an input of an output: its byte (bf16: its first byte).
-struct Place {
-    int64_t scale, value;
-    bool high; // in the high bits of the byte
-};
-inline Place place_of(const Matrix &w, int64_t output, int64_t input) {
-    const int64_t panel = output / PANEL % 2, column = output % PANEL, pair = output / PAIR * w.pair_bytes();
-    if (w.kind == BF16) return {0, pair + input / 2 * 128 + panel * 64 + column * 4 + input % 2 * 2, false};
-    const int64_t g = input / GROUP, j = input % GROUP, within = w.kind == INT8 ? j : j % 16;
-    const int64_t scale = pair + g * (SCALE_BYTES + values_per_step(w.kind));
-    return {scale + panel * 32 + column * 2,
-            scale + SCALE_BYTES + within / 4 * 128 + panel * 64 + column * 4 + j % 4, w.kind == INT4 && j >= 16};
-}
-
 // The k weights of one output, as fp32.
 inline void unpack_output(float *out, const Matrix &w, int64_t output) {
+    const int64_t panel = output / PANEL % 2, column = output % PANEL;
+    const uint8_t *packed = w.packed + output / PAIR * w.pair_bytes();
     for (int64_t i = 0; i < w.k; i++) {
-        const Place place = place_of(w, output, i);
-        const uint8_t *value = w.packed + place.value;
         uint16_t half;
         if (w.kind == BF16) {
-            memcpy(&half, value, 2);
+            memcpy(&half, packed + i / 2 * 128 + panel * 64 + column * 4 + i % 2 * 2, 2);
             const uint32_t bits = (uint32_t)half << 16;
             memcpy(out + i, &bits, 4);
             continue;
         }
-        memcpy(&half, w.packed + place.scale, 2);
-        const int q = w.kind == INT8 ? *value - 128 : (place.high ? *value >> 4 : *value & 15) - 8;
-        out[i] = _cvtsh_ss(half) * q;
+        const uint8_t *group = packed + i / GROUP * (SCALE_BYTES + values_per_step(w.kind));
+        const int64_t j = i % GROUP, within = w.kind == INT8 ? j : j % 16;
+        const uint8_t value = group[SCALE_BYTES + within / 4 * 128 + panel * 64 + column * 4 + j % 4];
+        memcpy(&half, group + panel * 32 + column * 2, 2);
+        out[i] = _cvtsh_ss(half) * (w.kind == INT8 ? value - 128 : (j < 16 ? value & 15 : value >> 4) - 8);
     }
 }
 
