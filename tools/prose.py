@@ -31,13 +31,16 @@ _NOT_PROSE = re.compile(r"`+[^`]*`+|\]\([^)]*\)|https?://\S+|<[^<>]{1,200}>|\{[^
 _MESSAGE = re.compile(r"[A-Za-z]{2,}[,;:]? [A-Za-z(]+,? [A-Za-z(\"']+")
 _COMMENT = {
     ".toml": re.compile(r"(?m)^\s*#(.*)$|\s#\s(.*)$"),
-    ".js": re.compile(r"//(.*)$|/\*(.*?)\*/", re.MULTILINE | re.DOTALL),
     ".css": re.compile(r"/\*(.*?)\*/", re.DOTALL),
     ".h": re.compile(r"//(.*)$|/\*(.*?)\*/", re.MULTILINE | re.DOTALL),
     ".cpp": re.compile(r"//(.*)$|/\*(.*?)\*/", re.MULTILINE | re.DOTALL),
     ".html": re.compile(r">([^<>]+)<"),
 }
-_SCRIPT_STRING = re.compile(r"\"([^\"\n]*)\"|`([^`]*)`|'([^'\n]*)'")
+_SCRIPT_PART = re.compile(
+    r"//(?P<line>[^\n]*)|/\*(?P<block>.*?)\*/|\"(?P<double>(?:\\.|[^\"\\\n])*)\"|'(?P<single>(?:\\.|[^'\\\n])*)'"
+    r"|`(?P<template>(?:\\.|[^`\\])*)`",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -165,11 +168,16 @@ def _other(path: str, source: str) -> Iterator[Text]:
         if count_words(words) >= 2:
             kind = "message" if suffix == ".html" else "comment"
             yield Text(path, source.count("\n", 0, match.start()) + 1, kind, words)
-    if suffix == ".js":
-        for match in _SCRIPT_STRING.finditer(_COMMENT[suffix].sub("", source)):
-            words = next((group for group in match.groups() if group), "")
-            if _MESSAGE.search(words):
-                yield Text(path, source.count("\n", 0, match.start()) + 1, "message", words)
+
+
+def _script(path: str, source: str) -> Iterator[Text]:
+    """Yield the comments and strings of a JavaScript file."""
+    for match in _SCRIPT_PART.finditer(source):
+        is_comment = match.lastgroup in ("line", "block")
+        words = re.sub(r"\$\{[^{}]*\}", "{}", match[match.lastgroup or 0])
+        if count_words(words) >= 2 if is_comment else _MESSAGE.search(words):
+            kind = "comment" if is_comment else "message"
+            yield Text(path, source.count("\n", 0, match.start()) + 1, kind, words)
 
 
 def texts_of(path: Path) -> list[Text]:
@@ -181,6 +189,8 @@ def texts_of(path: Path) -> list[Text]:
         return list(_python(name, path.read_text(encoding="utf-8")))
     if path.suffix == ".md":
         return list(_markdown(name, path.read_text(encoding="utf-8")))
+    if path.suffix == ".js":
+        return list(_script(name, path.read_text(encoding="utf-8")))
     if path.suffix in _COMMENT:
         return list(_other(name, path.read_text(encoding="utf-8")))
     return []
