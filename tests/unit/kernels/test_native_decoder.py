@@ -16,7 +16,7 @@ from groundup.kernels.native_library import native_library
 from groundup.model import Transformer
 from groundup.model.families import FAMILIES
 from groundup.model.lora import LoRA, add_lora
-from groundup.model.quantized import QuantizedWeight
+from groundup.model.quantized import Bits, QuantizedWeight
 
 pytestmark = pytest.mark.skipif(native_library() is None, reason="no AVX-512 bf16 or no compiler here")
 FORMATS: tuple[WeightFormat, ...] = ("bfloat16", "int8", "int4")
@@ -46,7 +46,8 @@ def rounded(model: Transformer, weights: WeightFormat) -> Transformer:
             parameter.data = parameter.data.bfloat16().float()
         else:
             outer = "embed" in name or "lm_head" in name
-            parameter.data = QuantizedWeight.quantize(parameter.data, 8 if weights == "int8" or outer else 4).dequantize()
+            bits: Bits = 8 if weights == "int8" or outer else 4
+            parameter.data = QuantizedWeight.quantize(parameter.data, bits).dequantize()
     return model
 
 
