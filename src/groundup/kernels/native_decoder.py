@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -40,7 +40,7 @@ _EMBED, _LINEAR, _ATTEND, _ADD, _GATE = range(5)
 _STORE, _ACCUMULATE, _ACTIVATE, _GATED = range(4)
 _QK_NORMS = {None: 0, "head": 1, "projection": 2}
 _ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2}
-_RESIDUAL, _QKV, _QUERIES, _ATTENDED, _INNER, _BRANCH, _UP, _LOW_RANK = range(8)
+_RESIDUAL, _QKV, _QUERIES, _ATTENDED, _INNER, _BRANCH, _GATE_UP, _LOW_RANK = range(8)
 
 _int, _double, _pointer = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
 
@@ -71,7 +71,7 @@ class _Quantized(ctypes.Structure):
 
 class _Operation(ctypes.Structure):
     _fields_ = [
-        *((name, _int) for name in ("kind", "source", "second", "target", "target_column")),
+        *((name, _int) for name in ("kind", "source", "second", "target")),
         *((name, _int) for name in ("finish", "activation", "is_head")),
         ("multiplier", _double),
         ("softcap", _double),
@@ -146,13 +146,21 @@ class NativeDecoder:
     Args:
         weights: Format of the matrices. int8 and int4 have one fp16 scale per 32 inputs (GGUF's Q8_0 and Q4_0). With
             int4, embeddings and head are int8. Layers that are quantized already keep their format.
-        threads: CPU threads; None: torch's number.
+        threads: CPU threads. Default: torch's number.
+        base: A decoder whose packed weights are used for layers that the two models share, as adapters do.
 
     Raises:
         ResourceError: The kernels cannot compute this model here; see `native_obstacle`.
     """
 
-    def __init__(self, model: Transformer, weights: WeightFormat, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        weights: WeightFormat,
+        *,
+        threads: int | None = None,
+        base: NativeDecoder | None = None,
+    ) -> None:
         if (obstacle := native_obstacle(model)) is not None:
             raise ResourceError(f"no native kernels for this model: {obstacle}", fix="Compute it with PyTorch.")
         library = native_library()
@@ -162,6 +170,8 @@ class NativeDecoder:
         self.weights = weights
         self.threads = threads or torch.get_num_threads()
         self._memory = _Memory()
+        self._base = base if base is not None and base.weights == weights else None
+        self._matrices: dict[tuple[int, ...], _Matrix] = dict(self._base._matrices) if self._base is not None else {}
         self._kept: list[Tensor] = []
         self._operations: list[_Operation] = []
         with torch.inference_mode():
@@ -247,11 +257,11 @@ class NativeDecoder:
         ]
 
     def _widths(self) -> list[int]:
+        """Return the columns of the buffers, in their order."""
         config = self.config
         queries, keys = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-        widths = {_RESIDUAL: config.dim, _QKV: queries + 2 * keys, _QUERIES: queries, _ATTENDED: queries}
-        widths |= {_INNER: config.ffn_dim, _BRANCH: config.dim, _UP: config.ffn_dim, _LOW_RANK: self._max_rank}
-        return [widths[buffer] for buffer in range(len(widths))]
+        gate_up = 2 * -(-config.ffn_dim // _PANEL) * _PANEL
+        return [config.dim, queries + 2 * keys, queries, queries, config.ffn_dim, config.dim, gate_up, self._max_rank]
 
     # The program: one call per operation, in the order in which they run.
 
@@ -259,8 +269,7 @@ class NativeDecoder:
         config, decoder = self.config, model.model
         self._max_rank = GROUP_SIZE
         outer: WeightFormat = "int8" if self.weights == "int4" else self.weights
-        head = self._packed(model.lm_head.weight, None, outer)
-        embedding = head if config.tie_embeddings else self._packed(decoder.embed_tokens.weight, None, outer)
+        head, embedding = self._outer(model.lm_head, outer), self._outer(decoder.embed_tokens, outer)
         positions = None if decoder.embed_positions is None else self._floats(decoder.embed_positions.weight)
         self._add(
             _EMBED,
@@ -333,24 +342,21 @@ class NativeDecoder:
                 self._linear([mlp.up_proj], _RESIDUAL, _INNER, norm, finish=_ACTIVATE, activation=activation)
                 return
             self._linear([mlp.up_proj], _RESIDUAL, _INNER, norm)
-            self._add(_GATE, source=_INNER, second=-1, target=_INNER, activation=activation)
-        elif isinstance(mlp.gate_proj, LoRALinear) or isinstance(mlp.up_proj, LoRALinear):
-            self._linear([mlp.gate_proj], _RESIDUAL, _INNER, norm)
-            self._linear([mlp.up_proj], _RESIDUAL, _UP, norm)
-            self._add(_GATE, source=_INNER, second=_UP, target=_INNER, activation=activation)
+            self._add(_GATE, source=_INNER, target=_INNER, activation=activation)
         else:
-            weights, biases = zip(*(_dense(layer) for layer in (mlp.gate_proj, mlp.up_proj)), strict=True)
-            bias = None if biases[0] is None else _alternated(*biases)
-            packed = self._packed(_alternated(*weights), bias, self.weights)
-            self._add(
-                _LINEAR,
-                source=_RESIDUAL,
-                target=_INNER,
-                finish=_GATED,
+            gate, up = mlp.gate_proj, mlp.up_proj
+            adapted = isinstance(gate, LoRALinear) or isinstance(up, LoRALinear)
+            self._linear(
+                [gate, up],
+                _RESIDUAL,
+                _GATE_UP if adapted else _INNER,
+                norm,
+                finish=_STORE if adapted else _GATED,
                 activation=activation,
-                matrix=packed,
-                norm=self._norm(norm),
+                stack=_alternated,
             )
+            if adapted:
+                self._add(_GATE, source=_GATE_UP, second=1, target=_INNER, activation=activation)
 
     def _linear(
         self,
@@ -360,32 +366,34 @@ class NativeDecoder:
         norm: nn.Module | None = None,
         finish: int = _STORE,
         activation: int = 0,
+        stack: Callable[[list[Tensor]], Tensor] = torch.cat,
     ) -> None:
         """Multiply by the stacked weights of layers that read the same input, then by their adapters."""
-        weights, biases = zip(*(_dense(layer) for layer in layers), strict=True)
-        bias = None if biases[0] is None else torch.cat(biases)
-        fields = {"source": source, "target": target, "norm": _Norm() if norm is None else self._norm(norm)}
+        fields = {"source": source, "norm": _Norm() if norm is None else self._norm(norm)}
         scale = (self.config.residual_multiplier or 1) if finish == _ACCUMULATE else 1
-        packed = self._packed(torch.cat(weights), bias, self.weights)
-        self._add(_LINEAR, **fields, finish=finish, activation=activation, multiplier=scale, matrix=packed)
-        column = 0
+        matrix = self._stacked(layers, stack)
+        self._add(
+            _LINEAR, **fields, target=target, finish=finish, activation=activation, multiplier=scale, matrix=matrix
+        )
         for layer in layers:
-            if isinstance(layer, LoRALinear):
-                rank = -len(layer.lora_A) % GROUP_SIZE
-                low = self._packed(nn.functional.pad(layer.lora_A, (0, 0, 0, rank)), None, "bfloat16")
-                high = self._packed(nn.functional.pad(layer.lora_B, (0, rank)), None, "bfloat16")
-                self._max_rank = max(self._max_rank, low.n)
-                self._add(_LINEAR, **fields | {"target": _LOW_RANK}, matrix=low)
-                self._add(
-                    _LINEAR,
-                    source=_LOW_RANK,
-                    target=target,
-                    target_column=column,
-                    finish=_ACCUMULATE,
-                    multiplier=layer.scale * scale,
-                    matrix=high,
-                )
-            column += layer.out_features
+            if not isinstance(layer, LoRALinear):
+                continue
+            rank = -len(layer.lora_A) % GROUP_SIZE
+            low = self._packed(nn.functional.pad(layer.lora_A, (0, 0, 0, rank)), None, "bfloat16")
+            # Rows of zeros for the other layers.
+            parts = [layer.lora_B if each is layer else layer.lora_B.new_zeros(each.out_features, 1) for each in layers]
+            wide = [nn.functional.pad(part, (0, len(layer.lora_A) + rank - part.shape[1])) for part in parts]
+            high = self._packed(stack(wide), None, "bfloat16")
+            self._max_rank = max(self._max_rank, low.n)
+            self._add(_LINEAR, **fields, target=_LOW_RANK, matrix=low)
+            self._add(
+                _LINEAR,
+                source=_LOW_RANK,
+                target=target,
+                finish=_ACCUMULATE,
+                multiplier=layer.scale * scale,
+                matrix=high,
+            )
 
     def _add_branch(self, norm: nn.Module) -> None:
         multiplier = self.config.residual_multiplier or 1
@@ -407,6 +415,23 @@ class NativeDecoder:
         copy = tensor.detach().float().clone().contiguous()
         self._kept.append(copy)
         return copy
+
+    def _stacked(self, layers: Sequence[Linear], stack: Callable[[list[Tensor]], Tensor]) -> _Matrix:
+        """Return the packed weights of layers without their adapters, those of `base` if it has the same ones."""
+        key = tuple(_storage(layer) for layer in layers)
+        if key not in self._matrices:
+            weights, biases = zip(*(_dense(layer) for layer in layers), strict=True)
+            bias = None if biases[0] is None else stack(list(biases))
+            self._matrices[key] = self._packed(stack(list(weights)), bias, self.weights)
+        return self._matrices[key]
+
+    def _outer(self, layer: nn.Module, weights: WeightFormat) -> _Matrix:
+        """Return the packed embedding or head."""
+        weight: Any = layer.weight
+        key = (weight.data_ptr(),)
+        if key not in self._matrices:
+            self._matrices[key] = self._packed(weight, None, weights)
+        return self._matrices[key]
 
     def _packed(self, weight_OI: Tensor, bias_O: Tensor | None, weights: WeightFormat) -> _Matrix:
         outputs, inputs = weight_OI.shape
@@ -464,9 +489,14 @@ def _dense(layer: Linear) -> tuple[Tensor, Tensor | None]:
     return layer.frozen_weight() if layer.quantized is not None else layer.weight, layer.bias
 
 
-def _alternated(first_OI: Tensor, second_OI: Tensor) -> Tensor:
+def _storage(layer: Linear) -> int:
+    """Return the address of a layer's weights, which layers of the same base share."""
+    return (layer.weight if layer.quantized is None else layer.quantized.values).data_ptr()
+
+
+def _alternated(matrices: list[Tensor]) -> Tensor:
     """Return panels of two matrices in turn, each padded to whole panels."""
-    missing = -len(first_OI) % _PANEL
-    pad = (0, missing) if first_OI.dim() == 1 else (0, 0, 0, missing)
-    panels = (nn.functional.pad(each, pad).unflatten(0, (-1, _PANEL)) for each in (first_OI, second_OI))
+    missing = -len(matrices[0]) % _PANEL
+    pad = (0, missing) if matrices[0].dim() == 1 else (0, 0, 0, missing)
+    panels = (nn.functional.pad(each, pad).unflatten(0, (-1, _PANEL)) for each in matrices)
     return torch.stack(list(panels), dim=1).flatten(0, 2)

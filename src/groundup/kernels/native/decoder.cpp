@@ -29,7 +29,7 @@ struct Norm {
 
 // Fields that an operation does not use are zero.
 struct Operation {
-    int64_t kind, source, second, target, target_column; // indices of buffers; the first column that is written
+    int64_t kind, source, second, target; // indices of buffers; GATE: whether the source has gate and up
     int64_t finish, activation, is_head;
     double multiplier, softcap; // softcap 0: none
     Norm norm;                  // of the source
@@ -199,16 +199,17 @@ class Worker {
         }
     }
 
-    // target = activation(source) * second
+    // target = activation(source), or activation(gate) * up if the source has panels of both in turn
     void gate(const Operation &o) {
         const int64_t width = decoder_.widths[o.target];
         int64_t begin, end;
         mine(batch_.rows, begin, end);
         for (int64_t row = begin; row < end; row++)
-            for (int64_t i = 0; i < width; i += 16) {
-                const __m512 value = activated(_mm512_loadu_ps(row_of(o.source, row) + i), o.activation);
-                const __m512 factor = o.second < 0 ? _mm512_set1_ps(1.0f) : _mm512_loadu_ps(row_of(o.second, row) + i);
-                _mm512_storeu_ps(row_of(o.target, row) + i, _mm512_mul_ps(value, factor));
+            for (int64_t i = 0; i < width; i += PANEL) {
+                const float *gate = row_of(o.source, row) + (o.second ? 2 * i : i);
+                const __m512 factor = o.second ? _mm512_loadu_ps(gate + PANEL) : _mm512_set1_ps(1.0f);
+                const __m512 value = _mm512_mul_ps(activated(_mm512_loadu_ps(gate), o.activation), factor);
+                _mm512_mask_storeu_ps(row_of(o.target, row) + i, first_lanes(width - i), value);
             }
     }
 
@@ -248,7 +249,7 @@ class Worker {
 
     void finish(const Operation &o, int64_t row, int64_t column, __m512 sum) const {
         const __mmask16 lanes = first_lanes(o.matrix.n - column);
-        float *out = o.is_head ? batch_.logits + row * o.matrix.n : row_of(o.target, row) + o.target_column;
+        float *out = o.is_head ? batch_.logits + row * o.matrix.n : row_of(o.target, row);
         if (o.matrix.bias) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(lanes, o.matrix.bias + column));
         const __m512 factor = _mm512_set1_ps((float)o.multiplier);
         if (o.finish == ACCUMULATE)
