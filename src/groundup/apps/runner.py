@@ -15,7 +15,7 @@ from groundup.apps.steps import AppResult, AppSteps, GenerateStep, ScoreStep, ap
 from groundup.core.console import Console
 from groundup.core.errors import GroundupError, ResourceError
 from groundup.hub.resolve import is_classifier, open_chat_model, open_classifier
-from groundup.inference import Completion, Engine, GenerationRequest, complete_all
+from groundup.inference import Completion, Engine, GenerationRequest, complete_all, make_runner
 from groundup.inference.likelihood import loglikelihoods, shared_prompt_loglikelihoods
 from groundup.tokenizer import ChatTemplate
 
@@ -254,5 +254,6 @@ def open_runner(model: Path, device: str | None, console: Console, stack: ExitSt
     if is_classifier(model):
         return ClassifierRunner(open_classifier(model, device=device))
     opened, template = open_chat_model(model, device, console)
-    engine = stack.enter_context(Engine(opened.model, opened.tokenizer, stop_ids=opened.stop_ids))
+    forward = make_runner(opened.model)
+    engine = stack.enter_context(Engine(opened.model, opened.tokenizer, runner=forward, stop_ids=opened.stop_ids))
     return AppRunner(engine, template, stop_ids=opened.stop_ids)

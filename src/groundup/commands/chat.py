@@ -8,6 +8,7 @@ from pathlib import Path
 
 from groundup.core.config import Config, setting
 from groundup.core.console import Console, print_now
+from groundup.core.types import InferenceDtype
 
 EXAMPLE = "groundup chat runs/quickstart"
 
@@ -23,6 +24,7 @@ class ChatConfig(Config):
     seed: int | None = setting(None, help="Random seed", flag=True)
     base: Path | None = setting(None, help="Base model of an adapter, if it was moved", flag=True)
     device: str | None = setting(None, help="Device, such as cpu or cuda; default: a GPU if available", flag=True)
+    dtype: InferenceDtype = setting("auto", help="Weight format; auto: bfloat16 if possible", flag=True)
 
 
 def run(
@@ -48,7 +50,7 @@ def run(
     """
     from groundup.chat import ChatFormat, PromptFormat, Session, Settings, Terminal, TextFormat
     from groundup.hub.resolve import open_chat_model
-    from groundup.inference import Engine
+    from groundup.inference import Engine, make_runner
 
     console = console or Console()
     settings = Settings(
@@ -70,7 +72,7 @@ def run(
         form = ChatFormat(template)
     if hasattr(sys.stdin, "reconfigure"):  # invalid UTF-8 must not end the chat
         sys.stdin.reconfigure(errors="replace")
-    with Engine(opened.model, opened.tokenizer) as engine:
+    with Engine(opened.model, opened.tokenizer, runner=make_runner(opened.model, config.dtype)) as engine:
         session = Session(engine, form)
         session.configure(settings)
         console.note(f"{opened.directory}: context of {session.context_length:,} tokens. /help lists the commands.")

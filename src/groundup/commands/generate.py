@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from groundup.core.config import Config, setting
 from groundup.core.console import Console
+from groundup.core.types import InferenceDtype
 
 if TYPE_CHECKING:
     from groundup.hub.resolve import OpenedModel
@@ -32,6 +33,7 @@ class GenerateConfig(Config):
     seed: int | None = setting(None, help="random seed, for reproducible output", flag=True)
     base: Path | None = setting(None, help="new path of an adapter's base model, if it has moved", flag=True)
     device: str | None = setting(None, help="cpu, cuda, ...; default: a GPU if available", flag=True)
+    dtype: InferenceDtype = setting("auto", help="Weight format; auto: bfloat16 if possible", flag=True)
 
 
 def run(
@@ -55,7 +57,7 @@ def run(
         ConfigError: A sampling setting is out of range, or the prompt is longer than the context.
     """
     from groundup.hub.resolve import open_model
-    from groundup.inference import Engine, GenerationRequest, Sampling
+    from groundup.inference import Engine, GenerationRequest, Sampling, make_runner
 
     request = GenerationRequest(
         prompt=config.prompt,
@@ -73,7 +75,8 @@ def run(
     console = console or Console()
     opened = open_model(config.model, device=config.device, base=config.base)
     _explain_model(config.model, opened, console)
-    with Engine(opened.model, opened.tokenizer, stop_ids=opened.stop_ids) as engine:
+    runner = make_runner(opened.model, config.dtype)
+    with Engine(opened.model, opened.tokenizer, runner=runner, stop_ids=opened.stop_ids) as engine:
         completion = engine.complete(request, on_text=on_text)
     if not completion.text.strip():
         console.warn(_no_text(config, completion, opened))

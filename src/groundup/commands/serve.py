@@ -9,6 +9,7 @@ from pathlib import Path
 
 from groundup.core.config import Config, setting
 from groundup.core.console import Console, print_now
+from groundup.core.types import InferenceDtype
 
 API_KEY_VARIABLE = "GROUNDUP_API_KEY"
 
@@ -28,10 +29,12 @@ class ServeConfig(Config):
     adapter: tuple[str, ...] = setting((), help="Adapter to serve with the same base model, as NAME=DIR", flag=True)
     base: Path | None = setting(None, help="Base model of an adapter, if it was moved", flag=True)
     apps: Path | None = setting(None, help="Directory with your applications, for /v1/apps", flag=True)
-    max_active: int = setting(8, help="Maximum number of concurrent requests, over all models", gt=0)
+    kv_cache_bytes: int = setting(2**30, help="Maximum memory of a model's KV cache, in bytes", gt=0)
+    max_active: int = setting(32, help="Maximum number of concurrent requests, over all models", gt=0)
     max_waiting: int = setting(64, help="Maximum number of queued requests; further ones get status 503", gt=0)
     grace_seconds: int = setting(10, help="Seconds for running requests to finish after Ctrl-C", ge=0)
     device: str | None = setting(None, help="Device, such as cpu or cuda; default: a GPU if available", flag=True)
+    dtype: InferenceDtype = setting("auto", help="Weight format; auto: bfloat16 if possible", flag=True)
 
 
 def run(
@@ -58,7 +61,8 @@ def run(
     from groundup.apps import open_catalog
     from groundup.apps.serving import ServedApps
     from groundup.hub.resolve import open_adapter, open_chat_model
-    from groundup.inference import Engine
+    from groundup.inference import Engine, make_runner
+    from groundup.inference.worker import Worker
     from groundup.serve import RequestGuard, Server, application_routes, bind, build_app, is_loopback, url_of
     from groundup.serve.guard import require_api_key
     from groundup.serve.models import named_directory, serve_opened
@@ -71,12 +75,10 @@ def run(
         opened, template = open_chat_model(config.model, config.device, console, base=config.base)
         name = config.name or config.model.resolve().name
         adapters = [(each, open_adapter(opened, path)) for each, path in map(named_directory, config.adapter)]
+        runner = make_runner(opened.model, config.dtype, cache_bytes=config.kv_cache_bytes)
+        worker = Worker(config.max_active, config.max_waiting)
         with Engine(
-            opened.model,
-            opened.tokenizer,
-            stop_ids=opened.stop_ids,
-            max_active=config.max_active,
-            max_waiting=config.max_waiting,
+            opened.model, opened.tokenizer, runner=runner, stop_ids=opened.stop_ids, worker=worker
         ) as engine:
             models = serve_opened(engine, (name, opened, template), adapters, console)
             directories = [opened.directory, *(each.directory for _, each in adapters)]

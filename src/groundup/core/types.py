@@ -12,6 +12,7 @@ IGNORE_INDEX = -100  # label without loss, as in PyTorch
 Role = Literal["system", "user", "assistant"]
 Split = Literal["train", "validation"]
 DeciderName = Literal["loss", "rouge", "chrf", "bleu", "exact", "f1"]  # metric that selects the best checkpoint
+InferenceDtype = Literal["auto", "float32", "bfloat16", "int8", "int4"]  # of the weights, `groundup.inference.runner`
 MetricName = Literal["rouge", "chrf", "bleu", "exact", "f1", "likelihood"]  # `groundup.evaluation.metrics`
 
 

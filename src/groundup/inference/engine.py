@@ -13,7 +13,7 @@ from groundup.core.errors import ConfigError
 from groundup.inference.blocks import OutOfBlocksError
 from groundup.inference.mailbox import EventStream
 from groundup.inference.request import Completion, GenerationRequest, TokenEvent
-from groundup.inference.runner import Runner, TorchRunner, Work
+from groundup.inference.runner import Runner, SequenceStep, TorchRunner
 from groundup.inference.sequence import GeneratedSequence, prompt_ids
 from groundup.inference.worker import StepResult, Ticket, Worker
 from groundup.model import Transformer
@@ -28,7 +28,7 @@ class Engine:
     Args:
         model: The language model.
         tokenizer: The model's tokenizer.
-        runner: Computes the forward passes; see `open_runner`. Default: PyTorch, in the model's device and dtype.
+        runner: Computes the forward passes; see `make_runner`. Default: PyTorch, in the model's device and dtype.
         stop_ids: Stop tokens for requests without their own. Default: the tokenizer's EOS.
         max_active: Maximum number of requests that run concurrently.
         max_waiting: Maximum number of queued requests.
@@ -66,21 +66,15 @@ class Engine:
         self._worker = worker or Worker(max_active, max_waiting, read_timeout)
 
     def share_worker(
-        self,
-        model: Transformer,
-        tokenizer: Tokenizer,
-        *,
-        runner: Runner | None = None,
-        stop_ids: tuple[int, ...] | None = None,
+        self, model: Transformer, tokenizer: Tokenizer, *, stop_ids: tuple[int, ...] | None = None
     ) -> Engine:
-        """Return an engine for another model that shares this engine's thread and request limits.
+        """Return an engine for another model that shares this engine's thread, request limits and common weights.
 
         Closing either engine closes both.
 
         Args:
             model: The other model.
             tokenizer: The other model's tokenizer.
-            runner: Computes the other model's forward passes. Default: PyTorch.
             stop_ids: Stop tokens for requests without their own. Default: the tokenizer's EOS.
 
         Returns:
@@ -89,7 +83,7 @@ class Engine:
         Raises:
             ConfigError: The tokenizer has more ids than the model.
         """
-        return Engine(model, tokenizer, runner=runner, stop_ids=stop_ids, worker=self._worker)
+        return Engine(model, tokenizer, runner=self._runner.share(model), stop_ids=stop_ids, worker=self._worker)
 
     def submit(self, request: GenerationRequest) -> AsyncIterator[TokenEvent]:
         """Queue a request and return an async iterator over its events.
@@ -201,7 +195,7 @@ class Engine:
             self._runner.close(ticket.cache)
             ticket.cache = None
 
-    def _schedule(self, tickets: Sequence[Ticket]) -> dict[Ticket, Work]:
+    def _schedule(self, tickets: Sequence[Ticket]) -> dict[Ticket, SequenceStep]:
         """Choose the new tokens of the next forward pass."""
         for ticket in tickets:
             if ticket.cache is None:
@@ -209,7 +203,7 @@ class Engine:
                 ticket.cache = self._runner.open(ticket.sequence.ids, ticket.sequence.max_length)
         shared = any(_num_pending(ticket) == 1 for ticket in tickets)
         prefill_left = self._runner.prefill_tokens(0, shared=shared)
-        works: dict[Ticket, Work] = {}
+        works: dict[Ticket, SequenceStep] = {}
         for index, ticket in enumerate(tickets):
             if ticket.cache is None:  # an older request has taken its memory
                 continue
@@ -223,7 +217,7 @@ class Engine:
                 prefill_left -= count
             end = ticket.cache.length + count
             if self._reserve(ticket, end, tickets[index + 1 :]):
-                works[ticket] = Work(ticket.cache, ids[:end], scored=end == len(ids))
+                works[ticket] = SequenceStep(ticket.cache, ids[:end], scored=end == len(ids))
         return works
 
     def _reserve(self, ticket: Ticket, length: int, newer: Sequence[Ticket]) -> bool:

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from groundup.core.types import InferenceDtype
 from groundup.inference.blocks import BlockPool, BlockTable
 from groundup.kernels.native_decoder import BLOCK_TOKENS, Chunk, NativeDecoder, WeightFormat, native_obstacle
 from groundup.model import KVCache, Transformer
 
-Weights = Literal["auto", "float32", "bfloat16", "int8", "int4"]
 PREFILL_TOKENS = 256  # prompt tokens of a forward pass, so that a long prompt does not delay other requests
 _SHARED_PREFILL_TOKENS = 64  # the same, while other sequences decode
 _CACHE_BYTES = 2**30
@@ -31,7 +31,7 @@ class SequenceCache(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class SequenceStep:
     """New tokens of a sequence for one forward pass.
 
     Attributes:
@@ -72,12 +72,16 @@ class Runner(Protocol):
         """
         ...
 
-    def forward(self, works: Sequence[Work]) -> list[Tensor | Exception | None]:
+    def forward(self, works: Sequence[SequenceStep]) -> list[Tensor | Exception | None]:
         """Compute new tokens; return for each work its logits (V,) in fp32, an error, or None if it is not scored."""
         ...
 
     def close(self, cache: SequenceCache) -> None:
         """Release the memory of a sequence."""
+        ...
+
+    def share(self, model: Transformer) -> Runner:
+        """Return a runner of the same kind for another model, which shares weights that both models have."""
         ...
 
 
@@ -102,7 +106,7 @@ class TorchRunner:
     def reserve(self, cache: SequenceCache, length: int) -> None:
         """Do nothing: the cache grows when it is extended."""
 
-    def forward(self, works: Sequence[Work]) -> list[Tensor | Exception | None]:
+    def forward(self, works: Sequence[SequenceStep]) -> list[Tensor | Exception | None]:
         """Compute one sequence after the other. An error of one does not affect the others."""
         results: list[Tensor | Exception | None] = []
         for work in works:
@@ -115,7 +119,11 @@ class TorchRunner:
     def close(self, cache: SequenceCache) -> None:
         """Do nothing: the memory is freed with the cache."""
 
-    def _logits(self, work: Work) -> Tensor | None:
+    def share(self, model: Transformer) -> Runner:
+        """Return a runner for another model."""
+        return TorchRunner(model)
+
+    def _logits(self, work: SequenceStep) -> Tensor | None:
         assert isinstance(work.cache, KVCache)
         new_ids = torch.tensor(work.ids[work.cache.length :], device=self._model.lm_head.weight.device)
         h_BTD = self._model.model(new_ids[None], cache=work.cache)
@@ -129,6 +137,7 @@ class NativeRunner:
         model: The language model. Its weights are copied.
         weights: Format of the copy.
         threads: CPU threads. Default: torch's number.
+        base: A runner whose packed weights are used for layers that both models have.
         cache_bytes: Limit of the KV cache; at least one sequence of the whole context fits in any case.
 
     Raises:
@@ -136,9 +145,18 @@ class NativeRunner:
     """
 
     def __init__(
-        self, model: Transformer, weights: WeightFormat, *, threads: int | None = None, cache_bytes: int = _CACHE_BYTES
+        self,
+        model: Transformer,
+        weights: WeightFormat,
+        *,
+        threads: int | None = None,
+        base: NativeRunner | None = None,
+        cache_bytes: int = _CACHE_BYTES,
     ) -> None:
-        self.decoder = NativeDecoder(model, weights, threads=threads)
+        self.decoder: NativeDecoder = NativeDecoder(
+            model, weights, threads=threads, base=None if base is None else base.decoder
+        )
+        self._cache_bytes = cache_bytes
         context_blocks = -(-model.config.context_length // BLOCK_TOKENS)
         block_bytes = self.decoder.block_bytes
         self.pool = BlockPool(BLOCK_TOKENS, block_bytes, max(cache_bytes, context_blocks * block_bytes))
@@ -156,7 +174,7 @@ class NativeRunner:
         assert isinstance(cache, BlockTable)
         self.pool.reserve(cache, length)
 
-    def forward(self, works: Sequence[Work]) -> list[Tensor | Exception | None]:
+    def forward(self, works: Sequence[SequenceStep]) -> list[Tensor | Exception | None]:
         """Compute all sequences in one pass."""
         chunks = []
         for work in works:
@@ -174,13 +192,20 @@ class NativeRunner:
         assert isinstance(cache, BlockTable)
         self.pool.close(cache)
 
+    def share(self, model: Transformer) -> Runner:
+        """Return a runner for another model; PyTorch if the kernels cannot compute it."""
+        if native_obstacle(model) is not None:
+            return TorchRunner(model)
+        decoder = self.decoder
+        return NativeRunner(model, decoder.weights, threads=decoder.threads, base=self, cache_bytes=self._cache_bytes)
 
-def open_runner(model: Transformer, weights: Weights = "auto", *, cache_bytes: int = _CACHE_BYTES) -> Runner:
+
+def make_runner(model: Transformer, dtype: InferenceDtype = "auto", *, cache_bytes: int = _CACHE_BYTES) -> Runner:
     """Return the runner of a model for a weight format.
 
     Args:
         model: The language model.
-        weights: "auto": bf16 by the compiled kernels if they can compute the model, otherwise PyTorch with the model's
+        dtype: "auto": bf16 by the compiled kernels if they can compute the model, otherwise PyTorch with the model's
             own weights. "float32": PyTorch.
         cache_bytes: Limit of the KV cache of the compiled kernels.
 
@@ -190,6 +215,6 @@ def open_runner(model: Transformer, weights: Weights = "auto", *, cache_bytes: i
     Raises:
         ResourceError: The kernels cannot compute this model, and the format needs them.
     """
-    if weights == "float32" or (weights == "auto" and native_obstacle(model) is not None):
+    if dtype == "float32" or (dtype == "auto" and native_obstacle(model) is not None):
         return TorchRunner(model)
-    return NativeRunner(model, "bfloat16" if weights == "auto" else weights, cache_bytes=cache_bytes)
+    return NativeRunner(model, "bfloat16" if dtype == "auto" else dtype, cache_bytes=cache_bytes)

@@ -20,7 +20,7 @@ from groundup.core.files import read_json
 from groundup.evaluation.internals import TextTrace
 from groundup.hub import load_newest_state, read_config
 from groundup.hub.resolve import OpenedClassifier, OpenedModel, finished, open_classifier
-from groundup.inference import Engine
+from groundup.inference import Engine, make_runner
 from groundup.model import Transformer
 from groundup.serve import ServedModel, model_object, unknown_model
 from groundup.serve.errors import overloaded
@@ -176,7 +176,8 @@ class ModelCache:
             )
         except GroundupError as error:
             raise to_api_error(error) from error
-        engine = Engine(opened.model, opened.tokenizer, stop_ids=opened.stop_ids)
+        runner = make_runner(opened.model)
+        engine = Engine(opened.model, opened.tokenizer, runner=runner, stop_ids=opened.stop_ids)
         created = 0 if info.step is not None else int(finished(info.directory))
         return LoadedModel(ServedModel(info.name, engine, template, created), info.step)
 
