@@ -28,11 +28,12 @@ from groundup.model.quantized import GROUP_SIZE, QuantizedWeight
 
 WeightFormat = Literal["bfloat16", "int8", "int4"]
 BLOCK_TOKENS = 16  # tokens of a block of the KV cache
+_INT4_FITS = 4  # rounds of rounding and fitting
 MAX_ROWS = 256  # tokens of a pass; more are computed in several passes
 _PANEL, _PAIR = 16, 32  # outputs
 _BYTES: dict[WeightFormat, float] = {
     "int8": 1 + 2 / GROUP_SIZE,
-    "int4": 0.5 + 2 / GROUP_SIZE,
+    "int4": 0.5 + 4 / GROUP_SIZE,
     "bfloat16": 2,
 }  # per weight
 _KINDS: dict[WeightFormat, int] = {"int8": 0, "int4": 1, "bfloat16": 2}
@@ -63,9 +64,9 @@ class _Quantized(ctypes.Structure):
     _fields_ = [
         ("values", _pointer),
         ("scales", _pointer),
+        ("minimums", _pointer),
         ("value_stride", _int),
         ("scale_stride", _int),
-        ("neighbors", _int),
     ]
 
 
@@ -144,8 +145,8 @@ class NativeDecoder:
     The weights are copied: the model may be freed afterwards.
 
     Args:
-        weights: Format of the matrices. int8 and int4 have one fp16 scale per 32 inputs (GGUF's Q8_0 and Q4_0). With
-            int4, embeddings and head are int8. Layers that are quantized already keep their format.
+        weights: Format of the matrices. int8 has one fp16 scale per 32 inputs (GGUF's Q8_0), int4 also a fp16 minimum
+            (GGUF's Q4_1). With int4, embeddings and head are int8.
         threads: CPU threads. Default: torch's number.
         base: A decoder whose packed weights are used for layers that the two models share, as adapters do.
 
@@ -442,10 +443,12 @@ class NativeDecoder:
             dense = weight_OI.detach().bfloat16().contiguous()
             self._library.groundup_pack_bf16(_pointer(packed), _pointer(dense.data_ptr()), *sizes)
         else:
-            quantized = QuantizedWeight.quantize(weight_OI, 8 if weights == "int8" else 4)
-            values, scales = quantized.values.contiguous(), quantized.scales.contiguous()
-            group_bytes = values.shape[1] // scales.shape[1]
-            source = _Quantized(values.data_ptr(), scales.data_ptr(), group_bytes, scales.itemsize, 1)
+            if weights == "int8":
+                quantized = QuantizedWeight.quantize(weight_OI, 8)
+                parts: tuple[Tensor | None, ...] = (quantized.values.contiguous(), quantized.scales.contiguous(), None)
+            else:
+                parts = quantize_int4(weight_OI)
+            source = _Quantized(*map(_address, parts), GROUP_SIZE if weights == "int8" else GROUP_SIZE // 2, 2)
             kind = _int(_KINDS[weights])
             self._library.groundup_pack_quantized(_pointer(packed), ctypes.byref(source), kind, *sizes)
         bias = None if bias_O is None else self._floats(nn.functional.pad(bias_O, (0, padded - outputs)))
@@ -479,6 +482,45 @@ class _Memory:
         self._used += size
         self.nbytes += size
         return address
+
+
+def quantize_int4(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Round weights to scale x q + minimum with q from 0 to 15, per group of 32 inputs.
+
+    Scale and minimum begin at the range of the group and are then fitted to the rounded values by least squares.
+
+    Args:
+        weight_OI: Weights (O, I), I a multiple of 32.
+
+    Returns:
+        Values (O, I / 2) as uint8, in each group inputs i in the low and 16 + i in the high bits; scales and minimums
+        (O, I / 32) in fp16.
+    """
+    groups_OGS = weight_OI.detach().float().unflatten(1, (-1, GROUP_SIZE))
+    minimums_OG1, maximums_OG1 = groups_OGS.aminmax(dim=-1, keepdim=True)
+    scales_OG1 = ((maximums_OG1 - minimums_OG1) / 15).half().float()
+    minimums_OG1 = minimums_OG1.half().float()
+    best: tuple[Tensor, ...] | None = None
+    for _ in range(_INT4_FITS):
+        q_OGS = ((groups_OGS - minimums_OG1) / scales_OG1.where(scales_OG1 != 0, 1.0)).round_().clamp_(0, 15)
+        error_OG1 = (q_OGS * scales_OG1 + minimums_OG1 - groups_OGS).square().sum(-1, keepdim=True)
+        found = (error_OG1, q_OGS, scales_OG1, minimums_OG1)
+        if best is None:
+            best = found
+        else:
+            better_OG1 = error_OG1 < best[0]
+            best = tuple(torch.where(better_OG1, new, old) for new, old in zip(found, best, strict=True))
+        mean_q, mean_w = q_OGS.mean(-1, keepdim=True), groups_OGS.mean(-1, keepdim=True)
+        variance = (q_OGS - mean_q).square().sum(-1, keepdim=True)
+        slope = ((q_OGS - mean_q) * (groups_OGS - mean_w)).sum(-1, keepdim=True) / variance.clamp(min=1e-20)
+        scales_OG1 = slope.half().float()
+        minimums_OG1 = (mean_w - slope * mean_q).half().float()
+    assert best is not None
+    _, q_OGS, scales_OG1, minimums_OG1 = best
+    half = GROUP_SIZE // 2
+    stored = q_OGS.to(torch.uint8)
+    values = stored[..., :half] | (stored[..., half:] << 4)
+    return values.flatten(1).contiguous(), scales_OG1.squeeze(-1).half(), minimums_OG1.squeeze(-1).half()
 
 
 def _address(tensor: Tensor | None) -> int | None:

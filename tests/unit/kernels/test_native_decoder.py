@@ -11,12 +11,19 @@ import torch
 from torch import Tensor
 
 from family_shapes import small
-from groundup.kernels.native_decoder import BLOCK_TOKENS, Chunk, NativeDecoder, WeightFormat, native_obstacle
+from groundup.kernels.native_decoder import (
+    BLOCK_TOKENS,
+    Chunk,
+    NativeDecoder,
+    WeightFormat,
+    native_obstacle,
+    quantize_int4,
+)
 from groundup.kernels.native_library import native_library
 from groundup.model import Transformer
 from groundup.model.families import FAMILIES
 from groundup.model.lora import LoRA, add_lora
-from groundup.model.quantized import Bits, QuantizedWeight
+from groundup.model.quantized import QuantizedWeight
 
 pytestmark = pytest.mark.skipif(native_library() is None, reason="no AVX-512 bf16 or no compiler here")
 FORMATS: tuple[WeightFormat, ...] = ("bfloat16", "int8", "int4")
@@ -46,9 +53,19 @@ def rounded(model: Transformer, weights: WeightFormat) -> Transformer:
             parameter.data = parameter.data.bfloat16().float()
         else:
             outer = "embed" in name or "lm_head" in name
-            bits: Bits = 8 if weights == "int8" or outer else 4
-            parameter.data = QuantizedWeight.quantize(parameter.data, bits).dequantize()
+            is_int8 = weights == "int8" or outer
+            parameter.data = (
+                QuantizedWeight.quantize(parameter.data, 8).dequantize() if is_int8 else int4(parameter.data)
+            )
     return model
+
+
+def int4(weight: Tensor) -> Tensor:
+    """Return a matrix rounded to 4 bits."""
+    values, scales, minimums = quantize_int4(weight)
+    q = values.unflatten(1, (-1, 16))
+    groups = torch.cat([q & 15, q >> 4], dim=-1) * scales.float()[..., None] + minimums.float()[..., None]
+    return groups.flatten(1)
 
 
 class Caches:
@@ -124,6 +141,17 @@ def test_results_do_not_depend_on_the_schedule(family: str, weights: WeightForma
             for chunk, owner in zip(chunks, owners, strict=True):
                 if chunk.scored:
                     assert torch.equal(next(logits), alone[owner][chunk.start + len(chunk.ids) - 1])
+
+
+def test_int4_keeps_weights_that_are_on_its_grid() -> None:
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randint(0, 16, (8, 4, 32), generator=generator).float()
+    q[..., 0], q[..., 1] = 0, 15
+    scales = torch.rand(8, 4, 1, generator=generator).half().float()
+    weight = (q * scales - 5 * scales.half().float()).flatten(1)
+    assert torch.allclose(int4(weight), weight, atol=2e-3)
+    noise = torch.randn(16, 128, generator=generator)
+    assert (int4(noise) - noise).norm() < 0.09 * noise.norm()
 
 
 def test_more_tokens_than_a_pass_has() -> None:

@@ -474,41 +474,35 @@ extern "C" void groundup_decode(const Decoder *decoder, const Batch *batch) {
     Worker(*decoder, *batch, barrier, next, rounded, omp_get_thread_num()).run();
 }
 
-// The quantized values of a matrix: for each output and group of 32 inputs, 32 int8 values or 16 bytes of int4 values, and
-// a fp16 scale. Strides are in bytes, from group to group; the groups of an output follow each other.
+// The quantized values of a matrix: for each output and group of 32 inputs, 32 int8 values or 16 bytes with int4 values of
+// inputs i in the low and 16 + i in the high bits; a fp16 scale; and for int4 a fp16 minimum. Strides are in bytes, from
+// group to group; the groups of an output follow each other.
 struct Quantized {
-    const uint8_t *values, *scales;
+    const uint8_t *values, *scales, *minimums;
     int64_t value_stride, scale_stride;
-    int64_t neighbors; // int4: a byte has two neighboring inputs, not inputs i and 16 + i (GGUF)
 };
 
 extern "C" void groundup_pack_quantized(uint8_t *out, const Quantized *from, int64_t kind, int64_t n, int64_t k) {
     const Matrix w{kind, n, k, out, nullptr};
-    const int64_t groups = k / GROUP, values = values_per_step(kind), bytes = kind == INT8 ? 32 : 16;
+    const int64_t groups = k / GROUP, step = scale_bytes(kind) + values_per_step(kind), bytes = kind == INT8 ? 32 : 16;
 #pragma omp parallel for
     for (int64_t pair = 0; pair < w.pairs(); pair++)
         for (int64_t g = 0; g < groups; g++) {
-            uint8_t *to = out + pair * w.pair_bytes() + g * (SCALE_BYTES + values);
+            uint8_t *to = out + pair * w.pair_bytes() + g * step;
             for (int64_t column = 0; column < PAIR; column++) {
                 const int64_t output = pair * PAIR + column, index = output * groups + g;
                 uint8_t group[32];
-                uint16_t scale = 0;
-                memset(group, kind == INT8 ? 0x80 : 0x88, sizeof group);
+                uint16_t scale = 0, minimum = 0;
+                memset(group, kind == INT8 ? 0x80 : 0, sizeof group);
                 if (output < n) {
                     const uint8_t *source = from->values + index * from->value_stride;
                     memcpy(&scale, from->scales + index * from->scale_stride, 2);
-                    if (kind == INT8)
-                        for (int i = 0; i < 32; i++) group[i] = source[i] ^ 0x80;
-                    else if (!from->neighbors)
-                        memcpy(group, source, 16);
-                    else
-                        for (int i = 0; i < 16; i += 2) {
-                            group[i] = (source[i / 2] & 15) | (source[8 + i / 2] & 15) << 4;
-                            group[i + 1] = source[i / 2] >> 4 | (source[8 + i / 2] & 0xf0);
-                        }
+                    if (kind == INT4) memcpy(&minimum, from->minimums + index * from->scale_stride, 2);
+                    for (int64_t i = 0; i < bytes; i++) group[i] = kind == INT8 ? source[i] ^ 0x80 : source[i];
                 }
                 memcpy(to + column * 2, &scale, 2);
-                uint8_t *panel = to + SCALE_BYTES + column / PANEL * 64 + column % PANEL * 4;
+                if (kind == INT4) memcpy(to + 2 * PAIR + column * 2, &minimum, 2);
+                uint8_t *panel = to + scale_bytes(kind) + column / PANEL * 64 + column % PANEL * 4;
                 for (int64_t i = 0; i < bytes; i += 4) memcpy(panel + i / 4 * 128, group + i, 4);
             }
         }

@@ -8,7 +8,8 @@
 // the order of the inputs:
 //   int8: per group of 32 inputs, 64 bytes of fp16 scales, one per output, then per 4 inputs, 64 bytes per panel: 4 inputs
 //     of each of 16 outputs, each value as q + 128.
-//   int4: as int8, but 4 inputs i.. in the low bits and 16 + i.. in the high bits of the bytes, as q + 8.
+//   int4: 64 bytes of fp16 scales, 64 bytes of fp16 minimums; then as int8, but inputs i.. in the low bits and 16 + i.. in
+//     the high bits of the bytes. A weight is scale x q + minimum, with q from 0 to 15.
 //   bf16: per 2 inputs, 64 bytes per panel: 2 inputs of each of 16 outputs.
 #pragma once
 #include "math.h"
@@ -18,11 +19,14 @@
 namespace groundup {
 
 enum WeightKind : int64_t { INT8 = 0, INT4 = 1, BF16 = 2 };
-constexpr int64_t GROUP = 32, PANEL = 16, PAIR = 2 * PANEL, SCALE_BYTES = 2 * PAIR;
+constexpr int64_t GROUP = 32, PANEL = 16, PAIR = 2 * PANEL;
 constexpr int MAX_TILE_ROWS = 6;
 
 // Bytes of the values that a pair holds for a group (bf16: for 2 inputs).
 constexpr int64_t values_per_step(int64_t kind) { return kind == INT8 ? GROUP * PAIR : kind == INT4 ? GROUP * PANEL : 4 * PAIR; }
+
+// Bytes of the scales (and minimums) before them.
+constexpr int64_t scale_bytes(int64_t kind) { return kind == INT8 ? 2 * PAIR : kind == INT4 ? 4 * PAIR : 0; }
 
 struct Matrix {
     int64_t kind, n, k;
@@ -31,7 +35,7 @@ struct Matrix {
 
     int64_t pairs() const { return (n + PAIR - 1) / PAIR; }
     int64_t pair_bytes() const {
-        return kind == BF16 ? k / 2 * values_per_step(BF16) : k / GROUP * (SCALE_BYTES + values_per_step(kind));
+        return k / (kind == BF16 ? 2 : GROUP) * (scale_bytes(kind) + values_per_step(kind));
     }
 };
 
@@ -39,11 +43,13 @@ struct Matrix {
 struct Rows {
     std::vector<int8_t> values;  // int8 and int4: round(x / scale)
     std::vector<float> scales;   // (row, group)
-    std::vector<int32_t> offsets; // (row, group): what the offset of the stored weights adds to each product, negated
+    std::vector<int32_t> offsets; // int8, (row, group): what the offset of the stored weights adds to a product, negated
+    std::vector<float> sums;      // int4, (row, group): sum of the rounded inputs
     std::vector<bf16> halves;    // bf16
     void reserve(int64_t rows, int64_t k) {
         if ((int64_t)values.size() < rows * k) values.resize(rows * k), halves.resize(rows * k);
-        if ((int64_t)scales.size() < rows * k / GROUP) scales.resize(rows * k / GROUP), offsets.resize(rows * k / GROUP);
+        const int64_t groups = rows * k / GROUP;
+        if ((int64_t)scales.size() < groups) scales.resize(groups), offsets.resize(groups), sums.resize(groups);
     }
 };
 
@@ -59,7 +65,6 @@ inline void round_row(Rows &out, int64_t row, const float *x, int64_t k, int64_t
         for (int64_t i = 0; i < k; i += 16) store(&out.halves[row * k + i], _mm512_loadu_ps(x + i));
         return;
     }
-    const int32_t stored_offset = kind == INT8 ? 128 : 8;
     for (int64_t g = 0; g < k / GROUP; g++) {
         const __m512 a = _mm512_loadu_ps(x + g * GROUP), b = _mm512_loadu_ps(x + g * GROUP + 16);
         const float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
@@ -69,8 +74,11 @@ inline void round_row(Rows &out, int64_t row, const float *x, int64_t k, int64_t
         int8_t *to = &out.values[row * k + g * GROUP];
         _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8(p));
         _mm_storeu_si128((__m128i *)(to + 16), _mm512_cvtepi32_epi8(q));
-        out.scales[row * (k / GROUP) + g] = largest / 127.0f;
-        out.offsets[row * (k / GROUP) + g] = -stored_offset * _mm512_reduce_add_epi32(_mm512_add_epi32(p, q));
+        const int64_t at = row * (k / GROUP) + g;
+        const int32_t sum = _mm512_reduce_add_epi32(_mm512_add_epi32(p, q));
+        out.scales[at] = largest / 127.0f;
+        out.offsets[at] = -128 * sum;
+        out.sums[at] = out.scales[at] * sum;
     }
 }
 
@@ -99,11 +107,13 @@ inline void multiply_pair(__m512 sums[2][R], const Matrix &w, int64_t pair, cons
     const int8_t *left = &x.values[row * k];
     const float *scales = &x.scales[row * groups];
     const int32_t *offsets = &x.offsets[row * groups];
-    for (int64_t g = 0; g < groups; g++, packed += SCALE_BYTES + values_per_step(KIND)) {
-        const uint8_t *values = packed + SCALE_BYTES;
+    const float *input_sums = &x.sums[row * groups];
+    for (int64_t g = 0; g < groups; g++, packed += scale_bytes(KIND) + values_per_step(KIND)) {
+        const uint8_t *values = packed + scale_bytes(KIND);
         __m512i products[2][R];
 #pragma GCC unroll 6
-        for (int r = 0; r < R; r++) products[0][r] = products[1][r] = _mm512_set1_epi32(offsets[r * groups + g]);
+        for (int r = 0; r < R; r++)
+            products[0][r] = products[1][r] = _mm512_set1_epi32(KIND == INT8 ? offsets[r * groups + g] : 0);
         if constexpr (KIND == INT8) {
 #pragma GCC unroll 8
             for (int s = 0; s < 8; s++) {
@@ -146,6 +156,16 @@ inline void multiply_pair(__m512 sums[2][R], const Matrix &w, int64_t pair, cons
             const __m512 second = _mm512_mul_ps(_mm512_cvtepi32_ps(products[1][r]), scale);
             sums[0][r] = _mm512_fmadd_ps(first, first_scale, sums[0][r]);
             sums[1][r] = _mm512_fmadd_ps(second, second_scale, sums[1][r]);
+        }
+        if constexpr (KIND == INT4) {
+            const __m512 first_minimum = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(packed + 64)));
+            const __m512 second_minimum = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(packed + 96)));
+#pragma GCC unroll 6
+            for (int r = 0; r < R; r++) {
+                const __m512 sum = _mm512_set1_ps(input_sums[r * groups + g]);
+                sums[0][r] = _mm512_fmadd_ps(sum, first_minimum, sums[0][r]);
+                sums[1][r] = _mm512_fmadd_ps(sum, second_minimum, sums[1][r]);
+            }
         }
     }
 }
@@ -206,11 +226,17 @@ inline void unpack_output(float *out, const Matrix &w, int64_t output) {
             memcpy(out + i, &bits, 4);
             continue;
         }
-        const uint8_t *group = packed + i / GROUP * (SCALE_BYTES + values_per_step(w.kind));
+        const uint8_t *group = packed + i / GROUP * (scale_bytes(w.kind) + values_per_step(w.kind));
         const int64_t j = i % GROUP, within = w.kind == INT8 ? j : j % 16;
-        const uint8_t value = group[SCALE_BYTES + within / 4 * 128 + panel * 64 + column * 4 + j % 4];
+        const uint8_t value = group[scale_bytes(w.kind) + within / 4 * 128 + panel * 64 + column * 4 + j % 4];
         memcpy(&half, group + panel * 32 + column * 2, 2);
-        out[i] = _cvtsh_ss(half) * (w.kind == INT8 ? value - 128 : (j < 16 ? value & 15 : value >> 4) - 8);
+        if (w.kind == INT8) {
+            out[i] = _cvtsh_ss(half) * (value - 128);
+            continue;
+        }
+        uint16_t minimum;
+        memcpy(&minimum, group + 64 + panel * 32 + column * 2, 2);
+        out[i] = fmaf(_cvtsh_ss(half), j < 16 ? value & 15 : value >> 4, _cvtsh_ss(minimum));
     }
 }
 
