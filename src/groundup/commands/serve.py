@@ -77,9 +77,7 @@ def run(
         adapters = [(each, open_adapter(opened, path)) for each, path in map(named_directory, config.adapter)]
         runner = make_runner(opened.model, config.dtype, cache_bytes=config.kv_cache_bytes)
         worker = Worker(config.max_active, config.max_waiting)
-        with Engine(
-            opened.model, opened.tokenizer, runner=runner, stop_ids=opened.stop_ids, worker=worker
-        ) as engine:
+        with Engine(opened.model, opened.tokenizer, runner=runner, stop_ids=opened.stop_ids, worker=worker) as engine:
             models = serve_opened(engine, (name, opened, template), adapters, console)
             directories = [opened.directory, *(each.directory for _, each in adapters)]
 
