@@ -145,5 +145,5 @@ def test_what_does_not_go_together_is_refused(classifier: Path, table: Path, tmp
         classified(classifier, batch=table, text="boddy")
     with pytest.raises(ConfigError, match="one of them"):
         classified(classifier, batch=table, texts=("a",))
-    with pytest.raises(ConfigError, match="--out without --batch"):
+    with pytest.raises(ConfigError, match="--out requires --batch"):
         classified(classifier, texts=("a",), out=tmp_path / "x.csv")

@@ -22,7 +22,7 @@ from groundup.core.artifact import begin
 from groundup.core.console import Console
 from groundup.data import read_table
 from groundup.data.labeled import LabelRules, read_labeled
-from groundup.evaluation import labelling
+from groundup.evaluation import classifier_evaluation
 from groundup.evaluation.example_evaluation import evaluate_labels
 from groundup.hub import save_model
 from groundup.hub.lexical import LEXICAL_FILE
@@ -208,7 +208,7 @@ def test_the_test_computes_in_the_faster_dtype(
         dtypes.append((len(texts), model.model.compute_dtype))
         return predict(model, texts, **named)
 
-    monkeypatch.setattr(labelling, "predict", watched)
+    monkeypatch.setattr(classifier_evaluation, "predict", watched)
     facts = tuned(base, table, tmp_path, num_epochs=0.2)
     assert (facts["test"]["examples"], torch.bfloat16) in dtypes
     opened = open_classifier(tmp_path, device="cpu")

@@ -93,7 +93,7 @@ def test_a_finished_recipe_suggests_the_base_model(place: dict[str, str]) -> Non
 def test_the_help_and_the_report_suggest_the_base_model(finished: Path) -> None:
     assert "runs/quickstart/base" in STAGES["generate"].example
     page = html.unescape(render(read_run(finished)))
-    assert "groundup generate 'tiny run/base' \"Once upon a time\"" in page
+    assert "groundup generate 'tiny run/base' \"The history of\"" in page
 
 
 @pytest.mark.parametrize(("name", "command"), [("base", "groundup generate"), ("chat", "groundup chat")])

@@ -28,16 +28,16 @@ def model(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> Trans
     return tiny_model(tokenizer.vocab_size, context_length=CONTEXT)
 
 
-def sequences_of(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[GeneratedSequence]:
-    """The sequences that the engine begins from now on."""
-    begun: list[GeneratedSequence] = []
+def tickets_of(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[Ticket]:
+    """Return the list of the requests that the engine begins from now on."""
+    begun: list[Ticket] = []
     begin = engine.begin
 
-    def kept(ticket: Ticket) -> GeneratedSequence:
-        begun.append(begin(ticket))
-        return begun[-1]
+    def recorded(ticket: Ticket) -> GeneratedSequence:
+        begun.append(ticket)
+        return begin(ticket)
 
-    monkeypatch.setattr(engine, "begin", kept)
+    monkeypatch.setattr(engine, "begin", recorded)
     return begun
 
 
@@ -57,17 +57,19 @@ def test_a_request_without_a_limit_takes_memory_for_what_it_writes(
     model: Transformer, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Engine(model, tokenizer) as engine:
-        begun = sequences_of(engine, monkeypatch)
+        begun = tickets_of(engine, monkeypatch)
         request = GenerationRequest(prompt="The with statement", sampling=GREEDY, stop_ids=())
         stream = engine.stream(request)
         for _ in range(20):
             next(stream)
-        (sequence,) = begun
+        (ticket,) = begun
+        cache = ticket.cache
+        assert isinstance(cache, KVCache)
         engine.cancel(request.id)
         assert any(event.finish_reason == "cancelled" for event in stream)
-    assert sequence.cache.max_length == CONTEXT
+    assert cache.max_length == CONTEXT
     # The engine may be some hundred tokens ahead of its reader.
-    assert 0 < sequence.cache.nbytes <= 2 * INITIAL_CAPACITY * model.cache_bytes_per_token
+    assert 0 < cache.nbytes <= 2 * INITIAL_CAPACITY * model.cache_bytes_per_token
 
 
 def test_growth_changes_no_token(model: Transformer, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:

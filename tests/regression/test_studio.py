@@ -40,7 +40,7 @@ def test_the_oldest_turns_give_way_at_the_end_of_the_context(served: ServedModel
     assert window.context_length == CONTEXT
     assert fit_context_window(served, turns[window.dropped :], "And a module?", max_tokens=200).dropped == 0
     assert fit_context_window(served, turns[:1], "And a module?", system="Be brief.", max_tokens=8).dropped == 0
-    with pytest.raises(ConfigError, match="share this model's context"):
+    with pytest.raises(ConfigError, match="share the context"):
         fit_context_window(served, turns, "word " * CONTEXT)
 
 
