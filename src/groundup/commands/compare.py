@@ -1,4 +1,4 @@
-"""`groundup compare`: compare a model before and after fine-tuning, on its task and on general text."""
+"""`groundup compare`: compare a fine-tuned model with its base model on the fine-tuning task and on general text."""
 
 from __future__ import annotations
 
@@ -29,25 +29,31 @@ class CompareConfig(Config):
 
     renamed: ClassVar[Mapping[str, str]] = {"examples": "max_examples", "general_bytes": "max_general_bytes"}
 
-    base: Path = setting(help="base model: directory or run", positional=True)
+    base: Path = setting(help="base model: a model directory or a run", positional=True)
     tuned: Path = setting(help="fine-tuned language model or classifier", positional=True)
-    out: Path | None = setting(None, help="directory for the report; default: next to TUNED", flag=True)
-    data: ExampleSources = setting([], help="held-out examples, or the examples of fine-tuning", flag=True)
-    train: ExampleSources = setting([], help="training examples for prompts of the base model", flag=True)
-    metric: MetricName | None = setting(None, help="metric of answers; default: by their form", flag=True)
-    refusal: str = setting("", help="beginning of an answer that refuses the question", flag=True)
+    out: Path | None = setting(None, help="directory for the report; default: a directory next to TUNED", flag=True)
+    data: ExampleSources = setting([], help="held-out examples, or the table used for fine-tuning", flag=True)
+    train: ExampleSources = setting([], help="training examples for the base model's few-shot prompts", flag=True)
+    metric: MetricName | None = setting(None, help="metric of answers; default: chosen from the data", flag=True)
+    refusal: str = setting("", help="text with which an answer begins if it is a refusal", flag=True)
     max_examples: int = setting(200, help="maximum number of test examples", flag=True, ge=1)
-    max_tokens: int | None = setting(None, help="maximum tokens per answer; default: from the data", gt=0)
-    general: Path | None = setting(None, help="general text: file, folder or corpus", flag=True)
-    max_general_bytes: int = setting(60_000, help="maximum size of the general text, in bytes (approximate)", gt=0)
+    max_tokens: int | None = setting(
+        None, help="maximum number of tokens per answer; default: derived from the data", gt=0
+    )
+    general: Path | None = setting(
+        None, help="general text for measuring forgetting: file, folder or corpus", flag=True
+    )
+    max_general_bytes: int = setting(60_000, help="approximate maximum size of the general text, in bytes", gt=0)
     choices: Path | None = setting(None, help="table of multiple-choice questions", flag=True)
-    text: str | None = setting(None, help='column with the text of labeled data, or a template like "{title}"')
-    label: str | None = setting(None, help="column with the label of labeled data")
-    separator: str | None = setting(None, help='separator of several labels in a cell, such as ";"')
+    text: str | None = setting(None, help='name of the text column of labeled data, or a template such as "{title}"')
+    label: str | None = setting(None, help="name of the label column of labeled data")
+    separator: str | None = setting(None, help='separator between several labels in a cell, such as ";"')
     columns: ConversationRules = setting(ConversationRules(), help="columns of conversations in a table")
-    seed: int = setting(0, help="seed of bootstrap intervals", flag=True, ge=0)
+    seed: int = setting(0, help="seed of the bootstrap intervals", flag=True, ge=0)
     device: str | None = setting(None, help="device, such as cpu or cuda; default: a GPU if available")
-    dtype: Literal["float32", "bfloat16"] | None = setting(None, help="data type to compute in; default: the faster")
+    dtype: Literal["float32", "bfloat16"] | None = setting(
+        None, help="data type to compute in; default: the faster one on this machine"
+    )
 
 
 def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
@@ -55,7 +61,7 @@ def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
 
     Raises:
         DataError: a model does not exist, or no example can be scored.
-        ConfigError: the settings select no data.
+        ConfigError: the settings do not give any data to compare on.
     """
     import torch
 
@@ -120,7 +126,9 @@ def _language_models(
         forgotten = model_comparison.compare_text(before, after, general, max_bytes, console, seed=config.seed)
         found |= ComparisonReport([forgotten])
     else:
-        found |= ComparisonReport([], ["Forgetting of general text was not measured; to measure it: --general FOLDER."])
+        found |= ComparisonReport(
+            [], ["Forgetting of general text was not measured. To measure it, use --general FOLDER."]
+        )
     if config.choices:
         table, count = config.choices, config.max_examples
         questions = model_comparison.compare_choices(before, after, table, count, console, seed=config.seed)

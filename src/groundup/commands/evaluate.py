@@ -27,25 +27,27 @@ class EvaluateConfig(Config):
     renamed: ClassVar[Mapping[str, str]] = {"compressors_read": "max_compressor_bytes"}
 
     model: Path = setting(help="model directory, or a run (its newest language model)", positional=True)
-    out: Path | None = setting(None, help="directory for the report; default: next to the model", flag=True)
-    data: Path | None = setting(None, help="texts or examples to score instead of held-out text", flag=True)
+    out: Path | None = setting(None, help="directory for the report; default: a directory next to the model", flag=True)
+    data: Path | None = setting(None, help="file or folder of texts or examples to score", flag=True)
     measure: Literal["text", "answers", "labels", "choices"] | None = setting(
-        None, help="what to score; default: labels for a classifier, otherwise by the columns of DATA", flag=True
+        None, help="what to score; default: detected from the type of the model and the columns of DATA", flag=True
     )
-    corpus: Path | None = setting(None, help="corpus with held-out text; default: the run's", flag=True)
-    tokens: Path | None = setting(None, help="token shards, instead of a corpus", flag=True)
-    max_bytes: int = setting(8_000_000, help="maximum size of the held-out text, in bytes (approximate)", gt=0)
-    compressors: bool = setting(True, help="compare with the compressors xz and PPMd after the training text")
-    max_compressor_bytes: int = setting(64_000_000, help="maximum size of that training text, in bytes", gt=0)
+    corpus: Path | None = setting(None, help="corpus with held-out text; default: the corpus of the run", flag=True)
+    tokens: Path | None = setting(None, help="token shards with held-out text, instead of a corpus", flag=True)
+    max_bytes: int = setting(8_000_000, help="approximate maximum size of the held-out text, in bytes", gt=0)
+    compressors: bool = setting(True, help="compare with compressors (xz, PPMd) that are given the training text")
+    max_compressor_bytes: int = setting(
+        64_000_000, help="maximum size of the training text for the compressors, in bytes", gt=0
+    )
     samples: int = setting(3, help="number of texts to generate", flag=True, ge=0)
-    batch_size: int = setting(16, help="windows per batch", gt=0)
-    seed: int = setting(0, help="seed of samples and bootstrap intervals", flag=True, ge=0)
-    text: str | None = setting(None, help='column of a table with the text, or a template like "{title}: {body}"')
-    label: str | None = setting(None, help="column with the label")
-    separator: str | None = setting(None, help='separator of several labels in a cell, such as ";"')
+    batch_size: int = setting(16, help="number of windows per batch", gt=0)
+    seed: int = setting(0, help="seed of the generated samples and of the bootstrap intervals", flag=True, ge=0)
+    text: str | None = setting(None, help='name of the text column, or a template such as "{title}: {body}"')
+    label: str | None = setting(None, help="name of the label column")
+    separator: str | None = setting(None, help='separator between several labels in a cell, such as ";"')
     device: str | None = setting(None, help="device, such as cpu or cuda; default: a GPU if available", flag=True)
     dtype: Literal["float32", "bfloat16"] | None = setting(
-        None, help="data type to compute in; default: bfloat16 if it is faster and the score agrees with float32"
+        None, help="data type to compute in; default: bfloat16 if it is faster and barely changes the score"
     )
     columns: ConversationRules = setting(ConversationRules(), help="columns of conversations in a table")
 
@@ -55,7 +57,7 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
 
     Raises:
         DataError: the model or the text does not exist.
-        ConfigError: the settings do not select a text.
+        ConfigError: the settings do not determine which text or examples to score.
     """
     from groundup.data.texts import require_data
     from groundup.evaluation.example_evaluation import detect_evaluation
@@ -144,7 +146,10 @@ def _finish(work: Work, found: Report | ExampleEvaluation, facts: dict[str, Any]
 
 
 def _default_out(config: EvaluateConfig, directory: Path) -> Path:
-    """Return a directory next to the model: `report` for the base model of a run on held-out text, otherwise longer."""
+    """Return the default directory of the report, which is next to the model.
+
+    Its name is `report`. The name of a fine-tuned model and the name of the data file are appended if applicable.
+    """
     base = not (directory / ARTIFACT).is_file() or read(directory).stage == "pretrain"
     parts = ["report", *([] if base else [directory.name]), *([config.data.stem] if config.data else [])]
     return (config.model if directory != config.model else directory.resolve().parent) / "-".join(parts)

@@ -1,4 +1,4 @@
-"""`groundup generate`: generate text with a model and stream it."""
+"""`groundup generate`: generate text with a model and print it as it is generated."""
 
 from __future__ import annotations
 
@@ -21,18 +21,24 @@ EXAMPLE = 'groundup generate runs/quickstart/base "Once upon a time" --max-token
 class GenerateConfig(Config):
     """Settings of `groundup generate`."""
 
-    model: Path = setting(help="model (e.g. runs/NAME/base), or a run (its newest fine-tuned model)", positional=True)
+    model: Path = setting(
+        help="model directory such as runs/NAME/base, or a run (its newest fine-tuned model is used)", positional=True
+    )
     prompt: str = setting("", help="text to continue; default: generate a new document", positional=True)
     max_tokens: int | None = setting(200, help="maximum number of tokens to generate", flag=True)
     temperature: float = setting(0.8, help="sampling temperature; 0: always the most likely token (greedy)", flag=True)
     top_k: int | None = setting(None, help="sample from the k most likely tokens only", flag=True)
-    top_p: float = setting(0.95, help="sample from the most likely tokens with this total probability", flag=True)
-    min_p: float = setting(0.0, help="minimum probability, relative to the most likely token", flag=True)
-    repetition_penalty: float = setting(1.0, help="above 1 makes repeated tokens less likely", flag=True)
-    stop: tuple[str, ...] = setting((), help="stop text; generation ends before it", flag=True)
+    top_p: float = setting(
+        0.95, help="sample only from the most likely tokens whose probabilities add up to this value", flag=True
+    )
+    min_p: float = setting(0.0, help="minimum probability of a token, relative to the most likely token", flag=True)
+    repetition_penalty: float = setting(
+        1.0, help="penalty on tokens that occurred before; values above 1 make them less likely", flag=True
+    )
+    stop: tuple[str, ...] = setting((), help="text that ends generation; it is not part of the output", flag=True)
     seed: int | None = setting(None, help="random seed, for reproducible output", flag=True)
-    base: Path | None = setting(None, help="new path of an adapter's base model, if it has moved", flag=True)
-    device: str | None = setting(None, help="cpu, cuda, ...; default: a GPU if available", flag=True)
+    base: Path | None = setting(None, help="path of an adapter's base model if the base model was moved", flag=True)
+    device: str | None = setting(None, help="device, such as cpu or cuda; default: a GPU if available", flag=True)
     dtype: InferenceDtype = setting("auto", help="Weight format; auto: bfloat16 if possible", flag=True)
 
 
@@ -45,16 +51,16 @@ def run(
     """Generate a completion.
 
     Args:
-        config: Settings.
-        console: Where to print notes and warnings.
-        on_text: Called with each piece of text as it is generated.
+        config: Settings of the command.
+        console: Console that prints notes and warnings.
+        on_text: Callback that receives each piece of text as soon as it is generated.
 
     Returns:
         The completion.
 
     Raises:
         DataError: The model does not exist.
-        ConfigError: A sampling setting is out of range, or the prompt is longer than the context.
+        ConfigError: A sampling setting is out of range, or the prompt is longer than the context length.
     """
     from groundup.hub.resolve import open_model
     from groundup.inference import Engine, GenerationRequest, Sampling, make_runner
@@ -84,7 +90,7 @@ def run(
 
 
 def _explain_model(path: Path, opened: OpenedModel, console: Console) -> None:
-    """Print which model of a run was opened, and a note if it is a chat model."""
+    """Print which model of a run was opened, and a note if it is a chat model that should be used with `chat`."""
     from groundup.hub.resolve import is_base
 
     if opened.directory != path:
@@ -98,7 +104,7 @@ def _explain_model(path: Path, opened: OpenedModel, console: Console) -> None:
 
 
 def _instead(opened: OpenedModel) -> str:
-    """Return commands that suit a chat model better."""
+    """Return advice that names better commands for a chat model than `generate`."""
     from groundup.hub.resolve import stage_output
 
     base, here = stage_output(opened.directory, "pretrain"), Path.cwd()
@@ -109,7 +115,7 @@ def _instead(opened: OpenedModel) -> str:
 
 
 def _no_text(config: GenerateConfig, completion: Completion, opened: OpenedModel) -> str:
-    """Return why a completion has no text, and what to try."""
+    """Return a message that explains why a completion is empty and what the user can try."""
     tokens = len(completion.token_ids)
     if completion.finish_reason != "stop":
         why, instead = f"{tokens:,} tokens without visible text", "Increase --max-tokens."

@@ -1,4 +1,4 @@
-"""`groundup tokenize`: train a tokenizer on a corpus and write token shards."""
+"""`groundup tokenize`: train a tokenizer on a corpus, and write the tokenized corpus as shards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _SPLITS: tuple[Split, Split] = ("train", "validation")
 _DIRECTORY = "tokenizer"
-_CHECKED_BYTES = 1_000_000  # of the corpus, encoded by both encoders to check that they agree
+_CHECKED_BYTES = 1_000_000  # Size of the sample on which tiktoken is compared with the tokenizer.
 
 EXAMPLE = "groundup tokenize runs/notes/corpus --out runs/notes/tokens"
 
@@ -31,20 +31,26 @@ class TokenizeConfig(Config):
 
     corpus: Path = setting(help="corpus directory, written by groundup collect", positional=True)
     out: Path = setting(help="output directory for the tokenizer and the token shards", flag=True)
-    vocab_size: int | None = setting(None, help="size, a multiple of 64; default: from the corpus size", flag=True)
-    tokenizer: Path | None = setting(None, help="model or run whose tokenizer to use instead of a new one", flag=True)
-    extend: int | None = setting(None, help="number of new tokens to train and add to that tokenizer", flag=True, gt=0)
-    sample_bytes: int = setting(200_000_000, help="train the tokenizer on this many bytes of the corpus", gt=0)
-    threads: int | None = setting(None, help="encoding threads; default: one per core", gt=0)
+    vocab_size: int | None = setting(
+        None, help="vocabulary size, a multiple of 64; default: derived from the corpus size", flag=True
+    )
+    tokenizer: Path | None = setting(
+        None, help="use the tokenizer of this model or run instead of training a new one", flag=True
+    )
+    extend: int | None = setting(
+        None, help="number of new tokens to add to the tokenizer given by --tokenizer", flag=True, gt=0
+    )
+    sample_bytes: int = setting(200_000_000, help="number of corpus bytes to train the tokenizer on", gt=0)
+    threads: int | None = setting(None, help="number of threads for encoding; default: one per core", gt=0)
 
 
 def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
-    """Train a tokenizer on the training split, or load one, and encode both splits.
+    """Train or load a tokenizer, and encode the training and validation splits of a corpus.
 
-    An interrupted run keeps its tokenizer and its finished shards.
+    If an interrupted run is started again, it reuses its tokenizer and its finished shards.
 
     Raises:
-        DataError: The corpus does not exist, or has too little text for the vocabulary size.
+        DataError: The corpus does not exist, or it has too little text for the vocabulary size.
         ConfigError: The vocabulary size is invalid, or the settings contradict each other.
     """
     from groundup.corpus import read_card, read_documents
@@ -69,7 +75,10 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
     sample = list(first_bytes(texts("train"), _CHECKED_BYTES))
     encoder = CorpusEncoder(tokenizer, sample, threads=config.threads)
     if not encoder.fast:
-        console.warn(f"Encoding without tiktoken, which is slower: it differs from this tokenizer. {encoder.reason}.")
+        console.warn(
+            "Encoding is slower than usual, because tiktoken cannot be used: it gives different tokens than this "
+            f"tokenizer. {encoder.reason}."
+        )
     documents, total, size = sum(card[s]["documents"] for s in _SPLITS), sum(sizes.values()), tokenizer.vocab_size
     require_shard_space(work.directory, sample, encoder.encode, vocab_size=size, text_bytes=total, documents=documents)
     with console.progress("encoding", total, "bytes") as progress:
@@ -101,7 +110,10 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
 
 
 def _given_tokenizer(config: TokenizeConfig) -> tuple[Tokenizer | None, dict[str, str]]:
-    """Load the tokenizer of the settings, if any, and return it with its digest as an input of the stage."""
+    """Load the tokenizer that the settings name, and return it with its digest, which is an input of the stage.
+
+    If the settings do not name a tokenizer, the result is (None, {}).
+    """
     if config.tokenizer and config.vocab_size:
         raise ConfigError(
             f"vocab_size = {config.vocab_size:,} and tokenizer = {config.tokenizer}",
@@ -127,7 +139,7 @@ def _given_tokenizer(config: TokenizeConfig) -> tuple[Tokenizer | None, dict[str
 def _vocabulary(
     config: TokenizeConfig, given: Tokenizer | None, work: Work, texts: Iterator[str], size: int, console: Console
 ) -> Tokenizer:
-    """Return the tokenizer: trained or extended on the texts, given, or saved by an interrupted run."""
+    """Train, extend or copy the tokenizer and save it, or load the one that an interrupted run saved."""
     from groundup.corpus.shards import first_bytes
     from groundup.tokenizer import TOKENIZER_FILE, Tokenizer, extend_tokenizer, train_tokenizer, vocab_size_for
 

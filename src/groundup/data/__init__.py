@@ -1,4 +1,4 @@
-"""Training data: examples from tables, token shards, packing and loaders."""
+"""Training data: reading examples from tables, token shards, sequence packing, and data loaders."""
 
 from typing import TYPE_CHECKING
 

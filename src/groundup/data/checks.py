@@ -1,6 +1,7 @@
-"""Check conversations before training; an error stops the run before it starts.
+"""Checks of conversations before training.
 
-Each of these mistakes gives a low loss, but a model that answers badly or never stops.
+They detect mistakes that do not show in the training loss: the loss is low, but the trained model gives bad answers or
+never stops. If a check fails, training does not start.
 """
 
 from __future__ import annotations
@@ -16,29 +17,29 @@ from groundup.core.types import Example
 from groundup.data.encoded import Encoded, Ids
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
-# Markup of the chat templates of well-known models. In the text of an example it shows that the conversation was
-# already rendered.
+# Markup of common chat templates. If the text of an example contains it, the conversation was probably already rendered
+# with a chat template.
 _MARKUP = re.compile(
     r"<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<\|start_of_role\|>|\[INST\]|<\|(?:user|assistant|system)\|>"
     r"|<[｜|]User[｜|]>|^###? ?(?:Instruction|Response|Human|Assistant):?",
     re.MULTILINE,
 )
-_MAX_MARKUP = 0.5  # maximum fraction; a few examples may be about templates
-_COMPARED = 32  # evenly spaced examples whose ids are compared
+_MAX_MARKUP = 0.5  # Maximum fraction of examples with markup. It is not 0, because some texts are about templates.
+_COMPARED = 32  # Approximate number of evenly spaced examples whose token ids are compared.
 
 
 def require_raw_text(examples: Sequence[Example], tokenizer: Tokenizer) -> int:
-    """Reject examples that contain the markup of a chat template.
+    """Reject data if most examples contain the markup of a chat template.
 
     Args:
         examples: Conversations.
         tokenizer: Tokenizer of the model.
 
     Returns:
-        Number of examples that contain the name of a special token, which is tokenized as text.
+        Number of examples whose text contains the name of a special token. Such a name is tokenized as ordinary text.
 
     Raises:
-        DataError: More than half of the examples contain such markup.
+        DataError: More than half of the examples contain markup of a chat template.
     """
     found = [match[0] for example in examples if (match := _markup_in(example))]
     if len(found) > _MAX_MARKUP * len(examples):
@@ -51,12 +52,12 @@ def require_raw_text(examples: Sequence[Example], tokenizer: Tokenizer) -> int:
 
 
 def require_own_template(template: ChatTemplate, tokenizer: Tokenizer, examples: Sequence[Example]) -> None:
-    """Reject a chat template that differs from the one used in inference.
+    """Reject a chat template that gives other token ids in training than in inference.
 
-    The reference is the template's source, rendered and tokenized as transformers does.
+    The expected token ids are those of transformers, which renders a conversation as text and then tokenizes the text.
 
     Args:
-        template: Chat template of the training.
+        template: Chat template that is used in training.
         tokenizer: Tokenizer of the model.
         examples: Conversations.
 
@@ -73,7 +74,7 @@ def require_own_template(template: ChatTemplate, tokenizer: Tokenizer, examples:
     names = _names(tokenizer)
     for example in examples[:: max(1, -(-len(examples) // _COMPARED))]:
         if _names_special(example, names):
-            continue  # transformers may tokenize these names as special tokens; groundup never does
+            continue  # transformers may tokenize these names as special tokens, but groundup never does.
         trained = template.encode(example.messages)
         expected = tokenizer.encode_rendered(template.render(example.messages))
         if trained != expected:
@@ -91,17 +92,18 @@ def require_own_template(template: ChatTemplate, tokenizer: Tokenizer, examples:
 def require_trainable(
     encoded: Sequence[Encoded], template: ChatTemplate, tokenizer: Tokenizer, window: int, *, cut: bool = False
 ) -> None:
-    """Reject labels that would train nothing or no end of turn, and texts that start with BOS twice.
+    """Reject examples from which a model cannot learn to answer and to end its turn.
 
     Args:
-        encoded: Token ids of each example, and which of them are trained.
+        encoded: For each example, its token ids and a mask of the tokens that contribute to the loss (trained tokens).
         template: Chat template.
         tokenizer: Tokenizer of the model.
         window: Maximum number of tokens per example.
-        cut: Whether longer examples are truncated instead of dropped; dropped examples are not checked.
+        cut: Whether longer examples are truncated instead of dropped. Dropped examples are not checked.
 
     Raises:
-        DataError: No token is trained, the end of a turn is not trained, or an example starts with BOS twice.
+        DataError: There are no trained tokens, the end-of-turn token is not trained, or an example starts with two BOS
+            tokens.
     """
     encoded = [pair for pair in encoded if cut or not np.any(pair[1][window + 1 :])]
     if not encoded:
@@ -143,7 +145,7 @@ def _require_one_beginning(number: int, ids: Ids, tokenizer: Tokenizer) -> None:
 
 
 def _last_of_runs(trained: Sequence[bool] | NDArray[np.bool_]) -> list[int]:
-    """Return the index of the last token of each run of trained tokens."""
+    """Return the index of the last token of each sequence of consecutive trained tokens."""
     places = np.flatnonzero(trained)
     return [int(place) for place in places[np.diff(places, append=len(trained) + 1) > 1]]
 

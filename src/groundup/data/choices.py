@@ -1,4 +1,4 @@
-"""Read multiple-choice questions from a table."""
+"""Reader of multiple-choice questions in a table."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from groundup.core.types import well_formed
 from groundup.corpus.records import FIELD, resolve
 from groundup.data.tables import Table, cell_text
 
-# Usual names of these columns in datasets, the most specific first.
+# Common names of the columns of multiple-choice data sets. The most specific names come first.
 _CHOICES = ("choices", "options", "endings", "candidates", "answers")
 _ANSWERS = ("answer", "label", "gold", "target", "correct", "answer_index", "answerKey", "gt")
 _QUESTIONS = ("question", "query", "prompt", "context", "ctx", "premise", "goal", "sentence", "text")
-PROMPT = "Question: {question}\nAnswer:"  # the usual prompt of lm-evaluation-harness
+PROMPT = "Question: {question}\nAnswer:"  # Prompt of most multiple-choice tasks in lm-evaluation-harness.
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -26,8 +26,8 @@ class Choice:
     """A multiple-choice question.
 
     Attributes:
-        prompt: Text before each choice; may be empty.
-        choices: Two or more choices, without a leading space.
+        prompt: Text that precedes the choice. It may be empty.
+        choices: Two or more choices. A space is inserted between the prompt and a choice.
         answer: Index of the correct choice.
     """
 
@@ -41,9 +41,9 @@ class Choices:
     """Multiple-choice questions of a table.
 
     Attributes:
-        items: Questions.
-        columns: How the columns were read, as text.
-        dropped: Reason -> number of rows that were dropped.
+        items: The questions.
+        columns: Description of the columns that were read.
+        dropped: Number of dropped rows for each reason.
     """
 
     items: list[Choice]
@@ -52,7 +52,11 @@ class Choices:
 
 
 def choice_columns(table: Table) -> tuple[str, str, str | None] | None:
-    """Return the columns of choices, answer and question; None if the table has no choices with answers."""
+    """Return the names of the columns with the choices, the answer and the question.
+
+    The result is None if there is no column with choices or no column with answers. The last item is None if there is
+    no column with questions.
+    """
     sample = table.rows[:200]
     listed = [c for c in table.columns if sample and all(len(_listed(row.get(c))) >= 2 for row in sample)]
     choices = next((c for c in _CHOICES if c in listed), None)
@@ -63,27 +67,27 @@ def choice_columns(table: Table) -> tuple[str, str, str | None] | None:
 
 
 def read_choices(table: Table, template: str | None = None) -> Choices:
-    r"""Return the usable rows of a table.
+    r"""Read the multiple-choice questions of a table.
 
-    The table needs a column with the choices: a list (JSON in CSV files), or ARC's `{"text": [...], "label": [...]}`.
-    Another column contains the answer: its index from 0, its letter, its label, or its text. A column with the question
-    is optional.
+    The table needs a column with the choices and a column with the answer. The choices are a list (as JSON in CSV
+    files) or have the form `{"text": [...], "label": [...]}` as in ARC. The answer is given as the index of the correct
+    choice from 0, as its letter, as its label, or as its text. A column with the question is optional.
 
     Args:
         table: The table.
-        template: Template of the prompt, e.g. "{context}\nQ: {question}\nA:"; default: "Question: ...\nAnswer:", or
-            empty without a question.
+        template: Template of the prompt, e.g. "{context}\nQ: {question}\nA:"; default: "Question: ...\nAnswer:" if the
+            table has a column with questions, otherwise an empty prompt.
 
     Raises:
-        ConfigError: A column of the template does not exist.
-        DataError: The columns were not found, or no row is usable.
+        ConfigError: A column that the template refers to does not exist.
+        DataError: The columns were not found, or none of the rows contains a valid question.
     """
     found = choice_columns(table)
     if found is None:
         raise DataError(
             f"{table.name} has the columns {', '.join(table.columns[:12])}",
             rule="multiple-choice questions need a column with a list of choices, and a column with the answer",
-            fix=f"Use the usual names: {', '.join(_CHOICES[:3])}; {', '.join(_ANSWERS[:3])}; question.",
+            fix=f"Use common column names: {', '.join(_CHOICES[:3])}; {', '.join(_ANSWERS[:3])}; question.",
         )
     choices, answer, question = found
     missing = sorted({path.split(".")[0] for path in FIELD.findall(template or "")} - set(table.columns))
@@ -127,7 +131,7 @@ def _listed(value: Any) -> tuple[str, ...]:
 
 
 def _text(value: Any) -> str:
-    # Surrounding white space is kept: it has tokens, which other tools score as well.
+    # Leading and trailing white space is kept, because it affects the tokens and other evaluation tools keep it too.
     return well_formed(value) if isinstance(value, str) else cell_text(value)
 
 

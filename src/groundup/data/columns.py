@@ -1,4 +1,4 @@
-"""Detect the columns with prompts and responses in a table, if they are not configured."""
+"""Detection of the columns with prompts, responses or messages in a table."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from groundup.core.types import Role
 from groundup.corpus.records import FIELD, resolve
 from groundup.data.tables import Table, cell_text
 
-# Usual names of these columns in datasets, the most specific first, in the form that `_words` returns.
+# Common column names in data sets, as `_words` returns them. The most specific names come first.
 _MESSAGES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat", "utterances")
-_CHATS = ("messages", "conversations", "chat")  # chats, which are trained even if another column describes them
+# A column with one of these names contains chats. They are trained on even if the table has a column of summaries.
+_CHATS = ("messages", "conversations", "chat")
 _PROMPTS = (
     "prompt", "instruction", "question", "query", "problem", "user", "human", "request", "input", "source", "dialogue",
     "dialog", "document", "article", "text", "q",
@@ -26,44 +27,46 @@ _RESPONSES = (
     "response", "completion", "answer", "answers", "output", "reply", "assistant", "solution", "target", "chosen",
     "gpt", "bot", "summary", "highlights", "translation", "a",
 )  # fmt: skip
-_INPUTS = ("input", "context", "passage")  # content that a prompt refers to, in Alpaca's and SQuAD's tables
+_INPUTS = ("input", "context", "passage")  # Columns with content that the prompt refers to, as in Alpaca and SQuAD.
 _SYSTEMS = ("system", "system prompt", "system message")
-# Speaker names in datasets.
+# Common speaker names in data sets, and the role of each one.
 ROLES: dict[str, Role] = {
     "system": "system", "developer": "system",
     "user": "user", "human": "user", "prompter": "user", "customer": "user", "client": "user",
     "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "chatbot": "assistant",
     "model": "assistant", "ai": "assistant", "agent": "assistant",
 }  # fmt: skip
-# Keys of a turn: the speaker, and the content.
+# Keys of a turn that contain its speaker, and keys that contain its text.
 ROLE_KEYS = ("role", "from", "speaker", "sender", "author", "user_id", "name")
 CONTENT_KEYS = ("content", "value", "text", "message", "utterance", "body")
-_SAMPLE = 200  # rows that columns are detected from
-_MIN_PROSE_FRACTION = 0.3  # minimum fraction of cells with several words in a column of natural language
+_SAMPLE = 200  # Approximate number of rows from which columns are detected.
+_MIN_PROSE_FRACTION = 0.3  # A column is natural language only if this fraction of its cells has several words.
 
 
 class ConversationRules(Config):
-    """Columns of the conversations in a table; omitted ones are detected from names and content."""
+    """Columns of the conversations in a table. Columns that are not set are detected from their names and content."""
 
     prompt: str | None = setting(
-        None, help='column with the prompt, or a template like "{question}\\n{context}"', flag=True
+        None, help='name of the prompt column, or a template such as "{question}\\n{context}"', flag=True
     )
-    response: str | None = setting(None, help="column with the response, or a template", flag=True)
-    messages: str | None = setting(None, help="column with lists of messages", flag=True)
-    system: str | None = setting(None, help="system message: a column, a template, or text", flag=True)
-    assistant: str | None = setting(None, help="speaker name that is the assistant")
+    response: str | None = setting(None, help="name of the response column, or a template", flag=True)
+    messages: str | None = setting(None, help="name of the column with lists of messages", flag=True)
+    system: str | None = setting(None, help="system message: a column name, a template, or the text itself", flag=True)
+    assistant: str | None = setting(None, help="name of the speaker whose turns are trained as the assistant")
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Columns to read: either a path in `messages`, or templates in `prompt` and `response`.
+    """Columns to read from a table.
+
+    Either `messages` is set, or both `prompt` and `response` are set.
 
     Attributes:
-        messages: Path of the lists of turns.
+        messages: Path of the column or nested field with the lists of turns.
         prompt: Template of the prompt.
         response: Template of the response.
         system: Template of the system message.
-        assistant: Name of the speaker that is the assistant; None: turns have roles.
+        assistant: Name of the speaker who is the assistant; None if the turns have roles.
     """
 
     messages: str | None = None
@@ -73,7 +76,7 @@ class Columns:
     assistant: str | None = None
 
     def __str__(self) -> str:
-        """Return a short description, e.g. "question -> answer"."""
+        """Return a short description of the columns, e.g. "question -> answer"."""
         if self.messages is not None:
             return f"conversations in {self.messages}"
         prompt, response = (" + ".join(FIELD.findall(template)) for template in (self.prompt, self.response))
@@ -81,20 +84,21 @@ class Columns:
 
 
 def find_columns(table: Table, rules: ConversationRules, *, by_content: bool = True) -> Columns:
-    """Return the columns of conversations: configured, or detected by name or content.
+    """Return the columns of conversations in a table. Columns that `rules` does not set are detected.
 
     Args:
         table: The table.
-        rules: Configured columns.
-        by_content: Whether two text columns may be prompt and response regardless of their names.
+        rules: Columns that the user set.
+        by_content: Whether columns may be detected by their content. If True, the only two text columns of a table are
+            the prompt and the response, whatever their names are.
 
     Raises:
-        ConfigError: A configured column does not exist, or `messages` is set together with `prompt` or `response`.
-        DataError: Prompts and responses were not detected.
+        ConfigError: A column in `rules` does not exist, or `messages` is set together with `prompt` or `response`.
+        DataError: The columns of prompts and responses were not detected.
     """
     sample = table.rows[:: max(1, len(table.rows) // _SAMPLE)]
     readable = tuple(column for column in table.columns if column and not set(column) & set("{}"))
-    table = replace(table, columns=readable)  # a template cannot refer to a name with braces
+    table = replace(table, columns=readable)  # A template cannot refer to a column whose name contains braces.
     system = _given_system(table, rules) or _named(_SYSTEMS, [c for c in table.columns if _is_text(c, sample)])
     pair_given = rules.prompt is not None or rules.response is not None
     if rules.messages is not None:
@@ -116,12 +120,12 @@ def find_columns(table: Table, rules: ConversationRules, *, by_content: bool = T
 
 
 def fill(template: str, row: Mapping[str, Any], *, whole: bool = False) -> str:
-    """Return the template filled with the cells of a row; "" if all of its columns are empty.
+    """Fill a template with the cells of a row. The result is "" if all cells that the template refers to are empty.
 
     Args:
         template: Template with column names in braces.
         row: Row of a table.
-        whole: Whether to use all items of a list, one per line, instead of the first (see `first_text`).
+        whole: Whether to use all items of a list, one per line, instead of only the first item (see `first_text`).
     """
     read = _all_text if whole else first_text
     values = {path: "\n".join(filter(None, map(read, resolve(row, path)))) for path in FIELD.findall(template)}
@@ -131,11 +135,11 @@ def fill(template: str, row: Mapping[str, Any], *, whole: bool = False) -> str:
 
 
 def first_text(value: Any, depth: int = 8) -> str:
-    """Return the text of a cell; of several answers (a list, or SQuAD's `{"text": [...]}`) the first.
+    """Return the text of a cell. If the cell is a list, or has SQuAD's form `{"text": [...]}`, use the first item.
 
     Args:
-        value: Cell.
-        depth: Maximum nesting of lists and mappings; deeper text is ignored.
+        value: Value of the cell.
+        depth: Maximum nesting depth of lists and mappings. Text that is nested deeper is ignored.
     """
     if isinstance(value, Mapping | list):
         inside = [value.get("text")] if isinstance(value, Mapping) else value
@@ -144,9 +148,10 @@ def first_text(value: Any, depth: int = 8) -> str:
 
 
 def _all_text(value: Any) -> str:
-    """Return all text of a cell that a prompt refers to; turns of a conversation start with the speaker."""
+    """Return all text of a cell. If the cell is a conversation, each turn starts with its speaker."""
     turns = as_turns(value)
-    if turns is None or (isinstance(value, str) and not all(map(_is_turn, turns))):  # "[1, 2]" is a text
+    # A string such as "[1, 2]" is a JSON list but not a conversation, so it is used as text.
+    if turns is None or (isinstance(value, str) and not all(map(_is_turn, turns))):
         return first_text(value)
     lines = []
     for turn in turns:
@@ -157,7 +162,7 @@ def _all_text(value: Any) -> str:
 
 
 def as_turns(value: Any) -> list[Any] | None:
-    """Return the list of turns in a cell (a JSON string in CSV files), or None."""
+    """Return the list of turns in a cell, which is a JSON string in CSV files; None if the cell is not a list."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
@@ -184,13 +189,13 @@ def _find_messages(table: Table, sample: Sequence[Mapping[str, Any]]) -> str | N
 
 
 def _is_described(messages: str, table: Table, sample: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether another column describes the conversations, e.g. as a summary, and is the response."""
+    """Return whether another column contains the response to a conversation, such as its summary."""
     others = [column for column in table.columns if column != messages and _is_text(column, sample)]
     return _words(messages) not in _CHATS and _named(_RESPONSES, others) is not None
 
 
 def _assistant_name(table: Table, messages: str, given: str | None) -> str | None:
-    """Return the speaker that is the assistant, in conversations with names instead of roles."""
+    """Return the name of the speaker who is the assistant. The result is None if the turns have roles."""
     turns = [turn for row in table.rows for cell in resolve(row, messages) for turn in as_turns(cell) or ()]
     names = Counter(name for turn in turns if isinstance(turn, dict) and (name := speaker(turn)))
     if given is not None:
@@ -213,13 +218,13 @@ def _assistant_name(table: Table, messages: str, given: str | None) -> str | Non
 
 
 def _counted(names: Counter[str], max_names: int = 8) -> str:
-    """Return the most frequent speakers with their number of turns, as text."""
+    """Return a text that lists the most frequent speakers, each with the number of turns."""
     listed = ", ".join(f"{name} ({count:,})" for name, count in names.most_common(max_names))
     return listed + (f" and {len(names) - max_names:,} more" if len(names) > max_names else "")
 
 
 def speaker(turn: Any) -> str:
-    """Return the speaker of a turn; "" if it is not given."""
+    """Return the name of the speaker of a turn; "" if the turn does not name a speaker."""
     if not isinstance(turn, dict):
         return ""
     return next((name for key in ROLE_KEYS if (name := first_text(turn.get(key)))), "")
@@ -237,17 +242,19 @@ def _find_pair(
     prose = [column for column in free if _is_language(column, sample)]
     empty = [column for column in table.columns if column not in taken and column not in free]
     if response is None:
-        response = _named(_RESPONSES, free) or _named(_RESPONSES, empty)  # an empty column is reported row by row
+        # An empty column is accepted, because its rows are dropped with the reason "empty response".
+        response = _named(_RESPONSES, free) or _named(_RESPONSES, empty)
         free = [column for column in free if f"{{{column}}}" != response]
         prose = [column for column in prose if column in free]
     if prompt is None:
         prompt = _named(_PROMPTS, [column for column in prose or free if f"{{{column}}}" != response])
         beside = [column for column in free if f"{{{column}}}" != prompt and _words(column) in _INPUTS]
-        if prompt is not None and len(beside) == 1:  # Alpaca's input follows the instruction
+        if prompt is not None and len(beside) == 1:  # Alpaca's input follows the prompt, and a context precedes it.
             prompt = f"{prompt}\n{{{beside[0]}}}" if _words(beside[0]) == "input" else f"{{{beside[0]}}}\n{prompt}"
     left = [column for column in prose if by_content and f"{{{column}}}" not in (prompt, response)]
     if prompt is None and response is None and len(left) == 2:
-        prompt = max(left, key=lambda column: _question_fraction(column, sample))  # the first if neither asks
+        # The prompt is the column with more questions, or the first column if neither contains questions.
+        prompt = max(left, key=lambda column: _question_fraction(column, sample))
         response = next(column for column in left if column != prompt)
         return f"{{{prompt}}}", f"{{{response}}}"
     if prompt is None and response is not None and len(left) == 1:
@@ -264,7 +271,7 @@ def _find_pair(
 
 
 def _named(names: Sequence[str], columns: Sequence[str]) -> str | None:
-    """Return a template of the column with the best matching name; exact matches come first."""
+    """Return a template that refers to the column with the best matching name. An exact match is preferred."""
     for matches in (lambda words, name: words == name, lambda words, name: name in words.split() and len(name) > 1):
         for name in names:
             for column in columns:
@@ -274,7 +281,7 @@ def _named(names: Sequence[str], columns: Sequence[str]) -> str | None:
 
 
 def _words(column: str) -> str:
-    """Return the words of a column name: `bestAnswer`, `best_answer`, `Best Answer:` -> "best answer"."""
+    """Return the words of a column name. For example, `bestAnswer` and `best_answer` both give "best answer"."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column)
     return " ".join(re.findall(r"\w+", spaced.replace("_", " "))).lower()
 
@@ -288,7 +295,7 @@ def _is_text(column: str, sample: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _is_language(column: str, sample: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether a column contains natural language, not ids, numbers, links, dates or repeated labels."""
+    """Return whether a column contains natural language instead of ids, numbers, links, dates or repeated labels."""
     cells = _cells(column, sample)
     several_words = sum(1 for text in cells if len(re.findall(r"[^\W\d_]+", text)) > 1 and " " in text)
     repeated = len(cells) >= 20 and len(set(cells)) <= len(cells) // 10
@@ -301,21 +308,21 @@ def _question_fraction(column: str, sample: Sequence[Mapping[str, Any]]) -> floa
 
 
 def _template(table: Table, key: str, given: str | None) -> str | None:
-    """Return a configured column as a template."""
+    """Return the column or template that the user set as a template; None if the user did not set one."""
     if given is None:
         return None
     if given in table.columns:
         return f"{{{given}}}"
     for path in FIELD.findall(given) or [given]:
         _require_column(table, key, path if path in table.columns else path.split(".")[0], given)
-    return given.replace("\\n", "\n")  # a shell passes backslash and n
+    return given.replace("\\n", "\n")  # On the command line, a line break is written as a backslash and n.
 
 
 def _given_system(table: Table, rules: ConversationRules) -> str | None:
     if rules.system is None:
         return None
     if not (FIELD.search(rules.system) or rules.system in table.columns):
-        if nearest(rules.system, table.columns):  # a mistyped column name, not a system message
+        if nearest(rules.system, table.columns):  # The text is probably a mistyped column name.
             _require_column(table, "system", rules.system, rules.system)
         return rules.system
     return _template(table, "system", rules.system)

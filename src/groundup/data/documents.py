@@ -1,4 +1,4 @@
-"""Tokenized documents on disk or in memory."""
+"""Common interface of tokenized documents on disk and in memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 class TokenDocuments(Protocol):
-    """Documents as token ids without BOS: on disk (`TokenShards`) or in memory (`TokenLists`)."""
+    """Documents as token ids without BOS. They are on disk (`TokenShards`) or in memory (`TokenLists`)."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -30,7 +30,7 @@ class TokenDocuments(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TokenLists:
-    """Documents in memory, e.g. texts to score.
+    """Tokenized documents in memory, such as texts to score.
 
     Attributes:
         ids: Token ids of each document, without BOS.

@@ -1,4 +1,7 @@
-"""Batches for evaluation: each document once, from BOS, in windows that do not overlap."""
+"""Batches for evaluation, in which documents are split into non-overlapping windows.
+
+Each document begins with BOS, and each of its tokens is predicted exactly once.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ from groundup.data.documents import TokenDocuments
 
 @dataclass(frozen=True, slots=True)
 class DocumentWindows:
-    """Windows of documents, one per row, right-padded to the longest.
+    """A batch of document windows, one per row. All rows are right-padded to the length of the longest one.
 
     Attributes:
-        input_ids: (B, T) int64; padding is BOS.
-        labels: (B, T) int64; padding is `IGNORE_INDEX`.
-        document_index: (B,) int64, index of the document of each row.
+        input_ids: Input token ids, (B, T) int64. Padding positions contain BOS.
+        labels: Token ids to predict, (B, T) int64. Padding positions contain `IGNORE_INDEX`.
+        document_index: Index of the document of each row, (B,) int64.
     """
 
     input_ids: torch.Tensor
@@ -38,19 +41,20 @@ def document_windows(
 ) -> Iterator[DocumentWindows]:
     """Split documents into windows such that every token is a label exactly once.
 
-    With T = context_length, window j of [BOS, t0, t1, ...] contains the tokens j·T .. j·T+T-1 and predicts j·T+1 ..
-    j·T+T. The first window starts with BOS; a later window starts with the last label of the previous one and does not
-    attend to earlier tokens. BOS and EOS are never labels, because a score per byte must not include tokens without
-    bytes.
+    A document is the sequence [BOS, t0, t1, ...]. With T = context_length, the inputs of its window j are the tokens
+    j·T to j·T+T-1, and the labels are the tokens j·T+1 to j·T+T. Therefore, the first window starts with BOS, and each
+    later window starts with the last label of the previous window. A window does not attend to earlier windows. BOS and
+    EOS are never labels, because these tokens do not correspond to bytes of the text.
 
-    Windows are sorted by length, longest first, to minimize padding; batches of short windows have more rows.
+    Windows are sorted by length in descending order, which minimizes padding. Batches of short windows have more rows.
 
     Args:
-        documents: Documents to split; `documents.byte_lengths` has the bytes of each `document_index`.
+        documents: Documents to split.
         context_length: T, the maximum number of tokens per window.
-        batch_size: A batch has at most batch_size × T tokens, padding included.
-        bos_id: Token before each document.
-        subset: Indices of the documents to use; None: all.
+        batch_size: Number of windows of length T per batch. A batch has at most batch_size × T tokens, including
+            padding.
+        bos_id: Id of the BOS token, which is added before each document.
+        subset: Indices of the documents to use; None: all documents.
 
     Yields:
         Batches of windows.
@@ -58,7 +62,7 @@ def document_windows(
     T = context_length
     chosen = np.arange(len(documents.lengths)) if subset is None else np.asarray(subset, dtype=np.int64)
     lengths = documents.lengths[chosen]
-    windows = -(-lengths // T)  # 0 for an empty document
+    windows = -(-lengths // T)  # An empty document has 0 windows.
     document_index = np.repeat(chosen, windows)
     first_window = np.repeat(np.cumsum(windows) - windows, windows)
     start = (np.arange(len(document_index)) - first_window) * T

@@ -1,4 +1,4 @@
-"""Held-out examples for evaluating a fine-tuned model: examples that it was not trained on."""
+"""Selection of held-out examples, on which a fine-tuned model was not trained, for its evaluation."""
 
 from __future__ import annotations
 
@@ -37,19 +37,20 @@ from groundup.data.training_hashes import text_hash, training_hashes
 
 ExamplesT = TypeVar("ExamplesT")
 
-_TUNED = "tuned"  # key in the facts of a merged model: the record of its adapter
-_SHOWN_FRACTION = 0.2  # fraction of a held-out table to use as few-shot examples if there are no training examples
+_TUNED = "tuned"  # Key in the facts of a merged model that contains the fine-tuning record of its adapter.
+# If there are no training examples, this fraction of the table is used for few-shot prompts instead of testing.
+_SHOWN_FRACTION = 0.2
 _MAX_SHOWN = 64
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut(Generic[ExamplesT]):
-    """Examples for few-shot prompts, and examples to test on.
+    """Training examples for few-shot prompts, and test examples on which the model was not trained.
 
     Attributes:
-        train: Examples for prompts; may be empty.
-        test: Examples that are not in the training set.
-        notes: How the examples were selected, as sentences.
+        train: Training examples for few-shot prompts. There may be none.
+        test: Test examples, on which the model was not trained.
+        notes: Sentences that explain how the examples were selected.
     """
 
     train: ExamplesT
@@ -58,15 +59,15 @@ class HeldOut(Generic[ExamplesT]):
 
 
 def fine_tuning_record(directory: Path) -> Artifact | None:
-    """Return the record of a model's fine-tuning; None if groundup did not fine-tune it."""
+    """Return the record of the fine-tuning of a model; None if the model was not fine-tuned with groundup."""
     made = read(directory) if (directory / ARTIFACT).is_file() else None
-    if made is not None and made.facts.get(_TUNED):  # a merged model has the training data of its adapter
+    if made is not None and made.facts.get(_TUNED):  # The training data of a merged model is that of its adapter.
         made = replace(made, **made.facts[_TUNED])
     return made if made is not None and made.stage.startswith("finetune") else None
 
 
 def fine_tuning_facts(adapter: Path) -> dict[str, Any]:
-    """Return the facts of a merged model that `fine_tuning_record` reads the record of its adapter from."""
+    """Return facts to store with a merged model, so that `fine_tuning_record` finds the record of its adapter."""
     made = fine_tuning_record(adapter)
     return {} if made is None else {_TUNED: {"stage": made.stage, "config": made.config, "inputs": made.inputs}}
 
@@ -74,20 +75,21 @@ def fine_tuning_facts(adapter: Path) -> dict[str, Any]:
 def held_out_answers(
     data: ExampleSources, train: ExampleSources, columns: ConversationRules, tuned: Path, console: Console
 ) -> HeldOut[list[Example]]:
-    """Return conversations to test on and others for few-shot prompts.
+    """Select conversations for testing a model, and training examples for few-shot prompts.
 
-    From the table that the model was trained on, the test set is the part that was held out then. From any other table,
-    questions that the model was trained on are dropped.
+    If `data` is the table that was used for fine-tuning, the test examples are those that were held out during
+    fine-tuning. If it is another table, questions on which the model was trained are dropped.
 
     Args:
-        data: Table to test on.
-        train: Training examples; if empty, some examples of `data` are used in prompts and not tested.
-        columns: Configured columns; default: the training's.
+        data: Table of test examples.
+        train: Training examples for few-shot prompts. If empty, some examples of `data` are used for prompts instead of
+            testing.
+        columns: Columns that the user set. Columns that are not set are the same as in fine-tuning.
         tuned: Directory of the model.
-        console: Console to print to.
+        console: Console that prints notes.
 
     Raises:
-        DataError: The table has no examples, or all are in the training set.
+        DataError: The table does not contain any examples, or the model was trained on all of them.
     """
     made = fine_tuning_record(tuned)
     settings = _settings(made)
@@ -120,18 +122,22 @@ def held_out_labels(
     tuned: Path,
     console: Console,
 ) -> HeldOut[Labeled]:
-    """Return labeled texts to test on and others for few-shot prompts; otherwise like `held_out_answers`.
+    """Select labeled texts for testing a classifier, and training texts for few-shot prompts.
+
+    The texts are selected as in `held_out_answers`.
 
     Args:
-        data: Table to test on.
-        train: Training examples; if empty, some examples of `data` are used in prompts and not tested.
-        rules: Configured columns and labels; default: the training's.
-        labels: Labels of the classifier; texts with other labels are dropped.
+        data: Table of test texts.
+        train: Training texts for few-shot prompts. If empty, some texts of `data` are used for prompts instead of
+            testing.
+        rules: Columns and labels that the user set. Options that are not set are the same as in fine-tuning.
+        labels: Labels of the classifier. Texts with other labels are dropped.
         tuned: Directory of the classifier.
-        console: Console to print to.
+        console: Console that prints notes.
 
     Raises:
-        DataError: The table has no examples, all are in the training set, or none has a label of the classifier.
+        DataError: The table does not contain any texts, the classifier was trained on all of them, or none has a label
+            of the classifier.
     """
     made = fine_tuning_record(tuned)
     settings = _settings(made)
@@ -172,7 +178,7 @@ def _settings(made: Artifact | None) -> Mapping[str, Any]:
 
 
 def _completed_columns(columns: ConversationRules, settings: Mapping[str, Any]) -> ConversationRules:
-    """Return the configured columns, completed by the training's."""
+    """Return the columns that the user set, and for all other options the columns that fine-tuning used."""
     given = columns.model_dump(exclude_none=True)
     before = {key: settings.get(key) for key in ConversationRules.model_fields}
     for pair, other in ((("prompt", "response"), ("messages",)), (("messages",), ("prompt", "response"))):
@@ -182,7 +188,7 @@ def _completed_columns(columns: ConversationRules, settings: Mapping[str, Any]) 
 
 
 def _completed_label_rules(rules: LabelRules, settings: Mapping[str, Any]) -> LabelRules:
-    """Return the configured columns and labels, completed by the training's."""
+    """Return the options that the user set, and for all other options the values that fine-tuning used."""
     return LabelRules(
         rules.text or settings.get("text"),
         rules.label or settings.get("label"),
@@ -195,10 +201,10 @@ def _completed_label_rules(rules: LabelRules, settings: Mapping[str, Any]) -> La
 
 
 def _left_out(count: int, left: int) -> list[str]:
-    """Return the note about examples that the model was trained on.
+    """Return a note about the number of dropped examples, on which the model was trained.
 
     Raises:
-        DataError: The model was trained on all of them.
+        DataError: The model was trained on all examples.
     """
     if count and not left:
         raise DataError(f"--data: the model was trained on all {count:,} examples", fix="Use other examples.")
@@ -206,10 +212,10 @@ def _left_out(count: int, left: int) -> list[str]:
 
 
 def _is_training_table(made: Artifact | None, identity: str) -> bool:
-    """Return whether a model was trained on a table.
+    """Return whether a model was fine-tuned on a table.
 
     Raises:
-        DataError: It was trained on the whole table, because the test set was another one.
+        DataError: The model was trained on every example of the table, because its test set was another table.
     """
     if made is None or made.inputs.get("data") != identity:
         return False
@@ -231,7 +237,7 @@ def _set_aside(count: int) -> str:
 
 
 def _as_classify_reads(data: ExampleSources) -> Any:
-    """Return the sources as `finetune classify` has them, so that the same table has the same identity."""
+    """Convert sources to the form that `finetune classify` uses, so that the same table has the same identity."""
     if len(data) == 1 and data[0].model_fields_set <= {"kind", "path"}:
         return Path(str(data[0].path))  # type: ignore[union-attr]
     plain: dict[str, type[FolderSource | PackageSource]] = {"folder": FolderSource, "package": PackageSource}

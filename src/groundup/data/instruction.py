@@ -1,4 +1,4 @@
-"""Conversations for instruction tuning: split, checked and tokenized, with labels for the assistant's turns."""
+"""Data of instruction tuning: conversations are split, checked and tokenized. Only the assistant's turns are labels."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
     from groundup.data.packing import ExampleLoader
     from groundup.tokenizer import ChatTemplate, Tokenizer
 
-_COUNTED = 1000  # evenly spaced examples whose tokens are counted for the table
+_COUNTED = 1000  # Maximum number of examples whose tokens are counted for the table of roles.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InstructionData:
-    """Conversations and their token ids.
+    """Conversations of instruction tuning, and the token ids of the training examples.
 
     Attributes:
         train: Training conversations.
-        validation: Validation conversations; empty unless the best checkpoint is selected.
+        validation: Validation conversations. They are empty if the run does not select the best checkpoint.
         test: Test conversations.
-        encoded: Token ids of the training examples, and which of them are trained.
-        replay_examples: The same for text or conversations that are mixed in.
+        encoded: Token ids of the training examples, each with a mask of the trained tokens.
+        replay_examples: Token ids and masks of the replay data, which is mixed into the training examples.
         template: Chat template.
         tokenizer: Tokenizer of the model.
         context: Maximum number of tokens per example.
-        split: All conversations, with statistics.
+        split: The training and test conversations as they were read, with statistics.
     """
 
     train: list[Example]
@@ -68,11 +68,11 @@ class InstructionData:
             template: Chat template.
             tokenizer: Tokenizer of the model.
             context: Maximum number of tokens per example.
-            console: Console to print to.
-            validation: Whether to hold out training examples to select the best checkpoint on.
+            console: Console that prints progress and warnings.
+            validation: Whether to hold out a part of the training examples for selecting the best checkpoint.
 
         Raises:
-            DataError: No token would be trained.
+            DataError: The model cannot learn from the examples; see `require_trainable`.
             FormatError: The template does not belong to the tokenizer.
         """
         train, held_out = split.train, list[Example]()
@@ -90,11 +90,11 @@ class InstructionData:
 
     @property
     def longest(self) -> int:
-        """Number of tokens of the longest example."""
+        """Number of tokens in the longest example, including replay data."""
         return max(len(ids) for ids, _ in (*self.encoded, *self.replay_examples))
 
     def loader(self, context_length: int, rows: int, *, cut: bool, **options: Any) -> ExampleLoader:
-        """Return a loader of packed rows; for `options` see `ExampleLoader`."""
+        """Return a loader that packs the examples into rows. `options` are further arguments of `ExampleLoader`."""
         from groundup.data.packing import ExampleLoader
 
         return ExampleLoader(
@@ -107,7 +107,7 @@ class InstructionData:
         )
 
     def show(self, console: Console, *, max_shown: int = 1) -> None:
-        """Print some conversations, and the number of trained tokens per role."""
+        """Print some conversations, and a table with the number of trained tokens per role."""
         counted = self.token_views(_COUNTED)
         console.table(f"Tokens of {len(counted):,} of {len(self.train):,} examples", *role_table(counted))
         for number, each in enumerate(counted[:max_shown], 1):
@@ -115,12 +115,12 @@ class InstructionData:
             console.sample(f"{title} (trained tokens in [[ ]])", each.parts())
 
     def token_views(self, max_shown: int) -> list[TokenView]:
-        """Return evenly spaced training examples as token sequences with roles."""
+        """Return up to `max_shown` evenly spaced training examples with the role of each token, for display."""
         some = self.train[:: max(1, -(-len(self.train) // max_shown))]
         return [view_conversation(self.template, self.tokenizer, e.messages, longest=self.context) for e in some]
 
     def facts(self, loader: ExampleLoader) -> dict[str, Any]:
-        """Return statistics of the data for the artifact, as JSON values."""
+        """Return statistics of the data as JSON values for the artifact."""
         found = self.split.found
         long = {} if loader.cut or not loader.too_long else {"longer than the context": loader.too_long}
         examples = {"train": loader.n_examples - len(self.replay_examples), "test": len(self.test)}
@@ -135,11 +135,11 @@ class InstructionData:
 def _encoded(
     examples: Sequence[Example], template: ChatTemplate, tokenizer: Tokenizer, console: Console
 ) -> list[Encoded]:
-    """Tokenize conversations, and warn about special tokens in their text."""
+    """Check and tokenize conversations. Print a warning if their text contains names of special tokens."""
     typed = require_raw_text(examples, tokenizer)
     if typed:
         which = "1 example contains" if typed == 1 else f"{typed:,} examples contain"
-        console.warn(f"{which} the name of a special token; it is tokenized as ordinary text.")
+        console.warn(f"{which} the name of a special token, which is tokenized as ordinary text.")
     require_own_template(template, tokenizer, examples)
     encoded = []
     with console.progress("tokenizing", len(examples), "examples") as bar:

@@ -1,6 +1,6 @@
 """Batches of labeled texts for training a classifier.
 
-Shape letters: B batch, T sequence, C labels.
+Shape letters: B: batch size, T: sequence length, C: number of labels.
 """
 
 from __future__ import annotations
@@ -18,22 +18,28 @@ from groundup.core.types import IGNORE_INDEX
 from groundup.data.labeled import Labeled
 from groundup.data.loader import SINGLE_PROCESS, BatchPlacement
 
-_LENGTH_MULTIPLE = 16  # padded lengths are multiples of this: few shapes, and fast attention kernels need it
-_SORTED_BATCHES = 32  # texts are sorted by length within this many batches: little padding, but random batches
+# Padded lengths are multiples of this number, because it limits the number of different shapes and fast attention
+# kernels require it.
+_LENGTH_MULTIPLE = 16
+# Shuffled texts are sorted by length within groups of this many batches. This reduces padding but keeps batches random.
+_SORTED_BATCHES = 32
 
 Targets = Sequence[int] | Sequence[Sequence[float]]
-"""Index of each text's label; with several labels per text, a row with 1.0 for each of its labels."""
+"""Targets of texts: the index of each text's label.
+
+For multi-label data, each item is a row with one number per label, which is 1.0 if the text has the label.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class LabeledBatch:
-    """Texts with their labels.
+    """A batch of texts with their labels.
 
     Attributes:
-        input_ids: (B, T), right-padded.
-        last: (B,), index of each text's last token.
-        labels: (B,), index of each text's label; IGNORE_INDEX for a text that is not counted. With several labels per
-            text: (B, C), 1.0 for each label of the text.
+        input_ids: Right-padded token ids, (B, T).
+        last: Index of the last token of each text, (B,).
+        labels: Index of the label of each text, (B,). It is IGNORE_INDEX for a text that does not contribute to the
+            loss. For multi-label data, a matrix (B, C) that is 1.0 for each label of a text.
     """
 
     input_ids: Tensor
@@ -43,11 +49,11 @@ class LabeledBatch:
 
 @dataclass(frozen=True, slots=True)
 class Padding:
-    """Padding of a batch.
+    """Padding of the texts of a batch to a common length.
 
     Attributes:
-        token_id: Padding token.
-        max_tokens: Maximum length; lengths are rounded up to a multiple of 16, but not above it.
+        token_id: Id of the padding token.
+        max_tokens: Maximum length. Padded lengths are multiples of 16 but at most `max_tokens`.
     """
 
     token_id: int
@@ -58,7 +64,7 @@ class Padding:
         return min(self.max_tokens, -(-n_tokens // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE)
 
     def pad(self, texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Return token ids as a right-padded tensor (B, T), and the index of each text's last token (B,)."""
+        """Return the token ids as a right-padded tensor (B, T), and the index of the last token of each text (B,)."""
         lengths = [len(text) for text in texts]
         ids_BT = torch.full((len(texts), self.length(max(lengths))), self.token_id, dtype=torch.int64)
         for row, text in zip(ids_BT, texts, strict=True):
@@ -67,7 +73,10 @@ class Padding:
 
 
 def label_targets(examples: Labeled, labels: Sequence[str]) -> Targets:
-    """Return each text's label as an index into `labels`; with several labels per text, as rows of 0.0 and 1.0."""
+    """Return the label of each text as an index into `labels`.
+
+    For multi-label data, each item is a row with one number per label, which is 1.0 if the text has the label.
+    """
     if examples.multi_label:
         return [[float(label in has) for label in labels] for has in examples.sets]
     index = {label: number for number, label in enumerate(labels)}
@@ -75,17 +84,19 @@ def label_targets(examples: Labeled, labels: Sequence[str]) -> Targets:
 
 
 class LabeledBatches:
-    """Batches of texts of similar length, in a new order each epoch; batch i is a pure function of (seed, i).
+    """Batches of texts of similar length, in a new random order for each epoch.
 
-    Every text occurs once per epoch; the last batch of an epoch may be smaller.
+    The batch with index i depends only on the seed and on i. Every text occurs once per epoch. Some batches of an epoch
+    may be smaller than `batch_size`.
 
     Args:
-        texts: Token ids of each text, not empty.
-        labels: Labels of the texts, see `label_targets`.
-        batch_size: B, texts per global batch.
+        texts: Token ids of each text. Texts must not be empty.
+        labels: Labels of the texts; see `label_targets`.
+        batch_size: B, the number of texts per global batch.
         padding: Padding of a batch.
-        seed: Random seed of the order.
-        place: This process takes every `world_size`-th text of a batch, starting at `rank`.
+        seed: Random seed of the order of texts.
+        place: Rank of this process and number of processes. Each process takes every `world_size`-th text of a batch,
+            starting at text `rank`.
     """
 
     def __init__(
@@ -109,41 +120,41 @@ class LabeledBatches:
         self._epoch = lru_cache(maxsize=1)(self._make_epoch)
 
     def batch(self, index: int) -> LabeledBatch:
-        """Return this rank's part of the batch with this index, counted across epochs."""
+        """Return this rank's part of the global batch `index`. Batches are numbered across epochs."""
         epoch, number = divmod(index, self.per_epoch)
         whole = self._epoch(epoch)[number]
         chosen = whole[self._place.rank :: self._place.world_size]
         labels = self._labels[torch.from_numpy(chosen)]
-        if not len(chosen):  # fewer texts than ranks: this rank computes a text that is not counted
+        if not len(chosen):  # There are fewer texts than ranks, so this rank gets a text without a label.
             chosen, labels = whole[:1], torch.full_like(self._labels[:1], IGNORE_INDEX)
         ids, last = self._padding.pad([self._texts[i] for i in chosen])
         return LabeledBatch(*(tensor.to(self._place.device) for tensor in (ids, last, labels)))
 
     def texts_in(self, steps: int) -> int:
-        """Return the number of texts in the first `steps` batches, with repetitions."""
+        """Return the number of texts in the first `steps` batches. A text counts again in each epoch."""
         epochs, rest = divmod(steps, self.per_epoch)
         return epochs * len(self._texts) + sum(map(len, self._epoch(epochs)[:rest]))
 
     @property
     def longest(self) -> int:
-        """Number of tokens of the longest text."""
+        """Number of tokens in the longest text."""
         return int(self._lengths.max())
 
     @property
     def largest(self) -> int:
-        """Index of the batch in the first epoch with the most tokens, padding included."""
+        """Index of the batch with the most tokens in the first epoch, including padding."""
         sizes = self._sizes()
         return sizes.index(max(sizes))
 
     @property
     def typical(self) -> int:
-        """Index of the batch in the first epoch whose number of tokens is closest to the mean."""
+        """Index of the batch in the first epoch whose number of tokens, including padding, is closest to the mean."""
         sizes = self._sizes()
         mean = sum(sizes) / len(sizes)
         return min(range(len(sizes)), key=lambda number: abs(sizes[number] - mean))
 
     def _sizes(self) -> list[int]:
-        """Return the number of tokens of each batch of the first epoch."""
+        """Return the number of tokens, including padding, of each batch in the first epoch."""
         return [len(batch) * self._padding.length(self._lengths[batch].max()) for batch in self._epoch(0)]
 
     def _make_epoch(self, epoch: int) -> list[NDArray[np.int64]]:

@@ -1,4 +1,4 @@
-"""Split labeled texts into training, validation and test set."""
+"""Split of labeled texts into training, validation and test sets."""
 
 from __future__ import annotations
 
@@ -32,19 +32,20 @@ if TYPE_CHECKING:
 
 IN_TEST, UNTRAINED_LABEL = "text of the test data", "label not in the training data"
 TOO_LONG = "longer than the context"
-_MIN_VALIDATION = 50  # texts
+_MIN_VALIDATION = 50  # Minimum number of texts in a validation set.
 
 
 @dataclass(frozen=True, slots=True)
 class SplitRules:
-    """How labeled texts are split.
+    """Options for splitting labeled texts into a training set and a test set.
 
     Attributes:
-        test_fraction: Fraction of each label to hold out as a test set, if no test table is given.
+        test_fraction: Fraction of the texts of each label to hold out as a test set if no test table is given.
         seed: Random seed of the split.
-        limit: Maximum number of training texts.
-        max_tokens: Maximum length of training texts; longer ones are dropped. None: they are truncated later.
-        balanced: Whether the loss uses class weights, so that no warning about rare labels is needed.
+        limit: Maximum number of training texts; None: no maximum.
+        max_tokens: Maximum length of training texts. Longer texts are dropped. None: no texts are dropped, because
+            they are truncated later.
+        balanced: Whether the loss uses class weights. If so, no warning about rare labels is printed.
     """
 
     test_fraction: float
@@ -55,36 +56,47 @@ class SplitRules:
 
 
 class LabelSettings(Config):
-    """Where labeled texts are, and how they are read and split."""
+    """Settings of labeled data: its sources, its columns and labels, truncation, and the split."""
 
-    data: Path | list[Source] = setting(help="table with texts and labels, or a list of sources", positional=True)
+    data: Path | list[Source] = setting(help="table of texts and labels, or a list of sources", positional=True)
     test: Path | list[Source] | None = setting(None, help="test table; default: hold out a part of the data", flag=True)
-    test_fraction: float = setting(0.2, help="fraction of each label to hold out as a test set", gt=0, lt=1)
-    limit: int | None = setting(None, help="maximum number of training texts, sampled from all labels", ge=2)
-    text: str | None = setting(None, help='column with the text, or a template like "{subject}\\n{body}"', flag=True)
-    label: str | None = setting(None, help="column with the label", flag=True)
-    separator: str | None = setting(
-        None, help='separator of several labels in one cell, e.g. ";"; not needed for list columns'
+    test_fraction: float = setting(
+        0.2, help="fraction of the texts of each label to hold out as a test set", gt=0, lt=1
     )
-    bins: tuple[float, ...] = setting((), help="thresholds that turn numbers into labels", flag=True)
-    bin_names: tuple[str, ...] = setting((), help="labels of the bins, low to high", flag=True)
-    merge: dict[str, str] = setting({}, help="labels to replace by another label")
-    text_after: str = setting("", help="drop all text up to this string, e.g. the header of a mail")
-    max_tokens: int | None = setting(None, help="truncate texts to this many tokens; default: see truncate", ge=2)
-    truncate: bool = setting(False, help="truncate training texts longer than the context instead of dropping them")
+    limit: int | None = setting(None, help="maximum number of training texts; each label keeps at least one text", ge=2)
+    text: str | None = setting(
+        None, help='name of the text column, or a template such as "{subject}\\n{body}"', flag=True
+    )
+    label: str | None = setting(None, help="name of the label column", flag=True)
+    separator: str | None = setting(
+        None, help='separator between several labels in a cell, such as ";"; not needed if cells are lists'
+    )
+    bins: tuple[float, ...] = setting((), help="thresholds that convert a column of numbers to labels", flag=True)
+    bin_names: tuple[str, ...] = setting((), help="names of the labels given by bins, from low to high", flag=True)
+    merge: dict[str, str] = setting({}, help="mapping from labels to the labels that replace them")
+    text_after: str = setting("", help="drop all text up to and including this string, such as an e-mail header")
+    max_tokens: int | None = setting(
+        None, help="truncate all texts to this number of tokens; default: the context length, see truncate", ge=2
+    )
+    truncate: bool = setting(
+        False, help="truncate training texts that exceed the context length instead of dropping them"
+    )
     balance: bool = setting(False, help="use class weights, so that all classes count equally in the loss")
     validation_fraction: float = setting(
-        0.1, help="fraction of the training texts to hold out for validation; not used below 50 texts", ge=0, lt=1
+        0.1,
+        help="fraction of the training texts to hold out for validation; 0 if it would be fewer than 50 texts",
+        ge=0,
+        lt=1,
     )
 
     def read(self, tokenizer: Tokenizer, max_tokens: int, seed: int, console: Console) -> tuple[Labeled, Labeled]:
-        """Read training (with validation) and test texts; see `read_train_and_test`.
+        """Read the training and test texts. The training texts include the validation texts.
 
         Args:
             tokenizer: Tokenizer of the model.
             max_tokens: Maximum number of tokens per text.
             seed: Random seed of the split.
-            console: Console to print to.
+            console: Console that prints notes and warnings.
         """
         columns = LabelRules(
             self.text,
@@ -100,15 +112,15 @@ class LabelSettings(Config):
         return read_train_and_test(self.data, self.test, columns, rules, tokenizer, console)
 
     def split_validation(self, given: Labeled, seed: int, *, required: bool) -> tuple[Labeled, Labeled]:
-        """Return training and validation set.
+        """Split training texts into a training set and a validation set.
 
         Args:
-            given: Training texts, with the validation texts.
+            given: Training texts, including the validation texts.
             seed: Random seed of the split.
-            required: Whether the run selects its best checkpoint on the validation set.
+            required: Whether the run needs a validation set, because it selects its best checkpoint.
 
         Raises:
-            ConfigError: The validation set is required and would be too small.
+            ConfigError: The validation set is required but would have too few texts.
         """
         train, validation = split_validation(given, self.validation_fraction, seed)
         if required and not len(validation):
@@ -128,22 +140,22 @@ def read_train_and_test(
     tokenizer: Tokenizer,
     console: Console,
 ) -> tuple[Labeled, Labeled]:
-    """Read labeled texts for training (with validation) and test, and print how they were read.
+    """Read labeled texts for training and testing, and print a summary.
 
     Args:
         data: Table of labeled texts.
-        test: Table of the test set; None: hold out a part of `data`.
+        test: Table of test texts; None: a part of `data` is held out.
         columns: Columns and labels to read.
-        rules: How the texts are split.
-        tokenizer: Tokenizer of the model, to measure lengths.
-        console: Console to print to.
+        rules: Options for splitting the texts.
+        tokenizer: Tokenizer of the model, which measures the lengths of texts.
+        console: Console that prints notes and warnings.
 
     Returns:
-        Training and test texts.
+        The training texts, including those for validation, and the test texts.
 
     Raises:
-        ConfigError: A column does not exist, or the limit is below the number of labels.
-        DataError: The table does not exist, or has fewer than two labels.
+        ConfigError: A column does not exist, or `rules.limit` is smaller than the number of labels.
+        DataError: The table does not exist, or it has fewer than two labels.
     """
     table = read_table(data, console=console)
     columns = columns.found_in(table)
@@ -180,20 +192,21 @@ def _with_test_table(
 
 
 def fitting_texts(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[int]:
-    """Return the indices of the texts that need no truncation."""
+    """Return the indices of the texts that have at most `max_tokens` tokens."""
     ids = tokenizer.encode_batch(texts)
     return [index for index, text in enumerate(ids) if len(tokenizer.build_inputs(text)) <= max_tokens]
 
 
 def split_labeled(examples: Labeled, fraction: float, seed: int) -> tuple[Labeled, Labeled]:
-    """Return training and test set. The test set has about `fraction` of each label.
+    """Split labeled texts into a training set and a test set.
 
-    Each label keeps at least one training text, and has a test text if it can. The sample depends on seed and text
-    only, not on the order or the other texts.
+    The test set has about the share `fraction` of the texts of each label. Each label keeps at least one training text
+    and, if possible, has at least one test text. Texts are chosen by hashes of the seed and the text, so their order in
+    the table does not affect the split.
     """
     places: dict[str, list[int]] = {}
     counts, sets = examples.counts(), examples.sets
-    for place in _random_order(examples, seed):  # a text with several labels counts for its rarest
+    for place in _random_order(examples, seed):  # A text with several labels is assigned to its rarest label.
         places.setdefault(min(sets[place], key=lambda label: counts[label]), []).append(place)
     left, drawn = Counter(counts), set[int]()
     for members in places.values():
@@ -205,10 +218,10 @@ def split_labeled(examples: Labeled, fraction: float, seed: int) -> tuple[Labele
 
 
 def limit_texts(examples: Labeled, max_texts: int, seed: int) -> Labeled:
-    """Return at most `max_texts` texts, with at least one text per label.
+    """Return a random sample of at most `max_texts` texts that has at least one text of each label.
 
     Raises:
-        ConfigError: The limit is below the number of labels.
+        ConfigError: `max_texts` is smaller than the number of labels.
     """
     if max_texts >= len(examples):
         return examples
@@ -226,10 +239,10 @@ def limit_texts(examples: Labeled, max_texts: int, seed: int) -> Labeled:
 
 
 def split_validation(examples: Labeled, fraction: float, seed: int) -> tuple[Labeled, Labeled]:
-    """Return training and validation set; the latter selects the temperature and the best checkpoint.
+    """Split training texts into a training set and a validation set.
 
-    It is a random sample, except that the training set keeps a text of each label. It is empty if it would have fewer
-    than 50 texts.
+    The validation set is used to fit the temperature and to select the best checkpoint. It is a random sample, except
+    that the training set keeps at least one text of each label. It is empty if it would have fewer than 50 texts.
     """
     wanted = round(fraction * len(examples))
     if wanted < _MIN_VALIDATION:
@@ -240,17 +253,18 @@ def split_validation(examples: Labeled, fraction: float, seed: int) -> tuple[Lab
 
 
 def without_long(train: Labeled, test: Labeled, fitting: Sequence[int]) -> tuple[Labeled, Labeled]:
-    """Drop training texts that exceed the context, and test texts whose labels are then untrained.
+    """Drop training texts that exceed the context length.
 
-    Long test texts stay, because the classifier truncates its inputs.
+    Test texts whose labels no longer occur in the training set are dropped too. Long test texts are kept, because the
+    classifier truncates its inputs.
 
     Args:
         train: Training texts.
         test: Test texts.
-        fitting: Indices of the training texts that fit.
+        fitting: Indices of the training texts that do not exceed the context length.
 
     Raises:
-        DataError: Fewer than two labels are left.
+        DataError: The remaining training texts have fewer than two labels.
     """
     if len(fitting) == len(train):
         return train, test
@@ -258,9 +272,9 @@ def without_long(train: Labeled, test: Labeled, fitting: Sequence[int]) -> tuple
 
 
 def without_overlap(train: Labeled, test: Labeled) -> tuple[Labeled, Labeled]:
-    """Drop training texts that are in the test set, and test texts whose label is not trained.
+    """Drop training texts that occur in the test set, and test texts whose label does not occur in the training set.
 
-    The test set is not changed otherwise, so that results on it stay comparable.
+    The test set is not changed otherwise, so that results on it can be compared with other results on this test set.
     """
     tested = {normalized_id(text) for text in test.texts}
     learned = train.dropping((i for i, text in enumerate(train.texts) if normalized_id(text) not in tested), IN_TEST)
@@ -278,7 +292,7 @@ def without_overlap(train: Labeled, test: Labeled) -> tuple[Labeled, Labeled]:
 
 
 def _random_order(examples: Labeled, seed: int) -> list[int]:
-    """Return all indices, in an order that depends on seed and text only."""
+    """Return the indices of all texts, sorted by a hash of the seed and the text."""
     return sorted(range(len(examples)), key=lambda place: text_id(f"{seed}\0{examples.texts[place]}"))
 
 

@@ -1,4 +1,4 @@
-"""Read labeled texts from a table: find the columns, read the labels, and count what is dropped."""
+"""Reader of labeled texts in a table, which detects the columns and counts the dropped rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from groundup.corpus.records import FIELD
 from groundup.data.columns import fill
 from groundup.data.tables import Table, cell_text, evenly_spaced, normalized_id, read_table
 
-# Usual names of the two columns, the most specific first.
+# Common names of the text column and of the label column. The most specific names come first.
 _TEXT_NAMES = (
     "text", "sentence", "content", "body", "document", "review", "comment", "tweet", "post", "message", "utterance",
     "query", "question", "email", "mail", "sms", "description", "article", "passage", "input", "title", "headline",
@@ -30,23 +30,23 @@ _LABEL_NAMES = (
     "label", "labels", "class", "category", "categories", "target", "intent", "topic", "sentiment", "polarity", "genre",
     "emotion", "tag", "stars", "rating", "score", "grade", "output", "type", "group", "y",
 )  # fmt: skip
-# Columns with few values that are not labels: sources, languages, splits.
+# Names of columns that often have few distinct values but do not contain labels, such as languages and splits.
 _OTHER_NAMES = (
     "id", "index", "idx", "split", "fold", "lang", "language", "locale", "source", "domain", "date", "year", "month",
     "time", "author", "user", "annotator", "country", "file", "url", "license", "licence", "version", "confidence",
 )  # fmt: skip
-_SAMPLE = 10_000  # rows, evenly spaced, that columns are detected from
+_SAMPLE = 10_000  # Maximum number of evenly spaced rows from which columns are detected.
 
 
 def text_column(table: Table, *, exclude: str) -> str:
-    """Return the column with the text: a usual name, or the longest strings.
+    """Detect the column with the text, which is a column with a common name or the column with the longest strings.
 
     Args:
         table: The table.
-        exclude: Column with the label.
+        exclude: Name of the label column.
 
     Raises:
-        DataError: No other column contains strings.
+        DataError: None of the other columns contains strings.
     """
     length: Counter[str] = Counter()
     for row in evenly_spaced(table.rows, _SAMPLE):
@@ -57,23 +57,26 @@ def text_column(table: Table, *, exclude: str) -> str:
     if not length:
         raise _not_found(table, "text", 'Set text = "COLUMN", or a template: text = "{subject}\\n{body}".')
     longest = max(length.values())
-    # A usual name does not make a short column the text, e.g. a title next to a body, or an id called "text".
+    # A column with a common name is ignored if its texts are much shorter than those of another column, such as a title
+    # next to a body, or an id column named "text".
     named = [name for name in _by_name(length, _TEXT_NAMES) if length[name] * 10 >= longest]
     return named[0] if named else max(length, key=lambda name: length[name])
 
 
 def label_column(table: Table, named: str | None, *, exclude: Collection[str], numbers: bool) -> str:
-    """Return the column with the label: `named`, or one with a usual name, or the only column with few values.
+    """Return the label column that the user set, or detect it.
+
+    The detected column has a common name, or it is the only column with few distinct values.
 
     Args:
         table: The table.
-        named: Column that the user has set.
-        exclude: Columns with the text.
-        numbers: Whether the label is derived from numbers, which may have many values.
+        named: Name of the column that the user set; None: the column is detected.
+        exclude: Names of the columns with the text.
+        numbers: Whether labels are derived from numbers. If so, the column may have many distinct values.
 
     Raises:
         ConfigError: The column `named` does not exist.
-        DataError: No column, or several, could contain the label; the message lists them.
+        DataError: There is no column that could contain the labels, or there are several. The message lists them.
     """
     if named is not None:
         if named not in table.columns:
@@ -120,13 +123,13 @@ def _unwrapped(cell: Any) -> Any:
 
 
 def _may_be_labels(counts: Counter[str]) -> bool:
-    """Return whether a column has few values for its rows, and short ones."""
+    """Return whether the values of a column are short and recur often enough to be labels."""
     rows = counts.total()
     return 2 <= len(counts) <= max(2, rows // 2) and sum(map(len, counts)) <= 100 * len(counts)
 
 
 def _by_name(columns: Collection[str], telling: tuple[str, ...]) -> list[str]:
-    """Return the columns with a usual name; exact matches come before names that contain the word."""
+    """Return the columns whose name is in `telling`, followed by the columns whose name contains such a word."""
     words = {name: [w.lower() for w in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)] for name in columns}
     exact = [name for word in telling for name in columns if name.strip().lower() == word]
     within = [name for word in telling for name in columns if word in words[name]]
@@ -139,17 +142,19 @@ def _not_found(table: Table, what: str, fix: str) -> DataError:
     )
 
 
-SEPARATOR = "\x1f"  # between the labels of a text: ASCII unit separator, which text does not contain
+# Several labels of a text are joined by the ASCII unit separator, which does not occur in ordinary text.
+SEPARATOR = "\x1f"
 SEVERAL_LABELS = "several labels"
 EMPTY_TEXT, EMPTY_LABEL, NO_NUMBER = "empty text", "empty label", "score that is not a number"
 DUPLICATE, CONFLICTING_DUPLICATE = "duplicate", "duplicate with another label"
-UNKNOWN_LABEL = "label not trained"
+UNKNOWN_LABEL = "label that the classifier does not have"
 SINGLE_EXAMPLE = "only example of its label"
 
-_MISSING = {"", "n/a", "#n/a", "<na>", "nan", "null"}  # missing values as written by spreadsheets and pandas
-_UNBALANCED = 10  # ratio of the most frequent to the rarest label that causes a warning
-_MAX_LIST_CHARS = 10_000  # maximum length in characters of a cell that is parsed as a list
-_MAX_LABEL_NUMBERS = 20  # maximum number of distinct non-integer values in a label column
+_MISSING = {"", "n/a", "#n/a", "<na>", "nan", "null"}  # Notations of missing values in spreadsheets and pandas.
+# A warning is printed if the most frequent label has at least this many times as many texts as the rarest label.
+_UNBALANCED = 10
+_MAX_LIST_CHARS = 10_000  # Longer cells are not parsed as lists.
+_MAX_LABEL_NUMBERS = 20  # A column with more distinct numbers, some of which are fractions, contains scores.
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +162,10 @@ class Labeled:
     """Texts with their labels.
 
     Attributes:
-        texts: Texts.
-        labels: Label of each text; several labels of one text are joined by `SEPARATOR`.
-        columns: How the columns were read, as text.
-        dropped: Reason -> number of rows that were dropped.
+        texts: The texts.
+        labels: Label of each text. If a text has several labels, they are joined by `SEPARATOR`.
+        columns: Description of the columns that were read.
+        dropped: Number of dropped rows for each reason.
         multi_label: Whether a text may have several labels.
     """
 
@@ -174,23 +179,23 @@ class Labeled:
         return len(self.texts)
 
     def counts(self) -> dict[str, int]:
-        """Return the number of texts of each label, the most frequent first."""
+        """Return the number of texts of each label, in descending order."""
         counts = Counter(label for labels in self.sets for label in labels)
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
     @property
     def sets(self) -> list[tuple[str, ...]]:
-        """Labels of each text."""
+        """Labels of each text as a tuple."""
         return [tuple(label.split(SEPARATOR)) if self.multi_label else (label,) for label in self.labels]
 
     def only(self, keep: Iterable[int]) -> Labeled:
-        """Return the examples at these indices."""
+        """Return the examples with the indices `keep`."""
         chosen = list(keep)
         texts, labels = [self.texts[i] for i in chosen], [self.labels[i] for i in chosen]
         return Labeled(texts, labels, self.columns, multi_label=self.multi_label)
 
     def dropping(self, keep: Iterable[int], reason: str) -> Labeled:
-        """Return the examples at these indices, and count all other examples as dropped for this reason."""
+        """Return the examples with the indices `keep`. All other examples are counted as dropped for `reason`."""
         kept = self.only(keep)
         dropped = Counter(self.dropped)
         dropped[reason] += len(self) - len(kept)
@@ -199,17 +204,17 @@ class Labeled:
 
 @dataclass(frozen=True, slots=True)
 class LabelRules:
-    r"""Columns and labels to read; None: detect the column.
+    r"""Columns and labels to read from a table.
 
     Attributes:
-        text: Column, or template like "{subject}\n{body}".
-        label: Column.
-        bins: Thresholds that split a numeric column into len(bins) + 1 labels; a value equal to a threshold is above
-            it.
-        bin_names: Labels of the bins, from low to high; default: the ranges.
-        merged: Label -> label that replaces it.
-        after: String up to which text is dropped, e.g. the blank line after the header of a mail.
-        separator: Separator of several labels in one cell; not needed for lists.
+        text: Name of the text column, or a template such as "{subject}\n{body}"; None: the column is detected.
+        label: Name of the label column; None: the column is detected.
+        bins: Thresholds that split a numeric column into len(bins) + 1 labels. A value that equals a threshold belongs
+            to the upper bin.
+        bin_names: Labels of the bins, from low to high; default: the ranges of the bins.
+        merged: Mapping from labels to the labels that replace them.
+        after: String up to which text is dropped, such as the blank line after an e-mail header.
+        separator: Separator between several labels in a cell. It is not needed if the cells are lists.
     """
 
     text: str | None = None
@@ -221,24 +226,24 @@ class LabelRules:
     separator: str | None = None
 
     def found_in(self, table: Table) -> LabelRules:
-        """Return the rules with both columns set.
+        """Return these rules with the text and label columns set. Columns that the user did not set are detected.
 
         Args:
             table: The table.
 
         Raises:
             ConfigError: The label column does not exist.
-            DataError: No column looks like text or label.
+            DataError: The text column or the label column was not detected.
         """
         label = label_column(table, self.label, exclude=_named_in(self.text), numbers=bool(self.bins))
         return replace(self, label=label, text=self.text or text_column(table, exclude=label))
 
 
 def read_labeled(table: Table, rules: LabelRules) -> Labeled:
-    """Return the usable rows of a table.
+    """Read the labeled texts of a table.
 
-    Labels are strings, integers or booleans, read as text; with `bins` they are numbers. White space around texts and
-    labels is removed. Rows without a text or a label are dropped and counted.
+    Labels are strings, integers or booleans, which are read as text. If `rules.bins` is set, they are numbers. White
+    space around texts and labels is removed. Rows that lack a text or a label are dropped and counted.
 
     Args:
         table: The table.
@@ -246,7 +251,8 @@ def read_labeled(table: Table, rules: LabelRules) -> Labeled:
 
     Raises:
         ConfigError: A column does not exist, or the bins are invalid.
-        DataError: No column looks like text or label, scores have no bins, or no row is usable.
+        DataError: The columns were not detected, the labels are scores but bins are not set, or none of the rows has
+            both a text and a label.
     """
     rules = rules.found_in(table)
     template, label = str(rules.text), str(rules.label)
@@ -277,7 +283,7 @@ def read_labeled(table: Table, rules: LabelRules) -> Labeled:
 
 
 def without_duplicates(examples: Labeled) -> Labeled:
-    """Keep the first of each duplicate text. The comparison ignores case and white space."""
+    """Remove duplicate texts, of which the first one is kept. The comparison ignores case and white space."""
     first: dict[str, int] = {}
     dropped = Counter(examples.dropped)
     for place, text in enumerate(examples.texts):
@@ -289,13 +295,13 @@ def without_duplicates(examples: Labeled) -> Labeled:
 
 
 def without_single_labels(examples: Labeled) -> Labeled:
-    """Drop labels with a single example, which cannot be both trained and tested.
+    """Drop labels that have only one text, because it cannot be in both the training set and the test set.
 
     Args:
         examples: Labeled texts.
 
     Raises:
-        DataError: Fewer than two labels are left.
+        DataError: The remaining texts have fewer than two labels.
     """
     kept = with_labels(examples, {label for label, count in examples.counts().items() if count > 1}, SINGLE_EXAMPLE)
     if len(kept.counts()) < 2:
@@ -309,13 +315,13 @@ def without_single_labels(examples: Labeled) -> Labeled:
 
 
 def with_labels(examples: Labeled, known: Collection[str], reason: str) -> Labeled:
-    """Remove all labels that are not in `known`; drop texts that have no label left."""
+    """Remove all labels that are not in `known`. Texts that lose all their labels are dropped for `reason`."""
     labels = [SEPARATOR.join(label for label in labels if label in known) for labels in examples.sets]
     return replace(examples, labels=labels).dropping((i for i, label in enumerate(labels) if label), reason)
 
 
 def case_variants(examples: Labeled) -> str:
-    """Return a warning if two labels differ in case only, or ""."""
+    """Return a warning if two labels differ only in case, otherwise ""."""
     by_name: dict[str, list[str]] = {}
     for label in examples.counts():
         by_name.setdefault(label.casefold(), []).append(label)
@@ -326,7 +332,7 @@ def case_variants(examples: Labeled) -> str:
 
 
 def class_imbalance(examples: Labeled) -> str:
-    """Return a warning if some labels have many more texts than others, or ""."""
+    """Return a warning if some labels have many more texts than others, otherwise ""."""
     counts = examples.counts()
     (frequent, high), *_, (rare, low) = counts.items()
     if high < _UNBALANCED * low:
@@ -343,11 +349,11 @@ def _named_in(text: str | None) -> frozenset[str]:
 
 
 def text_reader(table: Table, text: str) -> Callable[[dict[str, Any]], str]:
-    r"""Return a function from a row to its text.
+    r"""Return a function that returns the text of a row.
 
     Args:
         table: The table.
-        text: Column, or template such as "{subject}\n{body}".
+        text: Name of the text column, or a template such as "{subject}\n{body}".
 
     Raises:
         ConfigError: A column does not exist.
@@ -363,24 +369,24 @@ def text_reader(table: Table, text: str) -> Callable[[dict[str, Any]], str]:
             f"text = {text!r}: {table.name} has no column {missing[0]!r}, only {', '.join(table.columns[:20])}",
             fix='Name a column, or write a template such as "{subject}\\n{body}".',
         )
-    template = text.replace("\\n", "\n")  # a shell passes backslash and n
+    template = text.replace("\\n", "\n")  # On the command line, a line break is written as a backslash and n.
     return lambda row: fill(template, row)
 
 
 def read_unlabeled_texts(data: Path, text: str | None, console: Console) -> tuple[list[dict[str, Any]], list[str]]:
-    """Read a table of texts without labels.
+    """Read a table of texts that do not have labels.
 
     Args:
         data: Table to read.
-        text: Column or template; None: detect the column.
-        console: Console to print to.
+        text: Name of the text column, or a template; None: the column is detected.
+        console: Console that prints a summary.
 
     Returns:
         The rows, and the text of each row.
 
     Raises:
         ConfigError: A column does not exist.
-        DataError: The table does not exist, or no column contains text.
+        DataError: The table does not exist, or it does not have a column with text.
     """
     table = read_table(data, console=console)
     column = text or text_column(table, exclude="")
@@ -390,7 +396,10 @@ def read_unlabeled_texts(data: Path, text: str | None, console: Console) -> tupl
 
 
 def _label_reader(table: Table, column: str, rules: LabelRules) -> Callable[[Any], tuple[str, str]]:
-    """Return a function from a cell to (label, ""), or ("", reason to drop it)."""
+    """Return a function that reads the label in a cell.
+
+    It returns (label, ""). If the row must be dropped, it returns ("", reason).
+    """
     if rules.bins:
         return _binned(rules)
     values = [row.get(column) for row in table.rows]
@@ -411,20 +420,23 @@ def _label_reader(table: Table, column: str, rules: LabelRules) -> Callable[[Any
 
 
 def _are_sets(cells: Sequence[Any]) -> bool:
-    """Return whether a column contains lists of labels; a few lists among other values are errors in the data."""
+    """Return whether a column contains lists of labels.
+
+    Most cells must be lists, because a few lists among other values are errors in the data.
+    """
     lists = [listed for cell in cells if (listed := _listed(cell)) is not None]
     return 2 * len(lists) > len(cells) and any(sum(bool(_single_label(each)[0]) for each in cell) > 1 for cell in lists)
 
 
 def _listed(cell: Any) -> Sequence[Any] | None:
-    """Return the list in a cell; a CSV file contains it in Python or JSON syntax, e.g. "['a', 'b']"."""
+    """Return the list in a cell, or None. In CSV files, a list is written in Python or JSON syntax: "['a', 'b']"."""
     if isinstance(cell, list | tuple):
         return cell
     if not (isinstance(cell, str) and cell[:1] == "[" and cell[-1:] == "]" and len(cell) < _MAX_LIST_CHARS):
         return None
     try:
         value = ast.literal_eval(cell)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):  # brackets around something other than a list
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # The text in brackets is not a list.
         return None
     return value if isinstance(value, list) and all(isinstance(each, str | int) for each in value) else None
 
@@ -441,11 +453,11 @@ def _label_list(separator: str | None) -> Callable[[Any], tuple[str, str]]:
 
 
 def _single_label(value: Any) -> tuple[str, str]:
-    if (listed := _listed(value)) is not None:  # a label in a list of one
+    if (listed := _listed(value)) is not None:  # The label is the only item of a list.
         if len(listed) > 1:
             return "", SEVERAL_LABELS
         value = listed[0] if listed else None
-    if isinstance(value, float) and value.is_integer():  # pandas turns integers into floats if values are missing
+    if isinstance(value, float) and value.is_integer():  # pandas converts integers to floats if values are missing.
         value = int(value)
     label = re.sub(r"\s+", " ", cell_text(value))
     return ("", EMPTY_LABEL) if label.lower() in _MISSING else (label, "")
@@ -482,11 +494,11 @@ def _number(value: Any) -> float | None:
 
 
 def summary(table: Table, examples: Labeled) -> str:
-    """Return one sentence about how a table was read."""
+    """Return a sentence that summarizes which columns of a table were read and which rows were dropped."""
     count = sum(examples.dropped.values())
     reasons = ", ".join(f"{n:,} {reason}" for reason, n in examples.dropped.most_common())
     rows = "row" if count == 1 else "rows"
-    dropped = f"{count:,} {rows} dropped: {reasons}" if count else "no row dropped"
+    dropped = f"{count:,} {rows} dropped: {reasons}" if count else "no rows dropped"
     labels = examples.counts()
     rows, names = pluralize(len(table.rows), "row"), pluralize(len(labels), "label")
     return f"Read {rows} of {table.name} as {examples.columns}, {names}; {dropped}."

@@ -1,7 +1,7 @@
-"""Batches for pretraining: documents packed into windows, as a pure function of (seed, index).
+"""Batches for pretraining, in which documents are packed into windows.
 
-No state is carried from batch to batch. A run resumes at step n by loading batch n, and two runs with the same seed
-have the same global batches for any number of ranks.
+A batch depends only on the seed and its index, and the loader does not have any other state. Therefore, a run resumes
+at step n by loading batch n, and two runs with the same seed get the same global batches for any number of ranks.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from groundup.data.shards import TokenShards
 
 @dataclass(frozen=True, slots=True)
 class PackedWindows:
-    """Windows of a stream of documents; int64 tensors of shape (B, T).
+    """A batch of windows into which documents are packed. All attributes are int64 tensors of shape (B, T).
 
     Attributes:
-        input_ids: Tokens.
-        labels: The next token of each; `IGNORE_INDEX` if it is not predicted.
-        positions: Position in the document, or in its part in this window; starts at 0 at each document and each
-            window.
-        document_ids: Index of the document within its row, from 0; attention is restricted to a document.
+        input_ids: Input token ids.
+        labels: The token that follows each input token, or `IGNORE_INDEX` if it does not contribute to the loss.
+        positions: Position of each token in its document. Positions restart at 0 at the start of each document and of
+            each window.
+        document_ids: Index of the document to which each token belongs, counted from 0 within its row. A token attends
+            only to tokens of the same document.
     """
 
     input_ids: torch.Tensor
@@ -37,7 +38,7 @@ class PackedWindows:
 
 @dataclass(frozen=True, slots=True)
 class BatchPlacement:
-    """Part of each global batch that a process loads, and device of its batches.
+    """The part of each global batch that a process loads, and the device of its batches.
 
     Attributes:
         rank: Rank of this process.
@@ -63,20 +64,20 @@ SINGLE_PROCESS = BatchPlacement()
 
 
 class Loader:
-    """Pack the documents of a split into full windows, in a new order each epoch.
+    """Loader that packs the documents of a split into full windows, in a new random order for each epoch.
 
-    The documents of an epoch are shuffled by (seed, epoch) and concatenated, each with BOS before it; epochs follow
-    each other without a gap. Window i of this endless stream contains the tokens i·T .. i·T+T-1 and predicts i·T+1 ..
-    i·T+T. Windows overlap by one token, so every token is a label once per epoch, except for the very first BOS. The
-    label of a document's last token is the BOS of the next document, which is also EOS: this trains the model to stop.
-    A document that crosses the end of a window continues in the next one with positions from 0, without attention to
-    its earlier part.
+    The documents of an epoch are shuffled, and BOS is added before each document. All documents of all epochs are
+    concatenated to an endless stream of tokens. The inputs of window i are the tokens i·T to i·T+T-1 of this stream,
+    and its labels are the tokens i·T+1 to i·T+T. Therefore, every token is a label once per epoch, except for the first
+    BOS of the stream. The label of a document's last token is the BOS of the next document. As BOS also serves as EOS,
+    the model learns to end a text. A document that does not fit into a window continues in the next window. There, its
+    positions restart at 0, and it does not attend to its part in the previous window.
 
-    Batch i of rank r contains the windows (i·world_size + r)·B and following, so a global batch is the same for any
-    number of ranks.
+    Batch i of rank r consists of B consecutive windows, starting at window (i·world_size + r)·B. Therefore, a global
+    batch contains the same windows for any number of ranks.
 
     Attributes:
-        n_tokens_per_epoch: Tokens of the split, with a BOS per document.
+        n_tokens_per_epoch: Number of tokens in the split, including one BOS per document.
     """
 
     def __init__(
@@ -89,19 +90,19 @@ class Loader:
         seed: int,
         place: BatchPlacement = SINGLE_PROCESS,
     ) -> None:
-        """Prepare to load; reads no tokens.
+        """Create a loader. Tokens are read only when a batch is loaded.
 
         Args:
             shards: Training split.
-            context_length: T, tokens per window.
-            batch_size: B, windows per batch and rank.
-            bos_id: Token before each document.
+            context_length: T, the number of tokens per window.
+            batch_size: B, the number of windows per batch and rank.
+            bos_id: Id of the BOS token, which is added before each document.
             seed: Random seed of the order of documents.
-            place: Part of each global batch to load, and device of the batches.
+            place: The part of each global batch that this process loads, and the device of the batches.
 
         Raises:
             ConfigError: A size is not positive.
-            DataError: The split has no tokens.
+            DataError: The split does not have any tokens.
         """
         place.require_valid(context_length, batch_size)
         if shards.n_tokens == 0:
@@ -117,16 +118,16 @@ class Loader:
         self._bos_id = bos_id
         self._seed = seed
         self._place = place
-        # Two epochs, because a batch may cross the end of an epoch.
+        # The cache holds the order of two epochs, because a batch may extend over the end of an epoch.
         self._epoch_order = lru_cache(maxsize=2)(self._make_epoch_order)
 
     def batch(self, index: int) -> PackedWindows:
-        """Return this rank's batch with this index, counted across epochs."""
+        """Return this rank's part of the global batch `index`. Batches are numbered across epochs."""
         B, T = self.batch_size, self.context_length
         start = (index * self._place.world_size + self._place.rank) * B * T
         ids, begins = self._stream(start, B * T + 1)
         begins_BT = begins[:-1].reshape(B, T)
-        # Positions: distance from the start of the document, or from the start of the window.
+        # The position of a token is its distance from the start of its document or of the window.
         place_T = np.arange(T)
         last_begin_BT = np.maximum.accumulate(np.where(begins_BT, place_T, 0), axis=1)
         document_BT = np.cumsum(begins_BT, axis=1)
@@ -135,7 +136,7 @@ class Loader:
         return PackedWindows(*(torch.from_numpy(column).to(self._place.device) for column in columns))
 
     def _stream(self, start: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return `length` tokens of the endless stream from `start` on, and which of them are BOS."""
+        """Return `length` tokens of the endless stream, starting at token `start`, and a mask of the BOS tokens."""
         ids: list[NDArray[np.int64]] = []
         begins: list[NDArray[np.bool_]] = []
         while length:
@@ -152,7 +153,7 @@ class Loader:
         order, edges = self._epoch_order(epoch)
         first = int(np.searchsorted(edges, start, side="right")) - 1
         last = int(np.searchsorted(edges, start + length - 1, side="right")) - 1
-        # Part of each document that is in the range; its BOS is at offset 0.
+        # Compute the part of each document that is in the range. Offset 0 of a document is its BOS.
         low = np.maximum(edges[first : last + 1], start)
         high = np.minimum(edges[first + 1 : last + 2], start + length)
         ranks = np.repeat(np.arange(first, last + 1), high - low)
@@ -164,7 +165,10 @@ class Loader:
         return ids, begins
 
     def _make_epoch_order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the order of documents in an epoch, and the offsets of their starts in the stream, with the end."""
+        """Return the order of documents in an epoch, and the offset of each document from the start of the epoch.
+
+        The last offset is the end of the epoch.
+        """
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self._seed, epoch])))
         order = generator.permutation(self._shards.n_documents)
         edges = np.zeros(len(order) + 1, dtype=np.int64)

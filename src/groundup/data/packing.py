@@ -1,6 +1,8 @@
-"""Batches for instruction tuning: whole examples packed into windows, as a pure function of (seed, index).
+"""Batches for instruction tuning, in which whole examples are packed into windows.
 
-Shape letters: B batch, T sequence, R rows of an epoch, E examples.
+A batch depends only on the seed and its index.
+
+Shape letters: B: batch size, T: sequence length, R: number of windows (rows) per epoch, E: number of examples.
 """
 
 from __future__ import annotations
@@ -19,22 +21,23 @@ from groundup.data.loader import SINGLE_PROCESS, BatchPlacement, PackedWindows
 
 
 class ExampleLoader:
-    """Pack whole examples into windows; the windows come in a new order each epoch.
+    """Loader that packs whole examples into windows, which come in a new random order in each epoch.
 
-    An example is read up to its last trained token. Its positions start at 0, attention is restricted to it, and only
-    its trained tokens are labels. Examples are assigned to windows once, longest first, each to the fullest window that
-    it fits into (best-fit decreasing; Ding et al. 2024, arXiv:2404.10830). The end of a window is padded with a
-    document without labels.
+    Tokens after the last trained token of an example are dropped. The positions of an example start at 0, its tokens
+    attend only to each other, and only its trained tokens are labels. Examples are assigned to windows once, before the
+    first epoch, in descending order of length. Each example goes to the fullest window that has space for it (best-fit
+    decreasing; Ding et al. 2024, arXiv:2404.10830). The rest of a window is filled with padding, which is treated as a
+    separate document that does not have labels.
 
-    Batch i of rank r contains the windows (i·world_size + r)·B and following of an endless stream of epochs. A resumed
-    run therefore continues with the same batches as an uninterrupted one.
+    Batch i of rank r consists of B consecutive windows of an endless stream of epochs, starting at window
+    (i·world_size + r)·B. Therefore, a resumed run continues with the same batches as a run that was not interrupted.
 
     Attributes:
-        n_rows: Windows per epoch.
-        n_examples: Examples that are trained on.
-        too_long: Number of examples longer than a window, which were dropped or truncated.
-        without_labels: Number of examples that were dropped because they have no trained token.
-        trained_tokens: Labels per epoch.
+        n_rows: Number of windows per epoch.
+        n_examples: Number of examples that are trained on.
+        too_long: Number of examples that are longer than a window. They were dropped or truncated.
+        without_labels: Number of examples that were dropped because they do not have any trained tokens.
+        trained_tokens: Number of labels per epoch.
     """
 
     def __init__(
@@ -51,17 +54,17 @@ class ExampleLoader:
         """Pack the examples.
 
         Args:
-            examples: Token ids of each example, and which of them are trained.
-            context_length: T, tokens per window.
-            batch_size: B, windows per batch and rank.
-            pad_id: Padding token.
-            seed: Random seed of the order of windows, and of the packing of examples of equal length.
+            examples: Token ids of each example, with a mask of the trained tokens.
+            context_length: T, the number of tokens per window.
+            batch_size: B, the number of windows per batch and rank.
+            pad_id: Id of the padding token.
+            seed: Random seed of the order of windows, and of the order in which examples of equal length are packed.
             cut: Whether to truncate examples that are too long instead of dropping them.
-            place: Part of each global batch to load, and device of the batches.
+            place: The part of each global batch that this process loads, and the device of the batches.
 
         Raises:
             ConfigError: A size is not positive.
-            DataError: No token of any example is trained.
+            DataError: There are no examples with trained tokens.
         """
         place.require_valid(context_length, batch_size)
         self.context_length = context_length
@@ -77,8 +80,8 @@ class ExampleLoader:
         self.n_examples = len(self._examples)
         if not self._examples:
             raise DataError(
-                f"no token to train in {len(examples):,} examples: {self.too_long:,} are longer than "
-                f"{context_length:,} tokens, {self.without_labels:,} have no trained token",
+                f"{len(examples):,} examples do not contain any tokens to train: {self.too_long:,} are longer than "
+                f"{context_length:,} tokens, {self.without_labels:,} do not have trained tokens",
                 fix="Use examples with answers that fit into the model's context, or set truncate = true.",
             )
         lengths_E = np.array([len(ids) for ids, _ in self._examples])
@@ -90,7 +93,7 @@ class ExampleLoader:
         self._epoch_order = lru_cache(maxsize=2)(self._make_epoch_order)
 
     def batch(self, index: int) -> PackedWindows:
-        """Return this rank's batch with this index, counted across epochs."""
+        """Return this rank's part of the global batch `index`. Batches are numbered across epochs."""
         B, T = self.batch_size, self.context_length
         input_ids = np.full((B, T), self._pad_id, dtype=np.int64)
         labels = np.full((B, T), IGNORE_INDEX, dtype=np.int64)
@@ -140,17 +143,17 @@ class ExampleLoader:
 
 
 def _longest_first(lengths_E: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Return the examples by decreasing length; examples of equal length in random order."""
+    """Return the indices of the examples in descending order of length. Ties are in random order."""
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed])))
     shuffled = generator.permutation(len(lengths_E))
     return shuffled[np.argsort(-lengths_E[shuffled], kind="stable")]
 
 
 def _best_fit(lengths_E: NDArray[np.int64], order: NDArray[np.int64], capacity: int) -> list[NDArray[np.int64]]:
-    """Return rows of examples whose lengths add up to at most `capacity`."""
+    """Pack examples, in the given order, into rows whose total length is at most `capacity`."""
     rows: list[list[int]] = []
-    by_space: dict[int, list[int]] = {}  # free space -> rows
-    spaces: list[int] = []  # sorted keys of `by_space`
+    by_space: dict[int, list[int]] = {}  # Maps a number of free tokens to the rows that have this many.
+    spaces: list[int] = []  # Sorted keys of `by_space`.
     for example in order.tolist():
         length = int(lengths_E[example])
         place = bisect_left(spaces, length)

@@ -1,4 +1,4 @@
-"""Replay: text or conversations mixed into the examples of a fine-tuning run against catastrophic forgetting."""
+"""Replay data: text or conversations that are mixed into fine-tuning examples to reduce catastrophic forgetting."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from groundup.data.encoded import Encoded
     from groundup.tokenizer import ChatTemplate, Tokenizer
 
-_SEQUENCE_TOKENS = 512  # tokens per sequence of text
-_BYTES_PER_TOKEN = 6  # above the mean of every tokenizer, so that enough text is read
+_SEQUENCE_TOKENS = 512  # Maximum number of tokens per sequence of replayed text.
+_BYTES_PER_TOKEN = 6  # Upper bound on the mean bytes per token of a tokenizer, so that enough text is read.
 
 
 def replay_identity(path: Path) -> str:
-    """Return a value that changes if the replayed data changes."""
+    """Return a digest that changes if the replay data changes."""
     return read_intact(path).digest if (path / ARTIFACT).is_file() else table_identity(path)
 
 
@@ -32,19 +32,19 @@ def replay_examples(
     tokenizer: Tokenizer,
     context: int,
 ) -> list[Encoded]:
-    """Return examples that make up `share` of all trained tokens; empty for a share of 0.
+    """Return replay examples that have the fraction `share` of all trained tokens. If `share` is 0, there are none.
 
     Args:
-        path: Corpus, token shards, table of conversations, or text files.
-        share: Fraction of all trained tokens.
+        path: Path of a corpus, token shards, a table of conversations, or text files.
+        share: Fraction of all trained tokens that come from the replay examples.
         examples: Examples of the fine-tuning run.
         template: Chat template.
         tokenizer: Tokenizer of the model.
         context: Maximum number of tokens per example.
 
     Raises:
-        ConfigError: The share is positive, but no path is set.
-        DataError: The data has too few tokens.
+        ConfigError: `share` is positive, but `path` is None.
+        DataError: The replay data has too few tokens.
     """
     from groundup.data.encoded import to_arrays, trained_tokens
 
@@ -66,7 +66,7 @@ def replay_examples(
         if len(ids) <= context:
             taken.append(to_arrays(ids, trained))
             found += sum(trained)
-    if found < wanted / 2:  # fewer tokens would be memorized
+    if found < wanted / 2:  # The model would memorize a small amount of data that is repeated.
         raise DataError(
             f"{path} has {found:,} tokens to replay, but {share:.0%} of all trained tokens are {wanted:,}",
             fix="Use more text, or a smaller fraction: replay_fraction = 0.05.",
@@ -75,7 +75,7 @@ def replay_examples(
 
 
 def _conversations(path: Path) -> list[Example]:
-    """Return the conversations of a table in random order; empty if the path is not such a table."""
+    """Return the conversations of a table in random order. The list is empty if `path` is not such a table."""
     from groundup.core.types import text_id
     from groundup.data import read_conversations
     from groundup.data.conversations import FolderExamples
@@ -91,7 +91,7 @@ def _conversations(path: Path) -> list[Example]:
 
 
 def _sequences(path: Path, tokenizer: Tokenizer, context: int, wanted: int) -> Iterator[tuple[list[int], list[bool]]]:
-    """Yield text in sequences that start with BOS; all tokens except BOS are trained."""
+    """Yield sequences of text that start with BOS, each with a mask of the trained tokens (all except BOS)."""
     from groundup.data.texts import general_texts
 
     size = min(_SEQUENCE_TOKENS, context) - 1

@@ -1,4 +1,4 @@
-"""Read token shards: memory-mapped and checked, without pickle."""
+"""Reader of token shards. The files are memory-mapped and checked, and pickle is disabled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from groundup.core.files import read_json
 from groundup.core.types import Split
 from groundup.data.format import FORMAT_VERSION, INDEX, PARTS, REMAKE, load_array, part_path, token_dtype
 
-_SCANNED = 1 << 24  # ids per check
+_SCANNED = 1 << 24  # Number of token ids that are checked in one operation.
 
 
 class TokenShards:
@@ -21,25 +21,25 @@ class TokenShards:
 
     Attributes:
         directory: Directory of the shards.
-        vocab_size: Vocabulary size; all ids are below it.
-        bos_id: Token to put before every document; not stored in the shards.
-        n_documents: Number of documents of the split.
-        n_tokens: Number of tokens, without BOS.
-        n_bytes: Number of UTF-8 bytes.
-        lengths: (documents,) tokens of each document.
-        byte_lengths: (documents,) UTF-8 bytes of each document.
+        vocab_size: Vocabulary size. All token ids are smaller.
+        bos_id: Id of the BOS token. It is not stored in the shards, so readers must add it before every document.
+        n_documents: Number of documents in the split.
+        n_tokens: Number of tokens in the split, excluding BOS.
+        n_bytes: Number of UTF-8 bytes in the split.
+        lengths: Number of tokens of each document, (documents,).
+        byte_lengths: Number of UTF-8 bytes of each document, (documents,).
     """
 
     def __init__(self, directory: Path, split: Split) -> None:
-        """Open the shards of a split; tokens are read on access.
+        """Open the shards of a split. Tokens are read only when they are accessed.
 
         Args:
             directory: Directory of the shards.
             split: Split to open.
 
         Raises:
-            DataError: The directory contains no token shards, or none of this split.
-            FormatError: Files are damaged or truncated, or have a newer format.
+            DataError: The directory does not contain token shards, or the split is empty.
+            FormatError: A file is damaged or truncated, or the shards have another format version.
         """
         self.directory = directory
         path = directory / INDEX
@@ -81,21 +81,21 @@ class TokenShards:
         self.n_bytes = int(self.byte_lengths.sum())
 
     def document(self, index: int) -> NDArray[np.integer]:
-        """Return the token ids of a document, without BOS, as a read-only view of the file."""
+        """Return the token ids of a document, excluding BOS, as a read-only view of the memory-mapped file."""
         begin = self._begin[index]
         shard = int(np.searchsorted(self._first_token, begin, side="right")) - 1
         start = begin - self._first_token[shard]
         return self._tokens[min(shard, len(self._tokens) - 1)][start : start + self.lengths[index]]
 
     def gather(self, documents: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the token at each `offsets[i]` of document `documents[i]`, in one pass over each shard.
+        """Return the token id at position `offsets[i]` of document `documents[i]`, for each i.
 
         Args:
-            documents: (n,) indices of documents.
-            offsets: (n,) positions in the documents.
+            documents: Indices of documents, (n,).
+            offsets: Positions in these documents, (n,).
 
         Returns:
-            (n,) token ids.
+            Token ids, (n,).
         """
         places = self._begin[documents] + offsets
         if len(self._tokens) == 1:
@@ -108,10 +108,10 @@ class TokenShards:
         return ids
 
     def verify(self) -> None:
-        """Read every file and compare it with its digest in the index.
+        """Check that every file has the digest in the index, and that every token id is in the vocabulary.
 
         Raises:
-            FormatError: A file has changed since it was written, or an id is outside of the vocabulary.
+            FormatError: A file has changed since it was written, or a token id is not in the vocabulary.
         """
         for record in self._records:
             paths = {part: part_path(self.directory, record["name"], part) for part in PARTS}
@@ -122,10 +122,10 @@ class TokenShards:
         self.require_known_ids()
 
     def require_known_ids(self) -> None:
-        """Check that every id is in the vocabulary.
+        """Check that every token id is in the vocabulary.
 
         Raises:
-            FormatError: An id is outside of the vocabulary; the message names file and position.
+            FormatError: A token id is not in the vocabulary. The message names the file and the position.
         """
         for record, tokens in zip(self._records, self._tokens, strict=True):
             for start in range(0, len(tokens), _SCANNED):

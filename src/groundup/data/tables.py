@@ -1,4 +1,4 @@
-"""Read tables of examples from JSON Lines, JSON, CSV, TSV, Parquet and Excel files, and exported chats."""
+"""Reader of tables of examples in JSON Lines, JSON, CSV, TSV, Parquet and Excel files, and in exported chats."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ItemT = TypeVar("ItemT")
 
 TABLE_FORMATS: tuple[Format, ...] = ("jsonl", "json", "csv", "tsv", "parquet", "xlsx", "chat")
 _TEXT_FORMATS = tuple(format for format in get_args(Format) if format not in TABLE_FORMATS)
-_SKIPPED = (NOT_JSON, TOO_MANY_CELLS)  # damage that does not affect other rows
+_SKIPPED = (NOT_JSON, TOO_MANY_CELLS)  # Errors in a row that do not affect other rows.
 _RULE = "a table is a .jsonl, .json, .csv, .tsv, .parquet or .xlsx file (also with .gz, .zst, .bz2) or an exported chat"
 
 
@@ -34,9 +34,10 @@ class Table:
     """Rows with named columns.
 
     Attributes:
-        name: Name of the file, folder or sources, for messages.
-        columns: All columns, in the order of their first appearance.
-        rows: Rows in file order. A row may lack a column; values may be nested lists and mappings.
+        name: Name of the file, folder or sources, which messages show.
+        columns: Names of all columns, in the order of their first appearance.
+        rows: Rows in the order of the file. Some columns may be missing from a row. Values may be nested lists and
+            mappings.
     """
 
     name: str
@@ -45,15 +46,15 @@ class Table:
 
 
 def read_table(data: Path | Sequence[Source], *, console: Console | None = None) -> Table:
-    """Read a file, all table files of a folder, or the sources of a recipe (whose archives are downloaded first).
+    """Read a file, all table files of a folder, or the sources of a recipe, which are downloaded if necessary.
 
-    A conversation of an exported chat, or a record that is a list of turns, gets the column `messages`. A string gets
-    the column `text`, and a list of values the columns `column_1`, `column_2`, ... Broken rows are dropped with a
-    warning.
+    If a record does not have named columns, they are named as follows. The turns of a conversation are in the column
+    `messages`, a string is in the column `text`, and a list of values is in the columns `column_1`, `column_2`, etc.
+    Damaged rows are dropped, and a warning is printed.
 
     Args:
         data: File, folder or sources.
-        console: Console to print to.
+        console: Console that prints progress and warnings.
 
     Raises:
         DataError: The file does not exist, is not a table, or is damaged or empty.
@@ -84,7 +85,7 @@ def read_table(data: Path | Sequence[Source], *, console: Console | None = None)
 
 
 def table_identity(data: Path | Sequence[Source]) -> str:
-    """Return a value that changes if the content of `read_table(data)` changes; never uses the network.
+    """Return a digest that changes if the content of `read_table(data)` changes. The network is not used.
 
     Args:
         data: File, folder or sources.
@@ -99,32 +100,32 @@ def table_identity(data: Path | Sequence[Source]) -> str:
 
 
 def cell_text(value: Any) -> str:
-    """Return a cell as text without surrounding white space; "" if it is empty or not a scalar.
+    """Return the content of a cell as text, stripped of leading and trailing white space.
 
-    Numbers are formatted as in Python, booleans as "true" and "false". A lone surrogate, which no file can contain,
-    becomes U+FFFD.
+    Numbers are formatted as in Python, booleans as "true" and "false". A lone surrogate is replaced by U+FFFD, because
+    it cannot be encoded as UTF-8. The text is "" if the cell is empty or not a scalar.
     """
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float) and not math.isfinite(value):  # a missing value in pandas
+    if isinstance(value, float) and not math.isfinite(value):  # pandas represents a missing value by NaN.
         return ""
     return well_formed(str(value)).strip() if isinstance(value, str | int | float) else ""
 
 
 def evenly_spaced(items: Sequence[ItemT], max_items: int) -> Sequence[ItemT]:
-    """Return at most `max_items` evenly spaced items, because files are often sorted."""
+    """Return at most `max_items` items. They are evenly spaced, because files are often sorted."""
     if len(items) <= max_items:
         return items
     return [items[place * len(items) // max_items] for place in range(max_items)]
 
 
 def normalized_id(text: str) -> str:
-    """Return an identifier that is equal for texts that differ in case or white space only."""
+    """Return an identifier that is the same for texts that differ only in case or white space."""
     return text_id(casefolded(text))
 
 
 def casefolded(text: str) -> str:
-    """Return the text in lower case with single spaces."""
+    """Return the text with case folded and each run of white space replaced by one space."""
     return " ".join(text.casefold().split())
 
 
@@ -143,7 +144,9 @@ def _records(source: SourceConfig) -> Iterable[Record | Unreadable]:
     tables = [
         item for item in items if source.format in TABLE_FORMATS or format_of(item.path) in (*TABLE_FORMATS, "archive")
     ]
-    for item, opener in source.open_items(tables or items):  # chats are detected by content only
+    # If there are no files with the name of a table, all files are read, because only their content shows whether they
+    # are exported chats.
+    for item, opener in source.open_items(tables or items):
         yield from read_records(item, opener, source.records, source.format, source.chooses)
 
 

@@ -1,4 +1,4 @@
-"""Texts to score or train on, from a corpus, token shards, or a user's files."""
+"""Reader of texts to score or train on, from a corpus, from token shards, or from the user's files."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def require_data(path: Path | None) -> None:
 
 
 def split_texts(directory: Path, split: Split, max_bytes: int) -> Iterator[str]:
-    """Yield texts of one split of a corpus or of token shards, about `max_bytes` at most.
+    """Yield texts of one split of a corpus or of token shards, up to about `max_bytes` bytes.
 
-    From a larger split, every k-th document is used. Documents are ordered by hash, so this is a random sample, and the
-    same one each time.
+    If the split is larger, every k-th document is used. Documents are sorted by hash, so the result is a random sample,
+    which is the same in each call.
 
     Raises:
         DataError: The directory contains neither a corpus nor token shards, or the split is empty.
@@ -60,10 +60,10 @@ def _all_texts(directory: Path, split: Split) -> Iterator[str]:
 
 
 def read_texts(path: Path) -> Iterator[str]:
-    """Yield the texts of a file, or of all files of a folder, in any format that a source of a corpus may have.
+    """Yield the texts of a file, or of all files of a folder, in any format that `groundup collect` supports.
 
     Raises:
-        DataError: The path does not exist, contains no text, or has a table with several possible text columns.
+        DataError: The path does not exist or does not contain text, or a table has several possible text columns.
     """
     for name, columns in find_tables(path).ambiguous.items():
         raise DataError(
@@ -75,16 +75,18 @@ def read_texts(path: Path) -> Iterator[str]:
 
 
 def scored_texts(path: Path, text: str | None, console: Console) -> Iterator[str]:
-    """Return the texts of a file or folder to evaluate in bits per byte; text columns of tables are not detected.
+    """Yield the texts of a file or folder whose bits per byte are evaluated.
+
+    Tables are read only if `text` names their text column, because this column is not detected.
 
     Args:
         path: File or folder.
-        text: Column of a table, or a template of columns; None: skip tables.
-        console: Console to print to.
+        text: Name of the text column of tables, or a template that combines columns; None: tables are skipped.
+        console: Console that prints warnings.
 
     Raises:
-        ConfigError: The column does not exist, or no file is a table.
-        DataError: The path does not exist, contains only tables, or has no text.
+        ConfigError: The column does not exist, or there are no tables.
+        DataError: The path does not exist or does not contain text, or it contains only tables but `text` is None.
     """
     tables = find_tables(path)
     if text is not None:
@@ -99,11 +101,11 @@ def scored_texts(path: Path, text: str | None, console: Console) -> Iterator[str
 
 
 def _not_text(path: Path, tables: Tables) -> DataError:
-    """Return the error for tables that match no task; it lists the tasks and formats."""
+    """Return an error for tables that do not fit any kind of evaluation. It lists the columns that each kind needs."""
     columns = list(dict.fromkeys(name for names in tables.columns.values() for name in names))
     shown = ", ".join(columns[:_SHOWN_COLUMNS]) + (", ..." if len(columns) > _SHOWN_COLUMNS else "")
     return DataError(
-        f"--data {path}: a table{f' with the columns {shown}' if columns else ''} matches no task",
+        f"--data {path}: a table{f' with the columns {shown}' if columns else ''} does not match any task",
         rule=f"evaluate reads tables ({TABLE_FORMAT_NAMES}, also compressed) with the columns choices and answer, "
         "prompt and response, or messages (models with a chat template), text and label (classifiers); and text files "
         f"({TEXT_FORMAT_NAMES})",
@@ -129,23 +131,23 @@ def _template(path: Path, text: str, tables: Tables) -> str:
                 f"{', '.join(columns[:_SHOWN_COLUMNS]) or 'columns without names'}",
                 fix=f"Did you mean {match!r}?" if match else "Name one of them.",
             )
-    return template.replace("\\n", "\n")  # a shell passes backslash and n
+    return template.replace("\\n", "\n")  # On the command line, a line break is written as a backslash and n.
 
 
 def texts_identity(path: Path) -> str:
-    """Return a value that changes if the texts of `read_texts` change."""
+    """Return a digest that changes if the texts of `read_texts` change."""
     return FolderSource(path=path).identity()
 
 
 def general_text_identity(path: Path) -> str:
-    """Return a value that changes if the texts of `general_texts` change."""
+    """Return a digest that changes if the texts of `general_texts` change."""
     return read_intact(path).digest if (path / ARTIFACT).is_file() else texts_identity(path)
 
 
 def general_texts(path: Path, max_bytes: int, *, split: Split = "validation") -> list[str]:
-    """Return about `max_bytes` of one split of a corpus or of token shards, or of the texts of a file or folder.
+    """Return about `max_bytes` bytes of text from a corpus, token shards, a file or a folder.
 
-    The texts are evenly spaced, and only the beginning of each is used.
+    `split` selects the split of a corpus or of token shards. The texts are evenly spaced, and long texts are truncated.
     """
     if (path / ARTIFACT).is_file():
         found = list(split_texts(path, split, max_bytes))
@@ -153,7 +155,7 @@ def general_texts(path: Path, max_bytes: int, *, split: Split = "validation") ->
         found = list(read_texts(path))
         total = sum(len(text.encode("utf-8")) for text in found)
         found = found[:: max(1, -(-total // max_bytes))]
-    # A single long text must not use up the whole limit.
+    # The length of each text is limited too, so that a single long text does not exhaust `max_bytes`.
     max_chars, left, kept = max(1, 4 * max_bytes // len(found)), max_bytes, []
     for text in found:
         kept.append(text[: min(max_chars, left)])

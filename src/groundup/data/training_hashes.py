@@ -1,6 +1,7 @@
-"""Hashes of the texts that a model was trained on, to keep them out of its test sets.
+"""Hashes of the texts on which a model was trained. They are used to remove these texts from test sets.
 
-The file shows whether a given text was trained on; the texts cannot be reconstructed from it.
+Given a text, the file of hashes shows whether the model was trained on it. The training texts cannot be reconstructed
+from the hashes.
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ from groundup.core.files import atomic_file
 from groundup.data.tables import normalized_id
 
 HASHES_FILE = "learned.hashes"
-_BYTES = 8  # per hash: with a million texts, the probability of a false match is 10^-13 per text
+_BYTES = 8  # Bytes per hash. With a million hashes, the probability of a false match is about 5e-14 per text.
 
 
 def text_hash(text: str) -> int:
-    """Return a hash that is equal for texts that differ in case or white space only."""
+    """Return a hash that is the same for texts that differ only in case or white space."""
     return int(normalized_id(text)[: 2 * _BYTES], 16)
 
 
 def save_training_hashes(directory: Path, texts: Iterable[str], before: Set[int] = frozenset()) -> Path:
-    """Write the hashes of the training texts.
+    """Write the hashes of the training texts to the directory of a model.
 
     Args:
         directory: Model directory.
-        texts: Texts that were trained on.
-        before: Hashes of the texts that the base model was fine-tuned on.
+        texts: Texts on which the model was trained.
+        before: Hashes of the texts on which the base model was fine-tuned before.
 
     Returns:
         Path of the file.
@@ -39,7 +40,7 @@ def save_training_hashes(directory: Path, texts: Iterable[str], before: Set[int]
 
 
 def training_hashes(directory: Path) -> frozenset[int]:
-    """Return the hashes of all texts that a model was trained on; empty if the directory has no record of them.
+    """Return the hashes of all texts on which a model was trained. If they were not recorded, the set is empty.
 
     Args:
         directory: Model directory.

@@ -1,4 +1,4 @@
-"""Write documents as token shards."""
+"""Writer of token shards, which contain tokenized documents."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from groundup.data.format import FORMAT_VERSION, INDEX, PARTS, load_array, part_
 
 Encode = Callable[[Sequence[str]], Sequence[NDArray[np.uint32]]]
 
-SHARD_BYTES = 32_000_000  # of text: about a second of tokenization, the work that an interrupted run loses
-_PROGRESS_BYTES = 1_000_000  # of text per call of the tokenizer
+# Bytes of text per shard. An interrupted run loses at most the work on one shard, about a second of tokenization.
+SHARD_BYTES = 32_000_000
+_PROGRESS_BYTES = 1_000_000  # Bytes of text per call of the tokenizer.
 
 
 class FinishedFiles(Protocol):
-    """Record of finished files and their checksums; implemented by `groundup.core.artifact.Work`."""
+    """Record of finished files and their checksums. `groundup.core.artifact.Work` implements this protocol."""
 
     def has(self, *files: Path) -> bool:
-        """Return whether all of these files are recorded and intact."""
+        """Return whether all of these files are recorded and have not changed since."""
         ...
 
     def keep(self, files: Iterable[Path]) -> None:
-        """Record these files."""
+        """Record these files as finished."""
         ...
 
 
 @dataclass(slots=True)
 class Counts:
-    """Counts of a split or a shard."""
+    """Numbers of documents, tokens and text bytes in a split or a shard."""
 
     documents: int = 0
     tokens: int = 0
@@ -50,7 +51,7 @@ class WrittenShards:
     """Result of `write_shards`.
 
     Attributes:
-        files: All files, including the index.
+        files: All files that were written or reused, including the index.
         splits: Counts of each split.
     """
 
@@ -69,20 +70,20 @@ def write_shards(
     progress: Callable[[int], None] = lambda _: None,
     finished: FinishedFiles | None = None,
 ) -> WrittenShards:
-    """Tokenize every document, and write shards and their index.
+    """Tokenize every document, and write the shards and their index.
 
-    The documents of a shard depend on the texts only. An interrupted run that is started again with the same texts
-    therefore reuses its finished shards.
+    The texts alone determine which documents a shard contains. Therefore, an interrupted run that is started again with
+    the same texts reuses its finished shards.
 
     Args:
-        directory: Output directory; docs/architecture.md describes its layout.
+        directory: Output directory. Its layout is described in docs/architecture.md.
         splits: Documents of each split, in order.
-        encode: Tokenizes texts without BOS; ids are below `vocab_size`.
-        vocab_size: Vocabulary size, which selects uint16 or uint32.
-        bos_id: Recorded in the index; not in the shards.
-        shard_bytes: UTF-8 bytes of text at which a shard is full.
-        progress: Called with the number of bytes of text since the last call.
-        finished: Record of finished shards; None: reuse any shard that matches the texts.
+        encode: Function that tokenizes texts without adding BOS. The ids must be smaller than `vocab_size`.
+        vocab_size: Vocabulary size. It determines whether ids are stored as uint16 or uint32.
+        bos_id: Id of the BOS token. It is recorded in the index but not stored in the shards.
+        shard_bytes: Number of UTF-8 bytes of text at which a shard is complete.
+        progress: Callback for progress, called with the number of bytes of text processed since the last call.
+        finished: Record of finished shards; None: every existing shard that matches the texts is reused.
     """
     written = WrittenShards()
     records: dict[Split, list[dict[str, Any]]] = {}
@@ -120,18 +121,18 @@ def write_shards(
 def require_shard_space(
     directory: Path, sample: Sequence[str], encode: Encode, *, vocab_size: int, text_bytes: int, documents: int
 ) -> None:
-    """Check that the disk has space for the shards, estimated from a sample of the texts.
+    """Check that there is enough disk space for the shards. Their size is estimated from a sample of the texts.
 
     Args:
-        directory: Output directory; shards of an interrupted run count as written.
-        sample: Some of the texts.
-        encode: Tokenizes texts.
+        directory: Output directory. The size of shards that already exist is subtracted from the estimate.
+        sample: A sample of the texts.
+        encode: Function that tokenizes texts.
         vocab_size: Vocabulary size.
-        text_bytes: UTF-8 bytes of all texts.
+        text_bytes: Number of UTF-8 bytes of all texts.
         documents: Number of documents.
 
     Raises:
-        ResourceError: The disk has too little space.
+        ResourceError: There is not enough disk space.
     """
     tokens = sum(len(ids) for ids in encode(sample))
     share = tokens / max(1, sum(len(text.encode()) for text in sample))
@@ -164,7 +165,7 @@ def _write(
 ) -> Counts:
     offsets = np.zeros(len(documents) + 1, dtype=np.int64)
     np.cumsum([len(ids) for ids in documents], out=offsets[1:])
-    # The byte lengths are written last: their file marks a complete shard.
+    # The byte lengths are written last, because the existence of their file shows that a shard is complete.
     arrays = {"tokens": np.concatenate(documents).astype(dtype), "offsets": offsets, "bytes": byte_lengths}
     for part in PARTS:
         with atomic_file(part_path(directory, name, part)) as temporary, temporary.open("wb") as file:
@@ -173,12 +174,13 @@ def _write(
 
 
 def save_array(file: BinaryIO, array: NDArray[Any]) -> None:
-    """Write a one-dimensional array as .npy.
+    """Write a one-dimensional array in the .npy format.
 
-    `numpy.save` hides the cause of a failure: on a full disk its error has no errno.
+    `numpy.save` is not used, because it hides the cause of a failure. For example, its error on a full disk does not
+    have an errno.
 
     Raises:
-        OSError: The error of the operating system.
+        OSError: The file cannot be written.
     """
     header = np.lib.format.header_data_from_array_1_0(array)
     np.lib.format.write_array_header_1_0(file, header)
@@ -191,7 +193,7 @@ def _finished(directory: Path, name: str, byte_lengths: NDArray[np.int64]) -> Co
     try:
         tokens, offsets, written = (load_array(part_path(directory, name, part)) for part in PARTS)
     except FormatError:
-        return None  # damaged: tokenize it again
+        return None  # The shard is damaged, so it must be tokenized again.
     if not np.array_equal(written, byte_lengths) or offsets[-1] != len(tokens):
         return None
     return _counts(offsets, byte_lengths)

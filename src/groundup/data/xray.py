@@ -1,4 +1,4 @@
-"""Tokenized examples for display: the role of every token, and whether it is trained."""
+"""Tokenized examples for display, which show the role of every token and whether it is trained."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _SPECIAL, _TRAINED, _TEMPLATE_STYLE = "cyan", "bold green", "dim"
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A token, or several tokens that together are whole characters.
+    """A token, or several consecutive tokens whose bytes together form complete characters.
 
     Attributes:
         ids: Token ids.
         text: Text of the tokens.
-        role: Role whose message contains it; None: part of the template.
-        trained: Whether the tokens are labels.
-        special: Whether it is a special token.
+        role: Role of the message that contains the tokens; None if they are part of the chat template.
+        trained: Whether the tokens are labels, so that they contribute to the loss.
+        special: Whether the piece is a special token.
     """
 
     ids: tuple[int, ...]
@@ -35,18 +35,18 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class TokenView:
-    """A tokenized conversation or text.
+    """A tokenized conversation or text, prepared for display.
 
     Attributes:
-        pieces: Tokens in order.
-        cut: Number of tokens at the end that are truncated.
+        pieces: Pieces of one or more tokens, in order.
+        cut: Number of tokens that were truncated at the end.
     """
 
     pieces: tuple[Piece, ...]
     cut: int = 0
 
     def counts(self) -> Counter[str]:
-        """Return the number of tokens of each role and of the template."""
+        """Return the number of tokens of each role and of the chat template."""
         counts: Counter[str] = Counter()
         for piece in self.pieces:
             counts[piece.role or TEMPLATE] += len(piece.ids)
@@ -58,7 +58,10 @@ class TokenView:
         return sum(len(piece.ids) for piece in self.pieces if piece.trained)
 
     def parts(self) -> list[tuple[str, str]]:
-        """Return text with styles for `Console.sample`; trained text is in [[ ]] for terminals without colors."""
+        """Return (text, style) pairs for `Console.sample`.
+
+        Trained text is enclosed in [[ ]], so that it can be recognized on a terminal without colors.
+        """
         parts: list[tuple[str, str]] = []
         for trained, run in groupby(self.pieces, key=lambda piece: piece.trained):
             mark = (("[[", _TRAINED),) if trained else ()
@@ -71,13 +74,13 @@ class TokenView:
 def view_conversation(
     template: ChatTemplate, tokenizer: Tokenizer, messages: Sequence[Message], *, longest: int | None = None
 ) -> TokenView:
-    """Return a conversation as training tokenizes it.
+    """Return a conversation with the same tokens and labels as in training.
 
     Args:
         template: Chat template.
         tokenizer: Tokenizer of the model.
         messages: Messages of the conversation.
-        longest: Maximum number of tokens; the rest is truncated.
+        longest: Maximum number of tokens. Longer conversations are truncated.
     """
     ids, trained = template.encode_labeled(messages)
     speakers = template.token_roles(messages)
@@ -86,11 +89,11 @@ def view_conversation(
 
 
 def view_text(tokenizer: Tokenizer, ids: Sequence[int], whole: int) -> TokenView:
-    """Return a text as a classifier reads it; the prompt around it counts as template.
+    """Return an input text of a classifier. Tokens that the tokenizer adds around the text are shown as template.
 
     Args:
         tokenizer: Tokenizer of the classifier.
-        ids: Token ids after truncation.
+        ids: Token ids of the text after truncation.
         whole: Number of tokens before truncation.
     """
     special = set(tokenizer.control_tokens.values())
@@ -102,7 +105,7 @@ def view_text(tokenizer: Tokenizer, ids: Sequence[int], whole: int) -> TokenView
 
 
 def role_table(seen: Iterable[TokenView]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return a table of columns and rows: tokens and trained tokens of each role, of the template, and in total."""
+    """Return the header and the rows of a table with the number of tokens and trained tokens per role and in total."""
     tokens: Counter[str] = Counter()
     trained: Counter[str] = Counter()
     for conversation in seen:

@@ -1,4 +1,7 @@
-"""Scores of applications on their test sets: metrics of outputs, or bits per byte of the references."""
+"""Scores of applications on their test sets.
+
+An application is scored by metrics of its generated outputs or by the bits per byte of the reference outputs.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ COLUMNS = ("application", "metric", "score (95 %)", "baseline", "examples")
 
 
 class Tested(Protocol):
-    """Outputs of one model on the test set of an application; see `groundup.apps.test_set.Trial`."""
+    """Outputs of one model on the test set of an application.
+
+    `groundup.apps.test_set.Trial` implements this protocol and documents the attributes.
+    """
 
     name: str
     metric: MetricName
@@ -36,7 +42,7 @@ class Tested(Protocol):
 
 
 def measures_of(tested: Tested) -> list[Measure]:
-    """Return the metrics of an application's outputs, the primary metric first."""
+    """Return the metrics of an application's outputs. The first item is the primary metric."""
     if tested.metric == "likelihood":
         sizes = [len(text.encode()) for text in tested.references]
         bits = [nats / math.log(2) for nats in tested.nats]
@@ -51,7 +57,7 @@ def measures_of(tested: Tested) -> list[Measure]:
 
 
 def baseline_measures(tested: Tested) -> dict[str, Measure]:
-    """Return the primary metric of baselines that need no model, by name."""
+    """Return the primary metric of each baseline that does not use a model, keyed by the name of the baseline."""
     if tested.metric == "likelihood" or tested.schemas:
         return {}
     if tested.labelled:
@@ -75,7 +81,7 @@ def matches_schema(value: Any, schema: Mapping[str, Any]) -> bool:
 
 
 def compare_applications(before: Tested, after: Tested, *, seed: int = 0) -> list[Comparison]:
-    """Compare two models on the test set of an application."""
+    """Compare the outputs of two models on the test set of an application, with one comparison per metric."""
     what = f"{before.name}, {len(before.references)} examples"
     pairs = zip(measures_of(before), measures_of(after), strict=True)
     baselines = baseline_measures(before)
@@ -86,7 +92,7 @@ def compare_applications(before: Tested, after: Tested, *, seed: int = 0) -> lis
 
 
 def rows(tested: Tested, *, seed: int = 0) -> list[tuple[str, ...]]:
-    """Return the rows of a table with `COLUMNS` for one model."""
+    """Return the table rows of one model, one row per metric. The columns are `COLUMNS`."""
     beside = "; ".join(
         f"{name}: {_shown(measure.estimate, measure)}" for name, measure in baseline_measures(tested).items()
     )
@@ -116,7 +122,7 @@ def to_json(tested: Tested, *, seed: int = 0) -> dict[str, Any]:
 
 
 def _shown(value: float, measure: Measure) -> str:
-    """Format a value in the metric's precision."""
+    """Format a value with 1 decimal place if the unit is points, otherwise with 3."""
     if not math.isfinite(value):
         return "?"
     return f"{value:.1f}" if measure.unit == "points" else f"{value:.3f}"

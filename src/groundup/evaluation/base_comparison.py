@@ -1,6 +1,6 @@
-"""Comparison of a fine-tuned model with its base: loss of held-out answers, and generated answers of both models.
+"""Comparison of a fine-tuned model with its base model: loss on held-out answers, and sample answers of both models.
 
-Shape letters: E examples.
+Shape letters: E: number of examples.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from groundup.tokenizer import ChatTemplate, Tokenizer
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BaseComparison:
-    """Comparison of a fine-tuned model with its base on the same answers.
+    """Comparison of a fine-tuned model with its base model on the same held-out answers.
 
     Attributes:
         examples: the scored conversations.
-        tokens_E: number of answer tokens per conversation, the divisor of both models' loss.
+        tokens_E: number of answer tokens in each conversation. The summed losses of both models are divided by it.
         tuned: scores of the fine-tuned model.
         chat_format: prompt format of the fine-tuned model.
         base_format: prompt format of the base model.
-        loss: loss per token of the answers, with bootstrap intervals over conversations.
+        loss: comparison of the loss per answer token. The bootstrap intervals resample conversations.
     """
 
     examples: list[Example]
@@ -53,7 +53,7 @@ class BaseComparison:
 
     @property
     def sentence(self) -> str:
-        """The result in one sentence."""
+        """Sentence that reports both losses and their difference."""
         after, before = self.loss.after.estimate, self.loss.before.estimate
         return (
             f"Loss on held-out answers: {after:.3f} nats per token after fine-tuning, {before:.3f} before "
@@ -61,7 +61,7 @@ class BaseComparison:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values for the artifact."""
+        """Return the comparison as JSON values for the artifact."""
         before, after = (each.interval(seed=self.loss.seed) for each in (self.loss.before, self.loss.after))
         return {
             "responses": int(self.tuned.turns_E.sum()),
@@ -76,7 +76,7 @@ class BaseComparison:
     def transcripts(
         self, tuned: Engine, base: Engine, count: int, max_tokens: int, *, seed: int = 0
     ) -> list[dict[str, Any]]:
-        """Return sample questions with the answers of both models and the reference."""
+        """Return randomly chosen questions, each with the answers of both models and the reference answer."""
         drawn = np.random.default_rng(seed).permutation(len(self.examples))[:count]
         made = []
         for example in (self.examples[e] for e in drawn):
@@ -104,23 +104,26 @@ def compare_with_base(
     seed: int = 0,
     advance: Callable[[float], object] = lambda _: None,
 ) -> BaseComparison:
-    """Score held-out answers with a fine-tuned model and with its base in the best prompt format of each.
+    """Score held-out answers with a fine-tuned model and with its base model.
+
+    The fine-tuned model is prompted with its chat template, the base model with the prompt format that has the lowest
+    loss on training examples.
 
     Args:
         tuned: fine-tuned model.
         base: base model.
         tokenizer: tokenizer of both models.
         template: chat template of the fine-tuned model.
-        train: training examples, on which the base's prompt format is chosen.
+        train: training examples for choosing the prompt format of the base model.
         test: held-out examples. Examples that exceed the context length in any format are skipped for both models.
         seed: seed of the bootstrap.
-        advance: called with the number of examples scored since the last call.
+        advance: callback for progress, called with the number of examples scored since the last call.
 
     Returns:
         The comparison.
 
     Raises:
-        DataError: no held-out example fits into the context.
+        DataError: no held-out example fits into the context length.
     """
     chat = ChatFormat(template)
     formats: list[PromptFormat] = [chat, *plain_formats(tokenizer)]
@@ -152,7 +155,7 @@ def best_format(
 ) -> PromptFormat:
     """Return the prompt format with the lowest loss on the answers of these examples.
 
-    The chat template is no candidate if the model's vocabulary lacks its tokens.
+    The chat template is not a candidate if its special tokens are missing from the model's vocabulary.
     """
     knows = model.config.vocab_size > max(chat.stop_ids or ())
     formats: list[PromptFormat] = [*([chat] if knows else []), *plain_formats(tokenizer)]
@@ -164,5 +167,5 @@ def best_format(
 
 
 def answer(engine: Engine, question: Sequence[Message], format: PromptFormat, *, max_tokens: int) -> str:
-    """Return a model's greedy answer to a conversation."""
+    """Generate the next answer of a conversation by greedy decoding and return it."""
     return engine.complete(greedy_request(format, question, max_tokens)).text.strip()

@@ -1,4 +1,4 @@
-"""Baselines that need no language model: most frequent label, TF-IDF, lead sentences, and the input itself."""
+"""Baselines without a language model: the most frequent label, TF-IDF, the lead sentences, and the unchanged input."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from groundup.evaluation.label_sets import Flags, majority_labels, predict_tfidf
 from groundup.evaluation.metrics import measures
 
 _MAX_SENTENCES = 5
-_NUM_SAMPLED = 300  # Number of training examples on which the number of lead sentences is chosen.
+_NUM_SAMPLED = 300  # Number of training examples that determine the number of lead sentences.
 
 
 def baselines(
     metric: MetricName, train: Sequence[tuple[str, str]], prompts: Sequence[str], *, labels: Sequence[str] = ()
 ) -> dict[str, list[str]]:
-    """Return the answers of each baseline to the prompts, by its name.
+    """Return the answers of each baseline to the test prompts.
 
     Args:
-        metric: metric of the answers, which determines the baselines.
-        train: (prompt, answer) of each training example.
+        metric: metric of the answers. It determines which baselines are computed.
+        train: (prompt, answer) pairs of the training examples.
         prompts: prompts of the test examples.
-        labels: all labels, if the answers are labels; see `measures`.
+        labels: all labels if the answers are labels, otherwise empty; see `measures`.
 
     Returns:
-        Name of each baseline -> one answer per prompt.
+        A dictionary from the name of each baseline to its answers, one per prompt.
     """
     if not train:
         return {}
@@ -51,7 +51,9 @@ def baselines(
 
 
 def label_baselines(texts: Sequence[str], labels: Sequence[str], test_texts: Sequence[str]) -> dict[str, list[str]]:
-    """Return predictions of the most frequent label and, if the texts have words, of TF-IDF with logistic regression.
+    """Return the predictions of two baselines: the most frequent label, and logistic regression on TF-IDF features.
+
+    The second baseline is omitted if there is only one label or if the training texts have no words.
 
     Args:
         texts: training texts.
@@ -59,7 +61,7 @@ def label_baselines(texts: Sequence[str], labels: Sequence[str], test_texts: Seq
         test_texts: test texts.
 
     Returns:
-        Name of each baseline -> one label per test text.
+        A dictionary from the name of each baseline to its predictions, one label per test text.
     """
     names = list(dict.fromkeys(labels))
     found = {f"always {_most_frequent(labels)!r}": [_most_frequent(labels)] * len(test_texts)}
@@ -73,7 +75,11 @@ def label_baselines(texts: Sequence[str], labels: Sequence[str], test_texts: Seq
 def label_set_baselines(
     texts: Sequence[str], sets: Sequence[Sequence[str]], test_texts: Sequence[str]
 ) -> dict[str, list[tuple[str, ...]]]:
-    """Return predictions for multi-label data: labels of at least half of the texts, and TF-IDF per label."""
+    """Return the predictions of two baselines for multi-label data, keyed by the name of the baseline.
+
+    The first baseline always predicts the labels that at least half of the training texts have. The second one is
+    logistic regression on TF-IDF features for each label.
+    """
     names = sorted({label for labels in sets for label in labels})
     learned_EC = np.array([[name in labels for name in names] for labels in sets])
 
@@ -89,11 +95,11 @@ def label_set_baselines(
 
 
 def without_shared_words(prompts: Sequence[str]) -> list[str]:
-    """Return the prompts without the words that all of them begin or end with, which belong to a prompt template."""
+    """Remove the words that all prompts begin or end with, because these words belong to a prompt template."""
     if len(set(prompts)) < 2:
         return list(prompts)
     start, end = _shared_start(prompts), _shared_start([prompt[::-1] for prompt in prompts])[::-1]
-    # Remove only whole lines, or whole words: texts that begin with "An" and "And" have no word in common.
+    # Only whole lines or whole words are removed: "An" and "And" begin with the same letters but are different words.
     before = 1 + max(start.rfind("\n"), start.rfind(" ") if "\n" not in start else -1)
     mark = "\n" if "\n" in end else " "
     after = len(end) - end.index(mark) if mark in end else 0
@@ -101,12 +107,13 @@ def without_shared_words(prompts: Sequence[str]) -> list[str]:
 
 
 def _shared_start(texts: Sequence[str]) -> str:
-    first, last = min(texts), max(texts)  # All other texts sort between these two.
+    # In sorted order, all other texts are between these two, so they share the same prefix.
+    first, last = min(texts), max(texts)
     return "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
 
 
 def lead(text: str, sentences: int) -> str:
-    """Return the first sentences of a text. A line end also ends a sentence."""
+    """Return the first `sentences` sentences of a text. A line break also ends a sentence."""
     return " ".join([part for line in text.splitlines() for part in split_sentences(line) if part][:sentences])
 
 

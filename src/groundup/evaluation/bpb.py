@@ -1,6 +1,6 @@
-"""Bits per byte, comparable across models and tokenizers.
+"""Bits per byte of a model on text. They can be compared between models with different tokenizers.
 
-Shape letters: B batch, T sequence, V vocab, D documents.
+Shape letters: B: batch size, T: sequence length, V: vocabulary size.
 """
 
 from __future__ import annotations
@@ -28,17 +28,20 @@ from groundup.tokenizer import Tokenizer
 MIN_DOCUMENTS = 20
 
 NllFunction = Callable[[Tensor, Tensor], Tensor]
-"""Maps input_ids (B, T) and labels (B, T) to the negative log-likelihood of each label in nats (B, T); 0 if ignored."""
+"""Function from input_ids (B, T) and labels (B, T) to the negative log-likelihood of each label in nats (B, T).
+
+The negative log-likelihood of an ignored label is 0.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BitsPerByte:
-    """Negative log-likelihoods of scored documents, and the bits per byte of all.
+    """Negative log-likelihoods of scored documents, and the bits per byte over all documents.
 
     Attributes:
-        document_bytes: UTF-8 bytes of each document.
+        document_bytes: number of UTF-8 bytes of each document.
         document_tokens: number of tokens of each document.
-        window_document: index of each window's document in the arrays above.
+        window_document: for each window, the index of its document in `document_bytes` and `document_tokens`.
         window_nll: negative log-likelihood of each window, in nats.
         window_tokens: number of tokens of each window.
     """
@@ -51,24 +54,24 @@ class BitsPerByte:
 
     @property
     def document_nll(self) -> npt.NDArray[np.float64]:
-        """Negative log-likelihood of each document in nats, without BOS and EOS."""
+        """Negative log-likelihood of each document in nats. BOS and EOS are not scored."""
         sums = np.zeros(self.documents)
         np.add.at(sums, self.window_document, self.window_nll)
         return sums
 
     @property
     def nll(self) -> float:
-        """Negative log-likelihood of all documents, in nats."""
+        """Negative log-likelihood in nats, summed over all documents."""
         return float(self.window_nll.sum())
 
     @property
     def bytes(self) -> int:
-        """Number of UTF-8 bytes of all documents."""
+        """Total number of UTF-8 bytes in all documents."""
         return int(self.document_bytes.sum())
 
     @property
     def tokens(self) -> int:
-        """Number of tokens of all documents."""
+        """Total number of tokens in all documents."""
         return int(self.document_tokens.sum())
 
     @property
@@ -78,20 +81,20 @@ class BitsPerByte:
 
     @property
     def window_bytes(self) -> npt.NDArray[np.float64]:
-        """Bytes of each window: the bytes of its document, divided in proportion to tokens."""
+        """Estimated bytes of each window: the bytes of its document, multiplied by the window's share of its tokens."""
         per_token = self.document_bytes / np.maximum(self.document_tokens, 1)
         return self.window_tokens * per_token[self.window_document]
 
     @property
     def bpb(self) -> float:
-        """Sum of negative log-likelihood / (ln 2 × UTF-8 bytes)."""
+        """Bits per byte: the total negative log-likelihood in nats, divided by (ln 2 × number of UTF-8 bytes)."""
         return self.nll / (math.log(2) * self.bytes)
 
     def interval(self, *, level: float = 0.95, seed: int = 0) -> Interval:
         """Return the bits per byte with a bootstrap interval.
 
-        Documents are resampled. If there are fewer than `MIN_DOCUMENTS`, windows are resampled instead, as in a block
-        bootstrap (Künsch 1989).
+        The bootstrap resamples documents. If there are fewer than `MIN_DOCUMENTS` documents, it resamples windows
+        instead, as in a block bootstrap (Künsch 1989).
         """
         nll, sizes = self.document_nll, self.document_bytes.astype(np.float64)
         if self.documents < MIN_DOCUMENTS:
@@ -108,10 +111,10 @@ def compare_bits_per_byte(
     about: Literal["task", "general"] = "task",
     what: str = "",
 ) -> Comparison:
-    """Compare two scores of the same documents. The models may have different tokenizers.
+    """Compare the bits per byte of two models on the same documents. The models may have different tokenizers.
 
-    Documents are resampled in pairs. If there are fewer than `MIN_DOCUMENTS` and both models split them into the same
-    windows, windows are resampled instead.
+    The paired bootstrap resamples documents. If there are fewer than `MIN_DOCUMENTS` documents and both models split
+    them into the same windows, it resamples windows instead.
     """
     assert np.array_equal(after.document_bytes, before.document_bytes)
     sizes, nll = after.document_bytes.astype(np.float64), (before.document_nll, after.document_nll)
@@ -132,20 +135,22 @@ def bits_per_byte(
     device: torch.device | str = "cpu",
     advance: Callable[[float], object] = lambda _: None,
 ) -> BitsPerByte:
-    """Score each document once, from BOS, in non-overlapping windows.
+    """Compute the bits per byte of documents, which are split into non-overlapping windows.
+
+    Each document begins with BOS, and each of its tokens is scored exactly once.
 
     Args:
         nll: scoring function of a model; see `model_nll` and `logits_nll`.
         documents: `TokenShards`, or texts encoded with `encode_texts`.
         context_length: maximum number of tokens per window.
         bos_id: id of the BOS token.
-        batch_size: number of full-length windows per batch; it does not change the score.
-        subset: indices of the documents to score; None scores all.
-        device: device of the arguments of `nll`.
-        advance: called with the number of tokens scored since the last call.
+        batch_size: number of full-length windows per batch. It does not change the score.
+        subset: indices of the documents to score; None scores all documents.
+        device: device to which the arguments of `nll` are moved.
+        advance: callback for progress, called with the number of tokens scored since the last call.
 
     Raises:
-        DataError: no bytes to score.
+        DataError: the documents are empty.
         FormatError: the negative log-likelihood is not finite.
     """
     chosen = np.arange(len(documents.lengths)) if subset is None else np.asarray(subset, dtype=np.int64)
@@ -154,9 +159,8 @@ def bits_per_byte(
     place = np.zeros(len(documents.lengths), dtype=np.int64)
     place[chosen] = np.arange(len(chosen))
     rows: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.int64]]] = []
-    with (
-        torch.no_grad()
-    ):  # Inference mode would mark the weights that FSDP gathers as inference tensors, which cannot be trained.
+    # In inference mode, the weights that FSDP gathers would become inference tensors, which cannot be trained.
+    with torch.no_grad():
         for windows in document_windows(
             documents, context_length=context_length, batch_size=batch_size, bos_id=bos_id, subset=subset
         ):
@@ -183,12 +187,12 @@ def bits_per_byte(
 
 
 def model_nll(model: Transformer) -> NllFunction:
-    """Return the scoring function of a groundup model."""
+    """Return a function that scores tokens with a groundup model."""
     return lambda input_ids_BT, labels_BT: model(input_ids_BT, labels_BT=labels_BT, reduction="none")
 
 
 def logits_nll(logits: Callable[[Tensor], Tensor]) -> NllFunction:
-    """Return the scoring function of a model that maps input_ids (B, T) to logits (B, T, V)."""
+    """Return a function that scores tokens with any model that maps input_ids (B, T) to logits (B, T, V)."""
 
     def nll(input_ids_BT: Tensor, labels_BT: Tensor) -> Tensor:
         logits_BVT = logits(input_ids_BT).float().transpose(1, 2)
@@ -198,7 +202,7 @@ def logits_nll(logits: Callable[[Tensor], Tensor]) -> NllFunction:
 
 
 def encode_texts(texts: Iterable[str], tokenizer: Tokenizer) -> TokenLists:
-    """Tokenize texts for scoring. Bytes are counted in the texts, not in the tokens."""
+    """Tokenize texts for scoring. The byte counts are those of the texts, not of the decoded tokens."""
     gathered = [well_formed(text) for text in texts]
     sizes = [len(text.encode("utf-8")) for text in gathered]
     return TokenLists(tokenizer.encode_batch(gathered), np.array(sizes, dtype=np.int64))

@@ -1,6 +1,6 @@
 """Calibration of a classifier: expected calibration error, and temperature scaling.
 
-Shape letters: E examples, C labels.
+Shape letters: E: number of examples, C: number of labels.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 _NUM_BINS = 15
-_MIN_PROBABILITY = 1e-300  # Lower bound before the logarithm.
+_MIN_PROBABILITY = 1e-300  # Smaller probabilities are replaced by this value before the logarithm is taken.
 _MAX_TEMPERATURE = 20.0
-_NUM_ITERATIONS = 80  # Iterations of the golden-section search; each keeps 0.618 of the interval.
+_NUM_ITERATIONS = 80  # Iterations of the golden-section search; each one shrinks the interval to 0.618 of its length.
 
 
 def safe_log(probabilities: Floats) -> Floats:
-    """Return natural logarithms; finite for a probability of 0."""
+    """Return the natural logarithms of probabilities. The result is finite even for a probability of 0."""
     found: Floats = np.log(np.maximum(probabilities, _MIN_PROBABILITY))
     return found
 
 
 def with_temperature(probabilities_EC: Floats, temperature: float) -> Floats:
-    """Return the probabilities after division of their logits by a temperature."""
+    """Divide the logits of the probabilities by a temperature and return the new probabilities."""
     scaled = safe_log(probabilities_EC) / temperature
     scaled = np.exp(scaled - scaled.max(1, keepdims=True))
     flattened: Floats = scaled / scaled.sum(1, keepdims=True)
@@ -38,18 +38,19 @@ def with_temperature(probabilities_EC: Floats, temperature: float) -> Floats:
 def fit_temperature(probabilities_EC: Floats, true_E: Indices, *, prior: int = 1) -> float:
     """Return the temperature with the lowest loss on held-out texts (Guo et al. 2017, arXiv:1706.04599).
 
-    If all predictions are correct, the loss has no minimum: it falls with the temperature. The loss therefore includes
-    one additional text with equally probable labels; each of the E texts gets 1/E of it. If all predictions are correct
-    with the same probability, that probability becomes (E + 1/C) / (E + 1): 99.2 % for 60 texts with two labels.
-    Laplace's rule of succession, which adds one text per label, gives 98.4 %. Among hundreds of texts with some errors,
-    the added text has little weight.
+    If all predictions are correct, the loss has no minimum, because it keeps decreasing as the temperature decreases.
+    Therefore, one pseudo-text with equally probable labels is added. Its loss is the mean over the E texts of the loss
+    with such labels. If all predictions are correct with the same probability, temperature scaling changes this
+    probability to (E + 1/C) / (E + 1). For 60 texts with two labels, this is 99.2 %. Laplace's rule of succession,
+    which adds one text per label, gives 98.4 %. If there are hundreds of texts with some errors, the pseudo-text has
+    little effect.
 
     The loss is convex in 1 / temperature, so a golden-section search finds its minimum.
 
     Args:
         probabilities_EC: predicted probabilities of held-out texts.
         true_E: index of the true label of each text.
-        prior: number of rows of the additional text, equal to the number of rows per text.
+        prior: weight of the pseudo-text, in rows of `probabilities_EC`. Give the number of rows that one text has.
 
     Returns:
         The temperature.
@@ -58,7 +59,8 @@ def fit_temperature(probabilities_EC: Floats, true_E: Indices, *, prior: int = 1
 
     def loss(inverse: float) -> float:
         scaled = inverse * (logits_EC - logits_EC.max(1, keepdims=True))
-        scaled -= np.log(np.exp(scaled).sum(1, keepdims=True))  # No lower bound, which would make the loss flat.
+        # The log-probabilities are not clamped, because the loss would become constant at the lower bound.
+        scaled -= np.log(np.exp(scaled).sum(1, keepdims=True))
         return -float(scaled[each, true_E].sum() + prior * scaled.mean())
 
     low, high = 1 / _MAX_TEMPERATURE, _MAX_TEMPERATURE
@@ -80,7 +82,8 @@ def fit_temperature(probabilities_EC: Floats, true_E: Indices, *, prior: int = 1
 def expected_calibration_error(probabilities_EC: Floats, true_E: Indices) -> float:
     """Return the expected calibration error with 15 bins of equal width (Naeini et al. 2015).
 
-    It is the mean absolute difference between confidence and accuracy, weighted by the number of examples per bin.
+    The error is the absolute difference between mean confidence and accuracy in each bin, averaged over bins and
+    weighted by the number of examples in each bin.
     """
     confidence = probabilities_EC.max(1)
     right = probabilities_EC.argmax(1) == true_E
@@ -97,7 +100,7 @@ class Calibration:
 
     Attributes:
         temperature: the fitted temperature.
-        fitted_on: number of texts that the temperature was fitted on.
+        fitted_on: number of texts to which the temperature was fitted.
         before: expected calibration error on the test texts before temperature scaling.
         after: expected calibration error on the test texts after temperature scaling.
     """
@@ -109,13 +112,13 @@ class Calibration:
 
     @classmethod
     def of(cls, probabilities_EC: Floats, true_E: Indices, temperature: float, fitted_on: int) -> Calibration:
-        """Measure the calibration error.
+        """Measure the calibration error on test texts before and after temperature scaling.
 
         Args:
             probabilities_EC: probabilities of the test texts after temperature scaling.
             true_E: index of the true label of each text.
             temperature: the fitted temperature.
-            fitted_on: number of texts that the temperature was fitted on.
+            fitted_on: number of texts to which the temperature was fitted.
 
         Returns:
             The calibration error before and after scaling.
@@ -126,7 +129,7 @@ class Calibration:
 
     @property
     def sentence(self) -> str:
-        """The calibration error in one sentence."""
+        """Sentence that reports the calibration error."""
         if not self.fitted_on:
             return f"Expected calibration error: {self.after:.1%}; too few texts to fit a temperature."
         return (
@@ -135,7 +138,7 @@ class Calibration:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the calibration error for the artifact."""
+        """Return the temperature and the calibration error as JSON values for the artifact."""
         return {
             "temperature": self.temperature,
             "fitted_on": self.fitted_on,

@@ -1,6 +1,6 @@
-"""Multiple choice by log-likelihood, with the accuracy of lm-evaluation-harness.
+"""Scoring of multiple-choice questions by log-likelihood, with the same accuracy metrics as lm-evaluation-harness.
 
-Shape letters: E items.
+Shape letters: E: number of questions.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class ChoiceScore:
     """Accuracy of a model on multiple-choice questions.
 
     Attributes:
-        loglikelihoods: for each item, the log-likelihood of each choice after the prompt, summed over its tokens, in
-            nats.
-        accuracy: share of items whose most likely choice is correct.
-        accuracy_per_byte: the same with each log-likelihood divided by the choice's UTF-8 bytes, which removes the
-            advantage of short choices.
-        chance: accuracy of random choices.
+        loglikelihoods: for each question, the log-likelihood in nats of each choice given the prompt, summed over the
+            tokens of the choice.
+        accuracy: share of questions for which the most likely choice is correct.
+        accuracy_per_byte: accuracy if each log-likelihood is divided by the number of UTF-8 bytes of the choice.
+            Without this division, short choices have an advantage.
+        chance: expected accuracy of random guessing.
     """
 
     loglikelihoods: list[list[float]]
@@ -51,14 +51,14 @@ def score_choices(
     seed: int = 0,
     advance: Callable[[int], None] = lambda _: None,
 ) -> ChoiceScore:
-    """Score every choice of every item.
+    """Compute the log-likelihood of every choice of every question, and the accuracy.
 
     Args:
         model: model to evaluate.
         tokenizer: tokenizer of the model.
         items: multiple-choice questions.
         seed: seed of the bootstrap.
-        advance: called with the number of choices scored in each batch.
+        advance: callback for progress, called after each batch with its number of choices.
 
     Returns:
         The accuracies with bootstrap intervals.
@@ -80,10 +80,10 @@ def score_choices(
 
 
 def choice_ids(tokenizer: Tokenizer, prompt: str, choice: str) -> tuple[list[int], int]:
-    """Return the ids of a prompt with a choice, and the number of ids at the end that are scored.
+    """Return the token ids of a prompt followed by a choice, and the number of ids at the end that are scored.
 
-    A choice follows its prompt after a space. Prompt and choice are encoded as one text; ids after the length of the
-    encoded prompt belong to the choice. Without a prompt, the choice follows BOS.
+    Prompt and choice are joined by a space and encoded as one text. If the prompt alone has n tokens, all ids after the
+    first n belong to the choice. If the prompt is empty, the choice follows BOS.
     """
     if not prompt:
         ids = tokenizer.encode(choice)
@@ -106,5 +106,5 @@ def _loglikelihoods(
 
 
 def right_choices(scores: Sequence[Sequence[float]], items: Sequence[Choice]) -> npt.NDArray[np.float64]:
-    """Return 1 for each item whose highest-scored choice is correct, otherwise 0; (E,)."""
+    """Return an array (E,) that is 1 for each question whose choice with the highest score is correct, otherwise 0."""
     return np.array([float(np.argmax(of) == item.answer) for of, item in zip(scores, items, strict=True)])

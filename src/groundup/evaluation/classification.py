@@ -1,6 +1,7 @@
 """Scores of a single-label classifier: accuracy, macro-F1, confusion matrix, and baselines on the same split.
 
-Shape letters: E examples, C labels, K cells of the confusion matrix, R resamples.
+Shape letters: E: number of examples, C: number of labels, K: number of nonzero cells in the confusion matrix,
+R: number of bootstrap resamples.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ class SingleLabelResult:
     """Scores of predictions on a test set.
 
     Attributes:
-        correct: 1 if the prediction is correct, otherwise 0; (E,).
-        confusion: number of examples of each true label (row) by predicted label (column); (C, C).
+        correct: for each example, 1 if the prediction is correct, otherwise 0; shape (E,).
+        confusion: confusion matrix of shape (C, C). Rows are true labels and columns are predicted labels.
         accuracy: share of correct predictions.
-        macro_f1: unweighted mean of the labels' F1.
+        macro_f1: unweighted mean of the F1 scores of the labels.
     """
 
     correct: Floats
@@ -40,18 +41,18 @@ class SingleLabelResult:
 
     @property
     def metrics(self) -> dict[str, Interval]:
-        """Metrics by name, the share of correct texts first."""
+        """Metrics, keyed by name. The first one is the share of correctly predicted texts."""
         return {"accuracy": self.accuracy, "macro_f1": self.macro_f1}
 
     def to_json(self) -> dict[str, Any]:
-        """Return the metrics with their intervals."""
+        """Return the metrics and their confidence intervals as JSON values."""
         return {name: interval.to_json() for name, interval in self.metrics.items()}
 
 
 def score(
     true_E: Sequence[int] | Indices, predicted_E: Sequence[int] | Indices, n_labels: int, *, seed: int
 ) -> SingleLabelResult:
-    """Score predictions, with 95 % percentile bootstrap intervals over examples."""
+    """Score predicted labels. The 95 % percentile bootstrap intervals resample examples."""
     true, predicted = np.asarray(true_E), np.asarray(predicted_E)
     confusion = np.zeros((n_labels, n_labels), dtype=np.int64)
     np.add.at(confusion, (true, predicted), 1)
@@ -61,12 +62,21 @@ def score(
 
 
 def macro_f1(confusion_CC: Indices) -> float:
-    """Return the unweighted mean F1 of the labels that are true or predicted in some example."""
+    """Return the unweighted mean F1 of the labels that occur in the true labels or the predictions."""
     return float(f1_over_labels(np.diag(confusion_CC), confusion_CC.sum(1), confusion_CC.sum(0)))
 
 
 def f1_over_labels(hits: Indices | Floats, true: Indices | Floats, predicted: Indices | Floats) -> Floats:
-    """Return the mean F1 of the labels that are true or predicted, from counts (..., C); 0 without any."""
+    """Return the mean F1 of the labels that occur in the true labels or the predictions.
+
+    Args:
+        hits: number of true positives of each label, (..., C).
+        true: number of examples with each label, (..., C).
+        predicted: number of predictions of each label, (..., C).
+
+    Returns:
+        The mean F1, (...). It is 0 if no label occurs.
+    """
     occurs = true + predicted
     f1 = np.divide(2 * hits, occurs, out=np.zeros(occurs.shape), where=occurs > 0)
     mean: Floats = f1.sum(-1) / np.maximum((occurs > 0).sum(-1), 1)
@@ -74,9 +84,12 @@ def f1_over_labels(hits: Indices | Floats, true: Indices | Floats, predicted: In
 
 
 def _macro_f1_interval(confusion_CC: Indices, *, seed: int) -> Interval:
-    """Resample cells of the confusion matrix, which is equivalent to resampling examples."""
+    """Return macro-F1 with its interval.
+
+    The bootstrap resamples the cells of the confusion matrix, which is equivalent to resampling examples.
+    """
     rows, columns = np.nonzero(confusion_CC)
-    # One-hot true and predicted label of each nonzero cell.
+    # For each nonzero cell, the true label and the predicted label as one-hot rows.
     true_KC, predicted_KC = (np.eye(len(confusion_CC))[places] for places in (rows, columns))
     sums = (true_KC * predicted_KC, true_KC, predicted_KC)
     return bootstrap(
@@ -88,20 +101,20 @@ def _macro_f1_interval(confusion_CC: Indices, *, seed: int) -> Interval:
 
 
 class LabelResult(Protocol):
-    """Scores of predicted labels: `SingleLabelResult`, or `SetResult` of `label_sets`."""
+    """Scores of predicted labels. `SingleLabelResult` and `label_sets.SetResult` implement this protocol."""
 
     @property
     def correct(self) -> Floats:
-        """1 for each correct example, otherwise 0; (E,)."""
+        """Array (E,) that is 1 for each example with a correct prediction, otherwise 0."""
         ...
 
     @property
     def metrics(self) -> dict[str, Interval]:
-        """Metrics by name, the share of correct texts first."""
+        """Metrics, keyed by name. The first one is the share of correctly predicted texts."""
         ...
 
     def to_json(self) -> dict[str, Any]:
-        """Return the metrics with their intervals."""
+        """Return the metrics and their confidence intervals as JSON values."""
         ...
 
 
@@ -113,9 +126,10 @@ class BaselineComparison:
         result: scores of the classifier.
         majority: the constant prediction of the majority baseline.
         by_majority: scores of the majority baseline.
-        by_tfidf: scores of TF-IDF with logistic regression; None if not requested or if the texts have no words.
+        by_tfidf: scores of logistic regression on TF-IDF features; None if this baseline was not requested or if the
+            texts have no words.
         seed: seed of the bootstrap.
-        right: what a correct text gets, for the sentence of `verdict`.
+        right: words for a correct prediction in the sentence of `verdict`: "… % of the test texts get {right}".
     """
 
     result: LabelResult
@@ -127,7 +141,7 @@ class BaselineComparison:
 
     @property
     def over_tfidf(self) -> Comparison | None:
-        """The share of correct texts compared with TF-IDF."""
+        """Comparison with the TF-IDF baseline by the share of correctly predicted texts."""
         if self.by_tfidf is None:
             return None
         name = next(iter(self.result.metrics))
@@ -135,13 +149,13 @@ class BaselineComparison:
         return Comparison(before, after, self.seed)
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Return the rows of a table: the name of the classifier, then each metric with its interval."""
+        """Return table rows for this classifier and each baseline: its name, then each metric with its interval."""
         named = [("this classifier", self.result), ("TF-IDF + logistic regression", self.by_tfidf)]
         named.append((f"always {self.majority!r}", self.by_majority))
         return [(who, *map(percent_interval, each.metrics.values())) for who, each in named if each is not None]
 
     def verdict(self) -> str:
-        """Return the comparison in one sentence."""
+        """Return a sentence that compares the classifier with the baselines."""
         share, floor = (next(iter(each.metrics.values())).estimate for each in (self.result, self.by_majority))
         first = f"{share:.1%} of the test texts get {self.right} (majority baseline: {floor:.1%})"
         compared = self.over_tfidf
@@ -153,7 +167,7 @@ class BaselineComparison:
         return f"{first}; {compared.verdict} than TF-IDF + logistic regression, by {gain:.1%}."
 
     def to_json(self) -> dict[str, Any]:
-        """Return the scores of `majority` and, if available, `tfidf`."""
+        """Return the scores of the majority baseline and, if available, of the TF-IDF baseline as JSON values."""
         values = {name: interval.estimate for name, interval in self.by_majority.metrics.items()}
         facts: dict[str, Any] = {"majority": {"label": self.majority, **values}}
         if self.by_tfidf is not None and (compared := self.over_tfidf) is not None:
@@ -172,7 +186,7 @@ def compare_with_baselines(
         test: test set.
         labels: name of each label, by index.
         result: scores of the classifier on the test set.
-        tfidf: include the TF-IDF baseline, which takes time to train.
+        tfidf: whether to train the TF-IDF baseline, which takes additional time.
         seed: seed of the bootstrap.
 
     Returns:
@@ -188,12 +202,12 @@ def compare_with_baselines(
 
 
 def percent_interval(interval: Interval) -> str:
-    """Format a share and its interval in percent."""
+    """Format a share and its interval as percentages."""
     return f"{interval.estimate:.1%} ({interval.low:.1%} to {interval.high:.1%})"
 
 
 def predict_tfidf(train_texts: Sequence[str], train_labels: Sequence[int], test_texts: Sequence[str]) -> Indices | None:
-    """Predict labels with logistic regression on TF-IDF features, the baseline for small data.
+    """Predict labels with logistic regression on TF-IDF features, a strong baseline for small data sets.
 
     Args:
         train_texts: training texts.
@@ -201,7 +215,7 @@ def predict_tfidf(train_texts: Sequence[str], train_labels: Sequence[int], test_
         test_texts: test texts.
 
     Returns:
-        One label index per test text; None if the training texts have no words.
+        One label index per test text, or None if the training texts have no words.
     """
     from sklearn.linear_model import LogisticRegression
 

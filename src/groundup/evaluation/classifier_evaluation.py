@@ -1,6 +1,6 @@
-"""Evaluation of a classifier: scores, calibration and the final test, for single-label and multi-label texts.
+"""Evaluation of single-label and multi-label classifiers: scores, calibration, and the final test after training.
 
-Shape letters: E examples, C labels.
+Shape letters: E: number of examples, C: number of labels.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from groundup.train.classifier_plan import ClassifierMetric, Throughput
 from groundup.train.initial_head import LabelLoss
 from groundup.train.lexical_head import fit_lexical_head
 
-_NUM_SAMPLES = 12  # Test texts in the facts, for the report.
+_NUM_SAMPLES = 12  # Number of test texts that the report shows with their predictions.
 _SAMPLE_CHARACTERS = 300
 
 
@@ -53,8 +53,8 @@ class LabelScores:
     """Scores of predictions.
 
     Attributes:
-        named: metrics by name; the first is the share of correct texts.
-        facts: scores for the artifact.
+        named: metrics, keyed by name. The first one is the share of correctly predicted texts.
+        facts: scores as JSON values for the artifact.
     """
 
     named: dict[str, Interval]
@@ -66,10 +66,10 @@ class LabelComparison:
     """Scores of a classifier and of baselines.
 
     Attributes:
-        columns: header of a table.
-        rows: rows of the table.
-        verdict: the comparison in one sentence.
-        facts: scores for the artifact.
+        columns: header of the table of scores.
+        rows: rows of the table of scores.
+        verdict: a sentence that compares the classifier with the baselines.
+        facts: scores as JSON values for the artifact.
     """
 
     columns: tuple[str, ...]
@@ -79,14 +79,17 @@ class LabelComparison:
 
 
 class LabelEvaluator(Protocol):
-    """Scores predictions against true labels. Probabilities are (E, C); targets come from `label_targets`."""
+    """Scores predictions against true labels.
+
+    In all methods, `probabilities` has shape (E, C), and `targets` is the result of `label_targets`.
+    """
 
     def error(self, probabilities: Floats, targets: Targets, metric: ClassifierMetric) -> float:
-        """Return the loss, or 1 minus another metric."""
+        """Return the loss if `metric` is "loss", otherwise 1 minus the metric."""
         ...
 
     def temperature(self, probabilities: Floats, targets: Targets) -> float:
-        """Fit the temperature that calibrates the probabilities."""
+        """Fit the temperature that calibrates the probabilities, and return it."""
         ...
 
     def calibration(self, probabilities: Floats, targets: Targets, temperature: float, fitted_on: int) -> Calibration:
@@ -98,7 +101,7 @@ class LabelEvaluator(Protocol):
         ...
 
     def compared(self, given: Labeled, test: Labeled, probabilities: Floats, *, tfidf: bool) -> LabelComparison:
-        """Compare with baselines that are trained on `given`."""
+        """Compare the predictions for `test` with baselines that are trained on `given`."""
         ...
 
 
@@ -106,7 +109,7 @@ def label_evaluator(multi_label: bool, labels: Sequence[str], seed: int) -> Labe
     """Return the evaluator for multi-label or single-label texts.
 
     Args:
-        multi_label: whether a text may have any number of labels.
+        multi_label: True if a text may have any number of labels, False if it has exactly one.
         labels: name of each label, by index.
         seed: seed of the bootstrap.
 
@@ -117,13 +120,13 @@ def label_evaluator(multi_label: bool, labels: Sequence[str], seed: int) -> Labe
 
 
 class SingleLabelEvaluator:
-    """Evaluates single-label texts; see `LabelEvaluator`."""
+    """Evaluates a single-label classifier; see `LabelEvaluator`."""
 
     def __init__(self, labels: Sequence[str], seed: int) -> None:
         self._labels, self._seed = labels, seed
 
     def error(self, probabilities: Floats, targets: Targets, metric: ClassifierMetric) -> float:
-        """Return the loss, or 1 minus another metric."""
+        """Return the loss if `metric` is "loss", otherwise 1 minus the metric."""
         true: Indices = np.asarray(targets)
         if metric == "loss":
             return -float(safe_log(probabilities[np.arange(len(true)), true]).mean())
@@ -132,7 +135,7 @@ class SingleLabelEvaluator:
         return 1 - (macro_f1(confusion) if metric == "macro_f1" else float(np.trace(confusion) / len(true)))
 
     def temperature(self, probabilities: Floats, targets: Targets) -> float:
-        """Fit the temperature that calibrates the probabilities."""
+        """Fit the temperature that calibrates the probabilities, and return it."""
         return fit_temperature(probabilities, np.asarray(targets))
 
     def calibration(self, probabilities: Floats, targets: Targets, temperature: float, fitted_on: int) -> Calibration:
@@ -144,7 +147,7 @@ class SingleLabelEvaluator:
         return _single_label_scores(self._result(test, probabilities), len(test))
 
     def compared(self, given: Labeled, test: Labeled, probabilities: Floats, *, tfidf: bool) -> LabelComparison:
-        """Compare with baselines that are trained on `given`."""
+        """Compare the predictions for `test` with baselines that are trained on `given`."""
         result = self._result(test, probabilities)
         baselines = compare_with_baselines(given, test, self._labels, result, tfidf=tfidf, seed=self._seed)
         facts = {"test": _single_label_scores(result, len(test)).facts, **baselines.to_json()}
@@ -156,13 +159,13 @@ class SingleLabelEvaluator:
 
 
 class MultiLabelEvaluator:
-    """Evaluates multi-label texts; see `LabelEvaluator`."""
+    """Evaluates a multi-label classifier; see `LabelEvaluator`."""
 
     def __init__(self, labels: Sequence[str], seed: int) -> None:
         self._labels, self._seed = labels, seed
 
     def error(self, probabilities: Floats, targets: Targets, metric: ClassifierMetric) -> float:
-        """Return the loss, or 1 minus another metric."""
+        """Return the loss if `metric` is "loss", otherwise 1 minus the metric."""
         true = np.asarray(targets) > 0
         if metric == "loss":
             return -float(safe_log(np.where(true, probabilities, 1 - probabilities)).mean())
@@ -172,7 +175,7 @@ class MultiLabelEvaluator:
         return 1 - macro_f1_of_sets(true, predicted)
 
     def temperature(self, probabilities: Floats, targets: Targets) -> float:
-        """Fit the temperature that calibrates the probabilities."""
+        """Fit the temperature that calibrates the probabilities, and return it."""
         true = np.asarray(targets, dtype=np.int64).ravel()
         return fit_temperature(_as_pairs(probabilities), true, prior=len(self._labels))
 
@@ -188,7 +191,7 @@ class MultiLabelEvaluator:
         return LabelScores(named, {"examples": len(test), **result.to_json()})
 
     def compared(self, given: Labeled, test: Labeled, probabilities: Floats, *, tfidf: bool) -> LabelComparison:
-        """Compare with baselines that are trained on `given`."""
+        """Compare the predictions for `test` with baselines that are trained on `given`."""
         given_EC, test_EC = self._true(given), self._true(test)
         result = score_sets(test_EC, above_threshold(probabilities), seed=self._seed)
         baselines = compare_sets(
@@ -208,7 +211,7 @@ def _single_label_scores(result: SingleLabelResult, examples: int) -> LabelScore
 
 
 def _as_pairs(probabilities: Floats) -> Floats:
-    """Return the probabilities of "no" and "yes" of each text and label, (E*C, 2)."""
+    """Return the probabilities that a text does not have and has a label, for each (text, label) pair; (E*C, 2)."""
     yes = probabilities.reshape(-1)
     return np.stack([1 - yes, yes], axis=1)
 
@@ -221,7 +224,7 @@ class EncodedExamples:
         examples: the texts and labels.
         ids: token ids of each text.
         n_truncated: number of truncated texts.
-        targets: label targets; see `label_targets`.
+        targets: targets for the loss; see `label_targets`.
     """
 
     examples: Labeled
@@ -238,18 +241,18 @@ class EncodedExamples:
         return len(self.ids)
 
     def only(self, chosen: Sequence[int]) -> EncodedExamples:
-        """Return the examples with these indices, in this order."""
+        """Return the examples with the indices `chosen`, in the order of `chosen`."""
         targets: Any = [self.targets[i] for i in chosen]
         return replace(self, examples=self.examples.only(chosen), ids=[self.ids[i] for i in chosen], targets=targets)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelTask:
-    """Labeled texts of a run of `groundup finetune classify`, split into training, validation and test set.
+    """Labeled texts of a run of `groundup finetune classify`, split into training, validation and test sets.
 
     Attributes:
         labels: name of each label, by index.
-        given: texts of the training and validation set, on which the baselines are trained.
+        given: texts of the training set and the validation set together. The baselines are trained on them.
         train: training set.
         validation: validation set.
         test: test set.
@@ -277,45 +280,48 @@ class LabelTask:
         *,
         seed: int,
     ) -> LabelTask:
-        """Tokenize the training, validation and test set."""
+        """Tokenize the training, validation and test sets, and return the task."""
         labels = list(given.counts())
         train, validation, test = (EncodedExamples.of(part, labels, tokenizer, max_tokens) for part in parts)
         return cls(labels, given, train, validation, test, tokenizer, max_tokens, seed)
 
     @property
     def evaluator(self) -> LabelEvaluator:
-        """The evaluator for these labels."""
+        """Evaluator for the labels of this task."""
         return label_evaluator(self.given.multi_label, self.labels, self.seed)
 
     def validation_error(self, model: SequenceClassifier, metric: ClassifierMetric) -> float:
-        """Return the loss on the validation set, or 1 minus another metric."""
+        """Return the loss on the validation set if `metric` is "loss", otherwise 1 minus the metric."""
         return self.evaluator.error(self._predict(model, self.validation), self.validation.targets, metric)
 
     def throughput(self, seconds_per_token: float) -> Throughput:
-        """Return the throughput estimate for the planning of a time budget.
+        """Return the throughput estimate from which the training plan for a time budget is computed.
 
         Args:
-            seconds_per_token: duration of a forward pass per token.
+            seconds_per_token: duration of a forward pass divided by its number of tokens.
 
         Returns:
-            The estimate, with the number of evaluation tokens.
+            The estimate, with the number of tokens in the validation set and the test set.
         """
         evaluated = sum(len(text) for part in (self.validation, self.test) for text in part.ids)
         return Throughput(seconds_per_token, evaluated, sum(map(len, self.train.ids)) / len(self.train))
 
     def fit_lexical_head(self, model: SequenceClassifier, loss: LabelLoss) -> LexicalHead | None:
-        """Fit a lexical head on the training set; None for multi-label texts or texts without words."""
+        """Fit a lexical head to the training set.
+
+        The result is None if a text may have several labels or if the training texts have no words.
+        """
         if self.given.multi_label:
             return None
         states = last_hidden_states(model, self.train.ids, pad_id=self.tokenizer.pad_id)
         return fit_lexical_head(states, self.train.examples.texts, self.train.targets, loss, len(self.labels))
 
     def fit_temperature(self, model: SequenceClassifier, lexical: LexicalHead | None = None) -> float:
-        """Return the temperature that calibrates a head on the validation set; 1 without a validation set.
+        """Return the temperature that calibrates a head on the validation set; 1 if the validation set is empty.
 
         Args:
             model: classifier.
-            lexical: head to calibrate; default: the model's own.
+            lexical: lexical head to calibrate; default: the classification head of `model`.
 
         Returns:
             The temperature.
@@ -331,7 +337,7 @@ class LabelTask:
         return lexical.probabilities(last_hidden_states(model, part.ids, pad_id=pad_id), part.examples.texts)
 
     def samples(self, model: SequenceClassifier, lexical: LexicalHead | None = None) -> list[dict[str, Any]]:
-        """Return some test texts with their predictions, the first in the order of their hash."""
+        """Return a few test texts with their predictions. Texts are chosen in the order of their hashes."""
         test = self.test.examples
         chosen = sorted(range(len(test)), key=lambda i: text_id(test.texts[i]))[:_NUM_SAMPLES]
         probabilities = self._predict(model, self.test.only(chosen), lexical)
@@ -351,7 +357,7 @@ class LabelTask:
         return [self.labels[index] for index in above_threshold(probabilities_C).nonzero()[0]]
 
     def facts(self) -> dict[str, Any]:
-        """Return the facts about the texts for the artifact."""
+        """Return facts about the data, such as label counts and truncated texts, for the artifact."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         dropped = {f"test: {reason}": count for reason, count in self.test.examples.dropped.items()}
         truncated = {"train": self.train.n_truncated, "test": self.test.n_truncated, "max_tokens": self.max_tokens}
@@ -381,14 +387,14 @@ def save_and_test(
         task: texts and labels.
         out: directory of the model.
         model: trained classifier.
-        save: writes `model` to `out` and returns the files.
-        machine: device and dtype; the test computes in the dtype of training.
-        console: output for scores.
-        tfidf: compare with TF-IDF and logistic regression.
-        lexical_loss: loss of a lexical head on the frozen base model; default: no lexical head.
+        save: function that writes `model` to `out` and returns the written files.
+        machine: device and dtype. The test uses the same dtype as training.
+        console: console that prints the scores.
+        tfidf: whether to compare with logistic regression on TF-IDF features.
+        lexical_loss: loss for fitting a lexical head on the frozen base model; default: no lexical head is fitted.
 
     Returns:
-        The files of the directory, and the facts for the artifact.
+        The written files, and the facts for the artifact.
     """
     files = save()
     task.tokenizer.config[MODEL_MAX_LENGTH] = task.max_tokens
@@ -405,7 +411,7 @@ def save_and_test(
         lexical = lexical.softened(temperature)
         files = [*files, lexical.save(out)]
     saved = open_classifier(out, device="cpu").model
-    samples = task.samples(saved, lexical)  # in fp32
+    samples = task.samples(saved, lexical)  # The saved model is still in float32 here.
     facts = task.facts() | {"parameters": sum(parameter.numel() for parameter in model.parameters())}
     facts |= _test(task, _placed(saved, machine), lexical, temperature, console, tfidf=tfidf)
     novelty = Novelty.fit(task.given.texts, seed=task.seed).with_held_out(task.test.examples.texts)
@@ -428,10 +434,10 @@ def _test(
     Args:
         task: texts and labels.
         model: saved classifier.
-        lexical: lexical head, if it predicts the labels.
-        temperature: temperature that the head was divided by.
-        console: output for scores.
-        tfidf: compare with TF-IDF and logistic regression.
+        lexical: lexical head; None if the classification head of `model` predicts the labels.
+        temperature: temperature by which the logits of the head were divided.
+        console: console that prints the scores.
+        tfidf: whether to compare with logistic regression on TF-IDF features.
 
     Returns:
         The scores.
@@ -459,6 +465,6 @@ def _test(
 
 
 def _placed(model: SequenceClassifier, machine: Machine) -> SequenceClassifier:
-    """Place a saved classifier on the machine, in the dtype of training."""
+    """Move a saved classifier to the device and dtype of training, and return it."""
     prepare_model(model, replace(machine, compile=False, fp8=False))
     return model

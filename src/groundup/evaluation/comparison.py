@@ -1,4 +1,4 @@
-"""Comparison of two models on the same examples, with confidence intervals, and the report of several comparisons."""
+"""Comparison of two models on the same examples with confidence intervals, and a report that lists the comparisons."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ class Comparison:
         before: metric of the base model or of a baseline.
         after: metric of the evaluated model.
         seed: seed of the bootstrap.
-        about: "task" for the task of fine-tuning, "general" for abilities of the base model.
+        about: "task" if the examples belong to the task of fine-tuning, "general" if they measure whether the model
+            kept the abilities of its base model.
         what: description of the examples.
-        baselines: the same metric of baselines that need no model, by name.
+        baselines: the same metric for each baseline that does not use a model, keyed by the name of the baseline.
     """
 
     before: Measure
@@ -39,41 +40,44 @@ class Comparison:
 
     @cached_property
     def difference(self) -> Interval:
-        """Difference of `after` and `before`, with a paired bootstrap interval."""
+        """Difference `after` - `before` with its paired bootstrap interval."""
         return self.after.minus(self.before, seed=self.seed)
 
     @property
     def verdict(self) -> Verdict:
-        """Whether `after` is better or worse; not significantly different if the interval includes 0."""
+        """Whether `after` is better or worse than `before`.
+
+        The verdict is "not significantly different" if the interval of the difference includes 0.
+        """
         if not self.difference.excludes_zero:
             return "not significantly different"
         return "better" if (self.difference.estimate < 0) == self.after.lower_is_better else "worse"
 
     @property
     def sentence(self) -> str:
-        """The result in one sentence."""
+        """Sentence that reports both values, their difference and the verdict."""
         after, before = self.number(self.after.estimate), self.number(self.before.estimate)
         return f"{after} {self.after.unit}, {before} before; {self.difference_and_verdict}."
 
     @property
     def summary(self) -> str:
-        """The result as a clause of a sentence."""
+        """Clause, without a full stop, that reports both values and the verdict."""
         before, after = self.number(self.before.estimate), self.number(self.after.estimate)
         return f"{self.after.name} {before} before, {after} after ({self.verdict})"
 
     @property
     def difference_and_verdict(self) -> str:
-        """The difference with its interval, and the verdict."""
+        """Text with the difference, its interval and the verdict."""
         return f"difference {self._shown(self.difference, '+')}: {self.verdict}"
 
     def row(self) -> tuple[str, ...]:
-        """Return the row of a table with `COLUMNS`."""
+        """Return this comparison as a table row. The columns are `COLUMNS`."""
         figures = (self._shown(measure.interval(seed=self.seed)) for measure in (self.before, self.after))
         simple = "; ".join(f"{name}: {self.number(measure.estimate)}" for name, measure in self.baselines.items())
         return (f"{self.after.name} ({self.what})", *figures, self._shown(self.difference, "+"), self.verdict, simple)
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values, with an interval for each model and each baseline."""
+        """Return the comparison as JSON values, with an interval for each model and each baseline."""
         baselines = {
             name: measure.interval(seed=self.seed).to_json()
             | {"verdict": Comparison(measure, self.after, self.seed).verdict}
@@ -93,7 +97,7 @@ class Comparison:
         }
 
     def facts(self) -> dict[str, Any]:
-        """Return the numbers as flat JSON values for an artifact."""
+        """Return estimates, difference and verdict without nesting, as JSON values for an artifact."""
         return {
             "after": self.after.estimate,
             "before": self.before.estimate,
@@ -103,7 +107,7 @@ class Comparison:
         }
 
     def number(self, value: float, sign: str = "") -> str:
-        """Format a value in the metric's precision."""
+        """Format a value with 1 decimal place if the unit is points, otherwise with 3."""
         return f"{value:{sign}.1f}" if self.after.unit == "points" else f"{value:{sign}.3f}"
 
     def _shown(self, interval: Interval, sign: str = "") -> str:
@@ -119,8 +123,8 @@ class ComparisonReport:
 
     Attributes:
         comparisons: one comparison per metric and task.
-        notes: remarks on the method, for the reader of the report.
-        transcripts: sample questions with both answers and the reference.
+        notes: remarks on the method, which are printed in the report.
+        transcripts: sample questions with the answers of both models and the reference answer.
     """
 
     comparisons: Sequence[Comparison]
@@ -128,7 +132,7 @@ class ComparisonReport:
     transcripts: Sequence[Mapping[str, str]] = ()
 
     def __or__(self, other: ComparisonReport) -> ComparisonReport:
-        """Return the union of two reports."""
+        """Return a report with the comparisons, notes and transcripts of both reports."""
         return ComparisonReport(
             [*self.comparisons, *other.comparisons],
             [*self.notes, *other.notes],
@@ -137,7 +141,7 @@ class ComparisonReport:
 
     @property
     def sentence(self) -> str:
-        """The first comparison on the task and the first general one, in one sentence."""
+        """Sentence about the first comparison on the fine-tuning task and the first comparison on general data."""
         task = next((each for each in self.comparisons if each.about == "task"), None)
         general = next((each for each in self.comparisons if each.about == "general"), None)
         parts = [f"On the task, {task.summary}"] if task else []
@@ -145,11 +149,11 @@ class ComparisonReport:
         return "; ".join(parts) + "."
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Return the rows of a table with `COLUMNS`."""
+        """Return one table row per comparison. The columns are `COLUMNS`."""
         return [each.row() for each in self.comparisons]
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values."""
+        """Return the report as JSON values."""
         return {
             "format_version": FORMAT_VERSION,
             "summary": self.sentence,

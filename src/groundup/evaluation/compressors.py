@@ -1,11 +1,11 @@
-"""Compression of the held-out text by general compressors: a baseline for a language model.
+"""Compression of the held-out text with general-purpose compressors, which is a baseline for a language model.
 
-A compressor that has read the training text is a simple language model. PPM with long contexts is the strongest
-classical one (Cleary and Witten 1984; PPMd: Shkarin 2002). The size of the compressed held-out text is
-size(training + held-out) - size(training). Divided by the bytes of the held-out text, it compares with a model's bits
-per byte.
+A compressor that compresses the training text before the held-out text acts as a simple language model. The strongest
+classical compressor for text is PPM with long contexts (Cleary and Witten 1984; PPMd: Shkarin 2002). The compressed
+size of the held-out text is size(training + held-out) - size(training). In bits, and divided by the bytes of the
+held-out text, this size can be compared with a model's bits per byte.
 
-This module does not import torch, because each of its worker processes imports it.
+This module does not import torch, because every worker process imports this module and torch takes long to import.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PPMD_ORDERS = (5, 8)
 _CHUNK = 1 << 20
 _XZ_DICTIONARY = 64 << 20  # Dictionary size of preset 9.
 _XZ_MAX_DICTIONARY = 1536 << 20
-_PPMD_BYTES_PER_BYTE = 64  # Memory per byte of text. A full PPMd model restarts from nothing.
+_PPMD_BYTES_PER_BYTE = 64  # Bytes of memory per byte of text. If its memory is full, PPMd discards all statistics.
 _PPMD_MIN_MEMORY, _PPMD_MAX_MEMORY = 16 << 20, 2 << 30
 _CAN_FORK = hasattr(os, "fork")
 
@@ -41,10 +41,10 @@ class CompressorScore:
 
     Attributes:
         name: name of the compressor with its options.
-        saw_training: whether it read the training text first.
+        saw_training: whether the training text was compressed before the held-out text.
         compressed_bytes: compressed size of the held-out text.
-        bpb: compressed bits per byte of the held-out text.
-        memory_bytes: memory of a PPMd model; None for other compressors.
+        bpb: size of the compressed held-out text in bits, divided by its uncompressed size in bytes.
+        memory_bytes: memory limit of the PPMd model; None for other compressors.
     """
 
     name: str
@@ -55,18 +55,18 @@ class CompressorScore:
 
     @property
     def label(self) -> str:
-        """The name, and whether the compressor read the training text."""
+        """Name of the compressor, followed by whether it was given the training text."""
         return self.name + (" after the training text" if self.saw_training else " alone")
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One compressor, with or without the training text."""
+    """A run of one compressor on the held-out text, either alone or after the training text."""
 
     name: str
     saw_training: bool
     method: Literal["gzip", "xz", "ppmd"]
-    memory: int = 0  # Dictionary size of xz, or memory of PPMd.
+    memory: int = 0  # Dictionary size of xz or memory limit of PPMd, in bytes.
     order: int = 0
 
     def open(self) -> _Stream:
@@ -87,7 +87,7 @@ class _Stream(Protocol):
 
 
 class _Ppmd:
-    """PPMd variant H as in 7-Zip, with the interface of the standard library's compressors."""
+    """PPMd variant H, which 7-Zip uses, with the interface of the compressors in the standard library."""
 
     def __init__(self, order: int, memory: int) -> None:
         import pyppmd
@@ -108,24 +108,26 @@ def score_compressors(
     processes: int = 2,
     advance: Callable[[float], object] = lambda _: None,
 ) -> list[CompressorScore]:
-    """Compress the held-out text with gzip and xz alone, and with `xz -9e` and PPMd after the training text.
+    """Compress the held-out text with several compressors.
 
-    Each document is followed by a line end. Line ends count in the compressed size but not in the scored bytes, which
-    costs the compressors a few bits per document. The dictionary of xz holds the whole text. The result depends only on
-    the texts, except that PPMd gets less memory on small machines.
+    gzip and xz compress the held-out text alone. `xz -9e` and PPMd also compress it after the training text.
+
+    A newline is written after each document. Newlines count in the compressed size but not in the uncompressed bytes,
+    which costs the compressors a few bits per document. The dictionary of xz is as large as the text, up to 1.5 GiB.
+    The result depends only on the texts, except that PPMd gets less memory on machines with little memory.
 
     Args:
         train: training texts.
         held_out: held-out texts.
-        processes: number of compressors that run in parallel, in processes started with "spawn"; a calling script needs
-            the usual `if __name__ == "__main__"` guard.
-        advance: called with the fraction of the work done since the last call.
+        processes: number of compressors that run in parallel. They run in spawned processes, so a script that calls
+            this function needs the usual `if __name__ == "__main__"` guard.
+        advance: callback for progress, called with the fraction of the work done since the last call.
 
     Returns:
         One score per compressor.
 
     Raises:
-        ResourceError: not enough memory.
+        ResourceError: there is not enough memory.
     """
     with tempfile.TemporaryDirectory(prefix="groundup-") as directory:
         train_file, held_file = Path(directory, "train"), Path(directory, "held-out")
@@ -133,7 +135,7 @@ def score_compressors(
         n_held, held_bytes = _write_joined(held_out, held_file)
         dictionary = min(max(_XZ_DICTIONARY, n_train + n_held), _XZ_MAX_DICTIONARY)
         memory = _ppmd_memory(n_train + n_held, processes)
-        jobs = [  # Longest jobs first, so that the processes finish at about the same time.
+        jobs = [  # The longest jobs start first, so that the processes finish at about the same time.
             _Job("xz -9e", True, "xz", memory=dictionary),
             *(_Job(f"PPMd order {order}", True, "ppmd", memory, order) for order in reversed(PPMD_ORDERS)),
             _Job("xz -9e", False, "xz", memory=_XZ_DICTIONARY),
@@ -159,7 +161,7 @@ def score_compressors(
 
 
 def _write_joined(texts: Iterable[str], path: Path) -> tuple[int, int]:
-    """Write each text with a line end; return (bytes written, bytes of the texts)."""
+    """Write each text followed by a newline, and return (bytes written, bytes of the texts without newlines)."""
     count = written = 0
     with path.open("wb") as file:
         for text in texts:
@@ -170,7 +172,7 @@ def _write_joined(texts: Iterable[str], path: Path) -> tuple[int, int]:
 
 def _ppmd_memory(total: int, processes: int) -> int:
     wanted = min(max(total * _PPMD_BYTES_PER_BYTE, _PPMD_MIN_MEMORY), _PPMD_MAX_MEMORY)
-    from groundup.kernels import memory_bytes  # Imports torch, which the worker processes do not need.
+    from groundup.kernels import memory_bytes  # Imported here because it imports torch, which workers do not need.
 
     memory = memory_bytes("cpu") or _PPMD_MAX_MEMORY
     return max(_PPMD_MIN_MEMORY, min(wanted, memory // (2 * processes)))
@@ -197,7 +199,7 @@ def _run_all(costs: Sequence[Callable[[], int]], processes: int, advance: Callab
             ) from error
 
 
-_done: Synchronized[int]  # In a worker process: number of bytes that all workers have read.
+_done: Synchronized[int]  # Number of bytes that all workers together have read. Set only in worker processes.
 
 
 def _init_worker(done: Synchronized[int]) -> None:
@@ -206,7 +208,10 @@ def _init_worker(done: Synchronized[int]) -> None:
 
 
 def _cost(job: _Job, train: Path, held_out: Path) -> int:
-    """Return size(train + held-out) - size(train), or the size of the held-out text alone."""
+    """Return the compressed size of the held-out text.
+
+    If the compressor gets the training text first, this is size(train + held-out) - size(train).
+    """
     stream = job.open()
     size = before = 0
     if job.saw_training:
@@ -218,7 +223,8 @@ def _cost(job: _Job, train: Path, held_out: Path) -> int:
 def _remaining_bytes(stream: _Stream) -> int:
     """Return the number of bytes that `flush()` would write now, without ending the stream.
 
-    A forked process flushes its copy of the stream. This avoids a second compression of the training text.
+    `flush()` is called in a forked process on a copy of the stream. Therefore, the training text does not have to be
+    compressed a second time.
     """
     reading, writing = os.pipe()
     child = os.fork()

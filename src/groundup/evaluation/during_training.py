@@ -1,4 +1,4 @@
-"""Scores and samples during training."""
+"""Scores and generated samples that are shown during training."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate
 from groundup.train import SampleLog, StepReport, TrainingRun
 
-_TEXT_TOKENS = 16_384  # Validation tokens per score: 1 to 2 seconds.
+_TEXT_TOKENS = 16_384  # Number of validation tokens per score. Scoring them takes 1 to 2 seconds.
 _SAMPLE_TOKENS = 60
-_NUM_EXAMPLES = 64  # Validation examples per score.
+_NUM_EXAMPLES = 64  # Number of validation examples per score.
 _ANSWER_TOKENS = 80
 
 Show = Callable[[StepReport, ProgressBar], None]
 
 
 def text_score(validation: TokenShards, model: Transformer) -> Callable[[], BitsPerByte]:
-    """Return a function that computes bits per byte of the model in training on a few validation documents.
+    """Return a function that computes the bits per byte of a model on a few validation documents during training.
 
     Args:
         validation: validation documents.
-        model: model in training.
+        model: model that is being trained.
 
     Returns:
         A function that returns the bits per byte.
@@ -57,13 +57,13 @@ def text_score(validation: TokenShards, model: Transformer) -> Callable[[], Bits
 
 
 def show_text(engine: Engine, score: Callable[[], BitsPerByte], prompt: str, run: TrainingRun) -> Show:
-    """Return a callback that shows bits per byte and a continuation of a prompt.
+    """Return a callback that shows the current bits per byte and a generated continuation of a prompt.
 
     Args:
-        engine: inference engine of the model in training.
+        engine: inference engine of the model that is being trained.
         score: function that returns the bits per byte; see `text_score`.
-        prompt: beginning of the sample.
-        run: run with directory and console.
+        prompt: text that the model continues.
+        run: training run, which has the directory and the console for the output.
 
     Returns:
         The callback.
@@ -86,10 +86,10 @@ def show_answers(engine: Engine, template: ChatTemplate, examples: Sequence[Exam
     """Return a callback that shows the loss on a few validation answers and one generated answer.
 
     Args:
-        engine: inference engine of the model in training.
+        engine: inference engine of the model that is being trained.
         template: chat template of the model.
         examples: validation examples.
-        run: run with directory and console.
+        run: training run, which has the directory and the console for the output.
 
     Returns:
         The callback.

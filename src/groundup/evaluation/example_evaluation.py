@@ -1,4 +1,8 @@
-"""Evaluation of a model on a table of examples: labels of a classifier, answers of a chat model, multiple choice."""
+"""Evaluation of a model on a table of examples.
+
+A classifier is evaluated by its predicted labels, a chat model by its loss on reference answers, and any language model
+by its accuracy on multiple-choice questions.
+"""
 
 from __future__ import annotations
 
@@ -44,9 +48,9 @@ class ExampleEvaluation:
     """Result of an evaluation on examples.
 
     Attributes:
-        sentence: the result in one sentence.
-        rows: rows of a table with `COLUMNS`.
-        facts: JSON values; `columns` describes the columns that were read.
+        sentence: a sentence that reports the main metric.
+        rows: rows of the table of metrics. The columns are `COLUMNS`.
+        facts: results as JSON values. The value of `columns` describes the columns that were read.
     """
 
     sentence: str
@@ -54,7 +58,7 @@ class ExampleEvaluation:
     facts: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values."""
+        """Return the result as JSON values."""
         return {"format_version": FORMAT_VERSION, "summary": self.sentence, **self.facts}
 
     def to_markdown(self) -> str:
@@ -65,16 +69,16 @@ class ExampleEvaluation:
 
 
 def detect_evaluation(model: Path, data: Path | None, label: str | None, columns: ConversationRules) -> Evaluated:
-    """Return the task to evaluate, from the type of the model and the columns of the data.
+    """Return the kind of evaluation that fits the type of the model and the columns of the data.
 
     Args:
-        model: model directory or run.
-        data: table or text file, if given.
-        label: column with the labels, if given.
-        columns: columns of conversations, if given.
+        model: model directory or run directory.
+        data: table or text file; None if the user did not give one.
+        label: column with the labels; None if the user did not give one.
+        columns: columns of conversations; the default value if the user did not give any.
 
     Returns:
-        The name of the task.
+        The kind of evaluation.
     """
     if is_classifier(model) or label is not None:
         return "labels"
@@ -86,11 +90,13 @@ def detect_evaluation(model: Path, data: Path | None, label: str | None, columns
 
 
 def _task_of(data: Path, *, chats: bool) -> Literal["choices", "answers"] | None:
-    """Return the task of a table by its column names; None if it is no table or the names match no task.
+    """Return the kind of evaluation that matches the column names of a table.
+
+    The result is None if `data` is not a table or if its column names do not match any kind of evaluation.
 
     Args:
         data: file or folder.
-        chats: whether the model has a chat template, which scoring of answers requires.
+        chats: whether the model has a chat template. Answers can only be scored with a chat template.
     """
     try:
         table = read_table(data)
@@ -98,7 +104,7 @@ def _task_of(data: Path, *, chats: bool) -> Literal["choices", "answers"] | None
             return "choices"
         if not chats:
             return None
-        # Detection by content would take the two sentences of a minimal pair for a prompt and its response.
+        # Detection by content would mistake the two sentences of a minimal pair for a prompt and its response.
         find_columns(table, ConversationRules(), by_content=False)
     except GroundupError:
         return None
@@ -108,13 +114,13 @@ def _task_of(data: Path, *, chats: bool) -> Literal["choices", "answers"] | None
 def evaluate_labels(
     directory: Path, data: Path, rules: LabelRules, console: Console, *, seed: int = 0, device: str | None = None
 ) -> ExampleEvaluation:
-    """Score a classifier on a labeled table: accuracy and F1.
+    """Compute the accuracy and the F1 scores of a classifier on a labeled table.
 
     Args:
         directory: directory of the classifier.
         data: labeled table.
-        rules: columns of the table.
-        console: output for notes and progress.
+        rules: options for reading the table, such as the columns of texts and labels.
+        console: console that prints notes and progress.
         seed: seed of the bootstrap.
         device: device to compute on; default: a GPU if available.
 
@@ -122,7 +128,7 @@ def evaluate_labels(
         The scores.
 
     Raises:
-        DataError: no example has a label of the classifier.
+        DataError: no example has a label that the classifier predicts.
     """
     table = read_table(data)
     examples = read_labeled(table, rules)
@@ -166,11 +172,11 @@ def evaluate_answers(
     seed: int = 0,
     device: str | None = None,
 ) -> ExampleEvaluation:
-    """Score the log-probability of conversations' answers in the model's chat template.
+    """Compute the loss of a model on the answers of conversations, which are rendered with its chat template.
 
     Raises:
-        ConfigError: the model has no chat template.
-        DataError: no conversation fits into the context.
+        ConfigError: the model does not have a chat template.
+        DataError: no conversation fits into the context length.
     """
     found = read_conversations([FolderExamples(path=data)], columns, console=console)
     opened, template = open_chat_model(directory, device, console)
@@ -225,14 +231,15 @@ def evaluate_choices(
     seed: int = 0,
     device: str | None = None,
 ) -> ExampleEvaluation:
-    """Score multiple-choice questions by the most likely choice.
+    """Compute the accuracy of a model on multiple-choice questions. The most likely choice counts as its answer.
 
     Args:
         directory: directory of the model.
         data: table of questions.
-        prompt: column of the prompt, or a template of columns; default: found by name.
-        console: output for progress.
-        dtype: data type to compute in; default: float32, because rounding may change the most likely choice.
+        prompt: name of the prompt column, or a template that combines columns; default: the column is detected by its
+            name.
+        console: console that prints progress.
+        dtype: data type to compute in; default: float32, because rounding errors may change the most likely choice.
         seed: seed of the bootstrap.
         device: device to compute on; default: a GPU if available.
 

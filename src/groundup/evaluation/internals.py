@@ -1,7 +1,8 @@
-"""Internals of a model on a text: surprisal, attention weights, and the logit lens.
+"""Inspection of a model's forward pass over a text: surprisal, attention weights, and the logit lens.
 
-Shape letters: T tokens, S attended tokens, L layers, N query heads, K kv heads, G query heads per kv head, H head_dim,
-D dim, P pairs of features (H / 2), V vocab.
+Shape letters: T: number of tokens, S: number of attended tokens, L: number of layers, N: number of query heads,
+K: number of key-value heads, G: number of query heads per key-value head, H: head_dim, D: hidden size, P: number of
+feature pairs (H / 2), V: vocabulary size.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ class Surprisal:
     """Surprisal of one token of a text.
 
     Attributes:
-        nats: negative log-likelihood of the token.
-        rank: rank of the token by probability; 1 is the most likely.
-        entropy: entropy of the distribution, in nats.
-        expected: most likely (id, probability) pairs, in descending order.
+        nats: surprisal, which is the negative log-likelihood of the token in nats.
+        rank: rank of the token when all tokens are sorted by probability. The most likely token has rank 1.
+        entropy: entropy of the predicted distribution, in nats.
+        expected: (id, probability) pairs of the most likely tokens, in descending order of probability.
     """
 
     nats: float
@@ -41,12 +42,12 @@ class Surprisal:
 
 @dataclass(frozen=True, slots=True)
 class LensPrediction:
-    """Most likely next token by the hidden state after some layer.
+    """Next-token prediction of the logit lens at one layer and one position.
 
     Attributes:
-        token: id of the most likely token.
-        probability: its probability.
-        of_actual: probability of the token that follows in the text; None after the last one.
+        token: id of the most likely next token.
+        probability: probability of the most likely next token.
+        of_actual: probability of the token that follows in the text; None at the last position.
     """
 
     token: int
@@ -60,10 +61,11 @@ class AttentionPattern:
 
     Attributes:
         back: mean attention distance, in tokens.
-        first: attention weight of the first token.
-        before: attention weight of the previous token.
-        own: attention weight of the token itself.
-        spread: entropy of the attention weights, divided by its maximum; 0: one token, 1: uniform.
+        first: mean attention weight on the first token.
+        before: mean attention weight on the previous token.
+        own: mean attention weight of a token on itself.
+        spread: mean entropy of the attention weights, divided by the maximum entropy. It is 0 if each token attends to
+            a single token, and 1 if the attention weights are uniform.
     """
 
     back: float
@@ -78,11 +80,11 @@ class TextTrace:
 
     Args:
         model: model to inspect.
-        ids: token ids, with BOS if the model expects it.
+        ids: token ids of the text. They must begin with BOS if the model was trained with BOS.
 
     Raises:
-        DataError: fewer than 2 tokens.
-        ConfigError: more tokens than the context length.
+        DataError: the text has fewer than 2 tokens.
+        ConfigError: the text has more tokens than the context length.
     """
 
     def __init__(self, model: Transformer, ids: Sequence[int]) -> None:
@@ -101,18 +103,18 @@ class TextTrace:
 
         with torch.inference_mode():
             last_BTD = model.model(torch.tensor([ids], device=model.lm_head.weight.device), layer_hook=record)
-        self.states_LTD = states  # Input of each layer.
-        self._last_TD = last_BTD[0]  # Normalized output of the last layer.
+        self.states_LTD = states  # Hidden states before each layer.
+        self._last_TD = last_BTD[0]  # Output of the last layer after the final norm.
 
     @torch.inference_mode()
     def surprisals(self, *, expected: int = 5) -> list[Surprisal]:
         """Return the surprisal of each token except the first.
 
         Args:
-            expected: number of most likely tokens to list.
+            expected: number of most likely tokens to return for each position.
 
         Returns:
-            One item per token from the second.
+            One item per token, starting with the second token.
         """
         logprobs_TV = self.model.logits(self._last_TD[:-1]).log_softmax(-1)
         actual_T1 = torch.tensor(self.ids[1:], device=logprobs_TV.device)[:, None]
@@ -130,13 +132,13 @@ class TextTrace:
 
     @torch.inference_mode()
     def attention(self, layer: int) -> Tensor:
-        """Return the attention weights of a layer: (N, T, S) fp32, each row sums to 1.
+        """Return the attention weights of a layer.
 
         Args:
             layer: index of the layer.
 
         Returns:
-            The weights.
+            A float32 tensor of shape (N, T, S). The weights of each query token sum to 1.
         """
         config, block = self.model.config, self.model.model.layers[layer]
         assert isinstance(block, Block), "a decoder is made of blocks"
@@ -152,20 +154,20 @@ class TextTrace:
 
     @cached_property
     def patterns(self) -> list[list[AttentionPattern]]:
-        """Attention patterns of all heads, by layer."""
+        """Attention patterns of all heads, as one list per layer."""
         return [self._patterns(self.attention(layer)) for layer in range(self.model.config.n_layers)]
 
     @torch.inference_mode()
     def lens(self, layer: int) -> list[LensPrediction]:
-        """Return the logit lens before a layer (nostalgebraist 2020); `n_layers` gives the model's own predictions.
+        """Return the logit lens predictions before a layer (nostalgebraist 2020).
 
-        It applies the final norm and the output matrix to the hidden states before `layer`.
+        The logit lens applies the final norm and the output projection to the hidden states before `layer`.
 
         Args:
-            layer: index of the layer.
+            layer: index of the layer. If it equals `n_layers`, the result is the predictions of the model itself.
 
         Returns:
-            The most likely next token after each token.
+            One prediction of the next token per position.
         """
         decoder = self.model.model
         h_TD = self._last_TD if layer == len(self.states_LTD) else decoder.norm(self.states_LTD[layer])
@@ -196,15 +198,15 @@ class TextTrace:
 
 @torch.inference_mode()
 def nearest_tokens(model: Transformer, token: int, *, count: int = 12) -> list[tuple[int, float]]:
-    """Return the tokens with the most similar embeddings as (id, cosine), without the token itself.
+    """Return the tokens whose embeddings are most similar to the embedding of `token`, without `token` itself.
 
     Args:
         model: model to inspect.
         token: id of the token.
-        count: maximum number of tokens.
+        count: maximum number of tokens to return.
 
     Returns:
-        Pairs in descending order of cosine.
+        (id, cosine similarity) pairs in descending order of similarity.
     """
     table_VD = F.normalize(model.model.embed_tokens.weight.float(), dim=1)
     cosines_V = table_VD @ table_VD[token]
@@ -215,15 +217,15 @@ def nearest_tokens(model: Transformer, token: int, *, count: int = 12) -> list[t
 
 @torch.inference_mode()
 def positions(model: Transformer, length: int) -> Tensor:
-    """Return how the model distinguishes positions.
+    """Return a matrix that shows how the position embeddings of a model distinguish positions.
 
     Args:
         model: model to inspect.
         length: number of positions T.
 
     Returns:
-        Rotary embeddings: the cosine of the rotation angle of each feature pair by distance (P, T). Learned position
-        embeddings: the cosines between them (T, T).
+        For rotary embeddings, the cosine of the rotation angle of each feature pair at each distance, (P, T). For
+        learned position embeddings, the cosine similarities between the embeddings of all positions, (T, T).
     """
     decoder = model.model
     if decoder.rotary is None:
@@ -236,5 +238,5 @@ def positions(model: Transformer, length: int) -> Tensor:
 
 
 def parameter_map(model: Transformer) -> list[tuple[str, int]]:
-    """Return (name, number of weights) of each parameter in model order; shared ones appear once."""
+    """Return the name and the number of elements of each parameter in model order. A tied parameter appears once."""
     return [(name, parameter.numel()) for name, parameter in model.named_parameters()]

@@ -1,4 +1,4 @@
-"""Comparison of a classifier on held-out texts with another classifier or a prompted language model."""
+"""Comparison of a classifier with another classifier or with a prompted language model, on held-out texts."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ from groundup.inference.prompting import fits
 from groundup.kernels import ComputeDtype, cast_for_inference
 
 LabelSets = Sequence[tuple[str, ...]]
-"""Labels of each text; exactly one for single-label data."""
+"""Labels of each text. For single-label data, each tuple has exactly one label."""
 
-_MAX_SCORED_LABELS = 12  # With more labels, the model generates a label instead of scoring each.
+_MAX_SCORED_LABELS = 12  # If there are more labels, the model generates a label instead of scoring every label.
 _LABEL_TOKENS, _SET_TOKENS = 24, 64  # Maximum number of tokens to generate.
-_TEXT_TOKENS = 200  # Maximum number of tokens of a text in a prompt.
+_TEXT_TOKENS = 200  # Longer texts are truncated to this number of tokens in a prompt.
 
 
 def open_compared(
     before: Path, after: Path, device: str | None, dtype: ComputeDtype, console: Console
 ) -> tuple[PromptedModel | OpenedClassifier, OpenedClassifier]:
-    """Load a classifier, and the other classifier or the language model that it is compared with.
+    """Load a classifier, and the other classifier or the language model with which it is compared.
 
     Args:
-        before: model to compare with.
-        after: classifier to evaluate.
+        before: path of the classifier or language model to compare with.
+        after: path of the classifier to evaluate.
         device: device to compute on; None: a GPU if available.
         dtype: data type to compute in.
-        console: output for notes.
+        console: console that prints notes.
 
     Returns:
-        The loaded `before` and `after`.
+        The loaded models `before` and `after`.
 
     Raises:
         DataError: a model does not exist.
@@ -80,23 +80,23 @@ def compare_labels(
     max_examples: int = 200,
     seed: int = 0,
 ) -> ComparisonReport:
-    """Compare the labels of a classifier with the labels of another classifier or of a prompted language model.
+    """Compare the predictions of a classifier with those of another classifier or of a prompted language model.
 
-    Texts have several labels if `after` is a multi-label classifier.
+    The predictions are scored as multi-label data if `after` is a multi-label classifier.
 
     Args:
         before: classifier or language model to compare with.
         after: classifier to evaluate.
         held_out: test texts, and training texts for few-shot prompts and baselines.
-        console: output for progress.
-        max_examples: maximum number of test texts for a language model.
+        console: console that prints progress.
+        max_examples: maximum number of test texts if `before` is a language model.
         seed: seed of the bootstrap.
 
     Returns:
         The comparisons.
 
     Raises:
-        DataError: texts have several labels, but `after` predicts one.
+        DataError: some texts have several labels, but `after` predicts only one label per text.
     """
     multi_label, train, test = after.model.multi_label, held_out.train, held_out.test
     if test.multi_label and not multi_label:
@@ -151,9 +151,9 @@ def _classified(
 def _prompted(
     model: PromptedModel, train: Labeled, test: Labeled, labels: Sequence[str], multi_label: bool, console: Console
 ) -> tuple[LabelSets, str]:
-    """Return the labels of a language model with its best prompt, and a note about that prompt."""
+    """Return the labels that a language model predicts with its best prompt, and a note about this prompt."""
     context = model.model.config.context_length
-    quarter = context // 4  # The prompt must fit into the small context of small models.
+    quarter = context // 4  # Some small models have a short context, into which the prompt must fit as well.
     shown, max_tokens = min(_TEXT_TOKENS, quarter), min(_SET_TOKENS if multi_label else _LABEL_TOKENS, quarter)
     known, examples = (
         [_as_example(model, text, ", ".join(has), shown) for text, has in zip(part.texts, part.sets, strict=True)]
@@ -172,8 +172,8 @@ def _prompted(
     def quality(prompt: FewShotPrompt, examples: Sequence[Example]) -> float:
         some = evenly_spaced(examples, MAX_QUALITY_EXAMPLES)
         true = [read(example.messages[-1].content) for example in some]
-        # A base model rarely predicts a whole label set correctly, so micro-F1 distinguishes prompts better than exact
-        # match.
+        # A base model rarely predicts all labels of a text correctly. Therefore, micro-F1 distinguishes prompts better
+        # than exact match.
         return _measures(given(prompt, some), true, multi_label)[multi_label].estimate
 
     instruction = label_instruction(labels, multi_label=multi_label)
@@ -199,11 +199,10 @@ def _single_label_parser(labels: Sequence[str]) -> Callable[[str], tuple[str, ..
 
 
 def _label_set_parser(labels: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-    """Return a function that finds labels in a text, separated by commas, semicolons or line breaks."""
+    """Return a function that parses a text in which labels are separated by commas, semicolons or line breaks."""
     read, marks = label_parser(labels), re.compile("[,;\n]")
-    with_marks = sorted(
-        filter(marks.search, labels), key=len, reverse=True
-    )  # A longer label may contain a shorter one.
+    # Labels that contain a separator are searched first. Long labels come first, as they may contain shorter labels.
+    with_marks = sorted(filter(marks.search, labels), key=len, reverse=True)
 
     def listed(text: str) -> tuple[str, ...]:
         found = set()
@@ -219,7 +218,7 @@ def _label_set_parser(labels: Sequence[str]) -> Callable[[str], tuple[str, ...]]
 
 
 def _as_example(model: PromptedModel, text: str, label: str, max_tokens: int) -> Example:
-    """Return a text, truncated to `max_tokens`, and its label as a question with its answer."""
+    """Return a conversation in which the user gives a text, truncated to `max_tokens`, and the answer is its label."""
     ids = model.tokenizer.encode(text[: 8 * max_tokens])
     shown = text if len(ids) <= max_tokens and len(text) <= 8 * max_tokens else ""
     shown = shown or model.tokenizer.decode(ids[:max_tokens])

@@ -1,6 +1,6 @@
 """Scores of a multi-label classifier, and baselines on the same split.
 
-Shape letters: E examples, C labels, R resamples.
+Shape letters: E: number of examples, C: number of labels, R: number of bootstrap resamples.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class SetResult:
     """Scores of predicted label sets.
 
     Attributes:
-        correct: 1 if the predicted set equals the true one, otherwise 0; (E,).
-        exact: share of texts whose predicted set equals the true one.
+        correct: for each text, 1 if the predicted label set equals the true label set, otherwise 0; shape (E,).
+        exact: share of texts whose predicted label set equals the true label set.
         micro_f1: F1 over all (text, label) pairs.
-        macro_f1: mean F1 of the labels that are true or predicted in some example.
+        macro_f1: unweighted mean F1 of the labels that occur in the true labels or the predictions.
     """
 
     correct: Floats
@@ -37,16 +37,16 @@ class SetResult:
 
     @property
     def metrics(self) -> dict[str, Interval]:
-        """Metrics by name, the share of correct texts first."""
+        """Metrics, keyed by name. The first one is the share of correctly predicted texts."""
         return {"exact": self.exact, "micro_f1": self.micro_f1, "macro_f1": self.macro_f1}
 
     def to_json(self) -> dict[str, Any]:
-        """Return the metrics with their intervals."""
+        """Return the metrics and their confidence intervals as JSON values."""
         return {name: interval.to_json() for name, interval in self.metrics.items()}
 
 
 def score_sets(true_EC: Flags, predicted_EC: Flags, *, seed: int) -> SetResult:
-    """Score predictions, with 95 % percentile bootstrap intervals over examples."""
+    """Score predicted label sets. The 95 % percentile bootstrap intervals resample examples."""
     hits_EC = true_EC & predicted_EC
     right = (true_EC == predicted_EC).all(1).astype(np.float64)
     totals_E = true_EC.sum(1) + predicted_EC.sum(1)
@@ -57,7 +57,7 @@ def score_sets(true_EC: Flags, predicted_EC: Flags, *, seed: int) -> SetResult:
 
 
 def macro_f1_of_sets(true_EC: Flags, predicted_EC: Flags) -> float:
-    """Return the unweighted mean F1 of the labels that are true or predicted in some example."""
+    """Return the unweighted mean F1 of the labels that occur in the true labels or the predictions."""
     return float(f1_over_labels((true_EC & predicted_EC).sum(0), true_EC.sum(0), predicted_EC.sum(0)))
 
 
@@ -86,12 +86,12 @@ def compare_sets(
 
     Args:
         train_texts: training texts.
-        learned_EC: labels of the training texts.
+        learned_EC: labels of the training texts as a Boolean matrix.
         test_texts: test texts.
-        true_EC: labels of the test texts.
+        true_EC: labels of the test texts as a Boolean matrix.
         labels: name of each label, by index.
         result: scores of the classifier on the test set.
-        tfidf: include the TF-IDF baseline, which takes time to train.
+        tfidf: whether to train the TF-IDF baseline, which takes additional time.
         seed: seed of the bootstrap.
 
     Returns:
@@ -106,14 +106,20 @@ def compare_sets(
 
 
 def majority_labels(learned_EC: Flags) -> Flags:
-    """Return the labels of at least half of the texts (C,), otherwise the most frequent label."""
+    """Return flags (C,) of the labels that at least half of the training texts have.
+
+    If there is no such label, the most frequent label is flagged. Labels with equal frequency are all flagged.
+    """
     share_C = learned_EC.mean(0)
     found: Flags = share_C >= min(0.5, share_C.max())
     return found
 
 
 def predict_tfidf_sets(train_texts: Sequence[str], learned_EC: Flags, test_texts: Sequence[str]) -> Flags | None:
-    """Predict each label with a logistic regression on TF-IDF features; None if the texts have no words."""
+    """Predict each label with logistic regression on TF-IDF features.
+
+    The result is None if the training texts have no words.
+    """
     from sklearn.linear_model import LogisticRegression
 
     found = Tfidf.fit(train_texts)

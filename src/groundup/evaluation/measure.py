@@ -1,6 +1,9 @@
-"""A metric over examples, stored as one row of sums per example, so that the bootstrap can resample examples.
+"""A metric that is computed from per-example statistics, so that the bootstrap can resample examples.
 
-Shape letters: E examples, K sums, R resamples.
+Each example contributes K statistics, such as its number of matches and its number of words. The metric is a function
+of the statistics summed over examples.
+
+Shape letters: E: number of examples, K: number of statistics per example, R: number of bootstrap resamples.
 """
 
 from __future__ import annotations
@@ -22,10 +25,10 @@ class Measure:
 
     Attributes:
         name: name of the metric, such as "ROUGE-L".
-        sums_EK: contribution of each example.
-        value: maps summed contributions (..., K) to the metric (...).
-        unit: unit of the metric; "points" are 0 to 100.
-        less: whether a lower value is better.
+        sums_EK: the K statistics of each example.
+        value: function from summed statistics (..., K) to values of the metric (...).
+        unit: unit of the metric; "points" is a scale from 0 to 100.
+        lower_is_better: whether a lower value is better.
     """
 
     name: str
@@ -36,23 +39,23 @@ class Measure:
 
     @property
     def estimate(self) -> float:
-        """The metric over all examples."""
+        """Value of the metric over all examples."""
         return float(self.value(self.sums_EK.sum(0)))
 
     def interval(self, *, seed: int = 0) -> Interval:
-        """Return the metric with its 95 % percentile bootstrap interval over examples (Efron 1979)."""
+        """Return the metric with its 95 % percentile bootstrap interval, which resamples examples (Efron 1979)."""
         ones = np.ones(len(self.sums_EK))
         return bootstrap(self.estimate, lambda counts_RE: self.value(counts_RE @ self.sums_EK), ones, seed=seed)
 
     def minus(self, other: Measure, *, seed: int = 0) -> Interval:
-        """Return the difference from another model on the same examples, with a paired bootstrap interval.
+        """Return this metric minus the same metric of another model on the same examples.
 
         Args:
-            other: the same metric of the other model.
+            other: metric of the other model.
             seed: seed of the bootstrap.
 
         Returns:
-            The difference with its interval.
+            The difference with its paired bootstrap interval.
         """
         assert len(self.sums_EK) == len(other.sums_EK)
 
@@ -63,19 +66,29 @@ class Measure:
 
 
 def mean(name: str, values_E: npt.ArrayLike, weights_E: npt.ArrayLike | None = None, **kept: object) -> Measure:
-    """Return a metric that is a mean over examples, or a ratio of sums; `kept` are attributes of `Measure`."""
+    """Return a metric that is a weighted mean over examples.
+
+    Args:
+        name: name of the metric.
+        values_E: value of each example, multiplied by its weight.
+        weights_E: weight of each example; default: 1.
+        **kept: other attributes of `Measure`.
+
+    Returns:
+        The metric: the sum of the values divided by the sum of the weights.
+    """
     values = np.asarray(values_E, dtype=np.float64)
     weights = np.ones_like(values) if weights_E is None else np.asarray(weights_E, dtype=np.float64)
     return Measure(name, np.stack([values, weights], 1), ratio, **kept)  # type: ignore[arg-type]
 
 
 def ratio(sums_K: Floats) -> Floats:
-    """Return the first sum divided by the second; 0 if the second is 0."""
+    """Return the first statistic divided by the second statistic, or 0 if the second statistic is 0."""
     return divided(sums_K[..., 0], sums_K[..., 1])
 
 
 def divided(above: Floats, below: Floats) -> Floats:
-    """Return above / below; 0 where `below` is not positive."""
+    """Return above / below for each element, or 0 for elements of `below` that are not positive."""
     above, below = np.broadcast_arrays(np.asarray(above, np.float64), np.asarray(below, np.float64))
     found: Floats = np.divide(above, below, out=np.zeros(above.shape), where=below > 0)
     return found

@@ -1,6 +1,6 @@
-"""Comparison of two language models on held-out data: answers, general text, multiple-choice questions.
+"""Comparison of two language models on held-out answers, on general text and on multiple-choice questions.
 
-Shape letters: E examples.
+Shape letters: E: number of examples.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from groundup.inference.prompting import fits
 
 _NUM_TRANSCRIPTS = 3
 _MAX_ANSWER_TOKENS = 512
-_MAX_CONTEXT = 2048  # Of general text. Longer windows take longer and barely change the result.
+_MAX_CONTEXT = 2048  # Maximum window length for general text. Longer windows are slower and barely change the result.
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,10 @@ class AnswerRules:
     """Options for generating and scoring answers.
 
     Attributes:
-        metric: metric of the answers; None: chosen from the data.
-        refusal: beginning of a refusal; empty: the data has no refusals.
+        metric: metric of the answers; None: the metric is chosen from the data.
+        refusal: text with which an answer begins if it is a refusal; empty if the data does not have refusals.
         max_examples: maximum number of test examples.
-        max_tokens: maximum number of tokens per answer; None: derived from the data.
+        max_tokens: maximum number of tokens per answer; None: the number is derived from the data.
     """
 
     metric: MetricName | None = None
@@ -63,15 +63,15 @@ class AnswerRules:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AnswerTask:
-    """Examples of a comparison, and how answers are scored.
+    """Examples of a comparison, and the settings for scoring answers.
 
     Attributes:
         metric: metric of the answers.
-        train: training examples, for few-shot prompts and the choice of the prompt.
+        train: training examples. They are used in few-shot prompts and to choose the best prompt.
         test: held-out examples.
-        refusal: see `AnswerRules`.
-        max_tokens: maximum number of tokens per answer; None: derived from the data.
-        labels: all labels, if the answers are labels; see `label_names`.
+        refusal: text with which an answer begins if it is a refusal; empty if the data does not have refusals.
+        max_tokens: maximum number of tokens per answer; None: the number is derived from the data.
+        labels: all labels if the answers are labels, otherwise empty; see `label_names`.
         notes: remarks on how the examples were chosen.
     """
 
@@ -85,12 +85,12 @@ class AnswerTask:
 
 
 def answer_task(held_out: HeldOut[list[Example]], rules: AnswerRules, console: Console) -> AnswerTask:
-    """Return the task for held-out conversations, and print the metric if it is chosen from the data.
+    """Return the task for held-out conversations. If the metric is chosen from the data, it is printed.
 
     Args:
         held_out: training and test conversations.
-        rules: options.
-        console: output for notes.
+        rules: options for generating and scoring answers.
+        console: console that prints notes.
 
     Returns:
         The task.
@@ -115,21 +115,23 @@ def compare_answers(
     prompt_after: FewShotPrompt | None = None,
     seed: int = 0,
 ) -> ComparisonReport:
-    """Compare answers to held-out questions.
+    """Compare the answers of two models to held-out questions.
+
+    The base model is prompted with the prompt that performs best on training examples.
 
     Args:
         before: base model.
         after: fine-tuned model.
         task: examples and metric.
-        console: output for progress.
-        prompt_after: prompt of the fine-tuned model; None: the best prompt is searched for both models.
+        console: console that prints progress.
+        prompt_after: prompt of the fine-tuned model; None: the prompt that performs best on training examples.
         seed: seed of the bootstrap.
 
     Returns:
-        The comparisons by the task's metric, by bits per byte and by refusals.
+        Comparisons by the task's metric, by bits per byte, and by refusals if the data has refusals.
 
     Raises:
-        DataError: no held-out example fits into the context of both models.
+        DataError: no held-out example fits into the context length of both models.
     """
     max_tokens = task.max_tokens or _default_max_tokens(after, task)
     models = [
@@ -173,14 +175,14 @@ def compare_text(
     *,
     seed: int = 0,
 ) -> Comparison:
-    """Compare bits per byte on general text, which measures forgetting.
+    """Compare the bits per byte of two models on general text. The difference measures forgetting.
 
     Args:
         before: base model.
         after: fine-tuned model.
         path: a corpus, token shards, a file, or a folder; see `general_texts`.
         max_bytes: approximate maximum number of bytes to score.
-        console: output for progress.
+        console: console that prints progress.
         seed: seed of the bootstrap.
 
     Returns:
@@ -211,14 +213,14 @@ def compare_text(
 def compare_choices(
     before: PromptedModel, after: PromptedModel, table: Path, max_examples: int, console: Console, *, seed: int = 0
 ) -> Comparison:
-    """Compare the accuracy on multiple-choice questions.
+    """Compare the accuracy of two models on multiple-choice questions.
 
     Args:
         before: base model.
         after: fine-tuned model.
-        table: table of questions.
+        table: path of the table of questions.
         max_examples: maximum number of questions.
-        console: output for progress.
+        console: console that prints progress.
         seed: seed of the bootstrap.
 
     Returns:
@@ -240,7 +242,7 @@ def compare_choices(
 def _scored_answers(
     task: AnswerTask, test: Sequence[Example], written: Sequence[Sequence[str]], what: str, seed: int
 ) -> list[Comparison]:
-    """Return the comparisons of generated answers by the task's metric, with baselines."""
+    """Compare generated answers by the metrics of the task, and compute the same metrics for the baselines."""
     if task.metric == "likelihood":
         return []
     prompts, references = zip(*map(_pair, test), strict=True)
@@ -266,7 +268,7 @@ def _notes(task: AnswerTask, models: Sequence[tuple[PromptedModel, FewShotPrompt
         *task.notes,
         f"Prompt of the base, the best one on training examples: {base}."
         if task.train
-        else f"Prompt of the base: {base}; without training examples, no other prompt was tried.",
+        else f"Prompt of the base: {base}. No other prompt was tried, because there are no training examples.",
         f"Prompt of the fine-tuned model: {tuned}.",
     ]
     if skipped := len(task.test) - tested:
@@ -275,12 +277,12 @@ def _notes(task: AnswerTask, models: Sequence[tuple[PromptedModel, FewShotPrompt
 
 
 def _pair(example: Example) -> tuple[str, str]:
-    """Return the last question and its answer."""
+    """Return the last question of a conversation and the answer to it."""
     return example.messages[-2].content, example.messages[-1].content
 
 
 def _default_max_tokens(model: PromptedModel, task: AnswerTask) -> int:
-    """Return a maximum number of tokens that almost all answers in the data fit into."""
+    """Return a limit on the number of generated tokens that is sufficient for almost all answers in the data."""
     sizes = [len(model.tokenizer.encode(_pair(example)[1])) for example in evenly_spaced(task.test, 400)]
     return min(_MAX_ANSWER_TOKENS, 8 + int(1.25 * float(np.quantile(sizes, 0.95))))
 
@@ -292,7 +294,7 @@ def _fits(model: PromptedModel, prompt: FewShotPrompt, example: Example, max_tok
 def _best_prompt(
     model: PromptedModel, task: AnswerTask, max_tokens: int, label: str, console: Console
 ) -> FewShotPrompt:
-    if not task.train:  # Test examples in a few-shot prompt would contain their own answers.
+    if not task.train:  # Test examples cannot serve as few-shot examples, because they contain the answers.
         return default_prompt(model)
     instruction = label_instruction(sorted({_pair(example)[1] for example in task.train})) if task.labels else ""
 

@@ -1,4 +1,7 @@
-"""Choice of the dtype for scoring: bfloat16 if it is faster on this machine and the score stays the same."""
+"""Choice of the dtype for scoring.
+
+bfloat16 is chosen if it is faster on this machine and barely changes the score, otherwise float32.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ from groundup.evaluation.bpb import bits_per_byte, model_nll
 from groundup.kernels import ComputeDtype, fastest_dtype, use_compute_dtype
 from groundup.model import Transformer
 
-MAX_DIFFERENCE = 1e-3  # Of the bits per byte, relative to float32.
-_NUM_PIECES, _PIECE_TOKENS = 8, 512  # Sample on which both dtypes are compared.
-_MIN_SAMPLES = (
-    8  # Texts of fewer than this many samples are scored in float32: the comparison would take longer than it saves.
-)
+MAX_DIFFERENCE = 1e-3  # Maximum relative difference of the bits per byte from float32.
+_NUM_PIECES, _PIECE_TOKENS = 8, 512  # Number and length of the pieces on which both dtypes are compared.
+# A text that is shorter than this multiple of the sample is scored in float32, because comparing the dtypes would take
+# longer than bfloat16 saves.
+_MIN_SAMPLES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +28,9 @@ class Precision:
 
     Attributes:
         dtype: data type to compute in.
-        difference: bits per byte in bfloat16 relative to float32, minus 1; None: not compared.
-        tokens: number of tokens of the comparison.
+        difference: relative difference of the bits per byte in bfloat16 from float32; None: the dtypes were not
+            compared.
+        tokens: number of tokens on which the dtypes were compared.
         chosen: whether the user set the dtype.
     """
 
@@ -37,7 +41,7 @@ class Precision:
 
     @property
     def sentence(self) -> str:
-        """Message about the choice; empty if the dtypes were not compared."""
+        """Message about the choice of the dtype; empty if the dtypes were not compared."""
         if self.difference is None:
             return ""
         found = (
@@ -48,7 +52,7 @@ class Precision:
         return f"Scored in float32, although bfloat16 is faster here: {found}, more than {MAX_DIFFERENCE:.1%}."
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values."""
+        """Return the dtype and the comparison as JSON values."""
         checked = {"bfloat16_difference": self.difference, "checked_tokens": self.tokens}
         return {"dtype": self.dtype, **(checked if self.difference is not None else {})}
 
@@ -56,19 +60,19 @@ class Precision:
 def choose_precision(
     model: Transformer, documents: TokenDocuments, *, bos_id: int, chosen: ComputeDtype | None = None
 ) -> Precision:
-    """Return the dtype to score these documents in.
+    """Choose the dtype for scoring documents.
 
-    It is bfloat16 if bfloat16 matmuls are faster and the score of an evenly spaced sample is within `MAX_DIFFERENCE` of
-    float32.
+    bfloat16 is chosen if bfloat16 matmuls are faster on this machine and if the score of a sample differs from float32
+    by at most `MAX_DIFFERENCE`. The sample is evenly spaced over the documents.
 
     Args:
-        model: model to score with.
+        model: model that scores the documents.
         documents: documents to score.
         bos_id: id of the BOS token.
-        chosen: dtype that the user set; None: compare both.
+        chosen: dtype that the user set; None: the dtypes are compared.
 
     Returns:
-        The dtype and the comparison.
+        The chosen dtype and the result of the comparison.
     """
     if chosen is not None:
         return Precision(chosen, chosen=True)
@@ -85,12 +89,15 @@ def choose_precision(
 
     full = nll("float32")
     difference = nll("bfloat16") / full - 1
-    same = abs(difference) <= MAX_DIFFERENCE  # False for NaN.
+    same = abs(difference) <= MAX_DIFFERENCE  # False if the difference is NaN.
     return Precision("bfloat16" if same else "float32", difference, int(sample.lengths.sum()))
 
 
 def _sample(documents: TokenDocuments) -> TokenLists:
-    """Return evenly spaced pieces of equal length; a document end makes a piece shorter."""
+    """Return pieces of equal length that are evenly spaced over the documents.
+
+    A piece ends at the end of its document, so it may be shorter.
+    """
     ends = np.cumsum(documents.lengths)
     total = int(ends[-1]) if len(ends) else 0
     pieces = []

@@ -1,9 +1,9 @@
 """Prompts for a model that was not fine-tuned for a task, and the search for the best prompt.
 
-A base model needs a good prompt: the right format, few-shot examples, an instruction. The best prompt is found on
-training examples, never on the test set.
+How well a base model performs depends on its prompt: the prompt format, few-shot examples, and an instruction. The best
+prompt is chosen on training examples, never on the test set.
 
-Shape letters: E examples.
+Shape letters: E: number of examples.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ from groundup.kernels import ComputeDtype, cast_for_inference
 from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
-MAX_QUALITY_EXAMPLES = 16  # Training examples on which generated answers are scored.
-# Limits of the examples on which each prompt is tried: the search must take less time than fine-tuning, even on a CPU.
+MAX_QUALITY_EXAMPLES = 16  # Maximum number of training examples for which answers are generated and scored.
+# Limits on the number of examples with which each prompt is tried. They are small because the search must take less
+# time than fine-tuning, even on a CPU.
 _TRIAL_TOKENS, _MIN_TRIALS, _MAX_TRIALS = 2_500, 8, 48
 _MAX_SHOTS = 4
-_SHOT_TOKENS = 500  # Of all shots, which are part of every prompt.
-_SHOT_TRIALS = 12  # Prompts with shots are several times as long.
+_SHOT_TOKENS = 500  # Maximum number of tokens of all few-shot examples together.
+_SHOT_TRIALS = 12  # Number of examples for prompts with few-shot examples, which are several times as long.
 _NUM_FINALISTS = 3
-_MAX_LABELS = 60  # In an instruction.
+_MAX_LABELS = 60  # Maximum number of labels that an instruction lists.
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +54,8 @@ class PromptedModel:
 
     Attributes:
         model: the model.
-        tokenizer: its tokenizer.
-        template: chat template; None: the model has none.
+        tokenizer: tokenizer of the model.
+        template: chat template; None if the model does not have one.
         stop_ids: ids of the tokens that end a text.
     """
 
@@ -65,24 +66,24 @@ class PromptedModel:
 
     @cached_property
     def chat_format(self) -> ChatFormat | None:
-        """Prompt format of the chat template, if the model has one."""
+        """Prompt format of the chat template; None if the model does not have a chat template."""
         return ChatFormat(self.template) if self.template else None
 
     @cached_property
     def plain_formats(self) -> tuple[TextFormat, ...]:
-        """Prompt formats without a chat template."""
+        """Prompt formats that do not use a chat template."""
         return plain_formats(self.tokenizer, self.stop_ids)
 
 
 def open_prompted(path: Path, base: Path, device: str | None, dtype: ComputeDtype, console: Console) -> PromptedModel:
-    """Load a model to compute in a dtype.
+    """Load a model and convert it to a dtype for inference.
 
     Args:
-        path: model directory or run.
-        base: base model, which is loaded for an adapter that was trained on it.
+        path: model directory or run directory.
+        base: path of the base model. If `path` is an adapter that was trained on this base model, it is loaded too.
         device: device to compute on; None: a GPU if available.
         dtype: data type to compute in.
-        console: output for notes.
+        console: console that prints notes.
 
     Returns:
         The model.
@@ -98,12 +99,12 @@ def open_prompted(path: Path, base: Path, device: str | None, dtype: ComputeDtyp
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FewShotPrompt:
-    """A prompt for the questions of a task.
+    """Prompt format, few-shot examples and instruction with which a model is asked the questions of a task.
 
     Attributes:
         format: prompt format.
         shots: few-shot examples, which precede the question.
-        instruction: text at the beginning of the prompt.
+        instruction: instruction at the beginning of the prompt; empty if the prompt does not have one.
     """
 
     format: PromptFormat
@@ -112,12 +113,12 @@ class FewShotPrompt:
 
     @property
     def name(self) -> str:
-        """A short description."""
+        """Short description of the prompt."""
         shown = f", {len(self.shots)} few-shot examples" if self.shots else ""
         return self.format.name + shown + (", list of labels" if self.instruction else "")
 
     def with_prompt(self, example: Example) -> Example:
-        """Return an example with the instruction and the shots."""
+        """Return an example that is preceded by the instruction and the few-shot examples."""
         messages = list(example.messages)
         system = [messages.pop(0).content] if messages[0].role == "system" else []
         first = "\n\n".join([self.instruction, *system] if self.instruction else system)
@@ -129,12 +130,12 @@ class FewShotPrompt:
         return Example(tuple(whole))
 
     def render(self, example: Example) -> RenderedConversation:
-        """Return an example with its prompt; only its own answers are scored."""
+        """Render an example with its prompt. The answers of the few-shot examples are excluded from the score."""
         answers = sum(message.role == "assistant" for shot in self.shots for message in shot.messages)
         return _without_scores(self.format.render(self.with_prompt(example)), answers)
 
     def request(self, example: Example, max_tokens: int) -> GenerationRequest:
-        """Return the request for a greedy answer to the last question of an example."""
+        """Return the request that generates an answer to the last question of an example by greedy decoding."""
         return greedy_request(self.format, self.with_prompt(example).messages[:-1], max_tokens)
 
 
@@ -146,14 +147,14 @@ def generate_answers(
     *,
     advance: Callable[[float], object] = lambda _: None,
 ) -> list[str]:
-    """Return the model's greedy answer to the last question of each example.
+    """Generate an answer to the last question of each example by greedy decoding.
 
     Args:
-        prompted: model.
+        prompted: model that answers.
         prompt: prompt for the questions.
-        examples: examples with the questions.
+        examples: examples that contain the questions.
         max_tokens: maximum number of tokens per answer.
-        advance: called with the number of answers generated since the last call.
+        advance: callback for progress, called with the number of answers generated since the last call.
 
     Returns:
         One answer per example.
@@ -166,7 +167,7 @@ def generate_answers(
 def choose_labels(
     prompted: PromptedModel, prompt: FewShotPrompt, examples: Sequence[Example], labels: Sequence[str]
 ) -> list[str]:
-    """Return the label that is the most likely answer to the last question of each example."""
+    """Return, for each example, the label that is the most likely answer to its last question."""
     labeled = [
         Example((*example.messages[:-1], Message("assistant", label))) for example in examples for label in labels
     ]
@@ -184,15 +185,17 @@ def best_prompt(
 ) -> FewShotPrompt:
     """Return the prompt with which a model performs best on training examples.
 
-    First all formats without chat template are tried. Then the best of them and the chat template are tried, with and
-    without shots and instruction. If `quality` is given, it decides between the three prompts with the lowest loss.
+    First, all prompt formats that do not use a chat template are tried. Then, the best of these formats and the chat
+    template are tried in all combinations of zero-shot and few-shot prompts, with and without the instruction. If
+    `quality` is given, it decides between up to three prompts with low loss.
 
     Args:
-        prompted: model.
-        train: examples for shots and trials.
-        instruction: instruction to try, such as a `label_instruction`; empty: none.
-        quality: score of a prompt on examples, higher is better; None: the loss decides.
-        advance: called after each of the `num_trials` trials.
+        prompted: model for which the prompt is chosen.
+        train: training examples. Some serve as few-shot examples, the others are used to try the prompts.
+        instruction: instruction to try, such as the result of `label_instruction`; empty: no instruction is tried.
+        quality: function that scores a prompt on examples, where higher is better; None: the prompt with the lowest
+            loss is returned.
+        advance: callback for progress, called after each of the `num_trials` trials.
 
     Returns:
         The best prompt.
@@ -220,7 +223,8 @@ def best_prompt(
         return leading[-1]
     if quality is None:
         return ranked[0]
-    # Shots lower the loss of most models, but only answers show whether they help. One prompt without shots is kept.
+    # Few-shot examples lower the loss of most models, but only generated answers show whether they help. Therefore, the
+    # finalists include a prompt with few-shot examples and a prompt without them, if both have a finite loss.
     finalists = ranked[: _NUM_FINALISTS - 1]
     rest = ranked[_NUM_FINALISTS - 1 :]
     finalists += next(([prompt] for prompt in rest if prompt.shots != ranked[0].shots), ranked[2:3])
@@ -228,18 +232,23 @@ def best_prompt(
 
 
 def default_prompt(prompted: PromptedModel, instruction: str = "") -> FewShotPrompt:
-    """Return the prompt to use without training examples: the chat template, or otherwise "Q: ..." and "A: ..."."""
+    """Return the prompt to use if there are no training examples.
+
+    It uses the chat template of the model. If the model does not have one, it uses the format "Q: ..." and "A: ...".
+    """
     return FewShotPrompt(prompted.chat_format or prompted.plain_formats[0], instruction=instruction)
 
 
 def num_trials(prompted: PromptedModel, instruction: str = "") -> int:
-    """Return the number of trials of `best_prompt`, for a progress bar."""
+    """Return how many trials `best_prompt` runs, as the total of a progress bar."""
     leading = 1 + (prompted.template is not None)
     return len(prompted.plain_formats) + leading * (4 if instruction else 2)
 
 
 def label_instruction(labels: Sequence[str], *, multi_label: bool = False) -> str:
-    """Return the instruction to answer with these labels; empty if there are no labels or too many.
+    """Return an instruction that lists the labels to answer with.
+
+    The result is empty if there are no labels or more than 60.
 
     Args:
         labels: all labels.
@@ -255,7 +264,7 @@ def label_instruction(labels: Sequence[str], *, multi_label: bool = False) -> st
 
 
 def trial_examples(tokenizer: Tokenizer, train: Sequence[Example]) -> Sequence[Example]:
-    """Return evenly spaced training examples for trials of prompts."""
+    """Return the training examples with which prompts are tried. They are evenly spaced over `train`."""
     few = evenly_spaced(train, _MAX_TRIALS)
     sizes = [sum(len(tokenizer.encode(message.content)) for message in example.messages) for example in few]
     count = int(_TRIAL_TOKENS * len(few) / max(sum(sizes), 1))
@@ -263,7 +272,7 @@ def trial_examples(tokenizer: Tokenizer, train: Sequence[Example]) -> Sequence[E
 
 
 def _shots(prompted: PromptedModel, train: Sequence[Example]) -> tuple[Example, ...]:
-    """Return short examples, evenly spaced, with distinct answers if possible."""
+    """Choose up to 4 short training examples with distinct answers as few-shot examples."""
     short = sorted(evenly_spaced(train, 400), key=lambda example: sum(len(m.content) for m in example.messages))
     short = short[: max(_MAX_SHOTS, len(short) // 2)]
     budget = min(_SHOT_TOKENS, prompted.model.config.context_length // 4)
@@ -280,7 +289,10 @@ def _shots(prompted: PromptedModel, train: Sequence[Example]) -> tuple[Example, 
 
 
 def _loss(prompted: PromptedModel, prompt: FewShotPrompt, examples: Sequence[Example]) -> float:
-    """Return nats per token of the answers; infinite if an example with its shots exceeds the context."""
+    """Return the loss on the answers in nats per token.
+
+    The loss is infinite if an example with its prompt exceeds the context length.
+    """
     render: Renderer = prompt.render
     if not all(fits(render, example, prompted.model.config.context_length) for example in examples):
         return float("inf")
@@ -289,7 +301,7 @@ def _loss(prompted: PromptedModel, prompt: FewShotPrompt, examples: Sequence[Exa
 
 
 def _without_scores(rendered: RenderedConversation, answers: int) -> RenderedConversation:
-    """Return the conversation with its first answers excluded from the score."""
+    """Return the conversation with its first `answers` answers excluded from the score."""
     if not answers:
         return rendered
     cut = [place for place, last in enumerate(rendered.last) if last][answers - 1] + 1

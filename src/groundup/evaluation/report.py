@@ -1,4 +1,4 @@
-"""Report of an evaluation on text, as JSON and Markdown."""
+"""Report of an evaluation on text, in JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Verdict = Literal["the model", "the compressor", "not significantly different"]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A generated text."""
+    """A generated text with its prompt and seed."""
 
     prompt: str
     text: str
@@ -31,13 +31,13 @@ class Report:
 
     Attributes:
         bpb: bits per byte with its bootstrap interval.
-        scored: what was scored: its `source`, and the numbers of `documents`, `tokens` and `bytes`.
+        scored: facts about the scored text: its `source`, and the numbers of `documents`, `tokens` and `bytes`.
         compressors: scores of compressors on the same text.
-        compressors_read: bytes of training text that the compressors read first.
+        compressors_read: number of bytes of training text that the compressors were given before the scored text.
         samples: generated texts.
-        model: facts about the model: `parameters`, its shape, and the facts of its training.
-        next_commands: suggested commands.
-        began_from: comparison with the model that pretraining continued, if any.
+        model: facts about the model: the number of `parameters`, the shape, and facts about its training.
+        next_commands: commands that are suggested as the next step.
+        began_from: comparison with the base model if this model was trained by continued pretraining, otherwise None.
     """
 
     bpb: Interval
@@ -50,13 +50,19 @@ class Report:
     began_from: Comparison | None = None
 
     def verdict(self, score: CompressorScore) -> Verdict:
-        """Return which predicts the text better; not significantly different inside the model's interval."""
+        """Return whether the model or a compressor predicts the text better.
+
+        They are not significantly different if the score of the compressor is in the model's interval.
+        """
         if score.bpb > self.bpb.high:
             return "the model"
         return "the compressor" if score.bpb < self.bpb.low else "not significantly different"
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """Return the rows of a table (model, bits per byte, which is better), best first."""
+        """Return the table rows, sorted by bits per byte in ascending order.
+
+        The columns are the name, the bits per byte, and which of the two is better: this model or the one in the row.
+        """
         low, high = _number(self.bpb.low), _number(self.bpb.high)
         ours = (f"this model ({self.bpb.level:.0%}: {low} to {high})", _number(self.bpb.estimate), "")
         rows = [(self.bpb.estimate, ours)]
@@ -74,7 +80,7 @@ class Report:
         )
 
     def summary(self) -> str:
-        """Return the result in one or two sentences."""
+        """Return one or two sentences that report the bits per byte and the comparisons."""
         return " ".join([self._summary(), *([self.began_from.sentence] if self.began_from else [])])
 
     def _summary(self) -> str:
@@ -99,7 +105,10 @@ class Report:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values; infinite bounds, which a single window has, are null."""
+        """Return the report as JSON values.
+
+        Infinite bounds of an interval are null. They occur if only one window was scored.
+        """
         return {
             "format_version": FORMAT_VERSION,
             "summary": self.summary(),
@@ -128,10 +137,11 @@ class Report:
             "| --- | ---: | --- |",
             *(f"| {' | '.join(row)} |" for row in self.rows()),
             "",
-            f"Scored: {scored['source']}, {counts}; each document once, from BOS, in non-overlapping windows.",
+            f"Scored: {scored['source']}, {counts}. Each document was scored once, starting from BOS, in "
+            "non-overlapping windows.",
         ]
         if self.compressors_read:
-            lines.append(f"The compressors read {self.compressors_read:,} bytes of training text first.")
+            lines.append(f"The compressors were first given {self.compressors_read:,} bytes of training text.")
         lines += ["", "## The model", "", "| | |", "| --- | --- |"]
         lines += [f"| {name.replace('_', ' ')} | {_cell(value)} |" for name, value in self.model.items()]
         for number, sample in enumerate(self.samples, 1):
@@ -154,7 +164,7 @@ def _cell(value: object) -> str:
 
 
 def _quoted(sample: Sample) -> list[str]:
-    """Return the text as an indented block, so that Markdown in it is shown literally."""
+    """Return the sample as an indented block, in which Markdown syntax is shown literally."""
     lines = (sample.prompt + "⟦" + sample.text + "⟧").split("\n")
     start = "The text before ⟦ is the prompt" if sample.prompt else "Without a prompt"
     return [f"{start} (seed {sample.seed}):", "", *(f"    {line}" for line in lines)]

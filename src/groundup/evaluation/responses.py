@@ -1,6 +1,7 @@
-"""Log-probability of the answers of conversations.
+"""Log-probability that a model assigns to the answers in conversations.
 
-Shape letters: B batch, T sequence, D hidden, V vocab, R scored positions, E examples.
+Shape letters: B: batch size, T: sequence length, D: hidden size, V: vocabulary size, R: number of scored positions,
+E: number of examples.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ class ResponseScore:
     """Negative log-likelihood of the answers of each example, in nats.
 
     Attributes:
-        nll_E: for the text of its answers.
-        ends_E: for the tokens that end its turns; 0 in prompt formats without such tokens.
+        nll_E: negative log-likelihood of the text of the answers.
+        ends_E: negative log-likelihood of the end-of-turn tokens; 0 if the prompt format does not have such tokens.
         turns_E: number of answers.
     """
 
@@ -36,7 +37,10 @@ class ResponseScore:
 
 
 def response_tokens(tokenizer: Tokenizer, examples: Sequence[Example]) -> npt.NDArray[np.int64]:
-    """Return the number of answer tokens of each example, (E,), the divisor that all prompt formats share."""
+    """Return the number of answer tokens of each example, (E,).
+
+    The tokens are counted outside any prompt format, so that losses in different formats have the same divisor.
+    """
     texts = [[m.content for m in example.messages if m.role == "assistant"] for example in examples]
     return np.array([sum(map(len, tokenizer.encode_batch(answers))) for answers in texts], dtype=np.int64)
 
@@ -50,20 +54,20 @@ def score_responses(
     batch_tokens: int = 8192,
     advance: Callable[[float], object] = lambda _: None,
 ) -> ResponseScore:
-    """Score the answers of conversations, each token given the whole conversation before it.
+    """Score the answers of conversations. Each token is scored given the whole conversation before it.
 
-    The last token of an answer is scored by the probability that the next token *begins with* its bytes. Plain text
-    often
-    continues inside the same token, such as a full stop with its line break. This must not count against a model that
-    expects it. The result is the exact probability of the answer's text, given its other tokens.
+    The last token of an answer is scored by the probability that the next token *begins with* its bytes. In plain text,
+    the end of an answer and the text after it are often one token, such as a full stop with a line break. A model that
+    predicts this longer token must not get a higher loss. The score is the exact probability of the answer's text,
+    given the other tokens of the answer.
 
     Args:
-        model: model to score with.
+        model: model that scores the answers.
         tokenizer: tokenizer of the model.
         examples: conversations to score.
-        render: renderer of a prompt format; the conversations must fit into the context.
-        batch_tokens: maximum number of tokens per batch, with padding.
-        advance: called with the number of examples scored since the last call.
+        render: function that renders a conversation in a prompt format. The result must fit into the context length.
+        batch_tokens: maximum number of tokens per batch, including padding.
+        advance: callback for progress, called with the number of examples scored since the last call.
 
     Returns:
         The score of each example.
@@ -96,7 +100,10 @@ def score_responses(
 def _score_batch(
     model: Transformer, rows: Sequence[RenderedConversation], begins_with: _Continuations
 ) -> tuple[Tensor, Tensor]:
-    """Return the nats of the text and of the turn ends at each position, (B, T) each, 0 elsewhere."""
+    """Return two tensors of negative log-likelihoods in nats, (B, T) each.
+
+    The first one is 0 at all positions except in the text of answers, the second one except at end-of-turn tokens.
+    """
     device = model.lm_head.weight.device
     B, T = len(rows), max(len(row.ids) for row in rows) - 1
     inputs, targets = np.zeros((B, T), dtype=np.int64), np.full((B, T), IGNORE_INDEX, dtype=np.int64)
@@ -121,7 +128,7 @@ def _score_batch(
 
 
 class _Continuations:
-    """Cached lists of the tokens that begin with the bytes of a token."""
+    """Returns, for a token, the ids of all tokens that begin with its bytes. The results are cached."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._bytes = tokenizer.text_tokens
@@ -130,6 +137,7 @@ class _Continuations:
     def __call__(self, token: int) -> Tensor:
         if token not in self._found:
             start = self._bytes[token]
-            # The order of the vocabulary differs between processes, and the last bit of a sum depends on the order.
+            # The ids are sorted because the order of the vocabulary differs between processes, and floating-point sums
+            # depend on the order.
             self._found[token] = torch.tensor(sorted(i for i, text in self._bytes.items() if text.startswith(start)))
         return self._found[token]

@@ -1,4 +1,4 @@
-"""Text samples of a model: continuations of held-out documents, and one text without a prompt."""
+"""Text samples of a model: continuations of held-out documents, and one text that is generated without a prompt."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ SAMPLING = Sampling(temperature=0.8, top_p=0.95)
 
 
 def write_samples(engine: Engine, documents: TokenDocuments, count: int, *, seed: int) -> list[Sample]:
-    """Generate `count` texts: continuations of held-out documents, and a last one without a prompt.
+    """Generate `count` texts. The last one has no prompt, and the others continue randomly chosen held-out documents.
 
     The same seed, documents and model give the same samples.
 
     Args:
         engine: inference engine.
-        documents: documents; those longer than the prompt are sampled.
+        documents: held-out documents. Only documents that are longer than the prompt are chosen.
         count: number of texts.
-        seed: seed of the sampling.
+        seed: seed for choosing documents and for sampling tokens.
 
     Returns:
-        The texts with their prompts.
+        The generated texts with their prompts.
     """
     given = min(PROMPT_TOKENS, engine.model.config.context_length // 2)
     long_enough = np.flatnonzero(documents.lengths > given)

@@ -1,6 +1,8 @@
-"""Bootstrap confidence intervals. Documents are resampled, because tokens of a document are not independent.
+"""Bootstrap confidence intervals.
 
-Shape letters: D documents or examples, U distinct ones, R resamples.
+The bootstrap resamples documents instead of tokens, because the tokens of a document are not independent.
+
+Shape letters: D: number of documents or examples, U: number of distinct documents, R: number of resamples.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 NUM_RESAMPLES = 2000
-_MAX_CELLS = 4_000_000  # Of the (R, D) matrix per iteration: 32 MB.
+_MAX_CELLS = 4_000_000  # Maximum size of the matrix (R, D) of one iteration, which takes 32 MB.
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +31,20 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether a difference is significant at this level."""
+        """Whether the interval does not contain 0, so that a difference is statistically significant at this level."""
         return self.low > 0 or self.high < 0
 
     @property
     def bounds(self) -> list[float | None]:
-        """Low and high as JSON values; None for the infinite bounds of a single document."""
+        """Lower and upper bound as JSON values. An infinite bound, which a single document has, is None."""
         return [bound if math.isfinite(bound) else None for bound in (self.low, self.high)]
 
     def to_json(self, key: str = "value") -> dict[str, Any]:
-        """Return the estimate under `key`, and the `interval`."""
+        """Return a dictionary with the estimate under the key `key` and the bounds under the key "interval"."""
         return {key: self.estimate, "interval": self.bounds}
 
     def clamped(self, low: float, high: float) -> Interval:
-        """Return the interval with its bounds limited to the range of the metric."""
+        """Return the interval with its bounds clamped to the range of the metric."""
         return replace(self, low=max(low, self.low), high=min(high, self.high))
 
 
@@ -58,16 +60,17 @@ def bootstrap(
     """Return the percentile bootstrap interval of a statistic (Efron 1979).
 
     Args:
-        estimate: the statistic on the data.
-        value: maps the number of draws of each distinct document (R, U) to the statistic of each resample (R,).
-        counts_U: number of documents of each kind; documents with the same effect on the statistic are best counted as
-            one kind.
+        estimate: value of the statistic on the original data.
+        value: function that maps the number of times that each distinct document is drawn (R, U) to the statistic of
+            each resample (R,).
+        counts_U: number of copies of each distinct document. Documents count as copies if they contribute equally to
+            the statistic. Counting them together saves time.
         level: confidence level.
         resamples: number of resamples.
         seed: seed of the resampling.
 
     Returns:
-        The estimate and its interval, which is infinite for a single document.
+        The estimate and its interval. The bounds are infinite if there is only one document.
     """
     counts = np.asarray(counts_U, dtype=np.int64)
     total, different = int(counts.sum()), len(counts)
@@ -80,7 +83,8 @@ def bootstrap(
     for start in range(0, resamples, rows):
         size = min(rows, resamples - start)
         drawn_RD = unit_D[generator.integers(total, size=(size, total))]
-        drawn_RD += different * np.arange(size)[:, None]  # An offset per row, so that one bincount counts all rows.
+        # Each row gets its own range of indices, so that a single bincount counts all rows.
+        drawn_RD += different * np.arange(size)[:, None]
         counts_RU = np.bincount(drawn_RD.ravel(), minlength=size * different).reshape(size, different)
         values.append(value(counts_RU.astype(np.float64)))
     low, high = np.quantile(np.concatenate(values), [(1 - level) / 2, (1 + level) / 2])
@@ -98,14 +102,14 @@ def ratio_interval(
     """Return the percentile bootstrap interval of sum(numerator) / sum(denominator) over documents (Efron 1979).
 
     Args:
-        numerator_D: one value per document, such as nats.
-        denominator_D: one value per document, such as bytes.
+        numerator_D: numerators, one per document, such as the loss in nats.
+        denominator_D: denominators, one per document, such as the number of bytes.
         level: confidence level.
         resamples: number of resamples.
         seed: seed of the resampling.
 
     Returns:
-        The ratio of the sums and its interval, which is infinite for a single document.
+        The ratio of the sums and its interval. The bounds are infinite if there is only one document.
     """
     numerator = np.asarray(numerator_D, dtype=np.float64)
     denominator = np.asarray(denominator_D, dtype=np.float64)
@@ -129,14 +133,15 @@ def paired_difference(
     resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """Return the interval of sum(a - b) / sum(denominator) for two systems on the same documents.
+    """Return the paired bootstrap interval of sum(a - b) / sum(denominator) for two systems on the same documents.
 
-    Pairing removes the variance between documents, so it detects differences that two separate intervals do not show.
+    Pairing removes the variance between documents. Therefore, it detects smaller differences than a comparison of two
+    separate intervals.
 
     Args:
-        a_D: one value per document of the first system.
-        b_D: one value per document of the second system.
-        denominator_D: one value per document, such as bytes.
+        a_D: values of the first system, one per document.
+        b_D: values of the second system, one per document.
+        denominator_D: denominators, one per document, such as the number of bytes.
         level: confidence level.
         resamples: number of resamples.
         seed: seed of the resampling.

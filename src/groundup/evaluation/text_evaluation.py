@@ -1,4 +1,7 @@
-"""Evaluation of a language model on text: bits per byte, compressors, its base model, and samples."""
+"""Evaluation of a language model on text.
+
+The report contains its bits per byte, a comparison with compressors and with its base model, and generated samples.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +32,13 @@ class TextRules:
     """Options of an evaluation on text.
 
     Attributes:
-        compressor_bytes: maximum number of bytes of training text for the compressors; 0: no compressors.
+        compressor_bytes: maximum number of bytes of training text that the compressors are given; 0: the model is not
+            compared with compressors.
         samples: number of texts to generate.
-        batch_size: windows per batch.
-        seed: seed of samples and bootstrap.
+        batch_size: number of windows per batch.
+        seed: seed of the generated samples and of the bootstrap.
         device: device to compute on; None: a GPU if available.
-        dtype: data type to compute in; None: bfloat16 if it is faster and the score agrees with float32.
+        dtype: data type to compute in; None: bfloat16 if it is faster and barely changes the score, otherwise float32.
     """
 
     compressor_bytes: int = 64_000_000
@@ -48,15 +52,18 @@ class TextRules:
 def evaluate_text(
     directory: Path, texts: Sequence[str], source: str, corpus: Path | None, rules: TextRules, console: Console
 ) -> Report:
-    """Score held-out texts with a model, with the base that its pretraining continued, and with compressors.
+    """Score held-out texts with a model, and compare the model with its base model and with compressors.
+
+    The comparison with the base model is made only if the model was trained by continued pretraining.
 
     Args:
         directory: directory of the model.
         texts: held-out texts.
-        source: name of the texts.
-        corpus: corpus or token shards with the training text for the compressors.
-        rules: options.
-        console: output for notes and progress.
+        source: name of the texts for the report.
+        corpus: corpus or token shards from which the compressors get the training text; None: the model is not compared
+            with compressors.
+        rules: options of the evaluation.
+        console: console that prints notes and progress.
 
     Returns:
         The report.
@@ -114,7 +121,10 @@ def _scored(
 
 
 def _base_of(directory: Path) -> Path | None:
-    """Return the model that pretraining continued, if it still exists unchanged."""
+    """Return the directory of the base model if the model was trained by continued pretraining.
+
+    The result is None if it was trained from scratch, or if the base model was changed or deleted.
+    """
     made = read(directory) if (directory / ARTIFACT).is_file() else None
     if made is None or made.stage != "pretrain" or "base" not in made.facts:
         return None
@@ -126,7 +136,7 @@ def _base_of(directory: Path) -> Path | None:
 
 
 def _model_facts(directory: Path, model: Transformer) -> dict[str, Any]:
-    """Return size, shape, and the facts that training recorded."""
+    """Return the number of parameters, the configuration, and the facts that training recorded in the artifact."""
     facts: dict[str, Any] = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **model.config.to_json(),

@@ -1,4 +1,4 @@
-"""Bits per byte of single texts under a language model, for corpus filters."""
+"""Bits per byte that a language model assigns to a single text, which corpus filters use."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from groundup.hub.resolve import OpenedModel, open_model
 
 @dataclass(frozen=True, slots=True)
 class TextScorer:
-    """Bits per byte of a text under the model in a directory, which each worker process loads once."""
+    """Computes the bits per byte that the model in `directory` assigns to a text.
+
+    Each worker process loads the model once.
+    """
 
     directory: Path
 
     def __call__(self, text: str) -> float:
-        """Return the bits per byte of a text that is not empty.
+        """Return the bits per byte of a text.
 
         Args:
-            text: text to score.
+            text: text to score. It must not be empty.
 
         Returns:
             Bits per byte.
@@ -44,5 +47,5 @@ class TextScorer:
 @lru_cache(maxsize=1)
 def _opened(directory: Path) -> OpenedModel:
     if multiprocessing.parent_process() is not None:
-        torch.set_num_threads(1)  # Each worker uses one core.
+        torch.set_num_threads(1)  # Worker processes run in parallel, so each one uses a single core.
     return open_model(directory, device="cpu")

@@ -1,4 +1,4 @@
-"""Comparison of an instruction-tuned model with its base after training, both loaded from their files."""
+"""Comparison of an instruction-tuned model with its base model after training. Both are loaded from their files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from groundup.inference import Engine
 from groundup.kernels import Machine, cast_for_inference
 from groundup.model import Transformer
 
-_MAX_SCORED = (
-    300  # Number of test conversations. Both models score each, and 1,000 would take as long as a short fine-tuning.
-)
+# Maximum number of test conversations. Both models score each one, so 1,000 conversations would take as long as a short
+# fine-tuning run.
+_MAX_SCORED = 300
 _NUM_TRANSCRIPTS = 3
 _ANSWER_TOKENS = 80
 
@@ -25,16 +25,16 @@ _ANSWER_TOKENS = 80
 def load_tuned_and_base(
     directory: Path, base: Path, machine: Machine, *, adapter: bool
 ) -> tuple[Transformer, Transformer]:
-    """Load a fine-tuned model and its base in the same dtype.
+    """Load a fine-tuned model and its base model in the same dtype.
 
     Args:
-        directory: directory of the fine-tuned model or adapter.
+        directory: directory of the fine-tuned model or of the adapter.
         base: directory of the base model.
         machine: device and dtype.
-        adapter: whether `directory` holds an adapter of the base.
+        adapter: whether `directory` contains an adapter of the base model.
 
     Returns:
-        The fine-tuned model and the base.
+        The fine-tuned model and the base model.
     """
     original = load_model(base, device=machine.device)
     tuned = with_adapter(original, directory) if adapter else load_model(directory, device=machine.device)
@@ -51,17 +51,17 @@ def compare_tuned(
     seed: int,
     console: Console,
 ) -> tuple[BaseComparison, list[dict[str, Any]]]:
-    """Compare a fine-tuned model with its base on test conversations, and print a few answers of both.
+    """Compare a fine-tuned model with its base model on test conversations, and print sample answers of both models.
 
     Args:
         tuned: fine-tuned model.
-        base: base model; its prompt format is chosen on training examples of `data`.
+        base: base model. Its prompt format is chosen on the training examples of `data`.
         data: training and test conversations.
         seed: seed of the bootstrap.
-        console: output for progress and samples.
+        console: console that prints progress and samples.
 
     Returns:
-        The comparison and the transcripts as JSON values.
+        The comparison, and the printed samples as JSON values.
     """
     tokenizer, template = data.tokenizer, data.template
     scored = evenly_spaced(data.test, _MAX_SCORED)

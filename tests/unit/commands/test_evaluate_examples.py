@@ -44,7 +44,7 @@ def test_a_classifier_is_scored_by_its_labels(classifier: Path, tmp_path: Path) 
     facts = run(config).facts
     assert facts["test"]["accuracy"]["value"] == pytest.approx(2 / 3)
     assert facts["test"]["confusion"] == [[2, 0], [1, 0]]
-    assert facts["dropped"] == {"empty text": 1, "label not trained": 1}
+    assert facts["dropped"] == {"empty text": 1, "label that the classifier does not have": 1}
     assert json.loads((tmp_path / "report" / "report.json").read_text())["summary"] == facts["summary"]
 
 

@@ -114,7 +114,7 @@ def test_an_example_of_context_length_fits() -> None:
 
 def test_examples_without_trained_tokens_are_rejected_before_step_1() -> None:
     """Other trainers report a loss over no token."""
-    with pytest.raises(DataError, match="1 have no trained token"):
+    with pytest.raises(DataError, match="1 do not have trained tokens"):
         loader([([0, 5, 6], [False, False, False])])
     with pytest.raises(DataError, match="1 are longer than 64"):
         loader([([0] * 70, [False] * 69 + [True])])

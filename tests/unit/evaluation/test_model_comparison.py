@@ -63,7 +63,7 @@ def test_prompts_contain_no_test_example(
     given = prompted if templated else PromptedModel(prompted.model, prompted.tokenizer, None, prompted.stop_ids)
     for metric in ("likelihood", "exact"):
         found = compare_answers(given, given, AnswerTask(metric, [], examples[:5], max_tokens=4), QUIET)
-        assert "without training examples" in found.notes[0]
+        assert "there are no training examples" in found.notes[0]
         assert not any("the best one on training examples" in note for note in found.notes)
     usual = given.chat_format or given.plain_formats[0]
     assert all(prompt.format is usual and not prompt.shots and not prompt.instruction for prompt in prompts)

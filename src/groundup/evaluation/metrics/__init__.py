@@ -1,4 +1,4 @@
-"""Metrics of generated texts: ROUGE, chrF, BLEU, exact match, token F1, labels, refusals."""
+"""Metrics of generated texts: ROUGE, chrF, BLEU, exact match, token F1, label accuracy and F1, and refusal rates."""
 
 from groundup.evaluation.measure import Measure, mean
 from groundup.evaluation.metrics.answers import exact, label_parser, label_sets, labels, normalized, refusals, token_f1

@@ -1,6 +1,6 @@
-"""Metrics of short answers and labels: exact match and token F1 (similar to SQuAD's), macro-F1, and refusals.
+"""Metrics of short answers and labels: exact match and token F1 similar to SQuAD, macro-F1, and refusal rates.
 
-Shape letters: E examples, C labels, K sums.
+Shape letters: E: number of examples, C: number of labels, K: number of statistics per example (see `Measure`).
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from groundup.evaluation.classification import f1_over_labels
 from groundup.evaluation.measure import Floats, Measure, mean
 from groundup.evaluation.metrics.overlap import overlap_f1
 
-# The letter of the grade "A+" is not an article.
+# The lookahead excludes the grade "A+", in which "A" is not an article.
 _ARTICLES = re.compile(r"\b(a|an|the)\b(?![+#])")
 _THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!,?\d)")
 _PUNCTUATION = re.compile(
-    r"((?<!\w)-(?=[$€£]?\.?\d)"  # The sign of a number.
-    r"|(?<=\d)[.,](?=\d)|(?<![\w.])\.(?=\d)"  # A separator in a number, or before its digits.
-    r"|(?<=[^\W\d_])[+#]+)"  # C++, C#
+    r"((?<!\w)-(?=[$€£]?\.?\d)"  # The minus sign of a number.
+    r"|(?<=\d)[.,](?=\d)|(?<![\w.])\.(?=\d)"  # A separator between digits, or the point of a number such as ".5".
+    r"|(?<=[^\W\d_])[+#]+)"  # "+" and "#" after a letter, as in "C++" and "C#".
     rf"|[{re.escape(string.punctuation)}]"
 )
 
 
 def normalized(text: str) -> str:
-    """Normalize a text: lower case, no punctuation, no articles, single spaces (Rajpurkar et al. 2016).
+    """Lowercase a text and remove its punctuation, articles and extra spaces, similar to SQuAD (Rajpurkar et al. 2016).
 
-    SQuAD deletes all punctuation: "-5" becomes "5", "3.5" becomes "35", and "C++" becomes "C". This function keeps the
-    minus sign of a number, decimal points and commas between digits, and "+" and "#" after a letter. It removes the
-    separators of thousands, as in "1,000". A text that consists only of punctuation and articles, such as the choice
-    "A", stays unchanged except for case and spaces.
+    SQuAD removes all punctuation, so "-5" becomes "5", "3.5" becomes "35", and "C++" becomes "C". This function keeps
+    the minus sign of a number, points and commas between digits, and "+" and "#" after a letter. It removes thousands
+    separators, as in "1,000". If a text consists only of punctuation and articles, such as the choice "A", only its
+    case and spaces are normalized.
 
     Args:
         text: text to normalize.
@@ -49,16 +49,16 @@ def normalized(text: str) -> str:
 
 
 def label_parser(labels: Iterable[str]) -> Callable[[str], str]:
-    """Return a function that maps a text to its label, spelled as in `labels`; other texts are returned unchanged.
+    """Return a function that maps a text to the label that it matches, in the spelling of `labels`.
 
-    Labels are compared without case and spaces, so "-1" is not "1". If none matches, texts are compared after
-    normalization ("Positive." matches "positive"), but only if the match is unique.
+    First, the comparison ignores only case and white space, so "-1" does not match "1". If no label matches, the text
+    and the labels are compared after `normalized`, so "Positive." matches "positive". This second match must be unique.
 
     Args:
         labels: all labels.
 
     Returns:
-        The function.
+        The function. It returns a text unchanged if it does not match any label.
     """
     named = {casefolded(label): label for label in reversed(list(labels))}
     alike = Counter(map(normalized, named))
@@ -67,26 +67,29 @@ def label_parser(labels: Iterable[str]) -> Callable[[str], str]:
 
 
 def exact(written: Sequence[str], references: Sequence[str]) -> Measure:
-    """Return the share of answers that equal the reference after normalization, 0 to 100."""
+    """Return the percentage of answers that equal their reference after normalization."""
     pairs = zip(written, references, strict=True)
     return mean("exact match", [100.0 * (normalized(text) == normalized(reference)) for text, reference in pairs])
 
 
 def token_f1(written: Sequence[str], references: Sequence[str]) -> Measure:
-    """Return the mean token F1 of answers and references after normalization, 0 to 100."""
+    """Return the mean token F1 between answers and references after normalization, on a scale from 0 to 100."""
     pairs = zip(written, references, strict=True)
     return mean("token F1", [100 * overlap_f1(normalized(a).split(), normalized(b).split()) for a, b in pairs])
 
 
 def labels(predicted: Sequence[str], true: Sequence[str]) -> list[Measure]:
-    """Return accuracy and macro-F1, 0 to 100; macro-F1 is the mean over the labels that occur in `true`."""
+    """Return accuracy and macro-F1 on a scale from 0 to 100. Macro-F1 averages over the labels that occur in `true`."""
     right = [100.0 * (a == b) for a, b in zip(predicted, true, strict=True)]
     _, _, macro = label_sets([(label,) for label in predicted], [(label,) for label in true])
     return [mean("accuracy", right), macro]
 
 
 def label_sets(predicted: Sequence[Collection[str]], true: Sequence[Collection[str]]) -> list[Measure]:
-    """Return exact-set accuracy, micro-F1 and macro-F1 of label sets, 0 to 100; macro-F1 as in `labels`."""
+    """Return exact-set accuracy, micro-F1 and macro-F1 of label sets on a scale from 0 to 100.
+
+    Macro-F1 averages over the labels that occur in `true`.
+    """
     pairs = [(set(said), set(labels)) for said, labels in zip(predicted, true, strict=True)]
     names = {label: place for place, label in enumerate(dict.fromkeys(chain.from_iterable(true)))}
     counts_E3C = np.zeros((len(pairs), 3, len(names)))
@@ -110,15 +113,16 @@ def label_sets(predicted: Sequence[Collection[str]], true: Sequence[Collection[s
 
 
 def refusals(written: Sequence[str], references: Sequence[str], refusal: str) -> list[Measure]:
-    """Return the rate of correct refusals and the rate of false refusals, 0 to 100.
+    """Return the percentage of correct refusals and the percentage of false refusals.
 
     Args:
         written: generated answers.
         references: reference answers.
-        refusal: beginning of a refusal; whole words are compared after normalization.
+        refusal: text with which an answer begins if it is a refusal. Whole words are compared after normalization.
 
     Returns:
-        Refusals among examples whose reference is one, and among the other examples.
+        Two metrics: the percentage of refusals among the examples whose reference is a refusal, and the percentage of
+        refusals among all other examples.
     """
     words = normalized(refusal).split()
     said, due = (

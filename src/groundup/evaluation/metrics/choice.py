@@ -1,4 +1,4 @@
-"""Choice of a metric by the form of the prompts and answers."""
+"""Automatic choice of a metric from the length, language and repetition of prompts and answers."""
 
 from __future__ import annotations
 
@@ -15,29 +15,32 @@ from groundup.evaluation.metrics.answers import labels as label_measures
 from groundup.evaluation.metrics.overlap import rouge
 from groundup.evaluation.metrics.translation import bleu, chrf
 
-_NUM_SAMPLED = 200  # examples
-_MAX_FACT_WORDS = 5  # median of factual answers
-_MIN_REPEATS = 5  # mean number of examples per distinct answer, if the answers are labels
-# Maximum share of answers that occur once, if the answers are labels. It estimates the probability that the next answer
-# is a new one (Good 1953). For the 7,473 results of GSM8K, 863 distinct numbers, it is 5.9 %: they are not labels.
+_NUM_SAMPLED = 200  # Approximate number of examples from which the metric is chosen.
+_MAX_FACT_WORDS = 5  # Maximum median length of factual answers.
+_MIN_REPEATS = 5  # Minimum mean number of examples per distinct answer if the answers are labels.
+# Maximum share of answers that occur only once if the answers are labels. This share estimates the probability that the
+# next answer is a new one (Good 1953). The 7,473 final answers of GSM8K are 863 distinct numbers, and the share is
+# 5.9 %, so these answers are not treated as labels.
 _MAX_UNIQUE = 0.03
-_MIN_COMPRESSION = 3  # prompt length by answer length of summaries
-_MIN_SUMMARIZED_WORDS = 60  # median of texts to summarize
+_MIN_COMPRESSION = 3  # Minimum ratio of prompt length to answer length if the answers are summaries.
+_MIN_SUMMARIZED_WORDS = 60  # Minimum median length of the prompts if the answers are summaries.
 
 
 def measures(
     name: MetricName, written: Sequence[str], references: Sequence[str], *, labels: Sequence[str] = ()
 ) -> list[Measure]:
-    """Return the values of a metric, the primary one first; an empty list for "likelihood".
+    """Compute a metric of generated answers, together with related metrics.
 
     Args:
-        name: name of the metric.
+        name: name of the primary metric.
         written: generated answers.
         references: reference answers.
-        labels: all labels, if the answers are labels; see `label_names`. "exact" then scores labels.
+        labels: all labels if the answers are labels, otherwise empty; see `label_names`. If given, "exact" computes the
+            accuracy and macro-F1 of the labels.
 
     Returns:
-        The metrics.
+        The metrics, starting with the primary metric. The list is empty for "likelihood", which does not score
+        generated answers.
     """
     if name == "rouge":
         return rouge(written, references)
@@ -55,13 +58,14 @@ def measures(
 
 
 def label_names(answers: Sequence[str]) -> tuple[str, ...]:
-    """Return the labels if the answers are a few names that recur often; otherwise an empty tuple.
+    """Detect whether the answers are labels, which means that there are few distinct answers and each one recurs often.
 
     Args:
-        answers: answers of both training and test set. With 77 labels, 200 answers are too few to detect them.
+        answers: answers of both the training set and the test set. More answers make detection more reliable: 200
+            answers are too few to detect 77 labels.
 
     Returns:
-        The distinct labels.
+        The distinct labels, or an empty tuple if the answers are not labels.
     """
     counts = Counter(map(normalized, answers))
     unique = sum(count == 1 for count in counts.values())
@@ -73,15 +77,15 @@ def label_names(answers: Sequence[str]) -> tuple[str, ...]:
 def choose_metric(
     prompts: Sequence[str], references: Sequence[str], *, labels: Sequence[str] = ()
 ) -> tuple[MetricName, str]:
-    """Return the metric that suits these answers, and the reason in one clause.
+    """Choose the metric that suits these prompts and answers.
 
     Args:
-        prompts: prompts without the words that all of them share.
+        prompts: prompts, from which the words of the prompt template were removed; see `without_shared_words`.
         references: reference answers.
-        labels: all labels, if the answers are labels; see `label_names`.
+        labels: all labels if the answers are labels, otherwise empty; see `label_names`.
 
     Returns:
-        The name of the metric, and the reason.
+        The name of the metric, and the reason for the choice as a clause.
     """
     if labels:
         return "exact", f"{len(labels):,} distinct answers recur, like labels"
@@ -99,6 +103,6 @@ def choose_metric(
 
 
 def _language(texts: Sequence[str]) -> str:
-    """Return the most frequent language of the texts."""
+    """Return the language that occurs most often among the texts."""
     found = Counter(language for language, _ in map(identify, texts) if language != UNDETERMINED)
     return found.most_common(1)[0][0] if found else UNDETERMINED

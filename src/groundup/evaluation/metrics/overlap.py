@@ -1,4 +1,4 @@
-"""ROUGE, the n-gram overlap of a summary with its reference (Lin 2004)."""
+"""ROUGE, which measures the n-gram overlap between a summary and its reference (Lin 2004)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ _WORD = re.compile(r"[^\W_]+")
 
 
 def rouge(written: Sequence[str], references: Sequence[str]) -> list[Measure]:
-    """Return ROUGE-L, ROUGE-1 and ROUGE-2: F1 of the longest common subsequence, of words, and of word pairs.
+    """Return ROUGE-L, ROUGE-1 and ROUGE-2 of generated texts.
 
-    For ASCII texts the scores equal the package rouge-score without stemming. That package splits words at
-    accented letters; this function keeps them whole.
+    They are the F1 scores of the longest common subsequence, of unigrams and of bigrams. For ASCII texts, the scores
+    equal those of the package rouge-score without stemming. For other texts they differ, because rouge-score splits
+    words at accented letters and this function does not.
 
     Args:
         written: generated texts.
         references: reference texts.
 
     Returns:
-        The three metrics, 0 to 100.
+        The three metrics on a scale from 0 to 100.
     """
     pairs = [(_words(text), _words(reference)) for text, reference in zip(written, references, strict=True)]
     named = (("ROUGE-L", _subsequence), ("ROUGE-1", partial(_common, size=1)), ("ROUGE-2", partial(_common, size=2)))
@@ -31,7 +32,7 @@ def rouge(written: Sequence[str], references: Sequence[str]) -> list[Measure]:
 
 
 def overlap_f1(written: Sequence[str], reference: Sequence[str]) -> float:
-    """Return the F1 of two bags of words, 0 to 1."""
+    """Return the F1 score (0 to 1) between two texts, each of which is treated as a bag of words."""
     return _f1((Counter(written) & Counter(reference)).total(), len(written), len(reference))
 
 

@@ -1,1 +1,4 @@
-"""Round-trip checks: comparison of an imported or exported model with the original, in transformers and llama.cpp."""
+"""Round-trip checks, which compare an imported, exported or merged model with the original model.
+
+The models run in groundup, transformers and llama.cpp.
+"""

@@ -1,6 +1,8 @@
-"""Agreement of two engines on one model: logits, greedy continuations, and token ids of texts.
+"""Agreement of two inference engines that run the same model.
 
-Shape letters: T sequence, V vocab.
+The comparison covers logits, greedy continuations, and the token ids of texts.
+
+Shape letters: T: sequence length, V: vocabulary size.
 """
 
 from __future__ import annotations
@@ -17,44 +19,48 @@ GREEDY_TOKENS = 16
 
 
 class Runner(Protocol):
-    """One model, run by one engine."""
+    """A model that runs in an inference engine."""
 
     name: str
 
     def logits(self, ids: Sequence[int]) -> Tensor:
-        """Return the next-token logits after each of `ids`: (T, V), fp32 on the CPU."""
+        """Return the next-token logits after each of `ids` as a float32 CPU tensor of shape (T, V)."""
         ...
 
     def greedy(self, ids: Sequence[int], count: int) -> list[int]:
-        """Return a greedy continuation of `ids` by `count` tokens, generated with the engine's own cache."""
+        """Generate `count` tokens after `ids` by greedy decoding with the engine's KV cache."""
         ...
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text without BOS; names of special tokens are encoded as text."""
+        """Return the token ids of a text without BOS. Names of special tokens are encoded as ordinary text."""
         ...
 
 
 @dataclass(slots=True)
 class Agreement:
-    """Agreement of one engine with the reference.
+    """Agreement of one engine with the reference engine.
+
+    A gap is the difference between the log-probabilities of two tokens, in nats. If the engines choose different tokens
+    at a small gap, rounding explains the difference.
 
     Attributes:
         who: name of the engine.
-        reference: name of the reference.
+        reference: name of the reference engine.
         positions: number of teacher-forced predictions.
-        agreed: number of positions with the same most likely token.
-        worst_gap: largest gap in nats between the reference's first and second choice at positions that differ.
-        max_difference: largest absolute difference of two logits.
-        scale: largest absolute logit of the reference.
-        kl_sum: Kullback-Leibler divergence from the reference in nats, summed over positions.
-        nll: negative log-likelihood of the texts in nats, by the engine.
-        reference_nll: negative log-likelihood of the texts in nats, by the reference.
-        scored: number of tokens in `nll`.
-        greedy: for each prompt, the number of equal tokens, and the reference's gap in nats between the two tokens at
-            the first difference (None if the continuations are equal).
+        agreed: number of positions at which both engines have the same most likely token.
+        worst_gap: largest gap between the two most likely tokens of the reference engine, over the positions at which
+            the engines have different most likely tokens.
+        max_difference: largest absolute difference between the logits of the two engines.
+        scale: largest absolute logit of the reference engine.
+        kl_sum: Kullback-Leibler divergence from the reference engine in nats, summed over positions.
+        nll: negative log-likelihood of the texts in nats, computed by the engine.
+        reference_nll: negative log-likelihood of the texts in nats, computed by the reference engine.
+        scored: number of tokens over which `nll` is summed.
+        greedy: for each prompt, the number of equal tokens at the beginning of both continuations, and the gap between
+            the first two tokens that differ. The gap is None if the continuations are equal.
         ids_total: number of tokenized texts.
-        ids_equal: number of texts with equal ids.
-        ids_differ: names of the texts with different ids.
+        ids_equal: number of texts with equal token ids.
+        ids_differ: names of the texts with different token ids.
     """
 
     who: str
@@ -75,27 +81,27 @@ class Agreement:
 
     @property
     def top1(self) -> float:
-        """Share of positions with the same most likely token."""
+        """Share of positions at which both engines have the same most likely token."""
         return self.agreed / max(self.positions, 1)
 
     @property
     def kl(self) -> float:
-        """Mean Kullback-Leibler divergence from the reference, in nats per token."""
+        """Mean Kullback-Leibler divergence from the reference engine, in nats per token."""
         return self.kl_sum / max(self.positions, 1)
 
     @property
     def perplexity(self) -> float:
-        """Perplexity of the texts by the engine."""
+        """Perplexity of the texts, computed by the engine."""
         return _exp(self.nll / max(self.scored, 1))
 
     @property
     def reference_perplexity(self) -> float:
-        """Perplexity of the texts by the reference."""
+        """Perplexity of the texts, computed by the reference engine."""
         return _exp(self.reference_nll / max(self.scored, 1))
 
     @property
     def greedy_gap(self) -> float:
-        """Largest gap at the first difference of a greedy continuation; 0 if all are equal."""
+        """Largest gap in `greedy`. It is 0 if all greedy continuations are equal."""
         return max((gap for _, gap in self.greedy if gap is not None), default=0.0)
 
     def to_json(self) -> dict[str, Any]:
@@ -104,7 +110,10 @@ class Agreement:
         return asdict(self) | derived | {"reference_perplexity": self.reference_perplexity}
 
     def add_logits(self, reference_TV: Tensor, other_TV: Tensor, ids: Sequence[int]) -> None:
-        """Add one text. Logits of padding rows, which belong to no token, are cut off."""
+        """Add the logits of one text.
+
+        If the vocabulary of one engine is padded, the logits of the padding are ignored.
+        """
         width = min(reference_TV.shape[1], other_TV.shape[1])
         reference_TV, other_TV = reference_TV[:, :width], other_TV[:, :width]
         p_TV, q_TV = reference_TV.double().log_softmax(-1), other_TV.double().log_softmax(-1)
@@ -125,7 +134,7 @@ class Agreement:
     def add_greedy(
         self, expected: Sequence[int], found: Sequence[int], reference: Runner, prompt: Sequence[int]
     ) -> None:
-        """Add one greedy continuation; `reference` gives the gap at the first difference."""
+        """Add one greedy continuation. `reference` computes the gap between the first two tokens that differ."""
         same = next((i for i, pair in enumerate(zip(expected, found, strict=False)) if pair[0] != pair[1]), None)
         if same is None:
             self.greedy.append((min(len(expected), len(found)), None))
@@ -134,7 +143,7 @@ class Agreement:
         self.greedy.append((same, float(logprobs_V[expected[same]] - logprobs_V[found[same]])))
 
     def add_ids(self, expected: Sequence[int], found: Sequence[int], name: str) -> None:
-        """Add the ids of one text."""
+        """Add the token ids of one text."""
         self.ids_total += 1
         if list(expected) == list(found):
             self.ids_equal += 1
@@ -150,14 +159,14 @@ def compare_engines(
     edge_cases: Mapping[str, str],
     advance: Callable[[int], object] = lambda _: None,
 ) -> list[Agreement]:
-    """Run each engine on all inputs, and compare the engines in pairs.
+    """Run each engine on all inputs, and compare the results of the engines in each pair.
 
     Args:
-        pairs: pairs of (reference, other).
-        texts: ids of each text, at least two, for teacher-forced predictions.
-        prompts: ids of each prompt, for greedy continuation.
-        edge_cases: texts to tokenize, by name.
-        advance: called with the number of tokens that one engine has processed.
+        pairs: (reference engine, other engine) pairs.
+        texts: token ids of each text for teacher-forced predictions. Each text has at least 2 tokens.
+        prompts: token ids of each prompt for greedy continuations.
+        edge_cases: texts to tokenize, keyed by name.
+        advance: callback for progress, called with the number of tokens that one engine has processed.
 
     Returns:
         The agreement of each pair.
@@ -189,9 +198,9 @@ def compare_engines(
 
 
 def _exp(nats: float) -> float:
-    return math.exp(min(nats, 700.0))  # The loss of a damaged model can overflow a float.
+    return math.exp(min(nats, 700.0))  # The exponential of a damaged model's loss could overflow.
 
 
 def _larger(before: float, now: Tensor) -> float:
     value = float(now)
-    return value if math.isnan(value) else max(before, value)  # max() could drop a NaN.
+    return value if math.isnan(value) else max(before, value)  # max() alone could ignore a NaN.

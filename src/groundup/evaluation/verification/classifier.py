@@ -1,6 +1,6 @@
-"""Round-trip check for classifiers: agreement of predicted labels and probabilities.
+"""Round-trip check for classifiers, which compares predicted labels and probabilities.
 
-Shape letters: E texts, C labels.
+Shape letters: E: number of texts, C: number of labels.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from groundup.model import SequenceClassifier
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.edge_cases import EDGE_CASES
 
-_MAX_PARAGRAPHS = 10  # Per page.
+_MAX_PARAGRAPHS = 10  # Maximum number of paragraphs per page.
 
-_MIN_PROBABILITY = 1e-12  # Lower bound of probabilities before the logarithm.
+_MIN_PROBABILITY = 1e-12  # Smaller probabilities are replaced by this value before the logarithm is taken.
 
 
 @dataclass(frozen=True, slots=True)
 class LabelAgreement:
-    """Agreement of a classifier with the reference.
+    """Agreement of a classifier with a reference classifier.
 
     Attributes:
         texts: number of texts.
-        agreed: number of texts with the same labels.
-        worst_gap: largest gap in nats between the reference's two most likely labels on texts that differ. For
-            multi-label classifiers, the gap between "yes" and "no" of a label.
-        max_difference: largest difference of two probabilities.
-        kl: mean Kullback-Leibler divergence from the reference, in nats per text.
+        agreed: number of texts for which both classifiers predict the same labels.
+        worst_gap: largest difference in nats between the log-probabilities of the reference classifier's two most
+            likely labels, over the texts with different predictions. For a multi-label classifier, it is the difference
+            between the two outcomes of one label: the text has the label, or it does not have it.
+        max_difference: largest absolute difference between the probabilities of the two classifiers.
+        kl: mean Kullback-Leibler divergence from the reference classifier, in nats per text.
     """
 
     texts: int
@@ -43,11 +44,14 @@ class LabelAgreement:
     kl: float
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values."""
+        """Return the attributes as JSON values."""
         return asdict(self)
 
     def problems(self, limits: str) -> list[str]:
-        """Return the values that exceed the named limits of `round_trip.LIMITS`; empty if the check passed."""
+        """Return a message for each value that exceeds its limit; empty if the check passed.
+
+        `limits` is a key of `round_trip.LIMITS`.
+        """
         limit = LIMITS[limits]
         broken = {
             f"{self.agreed:,} of {self.texts:,} texts get the same labels, at least {limit.top1:.1%}": (
@@ -68,14 +72,14 @@ def compare_classifiers(
     console: Console,
     label: str,
 ) -> LabelAgreement:
-    """Compare two classifiers on paragraphs of Python's reference and on texts with tokenization edge cases.
+    """Compare two classifiers on paragraphs of the Python language reference and on tokenization edge cases.
 
     Args:
         reference: reference classifier.
         other: classifier to check.
-        tokenizer: tokenizer of both.
+        tokenizer: tokenizer of both classifiers.
         longest: maximum number of tokens per text.
-        console: output for progress.
+        console: console that prints progress.
         label: label of the progress bar.
 
     Returns:
@@ -91,8 +95,8 @@ def compare_classifiers(
 
 
 def agreement(reference_EC: NDArray[np.float64], other_EC: NDArray[np.float64], *, multi_label: bool) -> LabelAgreement:
-    """Return the agreement of two classifiers' probabilities."""
-    if multi_label:  # Each label is a binary decision.
+    """Compute the agreement of two classifiers from their predicted probabilities."""
+    if multi_label:  # The prediction of each label is a separate binary decision.
         answers = [np.stack((p_EC, 1 - p_EC), -1) for p_EC in (reference_EC, other_EC)]
         same = above_threshold(reference_EC) == above_threshold(other_EC)
     else:

@@ -1,4 +1,7 @@
-"""Round-trip check of a GGUF file: comparison of its weights and of its logits in groundup and llama.cpp."""
+"""Round-trip check of a GGUF file.
+
+Its weights and its logits in groundup and llama.cpp are compared with the exported model.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ from groundup.hub.gguf import Fallback, FileType, GgufModel, GgufVocabulary, wri
 from groundup.hub.resolve import OpenedModel
 from groundup.model import Transformer
 
-_MODEL = "the model"  # Name of the reference.
+_MODEL = "the model"  # Name of the exported model, which is the reference of the comparison.
 _BACK = "read back"
 
 
@@ -39,21 +42,24 @@ def write_verified(
     inputs: CheckInputs | None,
     console: Console,
 ) -> dict[str, Any]:
-    """Write a GGUF file of one type; it gets its name only after the round-trip check.
+    """Write a GGUF file in one quantization type, and check it.
+
+    The file is written under a temporary name and renamed to `path` after the round-trip check passed.
 
     Args:
         opened: model to export.
         vocabulary: GGUF vocabulary of the model.
-        kind: type of the matrices.
+        kind: quantization type of the weight matrices.
         path: path of the file.
-        inputs: inputs of the round-trip check; None: no check.
-        console: output for notes and progress.
+        inputs: inputs of the round-trip check; None: the file is not checked.
+        console: console that prints notes and progress.
 
     Returns:
-        `bytes`, `weights`, `fallbacks`, and the result of `verify_file` as `verification`.
+        A dictionary with the keys `bytes`, `weights`, `fallbacks` and `verification`. The value of `verification` is
+        the result of `verify_file`.
 
     Raises:
-        FormatError: the file does not agree with the model; it is deleted.
+        FormatError: the file does not agree with the model. The file is deleted.
     """
     unchecked = path.with_name(f".{path.name}.unchecked.tmp{path.suffix}")
     try:
@@ -85,7 +91,7 @@ def write_verified(
 
 
 def _grouped(fallbacks: Sequence[Fallback]) -> dict[tuple[str, str, str], list[str]]:
-    """Return the tensors of each kind of fallback."""
+    """Group the names of tensors by the kind of their fallback."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for fallback in fallbacks:
         found.setdefault((fallback.intended, fallback.used, fallback.why), []).append(fallback.tensor)
@@ -95,18 +101,19 @@ def _grouped(fallbacks: Sequence[Fallback]) -> dict[tuple[str, str, str], list[s
 def verify_file(
     opened: OpenedModel, file: Path, name: str, kind: str, inputs: CheckInputs, console: Console
 ) -> dict[str, Any]:
-    """Compare a GGUF file with the exported model: weights, and logits in groundup and llama.cpp.
+    """Compare the weights of a GGUF file and its logits in groundup and llama.cpp with the exported model.
 
     Args:
         opened: exported model.
         file: file to check.
         name: final name of the file.
-        kind: type of the matrices.
+        kind: quantization type of the weight matrices.
         inputs: inputs of the check.
-        console: output for progress.
+        console: console that prints progress.
 
     Returns:
-        `equal_bit_for_bit`, `farthest_weights`, and the values of `Verdict.to_json`.
+        A dictionary with `equal_bit_for_bit`, the tensor with the largest error as `farthest_weights`, and the items of
+        `Verdict.to_json`.
 
     Raises:
         FormatError: the file does not agree with the model.
@@ -136,7 +143,7 @@ def verify_file(
 
 
 def verification_sentence(made: Mapping[str, dict[str, Any]]) -> str:
-    """Return a clause that describes the round-trip checks of files."""
+    """Return a clause that describes in which engines the exported files were checked."""
     results = [facts["verification"] for facts in made.values() if "verification" in facts]
     if not results:
         return "not verified"
@@ -145,7 +152,7 @@ def verification_sentence(made: Mapping[str, dict[str, Any]]) -> str:
 
 
 def verification_table(made: Mapping[str, dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return the columns and rows of a table with one row per file and engine."""
+    """Return the header and the rows of a table of checks, with one row per file and engine."""
     rows = []
     for kind, facts in made.items():
         size = (f"{facts['bytes'] / 1e6:,.1f}", f"{8 * facts['bytes'] / facts['weights']:.2f}")

@@ -1,4 +1,4 @@
-"""Round-trip check of an imported model in transformers and llama.cpp."""
+"""Round-trip check of an imported model, which compares it with the original in transformers and llama.cpp."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from groundup.tokenizer import Tokenizer
 
 
 def verify_import(source: Path, written: Path, limits: str, console: Console) -> Verdict:
-    """Compare an imported model with transformers or llama.cpp, if installed.
+    """Compare an imported model with the original, which runs in transformers or llama.cpp if they are installed.
 
     Args:
-        source: imported model, a directory or a GGUF file.
-        written: directory that the import wrote.
-        limits: name of the limits for the source's weights; see `round_trip.LIMITS`.
-        console: output for progress and the table of results.
+        source: directory or GGUF file of the original model.
+        written: directory to which the import wrote the model.
+        limits: key of `round_trip.LIMITS` that fits the dtype of the original weights.
+        console: console that prints progress and the table of results.
 
     Returns:
         The result of the check.

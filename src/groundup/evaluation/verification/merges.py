@@ -1,4 +1,4 @@
-"""Round-trip check of a merged model against its base with the adapter."""
+"""Round-trip check of a merged model, which compares it with the base model and the unmerged adapter."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _LIMITS = {"float32": "exact", "bfloat16": "bf16", "float16": "f16"}
 def verify_merged_model(
     merged: Path, adapter: Path, base: Path, tokenizer: Tokenizer, dtype: str, console: Console
 ) -> Verdict:
-    """Compare a merged language model with base and adapter.
+    """Compare a merged language model with its base model to which the adapter is applied.
 
     Args:
         merged: directory of the merged model.
         adapter: directory of the adapter.
         base: directory of the base model.
-        tokenizer: tokenizer of the model.
-        dtype: data type of the merged weights, which determines the limits.
-        console: output for progress.
+        tokenizer: tokenizer of the base model.
+        dtype: data type of the merged weights. It determines the limits of the check.
+        console: console that prints progress.
 
     Returns:
         The result of the check.
@@ -53,16 +53,16 @@ def verify_merged_model(
 def verify_merged_classifier(
     merged: Path, adapter: Path, base: Path, tokenizer: Tokenizer, longest: int, dtype: str, console: Console
 ) -> LabelAgreement:
-    """Compare a merged classifier with base and adapter.
+    """Compare a merged classifier with its base model to which the adapter is applied.
 
     Args:
         merged: directory of the merged classifier.
         adapter: directory of the adapter.
         base: directory of the base model.
-        tokenizer: tokenizer of the model.
+        tokenizer: tokenizer of the base model.
         longest: maximum number of tokens per text.
-        dtype: data type of the merged weights, which determines the limits.
-        console: output for progress.
+        dtype: data type of the merged weights. It determines the limits of the check.
+        console: console that prints progress.
 
     Returns:
         The agreement.
@@ -78,6 +78,6 @@ def verify_merged_classifier(
 
 
 def _fix(merged: Path, dtype: str) -> tuple[str, ...]:
-    """Return the name for an error, and a fix if the dtype may be the cause."""
+    """Return the arguments `what` and, if the dtype may cause the problem, `instead` of `require_no_problems`."""
     name = f"{merged.name} in {dtype}"
     return (name,) if dtype == "float32" else (name, "Use --dtype float32, which rounds less")

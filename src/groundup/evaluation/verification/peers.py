@@ -1,4 +1,4 @@
-"""Other engines, llama.cpp and transformers, as optional references; each runs in its own process."""
+"""Runners that run a model in llama.cpp or transformers for round-trip checks. Each engine has its own process."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from groundup.core.errors import FormatError
 
 Engine = Literal["llama.cpp", "transformers"]
 _PACKAGES: dict[Engine, tuple[str, str]] = {
-    "llama.cpp": ("llama_cpp", "llama-cpp"),  # Imported module, and the extra of groundup that installs it.
+    # Each value is the name of the Python module, and the extra of groundup that installs it.
+    "llama.cpp": ("llama_cpp", "llama-cpp"),
     "transformers": ("transformers", "transformers"),
 }
-_MAX_STDERR_CHARACTERS = 1500  # Characters of stderr in an error.
+_MAX_STDERR_CHARACTERS = 1500  # Number of characters at the end of stderr that are searched for an error message.
 _ERROR = re.compile(r"[\w.]+(Error|Exception): ")
 
 
@@ -34,7 +35,7 @@ class PeerError(FormatError):
 
 
 def missing(engine: Engine) -> str:
-    """Return how to install a missing engine; empty if it is installed."""
+    """Return a message on how to install an engine if it is not installed; otherwise an empty string."""
     package, extra = _PACKAGES[engine]
     return "" if find_spec(package) else f"{engine} is not installed: pip install 'groundup[{extra}]'"
 
@@ -43,7 +44,7 @@ class Peer:
     """A `Runner` that runs a model in another engine. Use it as a context manager, or call `close()`.
 
     Raises:
-        PeerError: the engine does not load the model, or crashes; with the last lines of its stderr.
+        PeerError: the engine cannot load the model, or it crashes. The message contains the error from its stderr.
     """
 
     def __init__(self, engine: Engine, path: Path, *, tokens: int, name: str = "") -> None:
@@ -51,9 +52,9 @@ class Peer:
 
         Args:
             engine: name of the engine.
-            path: a GGUF file for llama.cpp, a model directory for transformers.
+            path: path of a GGUF file for llama.cpp, or of a model directory for transformers.
             tokens: maximum number of tokens per request.
-            name: name in tables; default: name of the engine.
+            name: name that tables show; default: name of the engine.
         """
         self.name = name or engine
         self._path = path
@@ -63,7 +64,7 @@ class Peer:
         offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         self._process = self._open.enter_context(
             subprocess.Popen(
-                # -P: modules in the current directory, which may contain an untrusted model, are not imported.
+                # The option -P prevents imports from the current directory, which may contain an untrusted model.
                 [sys.executable, "-P", "-m", "groundup.evaluation.verification.worker", engine, str(path), str(tokens)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -85,7 +86,7 @@ class Peer:
         self._open.close()
 
     def logits(self, ids: Sequence[int]) -> Tensor:
-        """Return the next-token logits after each id: (T, V)."""
+        """Return the next-token logits after each of `ids`, (T, V)."""
         self._request(do="logits", ids=list(ids))
         header = self._response()
         data = bytearray(header["bytes"])
@@ -99,12 +100,12 @@ class Peer:
         return torch.frombuffer(data, dtype=torch.float32).view(*header["shape"])
 
     def greedy(self, ids: Sequence[int], count: int) -> list[int]:
-        """Return a greedy continuation of `ids`."""
+        """Generate `count` tokens after `ids` by greedy decoding."""
         self._request(do="greedy", ids=list(ids), count=count)
         return list(self._response()["ids"])
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text without special tokens."""
+        """Return the token ids of a text without BOS or EOS."""
         self._request(do="encode", text=text)
         return list(self._response()["ids"])
 
@@ -129,7 +130,7 @@ class Peer:
         self._stderr.seek(0)
         lines = [line.strip() for line in self._stderr.read()[-_MAX_STDERR_CHARACTERS:].splitlines() if line.strip()]
         self.close()
-        # Some messages continue after the line with the error, such as how to upgrade transformers.
+        # The last line of stderr is often not the error, because transformers adds advice after it.
         errors = [line for line in lines if _ERROR.match(line)] or lines
         return PeerError(
             f"{self.name} on {self._path.name}: " + (visible(errors[-1]) if errors else f"ended with code {code}"),

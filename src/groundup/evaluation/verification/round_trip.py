@@ -1,6 +1,6 @@
-"""Round-trip check of an imported, exported or merged model: inputs, limits, and the verdict.
+"""Inputs, limits and verdict of the round-trip check of an imported, exported or merged model.
 
-Shape letters: T sequence, V vocab.
+Shape letters: T: sequence length, V: vocabulary size.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from groundup.tokenizer.edge_cases import EDGE_CASES
 
 NUM_TEXTS = 20
 MAX_TEXT_TOKENS = 200
-_MIN_CHARACTERS = 1500  # Per text: at least 200 tokens with any tokenizer that merges bytes.
+_MIN_CHARACTERS = 1500  # Minimum length of a text. It gives at least 200 tokens with most tokenizers.
 
 CHECK_PROMPTS = (
     "The capital of France is",
@@ -35,11 +35,11 @@ CHECK_PROMPTS = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Maximum difference between two engines.
+    """Limits of the differences between two engines.
 
     Attributes:
-        top1: minimum share of positions with the same most likely token.
-        gap: maximum gap in nats between the reference's first and second choice at positions that differ.
+        top1: minimum share of positions at which both engines have the same most likely token.
+        gap: maximum gap in nats at positions where the engines choose different tokens; see `Agreement`.
         kl: maximum Kullback-Leibler divergence, in nats per token.
         perplexity: maximum relative difference of the perplexity.
     """
@@ -50,13 +50,16 @@ class Limits:
     perplexity: float
 
 
-# "exact" is the same arithmetic in another order. The other limits allow for rounding to that type, with a margin. On a
-# trained model of 2.9M parameters, llama.cpp agreed at 99.95 % of positions (KL 3e-8 nats) with f16, at 99.78 % (4e-6)
-# with bf16, and at 99.50 % (4e-5) with q8_0. A wrong permutation, norm offset or vocabulary fails the widest limits.
-# ENGINE_LIMITS includes an engine's own rounding: llama.cpp rounds activations to 8 bits if weights are quantized.
+# The limits named "exact" apply if both engines compute the same operations in float32 but in a different order. The
+# other limits allow for rounding to the type in their name, with a margin. On a trained model of 2.9M parameters,
+# llama.cpp agreed at 99.95 % of positions (KL 3e-8 nats) for f16, at 99.78 % (4e-6) for bf16, and at 99.50 % (4e-5) for
+# q8_0. A model with a wrong permutation, norm offset or vocabulary exceeds even the widest limits.
+# ENGINE_LIMITS maps the type of a file to the limits for two engines that read the same file. They allow for rounding
+# inside an engine, because llama.cpp rounds activations to 8 bits if the weights are quantized.
 ENGINE_LIMITS = {"f32": "exact", "f16": "f16", "bf16": "bf16", "q8_0": "q8_0", "q4_k": "q8_0", "q4_0": "q8_0"}
 
-# Share of the tokenization edge cases: engines differ in some of them, which is reported, but not in every tenth.
+# Minimum share of the tokenization edge cases that both engines tokenize equally. Engines differ in a few edge cases,
+# which is only reported.
 _MIN_EQUAL_IDS = 0.9
 
 LIMITS: dict[str, Limits] = {
@@ -65,13 +68,13 @@ LIMITS: dict[str, Limits] = {
     "f16": Limits(0.99, 0.1, 1e-3, 2e-3),
     "bf16": Limits(0.95, 0.5, 1e-2, 1e-2),
     "q8_0": Limits(0.93, 1.0, 2e-2, 1e-2),
-    # The loss of quality by 4-bit quantization is reported but not limited; `WEIGHT_LIMITS` checks the weights.
+    # The quality loss of 4-bit quantization is reported but not limited. Errors are detected with `WEIGHT_LIMITS`.
     "q4_k": Limits(0.0, math.inf, math.inf, math.inf),
     "q4_0": Limits(0.0, math.inf, math.inf, math.inf),
 }
-# Maximum relative error of a tensor: root mean square of the difference over the root mean square of the values.
-# Permuted rows give 1.4, a factor in the wrong place gives 1, rounding to 4 bits gives 0.08 to 0.1.
-# F32 is exact except for Gemma's norms: GGUF stores 1 + weight, and the sum is rounded.
+# Maximum relative error of a tensor, which is the root mean square of the difference divided by the root mean square of
+# the values. Permuted rows cause an error of 1.4, a misplaced factor an error of 1, and rounding to 4 bits an error of
+# 0.08 to 0.1. f32 files are exact except for Gemma's norms, because GGUF stores 1 + weight and the sum is rounded.
 WEIGHT_LIMITS = {"f32": 1e-6, "f16": 1e-3, "bf16": 5e-3, "q8_0": 0.02, "q4_k": 0.25, "q4_0": 0.25}
 
 
@@ -84,12 +87,12 @@ class GroundupRunner:
         self._tokenizer = tokenizer
 
     def logits(self, ids: Sequence[int]) -> Tensor:
-        """Return the next-token logits, (T, V)."""
+        """Return the next-token logits after each of `ids`, (T, V)."""
         with torch.inference_mode():
             return self._model(torch.tensor([list(ids)]))[0]
 
     def greedy(self, ids: Sequence[int], count: int) -> list[int]:
-        """Return a greedy continuation, generated with the KV cache."""
+        """Generate `count` tokens after `ids` by greedy decoding with the KV cache."""
         cache = self._model.new_cache(1, len(ids) + count)
         continuation: list[int] = []
         given = list(ids)
@@ -101,7 +104,7 @@ class GroundupRunner:
         return continuation
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text, as in training."""
+        """Return the token ids of a text without BOS."""
         return self._tokenizer.encode(text)
 
 
@@ -110,9 +113,9 @@ class CheckInputs:
     """Inputs of a round-trip check.
 
     Attributes:
-        texts: ids of texts, with BOS if the tokenizer has one.
-        prompts: ids of prompts, with BOS if the tokenizer has one.
-        edge_cases: texts to tokenize, by name.
+        texts: token ids of each text for teacher-forced predictions.
+        prompts: token ids of each prompt for greedy continuations.
+        edge_cases: texts to tokenize, keyed by name.
     """
 
     texts: tuple[tuple[int, ...], ...]
@@ -121,7 +124,7 @@ class CheckInputs:
 
     @property
     def longest(self) -> int:
-        """Length of the longest sequence, in tokens."""
+        """Length of the longest sequence in tokens, including generated tokens."""
         lengths = [len(ids) for ids in self.texts] + [len(ids) + GREEDY_TOKENS for ids in self.prompts]
         return max(lengths, default=1)
 
@@ -137,7 +140,7 @@ def round_trip_inputs(tokenizer: Tokenizer, context_length: int, texts: Sequence
     Args:
         tokenizer: tokenizer of the model.
         context_length: maximum length of a text in tokens.
-        texts: texts to predict; default: pages of Python's reference.
+        texts: texts for teacher-forced predictions; default: pages of the Python language reference.
 
     Returns:
         The inputs.
@@ -153,7 +156,7 @@ def round_trip_inputs(tokenizer: Tokenizer, context_length: int, texts: Sequence
 
 
 def pages() -> list[str]:
-    """Return evenly spaced long pages of Python's reference, which every Python installation includes."""
+    """Return some long pages of the Python language reference, which is included in every Python installation."""
     from pydoc_data.topics import topics
 
     long = [text for _, text in sorted(topics.items()) if len(text) >= _MIN_CHARACTERS]
@@ -161,7 +164,10 @@ def pages() -> list[str]:
 
 
 def largest_error(state: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> tuple[str, float]:
-    """Return the tensor with the largest relative error between two state dicts, and the error (root mean square).
+    """Return the name of the tensor with the largest relative error between two state dicts, and this error.
+
+    The relative error is the root mean square of the difference divided by the root mean square of the values in
+    `state`.
 
     Raises:
         FormatError: the state dicts have different keys.
@@ -183,7 +189,7 @@ def largest_error(state: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> t
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Two engines to compare, and the name of the limits."""
+    """Two engines to compare, and the name of the limits in `LIMITS`."""
 
     reference: Runner
     other: Runner
@@ -196,9 +202,9 @@ class Verdict:
 
     Attributes:
         agreements: agreement of each pair of engines.
-        limits: name of the limits of each pair.
-        problems: values that exceed the limits; empty if the check passed.
-        absent: engines that are not installed, and how to install them.
+        limits: name of the limits for each pair of engines.
+        problems: messages about values that exceed the limits; empty if the check passed.
+        absent: messages about engines that are not installed.
     """
 
     agreements: tuple[Agreement, ...]
@@ -207,7 +213,7 @@ class Verdict:
     absent: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values, with the limits."""
+        """Return the result, the agreements and the limits as JSON values."""
         checks = [
             agreement.to_json() | {"limits": _finite(asdict(LIMITS[name])), "cells": list(cells(agreement))}
             for agreement, name in zip(self.agreements, self.limits, strict=True)
@@ -226,9 +232,9 @@ def require_no_problems(
     """Raise `FormatError` if there are problems.
 
     Args:
-        problems: values that exceed the limits.
+        problems: messages about values that exceed the limits.
         what: name of the checked model or file.
-        instead: what the user can do.
+        instead: advice on what the user can do.
     """
     if problems:
         raise FormatError(
@@ -241,12 +247,12 @@ def require_no_problems(
 def run_checks(
     checks: Sequence[Check], inputs: CheckInputs, *, console: Console, label: str, absent: Sequence[str] = ()
 ) -> Verdict:
-    """Compare pairs of engines, and return the values that exceed the limits.
+    """Compare pairs of engines, and check that the differences are within the limits.
 
     Args:
-        checks: pairs of engines with limits.
+        checks: pairs of engines with the names of their limits.
         inputs: inputs of the check.
-        console: output for notes and progress.
+        console: console that prints notes and progress.
         label: label of the progress bar.
         absent: messages about engines that are not installed.
 
@@ -272,7 +278,7 @@ COLUMNS = ("top-1", "gap", "KL, nats", "perplexity", "greedy", "ids")
 
 
 def cells(agreement: Agreement) -> tuple[str, ...]:
-    """Return the values of `COLUMNS`."""
+    """Return the table row of one agreement. The columns are `COLUMNS`."""
     return (
         f"{agreement.top1:.2%}",
         f"{agreement.worst_gap:.3f}" if agreement.agreed < agreement.positions else "-",

@@ -2,10 +2,11 @@
 
 Command: `python -m groundup.evaluation.verification.worker ENGINE PATH TOKENS`.
 
-If a native library aborts, only this process ends. Requests are JSON lines on stdin. Each response is a JSON line on
-stdout, followed by the number of float32 bytes that it declares.
+The engine runs in a process of its own, because a native library may abort its process. Requests are JSON lines on
+stdin. Each response is a JSON line on stdout. For logits, this line declares a number of bytes, and the logits follow
+as float32 data of this length.
 
-Shape letters: T sequence, V vocab.
+Shape letters: T: sequence length, V: vocabulary size.
 """
 
 from __future__ import annotations
@@ -32,13 +33,17 @@ class _Engine(Protocol):
 
 
 class _LlamaCpp:
-    """llama.cpp on a GGUF file. The KV cache is fp32: the default fp16 would add rounding errors."""
+    """Engine that runs a GGUF file in llama.cpp.
+
+    The KV cache is in float32, because the default float16 would add rounding errors.
+    """
 
     def __init__(self, path: Path, tokens: int) -> None:
         import llama_cpp
 
         fp32 = int(llama_cpp.GGML_TYPE_F32)
-        threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)  # The same number of threads as torch.
+        # torch uses the same number of threads.
+        threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
         self._model = llama_cpp.Llama(
             str(path),
             n_ctx=tokens,
@@ -74,7 +79,7 @@ class _LlamaCpp:
 
 
 class _Transformers:
-    """transformers on a model directory, in fp32, offline and without remote code."""
+    """Engine that runs a model directory in transformers, in float32. It does not use the network or remote code."""
 
     def __init__(self, path: Path, tokens: int) -> None:
         import torch
@@ -109,7 +114,7 @@ ENGINES: dict[str, Callable[[Path, int], _Engine]] = {"llama.cpp": _LlamaCpp, "t
 
 
 def serve(engine: _Engine, requests: BinaryIO, answers: BinaryIO) -> None:
-    """Respond to requests until stdin ends."""
+    """Read requests and write responses until the input ends."""
     for line in requests:
         request: dict[str, Any] = json.loads(line)
         match request.pop("do"):
@@ -131,7 +136,7 @@ def _send(answers: BinaryIO, value: dict[str, Any]) -> None:
 def serve_engine(kind: str, path: str, tokens: str) -> None:
     """Load the engine, report that it is ready, and respond to requests.
 
-    Output of the engine goes to stderr, because stdout carries the responses.
+    Everything that the engine prints goes to stderr, because stdout is reserved for the responses.
     """
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
