@@ -70,7 +70,10 @@ def test_a_base_model_writes_without_a_word(finished: Path) -> None:
 
 def test_a_run_without_a_chat_model_says_so(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished / "base", tmp_path / "run" / "base")
-    assert "opened base, its newest base model; it has no fine-tuned one." in generated(tmp_path / "run")[1]
+    assert (
+        "opened base, its newest base model, because it does not contain a fine-tuned model."
+        in generated(tmp_path / "run")[1]
+    )
 
 
 def test_an_output_without_text_is_reported(finished: Path) -> None:

@@ -32,7 +32,7 @@ class CompareConfig(Config):
     base: Path = setting(help="base model: a model directory or a run", positional=True)
     tuned: Path = setting(help="fine-tuned language model or classifier", positional=True)
     out: Path | None = setting(None, help="directory for the report; default: a directory next to TUNED", flag=True)
-    data: ExampleSources = setting([], help="held-out examples, or the table used for fine-tuning", flag=True)
+    data: ExampleSources = setting([], help="table of held-out examples, or the table used for fine-tuning", flag=True)
     train: ExampleSources = setting([], help="training examples for the base model's few-shot prompts", flag=True)
     metric: MetricName | None = setting(None, help="metric of answers; default: chosen from the data", flag=True)
     refusal: str = setting("", help="text with which an answer begins if it is a refusal", flag=True)

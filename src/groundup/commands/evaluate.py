@@ -115,7 +115,7 @@ def _on_examples(
     if config.data is None:
         raise ConfigError(
             f"{config.model}: no examples given",
-            rule=f"{measure} are scored on a table of examples",
+            rule=f"--measure {measure} needs a table of examples",
             fix="Give a table: --data FILE.csv.",
         )
     directory = resolve_classifier(config.model) if measure == "labels" else resolve_model(config.model)
@@ -148,7 +148,7 @@ def _finish(work: Work, found: Report | ExampleEvaluation, facts: dict[str, Any]
 def _default_out(config: EvaluateConfig, directory: Path) -> Path:
     """Return the default directory of the report, which is next to the model.
 
-    Its name is `report`. The name of a fine-tuned model and the name of the data file are appended if applicable.
+    The directory is named `report`. The name of a fine-tuned model and the name of the data file are appended to it.
     """
     base = not (directory / ARTIFACT).is_file() or read(directory).stage == "pretrain"
     parts = ["report", *([] if base else [directory.name]), *([config.data.stem] if config.data else [])]

@@ -94,12 +94,16 @@ def _explain_model(path: Path, opened: OpenedModel, console: Console) -> None:
     from groundup.hub.resolve import is_base
 
     if opened.directory != path:
-        kind = "base model; it has no fine-tuned one" if is_base(opened.directory) else "fine-tuned model"
+        kind = (
+            "base model, because it does not contain a fine-tuned model"
+            if is_base(opened.directory)
+            else "fine-tuned model"
+        )
         console.note(f"{path}: opened {opened.directory.name}, its newest {kind}.")
     if opened.tokenizer.chat_template is not None:
         console.note(
-            f"{opened.directory} is a chat model. generate does not use its chat template: the model continues the "
-            f"prompt as raw text, and may stop immediately. {_instead(opened)}"
+            f"{opened.directory} is a chat model. generate does not use its chat template, so the model continues the "
+            f"prompt as raw text and may stop immediately. {_instead(opened)}"
         )
 
 

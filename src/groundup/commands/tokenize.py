@@ -76,7 +76,7 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
     encoder = CorpusEncoder(tokenizer, sample, threads=config.threads)
     if not encoder.fast:
         console.warn(
-            "Encoding is slower than usual, because tiktoken cannot be used: it gives different tokens than this "
+            "Encoding without tiktoken is slow. tiktoken cannot be used, because it gives different tokens than this "
             f"tokenizer. {encoder.reason}."
         )
     documents, total, size = sum(card[s]["documents"] for s in _SPLITS), sum(sizes.values()), tokenizer.vocab_size
@@ -139,7 +139,7 @@ def _given_tokenizer(config: TokenizeConfig) -> tuple[Tokenizer | None, dict[str
 def _vocabulary(
     config: TokenizeConfig, given: Tokenizer | None, work: Work, texts: Iterator[str], size: int, console: Console
 ) -> Tokenizer:
-    """Train, extend or copy the tokenizer and save it, or load the one that an interrupted run saved."""
+    """Train, extend or copy the tokenizer and save it, or load the tokenizer that an interrupted run saved."""
     from groundup.corpus.shards import first_bytes
     from groundup.tokenizer import TOKENIZER_FILE, Tokenizer, extend_tokenizer, train_tokenizer, vocab_size_for
 

@@ -1,7 +1,7 @@
 """Checks of conversations before training.
 
-They detect mistakes that do not show in the training loss: the loss is low, but the trained model gives bad answers or
-never stops. If a check fails, training does not start.
+The checks detect mistakes that do not show in the training loss. With such a mistake, the loss is low, but the trained
+model gives bad answers or never stops. If a check fails, training does not start.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MARKUP = re.compile(
     r"|<[｜|]User[｜|]>|^###? ?(?:Instruction|Response|Human|Assistant):?",
     re.MULTILINE,
 )
-_MAX_MARKUP = 0.5  # Maximum fraction of examples with markup. It is not 0, because some texts are about templates.
+_MAX_MARKUP = 0.5  # Maximum fraction of examples with markup. The maximum is not 0, as a text may be about templates.
 _COMPARED = 32  # Approximate number of evenly spaced examples whose token ids are compared.
 
 
@@ -36,7 +36,7 @@ def require_raw_text(examples: Sequence[Example], tokenizer: Tokenizer) -> int:
         tokenizer: Tokenizer of the model.
 
     Returns:
-        Number of examples whose text contains the name of a special token. Such a name is tokenized as ordinary text.
+        Number of examples whose text contains the name of a special token, which is tokenized as ordinary text.
 
     Raises:
         DataError: More than half of the examples contain markup of a chat template.
@@ -45,7 +45,7 @@ def require_raw_text(examples: Sequence[Example], tokenizer: Tokenizer) -> int:
     if len(found) > _MAX_MARKUP * len(examples):
         raise DataError(
             f"{len(found):,} of {len(examples):,} examples contain chat template markup such as {found[0]!r}",
-            rule="the model's chat template adds the markup; in the examples it would be trained as text",
+            rule="the model's chat template adds the markup, so the examples must not contain it",
             fix="Use the raw text: columns with prompts and responses, or lists of messages.",
         )
     return sum(_names_special(example, _names(tokenizer)) for example in examples)
@@ -54,7 +54,8 @@ def require_raw_text(examples: Sequence[Example], tokenizer: Tokenizer) -> int:
 def require_own_template(template: ChatTemplate, tokenizer: Tokenizer, examples: Sequence[Example]) -> None:
     """Reject a chat template that gives other token ids in training than in inference.
 
-    The expected token ids are those of transformers, which renders a conversation as text and then tokenizes the text.
+    The expected token ids are computed as in transformers, which renders a conversation as text and then tokenizes the
+    text.
 
     Args:
         template: Chat template that is used in training.
@@ -67,9 +68,10 @@ def require_own_template(template: ChatTemplate, tokenizer: Tokenizer, examples:
     own = tokenizer.chat_template
     if own is not None and own != template.jinja:
         raise FormatError(
-            f"a chat template of {len(template.jinja):,} characters, but the model's has {len(own):,}",
-            rule="a chat model must be fine-tuned with its own template",
-            fix="Use its template, or start from its base model.",
+            f"the chat template has {len(template.jinja):,} characters, but the chat template of the model has "
+            f"{len(own):,}",
+            rule="a chat model must be fine-tuned with its own chat template",
+            fix="Use the chat template of the model, or start from its base model.",
         )
     names = _names(tokenizer)
     for example in examples[:: max(1, -(-len(examples) // _COMPARED))]:
@@ -83,7 +85,7 @@ def require_own_template(template: ChatTemplate, tokenizer: Tokenizer, examples:
                 tokenizer.decode(ids[place : place + 8], skip_special_tokens=False) for ids in (trained, expected)
             )
             raise FormatError(
-                f"the chat template gives {found!r} at token {place:,} of a conversation, transformers {wanted!r}",
+                f"at token {place:,} of a conversation, the chat template gives {found!r}, but transformers {wanted!r}",
                 rule="training, chat and export must use the same template",
                 fix="Download the model's tokenizer files again, or start from its base model.",
             )
@@ -92,7 +94,7 @@ def require_own_template(template: ChatTemplate, tokenizer: Tokenizer, examples:
 def require_trainable(
     encoded: Sequence[Encoded], template: ChatTemplate, tokenizer: Tokenizer, window: int, *, cut: bool = False
 ) -> None:
-    """Reject examples from which a model cannot learn to answer and to end its turn.
+    """Reject examples if training on them would not work, because the answers or the ends of turns have no labels.
 
     Args:
         encoded: For each example, its token ids and a mask of the tokens that contribute to the loss (trained tokens).
@@ -110,8 +112,8 @@ def require_trainable(
         return
     if not any(np.any(trained[1 : window + 1]) for _, trained in encoded):
         raise DataError(
-            f"{len(encoded):,} examples have no trained token in the first {window:,} tokens",
-            rule="only the turns of the assistant are trained",
+            f"{len(encoded):,} examples do not contain any tokens to train within the first {window:,} tokens",
+            rule="the model is trained only on the assistant's turns",
             fix=f"Use examples with answers that start within the model's context of {window:,} tokens.",
         )
     ends = set(template.stop_ids)
@@ -124,15 +126,15 @@ def require_trainable(
                     f"example {number + 1:,}: the token after its answer, {_shown(tokenizer, ids, place + 1)}, "
                     "is not trained",
                     rule="a model that is not trained on the end of a turn never stops",
-                    fix="Use the model's own chat template; it must end an answer with one of "
+                    fix="Use the model's own chat template, which must end an answer with one of "
                     f"{', '.join(_shown(tokenizer, [token], 0) for token in template.stop_ids)}.",
                 )
             learned = learned or place <= window
     if not learned:
         raise DataError(
-            f"{len(encoded):,} examples: the end of every answer is truncated",
+            f"the end of every answer is truncated in {len(encoded):,} examples",
             rule="a model that is not trained on the end of a turn never stops",
-            fix=f"Use examples of which some end within {window:,} tokens.",
+            fix=f"Add examples that have at most {window:,} tokens.",
         )
 
 
@@ -140,7 +142,7 @@ def _require_one_beginning(number: int, ids: Ids, tokenizer: Tokenizer) -> None:
     if len(ids) > 1 and ids[0] == ids[1] and ids[0] in tokenizer.special_ids:
         raise DataError(
             f"example {number + 1:,} starts with {_shown(tokenizer, ids, 0)} twice",
-            fix="Remove it from the chat template, or from the post-processor of the tokenizer.",
+            fix="Remove the token from the chat template, or from the post-processor of the tokenizer.",
         )
 
 

@@ -26,7 +26,7 @@ class Choice:
     """A multiple-choice question.
 
     Attributes:
-        prompt: Text that precedes the choice. It may be empty.
+        prompt: Text that precedes the choice, which may be empty.
         choices: Two or more choices. A space is inserted between the prompt and a choice.
         answer: Index of the correct choice.
     """
@@ -54,8 +54,8 @@ class Choices:
 def choice_columns(table: Table) -> tuple[str, str, str | None] | None:
     """Return the names of the columns with the choices, the answer and the question.
 
-    The result is None if there is no column with choices or no column with answers. The last item is None if there is
-    no column with questions.
+    The function returns None if the table does not have a column with choices and a column with answers. The name of
+    the question column is None if the table does not have such a column.
     """
     sample = table.rows[:200]
     listed = [c for c in table.columns if sample and all(len(_listed(row.get(c))) >= 2 for row in sample)]
@@ -112,7 +112,7 @@ def read_choices(table: Table, template: str | None = None) -> Choices:
             items.append(Choice(prompt, texts, place))
     if not items:
         raise DataError(
-            f"{table.name}: none of {len(table.rows):,} rows can be used ({dict(dropped)})",
+            f"{table.name}: none of {len(table.rows):,} rows contains a valid question ({dict(dropped)})",
             rule="an answer is the index of a choice from 0, its letter, or its text",
             fix="Correct the table.",
         )

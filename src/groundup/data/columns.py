@@ -17,7 +17,7 @@ from groundup.data.tables import Table, cell_text
 
 # Common column names in data sets, as `_words` returns them. The most specific names come first.
 _MESSAGES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat", "utterances")
-# A column with one of these names contains chats. They are trained on even if the table has a column of summaries.
+# A column with one of these names contains chats, which are trained on even if the table also has summaries of them.
 _CHATS = ("messages", "conversations", "chat")
 _PROMPTS = (
     "prompt", "instruction", "question", "query", "problem", "user", "human", "request", "input", "source", "dialogue",
@@ -51,7 +51,7 @@ class ConversationRules(Config):
     )
     response: str | None = setting(None, help="name of the response column, or a template", flag=True)
     messages: str | None = setting(None, help="name of the column with lists of messages", flag=True)
-    system: str | None = setting(None, help="system message: a column name, a template, or the text itself", flag=True)
+    system: str | None = setting(None, help="system message: a column, a template or text", flag=True)
     assistant: str | None = setting(None, help="name of the speaker whose turns are trained as the assistant")
 
 
@@ -66,7 +66,7 @@ class Columns:
         prompt: Template of the prompt.
         response: Template of the response.
         system: Template of the system message.
-        assistant: Name of the speaker who is the assistant; None if the turns have roles.
+        assistant: Name of the speaker who is the assistant, or None if the turns have roles.
     """
 
     messages: str | None = None
@@ -90,7 +90,7 @@ def find_columns(table: Table, rules: ConversationRules, *, by_content: bool = T
         table: The table.
         rules: Columns that the user set.
         by_content: Whether columns may be detected by their content. If True, the only two text columns of a table are
-            the prompt and the response, whatever their names are.
+            the prompt and the response, regardless of their names.
 
     Raises:
         ConfigError: A column in `rules` does not exist, or `messages` is set together with `prompt` or `response`.
@@ -120,7 +120,7 @@ def find_columns(table: Table, rules: ConversationRules, *, by_content: bool = T
 
 
 def fill(template: str, row: Mapping[str, Any], *, whole: bool = False) -> str:
-    """Fill a template with the cells of a row. The result is "" if all cells that the template refers to are empty.
+    """Fill a template with the cells of a row, or return "" if all cells that the template refers to are empty.
 
     Args:
         template: Template with column names in braces.
@@ -162,7 +162,7 @@ def _all_text(value: Any) -> str:
 
 
 def as_turns(value: Any) -> list[Any] | None:
-    """Return the list of turns in a cell, which is a JSON string in CSV files; None if the cell is not a list."""
+    """Return the list of turns in a cell, which is a JSON string in CSV files, or None if the cell is not a list."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
@@ -195,15 +195,15 @@ def _is_described(messages: str, table: Table, sample: Sequence[Mapping[str, Any
 
 
 def _assistant_name(table: Table, messages: str, given: str | None) -> str | None:
-    """Return the name of the speaker who is the assistant. The result is None if the turns have roles."""
+    """Return the name of the speaker who is the assistant, or None if the turns have roles."""
     turns = [turn for row in table.rows for cell in resolve(row, messages) for turn in as_turns(cell) or ()]
     names = Counter(name for turn in turns if isinstance(turn, dict) and (name := speaker(turn)))
     if given is not None:
         if given not in names:
             match = nearest(given, list(names))
             raise ConfigError(
-                f"assistant = {given!r}: {table.name} has no such speaker, only {_counted(names)}",
-                fix=f"Did you mean {match!r}?" if match else "Name one of them.",
+                f"assistant = {given!r}: {table.name} has only the speakers {_counted(names)}",
+                fix=f"Did you mean {match!r}?" if match else "Set the name of one of these speakers.",
             )
         return given
     roles = {key for turn in turns if isinstance(turn, dict) for key in ROLE_KEYS if first_text(turn.get(key))}
@@ -211,7 +211,7 @@ def _assistant_name(table: Table, messages: str, given: str | None) -> str | Non
         first = names.most_common(1)[0][0]
         raise ConfigError(
             f"{table.name}: a chat of {_counted(names)}, without roles",
-            rule="the turns of one speaker are trained as the assistant's",
+            rule="one of the speakers must be the assistant",
             fix=f"Choose the speaker: assistant = {first!r} (on the command line --set 'assistant={first}').",
         )
     return None
@@ -308,7 +308,7 @@ def _question_fraction(column: str, sample: Sequence[Mapping[str, Any]]) -> floa
 
 
 def _template(table: Table, key: str, given: str | None) -> str | None:
-    """Return the column or template that the user set as a template; None if the user did not set one."""
+    """Return the column or template that the user set as a template, or None if the user did not set one."""
     if given is None:
         return None
     if given in table.columns:
@@ -334,5 +334,5 @@ def _require_column(table: Table, key: str, column: str, given: str) -> None:
     match = nearest(column, table.columns)
     raise ConfigError(
         f"{key} = {given!r}: {table.name} has no column {column!r}, only {', '.join(table.columns[:12])}",
-        fix=f"Did you mean {match!r}?" if match else "Name one of them.",
+        fix=f"Did you mean {match!r}?" if match else "Set the name of one of these columns.",
     )

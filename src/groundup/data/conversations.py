@@ -69,8 +69,8 @@ class Conversations:
     """Conversations that were read, and counts of the dropped and changed rows.
 
     Attributes:
-        examples: Conversations. Each one may start with a system message. Then user and assistant turns alternate, and
-            the last turn is the assistant's.
+        examples: Conversations in which user and assistant turns alternate, after an optional system message. The last
+            turn is the assistant's.
         columns: Description of the columns that were read.
         rows: Number of rows that were read.
         dropped: Number of dropped rows for each reason.
@@ -141,7 +141,7 @@ def read_conversations(
     found.columns = ", ".join(read_as)
     if not found.examples:
         raise DataError(
-            f"{found.sentence}: no prompt with a response is left",
+            f"{found.sentence}: none of the rows has both a prompt and a response",
             fix='Name the columns: prompt = "{COLUMN}" and response = "{COLUMN}", or messages = "COLUMN".',
         )
     return found
@@ -150,10 +150,11 @@ def read_conversations(
 def split_by_hash(
     examples: Sequence[Example], *, fraction: float = 0.1, max_held_out: int = 1000
 ) -> tuple[list[Example], list[Example]]:
-    """Split conversations by hash into a training set and a held-out set. Their order does not affect the split.
+    """Split conversations by hash into a training set and a held-out set.
 
-    Examples with the same question are put into the same set, so that the training set does not contain questions of
-    the held-out set. This rule is broken only if every question has more examples than the held-out set may contain.
+    The order of the conversations does not affect the split. Examples with the same question are put into the same set,
+    so that the training set does not contain questions of the held-out set. Only if every question has more examples
+    than the held-out set may contain, examples with the same question are put into both sets.
 
     Args:
         examples: Conversations to split.
@@ -165,7 +166,9 @@ def split_by_hash(
     """
     if len(examples) < 2:
         raise DataError(
-            f"{len(examples)} example" + "s" * (len(examples) != 1) + ": training and test set need at least one each",
+            f"{len(examples)} example"
+            + "s" * (len(examples) != 1)
+            + ": the training set and the test set need at least one example each",
             fix="Add examples, or give a test set with --test.",
         )
     wanted = min(max_held_out, max(1, round(fraction * len(examples))))
@@ -176,9 +179,9 @@ def split_by_hash(
 
 
 def _whole_groups(keys: Sequence[str], wanted: int) -> set[int]:
-    """Choose at most `wanted` examples, and return their indices.
+    """Choose at most `wanted` examples for a held-out set, and return their indices.
 
-    Of examples with the same key, either all or none are chosen.
+    Of the examples with the same key, either all or none are chosen.
     """
     groups: dict[int, list[int]] = {}
     for place, key in enumerate(keys):
@@ -211,14 +214,14 @@ def without_prompts_of(tested: Sequence[Example], found: Conversations) -> list[
         found.dropped["prompt is in the test data"] += len(found.examples) - len(learned)
     if not learned:
         raise DataError(
-            f"{found.sentence}: no training example is left",
+            f"{found.sentence}: all training examples were dropped",
             fix="Use test data that differs from the training data, or omit it.",
         )
     return learned
 
 
 def question_of(example: Example) -> str:
-    """Return the text to which the last answer responds. It consists of all earlier turns except the system message."""
+    """Return the text to which the last answer responds: all earlier turns of the conversation except system turns."""
     return "\n".join(message.content for message in example.messages[:-1] if message.role != "system")
 
 
@@ -282,9 +285,7 @@ class ConversationSplit:
 class InstructionSettings(ConversationRules):
     """Settings of the data of instruction tuning: its sources, the test split, truncation, and replay."""
 
-    data: ExampleSources = setting(
-        help="table of conversations, with columns of prompts and responses or a column of messages", positional=True
-    )
+    data: ExampleSources = setting(help="table of prompts and responses, or of lists of messages", positional=True)
     test: ExampleSources = setting([], help="test examples; default: hold out a part of the data", flag=True)
     test_fraction: float = setting(0.1, help="fraction of the examples to hold out as a test set", gt=0, lt=1)
     max_test_examples: int = setting(1000, help="maximum number of examples to hold out as a test set", ge=1)

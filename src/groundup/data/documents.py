@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 class TokenDocuments(Protocol):
-    """Documents as token ids without BOS. They are on disk (`TokenShards`) or in memory (`TokenLists`)."""
+    """Documents as token ids without BOS, stored on disk (`TokenShards`) or in memory (`TokenLists`)."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:

@@ -54,7 +54,7 @@ def document_windows(
         batch_size: Number of windows of length T per batch. A batch has at most batch_size × T tokens, including
             padding.
         bos_id: Id of the BOS token, which is added before each document.
-        subset: Indices of the documents to use; None: all documents.
+        subset: Indices of the documents to use; default: all documents.
 
     Yields:
         Batches of windows.

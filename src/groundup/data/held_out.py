@@ -48,7 +48,7 @@ class HeldOut(Generic[ExamplesT]):
     """Training examples for few-shot prompts, and test examples on which the model was not trained.
 
     Attributes:
-        train: Training examples for few-shot prompts. There may be none.
+        train: Training examples for few-shot prompts. The list may be empty.
         test: Test examples, on which the model was not trained.
         notes: Sentences that explain how the examples were selected.
     """
@@ -59,9 +59,9 @@ class HeldOut(Generic[ExamplesT]):
 
 
 def fine_tuning_record(directory: Path) -> Artifact | None:
-    """Return the record of the fine-tuning of a model; None if the model was not fine-tuned with groundup."""
+    """Return the record of the fine-tuning of a model, or None if the model was not fine-tuned with groundup."""
     made = read(directory) if (directory / ARTIFACT).is_file() else None
-    if made is not None and made.facts.get(_TUNED):  # The training data of a merged model is that of its adapter.
+    if made is not None and made.facts.get(_TUNED):  # A merged model was trained on the data of its adapter.
         made = replace(made, **made.facts[_TUNED])
     return made if made is not None and made.stage.startswith("finetune") else None
 
@@ -77,8 +77,8 @@ def held_out_answers(
 ) -> HeldOut[list[Example]]:
     """Select conversations for testing a model, and training examples for few-shot prompts.
 
-    If `data` is the table that was used for fine-tuning, the test examples are those that were held out during
-    fine-tuning. If it is another table, questions on which the model was trained are dropped.
+    If `data` is the table that was used for fine-tuning, the test examples are the examples that fine-tuning held out.
+    If `data` is another table, questions on which the model was trained are dropped.
 
     Args:
         data: Table of test examples.
@@ -222,7 +222,7 @@ def _is_training_table(made: Artifact | None, identity: str) -> bool:
     if "test" in made.inputs:
         raise DataError(
             "--data: the model was trained on every example of this table, and tested on another table",
-            fix="Use the other table with --data, and this one with --train.",
+            fix="Use the other table with --data, and this table with --train.",
         )
     return True
 

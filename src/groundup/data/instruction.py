@@ -28,7 +28,7 @@ class InstructionData:
 
     Attributes:
         train: Training conversations.
-        validation: Validation conversations. They are empty if the run does not select the best checkpoint.
+        validation: Validation conversations. The list is empty if the run does not select the best checkpoint.
         test: Test conversations.
         encoded: Token ids of the training examples, each with a mask of the trained tokens.
         replay_examples: Token ids and masks of the replay data, which is mixed into the training examples.

@@ -21,7 +21,7 @@ from groundup.data.loader import SINGLE_PROCESS, BatchPlacement
 # Padded lengths are multiples of this number, because it limits the number of different shapes and fast attention
 # kernels require it.
 _LENGTH_MULTIPLE = 16
-# Shuffled texts are sorted by length within groups of this many batches. This reduces padding but keeps batches random.
+# Shuffled texts are sorted by length within groups of this many batches, which reduces padding. Batches stay random.
 _SORTED_BATCHES = 32
 
 Targets = Sequence[int] | Sequence[Sequence[float]]
@@ -38,8 +38,8 @@ class LabeledBatch:
     Attributes:
         input_ids: Right-padded token ids, (B, T).
         last: Index of the last token of each text, (B,).
-        labels: Index of the label of each text, (B,). It is IGNORE_INDEX for a text that does not contribute to the
-            loss. For multi-label data, a matrix (B, C) that is 1.0 for each label of a text.
+        labels: Index of the label of each text, or IGNORE_INDEX for a text that does not contribute to the loss, (B,).
+            For multi-label data, a matrix (B, C) that is 1.0 for each label of a text.
     """
 
     input_ids: Tensor
@@ -86,8 +86,8 @@ def label_targets(examples: Labeled, labels: Sequence[str]) -> Targets:
 class LabeledBatches:
     """Batches of texts of similar length, in a new random order for each epoch.
 
-    The batch with index i depends only on the seed and on i. Every text occurs once per epoch. Some batches of an epoch
-    may be smaller than `batch_size`.
+    The batch with index i depends only on the seed and on i. Every text occurs once per epoch. If the number of texts
+    is not a multiple of `batch_size`, one batch of each epoch is smaller.
 
     Args:
         texts: Token ids of each text. Texts must not be empty.
@@ -125,7 +125,7 @@ class LabeledBatches:
         whole = self._epoch(epoch)[number]
         chosen = whole[self._place.rank :: self._place.world_size]
         labels = self._labels[torch.from_numpy(chosen)]
-        if not len(chosen):  # There are fewer texts than ranks, so this rank gets a text without a label.
+        if not len(chosen):  # If a batch has fewer texts than ranks, this rank gets a text that is ignored in the loss.
             chosen, labels = whole[:1], torch.full_like(self._labels[:1], IGNORE_INDEX)
         ids, last = self._padding.pad([self._texts[i] for i in chosen])
         return LabeledBatch(*(tensor.to(self._place.device) for tensor in (ids, last, labels)))

@@ -42,10 +42,10 @@ class SplitRules:
     Attributes:
         test_fraction: Fraction of the texts of each label to hold out as a test set if no test table is given.
         seed: Random seed of the split.
-        limit: Maximum number of training texts; None: no maximum.
-        max_tokens: Maximum length of training texts. Longer texts are dropped. None: no texts are dropped, because
-            they are truncated later.
-        balanced: Whether the loss uses class weights. If so, no warning about rare labels is printed.
+        limit: Maximum number of training texts; default: no maximum.
+        max_tokens: Maximum length of training texts. Longer texts are dropped. By default, no texts are dropped,
+            because long texts are truncated later.
+        balanced: Whether the loss uses class weights. With class weights, no warning about rare labels is printed.
     """
 
     test_fraction: float
@@ -72,7 +72,7 @@ class LabelSettings(Config):
         None, help='separator between several labels in a cell, such as ";"; not needed if cells are lists'
     )
     bins: tuple[float, ...] = setting((), help="thresholds that convert a column of numbers to labels", flag=True)
-    bin_names: tuple[str, ...] = setting((), help="names of the labels given by bins, from low to high", flag=True)
+    bin_names: tuple[str, ...] = setting((), help="names of the bins, from low to high", flag=True)
     merge: dict[str, str] = setting({}, help="mapping from labels to the labels that replace them")
     text_after: str = setting("", help="drop all text up to and including this string, such as an e-mail header")
     max_tokens: int | None = setting(
@@ -144,7 +144,7 @@ def read_train_and_test(
 
     Args:
         data: Table of labeled texts.
-        test: Table of test texts; None: a part of `data` is held out.
+        test: Table of test texts, or None to hold out a part of `data`.
         columns: Columns and labels to read.
         rules: Options for splitting the texts.
         tokenizer: Tokenizer of the model, which measures the lengths of texts.
@@ -183,7 +183,7 @@ def _with_test_table(
     test = read_labeled(test_table, columns.found_in(test_table))
     if test.multi_label and not given.multi_label:
         raise DataError(
-            f"{test_table.name}: some texts have several labels, but those in {table.name} have one each",
+            f"{test_table.name}: some texts have several labels, but each text in {table.name} has one label",
             fix="Give test data with one label per text.",
         )
     train, test = without_overlap(without_duplicates(given), test)
@@ -241,8 +241,9 @@ def limit_texts(examples: Labeled, max_texts: int, seed: int) -> Labeled:
 def split_validation(examples: Labeled, fraction: float, seed: int) -> tuple[Labeled, Labeled]:
     """Split training texts into a training set and a validation set.
 
-    The validation set is used to fit the temperature and to select the best checkpoint. It is a random sample, except
-    that the training set keeps at least one text of each label. It is empty if it would have fewer than 50 texts.
+    The validation set is used to fit the temperature and to select the best checkpoint. The validation set is a random
+    sample, except that the training set keeps at least one text of each label. If the validation set would have fewer
+    than 50 texts, it is empty.
     """
     wanted = round(fraction * len(examples))
     if wanted < _MIN_VALIDATION:
@@ -274,7 +275,7 @@ def without_long(train: Labeled, test: Labeled, fitting: Sequence[int]) -> tuple
 def without_overlap(train: Labeled, test: Labeled) -> tuple[Labeled, Labeled]:
     """Drop training texts that occur in the test set, and test texts whose label does not occur in the training set.
 
-    The test set is not changed otherwise, so that results on it can be compared with other results on this test set.
+    Other test texts are kept, so that the results can be compared with published results on the same test set.
     """
     tested = {normalized_id(text) for text in test.texts}
     learned = train.dropping((i for i, text in enumerate(train.texts) if normalized_id(text) not in tested), IN_TEST)

@@ -57,8 +57,8 @@ def text_column(table: Table, *, exclude: str) -> str:
     if not length:
         raise _not_found(table, "text", 'Set text = "COLUMN", or a template: text = "{subject}\\n{body}".')
     longest = max(length.values())
-    # A column with a common name is ignored if its texts are much shorter than those of another column, such as a title
-    # next to a body, or an id column named "text".
+    # A column with a common name is ignored if another column has much longer texts. Examples are a title next to a
+    # body, or an id column named "text".
     named = [name for name in _by_name(length, _TEXT_NAMES) if length[name] * 10 >= longest]
     return named[0] if named else max(length, key=lambda name: length[name])
 
@@ -70,9 +70,9 @@ def label_column(table: Table, named: str | None, *, exclude: Collection[str], n
 
     Args:
         table: The table.
-        named: Name of the column that the user set; None: the column is detected.
+        named: Name of the column that the user set, or None to detect the column.
         exclude: Names of the columns with the text.
-        numbers: Whether labels are derived from numbers. If so, the column may have many distinct values.
+        numbers: Whether labels are derived from numbers, so that the column may have many distinct values.
 
     Raises:
         ConfigError: The column `named` does not exist.
@@ -83,7 +83,7 @@ def label_column(table: Table, named: str | None, *, exclude: Collection[str], n
             match = nearest(named, table.columns)
             raise ConfigError(
                 f"label = {named!r}: {table.name} has the columns {', '.join(table.columns[:20])}",
-                fix=f"Did you mean {match!r}?" if match else "Name one of them.",
+                fix=f"Did you mean {match!r}?" if match else "Set the name of one of these columns.",
             )
         return named
     values = {name: _values(table, name) for name in table.columns if name not in exclude}
@@ -207,14 +207,14 @@ class LabelRules:
     r"""Columns and labels to read from a table.
 
     Attributes:
-        text: Name of the text column, or a template such as "{subject}\n{body}"; None: the column is detected.
-        label: Name of the label column; None: the column is detected.
+        text: Name of the text column, or a template such as "{subject}\n{body}"; default: the column is detected.
+        label: Name of the label column; default: the column is detected.
         bins: Thresholds that split a numeric column into len(bins) + 1 labels. A value that equals a threshold belongs
             to the upper bin.
         bin_names: Labels of the bins, from low to high; default: the ranges of the bins.
         merged: Mapping from labels to the labels that replace them.
         after: String up to which text is dropped, such as the blank line after an e-mail header.
-        separator: Separator between several labels in a cell. It is not needed if the cells are lists.
+        separator: Separator between several labels in a cell, which is not needed if the cells are lists.
     """
 
     text: str | None = None
@@ -378,7 +378,7 @@ def read_unlabeled_texts(data: Path, text: str | None, console: Console) -> tupl
 
     Args:
         data: Table to read.
-        text: Name of the text column, or a template; None: the column is detected.
+        text: Name of the text column, or a template, or None to detect the column.
         console: Console that prints a summary.
 
     Returns:
@@ -468,7 +468,7 @@ def _binned(rules: LabelRules) -> Callable[[Any], tuple[str, str]]:
     if edges != sorted(set(edges)) or (rules.bin_names and len(set(rules.bin_names)) != len(edges) + 1):
         raise ConfigError(
             f"bins = {edges}, bin_names = {list(rules.bin_names)}",
-            rule="bins must increase, and there must be one more bin name than bins, all different",
+            rule="bins must increase; the number of bin names must be the number of bins plus 1, all names different",
             fix='For example: bins = [-0.5, 0.5], bin_names = ["negative", "neutral", "positive"].',
         )
     between = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]

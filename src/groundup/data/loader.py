@@ -70,8 +70,8 @@ class Loader:
     concatenated to an endless stream of tokens. The inputs of window i are the tokens i·T to i·T+T-1 of this stream,
     and its labels are the tokens i·T+1 to i·T+T. Therefore, every token is a label once per epoch, except for the first
     BOS of the stream. The label of a document's last token is the BOS of the next document. As BOS also serves as EOS,
-    the model learns to end a text. A document that does not fit into a window continues in the next window. There, its
-    positions restart at 0, and it does not attend to its part in the previous window.
+    the model learns to end a text. A document that does not fit into a window continues in the next window. The
+    positions in the next window restart at 0, and its tokens do not attend to the previous window.
 
     Batch i of rank r consists of B consecutive windows, starting at window (i·world_size + r)·B. Therefore, a global
     batch contains the same windows for any number of ranks.
@@ -167,7 +167,7 @@ class Loader:
     def _make_epoch_order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the order of documents in an epoch, and the offset of each document from the start of the epoch.
 
-        The last offset is the end of the epoch.
+        The list of offsets ends with the total number of tokens in the epoch.
         """
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self._seed, epoch])))
         order = generator.permutation(self._shards.n_documents)

@@ -26,7 +26,7 @@ class ExampleLoader:
     Tokens after the last trained token of an example are dropped. The positions of an example start at 0, its tokens
     attend only to each other, and only its trained tokens are labels. Examples are assigned to windows once, before the
     first epoch, in descending order of length. Each example goes to the fullest window that has space for it (best-fit
-    decreasing; Ding et al. 2024, arXiv:2404.10830). The rest of a window is filled with padding, which is treated as a
+    decreasing; Ding et al. 2024, arXiv:2404.10830). The end of a window is filled with padding, which is treated as a
     separate document that does not have labels.
 
     Batch i of rank r consists of B consecutive windows of an endless stream of epochs, starting at window
@@ -35,7 +35,7 @@ class ExampleLoader:
     Attributes:
         n_rows: Number of windows per epoch.
         n_examples: Number of examples that are trained on.
-        too_long: Number of examples that are longer than a window. They were dropped or truncated.
+        too_long: Number of examples that were dropped or truncated because they are longer than a window.
         without_labels: Number of examples that were dropped because they do not have any trained tokens.
         trained_tokens: Number of labels per epoch.
     """
@@ -152,7 +152,7 @@ def _longest_first(lengths_E: NDArray[np.int64], seed: int) -> NDArray[np.int64]
 def _best_fit(lengths_E: NDArray[np.int64], order: NDArray[np.int64], capacity: int) -> list[NDArray[np.int64]]:
     """Pack examples, in the given order, into rows whose total length is at most `capacity`."""
     rows: list[list[int]] = []
-    by_space: dict[int, list[int]] = {}  # Maps a number of free tokens to the rows that have this many.
+    by_space: dict[int, list[int]] = {}  # Maps a number of free tokens to all rows with this number of free tokens.
     spaces: list[int] = []  # Sorted keys of `by_space`.
     for example in order.tolist():
         length = int(lengths_E[example])

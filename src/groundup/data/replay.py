@@ -32,7 +32,7 @@ def replay_examples(
     tokenizer: Tokenizer,
     context: int,
 ) -> list[Encoded]:
-    """Return replay examples that have the fraction `share` of all trained tokens. If `share` is 0, there are none.
+    """Return replay examples that have the fraction `share` of all trained tokens.
 
     Args:
         path: Path of a corpus, token shards, a table of conversations, or text files.

@@ -22,7 +22,7 @@ class TokenShards:
     Attributes:
         directory: Directory of the shards.
         vocab_size: Vocabulary size. All token ids are smaller.
-        bos_id: Id of the BOS token. It is not stored in the shards, so readers must add it before every document.
+        bos_id: Id of the BOS token. The shards do not contain BOS, so readers must add it before every document.
         n_documents: Number of documents in the split.
         n_tokens: Number of tokens in the split, excluding BOS.
         n_bytes: Number of UTF-8 bytes in the split.

@@ -113,7 +113,7 @@ def cell_text(value: Any) -> str:
 
 
 def evenly_spaced(items: Sequence[ItemT], max_items: int) -> Sequence[ItemT]:
-    """Return at most `max_items` items. They are evenly spaced, because files are often sorted."""
+    """Return at most `max_items` items, which are evenly spaced because files are often sorted."""
     if len(items) <= max_items:
         return items
     return [items[place * len(items) // max_items] for place in range(max_items)]

@@ -69,7 +69,7 @@ def read_texts(path: Path) -> Iterator[str]:
         raise DataError(
             f"{path if path.is_file() else path / name}: several columns could contain the text: "
             f"{', '.join(columns[:_SHOWN_COLUMNS])}",
-            fix=f"Rename the right one to text, e.g. {columns[0]}.",
+            fix=f"Rename the column that contains the text, e.g. {columns[0]}, to text.",
         )
     return iter_texts(path, _SCORED)
 
@@ -77,11 +77,11 @@ def read_texts(path: Path) -> Iterator[str]:
 def scored_texts(path: Path, text: str | None, console: Console) -> Iterator[str]:
     """Yield the texts of a file or folder whose bits per byte are evaluated.
 
-    Tables are read only if `text` names their text column, because this column is not detected.
+    Tables are read only if `text` names their text column, because text columns are not detected here.
 
     Args:
         path: File or folder.
-        text: Name of the text column of tables, or a template that combines columns; None: tables are skipped.
+        text: Name of the text column of tables, or a template that combines columns, or None to skip tables.
         console: Console that prints warnings.
 
     Raises:
@@ -101,7 +101,7 @@ def scored_texts(path: Path, text: str | None, console: Console) -> Iterator[str
 
 
 def _not_text(path: Path, tables: Tables) -> DataError:
-    """Return an error for tables that do not fit any kind of evaluation. It lists the columns that each kind needs."""
+    """Return an error for tables that do not fit any kind of evaluation, with the columns that each kind needs."""
     columns = list(dict.fromkeys(name for names in tables.columns.values() for name in names))
     shown = ", ".join(columns[:_SHOWN_COLUMNS]) + (", ..." if len(columns) > _SHOWN_COLUMNS else "")
     return DataError(
@@ -118,8 +118,8 @@ def _template(path: Path, text: str, tables: Tables) -> str:
     if not tables.columns:
         raise ConfigError(
             f"text = {text!r}: {path} is not a table",
-            rule="text names a column of a table; other files are read whole",
-            fix="Remove it.",
+            rule="text names a column of a table; other files are read completely",
+            fix="Remove the setting text.",
         )
     template = text if FIELD.search(text) else f"{{{text}}}"
     columns = list(dict.fromkeys(name for names in tables.columns.values() for name in names))
@@ -129,7 +129,7 @@ def _template(path: Path, text: str, tables: Tables) -> str:
             raise ConfigError(
                 f"text = {text!r}: {path} has no column {field!r}, only "
                 f"{', '.join(columns[:_SHOWN_COLUMNS]) or 'columns without names'}",
-                fix=f"Did you mean {match!r}?" if match else "Name one of them.",
+                fix=f"Did you mean {match!r}?" if match else "Set the name of one of these columns.",
             )
     return template.replace("\\n", "\n")  # On the command line, a line break is written as a backslash and n.
 

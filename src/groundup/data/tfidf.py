@@ -40,7 +40,7 @@ class Tfidf:
     def fit(cls, texts: Sequence[str]) -> tuple[Tfidf, Any] | None:
         """Fit the vectorizers to texts, and return them with the sparse features (E, F) of the texts.
 
-        The result is None if the texts do not have any features.
+        The method returns None if the texts do not have any features.
         """
         from scipy.sparse import hstack
 

@@ -1,4 +1,4 @@
-"""Hashes of the texts on which a model was trained. They are used to remove these texts from test sets.
+"""Hashes of the texts on which a model was trained, which are used to remove these texts from test sets.
 
 Given a text, the file of hashes shows whether the model was trained on it. The training texts cannot be reconstructed
 from the hashes.
@@ -40,7 +40,7 @@ def save_training_hashes(directory: Path, texts: Iterable[str], before: Set[int]
 
 
 def training_hashes(directory: Path) -> frozenset[int]:
-    """Return the hashes of all texts on which a model was trained. If they were not recorded, the set is empty.
+    """Return the hashes of all texts on which a model was trained, or an empty set if hashes were not recorded.
 
     Args:
         directory: Model directory.
@@ -53,7 +53,7 @@ def training_hashes(directory: Path) -> frozenset[int]:
     if len(data) % _BYTES:
         raise FormatError(
             f"{path}: {len(data):,} bytes is not a multiple of {_BYTES}, the size of a hash",
-            fix="Download the model again, or delete this file; then training texts are not excluded from tests.",
+            fix="Download the model again, or delete this file, so that training texts are not excluded from tests.",
         )
     return frozenset(int.from_bytes(data[at : at + _BYTES], "little") for at in range(0, len(data), _BYTES))
 

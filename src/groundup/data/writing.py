@@ -76,14 +76,14 @@ def write_shards(
     the same texts reuses its finished shards.
 
     Args:
-        directory: Output directory. Its layout is described in docs/architecture.md.
+        directory: Output directory, whose layout is described in docs/architecture.md.
         splits: Documents of each split, in order.
         encode: Function that tokenizes texts without adding BOS. The ids must be smaller than `vocab_size`.
-        vocab_size: Vocabulary size. It determines whether ids are stored as uint16 or uint32.
-        bos_id: Id of the BOS token. It is recorded in the index but not stored in the shards.
+        vocab_size: Vocabulary size, which determines whether ids are stored as uint16 or uint32.
+        bos_id: Id of the BOS token, which is recorded in the index but not stored in the shards.
         shard_bytes: Number of UTF-8 bytes of text at which a shard is complete.
         progress: Callback for progress, called with the number of bytes of text processed since the last call.
-        finished: Record of finished shards; None: every existing shard that matches the texts is reused.
+        finished: Record of finished shards, or None to reuse every existing shard that matches the texts.
     """
     written = WrittenShards()
     records: dict[Split, list[dict[str, Any]]] = {}
@@ -121,7 +121,7 @@ def write_shards(
 def require_shard_space(
     directory: Path, sample: Sequence[str], encode: Encode, *, vocab_size: int, text_bytes: int, documents: int
 ) -> None:
-    """Check that there is enough disk space for the shards. Their size is estimated from a sample of the texts.
+    """Estimate the size of the shards from a sample of the texts, and check that the disk has enough free space.
 
     Args:
         directory: Output directory. The size of shards that already exist is subtracted from the estimate.
@@ -132,7 +132,7 @@ def require_shard_space(
         documents: Number of documents.
 
     Raises:
-        ResourceError: There is not enough disk space.
+        ResourceError: The disk does not have enough free space.
     """
     tokens = sum(len(ids) for ids in encode(sample))
     share = tokens / max(1, sum(len(text.encode()) for text in sample))

@@ -21,7 +21,7 @@ class Piece:
     Attributes:
         ids: Token ids.
         text: Text of the tokens.
-        role: Role of the message that contains the tokens; None if they are part of the chat template.
+        role: Role of the message that contains the tokens, or None if they are part of the chat template.
         trained: Whether the tokens are labels, so that they contribute to the loss.
         special: Whether the piece is a special token.
     """

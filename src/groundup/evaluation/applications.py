@@ -42,7 +42,7 @@ class Tested(Protocol):
 
 
 def measures_of(tested: Tested) -> list[Measure]:
-    """Return the metrics of an application's outputs. The first item is the primary metric."""
+    """Return the metrics of an application's outputs, starting with the primary metric."""
     if tested.metric == "likelihood":
         sizes = [len(text.encode()) for text in tested.references]
         bits = [nats / math.log(2) for nats in tested.nats]

@@ -24,7 +24,7 @@ def baselines(
     """Return the answers of each baseline to the test prompts.
 
     Args:
-        metric: metric of the answers. It determines which baselines are computed.
+        metric: metric of the answers, which determines which baselines are computed.
         train: (prompt, answer) pairs of the training examples.
         prompts: prompts of the test examples.
         labels: all labels if the answers are labels, otherwise empty; see `measures`.
@@ -53,7 +53,7 @@ def baselines(
 def label_baselines(texts: Sequence[str], labels: Sequence[str], test_texts: Sequence[str]) -> dict[str, list[str]]:
     """Return the predictions of two baselines: the most frequent label, and logistic regression on TF-IDF features.
 
-    The second baseline is omitted if there is only one label or if the training texts have no words.
+    The TF-IDF baseline is omitted if there is only one label or if the training texts have no words.
 
     Args:
         texts: training texts.
@@ -77,8 +77,8 @@ def label_set_baselines(
 ) -> dict[str, list[tuple[str, ...]]]:
     """Return the predictions of two baselines for multi-label data, keyed by the name of the baseline.
 
-    The first baseline always predicts the labels that at least half of the training texts have. The second one is
-    logistic regression on TF-IDF features for each label.
+    The majority baseline always predicts the labels that at least half of the training texts have. The TF-IDF baseline
+    predicts each label with logistic regression on TF-IDF features.
     """
     names = sorted({label for labels in sets for label in labels})
     learned_EC = np.array([[name in labels for name in names] for labels in sets])

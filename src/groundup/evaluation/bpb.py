@@ -1,4 +1,4 @@
-"""Bits per byte of a model on text. They can be compared between models with different tokenizers.
+"""Bits per byte of a model on text, a metric that can be compared between models with different tokenizers.
 
 Shape letters: B: batch size, T: sequence length, V: vocabulary size.
 """
@@ -93,7 +93,7 @@ class BitsPerByte:
     def interval(self, *, level: float = 0.95, seed: int = 0) -> Interval:
         """Return the bits per byte with a bootstrap interval.
 
-        The bootstrap resamples documents. If there are fewer than `MIN_DOCUMENTS` documents, it resamples windows
+        The bootstrap resamples documents. If there are fewer than `MIN_DOCUMENTS` documents, windows are resampled
         instead, as in a block bootstrap (Künsch 1989).
         """
         nll, sizes = self.document_nll, self.document_bytes.astype(np.float64)
@@ -114,7 +114,7 @@ def compare_bits_per_byte(
     """Compare the bits per byte of two models on the same documents. The models may have different tokenizers.
 
     The paired bootstrap resamples documents. If there are fewer than `MIN_DOCUMENTS` documents and both models split
-    them into the same windows, it resamples windows instead.
+    them into the same windows, windows are resampled instead.
     """
     assert np.array_equal(after.document_bytes, before.document_bytes)
     sizes, nll = after.document_bytes.astype(np.float64), (before.document_nll, after.document_nll)
@@ -144,8 +144,8 @@ def bits_per_byte(
         documents: `TokenShards`, or texts encoded with `encode_texts`.
         context_length: maximum number of tokens per window.
         bos_id: id of the BOS token.
-        batch_size: number of full-length windows per batch. It does not change the score.
-        subset: indices of the documents to score; None scores all documents.
+        batch_size: number of full-length windows per batch, which does not affect the score.
+        subset: indices of the documents to score; default: all documents.
         device: device to which the arguments of `nll` are moved.
         advance: callback for progress, called with the number of tokens scored since the last call.
 
@@ -202,7 +202,7 @@ def logits_nll(logits: Callable[[Tensor], Tensor]) -> NllFunction:
 
 
 def encode_texts(texts: Iterable[str], tokenizer: Tokenizer) -> TokenLists:
-    """Tokenize texts for scoring. The byte counts are those of the texts, not of the decoded tokens."""
+    """Tokenize texts for scoring. Bytes are counted in the original texts, not in the decoded tokens."""
     gathered = [well_formed(text) for text in texts]
     sizes = [len(text.encode("utf-8")) for text in gathered]
     return TokenLists(tokenizer.encode_batch(gathered), np.array(sizes, dtype=np.int64))

@@ -22,7 +22,7 @@ _NUM_ITERATIONS = 80  # Iterations of the golden-section search; each one shrink
 
 
 def safe_log(probabilities: Floats) -> Floats:
-    """Return the natural logarithms of probabilities. The result is finite even for a probability of 0."""
+    """Return the natural logarithms of probabilities, which are finite even for a probability of 0."""
     found: Floats = np.log(np.maximum(probabilities, _MIN_PROBABILITY))
     return found
 
@@ -39,11 +39,11 @@ def fit_temperature(probabilities_EC: Floats, true_E: Indices, *, prior: int = 1
     """Return the temperature with the lowest loss on held-out texts (Guo et al. 2017, arXiv:1706.04599).
 
     If all predictions are correct, the loss has no minimum, because it keeps decreasing as the temperature decreases.
-    Therefore, one pseudo-text with equally probable labels is added. Its loss is the mean over the E texts of the loss
-    with such labels. If all predictions are correct with the same probability, temperature scaling changes this
-    probability to (E + 1/C) / (E + 1). For 60 texts with two labels, this is 99.2 %. Laplace's rule of succession,
-    which adds one text per label, gives 98.4 %. If there are hundreds of texts with some errors, the pseudo-text has
-    little effect.
+    Therefore, one pseudo-text with equally probable labels is added. The loss on the pseudo-text is computed from the
+    mean log-probabilities of the E texts. If all predictions are correct with the same probability, temperature scaling
+    changes this probability to (E + 1/C) / (E + 1), which is 99.2 % for 60 texts with two labels. Laplace's rule of
+    succession, which adds one text per label, gives 98.4 %. If there are hundreds of texts with some errors, the
+    pseudo-text has little effect.
 
     The loss is convex in 1 / temperature, so a golden-section search finds its minimum.
 

@@ -29,7 +29,7 @@ class ChoiceScore:
         accuracy: share of questions for which the most likely choice is correct.
         accuracy_per_byte: accuracy if each log-likelihood is divided by the number of UTF-8 bytes of the choice.
             Without this division, short choices have an advantage.
-        chance: expected accuracy of random guessing.
+        chance: expected accuracy of randomly chosen answers.
     """
 
     loglikelihoods: list[list[float]]

@@ -41,7 +41,7 @@ class SingleLabelResult:
 
     @property
     def metrics(self) -> dict[str, Interval]:
-        """Metrics, keyed by name. The first one is the share of correctly predicted texts."""
+        """Metrics, keyed by name, starting with the share of correctly predicted texts."""
         return {"accuracy": self.accuracy, "macro_f1": self.macro_f1}
 
     def to_json(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def f1_over_labels(hits: Indices | Floats, true: Indices | Floats, predicted: In
         predicted: number of predictions of each label, (..., C).
 
     Returns:
-        The mean F1, (...). It is 0 if no label occurs.
+        The mean F1, or 0 if none of the labels occurs, (...).
     """
     occurs = true + predicted
     f1 = np.divide(2 * hits, occurs, out=np.zeros(occurs.shape), where=occurs > 0)
@@ -110,7 +110,7 @@ class LabelResult(Protocol):
 
     @property
     def metrics(self) -> dict[str, Interval]:
-        """Metrics, keyed by name. The first one is the share of correctly predicted texts."""
+        """Metrics, keyed by name, starting with the share of correctly predicted texts."""
         ...
 
     def to_json(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class BaselineComparison:
         result: scores of the classifier.
         majority: the constant prediction of the majority baseline.
         by_majority: scores of the majority baseline.
-        by_tfidf: scores of logistic regression on TF-IDF features; None if this baseline was not requested or if the
+        by_tfidf: scores of logistic regression on TF-IDF features, or None if this baseline was not requested or if the
             texts have no words.
         seed: seed of the bootstrap.
         right: words for a correct prediction in the sentence of `verdict`: "… % of the test texts get {right}".

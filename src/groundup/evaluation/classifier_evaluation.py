@@ -53,7 +53,7 @@ class LabelScores:
     """Scores of predictions.
 
     Attributes:
-        named: metrics, keyed by name. The first one is the share of correctly predicted texts.
+        named: metrics, keyed by name, starting with the share of correctly predicted texts.
         facts: scores as JSON values for the artifact.
     """
 
@@ -309,7 +309,7 @@ class LabelTask:
     def fit_lexical_head(self, model: SequenceClassifier, loss: LabelLoss) -> LexicalHead | None:
         """Fit a lexical head to the training set.
 
-        The result is None if a text may have several labels or if the training texts have no words.
+        The method returns None if a text may have several labels or if the training texts have no words.
         """
         if self.given.multi_label:
             return None
@@ -434,7 +434,7 @@ def _test(
     Args:
         task: texts and labels.
         model: saved classifier.
-        lexical: lexical head; None if the classification head of `model` predicts the labels.
+        lexical: lexical head, or None if the classification head of `model` predicts the labels.
         temperature: temperature by which the logits of the head were divided.
         console: console that prints the scores.
         tfidf: whether to compare with logistic regression on TF-IDF features.

@@ -44,7 +44,7 @@ class CompressorScore:
         saw_training: whether the training text was compressed before the held-out text.
         compressed_bytes: compressed size of the held-out text.
         bpb: size of the compressed held-out text in bits, divided by its uncompressed size in bytes.
-        memory_bytes: memory limit of the PPMd model; None for other compressors.
+        memory_bytes: memory limit of the PPMd model, or None for other compressors.
     """
 
     name: str
@@ -55,7 +55,7 @@ class CompressorScore:
 
     @property
     def label(self) -> str:
-        """Name of the compressor, followed by whether it was given the training text."""
+        """Name of the compressor, followed by "after the training text" or "alone"."""
         return self.name + (" after the training text" if self.saw_training else " alone")
 
 
@@ -114,13 +114,13 @@ def score_compressors(
 
     A newline is written after each document. Newlines count in the compressed size but not in the uncompressed bytes,
     which costs the compressors a few bits per document. The dictionary of xz is as large as the text, up to 1.5 GiB.
-    The result depends only on the texts, except that PPMd gets less memory on machines with little memory.
+    The scores depend only on the texts, except that PPMd gets less memory on machines with little memory.
 
     Args:
         train: training texts.
         held_out: held-out texts.
-        processes: number of compressors that run in parallel. They run in spawned processes, so a script that calls
-            this function needs the usual `if __name__ == "__main__"` guard.
+        processes: number of compressors that run in parallel. Each compressor runs in a spawned process, so a calling
+            script needs the usual `if __name__ == "__main__"` guard.
         advance: callback for progress, called with the fraction of the work done since the last call.
 
     Returns:

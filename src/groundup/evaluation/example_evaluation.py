@@ -73,8 +73,8 @@ def detect_evaluation(model: Path, data: Path | None, label: str | None, columns
 
     Args:
         model: model directory or run directory.
-        data: table or text file; None if the user did not give one.
-        label: column with the labels; None if the user did not give one.
+        data: table or text file, or None if the user did not give one.
+        label: column with the labels, or None if the user did not give one.
         columns: columns of conversations; the default value if the user did not give any.
 
     Returns:
@@ -92,7 +92,7 @@ def detect_evaluation(model: Path, data: Path | None, label: str | None, columns
 def _task_of(data: Path, *, chats: bool) -> Literal["choices", "answers"] | None:
     """Return the kind of evaluation that matches the column names of a table.
 
-    The result is None if `data` is not a table or if its column names do not match any kind of evaluation.
+    The function returns None if `data` is not a table or if its column names do not match any kind of evaluation.
 
     Args:
         data: file or folder.
@@ -145,9 +145,7 @@ def evaluate_labels(
         )
     console.note(summary(table, examples))
     if len(known) < len(examples):
-        console.warn(
-            f"{len(examples) - len(known):,} texts have a label that this classifier does not predict: skipped."
-        )
+        console.warn(f"Skipped {len(examples) - len(known):,} texts whose labels this classifier does not predict.")
     with console.progress("testing", len(known), "texts") as bar:
         probabilities = predict_texts(opened, known.texts, advance=bar.advance).probabilities
     measured = evaluator.scores(known, probabilities)

@@ -47,7 +47,7 @@ class LensPrediction:
     Attributes:
         token: id of the most likely next token.
         probability: probability of the most likely next token.
-        of_actual: probability of the token that follows in the text; None at the last position.
+        of_actual: probability of the token that follows in the text, or None at the last position.
     """
 
     token: int
@@ -64,8 +64,8 @@ class AttentionPattern:
         first: mean attention weight on the first token.
         before: mean attention weight on the previous token.
         own: mean attention weight of a token on itself.
-        spread: mean entropy of the attention weights, divided by the maximum entropy. It is 0 if each token attends to
-            a single token, and 1 if the attention weights are uniform.
+        spread: mean entropy of the attention weights, divided by the maximum entropy: 0 if each token attends to a
+            single token, and 1 if the attention weights are uniform.
     """
 
     back: float
@@ -80,7 +80,7 @@ class TextTrace:
 
     Args:
         model: model to inspect.
-        ids: token ids of the text. They must begin with BOS if the model was trained with BOS.
+        ids: token ids of the text, which must begin with BOS if the model was trained with BOS.
 
     Raises:
         DataError: the text has fewer than 2 tokens.
@@ -164,7 +164,7 @@ class TextTrace:
         The logit lens applies the final norm and the output projection to the hidden states before `layer`.
 
         Args:
-            layer: index of the layer. If it equals `n_layers`, the result is the predictions of the model itself.
+            layer: index of the layer, or `n_layers` for the predictions of the model itself.
 
         Returns:
             One prediction of the next token per position.

@@ -51,7 +51,7 @@ def open_compared(
     Args:
         before: path of the classifier or language model to compare with.
         after: path of the classifier to evaluate.
-        device: device to compute on; None: a GPU if available.
+        device: device to compute on, or None for a GPU if available.
         dtype: data type to compute in.
         console: console that prints notes.
 
@@ -80,7 +80,7 @@ def compare_labels(
     max_examples: int = 200,
     seed: int = 0,
 ) -> ComparisonReport:
-    """Compare the predictions of a classifier with those of another classifier or of a prompted language model.
+    """Compare a classifier with another classifier or with a prompted language model by their predicted labels.
 
     The predictions are scored as multi-label data if `after` is a multi-label classifier.
 
@@ -153,7 +153,7 @@ def _prompted(
 ) -> tuple[LabelSets, str]:
     """Return the labels that a language model predicts with its best prompt, and a note about this prompt."""
     context = model.model.config.context_length
-    quarter = context // 4  # Some small models have a short context, into which the prompt must fit as well.
+    quarter = context // 4  # The prompt must also fit into the short context length of small models.
     shown, max_tokens = min(_TEXT_TOKENS, quarter), min(_SET_TOKENS if multi_label else _LABEL_TOKENS, quarter)
     known, examples = (
         [_as_example(model, text, ", ".join(has), shown) for text, has in zip(part.texts, part.sets, strict=True)]
@@ -178,11 +178,13 @@ def _prompted(
 
     instruction = label_instruction(labels, multi_label=multi_label)
     if known:
-        with console.progress("searching the base's prompt", num_trials(model, instruction), "prompts") as bar:
+        with console.progress(
+            "searching for the base model's prompt", num_trials(model, instruction), "prompts"
+        ) as bar:
             prompt = best_prompt(model, known, instruction=instruction, quality=quality, advance=bar.advance)
     else:
         prompt = default_prompt(model, instruction)
-    with console.progress("labels of the base", len(examples), "texts") as bar:
+    with console.progress("labels of the base model", len(examples), "texts") as bar:
         found: list[tuple[str, ...]] = []
         for start in range(0, len(examples), MAX_QUALITY_EXAMPLES):
             part = examples[start : start + MAX_QUALITY_EXAMPLES]

@@ -37,7 +37,7 @@ class SetResult:
 
     @property
     def metrics(self) -> dict[str, Interval]:
-        """Metrics, keyed by name. The first one is the share of correctly predicted texts."""
+        """Metrics, keyed by name, starting with the share of correctly predicted texts."""
         return {"exact": self.exact, "micro_f1": self.micro_f1, "macro_f1": self.macro_f1}
 
     def to_json(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def compare_sets(
 def majority_labels(learned_EC: Flags) -> Flags:
     """Return flags (C,) of the labels that at least half of the training texts have.
 
-    If there is no such label, the most frequent label is flagged. Labels with equal frequency are all flagged.
+    If all labels are rarer, the most frequent label is flagged, or several labels that are equally frequent.
     """
     share_C = learned_EC.mean(0)
     found: Flags = share_C >= min(0.5, share_C.max())
@@ -118,7 +118,7 @@ def majority_labels(learned_EC: Flags) -> Flags:
 def predict_tfidf_sets(train_texts: Sequence[str], learned_EC: Flags, test_texts: Sequence[str]) -> Flags | None:
     """Predict each label with logistic regression on TF-IDF features.
 
-    The result is None if the training texts have no words.
+    The function returns None if the training texts have no words.
     """
     from sklearn.linear_model import LogisticRegression
 

@@ -49,10 +49,10 @@ class AnswerRules:
     """Options for generating and scoring answers.
 
     Attributes:
-        metric: metric of the answers; None: the metric is chosen from the data.
+        metric: metric of the answers; default: the metric is chosen from the data.
         refusal: text with which an answer begins if it is a refusal; empty if the data does not have refusals.
         max_examples: maximum number of test examples.
-        max_tokens: maximum number of tokens per answer; None: the number is derived from the data.
+        max_tokens: maximum number of tokens per answer; default: the number is derived from the data.
     """
 
     metric: MetricName | None = None
@@ -67,10 +67,10 @@ class AnswerTask:
 
     Attributes:
         metric: metric of the answers.
-        train: training examples. They are used in few-shot prompts and to choose the best prompt.
+        train: training examples, which are used in few-shot prompts and to choose the best prompt.
         test: held-out examples.
         refusal: text with which an answer begins if it is a refusal; empty if the data does not have refusals.
-        max_tokens: maximum number of tokens per answer; None: the number is derived from the data.
+        max_tokens: maximum number of tokens per answer; default: the number is derived from the data.
         labels: all labels if the answers are labels, otherwise empty; see `label_names`.
         notes: remarks on how the examples were chosen.
     """
@@ -85,7 +85,7 @@ class AnswerTask:
 
 
 def answer_task(held_out: HeldOut[list[Example]], rules: AnswerRules, console: Console) -> AnswerTask:
-    """Return the task for held-out conversations. If the metric is chosen from the data, it is printed.
+    """Return the settings for scoring held-out conversations, and print the metric if it is chosen from the data.
 
     Args:
         held_out: training and test conversations.
@@ -124,7 +124,7 @@ def compare_answers(
         after: fine-tuned model.
         task: examples and metric.
         console: console that prints progress.
-        prompt_after: prompt of the fine-tuned model; None: the prompt that performs best on training examples.
+        prompt_after: prompt of the fine-tuned model; default: the prompt that performs best on training examples.
         seed: seed of the bootstrap.
 
     Returns:
@@ -135,8 +135,11 @@ def compare_answers(
     """
     max_tokens = task.max_tokens or _default_max_tokens(after, task)
     models = [
-        (before, _best_prompt(before, task, max_tokens, "searching the base's prompt", console)),
-        (after, prompt_after or _best_prompt(after, task, max_tokens, "searching its prompt", console)),
+        (before, _best_prompt(before, task, max_tokens, "searching for the base model's prompt", console)),
+        (
+            after,
+            prompt_after or _best_prompt(after, task, max_tokens, "searching for the tuned model's prompt", console),
+        ),
     ]
     test = [each for each in task.test if all(_fits(*model, each, max_tokens) for model in models)]
     if not test:
@@ -266,9 +269,9 @@ def _notes(task: AnswerTask, models: Sequence[tuple[PromptedModel, FewShotPrompt
     base, tuned = (prompt.name for _, prompt in models)
     notes = [
         *task.notes,
-        f"Prompt of the base, the best one on training examples: {base}."
+        f"Prompt of the base model, which performed best on training examples: {base}."
         if task.train
-        else f"Prompt of the base: {base}. No other prompt was tried, because there are no training examples.",
+        else f"Prompt of the base model: {base}. No other prompt was tried, because there are no training examples.",
         f"Prompt of the fine-tuned model: {tuned}.",
     ]
     if skipped := len(task.test) - tested:

@@ -28,7 +28,7 @@ class Precision:
 
     Attributes:
         dtype: data type to compute in.
-        difference: relative difference of the bits per byte in bfloat16 from float32; None: the dtypes were not
+        difference: relative difference of the bits per byte in bfloat16 from float32, or None if the dtypes were not
             compared.
         tokens: number of tokens on which the dtypes were compared.
         chosen: whether the user set the dtype.
@@ -45,7 +45,7 @@ class Precision:
         if self.difference is None:
             return ""
         found = (
-            f"on {self.tokens:,} tokens of this text, its bits per byte differ by {self.difference:+.4%} from float32"
+            f"on {self.tokens:,} tokens of this text, the bits per byte differ by {self.difference:+.4%} from float32"
         )
         if self.dtype == "bfloat16":
             return f"Scored in bfloat16, which is faster here: {found}. For full precision: --set dtype=float32."
@@ -69,7 +69,7 @@ def choose_precision(
         model: model that scores the documents.
         documents: documents to score.
         bos_id: id of the BOS token.
-        chosen: dtype that the user set; None: the dtypes are compared.
+        chosen: dtype that the user set; default: the dtypes are compared.
 
     Returns:
         The chosen dtype and the result of the comparison.

@@ -38,7 +38,7 @@ from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
 MAX_QUALITY_EXAMPLES = 16  # Maximum number of training examples for which answers are generated and scored.
-# Limits on the number of examples with which each prompt is tried. They are small because the search must take less
+# Limits on the number of examples with which each prompt is tried. The limits are low because the search must take less
 # time than fine-tuning, even on a CPU.
 _TRIAL_TOKENS, _MIN_TRIALS, _MAX_TRIALS = 2_500, 8, 48
 _MAX_SHOTS = 4
@@ -55,7 +55,7 @@ class PromptedModel:
     Attributes:
         model: the model.
         tokenizer: tokenizer of the model.
-        template: chat template; None if the model does not have one.
+        template: chat template, or None if the model does not have one.
         stop_ids: ids of the tokens that end a text.
     """
 
@@ -66,7 +66,7 @@ class PromptedModel:
 
     @cached_property
     def chat_format(self) -> ChatFormat | None:
-        """Prompt format of the chat template; None if the model does not have a chat template."""
+        """Prompt format of the chat template, or None if the model does not have a chat template."""
         return ChatFormat(self.template) if self.template else None
 
     @cached_property
@@ -81,7 +81,7 @@ def open_prompted(path: Path, base: Path, device: str | None, dtype: ComputeDtyp
     Args:
         path: model directory or run directory.
         base: path of the base model. If `path` is an adapter that was trained on this base model, it is loaded too.
-        device: device to compute on; None: a GPU if available.
+        device: device to compute on, or None for a GPU if available.
         dtype: data type to compute in.
         console: console that prints notes.
 
@@ -99,7 +99,7 @@ def open_prompted(path: Path, base: Path, device: str | None, dtype: ComputeDtyp
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FewShotPrompt:
-    """Prompt format, few-shot examples and instruction with which a model is asked the questions of a task.
+    """A prompt for the questions of a task, which consists of a prompt format, few-shot examples and an instruction.
 
     Attributes:
         format: prompt format.
@@ -191,9 +191,10 @@ def best_prompt(
 
     Args:
         prompted: model for which the prompt is chosen.
-        train: training examples. Some serve as few-shot examples, the others are used to try the prompts.
+        train: training examples. Some of the training examples serve as few-shot examples, and the remaining ones are
+            used to try the prompts.
         instruction: instruction to try, such as the result of `label_instruction`; empty: no instruction is tried.
-        quality: function that scores a prompt on examples, where higher is better; None: the prompt with the lowest
+        quality: function that scores a prompt on examples, where higher is better; default: the prompt with the lowest
             loss is returned.
         advance: callback for progress, called after each of the `num_trials` trials.
 
@@ -223,8 +224,8 @@ def best_prompt(
         return leading[-1]
     if quality is None:
         return ranked[0]
-    # Few-shot examples lower the loss of most models, but only generated answers show whether they help. Therefore, the
-    # finalists include a prompt with few-shot examples and a prompt without them, if both have a finite loss.
+    # Few-shot examples lower the loss of most models, but only generated answers show whether few-shot examples help.
+    # Therefore, the finalists include both a few-shot prompt and a zero-shot prompt, if both have a finite loss.
     finalists = ranked[: _NUM_FINALISTS - 1]
     rest = ranked[_NUM_FINALISTS - 1 :]
     finalists += next(([prompt] for prompt in rest if prompt.shots != ranked[0].shots), ranked[2:3])
@@ -234,7 +235,8 @@ def best_prompt(
 def default_prompt(prompted: PromptedModel, instruction: str = "") -> FewShotPrompt:
     """Return the prompt to use if there are no training examples.
 
-    It uses the chat template of the model. If the model does not have one, it uses the format "Q: ..." and "A: ...".
+    The prompt has the format of the chat template, or the format "Q: ..." and "A: ..." if the model does not have a
+    chat template.
     """
     return FewShotPrompt(prompted.chat_format or prompted.plain_formats[0], instruction=instruction)
 
@@ -248,7 +250,7 @@ def num_trials(prompted: PromptedModel, instruction: str = "") -> int:
 def label_instruction(labels: Sequence[str], *, multi_label: bool = False) -> str:
     """Return an instruction that lists the labels to answer with.
 
-    The result is empty if there are no labels or more than 60.
+    The instruction is empty if there are no labels or more than 60 labels.
 
     Args:
         labels: all labels.
@@ -264,7 +266,7 @@ def label_instruction(labels: Sequence[str], *, multi_label: bool = False) -> st
 
 
 def trial_examples(tokenizer: Tokenizer, train: Sequence[Example]) -> Sequence[Example]:
-    """Return the training examples with which prompts are tried. They are evenly spaced over `train`."""
+    """Return training examples for trying prompts, evenly spaced over `train`."""
     few = evenly_spaced(train, _MAX_TRIALS)
     sizes = [sum(len(tokenizer.encode(message.content)) for message in example.messages) for example in few]
     count = int(_TRIAL_TOKENS * len(few) / max(sum(sizes), 1))

@@ -52,7 +52,7 @@ class Report:
     def verdict(self, score: CompressorScore) -> Verdict:
         """Return whether the model or a compressor predicts the text better.
 
-        They are not significantly different if the score of the compressor is in the model's interval.
+        The verdict is "not significantly different" if the score of the compressor is in the model's interval.
         """
         if score.bpb > self.bpb.high:
             return "the model"
@@ -61,7 +61,7 @@ class Report:
     def rows(self) -> list[tuple[str, str, str]]:
         """Return the table rows, sorted by bits per byte in ascending order.
 
-        The columns are the name, the bits per byte, and which of the two is better: this model or the one in the row.
+        The columns are the name of a model or compressor, its bits per byte, and whether it is better than this model.
         """
         low, high = _number(self.bpb.low), _number(self.bpb.high)
         ours = (f"this model ({self.bpb.level:.0%}: {low} to {high})", _number(self.bpb.estimate), "")
@@ -107,7 +107,7 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values.
 
-        Infinite bounds of an interval are null. They occur if only one window was scored.
+        If only one window was scored, the bounds of the interval are infinite and are written as null.
         """
         return {
             "format_version": FORMAT_VERSION,

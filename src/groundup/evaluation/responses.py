@@ -65,7 +65,8 @@ def score_responses(
         model: model that scores the answers.
         tokenizer: tokenizer of the model.
         examples: conversations to score.
-        render: function that renders a conversation in a prompt format. The result must fit into the context length.
+        render: function that renders a conversation in a prompt format. Rendered conversations must fit into the
+            context length.
         batch_tokens: maximum number of tokens per batch, including padding.
         advance: callback for progress, called with the number of examples scored since the last call.
 
@@ -102,7 +103,8 @@ def _score_batch(
 ) -> tuple[Tensor, Tensor]:
     """Return two tensors of negative log-likelihoods in nats, (B, T) each.
 
-    The first one is 0 at all positions except in the text of answers, the second one except at end-of-turn tokens.
+    The first tensor contains the negative log-likelihoods of answer tokens and is 0 elsewhere. The second tensor
+    contains the negative log-likelihoods of end-of-turn tokens and is 0 elsewhere.
     """
     device = model.lm_head.weight.device
     B, T = len(rows), max(len(row.ids) for row in rows) - 1

@@ -14,9 +14,10 @@ SAMPLING = Sampling(temperature=0.8, top_p=0.95)
 
 
 def write_samples(engine: Engine, documents: TokenDocuments, count: int, *, seed: int) -> list[Sample]:
-    """Generate `count` texts. The last one has no prompt, and the others continue randomly chosen held-out documents.
+    """Generate `count` texts.
 
-    The same seed, documents and model give the same samples.
+    The last text is generated without a prompt. All other texts continue randomly chosen held-out documents. The same
+    seed, documents and model give the same samples.
 
     Args:
         engine: inference engine.

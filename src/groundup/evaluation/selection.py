@@ -28,7 +28,7 @@ def answer_selection(
 
     Args:
         metric: metric by which the weights are selected; default: loss.
-        patience: number of evaluations without improvement after which training stops; None: training does not stop
+        patience: number of evaluations without improvement after which training stops; default: training does not stop
             early.
         model: model that is being trained.
         data: examples of instruction tuning.

@@ -135,8 +135,8 @@ def paired_difference(
 ) -> Interval:
     """Return the paired bootstrap interval of sum(a - b) / sum(denominator) for two systems on the same documents.
 
-    Pairing removes the variance between documents. Therefore, it detects smaller differences than a comparison of two
-    separate intervals.
+    Pairing removes the variance between documents, so a paired interval detects smaller differences than a comparison
+    of two separate intervals.
 
     Args:
         a_D: values of the first system, one per document.

@@ -37,8 +37,8 @@ class TextRules:
         samples: number of texts to generate.
         batch_size: number of windows per batch.
         seed: seed of the generated samples and of the bootstrap.
-        device: device to compute on; None: a GPU if available.
-        dtype: data type to compute in; None: bfloat16 if it is faster and barely changes the score, otherwise float32.
+        device: device to compute on; default: a GPU if available.
+        dtype: data type to compute in; default: bfloat16 if it is faster and barely changes the score, or float32.
     """
 
     compressor_bytes: int = 64_000_000
@@ -60,7 +60,7 @@ def evaluate_text(
         directory: directory of the model.
         texts: held-out texts.
         source: name of the texts for the report.
-        corpus: corpus or token shards from which the compressors get the training text; None: the model is not compared
+        corpus: corpus or token shards from which the compressors get the training text, or None to skip the comparison
             with compressors.
         rules: options of the evaluation.
         console: console that prints notes and progress.
@@ -123,7 +123,7 @@ def _scored(
 def _base_of(directory: Path) -> Path | None:
     """Return the directory of the base model if the model was trained by continued pretraining.
 
-    The result is None if it was trained from scratch, or if the base model was changed or deleted.
+    The function returns None if the model was trained from scratch, or if the base model was changed or deleted.
     """
     made = read(directory) if (directory / ARTIFACT).is_file() else None
     if made is None or made.stage != "pretrain" or "base" not in made.facts:

@@ -26,7 +26,7 @@ class TextScorer:
         """Return the bits per byte of a text.
 
         Args:
-            text: text to score. It must not be empty.
+            text: text to score, which must not be empty.
 
         Returns:
             Bits per byte.

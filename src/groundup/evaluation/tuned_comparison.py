@@ -55,7 +55,7 @@ def compare_tuned(
 
     Args:
         tuned: fine-tuned model.
-        base: base model. Its prompt format is chosen on the training examples of `data`.
+        base: base model, whose prompt format is chosen on the training examples of `data`.
         data: training and test conversations.
         seed: seed of the bootstrap.
         console: console that prints progress and samples.

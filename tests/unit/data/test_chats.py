@@ -95,7 +95,7 @@ def test_the_assistant_of_a_chat_must_be_named(tmp_path: Path) -> None:
     (tmp_path / "chat.txt").write_text(WHATSAPP, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"Desk \(3\), Nora \(2\), Ole \(1\).*assistant = 'Desk'"):
         conversations(tmp_path / "chat.txt", None)
-    with pytest.raises(ConfigError, match=r"'Dessk': .*no such speaker.*Did you mean 'Desk'"):
+    with pytest.raises(ConfigError, match=r"'Dessk': .*has only the speakers.*Did you mean 'Desk'"):
         conversations(tmp_path / "chat.txt", "Dessk")
 
 

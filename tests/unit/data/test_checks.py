@@ -111,7 +111,7 @@ def test_another_chat_template_is_rejected(theirs: Theirs, tokenizer: Tokenizer)
     """A model that is trained with one template and used with another one answers badly."""
     require_own_template(theirs.template, theirs.tokenizer, [example()] * 3)
     require_own_template(ChatTemplate(tokenizer), tokenizer, [example()])
-    with pytest.raises(FormatError, match="but the model's has"):
+    with pytest.raises(FormatError, match="but the chat template of the model has"):
         require_own_template(ChatTemplate(tokenizer), theirs.tokenizer, [example()])
 
     class OneSpaceMore:

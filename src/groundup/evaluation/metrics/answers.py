@@ -18,7 +18,7 @@ from groundup.evaluation.classification import f1_over_labels
 from groundup.evaluation.measure import Floats, Measure, mean
 from groundup.evaluation.metrics.overlap import overlap_f1
 
-# The lookahead excludes the grade "A+", in which "A" is not an article.
+# The negative lookahead keeps the "A" in the grade "A+", because it is not an article.
 _ARTICLES = re.compile(r"\b(a|an|the)\b(?![+#])")
 _THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!,?\d)")
 _PUNCTUATION = re.compile(
@@ -33,9 +33,9 @@ def normalized(text: str) -> str:
     """Lowercase a text and remove its punctuation, articles and extra spaces, similar to SQuAD (Rajpurkar et al. 2016).
 
     SQuAD removes all punctuation, so "-5" becomes "5", "3.5" becomes "35", and "C++" becomes "C". This function keeps
-    the minus sign of a number, points and commas between digits, and "+" and "#" after a letter. It removes thousands
-    separators, as in "1,000". If a text consists only of punctuation and articles, such as the choice "A", only its
-    case and spaces are normalized.
+    the minus sign of a number, points and commas between digits, and "+" and "#" after a letter. Thousands separators,
+    as in "1,000", are removed. If a text consists only of punctuation and articles, such as the choice "A", only case
+    and spaces are normalized.
 
     Args:
         text: text to normalize.
@@ -49,16 +49,17 @@ def normalized(text: str) -> str:
 
 
 def label_parser(labels: Iterable[str]) -> Callable[[str], str]:
-    """Return a function that maps a text to the label that it matches, in the spelling of `labels`.
+    """Return a function that maps a text to the matching label, in the spelling that the label has in `labels`.
 
-    First, the comparison ignores only case and white space, so "-1" does not match "1". If no label matches, the text
-    and the labels are compared after `normalized`, so "Positive." matches "positive". This second match must be unique.
+    The first comparison of a text with the labels ignores only case and white space, so "-1" does not match "1". If no
+    label matches, the text and the labels are normalized with `normalized` and compared again, so "Positive." matches
+    "positive". A label that matches after normalization is used only if no other label matches.
 
     Args:
         labels: all labels.
 
     Returns:
-        The function. It returns a text unchanged if it does not match any label.
+        A function that returns the matching label, or the text unchanged if it does not match any label.
     """
     named = {casefolded(label): label for label in reversed(list(labels))}
     alike = Counter(map(normalized, named))

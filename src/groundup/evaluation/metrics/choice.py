@@ -35,8 +35,8 @@ def measures(
         name: name of the primary metric.
         written: generated answers.
         references: reference answers.
-        labels: all labels if the answers are labels, otherwise empty; see `label_names`. If given, "exact" computes the
-            accuracy and macro-F1 of the labels.
+        labels: all labels if the answers are labels, otherwise empty; see `label_names`. If labels are given, the
+            metric "exact" is their accuracy and macro-F1.
 
     Returns:
         The metrics, starting with the primary metric. The list is empty for "likelihood", which does not score
@@ -58,7 +58,7 @@ def measures(
 
 
 def label_names(answers: Sequence[str]) -> tuple[str, ...]:
-    """Detect whether the answers are labels, which means that there are few distinct answers and each one recurs often.
+    """Detect whether the answers are labels. Answers are labels if few distinct answers recur often.
 
     Args:
         answers: answers of both the training set and the test set. More answers make detection more reliable: 200

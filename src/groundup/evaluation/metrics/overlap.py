@@ -15,9 +15,9 @@ _WORD = re.compile(r"[^\W_]+")
 def rouge(written: Sequence[str], references: Sequence[str]) -> list[Measure]:
     """Return ROUGE-L, ROUGE-1 and ROUGE-2 of generated texts.
 
-    They are the F1 scores of the longest common subsequence, of unigrams and of bigrams. For ASCII texts, the scores
-    equal those of the package rouge-score without stemming. For other texts they differ, because rouge-score splits
-    words at accented letters and this function does not.
+    These metrics are the F1 scores of the longest common subsequence, of unigrams and of bigrams. For ASCII texts, this
+    function gives the same scores as the package rouge-score without stemming. For other texts the scores differ,
+    because rouge-score splits words at accented letters and this function does not.
 
     Args:
         written: generated texts.

@@ -101,7 +101,7 @@ class Agreement:
 
     @property
     def greedy_gap(self) -> float:
-        """Largest gap in `greedy`. It is 0 if all greedy continuations are equal."""
+        """Largest gap in `greedy`, or 0 if all greedy continuations are equal."""
         return max((gap for _, gap in self.greedy if gap is not None), default=0.0)
 
     def to_json(self) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class Agreement:
     def add_logits(self, reference_TV: Tensor, other_TV: Tensor, ids: Sequence[int]) -> None:
         """Add the logits of one text.
 
-        If the vocabulary of one engine is padded, the logits of the padding are ignored.
+        If one engine pads the vocabulary, the logits of the padding tokens are ignored.
         """
         width = min(reference_TV.shape[1], other_TV.shape[1])
         reference_TV, other_TV = reference_TV[:, :width], other_TV[:, :width]

@@ -54,11 +54,13 @@ class LabelAgreement:
         """
         limit = LIMITS[limits]
         broken = {
-            f"{self.agreed:,} of {self.texts:,} texts get the same labels, at least {limit.top1:.1%}": (
+            f"{self.agreed:,} of {self.texts:,} texts get the same labels, less than {limit.top1:.1%}": (
                 self.agreed >= limit.top1 * self.texts
             ),
-            f"labels differ at a gap of {self.worst_gap:.3f} nats, at most {limit.gap:g}": self.worst_gap <= limit.gap,
-            f"KL {self.kl:.2e} nats, at most {limit.kl:g}": self.kl <= limit.kl,
+            f"labels differ at a gap of {self.worst_gap:.3f} nats, more than {limit.gap:g}": (
+                self.worst_gap <= limit.gap
+            ),
+            f"KL divergence {self.kl:.2e} nats, more than {limit.kl:g}": self.kl <= limit.kl,
         }
         return [problem for problem, fine in broken.items() if not fine]  # A comparison with NaN is False.
 

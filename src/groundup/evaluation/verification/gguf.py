@@ -1,6 +1,6 @@
 """Round-trip check of a GGUF file.
 
-Its weights and its logits in groundup and llama.cpp are compared with the exported model.
+The check compares the weights of the file, and its logits in groundup and llama.cpp, with the exported model.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def write_verified(
         vocabulary: GGUF vocabulary of the model.
         kind: quantization type of the weight matrices.
         path: path of the file.
-        inputs: inputs of the round-trip check; None: the file is not checked.
+        inputs: inputs of the round-trip check, or None to skip the check.
         console: console that prints notes and progress.
 
     Returns:
@@ -124,7 +124,7 @@ def verify_file(
     named, limit = f"{name} as {kind}", WEIGHT_LIMITS[kind]
     if not error <= limit:
         require_no_problems(
-            [f"{tensor} has a relative error of {error:.1e}, rounding explains at most {limit:.1e}"], named
+            [f"{tensor} has a relative error of {error:.1e}, but rounding explains at most {limit:.1e}"], named
         )
     equal = error == 0 and stored.config == opened.model.config
     back = GroundupRunner(_BACK, opened.model if equal else _as_model(stored), opened.tokenizer)

@@ -32,7 +32,7 @@ def verify_merged_model(
         adapter: directory of the adapter.
         base: directory of the base model.
         tokenizer: tokenizer of the base model.
-        dtype: data type of the merged weights. It determines the limits of the check.
+        dtype: data type of the merged weights, which determines the limits of the check.
         console: console that prints progress.
 
     Returns:
@@ -61,7 +61,7 @@ def verify_merged_classifier(
         base: directory of the base model.
         tokenizer: tokenizer of the base model.
         longest: maximum number of tokens per text.
-        dtype: data type of the merged weights. It determines the limits of the check.
+        dtype: data type of the merged weights, which determines the limits of the check.
         console: console that prints progress.
 
     Returns:

@@ -44,7 +44,8 @@ class Peer:
     """A `Runner` that runs a model in another engine. Use it as a context manager, or call `close()`.
 
     Raises:
-        PeerError: the engine cannot load the model, or it crashes. The message contains the error from its stderr.
+        PeerError: the engine cannot load the model, or it crashes. The message contains the error that the engine
+            printed to stderr.
     """
 
     def __init__(self, engine: Engine, path: Path, *, tokens: int, name: str = "") -> None:
@@ -130,7 +131,7 @@ class Peer:
         self._stderr.seek(0)
         lines = [line.strip() for line in self._stderr.read()[-_MAX_STDERR_CHARACTERS:].splitlines() if line.strip()]
         self.close()
-        # The last line of stderr is often not the error, because transformers adds advice after it.
+        # The last line of stderr is often not the error message, because transformers prints advice after the error.
         errors = [line for line in lines if _ERROR.match(line)] or lines
         return PeerError(
             f"{self.name} on {self._path.name}: " + (visible(errors[-1]) if errors else f"ended with code {code}"),

@@ -22,7 +22,7 @@ from groundup.tokenizer.edge_cases import EDGE_CASES
 
 NUM_TEXTS = 20
 MAX_TEXT_TOKENS = 200
-_MIN_CHARACTERS = 1500  # Minimum length of a text. It gives at least 200 tokens with most tokenizers.
+_MIN_CHARACTERS = 1500  # Minimum length of a text, which gives at least 200 tokens with most tokenizers.
 
 CHECK_PROMPTS = (
     "The capital of France is",
@@ -54,8 +54,8 @@ class Limits:
 # other limits allow for rounding to the type in their name, with a margin. On a trained model of 2.9M parameters,
 # llama.cpp agreed at 99.95 % of positions (KL 3e-8 nats) for f16, at 99.78 % (4e-6) for bf16, and at 99.50 % (4e-5) for
 # q8_0. A model with a wrong permutation, norm offset or vocabulary exceeds even the widest limits.
-# ENGINE_LIMITS maps the type of a file to the limits for two engines that read the same file. They allow for rounding
-# inside an engine, because llama.cpp rounds activations to 8 bits if the weights are quantized.
+# ENGINE_LIMITS maps the type of a file to the limits for two engines that read the same file. These limits allow for
+# rounding inside an engine, because llama.cpp rounds activations to 8 bits if the weights are quantized.
 ENGINE_LIMITS = {"f32": "exact", "f16": "f16", "bf16": "bf16", "q8_0": "q8_0", "q4_k": "q8_0", "q4_0": "q8_0"}
 
 # Minimum share of the tokenization edge cases that both engines tokenize equally. Engines differ in a few edge cases,
@@ -293,12 +293,12 @@ def _problems(found: Agreement, name: str) -> list[str]:
     limits = LIMITS[name]
     relative = abs(found.perplexity / found.reference_perplexity - 1)
     broken = {
-        f"same top token {found.top1:.2%}, at least {limits.top1:.1%}": found.top1 >= limits.top1,
+        f"same top token at {found.top1:.2%} of positions, less than {limits.top1:.1%}": found.top1 >= limits.top1,
         f"a top token differs at a gap of {found.worst_gap:.3f} nats": found.worst_gap <= limits.gap,
-        f"KL {found.kl:.2e} nats, at most {limits.kl:g}": abs(found.kl) <= limits.kl,
+        f"KL divergence {found.kl:.2e} nats, more than {limits.kl:g}": abs(found.kl) <= limits.kl,
         f"perplexity differs by {relative:.2%}": relative <= limits.perplexity,
         f"a greedy continuation differs at a gap of {found.greedy_gap:.3f} nats": found.greedy_gap <= limits.gap,
-        f"ids differ in {len(found.ids_differ)} of {found.ids_total} texts": found.ids_equal
+        f"token ids differ in {len(found.ids_differ)} of {found.ids_total} texts": found.ids_equal
         >= _MIN_EQUAL_IDS * found.ids_total,
     }
     # A comparison with NaN is False, so a model with NaNs fails.

@@ -79,7 +79,7 @@ class _LlamaCpp:
 
 
 class _Transformers:
-    """Engine that runs a model directory in transformers, in float32. It does not use the network or remote code."""
+    """Engine that runs a model directory in transformers, in float32, offline and with remote code disabled."""
 
     def __init__(self, path: Path, tokens: int) -> None:
         import torch
