@@ -85,7 +85,8 @@ def require_own_template(template: ChatTemplate, tokenizer: Tokenizer, examples:
                 tokenizer.decode(ids[place : place + 8], skip_special_tokens=False) for ids in (trained, expected)
             )
             raise FormatError(
-                f"at token {place:,} of a conversation, the chat template gives {found!r}, but transformers {wanted!r}",
+                f"the chat template gives {found!r} at token {place:,} of a conversation, but transformers gives "
+                f"{wanted!r}",
                 rule="training, chat and export must use the same template",
                 fix="Download the model's tokenizer files again, or start from its base model.",
             )

@@ -58,7 +58,7 @@ def test_valid_labels_are_accepted(theirs: Theirs) -> None:
 def test_examples_without_trained_tokens_are_rejected(theirs: Theirs) -> None:
     """Other tools show a loss of 0 or NaN and train for hours."""
     ids = theirs.ids(example().messages)
-    with pytest.raises(DataError, match="no trained token") as refused:
+    with pytest.raises(DataError, match="do not contain any tokens to train") as refused:
         require_trainable([(ids, [False] * len(ids))] * 3, theirs.template, theirs.tokenizer, WINDOW)
     assert "answers" in refused.value.fix
 
@@ -66,7 +66,7 @@ def test_examples_without_trained_tokens_are_rejected(theirs: Theirs) -> None:
 def test_answers_beyond_the_context_are_rejected(theirs: Theirs) -> None:
     """Truncation removes the answers of long questions."""
     ids, trained = theirs.ids(example().messages), theirs.masked_until("Green")
-    with pytest.raises(DataError, match="no trained token"):
+    with pytest.raises(DataError, match="do not contain any tokens to train"):
         require_trainable([(ids, trained)], theirs.template, theirs.tokenizer, trained.index(True) - 1, cut=True)
     with pytest.raises(DataError, match="end of every answer is truncated"):
         require_trainable([(ids, trained)], theirs.template, theirs.tokenizer, trained.index(True) + 1, cut=True)
