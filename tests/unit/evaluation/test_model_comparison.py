@@ -64,7 +64,7 @@ def test_prompts_contain_no_test_example(
     for metric in ("likelihood", "exact"):
         found = compare_answers(given, given, AnswerTask(metric, [], examples[:5], max_tokens=4), QUIET)
         assert "there are no training examples" in found.notes[0]
-        assert not any("the best one on training examples" in note for note in found.notes)
+        assert not any("performed best on training examples" in note for note in found.notes)
     usual = given.chat_format or given.plain_formats[0]
     assert all(prompt.format is usual and not prompt.shots and not prompt.instruction for prompt in prompts)
     assert len(prompts) == 4, "none to try a way on"
