@@ -18,7 +18,7 @@ EXAMPLE = "groundup finetune classify mails.csv --model runs/notes --out runs/no
 
 
 class FinetuneClassifyConfig(ClassifierSettings):
-    """Settings of `groundup finetune classify`; the required ones are the data, the base model and the output."""
+    """Settings of `groundup finetune classify`. The data, base model and output directory are required."""
 
     baseline: bool = setting(
         True, help="compare with a baseline on the same data split: logistic regression on TF-IDF features"

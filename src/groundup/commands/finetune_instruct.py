@@ -30,7 +30,7 @@ EXAMPLE = "groundup finetune instruct questions.csv --model runs/notes --out run
 
 
 class FinetuneInstructConfig(FineTuningSettings, InstructionSettings):
-    """Settings of `groundup finetune instruct`; the required ones are the data, the base model and the output."""
+    """Settings of `groundup finetune instruct`. The data, base model and output directory are required."""
 
     compile: bool = setting(True, help="compile the layers with torch.compile if the run is long enough")
     keep_best: DeciderName | None = setting(

@@ -147,7 +147,7 @@ class ShowProgress:
 
 
 class EqualParts:
-    """Detects the ends of the `times` equal parts of a run, even if the number of steps changes during the run."""
+    """Division of a run into `times` equal parts. The number of steps of the run may change during the run."""
 
     def __init__(self, times: int) -> None:
         self._times = times

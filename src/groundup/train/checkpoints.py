@@ -23,7 +23,7 @@ class Checkpoints:
     """Checkpoints of a run: trained weights, optimizer state, states of the random number generators, and progress.
 
     The data loader has no state to save, because it returns the batch at any index. Every rank must call each method of
-    this class, and saves the weights on this rank. A checkpoint can be restored with a different number of ranks.
+    this class. A checkpoint contains the weights of all ranks, and can be restored with a different number of ranks.
 
     Args:
         directory: Directory of the checkpoints.

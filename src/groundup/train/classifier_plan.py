@@ -122,7 +122,7 @@ def plan_steps(
         settings: Settings of the run.
         batches: Batches of the training texts.
         epochs: Number of epochs, greater than 0.
-        optimizer: Learning rates before the schedule.
+        optimizer: Optimizer config with the peak learning rates.
         throughput: Measured costs.
         digest: Fingerprint of the run, used to reject checkpoints of another run.
     """

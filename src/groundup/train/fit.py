@@ -123,7 +123,7 @@ class StepReport:
 
 
 class Guard(Protocol):
-    """Decides whether a step updates the weights."""
+    """Interface of guards, which decide whether a step updates the weights."""
 
     def should_step(self, progress: Progress, loss: float, grad_norm: float) -> bool:
         """Return whether the optimizer updates the weights with this gradient.

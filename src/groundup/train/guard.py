@@ -1,10 +1,10 @@
 """Skip steps with loss spikes, roll back if spikes repeat, and stop runs that diverge.
 
 A step whose loss or gradient is infinite or NaN is always skipped. A step with a loss spike is also skipped, as in OLMo
-2 (OLMo et al. 2024, arXiv:2501.00656). A loss spike is a loss of more than 6 standard deviations above the mean of the
-last 128 losses. If spikes repeat, the run rolls back to its last good checkpoint and continues with new batches, as for
-PaLM (Chowdhery et al. 2022, arXiv:2204.02311, section 5.1). A rollback also halves the learning rates, because small
-runs diverge if the rates are too high.
+2 (OLMo et al. 2024, arXiv:2501.00656). A loss spike is a loss that exceeds the mean of the last 128 losses by 6
+standard deviations and by 0.5 nats. If spikes repeat, the run rolls back to its last good checkpoint and continues with
+new batches, as for PaLM (Chowdhery et al. 2022, arXiv:2204.02311, section 5.1). A rollback also halves the learning
+rates, because small runs diverge if the rates are too high.
 
 Skips and rollbacks depend on losses and step numbers only, never on wall time, so a resumed run ends with the same
 weights as an uninterrupted run. If there are no spikes, the guard does not change the run.

@@ -53,7 +53,7 @@ HEAD_FILE = "head.safetensors"  # file of the fitted head in the run directory; 
 
 _WEIGHT = "score.weight"
 _HEAD_DIGEST = "head_digest"  # key in the plan for the checksum of HEAD_FILE
-_MIN_HEAD_TOKENS = 30_000  # minimum number of training tokens on which the head is fitted, if there are enough
+_MIN_HEAD_TOKENS = 30_000  # minimum number of training tokens on which the head is fitted
 _FORMAT_TOKENS = 8_000  # number of training tokens with which the prompt formats are compared
 _MIN_PROMPTS_PER_CONTEXT = 16  # minimum ratio of the context length to the length of the prompt
 _RIDGE_STRENGTHS = (1e-3, 1e-2, 1e-1, 0.3, 1.0, 3.0)  # ridge penalties, relative to the mean square of the features
@@ -93,11 +93,11 @@ class PromptFormats:
         return len(self.tokenizers)
 
     def max_tokens_of(self, index: int) -> int:
-        """Return the maximum number of tokens per text in the format at this index, including the prompt."""
+        """Return the maximum number of tokens per text in the prompt format with this index, including the prompt."""
         return self.max_tokens + self.tokenizers[index].num_added_tokens - self.tokenizers[0].num_added_tokens
 
     def encode(self, index: int, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of texts in the format at this index. Texts that are too long are truncated."""
+        """Return the token ids of texts in the prompt format with this index. Texts that are too long are truncated."""
         return encode(self.tokenizers[index], texts, self.max_tokens_of(index))[0]
 
 
@@ -348,7 +348,7 @@ def ridge(states_ED: Tensor, labels_E: Tensor, loss: LabelLoss, n_labels: int) -
 
     Args:
         states_ED: Hidden state of the last token of each text.
-        labels_E: Index of the label of each text. If texts may have several labels, a multi-hot matrix (E, C).
+        labels_E: Index of the label of each text, or a multi-hot matrix (E, C) if texts may have several labels.
         loss: Loss of the training after the head was fitted.
         n_labels: Number of labels.
 

@@ -111,7 +111,7 @@ class Base:
 
     Attributes:
         directory: Model directory.
-        config: Architecture. The vocabulary size is large enough for the tokenizer of the training tokens.
+        config: Architecture, with a vocabulary size that is large enough for the tokenizer of the training tokens.
         pieces: Maps the id of each new token to the ids of known tokens that spell the same text. The embedding of a
             new token is initialized to the mean of the embeddings of these known tokens.
         stop_ids: Ids of the tokens that end generation.

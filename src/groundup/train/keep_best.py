@@ -45,7 +45,7 @@ class KeepBest:
         self._log = log
 
     def after_step(self, report: StepReport) -> None:
-        """Score the weights if this step is one of the evenly spaced steps."""
+        """Compute a validation score of the weights if this step is one of the steps to score."""
         # If the guard rolled back after this step, the model has the weights of an earlier step.
         if self._progress.step != report.step:
             self._drop_scores_after_rollback()

@@ -15,7 +15,7 @@ from groundup.train.objectives import Objective
 
 BatchT = TypeVar("BatchT")
 
-# Fraction of the free memory that a micro-batch may use. The rest is reserved for other buffers and fragmentation.
+# Fraction of the free memory that a micro-batch may use, because other buffers and fragmentation also need memory.
 _USABLE_FRACTION = 0.9
 
 

@@ -21,7 +21,7 @@ class Prefetch(Generic[BatchT]):
     Args:
         batches: Returns the batch at an index. The batch must depend only on the index.
         ahead: Maximum number of batches to load ahead.
-        last: Returns the last index that will be requested. The result may change while the run continues.
+        last: Returns the last index that will be requested, which may change while the run continues.
     """
 
     def __init__(self, batches: Callable[[int], BatchT], *, ahead: int, last: Callable[[], int]) -> None:

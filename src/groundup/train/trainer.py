@@ -489,6 +489,6 @@ def estimate_sentence(seconds: float, memory: int, how: str) -> str:
     Args:
         seconds: Training time in seconds.
         memory: Memory in bytes.
-        how: Phrase that describes the basis of the estimate, e.g. "from measured steps".
+        how: Phrase that describes the basis of the estimate, such as "from measured steps".
     """
     return f"Estimate {how}: training time {format_duration(seconds)}, memory {format_count(memory, 'bytes')}."

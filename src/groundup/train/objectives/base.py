@@ -27,9 +27,8 @@ class Objective(Protocol[BatchT]):
     def prepare(self, batch: BatchT, model: nn.Module) -> BatchT:
         """Return the batch for which the loss is computed. Supervised objectives return `batch` unchanged.
 
-        The training loop calls this once per micro-batch, before the first backward pass of a step. The order of the
-        calls is the same on every rank. On-policy objectives generate their samples here, with functions that generate
-        with a `Transformer`:
+        The training loop calls `prepare` once per micro-batch, before the first backward pass of a step, in the same
+        order on every rank. On-policy objectives generate their samples in `prepare`, for example:
 
             with unwrapped(model) as policy:
                 completions = complete_all(policy, tokenizer, requests)

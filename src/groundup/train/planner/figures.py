@@ -46,7 +46,7 @@ class Figures:
 
     @classmethod
     def of(cls, config: ModelConfig) -> Figures:
-        """Compute the figures of an architecture."""
+        """Compute the parameters, FLOPs and memory of an architecture."""
         return cls(
             shape=config,
             parameters=parameter_count(config),
@@ -59,7 +59,7 @@ class Figures:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figures as JSON values."""
+        """Return the parameters, FLOPs and memory as JSON values."""
         return {
             "shape": self.shape.to_json(),
             "parameters": self.parameters,

@@ -1,7 +1,7 @@
 """Plan a pretraining run: choose the architecture, batch size and number of steps for a budget.
 
 The budget is a number of minutes, a number of tokens, or a depth. For small runs, the rules are based on the
-measurements in `benchmarks/ablations.md`. For larger runs, they follow published results.
+measurements in `benchmarks/ablations.md`. For larger runs, the rules follow published results.
 """
 
 from __future__ import annotations
@@ -249,7 +249,7 @@ class Budget:
         """Check that exactly one of `minutes`, `tokens` and `depth` is set.
 
         Raises:
-            ConfigError: The number of values that are set is not one.
+            ConfigError: None of these values or several of them are set.
         """
         sizes = {"minutes": self.minutes, "tokens": self.tokens, "depth": self.depth}
         given = [f"{name} = {value}" for name, value in sizes.items() if value is not None]

@@ -89,7 +89,7 @@ def absolute_rate(stage: str, table: Mapping[str, Any], dim: int | None) -> floa
 
 
 def _full_rates(stage: str, table: Mapping[str, Any], dim: int) -> tuple[OptimizerConfig, OptimizerConfig]:
-    """Return the full fine-tuning or pretraining rates of a table without a version, and the default rates."""
+    """Return the learning rates for all weights in a table without a version, and the default rates of the stage."""
     matrices: MatrixOptimizer = table.get("optimizer", "muon") if stage == "pretrain" else "muon"
     usual = CLASSIFIER if stage == "finetune.classify" else OptimizerConfig(MATRIX_LR[matrices], matrices=matrices)
     given = {f"{group}_lr": table.get(f"{group}_lr", usual.rate_of(group)) for group in GROUPS}

@@ -65,9 +65,9 @@ def step_rows(rows_per_epoch: int, epochs: float, context_length: int) -> tuple[
 
 
 def shareable_step(step: tuple[int, int], ranks: int) -> tuple[int, int]:
-    """Return the step if the number of ranks divides its rows; otherwise reduce the rows to a multiple of the ranks.
+    """Return a training step whose number of rows is a multiple of the number of ranks.
 
-    The result has at least one row per rank.
+    The rows of the given step are reduced to such a multiple if necessary, but not below one row per rank.
 
     Args:
         step: Number of rows per micro-batch, and number of micro-batches per step.
@@ -123,7 +123,7 @@ def measured_rows(model: ModelConfig, matmul_flops: float, max_rows: int) -> int
     Args:
         model: Architecture.
         matmul_flops: Matmul throughput of the machine in FLOP/s.
-        max_rows: Maximum result.
+        max_rows: Maximum number of packed windows.
     """
     row = flops_per_token(model) * model.context_length
     return max(1, min(max_rows, int(MEASURED_STEP_SECONDS * UTILIZATION * matmul_flops / row)))
