@@ -51,8 +51,8 @@ def choose_mode(mode: Literal["ddp", "fsdp"] | None, ranks: Ranks, state_bytes: 
 def rank_memory(machine: Machine, ranks: Ranks, mode: Literal["ddp", "fsdp"] | None) -> int | None:
     """Return the memory that is available for one copy of the model, in bytes; None if it is unknown.
 
-    Each rank has its own GPU memory, but ranks on a CPU share the memory of the machine. With FSDP, all ranks store
-    together one copy of the model.
+    Each rank has its own GPU memory, but ranks on a CPU share the memory of the machine. With FSDP, all ranks together
+    store one copy of the model.
 
     Args:
         machine: Machine of this rank.
@@ -187,8 +187,8 @@ def unwrapped(model: nn.Module, *, gather_layers: bool = False) -> Iterator[Any]
 
     Args:
         model: Model that is wrapped with DDP or FSDP, or an unwrapped model.
-        gather_layers: Whether to gather all layers until the context ends. This takes the memory of all weights, but
-            forward passes then do not communicate, and each rank may run any number of forward passes.
+        gather_layers: Whether to gather all layers until the context ends. If true, each rank stores all weights.
+            Forward passes then do not communicate, and each rank may run any number of them.
 
     Yields:
         The `Transformer` or `SequenceClassifier`.
@@ -225,8 +225,8 @@ def unwrapped(model: nn.Module, *, gather_layers: bool = False) -> Iterator[Any]
 def checkpoint_activations(model: Transformer | SequenceClassifier) -> None:
     """Enable activation checkpointing: recompute activations in the backward pass (arXiv:1604.06174).
 
-    Training then takes a third more compute, and activations take only a fraction of the memory. Call this function
-    before the model is moved to a device.
+    With activation checkpointing, training takes a third more compute, but activations take only a fraction of the
+    memory. Call this function before the model is moved to a device.
 
     Args:
         model: Model that is modified in place.

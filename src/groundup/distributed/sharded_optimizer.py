@@ -81,7 +81,8 @@ class ShardedOptimizer:
     def state(self) -> dict[str, Tensor | Rows]:
         """Return the part of the optimizer state that this rank stores.
 
-        It consists of the state of this rank's rows of sharded parameters, and of the matrices assigned to this rank.
+        This part contains the state of this rank's rows of sharded parameters, and of the matrices assigned to this
+        rank.
         """
         kept: dict[str, Tensor | Rows] = {}
         for name, value in self._inner.state().items():

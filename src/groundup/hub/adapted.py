@@ -74,7 +74,7 @@ def save_adapted(
 def find_adapter_base(directory: Path, given: Path | None = None) -> Path:
     """Return the directory of the base model that an adapter was trained on.
 
-    The adapter records a relative and an absolute path of its base model. Both paths are tried.
+    The adapter records a relative and an absolute path of its base model. This function tries both paths.
 
     Args:
         directory: directory of the adapter.
@@ -272,7 +272,7 @@ def _stack(directory: Path, given: Path | None = None) -> list[Path]:
         if base.resolve() in [path.resolve() for path in stack]:
             raise FormatError(
                 f"{stack[-1]}: its base model is {base}",
-                rule="the bases of adapters form a cycle",
+                rule="the base models of these adapters form a cycle",
                 fix="The files are damaged: download the adapter again.",
             )
         stack.append(base)
@@ -296,7 +296,7 @@ def _record(directory: Path) -> dict[str, Any]:
     if record.get("format_version", 0) > FORMAT_VERSION:
         raise FormatError(
             f"{path}: format_version {record['format_version']}",
-            rule=f"this release reads up to {FORMAT_VERSION}",
+            rule=f"this release of groundup reads format versions up to {FORMAT_VERSION}",
             fix="Upgrade groundup: pip install --upgrade groundup.",
         )
     return record

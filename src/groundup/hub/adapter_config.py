@@ -14,7 +14,7 @@ from typing import Any
 
 from groundup.core.errors import FormatError
 
-# Keys that have no effect on the output of a trained adapter, or that this module reads.
+# Keys with any value are accepted. They do not change the output of a trained adapter, or this module reads them.
 _IGNORED_KEYS = {
     "alpha_pattern",
     "auto_mapping",
@@ -107,7 +107,7 @@ def read_adapter_config(record: Mapping[str, Any], layer: str) -> AdaptedLayer:
     `record` must be the result of `require_supported_lora`, and `layer` the Hugging Face name of a layer.
 
     Raises:
-        FormatError: a rank or alpha is invalid, or a key of a pattern is a regular expression.
+        FormatError: the rank or alpha is invalid, or `rank_pattern` or `alpha_pattern` contains a regular expression.
     """
     rank = _of_layer(record, "rank_pattern", layer, record.get("r"))
     alpha = _of_layer(record, "alpha_pattern", layer, record.get("lora_alpha"))

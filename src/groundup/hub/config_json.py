@@ -85,7 +85,7 @@ def write_rope(config: ModelConfig) -> dict[str, Any]:
     names = config.declared.huggingface
     raw = {names.rope_theta: config.rope_theta, "rope_scaling": None if scaling is None else kind}
     whole = kind | {"rope_theta": config.rope_theta}
-    if names.rotary_fraction is not None:  # Always written, because the default of some families is not 1.
+    if names.rotary_fraction is not None:  # Write 1 too, because some families have another default.
         raw[names.rotary_fraction] = whole["partial_rotary_factor"] = config.rotary_fraction or 1.0
     if not names.rope_by_layer_type:
         return raw | {"rope_parameters": whole}
@@ -143,7 +143,7 @@ def _number(given: Mapping[str, Any], key: str) -> float | None:
 def _required(given: Mapping[str, Any], key: str) -> float:
     value = _number(given, key)
     if value is None:
-        raise _not_a(f"{key} is missing", "set for this rope_type")
+        raise _not_a(f"{key} is missing", "set, because this rope_type requires it")
     return value
 
 
@@ -261,7 +261,7 @@ def _reject_variants(names: HuggingFace, raw: Mapping[str, Any]) -> None:
         if key not in names.known_keys and (found is True or (found and found != 1)):
             raise FormatError(
                 f"{key} = {found!r}"[:200],
-                rule=f"{names.model_type} models have no such key in transformers",
+                rule=f"{names.model_type} models do not have this key in transformers",
                 fix="Dequantize the model first." if key == "quantization_config" else "Choose a model without it.",
             )
 

@@ -130,7 +130,7 @@ def _generation_config(found: Path, config: ModelConfig) -> dict[str, Any] | Non
     if beyond:
         raise FormatError(
             f"{path}: eos_token_id = {beyond[0]}",
-            rule=f"ids of this model are 0 to {config.vocab_size - 1:,}",
+            rule=f"token ids of this model are from 0 to {config.vocab_size - 1:,}",
             fix="Correct the file, or download the model again.",
         )
     return named

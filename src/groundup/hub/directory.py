@@ -175,7 +175,7 @@ def load_full_model(
 def load_full_classifier(
     directory: Path, *, dtype: torch.dtype | None = torch.float32, device: str | torch.device = "cpu"
 ) -> tuple[SequenceClassifier, tuple[str, ...]]:
-    """Load a classifier that groundup or transformers wrote, for inference. Return the classifier and the label names.
+    """Load a classifier for inference that groundup or transformers wrote. Return the classifier and the label names.
 
     Raises:
         FormatError: for the same reasons as in `load_full_model`, or the model does not have a classification head.

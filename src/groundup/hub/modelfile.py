@@ -1,6 +1,6 @@
 """Ollama's Modelfile for a GGUF file, with the chat template as a Go `text/template`.
 
-Ollama does not run the Jinja chat template of a GGUF file. It recognizes some common templates and ignores all others.
+Ollama does not run the Jinja chat template of a GGUF file. Ollama recognizes some common templates, and ignores others.
 This module therefore converts the Jinja template to a Go template. It renders conversations whose messages are unique
 words, and writes the text around these words as a Go template. The Go template is used only if it renders other test
 conversations exactly like the Jinja template.
@@ -242,13 +242,13 @@ def _test_conversations(turns: Turns) -> list[list[Message]]:
 
 def _after(head: str, whole: str) -> str:
     if not whole.startswith(head):
-        raise ValueError("a turn changes the text before it")
+        raise ValueError("a new turn changes the text of earlier turns")
     return whole[len(head) :]
 
 
 def _before(whole: str, tail: str) -> str:
     if not whole.endswith(tail):
-        raise ValueError("a turn depends on its position")
+        raise ValueError("the text around a turn depends on its position in the conversation")
     return whole[: len(whole) - len(tail)]
 
 

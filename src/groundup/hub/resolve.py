@@ -328,7 +328,7 @@ def _models(path: Path, architectures: tuple[str, ...]) -> list[Path]:
     if not path.is_dir():
         raise DataError(
             f"{path}: " + ("a file" if path.exists() else "no such directory"),
-            rule="MODEL must be the path of a model directory or of a run",
+            rule="MODEL must be a model directory or a run",
             fix=_siblings(path.parent),
         )
     if _is_model(path, architectures):

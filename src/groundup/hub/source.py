@@ -99,7 +99,7 @@ def locate(given: str, console: Console) -> Source:
     if not is_gguf(path) and not path.name.lower().endswith(_ARCHIVES):
         raise DataError(
             f"{path.name}: neither a GGUF file nor an archive",
-            rule="PATH must be a model directory (config.json with safetensors), a GGUF file, or an archive of one",
+            rule="PATH must be a model directory (config.json with safetensors), a GGUF file, or an archive of either",
             fix=f"Give the directory: {path.parent}." if path.suffix == ".safetensors" else "Check the path.",
         )
     require_intact_export(path)

@@ -38,7 +38,7 @@ FORMAT_VERSION = 2
 _META = "state.json"
 _STEP = re.compile(r"step-\d+")
 _ROWS = "rows"  # Key in a file's metadata for tensors that are split by rows: {name: [first row, total rows]}.
-_NEWER_FORMAT = f"this release reads checkpoints up to {FORMAT_VERSION}"
+_NEWER_FORMAT = f"this release of groundup reads checkpoints with format versions up to {FORMAT_VERSION}"
 _SINGLE_RANK = Ranks()
 
 

@@ -213,8 +213,8 @@ def _files(directory: Path) -> Iterator[tuple[Path, list[str] | None]]:
 def _inside(directory: Path, file: str) -> Path:
     """Return the path of a file that an index lists. Raise an error if the file is not in the same directory.
 
-    In the Hugging Face cache, `snapshots/REVISION` contains symbolic links to files in the sibling directory `blobs`.
-    These links are allowed.
+    Symbolic links of the Hugging Face cache are allowed. They are in `snapshots/REVISION` and point to files in
+    `blobs`.
     """
     root, path = directory.resolve(), directory / file
     roots = [root, *([root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [])]

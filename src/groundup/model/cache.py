@@ -38,7 +38,7 @@ class _Storage:
     """Tensors with the keys and values of all layers. The tensors grow when sequences become longer.
 
     A request that does not set max_tokens may use the whole context length, but usually ends earlier. For SmolLM2-135M
-    in fp32, a cache for the whole context length takes 377 MB. Allocating it would delay the first token.
+    in fp32, a cache for the whole context length takes 377 MB. Allocating such a cache would delay the first token.
     """
 
     def __init__(self, shape: CacheShape) -> None:

@@ -153,7 +153,7 @@ class GatedMLP(nn.Module):
         self.down_proj = Linear(config.ffn_dim, config.dim, bias=config.ffn_bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """Return the output of the MLP, (B, T, D)."""
+        """Return the output of the MLP, of shape (B, T, D)."""
         return feed_forward(x_BTD, self.activation, self.gate_proj, self.up_proj, self.down_proj)
 
 
@@ -167,5 +167,5 @@ class MLP(nn.Module):
         self.down_proj = Linear(config.ffn_dim, config.dim, bias=config.ffn_bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """Return the output of the MLP, (B, T, D)."""
+        """Return the output of the MLP, of shape (B, T, D)."""
         return feed_forward(x_BTD, self.activation, self.up_proj, self.down_proj)

@@ -185,7 +185,7 @@ def fuse_lora(model: nn.Module) -> list[str]:
 
 
 def remove_lora(model: nn.Module) -> list[str]:
-    """Remove all adapters, in place. The result is the base model.
+    """Remove all adapters from a model, in place, so that the model is the base model again.
 
     Args:
         model: The model.

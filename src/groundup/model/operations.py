@@ -306,7 +306,7 @@ class Operations:
     recompute = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return the same object. Copies of a model share its operations, because a kernel library cannot be copied."""
+        """Return `self`. Copies of a model share its operations, because a kernel library cannot be copied."""
         return self
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -336,7 +336,7 @@ class Operations:
         return [self.linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """Apply RMSNorm (arXiv:1910.07467), x / rms(x) * weight. It is computed in fp32.
+        """Apply RMSNorm (arXiv:1910.07467), x / rms(x) * weight, with computations in fp32.
 
         Args:
             x: The input, of shape (..., D).
@@ -350,7 +350,7 @@ class Operations:
         return weight.to(x.dtype) * (x32 * reciprocal_rms(x32, eps)).to(x.dtype)
 
     def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        """Apply LayerNorm (arXiv:1607.06450). It is computed in fp32.
+        """Apply LayerNorm (arXiv:1607.06450), with computations in fp32.
 
         Args:
             x: The input, of shape (..., D).

@@ -11,8 +11,8 @@ of compressed-tensors, so that weights of both formats can be loaded:
 - int8 (GGUF Q8_0): q is from -127 to 127, and the scale is max|w| / 127. `values` is an int8 tensor of shape (O, I),
   like `weight` in compressed-tensors.
 - int4 (GGUF Q4_0): q is from -8 to 7. The sign of the scale is chosen so that the weight with the largest magnitude has
-  q = -8. `values` is a uint8 tensor of shape (O, I / 2), like `weight_packed` in compressed-tensors. A byte contains q
-  + 8 for two inputs. The first of these two inputs is in the low 4 bits.
+  q = -8. `values` is a uint8 tensor of shape (O, I / 2), like `weight_packed` in compressed-tensors. A byte contains
+  `q + 8` for two inputs. Inputs with an even index are in the low 4 bits.
 
 Letters in tensor names: I is the number of inputs of a layer, O the number of outputs, and G the number of groups per
 output.

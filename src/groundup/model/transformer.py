@@ -43,7 +43,7 @@ class Block(nn.Module):
         attn_mask: Tensor | None,
         cache: Cache | None,
     ) -> Tensor:
-        """Return the residual stream after the block, (B, T, D)."""
+        """Return the residual stream after the block, of shape (B, T, D)."""
         x_BTD = self.add(x_BTD, self.self_attn(self.input_layernorm(x_BTD), rope, attn_mask, cache))
         return self.add(x_BTD, self.mlp(self.post_attention_layernorm(x_BTD)))
 
@@ -56,7 +56,7 @@ class ParallelBlock(Block):
     """Block in which attention and MLP are computed in parallel from the same residual stream (GPT-J, GPT-NeoX)."""
 
     def forward(self, x_BTD: Tensor, rope: Rope | None, attn_mask: Tensor | None, cache: Cache | None) -> Tensor:
-        """Return the residual stream after the block, (B, T, D)."""
+        """Return the residual stream after the block, of shape (B, T, D)."""
         attended_BTD = self.self_attn(self.input_layernorm(x_BTD), rope, attn_mask, cache)
         return self.add(x_BTD, self.mlp(self.post_attention_layernorm(x_BTD)) + attended_BTD)
 
@@ -79,7 +79,7 @@ class SandwichBlock(Block):
         attn_mask: Tensor | None,
         cache: Cache | None,
     ) -> Tensor:
-        """Return the residual stream after the block, (B, T, D)."""
+        """Return the residual stream after the block, of shape (B, T, D)."""
         attended_BTD = self.self_attn(self.input_layernorm(x_BTD), rope, attn_mask, cache)
         x_BTD = self.add(x_BTD, self.post_attention_layernorm(attended_BTD))
         return self.add(x_BTD, self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x_BTD))))

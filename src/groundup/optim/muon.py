@@ -58,7 +58,7 @@ class Muon(torch.optim.Optimizer):
             multiplied by sqrt(rows / columns).
         momentum: Decay rate of the running mean of gradients.
         weight_decay: Decoupled weight decay.
-        orthogonalize: Function that orthogonalizes matrices of the same shape. It may work in place.
+        orthogonalize: Function that orthogonalizes matrices of the same shape. It may overwrite its inputs.
     """
 
     def __init__(

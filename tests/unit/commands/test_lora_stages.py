@@ -215,7 +215,7 @@ def test_adapters_that_name_themselves_as_base_are_rejected(moved: Path) -> None
     (moved / "groundup.json").unlink()
     config = json.loads((moved / "adapter_config.json").read_text())
     (moved / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": str(moved)}))
-    with pytest.raises(FormatError, match="the bases of adapters form a cycle"):
+    with pytest.raises(FormatError, match="the base models of these adapters form a cycle"):
         load_model(moved)
 
 

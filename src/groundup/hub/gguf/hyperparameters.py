@@ -106,7 +106,7 @@ def _llama3_from(divisors_P: Tensor, theta: float, head_dim: int) -> RopeScaling
     The parameters of published Llama 3 models are tried first. Otherwise, the parameters are fitted to the interpolated
     frequencies. There, the divisor is 1 / (kept + (1 - kept) / factor), and `kept` is a linear function of the
     frequency. Two interpolated frequencies therefore determine the line. The line determines the context length and the
-    low and high frequency factors up to a common factor, which has no effect.
+    low and high frequency factors, except for a common factor that has no effect.
     """
     if divisors_P.shape != (head_dim // 2,) or not bool((divisors_P >= 1).all()):
         raise _no_llama3(f"shape {tuple(divisors_P.shape)} and minimum {float(divisors_P.min()):g}")
@@ -149,7 +149,7 @@ def _fitted(turns_P: Tensor, kept_P: Tensor) -> Iterator[tuple[int, float, float
 def _no_llama3(value: str) -> FormatError:
     return FormatError(
         f"rope_freqs.weight with {value}",
-        rule="must be the divisors of a llama3 scaling",
+        rule="the tensor must contain the frequency divisors of a llama3 RoPE scaling",
         fix="Choose another model.",
     )
 
@@ -299,7 +299,7 @@ def _declared(config: ModelConfig) -> Gguf:
     if config.declared.gguf is None:
         raise FormatError(
             f"the model has the family {config.family}",
-            rule="llama.cpp does not support it",
+            rule="llama.cpp does not support models of this family",
             fix="This model cannot be exported to GGUF; use the model directory.",
         )
     return config.declared.gguf

@@ -8,7 +8,7 @@ llama.cpp uses std::regex, which supports neither `(?i:...)` nor Unicode letter 
 some regexes, and splits some texts differently from the original tokenizers. For these pre-tokenizers, `patterns`
 contains the original regexes, and `run_as` the regexes of llama.cpp. Two small differences are ignored. `(?i:'s)`
 matches U+017F (the long s) in the original tokenizers, but not in llama.cpp. Some characters of recent Unicode versions
-are supported by only one of them.
+are classified differently.
 """
 
 from __future__ import annotations

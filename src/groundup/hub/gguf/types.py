@@ -11,7 +11,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
 FileType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k"]
 FILE_TYPES: tuple[FileType, ...] = get_args(FileType)
 
-# Type of most matrices in a file -> value of the metadata key `general.file_type`. llama.cpp calls "q4_k" Q4_K_M.
+# Type of most matrices in a file -> value of the metadata key `general.file_type`. "q4_k" is Q4_K_M in llama.cpp.
 FILE_TYPE_NUMBERS: dict[FileType, LlamaFileType] = {
     "f32": LlamaFileType.ALL_F32,
     "f16": LlamaFileType.MOSTLY_F16,

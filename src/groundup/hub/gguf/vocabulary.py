@@ -200,7 +200,7 @@ def _tokens(metadata: Mapping[str, Any]) -> list[str]:
     given = _list(metadata, "tokenizer.ggml.tokens", _MAX_TOKENS)
     tokens = [token or f"[EMPTY_{index}]" for index, token in enumerate(given)]
     if not tokens:
-        raise _damaged("no tokens", "tokenizer.ggml.tokens must list them")
+        raise _damaged("no tokens", "tokenizer.ggml.tokens must contain the tokens")
     if len(set(tokens)) != len(tokens):
         seen: set[str] = set()
         duplicate = next(token for token in tokens if token in seen or seen.add(token))  # type: ignore[func-returns-value]
@@ -279,7 +279,7 @@ def _is_charsmap(data: bytes) -> bool:
     """Return whether a compiled normalization is valid.
 
     In a valid normalization, every node of the trie refers only to nodes inside the trie, and every value is the start
-    of a replacement text. The libraries that use the trie do not check this.
+    of a replacement text. The libraries that apply the normalization do not check whether the trie is valid.
 
     The trie has the format of Darts-clone, in which a node is a 32-bit integer. Bit 31 is set if the node is a value.
     Bit 8 is set if the node has a child that is a value. Bits 9 to 30 encode the offset of the 256 children.

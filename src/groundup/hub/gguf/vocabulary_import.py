@@ -280,7 +280,7 @@ def _unigram(vocabulary: Vocabulary, as_llama_cpp: bool) -> dict[str, Any]:
         "type": "Unigram",
         "unk_id": vocabulary.ids.get("unk"),
         "vocab": [[token, score] for token, score in zip(vocabulary.tokens, scores.tolist(), strict=False)],
-        # llama.cpp does not support byte fallback for unigram vocabularies. It uses the unknown token instead.
+        # For unigram vocabularies, llama.cpp does not support byte fallback, and uses the unknown token instead.
         "byte_fallback": not as_llama_cpp and bool((vocabulary.types == TokenType.BYTE).any()),
     }
 

@@ -72,8 +72,7 @@ def write_gguf(
         path: output file.
         config: model config.
         state: state dict, or a lazy mapping. A tensor is accessed only when it is written.
-        tokenizer_metadata: all metadata with keys "tokenizer.*". For a file that does not contain a tokenizer,
-            `tokenizer.ggml.model` must be "no_vocab".
+        tokenizer_metadata: all keys "tokenizer.*". If there is no tokenizer, `tokenizer.ggml.model` is "no_vocab".
         file_type: type of most matrices. Norms, biases and sensitive matrices are written with more bits.
         name: name of the model.
         advance: function that is called with the number of bytes written since the last call.
