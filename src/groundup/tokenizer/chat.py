@@ -19,8 +19,8 @@ ROLES: tuple[Role, ...] = get_args(Role)
 class ChatTemplate:
     """The chat template of a model. If a model has no chat template, groundup's ChatML template is used.
 
-    The content of a message never becomes a special token. Apart from this, the token ids are equal to those of
-    `apply_chat_template` in transformers.
+    The content of a message is never encoded as a special token. For content without the names of special tokens, the
+    token ids are equal to the token ids of `apply_chat_template` in transformers.
 
     Args:
         tokenizer: The tokenizer of the model.
@@ -96,7 +96,7 @@ class ChatTemplate:
             messages: The conversation.
 
         Raises:
-            ConfigError: See `encode`. The error is also raised if the positions of the answers in the rendered text
+            ConfigError: See `encode`. `ConfigError` is also raised if the positions of the answers in the rendered text
                 are ambiguous.
         """
         _require_known(messages)
@@ -118,10 +118,10 @@ class ChatML:
     r"""The chat template of groundup: ChatML (OpenAI 2023) with a BOS token.
 
     A conversation starts with BOS, followed by `<|im_start|>ROLE\nCONTENT<|im_end|>\n` for each message. The content of
-    a message never becomes a special token. transformers renders the conversation to a string first and would then
-    parse special tokens in message content. The template and `encode` therefore insert a space into the names of
-    special tokens in content (`<|im_end|>` becomes `<| im_end|>`). As a result, `encode` and `apply_chat_template` of
-    transformers give the same token ids for any content.
+    a message is never encoded as a special token. `apply_chat_template` of transformers renders the conversation to a
+    string first and would then parse special tokens in message content. The template and `encode` therefore insert a
+    space into the names of special tokens in content (`<|im_end|>` becomes `<| im_end|>`). As a result, `encode` and
+    `apply_chat_template` give the same token ids for any content.
 
     Args:
         tokenizer: The tokenizer of the model.
@@ -180,7 +180,7 @@ class ChatML:
         return speakers
 
     def _turn(self, message: Message) -> tuple[list[int], int]:
-        """Return the token ids between the start and end of a turn, and the number of tokens in its header."""
+        """Return the token ids between the start and end of a turn, and the number of tokens in the turn header."""
         # The header and the content are encoded together, as in transformers. If the content starts with a line break,
         # this line break and the line break after the header may form one token.
         turn = self._tokenizer.encode(f"{message.role}\n{self.escape(message.content)}")

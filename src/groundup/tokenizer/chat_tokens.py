@@ -29,9 +29,9 @@ def with_chat_tokens(tokenizer: Tokenizer) -> Tokenizer:
 def chat_token_pieces(base: Tokenizer, tokenizer: Tokenizer) -> dict[int, tuple[int, ...]]:
     """Return, for each token that `with_chat_tokens` added, the old tokens that initialize its embedding.
 
-    The embedding of a new token is the mean of the embeddings of these old tokens. The end-of-turn token is initialized
-    with EOS, because the model already uses EOS as an end. The start-of-turn token is initialized with the tokens of
-    its name.
+    The embedding of a new token is initialized with the mean of the embeddings of its old tokens. The end-of-turn token
+    is initialized with EOS, because the model already uses EOS as an end. The start-of-turn token is initialized with
+    the tokens of its name.
 
     Args:
         base: The tokenizer before `with_chat_tokens`.

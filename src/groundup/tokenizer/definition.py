@@ -21,7 +21,7 @@ from groundup.tokenizer.vocabulary import BYTE_OF
 
 Definition = dict[str, Any]
 
-MAX_FILE_BYTES = 100_000_000  # three times the largest known file
+MAX_FILE_BYTES = 100_000_000  # three times the size of the largest known tokenizer file
 MAX_TOKEN_ID = 4_000_000  # A damaged file with a very large id would make the library allocate terabytes.
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
@@ -233,7 +233,7 @@ def with_protected_tokens(
 
 
 def without_prefix_space(definition: Definition) -> Definition:
-    """Return a definition that does not add a space before a text. It is used for text that continues other text."""
+    """Return a definition that does not add a space before a text, for text that continues other text."""
 
     def without(part: Any) -> Any:
         if not isinstance(part, dict):

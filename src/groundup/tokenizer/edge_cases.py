@@ -1,8 +1,8 @@
 """Edge-case texts for which two implementations of a tokenizer are most likely to give different ids.
 
-They are used to verify fast encoders, converted vocabularies and exported models. They cover Unicode classes and
-versions, long runs of one character, line endings, contractions, digits, combining marks and texts that look like
-special tokens. All of them can be encoded as UTF-8.
+The texts are used to verify fast encoders, converted vocabularies and exported models. The texts cover Unicode classes
+and versions, long runs of one character, line endings, contractions, digits, combining marks and names of special
+tokens. All texts can be encoded as UTF-8.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fast encoding of a corpus with tiktoken. The resulting ids are the same as those of the tokenizer."""
+"""Fast encoding of a corpus with tiktoken, which is used only if it gives the same ids as the tokenizer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CorpusEncoder:
     any id differs, tiktoken is not used.
 
     Attributes:
-        reason: The reason why tiktoken is not used. It is empty if tiktoken is used.
+        reason: The reason why tiktoken is not used, or "" if tiktoken is used.
     """
 
     def __init__(self, tokenizer: Tokenizer, sample: Iterable[str], *, threads: int | None = None) -> None:
@@ -52,7 +52,7 @@ class CorpusEncoder:
         self.reason = ""
         pattern = _split_pattern(tokenizer)
         if pattern is None:
-            self.reason = "tiktoken does not support its pre-tokenizer or normalizer"
+            self.reason = "tiktoken does not support the pre-tokenizer or normalizer of this tokenizer"
             return
         # The encoding is created without special tokens, so that text is never encoded as a special token.
         ranks = {text: token_id for token_id, text in tokenizer.text_tokens.items()}
@@ -69,7 +69,7 @@ class CorpusEncoder:
         return self._fast is not None
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
-        """Return the ids of each text, without BOS or other special tokens. They are the same as `Tokenizer.encode`.
+        """Return the ids of each text, without special tokens such as BOS. `Tokenizer.encode` gives the same ids.
 
         Args:
             texts: The texts.

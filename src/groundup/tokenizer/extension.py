@@ -100,7 +100,7 @@ def new_token_pieces(base: Tokenizer, extended: Tokenizer) -> dict[int, tuple[in
         elif text in made_of:
             for part in made_of[text]:
                 yield from pieces(part)
-        else:  # a special token that was added manually
+        else:  # The text is a special token that was added manually.
             yield from base.encode(text)
 
     return {
@@ -128,8 +128,8 @@ def _count_words(
 
 
 def _split_at_spaces(ids: Sequence[int], starts: set[int]) -> Iterator[tuple[int, ...]]:
-    # If a tokenizer has no pre-tokenizer, a whole sentence is one word. It is split at spaces because, as in
-    # SentencePiece, a token may contain a space only at its start.
+    # If a tokenizer has no pre-tokenizer, a whole sentence is one word. Such a sentence is split at spaces because, as
+    # in SentencePiece, a token may contain a space only at its start.
     cuts = [i for i, token_id in enumerate(ids) if i and token_id in starts]
     for start, end in itertools.pairwise([0, *cuts, len(ids)]):
         yield tuple(ids[start:end])
@@ -145,7 +145,7 @@ class _Pairs:
 
         Args:
             words: Dictionary from the ids of each word to the number of its occurrences.
-            strings: Dictionary from each id to its token in the vocabulary. New tokens are added to it.
+            strings: Dictionary from each id to its token in the vocabulary. New tokens are added to this dictionary.
             fixed: Ids of tokens that are never merged.
             taken: Tokens that already exist in the vocabulary.
         """

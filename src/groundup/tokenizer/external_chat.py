@@ -20,8 +20,8 @@ from groundup.tokenizer.jinja import JinjaTemplate, TemplateRefusalError
 from groundup.tokenizer.tokenizer import Tokenizer
 
 # Unicode noncharacters, which are reserved for the internal use of programs. A noncharacter that does not occur in the
-# conversation is inserted into each special token name in message content. This separator breaks the name, so all
-# special tokens in the rendered text are from the template. The separator is removed before the text is encoded.
+# conversation is inserted as a separator into each special token name in message content. The separator breaks the
+# name, so all special tokens in the rendered text are from the template. The separator is removed before encoding.
 _BREAKS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 _NEUTRAL = "x"
 
@@ -165,7 +165,7 @@ class ExternalChat:
         raise ConfigError(
             "a conversation with all noncharacters U+FDD0 to U+FDEF",
             rule="one of these characters must be unused, because groundup needs it as a separator",
-            fix="Remove these characters. They have no meaning in Unicode.",
+            fix="Remove the noncharacters, which have no meaning in Unicode.",
         )
 
     def _broken(self, message: Message, mark: str) -> str:
@@ -235,7 +235,7 @@ class ExternalChat:
         """Return the span of the content of each of these messages in the rendered text.
 
         To find the text that the template adds, the conversation is rendered with a unique word in place of each
-        content. If this text and the contents do not combine to the rendered text, all spans are None.
+        content. If the template text and the contents do not combine to the rendered text, all spans are None.
 
         Args:
             text: The rendered text, with separators.

@@ -1,6 +1,6 @@
 """Rendering of Jinja chat templates as in transformers, in a sandbox with limits.
 
-Templates of imported models are untrusted code. They have access only to the messages and the names of special tokens.
+Templates of imported models are untrusted code. A template has access only to the messages and the special token names.
 The length of the text, the number of loop iterations and function calls, and the time are limited.
 """
 
@@ -26,7 +26,8 @@ from jinja2.visitor import NodeTransformer
 
 from groundup.core.errors import ConfigError, FormatError
 
-_MAX_TEMPLATE_CHARS = 300_000  # ten times the largest known template
+_MAX_TEMPLATE_CHARS = 300_000  # ten times the size of the largest known template
+
 # The cost of rendering is about the number of characters that are computed. A conversation that fills a long context
 # has a cost of about 10^7.
 _MAX_COST = 300_000_000
@@ -76,7 +77,7 @@ class JinjaTemplate:
         add_generation_prompt: bool = False,
         variables: Mapping[str, Any] | None = None,
     ) -> str:
-        """Return the rendered text of a conversation. It contains the names of special tokens, such as `<|im_end|>`.
+        """Return the rendered text of a conversation, which contains special token names such as `<|im_end|>`.
 
         Args:
             messages: The messages. Each message has the keys "role" and "content".
@@ -84,7 +85,7 @@ class JinjaTemplate:
             variables: Values of optional variables, keyed by a name from `variable_names`.
 
         Raises:
-            TemplateRefusalError: The template called `raise_exception`. The field `rule` contains the message.
+            TemplateRefusalError: The template called `raise_exception`. `rule` contains the message of the template.
             FormatError: The template raised another error or exceeded a limit.
         """
         given = {"messages": [dict(message) for message in messages], "tools": None, "documents": None}
@@ -126,7 +127,7 @@ class _Budget:
     def spend(self, amount: int) -> None:
         self.remaining -= amount
         if self.remaining < 0 or time.monotonic() > self.deadline:
-            raise _LimitError("it computes too much text or runs too long")
+            raise _LimitError("the template computes too much text or runs too long")
 
 
 _budget: ContextVar[_Budget] = ContextVar("budget of a chat template")
@@ -177,7 +178,7 @@ def _check_arguments(*groups: Any) -> None:
     # In the worst case, the function replaces each character of one argument by the whole other argument.
     largest, second = sorted(sizes)[-1:-3:-1]
     if largest * second > _MAX_COST:
-        raise _LimitError("it computes too much text")
+        raise _LimitError("the template computes too much text")
 
 
 def _check_format(format: object) -> None:
@@ -262,7 +263,7 @@ class _Concatenations(NodeTransformer):
 
 
 class _Generation(Extension):
-    """The tag `{% generation %}`. Some templates use it to mark text for the training loss. It renders its body."""
+    """The tag `{% generation %}`, with which some templates mark text for the training loss. It renders its body."""
 
     tags = {"generation"}  # noqa: RUF012
 

@@ -17,7 +17,7 @@ TEMPLATE_FILE = "chat_template.jinja"
 _NAMES_FILE = "special_tokens_map.json"
 _SLOW_FILES = ("tokenizer.model", "vocab.json", "merges.txt")  # files of slow (Python) tokenizers in transformers
 _FILES = (TOKENIZER_FILE, CONFIG_FILE, TEMPLATE_FILE, _NAMES_FILE, "added_tokens.json", *_SLOW_FILES)
-_IDS_FILES = ("generation_config.json", "config.json")  # in order of priority
+_IDS_FILES = ("generation_config.json", "config.json")  # The value in generation_config.json takes precedence.
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class TokenizerSource:
 
     Attributes:
         files: Contents of each tokenizer file, keyed by file name.
-        config: Contents of `tokenizer_config.json`. It is empty if the file is missing.
+        config: Contents of `tokenizer_config.json`. If the file is missing, `config` is empty.
         names: Contents of `special_tokens_map.json`: special tokens, keyed by names such as "bos_token".
         ids: Token ids of the roles "bos", "eos" and "pad", from `generation_config.json` and `config.json`.
     """

@@ -17,7 +17,7 @@ class StreamDecoder:
     Args:
         tokenizer: The tokenizer.
         skip_special_tokens: Whether to omit special tokens from the text.
-        continues: Whether the text continues other text. If so, a leading space is kept.
+        continues: Whether the text continues other text, so that a leading space must be kept.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True, continues: bool = False) -> None:
@@ -33,7 +33,7 @@ class StreamDecoder:
             ids: The next token ids.
 
         Returns:
-            The text of all characters that are now complete. It is empty if the ids only contain part of a character.
+            The text of all characters that are now complete. The text is empty if the ids are only part of a character.
         """
         new = b"".join(self._tokenizer.token_bytes(i) for i in ids if i not in self._skipped)
         if self._drops_space and new:

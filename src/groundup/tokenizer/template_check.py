@@ -22,7 +22,7 @@ GOLDEN_FILE = "chat_golden.json"
 _FORMAT_VERSION = 1
 _MAX_BYTES = 1_000_000
 _MAX_CONVERSATIONS = 100
-# If a template contains one of these names, it renders the current date, so its token ids change every day.
+# A template that contains one of these names renders the current date, so its token ids change every day.
 _DATES = ("strftime_now", "date_string")
 
 Conversation = tuple[tuple[str, str], ...]
@@ -50,7 +50,7 @@ def save_chat(directory: Path, template: ChatTemplate, tokenizer: Tokenizer) -> 
     Args:
         directory: The model directory.
         template: The chat template.
-        tokenizer: The tokenizer. This function sets its chat template.
+        tokenizer: The tokenizer, whose chat template is set to `template`.
 
     Returns:
         Paths of all files that were written.
@@ -60,7 +60,7 @@ def save_chat(directory: Path, template: ChatTemplate, tokenizer: Tokenizer) -> 
 
 
 def save_template_check(directory: Path, template: ChatTemplate) -> Path:
-    """Encode a few conversations and write the template check file. Return the path of the file.
+    """Encode a few conversations, write the template check file, and return its path.
 
     Args:
         directory: The model directory.
@@ -93,7 +93,7 @@ def load_chat_template(directory: Path, tokenizer: Tokenizer) -> ChatTemplate:
 
 
 def verify_template_check(directory: Path, template: ChatTemplate, tokenizer: Tokenizer) -> None:
-    """Verify the template check of a model directory. If the directory does not have one, do nothing.
+    """Verify the template check of a model directory. If the directory has no template check, do nothing.
 
     Args:
         directory: The model directory.
@@ -154,7 +154,7 @@ def _encoded(template: ChatTemplate, conversation: Conversation) -> dict[str, An
         record["ids"] = template.encode(messages)
         _, trained = template.encode_labeled(messages)
         record["trained"] = [n for n, is_trained in enumerate(trained) if is_trained]
-    except ConfigError:  # The template does not accept this kind of conversation.
+    except ConfigError:  # Some chat templates do not accept some kinds of conversations, e.g. with system messages.
         pass
     return record
 

@@ -1,4 +1,4 @@
-"""The tokenizer, which encodes and decodes text. It uses the file formats of transformers."""
+"""The tokenizer, which encodes and decodes text, and which reads and writes the file formats of transformers."""
 
 from __future__ import annotations
 
@@ -32,25 +32,26 @@ from groundup.tokenizer.vocabulary import END_OF_TEXT
 
 
 class Tokenizer:
-    """A tokenizer that groundup trained (byte-level BPE; Radford et al. 2019), or the tokenizer of another model.
+    """A tokenizer that groundup trained (byte-level BPE, Radford et al. 2019), or the tokenizer of another model.
 
-    Text is never encoded as a special token. For `<|im_start|>` in a text, `encode` returns the ids of these twelve
+    Text is never encoded as a special token. For `<|im_start|>` in a text, `encode` returns the ids of the twelve
     characters. In a byte-level vocabulary, text is also never encoded as an added token that is not special, such as
-    `<think>` of Qwen or `<｜User｜>` of DeepSeek. Added tokens of white space are an exception. Added tokens of
-    SentencePiece vocabularies, such as `<h1>` of Gemma, are ordinary text. In contrast, `tokenizer(text)` of
+    `<think>` of Qwen or `<｜User｜>` of DeepSeek. However, white space can be encoded as an added token. Added
+    tokens of SentencePiece vocabularies, such as `<h1>` of Gemma, are ordinary text. In contrast, `tokenizer(text)` of
     transformers parses special tokens in text.
 
     Attributes:
-        bos_id: Id of the token at the start of each document in training and scoring. It is the BOS token if the model
-            starts texts with BOS. Otherwise it is the first of `<|endoftext|>`, BOS and EOS that exists.
+        bos_id: Id of the token at the start of each document in training and scoring. If the model starts texts with
+            BOS, `bos_id` is the id of BOS. Otherwise `bos_id` is the id of the first of `<|endoftext|>`, BOS and EOS
+            that exists.
         adds_bos: Whether the model expects BOS at the start of a prompt.
-        affixes: Ids that `tokenizer(text)` of transformers adds before and after a text. See `with_prompt`.
-        eos_id: Id of the end-of-sequence token. In groundup's vocabularies, it is the same as `bos_id`.
-        stop_ids: Ids of all stop tokens. They are from `eos_token_id` in `generation_config.json`, or EOS by default.
+        affixes: Ids that transformers adds before and after a text in `tokenizer(text)`. See `with_prompt`.
+        eos_id: Id of the end-of-sequence token. In groundup's vocabularies, `eos_id` is the same as `bos_id`.
+        stop_ids: Ids of all stop tokens, from `eos_token_id` in `generation_config.json` (default: EOS).
         pad_id: Id of the padding token, which never occurs in encoded text.
         vocab_size: Largest id + 1.
         special_ids: Ids of all special tokens.
-        control_tokens: Dictionary from the name of each token that text is never encoded as to its id.
+        control_tokens: Dictionary from token names to ids, with all tokens that text is never encoded as.
     """
 
     def __init__(
@@ -127,8 +128,8 @@ class Tokenizer:
     def with_prompt(self, before: str, after: str) -> Tokenizer:
         """Return a copy of this tokenizer with a prompt that `build_inputs` adds before and after each text.
 
-        The prompt is stored in `tokenizer.json`, so transformers also adds it. If transformers truncates its input, it
-        truncates the text and keeps the prompt.
+        The prompt is stored in `tokenizer.json`, so transformers also adds the prompt. If transformers truncates its
+        input, only the text is truncated and the prompt is kept.
 
         Args:
             before: Part of the prompt before each text.
@@ -171,7 +172,7 @@ class Tokenizer:
     def chat_template(self) -> str | None:
         """The chat template of the model in Jinja syntax, or None if the model does not have a chat template.
 
-        If the model has several named templates, this is the template with the name "default".
+        If the model has several named templates, the template with the name "default" is returned.
 
         Raises:
             FormatError: The template is not a string.
@@ -192,7 +193,7 @@ class Tokenizer:
         return found
 
     def set_chat_template(self, jinja: str) -> None:
-        """Set the chat template in the config. If it is already the template of the model, nothing changes.
+        """Set the chat template in the config. If `jinja` is already the chat template, the config is not changed.
 
         Args:
             jinja: The template in Jinja syntax.
@@ -207,8 +208,7 @@ class Tokenizer:
 
         Args:
             text: The text.
-            continues: Whether the text continues other text. If so, the space that SentencePiece adds before a text is
-                not added.
+            continues: Whether the text continues other text, so that SentencePiece must not add a space before it.
         """
         backend = self._continuing_backend if continues else self._plain
         with _backend_errors():
@@ -228,7 +228,7 @@ class Tokenizer:
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each text, computed in parallel on all CPU cores. For a corpus, `CorpusEncoder` is faster.
+        """Return the ids of each text, computed in parallel. To encode a corpus, `CorpusEncoder` is faster.
 
         Args:
             texts: The texts.
@@ -261,7 +261,7 @@ class Tokenizer:
         return self._vocabulary
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Return the ids of a prompt. BOS is added if the model expects it or if the prompt is empty.
+        """Return the ids of a prompt. BOS is added if the model expects BOS or if the prompt is empty.
 
         Args:
             text: The prompt.
@@ -282,14 +282,14 @@ class Tokenizer:
         return sum(map(len, self.affixes))
 
     def build_inputs(self, ids: Sequence[int], max_length: int | None = None) -> list[int]:
-        """Add the tokens before and after a text that `tokenizer(text, truncation=True)` of transformers adds.
+        """Add the same tokens before and after a text as `tokenizer(text, truncation=True)` in transformers.
 
         Args:
             ids: Ids of the text.
-            max_length: Maximum number of ids in the result. If necessary, the text is truncated.
+            max_length: Maximum number of ids in the result. A text that is too long is truncated.
 
         Returns:
-            The ids of the text and of the added tokens. If there are none, the result is BOS.
+            The ids of the text and of the added tokens. If there are no ids, BOS is returned.
         """
         before, after = self.affixes
         available = len(ids) if max_length is None else max(0, max_length - self.num_added_tokens)
@@ -370,7 +370,7 @@ class Tokenizer:
     def min_vocab_size(self) -> int:
         """The minimum number of token embeddings that a model needs for text.
 
-        It can be smaller than `vocab_size`, because special tokens of other modalities may have larger ids.
+        This number can be smaller than `vocab_size`, because special tokens of other modalities may have larger ids.
         """
         return 1 + max(*self.text_tokens, self.bos_id, self.eos_id)
 
@@ -440,8 +440,8 @@ class Tokenizer:
         if eos is None or bos is None:
             raise FormatError(
                 f"{CONFIG_FILE}: no eos_token and no bos_token",
-                rule="a tokenizer needs one of these tokens to start documents",
-                fix='Add one of these tokens, e.g. "eos_token": "<|endoftext|>".',
+                rule="a tokenizer needs a BOS or EOS token to start documents",
+                fix='Add a token to the file, for example "eos_token": "<|endoftext|>".',
             )
         self.bos_id, self.eos_id = bos, eos
         self.affixes: tuple[tuple[int, ...], tuple[int, ...]] = around or ((bos,) if begins else (), ())
@@ -482,5 +482,5 @@ def _backend_errors() -> Iterator[None]:
         raise FormatError(
             f"{TOKENIZER_FILE}: {error}",
             rule="a split pattern fails on this text",
-            fix="The file is damaged or malicious. Copy it again from its source.",
+            fix="The file is damaged or malicious. Copy the file again from its source.",
         ) from None

@@ -41,11 +41,11 @@ _GRACE_SECONDS = 10.0  # maximum wait for the training thread to stop reading af
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, *, allow_smaller: bool = False) -> Tokenizer:
-    """Train a byte-level BPE tokenizer (Radford et al. 2019). The result does not depend on the order of the texts.
+    """Train a byte-level BPE tokenizer (Radford et al. 2019). The order of the texts does not affect the tokenizer.
 
     Args:
         texts: Training texts. The iterable is read only once.
-        vocab_size: Number of ids, including special tokens and the 256 bytes. It must be a multiple of 64.
+        vocab_size: Number of ids, including special tokens and the 256 bytes, which must be a multiple of 64.
         allow_smaller: Whether to train a smaller vocabulary instead of raising an error if the texts contain too few
             repeated pairs for `vocab_size`.
 
@@ -134,8 +134,8 @@ def _train(backend: tokenizers.Tokenizer, trainer: trainers.BpeTrainer, texts: I
 
 
 def _shortened(backend: tokenizers.Tokenizer, vocab_size: int) -> tokenizers.Tokenizer:
-    # Ids are in the order of the merges. So the tokens with the lowest ids are the vocabulary that would result from
-    # training with a smaller vocabulary size.
+    # Token ids are in the order of the merges, so the tokens with the lowest ids are the vocabulary that would result
+    # from training with a smaller vocabulary size.
     definition = json.loads(backend.to_str())
     model = definition["model"]
     model["vocab"] = {token: token_id for token, token_id in model["vocab"].items() if token_id < vocab_size}

@@ -14,8 +14,8 @@ IM_END = "<|im_end|>"
 # token embeddings.
 SPECIAL_TOKENS = (END_OF_TEXT, PAD, IM_START, IM_END, *(f"<|reserved_{i}|>" for i in range(12)))
 
-# This is exactly the pattern of Qwen2. llama.cpp identifies a pre-tokenizer by its name (here "qwen2") and does not
-# load models with unknown pre-tokenizers.
+# The pattern is exactly the split pattern of Qwen2, because llama.cpp identifies a pre-tokenizer by its name (here
+# "qwen2") and does not load models with unknown pre-tokenizers.
 SPLIT_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
     r"|[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -26,7 +26,7 @@ SPLIT_PATTERN = (
     r"|\s+"
 )
 
-VOCAB_MULTIPLE = 64  # If the vocabulary size is not a multiple of 64, matrix products are slower on all devices.
+VOCAB_MULTIPLE = 64  # If the vocabulary size is not a multiple of 64, matrix multiplications are slower on all devices.
 MIN_VOCAB_SIZE = math.ceil((256 + len(SPECIAL_TOKENS)) / VOCAB_MULTIPLE) * VOCAB_MULTIPLE
 MAX_DERIVED_VOCAB_SIZE = 65_536  # largest vocabulary size whose ids fit into uint16
 
@@ -44,8 +44,8 @@ def vocab_size_for(corpus_bytes: int) -> int:
         corpus_bytes: Size of the training set in UTF-8 bytes.
 
     Returns:
-        The vocabulary size, including special tokens. It is a multiple of 64. For example, it is 8,192 for a corpus of
-        40 MB, and 65,536 for a corpus of 2.6 GB or more.
+        The vocabulary size, including special tokens, which is a multiple of 64. For example, the vocabulary size is
+        8,192 for a corpus of 40 MB, and 65,536 for a corpus of 2.6 GB or more.
     """
     size = _REFERENCE_VOCAB * math.sqrt(corpus_bytes / _REFERENCE_BYTES)
     rounded = round(size / VOCAB_MULTIPLE) * VOCAB_MULTIPLE
@@ -53,8 +53,8 @@ def vocab_size_for(corpus_bytes: int) -> int:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    # This is the mapping of GPT-2. A byte that is a printable Latin-1 character is represented by this character. The
-    # other bytes are represented by characters from U+0100. The tokens in `tokenizer.json` therefore do not contain
+    # The byte alphabet of GPT-2: a byte that is a printable Latin-1 character is represented by this character, and any
+    # other byte is represented by a character from U+0100. As a result, the tokens in `tokenizer.json` do not contain
     # spaces or control characters.
     printable = [
         *range(ord("!"), ord("~") + 1),
