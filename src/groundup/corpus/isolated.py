@@ -1,7 +1,7 @@
-"""Run native parsers in a separate process, so that a crash or an endless loop affects only one file.
+"""Run native parsers in a child process, so that a crash or an endless loop affects only one file.
 
 The input files can be malicious, and they can exploit bugs in parsers written in C or C++. The CPU time and the memory
-of the child process are limited. The process is reused for the next file, and replaced after a crash.
+of the child process are limited. The child process is reused for the next file, and replaced after a crash.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 def _exit_reason(status: int) -> str:
     with suppress(ValueError):
         name = signal.Signals(-status).name
-        return f"more than {CPU_SECONDS} seconds for one part" if name == "SIGPROF" else f"killed by {name}"
+        return f"more than {CPU_SECONDS} seconds of CPU time for one part" if name == "SIGPROF" else f"killed by {name}"
     return f"exit status {status}"
 
 
@@ -119,13 +119,16 @@ def _answer(answers: IO[bytes], value: Any) -> None:
 
 
 def _limit_time(seconds: float) -> None:
-    """Limit the CPU time. Unlike a wall-clock limit, this limit does not depend on the load from other processes."""
+    """Limit the CPU time of this process.
+
+    Unlike a wall-clock limit, a CPU time limit does not depend on the load from other processes.
+    """
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _limit_memory() -> None:
-    with suppress(ImportError, ValueError, OSError):  # Windows does not support this limit.
+    with suppress(ImportError, ValueError, OSError):  # Windows does not support a limit of the address space.
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))

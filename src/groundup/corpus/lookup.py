@@ -24,7 +24,7 @@ class Kept:
         shard: File name of the shard that contains the document.
         row: Row of the document in the shard, from 0.
         beginning: First characters of the text.
-        copies: Number of consecutive rows that contain the document. It is above 1 if a mixture repeats the document.
+        copies: Number of consecutive rows that contain the document. A mixture can repeat a document in several rows.
     """
 
     id: str

@@ -1,6 +1,6 @@
 """The manifest of a corpus, which lists every source file with the digest of its content.
 
-The origin of a document contains the path of its file. The digest shows whether this file has changed since the corpus
+The origin of a document contains the path of its file. The digest shows whether the file has changed since the corpus
 was built. The manifest is stored in `manifest/*.parquet` in the directory of the shards.
 """
 
@@ -21,7 +21,7 @@ class SourceFile:
 
     Attributes:
         source: Name of the source.
-        path: Path of the file in the source. The origins of the documents in the file begin with this path.
+        path: Path of the file in the source. The origin of each document in the file begins with this path.
         bytes: Size of the file in bytes.
         digest: Digest of the file from `SourceConfig.digest`.
     """

@@ -1,6 +1,6 @@
-"""Markers of finished tasks.
+"""Reading and writing of the markers of finished tasks.
 
-A marker is a JSON file with the checksums of the files that a task wrote. A resumed build verifies these checksums.
+A marker is a JSON file with the checksums of the files that a task wrote. A resumed build verifies the checksums.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def write_marker(
 
     Args:
         path: Path of the marker.
-        outputs: Files that the task wrote. They are in the directory of the marker or in the parent directory.
+        outputs: Files that the task wrote, in the directory of the marker or in the parent directory.
         record: Additional values to store in the marker, e.g. counts.
         removes_inputs: Whether the input files of the task are removed after the marker is written.
     """
@@ -52,7 +52,7 @@ def discard_damaged(parts: Path) -> list[Path]:
     """Remove the markers of tasks whose output is damaged, so that these tasks run again.
 
     A missing output file does not count as damaged, because runs are removed after they are consolidated into one run.
-    If this consolidated run is damaged, the markers of the tasks that wrote the removed runs are removed too.
+    If a consolidated run is damaged, the markers of the tasks that wrote the removed runs are removed too.
 
     Returns:
         Paths of the damaged files.

@@ -17,15 +17,15 @@ from groundup.corpus.rows import rows_file
 from groundup.corpus.shards import END, ShardWriter, merge_runs, read_ids, read_range, write_run
 from groundup.corpus.steps import Drop, Removal
 
-FAN_IN = 64  # maximum number of runs in one merge, because a merge keeps one row group of each run in memory
 # The first 64 bits of a document ID select the shard. The last 64 bits select the split (training or validation).
 _HASH_SPACE = 1 << 64
+FAN_IN = 64  # maximum number of runs in one merge, because a merge keeps one row group of each run in memory
 
 DUPLICATES = "duplicates"
 
 
 class Duplicates(Protocol):
-    """The interface to the duplicates of a corpus. An implementation is pickled and sent to worker processes."""
+    """The interface to the duplicates of a corpus. An implementation must be picklable for worker processes."""
 
     def within(self, low: str, high: str) -> Mapping[str, Removal]:
         """Return the documents to remove whose ID is in [low, high), keyed by ID."""
@@ -40,7 +40,7 @@ class Duplicates(Protocol):
 class ConsolidateTask:
     """A task that merges several runs into one run.
 
-    This limits the number of runs that later tasks merge, and therefore their memory.
+    Consolidation limits the number of runs that later tasks merge, and therefore the memory of these tasks.
     """
 
     runs: tuple[Path, ...]
@@ -67,7 +67,7 @@ class ConsolidateTask:
 
 
 def consolidations(runs: Sequence[Path], prefix: Path) -> list[ConsolidateTask]:
-    """Return the tasks that merge each group of `FAN_IN` consecutive runs. Their output paths begin with `prefix`."""
+    """Return tasks that each merge `FAN_IN` consecutive runs. The output paths of the tasks begin with `prefix`."""
     remaining = iter(runs)
     groups = iter(lambda: tuple(islice(remaining, FAN_IN)), ())
     return [
@@ -190,7 +190,7 @@ def _validation_hash(document_id: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class RepeatTask:
-    """A task that writes a training shard of a mixture. It repeats each document by the number of epochs of its source.
+    """A task that writes a training shard in which each document is repeated by the number of epochs of its source.
 
     Attributes:
         merged: Path of the shard in which each document occurs once.
@@ -233,5 +233,5 @@ class RepeatTask:
 def times(document_id: str, epochs: float) -> int:
     """Return how many times a document is written if its source has `epochs` epochs."""
     whole = int(epochs)
-    # These bits of the ID do not determine the split, and they hardly influence the shard.
+    # The bits 32 to 63 of the ID are used here, because they do not determine the split and hardly influence the shard.
     return whole + (int(document_id[8:16], 16) < (epochs - whole) * (1 << 32))

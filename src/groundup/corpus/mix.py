@@ -2,7 +2,8 @@
 
 GPT-3 (Brown et al. 2020, table 2.2) weights sources by quality instead of size. Small sources of high quality are
 repeated, and only a part of large, noisy sources is used. Temperature sampling is from multilingual BERT and XLM-R
-(Conneau et al. 2020). It makes the proportion of each source proportional to size ** (1 / temperature).
+(Conneau et al. 2020). With temperature sampling, the share of each source in the mixture is proportional to
+size ** (1 / temperature).
 """
 
 from __future__ import annotations

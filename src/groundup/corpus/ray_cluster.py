@@ -24,8 +24,8 @@ _TASKS_PER_CPU = 4  # maximum number of submitted tasks per CPU, because `ray.wa
 class RayCluster:
     """An executor that runs tasks on Ray.
 
-    It uses the cluster at RAY_ADDRESS if this variable is set, otherwise a local cluster that is already running. If
-    neither exists, it starts a local cluster.
+    The executor uses the cluster at RAY_ADDRESS if this variable is set, otherwise a local cluster that is already
+    running. If there is no running cluster, the executor starts a local cluster.
 
     Args:
         workers: Number of worker processes, if a local cluster is started.
@@ -41,7 +41,7 @@ class RayCluster:
             ray.shutdown()
 
     def __call__(self, tasks: Sequence[TaskT], on_done: Callable[[TaskT], None]) -> None:
-        """Run the tasks that are not finished yet, like `executor.ProcessPool`.
+        """Run the unfinished tasks, like `executor.ProcessPool`.
 
         Args:
             tasks: The tasks.

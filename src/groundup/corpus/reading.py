@@ -58,12 +58,12 @@ class ReadTask:
 
     @property
     def drop_log(self) -> Path:
-        """Path of the drop log of these files."""
+        """Path of the drop log of this task."""
         return self.directory / f"read-{self._name}.parquet"
 
     @property
     def manifest(self) -> Path:
-        """Path of the manifest of these files."""
+        """Path of the manifest of the files that this task reads."""
         return self.directory / f"files-{self._name}.parquet"
 
     @property
@@ -95,7 +95,7 @@ class ReadTask:
         write_marker(self.marker, outputs, counts)
 
     def runs(self) -> list[Path]:
-        """Return the paths of the runs that this task wrote. The task must be finished."""
+        """Return the paths of the runs that this task wrote. The task must already be finished."""
         return [self._run_path(number) for number in range(read_marker(self.marker)["runs"])]
 
     def _write_run(self, number: int, documents: list[Document]) -> None:
@@ -200,12 +200,15 @@ class _DropRecorder:
         self.drop_log.add(drop)
 
     def _shown(self, text: str) -> str:
-        # More text is masked than is shown. Otherwise a secret at the end could be truncated and not be recognized.
+        # More text is masked than is shown, because a secret that is truncated at the end may not be recognized.
         return beginning(self.masker.mask(text[: 4 * BEGINNING]).text)
 
 
 def units(source: SourceConfig) -> Iterator[tuple[Item, ...]]:
-    """Yield groups of consecutive files, or parts of files. Each group except the last has at least `UNIT_BYTES`."""
+    """Yield groups of consecutive files or parts of files.
+
+    The total size of each group, except the last, is at least `UNIT_BYTES`.
+    """
     unit: list[Item] = []
     size = 0
     for item in chain.from_iterable(source.parts(item, UNIT_BYTES) for item in source.items()):

@@ -27,7 +27,7 @@ _TURN_NAMES = ("messages", "conversations", "conversation", "dialogue", "dialog"
 FIELD = re.compile(r"\{([^{}]+)\}")
 _SAMPLE = 100  # number of records from which the text field is detected
 _MAX_DEPTH = 8  # maximum number of steps in a path from a record to its text
-_MAX_FIELDS = 20  # If a dictionary has more strings than this, each string is a record, keyed by its ID.
+_MAX_FIELDS = 20  # If a JSON dictionary has more than 20 values and all are strings, each string is a record.
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +102,8 @@ def fill_record_template(template: str, value: Any) -> str:
 def split_records(value: Any, path: str | None) -> list[Any]:
     """Return the records in a JSON value.
 
-    If `path` is given, they are the values at this path. Otherwise they are the elements of the JSON value if these
-    look like records, or the JSON value itself.
+    If `path` is given, the records are the values at this path. If `path` is None, the records are the elements of the
+    JSON value if these look like records, otherwise the JSON value itself is the only record.
     """
     if path is not None:
         return resolve(value, path)
@@ -124,8 +124,8 @@ def split_records(value: Any, path: str | None) -> list[Any]:
 def record_texts(records: Iterable[Any], rules: RecordRules) -> Iterator[tuple[str, Any, str]]:
     """Yield (text, record, path) for each record. The text is "" if the record has no text.
 
-    If the rules do not define where the text is, it is detected from the first 100 records. `path` is then the detected
-    path. Otherwise `path` is "".
+    If the rules do not define where the text is, its path is detected from the first 100 records. The returned `path`
+    is the detected path, or "" if the rules define where the text is.
     """
     iterator = iter(records)
     path = ""

@@ -51,7 +51,7 @@ class RowWriter(Generic[Row]):
 
 @contextmanager
 def rows_file(path: Path, kind: type[Row]) -> Iterator[RowWriter[Row]]:
-    """Return a context manager that opens a `RowWriter`. The file appears atomically when the block ends."""
+    """Return a context manager for a `RowWriter`. When the `with` block ends, the file is created atomically."""
     with atomic_file(path) as temporary:
         writer = RowWriter(temporary, kind)
         yield writer
@@ -59,7 +59,7 @@ def rows_file(path: Path, kind: type[Row]) -> Iterator[RowWriter[Row]]:
 
 
 def join_rows(parts: Sequence[Path], directory: Path, kind: type[Any]) -> list[Path]:
-    """Concatenate many small tables, in order, into a few larger files in `directory`. Return the paths of these."""
+    """Concatenate many small tables, in order, into a few larger files, and return the paths of the larger files."""
     import pyarrow.parquet as pq
 
     directory.mkdir(parents=True, exist_ok=True)

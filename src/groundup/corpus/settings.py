@@ -44,7 +44,7 @@ class CorpusSettings(Config):
         10_000_000, help="approximate maximum size of the validation set in bytes", ge=1000
     )
     min_bytes: int = setting(
-        200_000, help="minimum size of the training set in bytes; a smaller training set is an error", ge=0
+        200_000, help="minimum size of the training set in bytes; a smaller training set causes an error", ge=0
     )
     shard_bytes: int = setting(64_000_000, help="approximate size of the text in a shard, in bytes", ge=1_000_000)
     quality: QualitySettings = setting(QualitySettings(), help="quality classifier that is trained on your examples")

@@ -1,6 +1,6 @@
 """Reading and writing of documents in Parquet files.
 
-These files are the sorted runs that tasks exchange, and the shards of the finished corpus.
+The Parquet files are the sorted runs that tasks exchange, and the shards of the finished corpus.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _RUN_COMPRESSION_LEVEL = 1  # low, because runs are read once or twice and then 
 class ShardWriter:
     """A writer of documents to a Parquet file with Zstandard compression.
 
-    The same documents always give the same file.
+    If the same documents are written again, the new file is identical to the old file.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class ShardWriter:
 
 
 def write_run(path: Path, documents: Iterable[Document]) -> None:
-    """Write a run atomically. The documents must be sorted by ID."""
+    """Write documents, which must be sorted by ID, to a run. The file is created atomically."""
     with atomic_file(path) as temporary:
         writer = ShardWriter(temporary, row_group_bytes=_RUN_ROW_GROUP_BYTES, compression_level=_RUN_COMPRESSION_LEVEL)
         for document in documents:
@@ -188,11 +188,11 @@ def read_documents(directory: Path, split: Split) -> Iterator[Document]:
 def first_bytes(texts: Iterator[str], limit: int, progress: Callable[[int], None] = lambda _: None) -> Iterator[str]:
     """Yield the first texts of a corpus, up to about `limit` bytes.
 
-    A corpus is sorted by document ID, which is a hash of the text. The first texts are therefore a random sample.
+    A corpus is sorted by document ID, which is a hash of the text, so the first texts are a random sample.
 
     Args:
         texts: The texts in the order of the corpus.
-        limit: Maximum number of bytes. The last text may exceed it.
+        limit: Maximum number of bytes. The last text may exceed this limit.
         progress: Function that is called with the number of bytes of each text.
     """
     taken = 0

@@ -38,6 +38,7 @@ READ_ERRORS = (
 
 
 _ISO_2022 = re.compile(rb"\x1b(\$[@B]|\$\)C)")  # 7-bit encodings of old Japanese and Korean mail
+
 # Unicode categories of control characters, unassigned characters, private-use characters and surrogates.
 _NON_TEXT_CATEGORIES = {"Cc", "Cn", "Co", "Cs"}
 _BLANKS = str.maketrans("\t\n\r\f", " " * 4)
@@ -64,7 +65,7 @@ class DecompressionLimit:
         self.left = max(MIN_BOMB_BYTES, MAX_COMPRESSION_RATIO * stored_bytes)
 
     def spend(self, count: int) -> None:
-        """Subtract `count` bytes. If fewer bytes remain, raise `DecompressionBombError`."""
+        """Subtract `count` bytes from the limit. If fewer than `count` bytes remain, raise `DecompressionBombError`."""
         self.left -= count
         if self.left < 0:
             raise DecompressionBombError("compression ratio too high")
@@ -76,8 +77,8 @@ class GuardedStream(io.RawIOBase):
     Args:
         stream: The decompressed stream.
         budget: Limit for the total number of decompressed bytes.
-        stored: The compressed file, or None if its position is not known. With its position, a decompression bomb is
-            detected earlier.
+        stored: The compressed file, or None if its position is not known. If the position is known, a decompression
+            bomb is detected earlier.
     """
 
     def __init__(self, stream: io.BufferedIOBase, budget: DecompressionLimit, stored: BinaryIO | None = None) -> None:
@@ -145,7 +146,7 @@ def decompressed(head: bytes, stream: BinaryIO, budget: DecompressionLimit) -> B
 class _PrefixedStream(io.RawIOBase):
     """A stream of which the first bytes were already read.
 
-    If reading these bytes raised an error, the stream raises the same error after them.
+    If reading the first bytes raised an error, the stream raises the same error after these bytes.
     """
 
     def __init__(self, head: bytes, stream: io.BufferedIOBase, damage: Exception | None) -> None:
@@ -195,7 +196,7 @@ def with_head(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
 
 
 def text_lines(stream: BinaryIO, stored_bytes: int) -> Iterator[str]:
-    """Yield the non-empty lines of a UTF-8 text without surrounding white space. The stream may be compressed."""
+    """Yield the non-empty lines of a UTF-8 text, without surrounding white space. The text may be compressed."""
     head, stream = with_head(stream)
     with decompressed(head, stream, DecompressionLimit(stored_bytes)) or stream as text_stream:
         while line := text_stream.readline(MAX_LINE_BYTES):
@@ -214,7 +215,7 @@ def as_seekable(stream: BinaryIO) -> BinaryIO:
 
 
 def read_whole(stream: BinaryIO) -> bytes:
-    """Return the content of a file. If it is larger than `MAX_DOCUMENT_BYTES`, raise `TooLargeError`."""
+    """Return the content of a file. If the file is larger than `MAX_DOCUMENT_BYTES`, raise `TooLargeError`."""
     data = stream.read(MAX_DOCUMENT_BYTES + 1)
     if len(data) > MAX_DOCUMENT_BYTES:
         raise TooLargeError(f"more than {MAX_DOCUMENT_BYTES // MEBIBYTE} MiB in one document")
@@ -240,8 +241,8 @@ def looks_binary(head: bytes) -> bool:
 def _utf16_without_bom(head: bytes) -> str:
     """Return the name of the encoding if the text is UTF-16 without a byte order mark, otherwise "".
 
-    Some Windows programs write such files. Almost all NUL bytes are either at even or at odd offsets, and the decoded
-    text does not contain control or private-use characters.
+    Some Windows programs write UTF-16 files without a byte order mark. In such a file, almost all NUL bytes are either
+    at even or at odd offsets, and the decoded text does not contain control or private-use characters.
     """
     head = head[:8192]
     low, high = head[::2].count(0), head[1::2].count(0)
@@ -260,8 +261,8 @@ def _utf16_without_bom(head: bytes) -> str:
 def detect_encoding(head: bytes, *, html: bool = False) -> str:
     """Detect the encoding of a text.
 
-    A byte order mark determines the encoding. Otherwise the encoding is UTF-8 if the bytes are valid UTF-8. In all
-    other cases, it is detected by character statistics.
+    If the text has a byte order mark, the mark determines the encoding. If there is no mark and the bytes are valid
+    UTF-8, the encoding is UTF-8. All other encodings are detected by character statistics.
 
     Args:
         head: First bytes of the text.
@@ -282,7 +283,7 @@ def detect_encoding(head: bytes, *, html: bool = False) -> str:
     if b"\0" in head[:8192] and (name := _utf16_without_bom(head)):
         return name
     try:
-        codecs.getincrementaldecoder("utf-8")("strict").decode(head)  # accepts an incomplete character at the end
+        codecs.getincrementaldecoder("utf-8")("strict").decode(head)  # The last character may be incomplete.
         if (shift := _ISO_2022.search(head)) and head.isascii():
             return "iso2022_kr" if shift[1].endswith(b"C") else "iso2022_jp_2"
         return "utf-8"
@@ -301,7 +302,7 @@ def _mostly_utf8(head: bytes) -> bool:
 
 
 def _detect_8_bit(head: bytes) -> str:
-    """Return Windows-1252 or Mac Roman, whichever gives fewer implausible characters."""
+    """Return Windows-1252 or Mac Roman, depending on which encoding gives fewer implausible characters."""
     from ftfy.badness import badness
 
     sample = b"\n".join(line for line in head.split(b"\n") if not line.isascii())[: MEBIBYTE // 16]

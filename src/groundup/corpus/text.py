@@ -13,7 +13,7 @@ from ftfy.badness import is_bad
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
 _BLANKS = " \t\u00a0"
 _BLANK_LINES = re.compile(r"\n{3,}")
-# Inline images in base64. Some editors and document exports write them.
+# Inline images in base64, as they are written by some editors and document exports.
 _DATA_URI = re.compile(
     r"(?:!\[[^\[\]\n]{0,1000}\]\(\s?<?|^\[[^\[\]\n]{1,200}\]:[ \t]*<?)?"
     r"data:[\w.+-]{1,100}/[\w.+-]{1,100}(?:;[\w.=-]{1,100}){0,5};base64,[A-Za-z0-9+/]{64,}={0,2}"
@@ -21,8 +21,8 @@ _DATA_URI = re.compile(
     re.MULTILINE,
 )
 _ENTITY = re.compile("&(?:#[0-9]+|#x[0-9a-fA-F]+|[a-zA-Z]+[0-9]*);")
-# A line that contains only these characters is not mojibake. Most lines are of this kind. Skipping them saves much
-# time, because checking a line for mojibake takes longer than all other cleaning.
+# A line that contains only ASCII characters and the characters below is not mojibake. Most lines are of this kind.
+# Skipping them saves much time, because checking a line for mojibake takes longer than all other cleaning.
 _HARMLESS = frozenset(map(chr, range(128))) | frozenset("’‘“”–—…•·©®°→«»\u00a0")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _REPAIR = ftfy.TextFixerConfig(uncurl_quotes=False, fix_character_width=False, fix_line_breaks=False, explain=False)
@@ -54,7 +54,7 @@ def clean_text(text: str) -> str:
     r"""Repair and normalize one text.
 
     - ftfy repairs mojibake, HTML entities, terminal escape sequences and lone surrogates. Because ftfy is slow, it is
-      skipped if a text shows no sign of these problems.
+      skipped for texts without any sign of mojibake, entities, escape sequences or surrogates.
     - Line endings are converted to "\n", ``TeX quotes'' to straight quotes, and the text to NFC.
     - Control characters, base64 images, trailing spaces and repeated blank lines are removed.
     - The header and the license of Project Gutenberg books are removed.
@@ -107,9 +107,9 @@ _HEADING = re.compile(
 def split_text(text: str, max_bytes: int) -> Iterator[str]:
     """Split a text into pieces of about equal size. Each piece has at most `max_bytes` UTF-8 bytes.
 
-    If a chapter heading is near, a piece starts at this heading. Otherwise it starts at a paragraph, line, sentence or
-    word. Only white space at the boundaries is removed. If long texts were not split, a whole book could be assigned to
-    the validation set.
+    If a chapter heading is near, a piece starts at this heading. All other pieces start at a paragraph, line, sentence
+    or word. Only white space at the boundaries of pieces is removed. If long texts were not split, a whole book could
+    be assigned to the validation set.
 
     Args:
         text: The text.
@@ -146,7 +146,7 @@ _CUTS = (
 
 
 def _units(text: str, max_bytes: int, level: int = 0) -> Iterator[str]:
-    """Yield consecutive units, such as paragraphs, of at most `max_bytes` bytes. `split_text` does not split them."""
+    """Yield consecutive units of at most `max_bytes` bytes, such as paragraphs, which `split_text` keeps whole."""
     if level == len(_CUTS):  # The text is a single word that is longer than a document.
         step = max(1, max_bytes // 4)  # A character has up to 4 UTF-8 bytes.
         yield from (text[at : at + step] for at in range(0, len(text), step))

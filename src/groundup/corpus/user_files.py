@@ -53,8 +53,8 @@ class Tables:
     """The table files at a path.
 
     Attributes:
-        columns: Names of the columns of each table file, keyed by path. The names are collected from the first rows. A
-            file whose rows are strings has no columns.
+        columns: Names of the columns of each table file, keyed by path. The column names are collected from the first
+            rows. A file whose rows are strings has no columns.
         ambiguous: Candidate text columns, keyed by path, of each file in which several columns could be the text.
         only: Whether all files at the path are tables.
     """
@@ -67,7 +67,7 @@ class Tables:
 def find_tables(path: Path) -> Tables:
     """Find the table files at a path.
 
-    An archive is a table if it contains a table. Exported chats are never tables, whatever their format.
+    An archive is a table if it contains a table. Exported chats do not count as tables, even in JSON or CSV files.
 
     Args:
         path: The file or directory.
@@ -111,7 +111,7 @@ def iter_items(path: Path, rule: str) -> Iterator[tuple[str, list[str]]]:
     for item, opener in source.open_items(source.items()):
         for found in _records(item, opener, source):
             if isinstance(found, Unreadable):
-                if found.reason.startswith(UNSUPPORTED):  # for example, an image
+                if found.reason.startswith(UNSUPPORTED):  # For example, the file is an image.
                     continue
                 raise _no_text(path, [f"{found.origin}: {found.reason}"], rule)
             if texts := [well_formed(text) for text in _strings(found.value)]:

@@ -1,4 +1,4 @@
-"""Hashes of words and word n-grams. They are used to find texts regardless of case, punctuation and line breaks."""
+"""Hashes of words and word n-grams, which are used to find texts regardless of case, punctuation and line breaks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Keys = npt.NDArray[np.uint64]
 def word_keys(text: str) -> Keys:
     """Return a 64-bit hash of each word of a text. Case and punctuation are ignored.
 
-    Unlike the results of `hash`, these hashes are the same in all processes.
+    Unlike the results of Python's `hash`, the returned hashes are the same in all processes.
     """
     words = _words(text)
     hashes = {word: zlib.crc32(word) for word in dict.fromkeys(words)}

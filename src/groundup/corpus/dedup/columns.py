@@ -1,7 +1,8 @@
-"""Tables of numbers that tasks exchange.
+"""Tables of numbers that deduplication tasks exchange.
 
-A table is a directory with one file per column. A file contains the raw numbers and is read with `np.memmap`. The
-operating system can evict the pages of a memory map, and a slice of a column reads only that slice from disk.
+A table is a directory with one file per column. Each file contains the raw numbers of its column and is read with
+`np.memmap`. The operating system can evict the pages of a memory map, and reading a slice of a column reads only the
+pages of this slice from disk.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def spans(starts: I64, lengths: I64) -> I64:
 
 
 def group_starts(*sorted_keys: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Return a mask of the rows that begin a group of equal keys. The rows must be sorted by these keys."""
+    """Return a mask of the rows that begin a group of equal keys. The rows must be sorted by the keys."""
     first = np.ones(len(sorted_keys[0]), bool)
     if len(first):
         first[1:] = np.logical_or.reduce([key[1:] != key[:-1] for key in sorted_keys])

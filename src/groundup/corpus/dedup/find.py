@@ -70,7 +70,7 @@ def _grouped(tasks: Sequence[Task], sizes: Sequence[int], min_size: int) -> list
 class FoundDuplicates:
     """The near-duplicates and repeated passages that `find_duplicates` found.
 
-    This object is pickled and sent to worker processes, which read the tables in `directory`.
+    A `FoundDuplicates` object is pickled and sent to worker processes, which read the tables in `directory`.
 
     Attributes:
         runs: Paths of the corpus runs, which are Parquet files of documents sorted by ID.
@@ -89,8 +89,9 @@ class FoundDuplicates:
     def within(self, low: str, high: str) -> dict[str, Removal]:
         """Return the documents to remove whose IDs are in [low, high).
 
-        They are the near-duplicates, and the documents that an existing corpus also contains. The method keeps the
-        removals in memory, and 16 bytes for each document of the existing corpora whose ID is in the range.
+        The documents to remove are the near-duplicates, and the documents that an existing corpus also contains. The
+        method keeps the removals in memory, and 16 bytes for each document of the existing corpora whose ID is in the
+        range.
 
         Args:
             low: Lower bound of the document IDs (inclusive).
@@ -121,8 +122,8 @@ class FoundDuplicates:
         Returns:
             A dictionary that is empty if near-duplicate removal is off. `documents` is the number of documents that
             were compared, `existing` is the number of documents in existing corpora, and `dropped` is the number of
-            dropped documents. `clusters` lists the largest clusters. Each cluster consists of the ID of the `kept`
-            document and the number of its near-duplicates that were `dropped`.
+            dropped documents. `clusters` lists the largest clusters of near-duplicates. Each cluster consists of the ID
+            of the `kept` document and the number of its near-duplicates that were `dropped`.
         """
         from groundup.corpus.dedup.resolve import SUMMARY
 
@@ -138,18 +139,19 @@ def find_duplicates(
     Tasks write their tables atomically, and the result does not depend on the executor.
 
     A task needs memory for the hashes of about 64 MB of text, or about 100 bytes for each of 2^18 documents. If there
-    are more than 2^24 documents, a bucket task processes 1/64 of them. A bucket with more documents needs more memory.
+    are more than 2^24 documents, a bucket task processes 1/64 of the documents. A bucket with more documents needs more
+    memory.
 
     The temporary tables need 4 bytes of disk space per word, 8 bytes per document and band, and space for the candidate
-    pairs. They are deleted after the near-duplicates are resolved.
+    pairs. The temporary tables are deleted after the near-duplicates are resolved.
 
     Args:
         runs: Paths of the runs, in the order of the sources. Each run is sorted by document ID. Of two near-duplicates,
             the document in the earlier run is kept.
         near: Settings for near-duplicates.
         repeated: Settings for repeated passages.
-        directory: Directory in which the tables are written. `FoundDuplicates` reads some of them later.
-        run: Function that runs a list of tasks. Its first argument is the label of the progress display.
+        directory: Directory in which the tables are written. `FoundDuplicates` reads some of these tables later.
+        run: Function that runs a list of tasks. The first argument of `run` is the label of the progress display.
 
     Raises:
         DataError: An existing corpus is missing.
@@ -215,7 +217,7 @@ def _find_repeated(partitions: Sequence[Partition], settings: RepeatedTextSettin
 
 
 def _remove(directory: Path, patterns: Sequence[str]) -> None:
-    """Delete the tables that match one of the patterns. No later task reads them."""
+    """Delete the tables that match one of the patterns and that no later task reads."""
     for pattern in patterns:
         for table in directory.glob(pattern):
             shutil.rmtree(table)

@@ -19,8 +19,7 @@ _NUM_LEVELS = 3  # number of levels of buckets; each level splits the large buck
 _HASHES = 1 << 64
 _CHUNK_DOCUMENTS = 1 << 16
 _CHUNK_SHINGLES = 1 << 20  # approximate number of shingles per chunk of pairs; a shingle takes about 40 bytes of memory
-# The lower 40 bits of a pair's key are the number of the earlier document. The upper bits identify the later document.
-_NUMBER_BITS = 40
+_NUMBER_BITS = 40  # number of lower bits of the key of a pair that store the number of the earlier document
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +28,11 @@ class BucketTask:
 
     A bucket contains the documents that have the same hash in this band. Of several exact duplicates, a bucket contains
     only the first. Each document is compared with the first `COMPARED` documents of its bucket, so the cost is linear
-    in the size of the bucket. This finds most near-duplicates of one text.
+    in the size of the bucket. These comparisons find most near-duplicates of one text.
 
-    Pages that were generated from the same template also share a large bucket. A large bucket is therefore split by the
-    hash of the next band, up to `_NUM_LEVELS` levels. Each document is then also compared with the first documents of
-    its smaller bucket, which are more similar to it.
+    Pages that were generated from the same template also share a large bucket, even if their texts differ. A large
+    bucket is therefore split by the hash of the next band, up to `_NUM_LEVELS` levels. Each document is also compared
+    with the first documents of its smaller bucket, because these documents are more similar to it.
 
     Attributes:
         partitions: All partitions.
@@ -41,7 +40,7 @@ class BucketTask:
         bands: Number of bands.
         part: Index of the part of the hash range, from 0.
         parts: Number of parts of the hash range.
-        known: Number of documents in existing corpora. They have the lowest document numbers and are never dropped.
+        known: Number of documents in existing corpora. These documents have the lowest numbers and are never dropped.
         directory: Directory of the tables.
     """
 
@@ -120,7 +119,7 @@ class BucketTask:
 
 @dataclass(frozen=True, slots=True)
 class _Buckets:
-    """The buckets of one level. Documents are sorted by bucket, and within a bucket by document number.
+    """The buckets of one level. Documents are sorted by bucket, and documents in one bucket by document number.
 
     Attributes:
         documents: Document numbers.
@@ -159,9 +158,9 @@ def _shared(hashes: U64, documents: U64) -> tuple[U64, U64]:
 
 @dataclass(frozen=True, slots=True)
 class CompareTask:
-    """A task that computes the similarity of candidate pairs and writes the pairs above the threshold.
+    """A task that computes the similarity of candidate pairs and writes the pairs with at least the threshold.
 
-    It processes the pairs whose later document has a number in [low, high).
+    The task processes the candidate pairs whose later document has a number in [low, high).
     """
 
     partitions: tuple[Partition, ...]
@@ -178,7 +177,7 @@ class CompareTask:
 
     @property
     def table(self) -> Path:
-        """Path of the table of similar pairs. They are sorted by the later document, then by the earlier document."""
+        """Path of the table of similar pairs, sorted by the later document, then by the earlier document."""
         return self.directory / f"similar-{self.low:014d}"
 
     def done(self) -> bool:
@@ -218,7 +217,7 @@ class CompareTask:
 
 
 def _chunks(costs: I64) -> Iterator[slice]:
-    """Split the pairs into slices of about `_CHUNK_SHINGLES` shingles; `costs` has the shingles of each pair."""
+    """Yield slices of pairs that have about `_CHUNK_SHINGLES` shingles. `costs` has the number for each pair."""
     done = np.cumsum(costs)
     start = 0
     while start < len(done):

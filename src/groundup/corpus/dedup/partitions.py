@@ -170,7 +170,11 @@ class Signatures:
         return self._column(partition, "bands")[number * documents : (number + 1) * documents]
 
     def _by_partition(self, documents: U64) -> Iterator[tuple[int, slice, I64]]:
-        """Yield, for each partition with some of `documents`, its index, their slice and their rows in its table."""
+        """Group documents by the partition that contains them.
+
+        Yield the index of each partition that contains some of the documents, the slice of `documents` that belongs to
+        this partition, and the rows of these documents in the table of the partition.
+        """
         numbers = documents.astype(np.int64)
         of = np.searchsorted(self._firsts, numbers, side="right") - 1
         bounds = np.flatnonzero(np.diff(of, prepend=-1)).tolist()

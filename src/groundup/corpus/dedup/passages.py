@@ -1,8 +1,8 @@
-"""Removal of repeated passages. The first occurrence of a passage in the corpus is kept.
+"""Removal of repeated passages from documents. The first occurrence of a passage in the corpus is kept.
 
-A passage is a paragraph, a line or a span with a given number of words. For spans, every window of words is hashed.
-This finds the same spans as a suffix array of the corpus (Lee et al. 2022, arXiv 2107.06499). Hashes can be sorted in
-parts with bounded memory, but a suffix array needs memory of six times the size of the text.
+A passage is a paragraph, a line or a span with a given number of words. To find repeated spans, every window of words
+is hashed. The hashes find the same spans as a suffix array of the corpus (Lee et al. 2022, arXiv 2107.06499). Hashes
+can be sorted in parts with bounded memory, but a suffix array needs memory of six times the size of the text.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _hash_word = lru_cache(maxsize=1 << 16)(_hash)
 
 @dataclass(frozen=True, slots=True)
 class PassageTask:
-    """A task that writes the sorted passage hashes of a partition. It skips documents that are near-duplicates."""
+    """A task that writes the sorted passage hashes of a partition. Documents that are near-duplicates are skipped."""
 
     partition: Partition
     number: int
@@ -130,7 +130,7 @@ def _bounds(parts: int) -> U64:
 class RepeatedPassageTask:
     """A task that finds the repeated passages in one part of the hash range.
 
-    For each hash that occurs more than once, it writes the hash and the document that keeps the passage.
+    For each hash that occurs more than once, the task writes the hash and the document that keeps the passage.
     """
 
     passages: tuple[Path, ...]

@@ -17,8 +17,7 @@ from groundup.corpus.markers import write_marker
 
 SUMMARY = "near-duplicates.json"
 _NUM_CLUSTERS = 10  # maximum number of clusters in the summary
-# The state of a dropped document is `_DROPPED`. The state of a kept document is the number of its near-duplicates.
-_DROPPED = 0xFFFFFFFF
+_DROPPED = 0xFFFFFFFF  # state of a dropped document; the state of a kept document is the number of its near-duplicates
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,7 @@ class ResolveTask:
 
     Attributes:
         partitions: All partitions.
-        similar: Path of each `CompareTask` table, with the lowest document number that it covers.
+        similar: Path of each `CompareTask` table, with the lowest document number in the range of this task.
         directory: Directory of the tables.
     """
 
@@ -40,7 +39,7 @@ class ResolveTask:
 
     @property
     def label(self) -> str:
-        """Label for the progress display."""
+        """Label of this task for the progress display."""
         return "choosing the near-duplicates to drop"
 
     def done(self) -> bool:
@@ -67,8 +66,8 @@ class ResolveTask:
     def _resolve(self, table: Path, low: int, state: np.memmap[tuple[int], np.dtype[np.uint32]]) -> int:
         """Select the documents to drop from the pairs of one table, and return their number."""
         later, earlier, similarity = (np.array(read_column(table, name)) for name in ("later", "earlier", "jaccard"))
-        was_kept = state[earlier.astype(np.int64)] != _DROPPED  # not dropped by one of the previous tables
-        dropped: dict[int, int] = {}  # dropped document -> index of the pair because of which it is dropped
+        was_kept = state[earlier.astype(np.int64)] != _DROPPED  # whether no previous table dropped the earlier document
+        dropped: dict[int, int] = {}  # The key is a dropped document, and the value is the index of its pair.
         pairs = zip(later.tolist(), earlier.tolist(), was_kept.tolist(), strict=True)
         for pair, (document, candidate, is_kept) in enumerate(pairs):
             if is_kept and document not in dropped and candidate not in dropped:
@@ -136,7 +135,7 @@ def _dropped(directory: Path, low: int) -> Path:
 def near_duplicates_among(directory: Path, first: int, documents: int) -> set[str]:
     """Return the IDs of the near-duplicates among consecutively numbered documents.
 
-    The result can also contain near-duplicates whose numbers are just before or after this range.
+    The result can also contain near-duplicates whose numbers are outside the range of these documents.
     """
     import pyarrow.parquet as pq
 

@@ -16,12 +16,14 @@ class NearDuplicateSettings(Config):
     """Settings for near-duplicate removal with MinHash LSH. Documents are compared as sets of word n-grams (shingles).
 
     Candidate pairs come from banded MinHash signatures (Broder 1997). Two documents are a candidate pair if all `rows`
-    values of at least one of the `bands` agree. For documents with Jaccard similarity s, the probability of this is
-    1 - (1 - s^rows)^bands (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, 3.4). The exact similarity is then
-    computed for each candidate pair, so a document is never dropped if its similarity is below the threshold.
+    values of at least one of the `bands` agree. Documents with Jaccard similarity s become a candidate pair with
+    probability 1 - (1 - s^rows)^bands (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, 3.4). The exact
+    similarity is then computed for each candidate pair, so a document is never dropped if its similarity is below the
+    threshold.
 
     The default of 18 bands with 7 rows finds 98.6 % of the pairs with similarity 0.8 and 99.98 % of the pairs with
-    similarity 0.87. The common choice of 14 bands with 8 rows finds 92.4 % and 99.6 % of these pairs.
+    similarity 0.87. The common choice of 14 bands with 8 rows finds 92.4 % of the pairs with similarity 0.8 and 99.6 %
+    of the pairs with similarity 0.87.
     """
 
     enabled: bool = setting(True, help="drop documents that are near-duplicates of an earlier document")
@@ -53,18 +55,19 @@ class NearDuplicateSettings(Config):
 
 
 class RepeatedTextSettings(Config):
-    """Settings for the removal of repeated passages. The first occurrence is kept. The removal is off by default.
+    """Settings for the removal of repeated passages. By default, repeated passages are not removed.
 
-    The removal leaves gaps in texts, and it also removes legitimate repeats such as a license, a refrain or a quoted
-    verse. FineWeb (Penedo et al. 2024, arXiv 2406.17557) measured no gain from it after near-duplicate removal. Use it
-    for navigation bars, disclaimers and signatures that text extraction does not remove. Models memorize repeated spans
+    The first occurrence of a passage is kept. The removal of passages leaves gaps in texts, and it also removes
+    legitimate repeats such as a license, a refrain or a quoted verse. The authors of FineWeb (Penedo et al. 2024, arXiv
+    2406.17557) measured no gain from the removal of repeated passages after near-duplicate removal. Use this step to
+    remove navigation bars, disclaimers and signatures that remain after text extraction. Models memorize repeated spans
     (Lee et al. 2022, arXiv 2107.06499). The removal of spans takes ten times as long as the removal of paragraphs or
     lines, and needs 16 bytes of disk space per word.
     """
 
     unit: Literal["none", "paragraph", "line", "span"] = setting(
         "none",
-        help='repeated passages to remove: paragraphs, lines or spans of min_words words; "none" turns this off',
+        help='repeated passages to remove: paragraphs, lines or spans of min_words words; "none" removes nothing',
     )
     min_characters: int = setting(
         60, help="minimum length in characters of the paragraphs or lines that are removed", ge=1

@@ -25,7 +25,7 @@ class Shingles:
     """The shingles of a batch of texts, as 64-bit hashes.
 
     Attributes:
-        hashes: Hashes of the shingles of all texts, in the order of the text. A shingle can occur several times.
+        hashes: Hashes of the shingles of all texts, in the order of the texts. A shingle can occur several times.
         offsets: Index in `hashes` at which each text starts, and the end of the last text.
     """
 
@@ -37,7 +37,7 @@ class Shingles:
 
         A set contains the lower 32 bits of each hash, in ascending order and without repetition. Two different shingles
         collide with a probability of 2^-32. The expected error of the similarity of two sets of n shingles is therefore
-        below n / 2^32. This is one millionth at the default maximum document size. 64-bit hashes would double the disk
+        below n / 2^32, which is one millionth at the default maximum document size. 64-bit hashes would double the disk
         space.
         """
         rows = np.repeat(np.arange(len(self.offsets) - 1, dtype=np.uint64), np.diff(self.offsets))
@@ -82,7 +82,7 @@ def shingles(texts: pa.Array, ngram: int) -> Shingles:
     words, offsets = _words(texts)
     counts, gap = np.diff(offsets), ngram - 1
     shift = np.arange(len(counts)) * gap
-    padded = np.zeros(len(words) + len(counts) * gap, np.uint64)  # so that no n-gram contains words of two texts
+    padded = np.zeros(len(words) + len(counts) * gap, np.uint64)  # The zeros separate the texts.
     padded[spans(offsets[:-1] + shift, counts)] = words
     hashes = hash_ngrams(padded, ngram)
     lengths = np.where(counts > 0, np.maximum(1, counts - gap), 0)

@@ -70,7 +70,7 @@ def find_ibans(view: NormalizedText) -> Iterator[Span]:
 
 
 def _end_of_iban(text: str, found: re.Match[str]) -> int:
-    """Return the end of an IBAN, or 0 if its length is not the one that its country prescribes."""
+    """Return the end of an IBAN, or 0 if the text does not have the length that the country prescribes."""
     missing, at = _IBAN_LENGTHS.get(found[0][:2], 99), found.start()
     while missing and at < found.end():
         missing -= text[at].isalnum()
@@ -83,7 +83,7 @@ def _is_valid_iban(iban: str) -> bool:
 
 
 def is_card(digits: str, *, labeled: bool, grouped: bool) -> bool:
-    """Return whether digits are a card number. The Luhn digit, the prefix and the length are checked.
+    """Return whether digits are a card number with a valid Luhn digit, prefix and length.
 
     Args:
         digits: The digits without separators.

@@ -14,7 +14,7 @@ from groundup.corpus.privacy.spans import Finder, NormalizedText, Span
 _LOCAL_BACKWARDS = re.compile(r"[\w!#$%&'*+/=?^`{|}~\-](?:[\w.!#$%&'*+/=?^`{|}~\-]{0,62}[\w])?|[\w]")
 _DOMAIN = re.compile(r"(?:[^\W_](?:[\w\-]{0,61}[^\W_])?\.){1,8}(?:[^\W\d_]{2,24}|xn--[a-z0-9\-]{2,50})(?![^\W_]|-\w)")
 _LITERAL = re.compile(r"\[\d{1,3}(?:\.\d{1,3}){3}\]")
-# "name [at] host [dot] org". The brackets are required, because "at" and "dot" are common words.
+# Addresses of the form "name [at] host [dot] org". Brackets are required, because "at" and "dot" are common words.
 _DISGUISED = re.compile(
     r"(?<![\w.\-])[\w.+\-]{1,64}\s?[\[({<]\s?at\s?[\])}>]\s?[\w\-]{1,63}"
     r"(?:(?:\s?[\[({<]\s?do?t\s?[\])}>]\s?|\.)[\w\-]{1,63}){1,4}(?!\w)",
@@ -85,7 +85,7 @@ def ip_finder(private: bool = False) -> Finder:
         address = found[0]
         try:
             if prefix := _PREFIX.match(text, found.end()):
-                ipaddress.ip_network(address + prefix[0])  # It is the address of a network and not of a host.
+                ipaddress.ip_network(address + prefix[0])  # fails if it is not the address of a network
                 return False
         except ValueError:
             pass

@@ -24,7 +24,7 @@ def weighted(digits: str, weights: Sequence[int]) -> int:
 def mod97(text: str) -> int:
     """Return the remainder of ISO 7064 mod 97-10, where the letters A to Z stand for the numbers 10 to 35.
 
-    The remainder is 1 for a valid IBAN whose first four characters were moved to its end.
+    If the first four characters of a valid IBAN are moved to its end, the remainder is 1.
     """
     return int("".join(str(int(character, 36)) for character in text)) % 97
 

@@ -1,4 +1,4 @@
-"""Detection of values by user-defined regular expressions. RE2 searches for them in linear time."""
+"""Detection of values by user-defined regular expressions, which the RE2 library matches in linear time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _finder(name: str, pattern: str) -> Finder:
         raise ConfigError(
             f"invalid pattern name {name!r}",
             rule="a name consists of lowercase letters, digits and _, and begins with a letter",
-            fix="Rename the pattern, e.g. to employee_number. Its matches are then masked as [EMPLOYEE_NUMBER].",
+            fix="Rename the pattern. For example, matches of employee_number are masked as [EMPLOYEE_NUMBER].",
         )
     options = re2.Options()
     options.log_errors = False

@@ -1,9 +1,9 @@
-"""Formats of API keys that their issuers document. They supplement the rules of gitleaks."""
+"""Formats of API keys that the issuers of the keys document, in addition to the formats in the rules of gitleaks."""
 
 from __future__ import annotations
 
-# Each entry has the pattern of the part after the prefix, and the prefixes with this pattern. Lengths are ranges,
-# because issuers change them, and because keys that are truncated in logs must also be masked.
+# Each entry has the pattern of the part of a key after the prefix, and the prefixes with this pattern. The lengths in
+# the patterns are ranges, because issuers change the length of keys, and because truncated keys must also be masked.
 _BODIES: tuple[tuple[str, str], ...] = (
     (
         r"[\w\-]{16,512}",
@@ -45,7 +45,8 @@ _BODIES: tuple[tuple[str, str], ...] = (
         "eyJrIjoi bedrock-api-key- pypi-AgEIcHlwaS snyk_uat. infisical. AQEyhm vault:v1:",
     ),
 )  # fmt: skip
-# Keys that are recognized by their prefix and length. Each entry has the prefixes and the pattern of the whole key.
+# Formats of keys that are recognized by their prefix and length. Each entry has the prefixes and the pattern of the
+# key.
 FORMS: tuple[tuple[str, str], ...] = (
     ("akia asia abia acca", r"A(?:KIA|SIA|BIA|CCA)[A-Z0-9]{16}"),
     ("aroa aida agpa anpa", r"A(?:ROA|IDA|GPA|NPA)[A-Z0-9]{16}"),
@@ -82,7 +83,8 @@ FORMS: tuple[tuple[str, str], ...] = (
     ("st.", r"st\.[0-9a-f\-]{24,36}\.[0-9a-f]{32}\.[0-9a-f]{32}"),  # Infisical
     ("ssws", r"SSWS[ ]00[\w\-]{40}"),  # Okta
 )  # fmt: skip
-# Keys that do not have a fixed prefix. Each entry has an RE2 pattern of the beginning and the pattern of the whole key.
+# Formats of keys that do not have a fixed prefix. Each entry has an RE2 pattern for the beginning of the key, and the
+# pattern of the whole key.
 VARIABLE_PREFIX_FORMS: tuple[tuple[str, str], ...] = (
     (r"(?:bot)?[0-9]{8,10}:AA[0-9A-Za-z_\-]", r"(?:bot)?\d{8,10}:AA[\w\-]{32,34}"),  # Telegram
     (r"[MNO][A-Za-z0-9]{23,27}\.[A-Za-z0-9_\-]{6}\.", r"[MNO][A-Za-z0-9]{23,27}\.[\w\-]{6}\.[\w\-]{27,40}"),  # Discord

@@ -15,8 +15,9 @@ from groundup.corpus.privacy.spans import NormalizedText, Span
 
 _MAX_PREFIX_LENGTH = 20  # characters
 _NUM_BODY_BYTES = 8  # minimum length of the part after the prefix, to reduce the number of false candidates
-# A key is at the start of the text, or after one of the following: a character that is not a letter or digit, an escape
-# sequence such as \n, or a percent-encoded character.
+
+# A key is at the start of the text, or after a character that is not a letter or digit. The text before a key may also
+# be an escape sequence such as \n, or a percent-encoded character.
 _BEFORE = r"(?:^|[^A-Za-z0-9]|\\[nrt]|%[0-9A-F]{2})"
 _BEFORE_UNKNOWN = r"(?:^|[\s\"'`=:(\[{<>|,;*])"
 # A key of an unknown issuer consists of a prefix such as "acme_live_", and a body that contains digits.
@@ -201,7 +202,7 @@ def find_keys(view: NormalizedText) -> Iterator[Span]:
             yield Span(start, end, "api_key")
             at = end
         else:
-            at = max(start, at + 1)  # The match may include the character before the next key.
+            at = max(start, at + 1)  # The last character of the match may be the character before the next key.
 
 
 def _known(text: str, start: int) -> int:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 _BEFORE, _AFTER = 56, 24  # number of characters before and after a number in which a label is searched
 
-# Words from forms, letters and web pages. A word that exists in several languages is listed once.
+# These words are from forms, letters and web pages. A word that exists in several languages is listed only once.
 _PHONE = (
     r"tel|ph|tele?phone|(?:home|work|office|contact|day|evening)?phone|mobile|mob|cell|cellphone|cellular|fax|call(?:ed|ing)?"
     r"|dial(?:ed|ing|ling)?|ring|(?:can|or|and|just|please) text|text(?:ed)? (?:me|us|him|her|them|to|at)"
@@ -57,7 +57,7 @@ _OTHER = (
 _OTHER_CJK = r"订单|訂單|注文|주문|运单"
 
 
-# A label is a whole word. "_" and digits may be adjacent to it, as in "phone_number" and "tel2".
+# A label is a whole word. The characters next to a label may be "_" or digits, as in "phone_number" and "tel2".
 _LABEL = re.compile(
     r"(?<![^\W\d_])(?:"
     + "|".join(
@@ -88,7 +88,7 @@ _BARRIER = re.compile(r"\n\s*\n|\n.*\n|[^\W\d_]{4,}[.!?]\s", re.DOTALL)
 
 
 class Label(NamedTuple):
-    """The label of a number.
+    """The label of a number in a text.
 
     Attributes:
         kind: Kind of the number: "phone", "national_id", "credit_card", "ip_address", "other" (e.g. an order number),
@@ -105,8 +105,9 @@ class Label(NamedTuple):
 def label(text: str, start: int, end: int) -> Label:
     """Return the label of the number at text[start:end].
 
-    If a label in brackets directly follows the number, it is returned. Otherwise the nearest label before the number is
-    returned, unless another number, a blank line or the end of a sentence is between this label and the number.
+    A label in brackets directly after the number takes precedence over labels before the number. Of the labels before
+    the number, the nearest is returned, unless another number, a blank line or the end of a sentence is between this
+    label and the number.
     """
     if (after := _LABEL_AFTER.match(text[end : end + _AFTER].lower())) and after.lastgroup:
         return Label(after.lastgroup, after[after.lastgroup], True)

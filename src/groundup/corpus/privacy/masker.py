@@ -46,9 +46,10 @@ class Masked:
 def placeholder_token(kind: str) -> str:
     """Return the placeholder token for a kind of value, e.g. "[EMAIL]".
 
-    A placeholder token is an uppercase word in square brackets, for the following reasons. A tokenizer learns it as one
-    or two tokens. It cannot be confused with HTML or XML tags, or with the special tokens of most models (`<|...|>`,
-    `<s>`). The finders do not match it, so masking a text twice gives the same result as masking it once.
+    A placeholder token is an uppercase word in square brackets, because tokenizers learn such a word as one or two
+    tokens. A placeholder token cannot be confused with HTML or XML tags, or with the special tokens of most models
+    (`<|...|>`, `<s>`). The finders do not match placeholder tokens, so masking a text twice gives the same result as
+    masking the text once.
     """
     return f"[{kind.upper()}]"
 
@@ -134,7 +135,7 @@ def _known(key: str, codes: Sequence[str], known: Collection[str]) -> list[str]:
 
 
 def _without_overlaps(spans: Iterable[Span]) -> list[Span]:
-    """Return the spans sorted by position. Of overlapping spans, only the span that was found first is returned."""
+    """Sort spans by position. Of several overlapping spans, only the span that was found first is kept."""
     taken: list[Span] = []
     ordered = sorted((span.start, rank, span) for rank, span in enumerate(spans))
     best: dict[int, int] = {}

@@ -1,9 +1,10 @@
 """Formats, dates and check digits of the national IDs of persons.
 
-The layout of a number describes its groups of digits and the separators between them. In an unlabeled layout, a number
-is recognized as an ID even if it has no label. Fewer than about 3 of 1,000 other numbers in such a layout have a valid
-format, date and check digit. In a labeled layout, a number is recognized only if it has a label such as "SSN" or
-"personnummer". For example, 1 of 11 random nine-digit numbers passes a check modulo 11.
+The layout of a number consists of the lengths of its groups of digits and the separators between the groups. In an
+unlabeled layout, a number is recognized as an ID even if it has no label. Fewer than about 3 of 1,000 other numbers in
+an unlabeled layout have a valid format, date and check digit. In a labeled layout, a number is recognized as an ID only
+if it has a label such as "SSN" or "personnummer". For example, an ID with nine digits and a check digit modulo 11 needs
+a label, because 1 of 11 random numbers has a valid check digit.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def divisible(weights: Sequence[int], modulus: int = 11) -> Check:
 def last_digit(weights: Sequence[int], modulus: int = 11, *, minus: bool = False) -> Check:
     """Return a check that passes if the last digit is the correct check digit.
 
-    The correct digit is the weighted sum of the other digits modulo `modulus`. If the result is 10, the digit is 0.
+    The check digit is the weighted sum of the other digits modulo `modulus`, or 0 if this remainder is 10.
 
     Args:
         weights: Weights of the digits before the last digit.
@@ -77,43 +78,46 @@ def ssn(text: str) -> bool:
 def korean(text: str) -> bool:
     """Return whether `text` is a valid South Korean resident registration number.
 
-    The number begins with a date of birth (YYMMDD). The other digits are random in numbers issued since 2020.
+    The number begins with a date of birth (YYMMDD). In numbers issued since 2020, the digits after the date are random.
     """
     return int(text[2:4]) <= 12 and int(text[4:6]) <= 31
 
 
 def medicare(text: str) -> bool:
-    """Return whether `text` is a valid Australian Medicare number. The ninth digit is the check digit."""
+    """Return whether `text` is a valid Australian Medicare number, whose check digit is the ninth digit."""
     return weighted(text[:8], (1, 3, 7, 9, 1, 3, 7, 9)) % 10 == int(text[8])
 
 
 def thai(text: str) -> bool:
-    """Return whether `text` is a valid Thai ID number. It has a check digit modulo 11."""
+    """Return whether `text` is a valid Thai ID number, which has a check digit modulo 11."""
     return (11 - weighted(text[:12], range(13, 1, -1)) % 11) % 10 == int(text[12])
 
 
 def nhs(text: str) -> bool:
-    """Return whether `text` is a valid British NHS number. A number whose check value would be 10 is never issued."""
+    """Return whether `text` is a valid British NHS number. NHS numbers whose check digit would be 10 are not issued."""
     return -weighted(text, range(10, 1, -1)) % 11 == int(text[-1])
 
 
 def nir(text: str) -> bool:
     """Return whether `text` is a valid French social security number (NIR).
 
-    In the calculation, the codes 2A and 2B of Corsica are replaced by 19 and 18.
+    To compute the check digits, the codes 2A and 2B of Corsica are replaced by 19 and 18.
     """
     return 97 - int(text[:-2].replace("2A", "19").replace("2B", "18")) % 97 == int(text[-2:])
 
 
 def steuer_id(text: str) -> bool:
-    """Return whether `text` is a valid German tax ID. One digit occurs two or three times in the first ten digits."""
+    """Return whether `text` is a valid German tax ID.
+
+    In the first ten digits of a tax ID, one digit occurs two or three times.
+    """
     return mod11_10(text) and len(set(text[:10])) in (8, 9)
 
 
 def rentenversicherung(text: str) -> bool:
     """Return whether `text` is a valid German pension insurance number.
 
-    In the calculation, the letter is replaced by its position in the alphabet, as two digits.
+    To compute the check digit, the letter is replaced by its position in the alphabet, written with two digits.
     """
     digits = f"{text[:8]}{ord(text[8]) - 64:02d}{text[9:]}"
     products = (int(d) * w for d, w in zip(digits, (2, 1, 2, 5, 7, 1, 2, 1, 2, 1, 2, 1), strict=False))
@@ -123,7 +127,8 @@ def rentenversicherung(text: str) -> bool:
 def dni(text: str) -> bool:
     """Return whether `text` is a valid Spanish DNI or NIE.
 
-    The last letter is a check letter modulo 23. In an NIE, the first letter X, Y or Z stands for the digit 0, 1 or 2.
+    A DNI or NIE ends with a check letter modulo 23. In an NIE, the first letter X, Y or Z stands for the digit 0, 1 or
+    2.
     """
     return _SPANISH[int(text[:-1].translate({88: "0", 89: "1", 90: "2"})) % 23] == text[-1]
 
@@ -139,7 +144,7 @@ def kennitala(text: str) -> bool:
 def codice_fiscale(text: str) -> bool:
     """Return whether `text` is a valid Italian codice fiscale.
 
-    The values of the first, third, fifth, ... character are from a table.
+    To compute the check letter, the first, third, fifth, ... characters are converted to numbers with a special table.
     """
     total = 0
     for place, character in enumerate(text[:15]):
@@ -151,14 +156,17 @@ def codice_fiscale(text: str) -> bool:
 def belgian(text: str) -> bool:
     """Return whether `text` is a valid Belgian national number.
 
-    The last two digits are check digits modulo 97. For persons born since 2000, the check digits are computed with a 2
-    before the number.
+    The last two digits are check digits modulo 97. For persons born since 2000, a 2 is put before the number to compute
+    the check digits.
     """
     return year_first(text) and int(text[-2:]) in (97 - int(text[:9]) % 97, 97 - int("2" + text[:9]) % 97)
 
 
 def pesel(text: str) -> bool:
-    """Return whether `text` is a valid Polish PESEL. A multiple of 20 is added to the month to encode the century."""
+    """Return whether `text` is a valid Polish PESEL.
+
+    In a PESEL, a multiple of 20 is added to the month of birth to encode the century.
+    """
     month = f"{int(text[2:4]) % 20:02d}"
     return _day(month, text[4:6]) and weighted(text, (1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1)) % 10 == 0
 
@@ -173,7 +181,7 @@ def personnummer(text: str) -> bool:
 
 
 def fodselsnummer(text: str) -> bool:
-    """Return whether `text` is a valid Norwegian fødselsnummer or D-number. Both have two check digits.
+    """Return whether `text` is a valid Norwegian fødselsnummer or D-number, which have two check digits.
 
     In a D-number, 40 is added to the day of birth.
     """
@@ -192,7 +200,7 @@ def hetu(text: str) -> bool:
 def baltic(text: str) -> bool:
     """Return whether `text` is a valid Estonian or Lithuanian personal code.
 
-    If the check value is 10, it is computed again with a second list of weights.
+    If the weighted sum modulo 11 is 10, the check digit is computed with a second list of weights.
     """
     rest = weighted(text[:10], (1, 2, 3, 4, 5, 6, 7, 8, 9, 1)) % 11
     if rest == 10:
@@ -209,7 +217,8 @@ def latvian(text: str) -> bool:
 def rodne_cislo(text: str) -> bool:
     """Return whether `text` is a valid Czech or Slovak birth number (rodné číslo).
 
-    For women, 50 is added to the month. If all numbers of a day are used, 20 is also added.
+    In the birth numbers of women, 50 is added to the month of birth. If all numbers of a day have been issued, 20 is
+    also added to the month.
     """
     return _day(f"{int(text[2:4]) % 50 % 20:02d}", text[4:6]) and (int(text) % 11 == 0 or int(text[:9]) % 11 == 10)
 
@@ -217,33 +226,37 @@ def rodne_cislo(text: str) -> bool:
 def hungarian(text: str) -> bool:
     """Return whether `text` is a valid Hungarian personal number.
 
-    The weights of the check digit ascend from 1 to 10. For persons born since 1997, they descend from 10 to 1.
+    The check digit is computed with ascending weights from 1 to 10. For persons born since 1997, the weights descend
+    from 10 to 1.
     """
     rest = {weighted(text[:10], range(1, 11)) % 11, weighted(text[:10], range(10, 0, -1)) % 11}
     return year_first(text[1:]) and int(text[-1]) in rest
 
 
 def egn(text: str) -> bool:
-    """Return whether `text` is a valid Bulgarian EGN. A multiple of 20 is added to the month to encode the century."""
+    """Return whether `text` is a valid Bulgarian EGN.
+
+    In an EGN, a multiple of 20 is added to the month of birth to encode the century.
+    """
     return _day(f"{int(text[2:4]) % 20:02d}", text[4:6]) and (
         weighted(text[:9], (2, 4, 8, 5, 10, 9, 7, 3, 6)) % 11 % 10 == int(text[-1])
     )
 
 
 def cnp(text: str) -> bool:
-    """Return whether `text` is a valid Romanian CNP. If the check value is 10, the check digit is 1."""
+    """Return whether `text` is a valid Romanian CNP. If the weighted sum modulo 11 is 10, the check digit is 1."""
     rest = weighted(text[:12], (2, 7, 9, 1, 4, 6, 3, 5, 8, 2, 7, 9)) % 11
     return year_first(text[1:]) and (1 if rest == 10 else rest) == int(text[-1])
 
 
 def tckn(text: str) -> bool:
-    """Return whether `text` is a valid Turkish ID number. It has two check digits."""
+    """Return whether `text` is a valid Turkish ID number, which has two check digits."""
     odd, even = sum(map(int, text[:9:2])), sum(map(int, text[1:8:2]))
     return (odd * 7 - even) % 10 == int(text[9]) and sum(map(int, text[:10])) % 10 == int(text[10])
 
 
 def inn(text: str) -> bool:
-    """Return whether `text` is a valid Russian tax number of a person. It has two check digits."""
+    """Return whether `text` is a valid Russian tax number (INN) of a person, which has two check digits."""
     return (
         weighted(text[:10], (7, 2, 4, 10, 3, 5, 9, 4, 6, 8)) % 11 % 10 == int(text[10])
         and weighted(text[:11], (3, 7, 2, 4, 10, 3, 5, 9, 4, 6, 8)) % 11 % 10 == int(text[11])
@@ -253,7 +266,7 @@ def inn(text: str) -> bool:
 def snils(text: str) -> bool:
     """Return whether `text` is a valid Russian pension insurance number (SNILS).
 
-    If the check value is 100 or 101, the check digits are 00.
+    If the weighted sum modulo 101 is 100 or 0, the check digits are 00.
     """
     return weighted(text[:9], range(9, 0, -1)) % 101 % 100 == int(text[9:])
 
@@ -261,7 +274,7 @@ def snils(text: str) -> bool:
 def iin(text: str) -> bool:
     """Return whether `text` is a valid Kazakh individual identification number.
 
-    If the check value is 10, it is computed again with a second list of weights.
+    If the weighted sum modulo 11 is 10, the check digit is computed with a second list of weights.
     """
     rest = weighted(text[:11], range(1, 12)) % 11
     if rest == 10:
@@ -272,13 +285,17 @@ def iin(text: str) -> bool:
 def chinese(text: str) -> bool:
     """Return whether `text` is a valid Chinese resident ID.
 
-    It consists of a region code, a date of birth (YYYYMMDD), a serial number and a check character (ISO 7064 mod 11-2).
+    A Chinese resident ID consists of a region code, a date of birth (YYYYMMDD), a serial number and a check character
+    (ISO 7064 mod 11-2).
     """
     return text[6:8] in ("18", "19", "20") and _day(text[10:12], text[12:14]) and mod11_2(text)
 
 
 def taiwanese(text: str) -> bool:
-    """Return whether `text` is a valid Taiwanese ID number. The letter stands for a two-digit code."""
+    """Return whether `text` is a valid Taiwanese ID number.
+
+    To compute the check digit, the first letter is replaced by its two-digit code.
+    """
     code = 10 + _TAIWANESE.index(text[0])
     return (code // 10 + code % 10 * 9 + weighted(text[1:], (8, 7, 6, 5, 4, 3, 2, 1, 1))) % 10 == 0
 
@@ -286,8 +303,8 @@ def taiwanese(text: str) -> bool:
 def hong_kong(text: str) -> bool:
     """Return whether `text` is a valid Hong Kong ID.
 
-    In the calculation, the letters A to Z stand for the numbers 10 to 35. If there is only one letter, the number 36
-    takes the place of the missing first letter.
+    To compute the check digit, the letters A to Z are replaced by the numbers 10 to 35. If a Hong Kong ID has only one
+    letter, the number 36 takes the place of the other letter.
     """
     body, check = text[:-1].rjust(8), text[-1]
     values = [36 if character == " " else int(character, 36) for character in body]
@@ -296,7 +313,10 @@ def hong_kong(text: str) -> bool:
 
 
 def singaporean(text: str) -> bool:
-    """Return whether `text` is a valid NRIC or FIN of Singapore. The first letter selects a table of check letters."""
+    """Return whether `text` is a valid NRIC or FIN of Singapore.
+
+    The first letter of an NRIC or FIN determines which table of check letters is used.
+    """
     total = weighted(text[1:8], (2, 7, 6, 5, 4, 3, 2)) + {"T": 4, "G": 4, "M": 3}.get(text[0], 0)
     table = {"S": "JZIHGFEDCBA", "T": "JZIHGFEDCBA", "M": "KLJNPQRTUWX"}.get(text[0], "XWUTRQPNMLK")
     return table[10 - total % 11 if text[0] == "M" else total % 11] == text[-1]
@@ -309,50 +329,50 @@ def my_number(text: str) -> bool:
 
 
 def cpf(text: str) -> bool:
-    """Return whether `text` is a valid Brazilian CPF. It has two check digits, and its digits are not all equal."""
+    """Return whether `text` is a valid Brazilian CPF, which has two check digits and is not one repeated digit."""
     first = weighted(text[:9], range(10, 1, -1)) * 10 % 11 % 10
     second = weighted(text[:10], range(11, 1, -1)) * 10 % 11 % 10
     return len(set(text)) > 1 and text[9:] == f"{first}{second}"
 
 
 def rut(text: str) -> bool:
-    """Return whether `text` is a valid Chilean RUT. It has a check character modulo 11, where K stands for 10."""
+    """Return whether `text` is a valid Chilean RUT, which has a check character modulo 11 (K stands for 10)."""
     total = sum(int(digit) * (2 + place % 6) for place, digit in enumerate(reversed(text[:-1])))
     return "0123456789K0"[11 - total % 11] == text[-1]
 
 
 def curp(text: str) -> bool:
-    """Return whether `text` is a valid Mexican CURP. The last digit is the check digit of the first 17 characters."""
+    """Return whether `text` is a valid Mexican CURP, whose last digit is a check digit of the first 17 characters."""
     total = sum(_MEXICAN.index(character) * (18 - place) for place, character in enumerate(text[:17]))
     return year_first(text[4:]) and str(-total % 10) == text[-1]
 
 
 def ppsn(text: str) -> bool:
-    """Return whether `text` is a valid Irish PPSN. If there is a second letter, it has weight 9 in the check sum."""
+    """Return whether `text` is a valid Irish PPSN. If a PPSN has a second letter, the weight of this letter is 9."""
     second = _IRISH.index(text[8]) * 9 if len(text) == 9 else 0
     return _IRISH[(weighted(text[:7], range(8, 1, -1)) + second) % 23] == text[7]
 
 
 def emirates(text: str) -> bool:
-    """Return whether `text` is a valid ID of the United Arab Emirates. It has the prefix 784 and a Luhn digit."""
+    """Return whether `text` is a valid ID of the United Arab Emirates, which has the prefix 784 and a Luhn digit."""
     return text.startswith("784") and luhn(text)
 
 
 def iranian(text: str) -> bool:
-    """Return whether `text` is a valid Iranian national ID number. It has a check digit modulo 11."""
+    """Return whether `text` is a valid Iranian national ID number, which has a check digit modulo 11."""
     rest = weighted(text[:9], range(10, 1, -1)) % 11
     return (rest if rest < 2 else 11 - rest) == int(text[-1])
 
 
 def aadhaar(text: str) -> bool:
-    """Return whether `text` is a valid Indian Aadhaar number. It has a Verhoeff check digit and is not a palindrome."""
+    """Return whether `text` is a valid Indian Aadhaar number, which has a Verhoeff digit and is not a palindrome."""
     return verhoeff(text) and text != text[::-1]
 
 
 def luxembourgish(text: str) -> bool:
     """Return whether `text` is a valid national ID number of Luxembourg.
 
-    It consists of a date of birth (YYYYMMDD), a serial number, a Luhn digit and a Verhoeff digit.
+    The number consists of a date of birth (YYYYMMDD), a serial number, a Luhn digit and a Verhoeff digit.
     """
     return _day(text[4:6], text[6:8]) and luhn(text[:12]) and verhoeff(text[:11] + text[12])
 
@@ -360,7 +380,8 @@ def luxembourgish(text: str) -> bool:
 def indonesian(text: str) -> bool:
     """Return whether `text` is a valid Indonesian ID number.
 
-    It consists of a region code, a date of birth (DDMMYY) and a serial number. For women, 40 is added to the day.
+    The number consists of a region code, a date of birth (DDMMYY) and a serial number. In the numbers of women, 40 is
+    added to the day of birth.
     """
     return _day(text[8:10], f"{int(text[6:8]) % 40:02d}")
 
@@ -489,7 +510,7 @@ NATIONAL_IDS = (
     _id("DE", r"\d{8}[A-Z]\d{3}", rentenversicherung, "12|2 6 1 3|2-6-1-3"),
     _id("DK", r"\d{10}", day_first, "", "6-4|10"),
     _id("EC", r"(?:[01]\d|2[0-4])[0-5]\d{7}", luhn, "", "10|9-1"),
-    _id("EE", r"[1-8]\d{10}", baltic, "11"),  # also used in Lithuania
+    _id("EE", r"[1-8]\d{10}", baltic, "11"),  # This kind of ID is also used in Lithuania.
     _id("EG", r"[23]\d{13}", lambda text: year_first(text[1:]), "", "14"),
     _id("ES", r"\d{8}[A-Z]", dni, "9|8-1|8 1|2.3.3-1"),
     _id("ES", r"[XYZ]\d{7}[A-Z]", dni, "9|1-7-1|1 7 1|1-8"),
@@ -529,7 +550,7 @@ NATIONAL_IDS = (
     _id("PL", r"\d{11}", pesel, "", "11"),
     _id("PT", r"[1-35689]\d{8}", last_digit((9, 8, 7, 6, 5, 4, 3, 2), minus=True), "", "9|3 3 3"),
     _id("RO", r"[1-9]\d{12}", cnp, "13"),
-    _id("RS", r"\d{13}", both(day_first, last_digit(_JMBG, minus=True)), "13"),  # and other former Yugoslav countries
+    _id("RS", r"\d{13}", both(day_first, last_digit(_JMBG, minus=True)), "13"),  # and Yugoslav successors
     _id("RU", r"\d{12}", inn, "", "12"),
     _id("RU", r"\d{11}", snils, "3-3-3 2|3-3-3-2", "11"),
     _id("SA", r"[12]\d{9}", luhn, "", "10"),

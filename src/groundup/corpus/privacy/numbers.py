@@ -31,8 +31,8 @@ def number_finder(*, cards: bool, ids: bool, countries: Collection[str] = ()) ->
     Args:
         cards: Whether to find payment card numbers.
         ids: Whether to find national IDs.
-        countries: ISO 3166 codes of the countries whose national IDs are found. If empty, the IDs of all supported
-            countries are found.
+        countries: ISO 3166 codes of the countries whose national IDs are found. If no country is given, the IDs of all
+            supported countries are found.
     """
     selected = [each for each in NATIONAL_IDS if not countries or each.country in countries or not each.country]
     layouts = by_layout(selected) if ids else {}
@@ -71,7 +71,7 @@ def number_finder(*, cards: bool, ids: bool, countries: Collection[str] = ()) ->
                         crowded = _in_number_table(text, run, at, last)
                         if kind := kind_of(text, run[at][0], end, layout, crowded):
                             end += "(" in layout and text[end : end + 1] == ")"  # A123456(3)
-                            taken, best = last + 1, Span(run[at][0], end, kind)  # A later match is longer.
+                            taken, best = last + 1, Span(run[at][0], end, kind)  # The last match is the longest.
                 if best:
                     yield best
                 at = taken or at + 1
@@ -88,7 +88,7 @@ def _runs(text: str) -> Iterator[list[tuple[int, int]]]:
 def _is_separate(text: str, run: list[tuple[int, int]], first: int, last: int) -> bool:
     """Return whether the groups from `first` to `last` are a complete number.
 
-    They are not if they are part of a longer number, an amount of money or a decimal fraction.
+    The groups are not complete if they are part of a longer number, an amount of money or a decimal fraction.
     """
     start, end = run[first][0], run[last][1]
     if first and text[start - 1] in ".-/+" and _has_digit(text, run[first - 1]):
@@ -109,9 +109,9 @@ def _is_trivial(text: str) -> bool:
 
 
 def _in_number_table(text: str, run: list[tuple[int, int]], first: int, last: int) -> bool:
-    """Return whether the number is part of a longer row of similar groups.
+    """Return whether the number is part of a longer sequence of groups of similar length.
 
-    Such rows occur in tables of hexadecimal numbers and in large numbers such as 1 250 000.
+    Tables of hexadecimal numbers, and large numbers such as 1 250 000, are such sequences.
     """
     sizes = {end - start for start, end in run[first : last + 1]}
     if first == last or len(sizes) > 1 or text[run[first][1]] != " ":

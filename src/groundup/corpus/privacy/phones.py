@@ -11,7 +11,7 @@ from groundup.corpus.privacy.numbers import inside_address
 from groundup.corpus.privacy.spans import Finder, NormalizedText, Span
 
 # Digits with separators. In all patterns of this module, each repetition matches exactly one digit in exactly one way.
-# The time is therefore linear even for a text that consists of digits.
+# The search time is therefore linear, even for a text that consists of digits.
 _ZONE = re.compile(r"[+(]{0,2}\d(?:[ .\-/()+]{0,3}\d){5,120}")
 _EXTENSION = r"(?:,? ?(?:x|ext\.?|extension) ?\d{1,6}(?!\w))?"
 _WHOLE = r"(?<![\w.,\-/+$€£#~])"  # not after a letter, a digit or a sign that belongs to a longer number
@@ -31,7 +31,8 @@ _UNLABELED = [
         _ALONE + r"8[ \-]?(?:\(\d{3,4}\) ?|\d{3}[ \-])\d{2,3}[ \-]\d\d[ \-]?\d\d",
         # North America
         _WHOLE + r"(?:1[ .\-]?)?(?:\([2-9]\d\d\)[ .\-]?\d{3}[ .\-]\d{4}|[2-9]\d\d(?:-\d{3}-|\.\d{3}\.)\d{4})",
-        _WHOLE + r"\d{2} \d{4,5}-\d{4}",  # Brazil
+        # Brazil
+        _WHOLE + r"\d{2} \d{4,5}-\d{4}",
         # an area code with trunk prefix 0 in brackets, followed by 4 to 11 digits
         _WHOLE + r"\(0\d{1,5}\)(?:[ .\-/]{0,2}\d){4,11}",
         _WHOLE + r"(?<!\))\((?!19|20)[1-9]\d{1,3}\) ?(?:\d{6,9}|\d{3} \d{3} \d{3})",
@@ -40,8 +41,8 @@ _UNLABELED = [
         _ALONE + r"0[1-9](?:\.\d{2}){4}",
         # three groups of digits, of which the first has three or four digits
         _ALONE + r"(?:[2-9]\d{2} \d{3} \d{4}|(?!19|20)[1-9]\d{3} \d{3} \d{3})(?! \d)",
-        # 10 or 11 digits with the trunk prefix 0, or the 11 digits of a Chinese mobile number. In real texts, such a
-        # sequence of digits is rarely anything else.
+        # 10 or 11 digits with the trunk prefix 0, or the 11 digits of a Chinese mobile number. In real texts, a
+        # sequence of digits in one of these formats is almost always a phone number.
         _BARE + r"(?:0[1-9]\d{8,9}|1[3-9]\d{9})",
     )
 ]
@@ -77,7 +78,7 @@ def phone_finder(regions: Collection[str] = ()) -> Finder:
             return
         text, last = view.text, None
         for zone in _ZONE.finditer(text):
-            if _DATE.fullmatch(zone[0]):  # This is checked first, because most matches of `_ZONE` are dates.
+            if _DATE.fullmatch(zone[0]):  # Most matches of `_ZONE` are dates.
                 continue
             for place, pattern in enumerate(_UNLABELED):
                 for found in _matches(pattern, text, zone):
@@ -102,7 +103,7 @@ def phone_regions() -> Collection[str]:
 
 
 def _matches(pattern: re.Pattern[str], text: str, zone: re.Match[str]) -> Iterator[re.Match[str]]:
-    # An extension may follow the zone. A number that begins after the zone belongs to the next zone.
+    # An extension may follow the match of `_ZONE`. A number that begins after this match belongs to the next match.
     for found in pattern.finditer(text, zone.start(), zone.end() + 16):
         if found.start() < zone.end():
             yield found

@@ -27,7 +27,7 @@ def entropy(text: str) -> float:
 def may_be_secret(text: str) -> bool:
     """Return whether `text` can be a secret. Ordinary words and placeholders such as "xxxx" cannot be secrets.
 
-    A secret has an entropy of at least 2.8 bits per character. It contains digits, or both uppercase and lowercase
+    A secret has an entropy of at least 2.8 bits per character, and contains digits, or both uppercase and lowercase
     letters. The entropy of 16 random hexadecimal digits is about 3.2 bits per character.
     """
     cases = any(map(str.islower, text)) and any(map(str.isupper, text))
@@ -35,10 +35,7 @@ def may_be_secret(text: str) -> bool:
 
 
 def is_hexadecimal(text: str) -> bool:
-    """Return whether `text` is a hexadecimal number that contains both letters and decimal digits.
-
-    The characters "_" and "-" are also allowed.
-    """
+    """Return whether `text` is a hexadecimal number with both letters and decimal digits, and optional "_" or "-"."""
     return _HEXADECIMAL.issuperset(text) and any(map(str.isdigit, text)) and any(map(str.isalpha, text))
 
 
@@ -48,8 +45,8 @@ def looks_random(text: str, min_length: int = _MIN_LENGTH, *, known: bool = Fals
     Args:
         text: The string.
         min_length: Minimum number of letters and digits.
-        known: Whether the preceding text, such as a known prefix, marks the string as a key. If so, the string may be
-            shorter and need not contain digits.
+        known: Whether the preceding text, such as a known prefix, marks the string as a key. A string that is marked as
+            a key may be shorter and need not contain digits.
     """
     classes = text.translate(_CLASSES)
     length, digits = len(classes), classes.count("0")

@@ -1,6 +1,6 @@
 """Detection of secrets by their context.
 
-These secrets are private keys, tokens, keys in connection strings, and passwords and keys that are assigned to a name.
+Context identifies private keys, tokens, keys in connection strings, and passwords and keys that are assigned to a name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PEM_BEGIN = re.compile(r"-----BEGIN([ A-Z0-9_\-]{0,100}PRIVATE KEY(?: BLOCK)?)-
 _PEM_END = re.compile(r"KEY(?: BLOCK)?-----|-----BEGIN")
 _PEM_BODY = re.compile(r"(?:\s|\\n)*(?:[A-Za-z0-9+/=:,\- ]{1,100}(?:\r?\n|\\n|\s|$)){0,200}")
 _MIN_PEM_BODY = 40  # minimum number of base64 characters; a line of a PEM file has 64
-_MAX_PEM_LENGTH = 16_384  # characters; a PEM file with a 16,384-bit key has about 13,000
+_MAX_PEM_LENGTH = 16_384  # characters; a PEM file with a 16,384-bit key has about 13,000 characters
 
 # The user and password in a URL such as scheme://user:password@host.
 _USERINFO = re.compile(r"[^\s/:@'\"<>]{0,64}:([^\s/'\"<>`]{1,128})@(?=[\w\[$%{])")
@@ -39,12 +39,13 @@ _KEY_WORDS = (
     r"|access[_\- ]?(?:key|token)(?:[_\- ]?(?:id|secret))?|auth[_\- ]?(?:key|token)|client[_\- ]?secret"
     r"|private[_\- ]?key|signing[_\- ]?key|encryption[_\- ]?key|token|credential|account[_\- ]?key|license[_\- ]?key"
 )
-# Each match of `_WORDS` or `_KEY_WORDS` contains one of these words ...
+# Each match of `_WORDS` or `_KEY_WORDS` contains one of these words. The words allow a fast search before the regular
+# expression is used.
 _ASSIGNING_WORDS = (
     "pass", "key", "token", "secret", "pwd", "credential", "clave", "senha", "kennwort", "contraseña", "wachtwoord",
     "hasło", "lösenord", "пароль",
 )  # fmt: skip
-# ... and begins with one of these prefixes. Both lists allow a fast search before the regular expression is used.
+# Each match of `_WORDS` or `_KEY_WORDS` begins with one of these prefixes.
 _PREFIXES = (
     "pass", "pwd", "secret", "token", "api", "access", "auth", "client", "private", "signing", "encryption",
     "credential", "account", "license", "contraseña", "clave", "senha", "kennwort", "mot de", "wachtwoord", "hasło",
@@ -121,7 +122,7 @@ def find_private_keys(view: NormalizedText) -> Iterator[Span]:
             body = _PEM_BODY.match(text, found.end(), found.end() + _MAX_PEM_LENGTH)
             at = body.end() if body else found.end()
             at = found.start() + len(text[found.start() : at].rstrip())
-            if at - found.end() < _MIN_PEM_BODY:  # It is prose about private keys.
+            if at - found.end() < _MIN_PEM_BODY:  # The text is prose about private keys.
                 continue
         yield Span(found.start(), at, "private_key")
 

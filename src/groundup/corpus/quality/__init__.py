@@ -14,7 +14,7 @@ __all__ = ["C4", "FilterRules", "FineWeb", "GopherQuality", "GopherRepetition", 
 
 
 class FilterRules(Config):
-    """The filters that a recipe can select, with their thresholds. The defaults are the published values.
+    """The filters that a recipe can select, with their thresholds. The default thresholds are the published values.
 
     All filters were designed for web pages. The FineWeb dataset was filtered with gopher_repetition, gopher_quality, c4
     (with `terminal_punctuation` off) and fineweb, in this order. `c4` drops code. `gopher_quality` and `fineweb` drop

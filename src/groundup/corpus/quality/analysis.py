@@ -21,7 +21,7 @@ Counts = npt.NDArray[np.int64]
 # words by spaces.
 _MAX_UNSPACED_SHARE = 0.3
 _LETTER = re.compile(r"[^\W\d_]")
-# Base of the polynomial hash of n-grams. Any odd number with well-mixed bits is suitable.
+# Base of the polynomial hash of n-grams. Any odd number with well-mixed bits is a suitable base.
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -62,7 +62,7 @@ class Analysis:
 
     @property
     def vocabulary(self) -> dict[str, int]:
-        """A dictionary from each distinct word to its ID, in the order of their first occurrence."""
+        """A dictionary from each distinct word to its ID. The words are in the order of their first occurrence."""
         return self._numbered[0]
 
     @property
@@ -118,7 +118,8 @@ class Analysis:
         Args:
             n: Number of words in an n-gram.
             times: Minimum count. If the n-gram occurs less often, the returned fraction is 0.
-            threshold: Threshold of the caller. To save time, 0 may be returned for a fraction up to this value.
+            threshold: Maximum fraction that the filter allows. To save time, the returned fraction may be 0 if the
+                actual fraction is at most `threshold`.
         """
         ordered = np.sort(self.ngrams(n))
         starts, counts = _runs(ordered)
@@ -128,7 +129,7 @@ class Analysis:
         spans = self.spans(n)
         if count < times or count * int(spans.max()) <= threshold * self.characters:
             return count, 0.0
-        # If several n-grams are equally frequent, the one that occurs first in the text is used.
+        # If several n-grams are equally frequent, the n-gram that occurs first in the text is used.
         top = ordered[starts[counts == count]]
         first = int(np.isin(self.ngrams(n), top).argmax())
         return count, count * int(spans[first]) / self.characters
@@ -136,8 +137,8 @@ class Analysis:
     def duplicate_share(self, n: int, times: int) -> float:
         """Return the fraction of the characters in repeated n-grams.
 
-        An n-gram is repeated if it occurs at least `times` times. The characters of its first occurrence are not
-        counted. A character in several overlapping n-grams is counted once.
+        An n-gram is repeated if it occurs at least `times` times. The characters of the first occurrence of an n-gram
+        are not counted. A character in several overlapping n-grams is counted once.
         """
         keys = self.ngrams(n)
         order = np.argsort(keys, kind="stable")
@@ -147,7 +148,8 @@ class Analysis:
         again = np.repeat(counts >= times, counts)
         again[starts] = False
         at = order[again]
-        # +1 at the start of each repeated n-gram and -1 after its end. The cumulative sum is then positive inside it.
+        # The array has +1 at the start of each repeated n-gram and -1 after its end. The cumulative sum of the array is
+        # therefore positive inside repeated n-grams.
         covered = np.zeros(len(self.words) + 1, np.int64)
         covered[at] += 1
         covered[at + n] -= 1
@@ -165,5 +167,5 @@ def _runs(ordered: Keys) -> tuple[Counts, Counts]:
 
 @lru_cache(maxsize=1)  # Consecutive filters process the same text.
 def analyze(text: str) -> Analysis:
-    """Return an `Analysis` of a text. The most recent one is cached."""
+    """Return an `Analysis` of a text. The most recent `Analysis` is cached."""
     return Analysis(text)

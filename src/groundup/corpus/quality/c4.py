@@ -30,9 +30,9 @@ _BLANK_LINES = re.compile(r"\n{3,}")
 class C4(Config):
     """The C4 filter with its thresholds.
 
-    It differs from the paper in four points. The list of bad words is not included, but `bad_words` can be set to your
-    own list. Terminal punctuation of all scripts is accepted. Paragraph breaks are kept. Repeated spans of three
-    sentences are not removed, because `RepeatedTextSettings` has a separate step for this.
+    The filter differs from the paper in four points. The list of bad words is not included, but `bad_words` can be set
+    to your own list. Terminal punctuation of all scripts is accepted. Paragraph breaks are kept. Repeated spans of
+    three sentences are not removed, because there is a separate step for repeated text (see `RepeatedTextSettings`).
     """
 
     renamed: ClassVar[Mapping[str, str]] = {"end_mark": "terminal_punctuation"}

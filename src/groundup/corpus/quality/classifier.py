@@ -1,8 +1,8 @@
 """Trained quality filters: a linear classifier that is trained on the user's examples, and a perplexity filter.
 
 The classifier is a logistic regression on hashed word features, as in GPT-3 (Brown et al. 2020, arXiv 2005.14165,
-appendix A). GPT-3 randomly keeps some documents with a low score. Here, all documents with a score below the threshold
-are dropped, so each drop can be explained.
+appendix A). The GPT-3 pipeline randomly keeps some documents with a low score. groundup drops all documents whose score
+is below the threshold, so each drop can be explained.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from groundup.corpus.steps import Drop
 from groundup.corpus.text import clean_text, split_text
 from groundup.corpus.user_files import iter_texts
 
-if TYPE_CHECKING:  # Recipes are checked without importing NumPy.
+if TYPE_CHECKING:  # NumPy is not imported here, so that recipes can be checked quickly.
     import numpy as np
     import numpy.typing as npt
 
@@ -47,7 +47,7 @@ class QualitySettings(Config):
 
 
 class QualityClassifier:
-    """A linear classifier whose features are hashed words and word pairs. `train_quality_classifier` trains it.
+    """A linear classifier on hashed words and word pairs, which `train_quality_classifier` trains.
 
     Attributes:
         weights: The weight of each feature, of shape [features].
@@ -62,7 +62,7 @@ class QualityClassifier:
         self._vectorizer = _vectorizer()
 
     def score(self, text: str) -> float:
-        """Return the probability that a text belongs to the positive class, assuming that both are equally frequent."""
+        """Return the probability that a text belongs to the positive class, assuming equally frequent classes."""
         row = self._vectorizer.transform([well_formed(text)])
         margin = float(self.weights[row.indices] @ row.data) + self.bias
         return 1 / (1 + math.exp(-max(-700.0, min(margin, 700.0))))
@@ -118,7 +118,7 @@ def train_from_files(settings: QualitySettings, max_document_bytes: int) -> Qual
 
 
 def train_quality_classifier(good: Iterable[str], bad: Iterable[str]) -> QualityClassifier:
-    """Train a classifier on positive and negative examples. The result does not depend on their order.
+    """Train a classifier on positive and negative examples. The order of the examples does not affect the classifier.
 
     Raises:
         DataError: A class has fewer than 20 distinct examples.
@@ -139,7 +139,7 @@ def train_quality_classifier(good: Iterable[str], bad: Iterable[str]) -> Quality
     report = {
         "good": len(kinds[0]),
         "bad": len(kinds[1]),
-        "auc": round(float(roc_auc_score(y, held_out)), 4),  # cross-validated; 0.5 is random, 1 is perfect
+        "auc": round(float(roc_auc_score(y, held_out)), 4),  # ROC AUC from cross-validation
         "good_kept": round(float((held_out[y == 1] > 0).mean()), 4),
         "bad_kept": round(float((held_out[y == 0] > 0).mean()), 4),
     }
@@ -206,9 +206,9 @@ class PerplexityFilter:
     """A pipeline step that drops documents whose perplexity is too high or too low (Wenzek et al. 2020, CCNet).
 
     Attributes:
-        bits_per_byte: A function that returns the bits per byte of a text under a language model. It must be picklable.
-        max_bits_per_byte: Maximum bits per byte. Noise has a higher value.
-        min_bits_per_byte: Minimum bits per byte. Repetitive text has a lower value.
+        bits_per_byte: A picklable function that returns the bits per byte of a text under a language model.
+        max_bits_per_byte: Maximum bits per byte, because noise has high bits per byte.
+        min_bits_per_byte: Minimum bits per byte, because repetitive text has low bits per byte.
     """
 
     bits_per_byte: Callable[[str], float]

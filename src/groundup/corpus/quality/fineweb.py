@@ -41,11 +41,11 @@ class FineWeb(Config):
         marked = sum(line[-1] in _MARKS for line in lines) / len(lines)
         if marked < self.min_punctuated_lines:
             return Drop(
-                "too few lines end in punctuation", f"{marked:.3f} of them, at least {self.min_punctuated_lines:g}"
+                "too few lines end in punctuation", f"{marked:.3f} of the lines, at least {self.min_punctuated_lines:g}"
             )
         short = sum(len(line) <= self.short_line for line in lines) / len(lines)
         if short > self.max_short_lines:
-            return Drop("too many short lines", f"{short:.3f} of them, at most {self.max_short_lines:g}")
+            return Drop("too many short lines", f"{short:.3f} of the lines, at most {self.max_short_lines:g}")
         unique = set(lines)
         if len(unique) < len(lines):
             share = 1 - sum(map(len, unique)) / sum(map(len, lines))

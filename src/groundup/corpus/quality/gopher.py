@@ -14,7 +14,7 @@ from groundup.core.types import Document
 from groundup.corpus.quality.stop_words import stop_words_in
 from groundup.corpus.steps import Drop
 
-if TYPE_CHECKING:  # Recipes are checked without importing NumPy.
+if TYPE_CHECKING:  # NumPy is not imported here, so that recipes can be checked quickly.
     from groundup.corpus.quality.analysis import Analysis
 
 _MIN_TOP_NGRAM = 2  # number of words in the shortest n-grams to which `top_ngrams` applies
@@ -27,9 +27,9 @@ class GopherRepetition(Config):
     """The filter that drops documents with many repeated lines, paragraphs or word n-grams (table A1).
 
     The fraction of repeated characters includes the second and later occurrences, but not the first. Characters in
-    several overlapping n-grams are counted once. MassiveWeb does not contain documents with fewer than 50 words. In
-    such a short document, one repeated word pair can make up a fifth of the text. Therefore, in short documents, an
-    n-gram counts as repeated only if it occurs at least three times.
+    several overlapping n-grams are counted once. MassiveWeb does not contain documents with fewer than 50 words. In a
+    document with fewer than 50 words, one repeated word pair can make up a fifth of the text. Therefore, if a document
+    is short, an n-gram counts as repeated only if it occurs at least three times.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {"short_words": "short_document_words"}
@@ -50,7 +50,9 @@ class GopherRepetition(Config):
         help="maximum fraction of characters in repeated 5-grams, 6-grams, ...",
     )
     short_document_words: int = setting(
-        50, help="in documents with fewer words, an n-gram counts as repeated only if it occurs at least 3 times", ge=0
+        50,
+        help="in documents with fewer words than this, only n-grams that occur at least 3 times count as repeated",
+        ge=0,
     )
 
     def __call__(self, document: Document) -> Document | Drop:
@@ -156,7 +158,9 @@ class GopherQuality(Config):
             yield Drop("too many lines end in ...", f"{ellipses:.3f} of the lines, at most {self.max_ellipsis_lines:g}")
         lettered = int((text.word_kinds == 2).sum()) / n_words
         if lettered < self.min_alphabetic_words:
-            yield Drop("too few words with letters", f"{lettered:.3f} of them, at least {self.min_alphabetic_words:g}")
+            yield Drop(
+                "too few words with letters", f"{lettered:.3f} of the words, at least {self.min_alphabetic_words:g}"
+            )
         if text.spaced and self.min_stop_words:
             found = stop_words_in(text.vocabulary, language)
             if found is not None and found < self.min_stop_words:

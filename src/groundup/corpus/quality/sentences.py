@@ -13,8 +13,8 @@ ENDS = frozenset(MARKS + CLOSING)
 _ANY = re.escape(MARKS) + "…"
 
 # A sentence boundary is a punctuation mark, optional closing quotation marks or brackets, and white space, unless a
-# lowercase letter follows. After CJK punctuation, no white space is needed. The period after an initial, as in
-# "J. S. Bach", is not a sentence boundary.
+# lowercase letter follows. After CJK punctuation, no white space is needed. The period after the initials of a name is
+# not a sentence boundary.
 _WITHIN = re.compile(
     rf"(?<![{_ANY}])(?<![ .(][A-Z])[{_ANY}]++[{CLOSING})\]]*+\s+(?=[^\sa-z])|[。．｡？！][{CLOSING}]*+(?=[^\s{_ANY}])"
 )

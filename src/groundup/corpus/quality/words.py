@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # Recipes are checked without importing NumPy.
+if TYPE_CHECKING:  # NumPy is not imported here, so that recipes can be checked quickly.
     import numpy as np
     import numpy.typing as npt
 
