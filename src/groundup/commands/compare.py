@@ -37,12 +37,8 @@ class CompareConfig(Config):
     metric: MetricName | None = setting(None, help="metric of answers; default: chosen from the data", flag=True)
     refusal: str = setting("", help="text with which an answer begins if it is a refusal", flag=True)
     max_examples: int = setting(200, help="maximum number of test examples", flag=True, ge=1)
-    max_tokens: int | None = setting(
-        None, help="maximum number of tokens per answer; default: derived from the data", gt=0
-    )
-    general: Path | None = setting(
-        None, help="general text for measuring forgetting: file, folder or corpus", flag=True
-    )
+    max_tokens: int | None = setting(None, help="maximum tokens per answer; default: derived from the data", gt=0)
+    general: Path | None = setting(None, help="general text to measure forgetting: file, folder or corpus", flag=True)
     max_general_bytes: int = setting(60_000, help="approximate maximum size of the general text, in bytes", gt=0)
     choices: Path | None = setting(None, help="table of multiple-choice questions", flag=True)
     text: str | None = setting(None, help='name of the text column of labeled data, or a template such as "{title}"')
@@ -51,9 +47,7 @@ class CompareConfig(Config):
     columns: ConversationRules = setting(ConversationRules(), help="columns of conversations in a table")
     seed: int = setting(0, help="seed of the bootstrap intervals", flag=True, ge=0)
     device: str | None = setting(None, help="device, such as cpu or cuda; default: a GPU if available")
-    dtype: Literal["float32", "bfloat16"] | None = setting(
-        None, help="data type to compute in; default: the faster one on this machine"
-    )
+    dtype: Literal["float32", "bfloat16"] | None = setting(None, help="dtype to compute in; default: the faster one")
 
 
 def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
@@ -126,9 +120,7 @@ def _language_models(
         forgotten = model_comparison.compare_text(before, after, general, max_bytes, console, seed=config.seed)
         found |= ComparisonReport([forgotten])
     else:
-        found |= ComparisonReport(
-            [], ["Forgetting of general text was not measured. To measure it, use --general FOLDER."]
-        )
+        found |= ComparisonReport([], ["Forgetting was not measured. To measure it, use --general FOLDER."])
     if config.choices:
         table, count = config.choices, config.max_examples
         questions = model_comparison.compare_choices(before, after, table, count, console, seed=config.seed)

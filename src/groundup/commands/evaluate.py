@@ -36,9 +36,7 @@ class EvaluateConfig(Config):
     tokens: Path | None = setting(None, help="token shards with held-out text, instead of a corpus", flag=True)
     max_bytes: int = setting(8_000_000, help="approximate maximum size of the held-out text, in bytes", gt=0)
     compressors: bool = setting(True, help="compare with compressors (xz, PPMd) that are given the training text")
-    max_compressor_bytes: int = setting(
-        64_000_000, help="maximum size of the training text for the compressors, in bytes", gt=0
-    )
+    max_compressor_bytes: int = setting(64_000_000, help="maximum bytes of training text for the compressors", gt=0)
     samples: int = setting(3, help="number of texts to generate", flag=True, ge=0)
     batch_size: int = setting(16, help="number of windows per batch", gt=0)
     seed: int = setting(0, help="seed of the generated samples and of the bootstrap intervals", flag=True, ge=0)
@@ -146,10 +144,7 @@ def _finish(work: Work, found: Report | ExampleEvaluation, facts: dict[str, Any]
 
 
 def _default_out(config: EvaluateConfig, directory: Path) -> Path:
-    """Return the default directory of the report, which is next to the model.
-
-    The directory is named `report`. The name of a fine-tuned model and the name of the data file are appended to it.
-    """
+    """Return a default directory next to the model, named after the fine-tuned model and the data file if any."""
     base = not (directory / ARTIFACT).is_file() or read(directory).stage == "pretrain"
     parts = ["report", *([] if base else [directory.name]), *([config.data.stem] if config.data else [])]
     return (config.model if directory != config.model else directory.resolve().parent) / "-".join(parts)

@@ -31,15 +31,9 @@ class TokenizeConfig(Config):
 
     corpus: Path = setting(help="corpus directory, written by groundup collect", positional=True)
     out: Path = setting(help="output directory for the tokenizer and the token shards", flag=True)
-    vocab_size: int | None = setting(
-        None, help="vocabulary size, a multiple of 64; default: derived from the corpus size", flag=True
-    )
-    tokenizer: Path | None = setting(
-        None, help="use the tokenizer of this model or run instead of training a new one", flag=True
-    )
-    extend: int | None = setting(
-        None, help="number of new tokens to add to the tokenizer given by --tokenizer", flag=True, gt=0
-    )
+    vocab_size: int | None = setting(None, help="vocabulary size, a multiple of 64; default: by corpus size", flag=True)
+    tokenizer: Path | None = setting(None, help="model or run whose tokenizer to use instead of a new one", flag=True)
+    extend: int | None = setting(None, help="number of new tokens to add to the given tokenizer", flag=True, gt=0)
     sample_bytes: int = setting(200_000_000, help="number of corpus bytes to train the tokenizer on", gt=0)
     threads: int | None = setting(None, help="number of threads for encoding; default: one per core", gt=0)
 
@@ -75,10 +69,7 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
     sample = list(first_bytes(texts("train"), _CHECKED_BYTES))
     encoder = CorpusEncoder(tokenizer, sample, threads=config.threads)
     if not encoder.fast:
-        console.warn(
-            "Encoding without tiktoken is slow. tiktoken cannot be used, because it gives different tokens than this "
-            f"tokenizer. {encoder.reason}."
-        )
+        console.warn(f"Encoding without tiktoken is slow. tiktoken is not used, because {encoder.reason}.")
     documents, total, size = sum(card[s]["documents"] for s in _SPLITS), sum(sizes.values()), tokenizer.vocab_size
     require_shard_space(work.directory, sample, encoder.encode, vocab_size=size, text_bytes=total, documents=documents)
     with console.progress("encoding", total, "bytes") as progress:
@@ -110,10 +101,7 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
 
 
 def _given_tokenizer(config: TokenizeConfig) -> tuple[Tokenizer | None, dict[str, str]]:
-    """Load the tokenizer that the settings name, and return it with its digest, which is an input of the stage.
-
-    If the settings do not name a tokenizer, the result is (None, {}).
-    """
+    """Return the tokenizer that the settings name, or None, and its digest as an input of the stage."""
     if config.tokenizer and config.vocab_size:
         raise ConfigError(
             f"vocab_size = {config.vocab_size:,} and tokenizer = {config.tokenizer}",

@@ -117,10 +117,8 @@ def compare_answers(
 ) -> ComparisonReport:
     """Compare the answers of two models to held-out questions.
 
-    The base model is prompted with the prompt that performs best on training examples.
-
     Args:
-        before: base model.
+        before: base model, which gets the prompt that performs best on training examples.
         after: fine-tuned model.
         task: examples and metric.
         console: console that prints progress.
