@@ -34,7 +34,7 @@ class LoraConfig(Config):
     alpha: float = setting(32.0, help="LoRA alpha: the update is scaled by alpha / rank", gt=0)
     dropout: float = setting(0.0, help="dropout probability for the inputs of the adapters", ge=0, lt=1)
     target_modules: tuple[str, ...] = setting(
-        (), help='names of the layers to adapt, e.g. "q_proj"; default: all linear layers in the blocks'
+        (), help='names of the layers to adapt, such as "q_proj"; default: all linear layers in the blocks'
     )
     quantize: Literal["int8", "int4"] | None = setting(
         None, help="quantize the frozen weights during training (QLoRA): less memory, slightly lower accuracy"

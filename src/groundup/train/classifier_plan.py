@@ -218,8 +218,8 @@ def train_classifier(
         new: True if the run is new, False if it resumes.
 
     Returns:
-        Results as JSON values, or None to retry. If training lowered the validation accuracy, the learning rates in the
-        saved plan are halved, and the caller must start the run again.
+        Results as JSON values, or None if training lowered the validation accuracy and the caller must start the run
+        again. In the latter case, the learning rates in the saved plan were halved.
     """
     from groundup.train.initial_head import log_head
     from groundup.train.trainer import Selection

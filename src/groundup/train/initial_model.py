@@ -25,7 +25,7 @@ class ShapeConfig(Config):
     size is 8/3 of the hidden size.
     """
 
-    preset: str | None = setting(None, help="published architecture, e.g. gpt2; other keys override its values")
+    preset: str | None = setting(None, help="published architecture, such as gpt2; the other keys override its values")
     family: FamilyName | None = setting(None, help=f"model family; default: family of the preset, or {DEFAULT_FAMILY}")
     context_length: int | None = setting(
         None, help="context length in tokens; default: value of the preset, or 512", ge=2
@@ -33,7 +33,7 @@ class ShapeConfig(Config):
     dim: int | None = setting(None, help="hidden size", gt=0)
     n_layers: int | None = setting(None, help="number of layers", gt=0)
     n_heads: int | None = setting(None, help="number of attention heads", gt=0)
-    n_kv_heads: int | None = setting(None, help="number of KV heads; below n_heads, attention is grouped-query", gt=0)
+    n_kv_heads: int | None = setting(None, help="number of KV heads, below n_heads for grouped-query attention", gt=0)
     head_dim: int | None = setting(None, help="dimension of an attention head", gt=0)
     ffn_dim: int | None = setting(None, help="FFN size (intermediate size)", gt=0)
     rope_theta: float | None = setting(None, help="base of the rotary position embeddings (RoPE)", gt=0)

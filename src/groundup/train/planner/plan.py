@@ -43,7 +43,7 @@ HEAD_DIM = 64
 WIDTH_PER_LAYER = 64
 DECAY_FRACTION = 0.6
 WARMUP_FRACTION = 0.02
-MAX_EPOCHS = 4.0  # more epochs improve the model little (Muennighoff et al. 2023, arXiv:2305.16264)
+MAX_EPOCHS = 4.0  # more epochs improve the loss only slightly (Muennighoff et al. 2023, arXiv:2305.16264)
 
 Measure = Callable[[ModelConfig, int], float]
 """Function of (architecture, rows per micro-batch) that measures training steps and returns tokens per second."""
@@ -372,7 +372,7 @@ def _require_one_depth(budget: Budget, given_shape: Mapping[str, Any]) -> None:
     if budget.depth is not None and given_shape.get("n_layers", budget.depth) != budget.depth:
         raise ConfigError(
             f"depth = {budget.depth} and shape.n_layers = {given_shape['n_layers']} set different numbers of layers",
-            fix="Set one of them; with shape.n_layers, set minutes or tokens as well.",
+            fix="Remove depth or shape.n_layers. If you keep shape.n_layers, set minutes or tokens.",
         )
 
 

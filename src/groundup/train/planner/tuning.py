@@ -29,8 +29,8 @@ def tuning_rates(dim: int, scale: float, pretraining: OptimizerConfig | None = N
 
     The rates are `scale` times the pretraining rates. For hidden sizes above 256, they are also multiplied by 256 /
     hidden size, because AdamW's optimal rate is about proportional to 1/width in standard parametrization (Yang
-    et al. 2022, arXiv:2203.03466). Muon's rates are scaled in the same way, to keep the weights of large models near
-    their pretrained values.
+    et al. 2022, arXiv:2203.03466). Muon's rates are multiplied by the same factor, to keep the weights of large models
+    near their pretrained values.
 
     Args:
         dim: Hidden size of the model.
