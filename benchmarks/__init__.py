@@ -1,1 +1,1 @@
-"""Benchmarks of groundup, compared with other programs; see README.md."""
+"""Benchmarks that compare groundup with other programs. README.md describes them."""

@@ -1,10 +1,10 @@
-"""`python -m benchmarks.classifier --model DIR --data TABLE`: few-example classifiers, compared with TF-IDF.
+"""`python -m benchmarks.classifier --model DIR --data TABLE`: compare few-shot text classifiers with TF-IDF.
 
-For each random split, `groundup finetune classify` is trained on ROWS texts of the table and tested on TESTS others.
-Then `groundup classify` gets gibberish and texts in other languages (other_languages.txt). The results are the gain in
-accuracy over logistic regression on TF-IDF of words and characters, the expected calibration error, and the fraction of
-texts that the novelty score flags. The gain has a 95 % t-interval over splits. Each split appends a line to --log. The
-last line of the output is a JSON object.
+For each random split of the table, `groundup finetune classify` trains a classifier on ROWS texts and tests it on TESTS
+other texts. Then `groundup classify` classifies gibberish and texts in other languages (other_languages.txt). The
+results are the gain in accuracy over logistic regression on TF-IDF features of words and characters, the expected
+calibration error, and the fraction of texts that the novelty score flags. The gain has a 95 % t-interval over splits.
+The benchmark appends a line per split to --log. The last line of the output is a JSON object.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from groundup.data import read_table
 from groundup.data.labeled import LabelRules, read_labeled, without_duplicates
 
 _OTHER_LANGUAGES = Path(__file__).with_name("other_languages.txt")
-_NUM_GIBBERISH = 10  # texts per kind and split
+_NUM_GIBBERISH = 10  # Number of texts per kind of gibberish in each split.
 _KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _SYMBOLS = "!@#$%^&*()_+-=[]{}|;:,.<>?/~"
 
 
 def main() -> None:
-    """Run all splits; print a table, or only the JSON object."""
+    """Run all splits. Print the results of each split and a JSON object, or only the JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="directory of a language model")
     parser.add_argument("--data", type=Path, required=True, help="table of texts with labels")
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def _split(rows: Sequence[tuple[str, str]], options: argparse.Namespace, work: Path, seed: int) -> dict[str, Any]:
-    """Train and test on one random split."""
+    """Train and test a classifier on one random split."""
     drawn = random.Random(seed).sample(rows, options.rows + options.tests)
     train, test = drawn[: options.rows], drawn[options.rows :]
     work.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def _split(rows: Sequence[tuple[str, str]], options: argparse.Namespace, work: P
 
 
 def gibberish_like(texts: Sequence[str], seed: int) -> dict[str, list[str]]:
-    """Return gibberish of five kinds; two of them have the lengths of the texts."""
+    """Return five kinds of gibberish. Texts of two kinds are as long as the given texts."""
     draw = random.Random(seed)
 
     def letters(alphabet: str, count: int) -> str:
@@ -119,7 +119,7 @@ def gibberish_like(texts: Sequence[str], seed: int) -> dict[str, list[str]]:
 
 
 def summary(splits: Sequence[dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
-    """Return means over the splits, and the interval of the gain."""
+    """Return the mean of each result over the splits, and the confidence interval of the gain in accuracy."""
     from scipy.stats import t
 
     gains = np.array([each["gain"] for each in splits])

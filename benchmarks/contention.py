@@ -1,10 +1,10 @@
-"""Slowdown of a training step and of decoding by competing busy processes.
+"""Measure how much competing busy processes slow down a training step and decoding.
 
     python -m benchmarks.contention --model DIRECTORY [--busy 1] [--steps 8] [--threads N]
 
-Each measurement runs in a new process. Idle OpenMP threads wait as `groundup.core.openmp` or the environment sets it
-(`GOMP_SPINCOUNT=300000` is about the default of the library). Measurements with and without competing processes take
-turns. The result is the median over the rounds, as a JSON line.
+Each measurement runs in a new process. `groundup.core.openmp` or environment variables set how long idle OpenMP threads
+spin (`GOMP_SPINCOUNT=300000` is about the default of the OpenMP library). Measurements with and without competing
+processes alternate. The result is the median over the rounds, which is printed as a line of JSON.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from groundup.core.openmp import DEFAULTS  # before torch, as in the command: the import sets how OpenMP threads wait
+# As in the groundup command, this import precedes torch, because it sets how OpenMP threads wait.
+from groundup.core.openmp import DEFAULTS
 
 BUSY = "while True: pass"
 TASKS = ("step", "decode")
-CLASSES, LENGTH = 8, 48  # number of classes; tokens per text
+CLASSES, LENGTH = 8, 48  # The number of classes, and the number of tokens per text.
 WARMUP = 3
 
 
 def main() -> None:
-    """Measure each task alone and next to busy processes."""
+    """Measure each task with and without competing busy processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="model directory")
     parser.add_argument("--busy", type=int, default=1, help="number of busy processes [1]")
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 def run_task(task: str) -> float:
-    """Measure a task in a new process with the same options, and return the seconds."""
+    """Measure a task in a new process that gets the same options. Return the result in seconds."""
     command = [sys.executable, "-m", "benchmarks.contention", *sys.argv[1:], "--task", task]
     seconds: float = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     return seconds
@@ -71,7 +72,7 @@ def run_task(task: str) -> float:
 
 @contextmanager
 def busy_processes(count: int) -> Iterator[None]:
-    """Run `count` busy processes within the block."""
+    """Run `count` busy processes within the context."""
     started = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(count)]
     try:
         yield
@@ -82,7 +83,7 @@ def busy_processes(count: int) -> Iterator[None]:
 
 
 def step(options: argparse.Namespace) -> float:
-    """Return the median seconds of a training step of `finetune classify` with all weights trainable."""
+    """Return the median duration in seconds of a training step of `finetune classify` with full fine-tuning."""
     import torch
 
     from groundup.data.label_batches import LabeledBatches, Padding
@@ -110,7 +111,7 @@ def step(options: argparse.Namespace) -> float:
 
 
 def decode(options: argparse.Namespace) -> float:
-    """Return the median seconds per token of `groundup generate`."""
+    """Return the median time in seconds that `groundup generate` takes per token."""
     import torch
 
     from groundup.hub.resolve import open_model

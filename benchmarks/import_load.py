@@ -1,12 +1,13 @@
-"""Time and peak memory of loading a model with 1.5 billion parameters, compared with transformers.
+"""Compare the time and the peak memory of loading a model with 1.5 billion parameters with transformers.
 
     python benchmarks/import_load.py [--rounds 5] [--layers 28]
 
-A random model with the shape of Qwen2.5-1.5B is written as bf16 safetensors. Each load runs in a new process with the
-file in the page cache. The order of the two libraries alternates. Two times are measured: loading, and loading with a
-forward pass of one token, because both libraries map files into memory and may defer reading. CPU seconds include both.
-Memory is the peak resident set divided by the size of the weights in the requested dtype. Ratios are groundup divided
-by transformers, as medians over the rounds. The last line of the output is a JSON object.
+The benchmark writes a random model with the shape of Qwen2.5-1.5B as bf16 safetensors. Each load runs in a new process
+while the file is in the page cache. The order of the two libraries alternates. The benchmark measures the time of
+loading, and the time of loading plus a forward pass of one token, because both libraries map files into memory and may
+read them later. CPU seconds include loading and the forward pass. Memory is the peak resident set size divided by the
+size of the weights in the requested dtype. A ratio is the value of groundup divided by the value of transformers. The
+results are medians over the rounds. The last line of the output is a JSON object.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 LIBRARIES = ("groundup", "transformers")
-DTYPES = {"bfloat16": 2, "float32": 4}  # stored dtype; converted dtype
+DTYPES = {"bfloat16": 2, "float32": 4}  # bytes per parameter; the model is stored in bf16
 
 
 def main() -> None:
-    """Measure and print a table and the JSON object."""
+    """Run the measurements, and print a table and the JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--layers", type=int, default=28)
@@ -50,13 +51,13 @@ def main() -> None:
         writing = [sys.executable, __file__, "--write", str(directory), "--layers", str(options.layers)]
         parameters = int(subprocess.run(writing, check=True, stdout=subprocess.PIPE, text=True).stdout)
         print(f"{parameters / 1e9:.3f}B parameters; {options.rounds} rounds", file=sys.stderr)
-        # Both use their default number of threads; transformers loads with several.
+        # Both libraries use their default number of threads. transformers loads a model with several threads.
         env = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "MKL_", "MALLOC_"))}
         runs: dict[str, dict[str, list[dict[str, float]]]] = {}
         for dtype in options.dtypes.split(","):
             runs[dtype] = {library: [] for library in LIBRARIES}
             for round_ in range(options.rounds):
-                for path in directory.glob("*.safetensors"):  # into the page cache
+                for path in directory.glob("*.safetensors"):  # read the file into the page cache
                     with path.open("rb") as file:
                         while file.read(1 << 24):
                             pass
@@ -95,7 +96,7 @@ def write_model(directory: Path, layers: int) -> int:
 
 
 def load(who: str, directory: str, dtype: str) -> dict[str, float]:
-    """Load in this process; return seconds and bytes."""
+    """Load the model in this process, and return the times in seconds and the memory in bytes."""
     import torch
 
     ids = torch.tensor([[1]])
@@ -125,15 +126,15 @@ def load(who: str, directory: str, dtype: str) -> dict[str, float]:
 
 
 def peak_bytes() -> int:
-    """Return the peak resident set of this process."""
+    """Return the peak resident set size of this process in bytes."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage inherits the peak of the parent
+    if status.exists():  # getrusage is not used, because a process inherits the peak of its parent
         return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])  # type: ignore[index]
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def cpu_seconds() -> float:
-    """Return the CPU seconds of this process in user and kernel mode."""
+    """Return the CPU time of this process in seconds, in user and kernel mode."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
@@ -141,7 +142,7 @@ def cpu_seconds() -> float:
 def summary(
     runs: Mapping[str, Mapping[str, list[dict[str, float]]]], parameters: int, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Return medians and ratios, and print a table on stderr."""
+    """Return the medians and ratios, and print them as a table to stderr."""
     result: dict[str, Any] = {"parameters": parameters, "rounds": options.rounds, "machine": platform.processor()}
     for dtype, by_who in runs.items():
         weights = parameters * DTYPES[dtype]

@@ -1,4 +1,4 @@
-"""Run the parts of a benchmark in separate processes, so that they do not affect each other's memory and time."""
+"""Run the parts of a benchmark in separate processes, so that no part affects the memory or time of another part."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def run_part(module: str, arguments: Sequence[str] = ()) -> dict[str, Any]:
-    """Run a module, print its output, and return the JSON object in its last line."""
+    """Run a module, print its output, and return the JSON object in the last line of the output."""
     print(f"== {module.rpartition('.')[2]}", flush=True)
     last = ""
     with subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True) as process:

@@ -1,14 +1,16 @@
-"""`python -m benchmarks.studio --tokens DIR`: latency of the Studio's page, and how much it slows training.
+"""`python -m benchmarks.studio --tokens DIR`: measure the latency of the Studio's page, and how much it slows training.
 
-Trains a model on token shards while the Studio's server runs. The run is divided into windows: in every second one, a
-browser shows the Studio's curves and switches between its tabs. Targets: first useful paint (pipeline, tabs and model
-name) within 2 s, a click is drawn within 300 ms, and steps are at most 3 % slower while the page is open.
+The benchmark trains a model on token shards while the Studio's server is running. The run is divided into time windows.
+In every second window, a browser shows the Studio's training charts and switches between its tabs. There are three
+targets. The first useful paint (pipeline, tabs and model name) takes at most 2 s. The page shows the result of a click
+within 300 ms. Training steps are at most 3 % slower while the page is open.
 
-The speed of a machine drifts, so each window with the page is compared with the windows before and after it. The
-interval is a bootstrap over these ratios. On Linux, the result includes the CPU shares of the server and of all other
-processes except training, which is mostly the browser. The last line of the output is a JSON object.
+The speed of a machine drifts, so each window with an open page is compared with the windows before and after it. The
+interval is from a bootstrap over these comparisons. On Linux, the result includes the fraction of CPU time that the
+server uses, and the fraction that all processes except the server and training use. Most of the latter is the browser.
+The last line of the output is a JSON object.
 
-Requires `pip install playwright` and Chromium (`--browser PATH`).
+The benchmark requires `pip install playwright` and Chromium (`--browser PATH`).
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from typing import Any
 from groundup.studio.workspace import newest_step
 
 TABS = ("chat", "apps", "inside", "train", "data", "report")
-# Milliseconds from the click to the frame after the one in which the tab was drawn.
+# Returns the milliseconds from the click until the tab has been drawn. The second animation frame starts after this.
 CLICK = """async name => {
   const began = performance.now();
   document.querySelector(`#tabs a[data-view='${name}']`).click();
@@ -38,7 +40,7 @@ CLICK = """async name => {
 
 
 def main() -> None:
-    """Train, measure and print the results."""
+    """Train a model, measure the page and the training steps, and print the results."""
     options = _options()
     work = Path(options.work or tempfile.mkdtemp(prefix="bench-studio-"))
     runs = work / "runs"
@@ -53,7 +55,7 @@ def main() -> None:
     )
     try:
         metrics = base / "metrics.jsonl"
-        # The page shows a model's name only after the first checkpoint.
+        # The page shows the name of a model only after the first checkpoint, so wait for the checkpoint.
         _wait(lambda: metrics.is_file() and newest_step(base) is not None, training)
         result = _measure(options, f"http://127.0.0.1:{options.port}/", metrics, training.pid, studio.pid)
     finally:
@@ -87,14 +89,14 @@ def _measure(options: argparse.Namespace, url: str, metrics: Path, training: int
 
     paints: list[float] = []
     clicks: list[float] = []
-    windows: list[list[float]] = []  # step times; windows are closed, open, closed, ..., closed
+    windows: list[list[float]] = []  # step times; the page is closed, open, closed, ..., closed
     shares: dict[str, list[dict[str, float]]] = {"closed": [], "open": []}
     with sync_playwright() as playwright, playwright.chromium.launch(executable_path=options.browser) as browser:
         page = browser.new_page()
         for turn in range(2 * options.windows + 1):
             name = ("closed", "open")[turn % 2]
             page.goto("about:blank")
-            if name == "open":  # loading is not part of the window, because users load the page once
+            if name == "open":  # The window excludes the loading of the page, because users load the page only once.
                 requested = time.monotonic()
                 page.goto(url, wait_until="commit")
                 for selector in ("#tabs a", "#pipeline a", "#model:enabled"):
@@ -109,7 +111,7 @@ def _measure(options: argparse.Namespace, url: str, metrics: Path, training: int
             cores = (time.monotonic() - began) * (os.cpu_count() or 1)
             now = _cpu_seconds(training, studio)
             shares[name].append({process: (now[process] - busy[process]) / cores for process in now})
-            lines = metrics.read_text().splitlines()[before + 1 :]  # the first step started before the window
+            lines = metrics.read_text().splitlines()[before + 1 :]  # the first step began before the window
             windows.append([json.loads(line)["seconds"] for line in lines])
             print(f"window {turn + 1}, {name}: {len(lines)} steps", flush=True)
     ranked = sorted(clicks)
@@ -127,7 +129,7 @@ def _measure(options: argparse.Namespace, url: str, metrics: Path, training: int
 
 
 def _slowdown(windows: list[list[float]]) -> dict[str, Any]:
-    """Return the relative increase of the mean step time in windows with the page, with a 95 % interval."""
+    """Return the relative increase of the mean step time while the page is open, with a 95 % interval."""
     if not all(windows):
         raise SystemExit("a window without a complete step; increase --window or --train-tokens")
     means = [statistics.mean(each) for each in windows]
@@ -143,7 +145,10 @@ def _slowdown(windows: list[list[float]]) -> dict[str, Any]:
 
 
 def _cpu_seconds(training: int, studio: int) -> dict[str, float]:
-    """Return CPU seconds of the server, and of all processes except it and training; empty if not on Linux."""
+    """Return the CPU seconds of the server, and of all processes except the server and training.
+
+    The result is empty if the system is not Linux.
+    """
     tick = os.sysconf("SC_CLK_TCK")
     try:
         user, nice, system = (int(each) for each in Path("/proc/stat").read_text().split()[1:4])

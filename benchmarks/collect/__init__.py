@@ -1,1 +1,1 @@
-"""Benchmarks of `groundup collect`; see README.md."""
+"""Benchmarks of `groundup collect`. benchmarks/README.md describes them."""

@@ -20,11 +20,11 @@ REQUIRED_VARIABLES = {
     "throughput": "PAGES",
     "extraction": "ARTICLES",
     "memory": "PAGES",
-}  # a part is skipped without its environment variable
+}  # a part is skipped if its environment variable is not set
 
 
 def main() -> None:
-    """Run the parts. The first keys of the JSON object are the targets, or null if they were not measured."""
+    """Run all benchmarks. In the JSON object, the targets come first. A target that was not measured is null."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=PARTS, action="append", help="run only this part (repeatable)")
     options = parser.parse_args()

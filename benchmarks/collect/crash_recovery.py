@@ -1,8 +1,8 @@
-"""`python -m benchmarks.collect.crash_recovery`: compare a run that was killed ten times with an undisturbed run.
+"""`python -m benchmarks.collect.crash_recovery`: compare a run that was killed ten times with an uninterrupted run.
 
-The input is the directory PAGES, with several variants of each page (see memory.py), so that a run takes minutes. The
-second run gets SIGKILL at ten random times and is restarted each time. Its worker processes are not killed. Both runs
-must write the same bytes.
+The input is several variants of each page in the directory PAGES (see memory.py), so that a run takes minutes. The
+second run is killed with SIGKILL at ten random times and is restarted each time. The worker processes are not killed.
+Both runs must write identical files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FILES = 8
 
 
 def main() -> None:
-    """Run both, compare their files, and print the result."""
+    """Run `groundup collect` with and without interruptions, compare the files, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pages", type=int, default=1000)
     parser.add_argument("--versions", type=int, default=10)
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def _digests(corpus: Path) -> dict[str, str]:
-    """Return the digests of all files, except the record with the time of the run."""
+    """Return the digests of all files of a corpus, except `artifact.json`, which contains the time of the run."""
     files = (path for path in corpus.rglob("*") if path.is_file() and path.name != "artifact.json")
     return {path.relative_to(corpus).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 

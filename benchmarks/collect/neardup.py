@@ -1,10 +1,10 @@
-"""`python -m benchmarks.collect.neardup`: near-duplicate removal, compared with datatrove.
+"""`python -m benchmarks.collect.neardup`: compare near-duplicate removal with datatrove.
 
-Documents are synthetic: random excerpts of real text, some with a near-duplicate of known Jaccard similarity (word
-5-grams). Both programs read the same Parquet files and write the remaining documents as Parquet. They take turns in
-new processes, and the wall time of the processes is measured. TEXT is a text file or a directory; the default is
-Python's language reference. DATATROVE is the path of a Python with datatrove. The last line of the output is a JSON
-object.
+The documents are synthetic and consist of random excerpts of real text. Some documents have a near-duplicate with a
+known Jaccard similarity of word 5-grams. Both programs read the same Parquet files and write the remaining documents as
+Parquet files. The programs run alternately in new processes, and the benchmark measures the wall time of the processes.
+TEXT is a text file or a directory of text files. The default is Python's language reference. DATATROVE is the path of a
+Python interpreter whose environment contains datatrove. The last line of the output is a JSON object.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ WORKERS = 2
 NGRAM = 5
 _RUN_BYTES = 8 << 20
 _SHARD_BYTES = 64_000_000
-_WORD = re.compile(r"[a-z]+")  # letters only, because programs split punctuation differently
+_WORD = re.compile(r"[a-z]+")  # only letters, because the programs tokenize punctuation differently
 
 Shingles = set[tuple[str, ...]]
 
 
 def main() -> None:
-    """Create the documents, run both programs in turns, and print quality and speed."""
+    """Create the documents, run both programs alternately, and print their quality and speed."""
     options = _options()
     if options.ours:
         _deduplicate(Path(options.ours[0]), Path(options.ours[1]))
@@ -98,7 +98,7 @@ def _words(text: str | None) -> list[str]:
 
 
 def _write_documents(count: int, words: Sequence[str], runs: Path) -> list[tuple[str, str, float]]:
-    """Write `count` documents as runs; return ids and similarity of each pair of near-duplicates."""
+    """Write `count` documents as sorted runs. Return the ids and the similarity of each pair of near-duplicates."""
     rng = random.Random(11)
     texts: list[str] = []
     pairs: list[tuple[int, int, float]] = []
@@ -119,7 +119,7 @@ def _write_documents(count: int, words: Sequence[str], runs: Path) -> list[tuple
 
 
 def _document(words: Sequence[str], rng: random.Random) -> list[str]:
-    """Return 100 to 400 words in excerpts of 6 to 15 words, so that unrelated documents are dissimilar."""
+    """Return a document of 100 to 400 words. It consists of short excerpts, so unrelated documents are dissimilar."""
     document: list[str] = []
     length = rng.randrange(100, 400)
     while len(document) < length:
@@ -129,7 +129,10 @@ def _document(words: Sequence[str], rng: random.Random) -> list[str]:
 
 
 def _copy(document: Sequence[str], words: Sequence[str], rng: random.Random) -> tuple[list[str], float]:
-    """Return a copy with replaced, inserted and deleted words down to a random similarity, and the similarity."""
+    """Return a near-duplicate of a document, and the similarity of both documents.
+
+    Words are replaced, inserted and deleted until the similarity has decreased to a random value.
+    """
     target = rng.uniform(0.70, 0.99)
     original, copy, similarity = _shingles(document), list(document), 1.0
     while True:
@@ -165,7 +168,7 @@ def _split_runs(documents: Sequence[Document]) -> Iterator[list[Document]]:
 
 
 def _deduplicate(runs: Path, out: Path) -> None:
-    """Run the steps of `groundup collect` from runs to shards."""
+    """Run the steps of `groundup collect` from the sorted runs to the shards of the corpus."""
     paths = tuple(sorted(runs.iterdir()))
     shards = max(WORKERS, sum(path.stat().st_size for path in paths) * 2 // _SHARD_BYTES)
     with ProcessPool(WORKERS) as pool:
@@ -194,7 +197,10 @@ def _deduplicate(runs: Path, out: Path) -> None:
 
 
 def _quality(pairs: Sequence[tuple[str, str, float]], runs: Path, out: Path) -> dict[str, float]:
-    """Return recall over the known pairs, and precision by the true similarity of dropped and kept documents."""
+    """Return the recall over the known pairs, and the precision over all dropped documents.
+
+    A drop is correct if the dropped document is really similar to the kept document.
+    """
     kept: dict[str, str] = json.loads((out / "kept.json").read_text())
     remaining = {each for shard in out.glob("*-*.parquet") for each in read_ids(shard, "", END)}
     texts = {d.id: d.text for run in sorted(runs.iterdir()) for d in read_range(run)}

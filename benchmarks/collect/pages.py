@@ -1,4 +1,4 @@
-"""Real web pages from a directory, written as WARC files."""
+"""Functions that sample real web pages from a directory and write them as WARC files."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from itertools import chain, zip_longest
 from pathlib import Path
 
 PAGES = "PAGES"
-MIN_BYTES = 2048  # smaller files are redirects and frames
+MIN_BYTES = 2048  # Smaller files are usually redirects or frame sets.
 
 
 def sample(root: Path, count: int) -> list[Path]:
-    """Return up to `count` pages in pseudorandom order, evenly from all packages.
+    """Return up to `count` pages in pseudorandom order. The pages are distributed evenly over all packages.
 
-    A package is a directory at the fourth level, as in `usr/share/doc/NAME`.
+    A package is a directory at the fourth level, such as `usr/share/doc/NAME`.
     """
     packages: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     for path in sorted(root.rglob("*.html")):
@@ -33,7 +33,7 @@ def _random_key(path: Path) -> str:
 
 
 def pages_root() -> Path:
-    """Return the directory in the environment variable PAGES."""
+    """Return the directory that the environment variable PAGES names."""
     if PAGES not in os.environ:
         raise SystemExit(
             f"set {PAGES} to a directory of HTML pages, such as unpacked Debian documentation packages:\n"
@@ -43,7 +43,7 @@ def pages_root() -> Path:
 
 
 def write_warcs(root: Path, pages: list[Path], directory: Path, files: int) -> None:
-    """Write the pages as `files` gzipped WARC files, with one response record and one gzip member per page."""
+    """Write the pages to `files` gzipped WARC files. Each page is one response record in its own gzip member."""
     from warcio.statusandheaders import StatusAndHeaders  # pip install warcio
     from warcio.warcwriter import WARCWriter
 

@@ -1,13 +1,14 @@
-"""Recall of secret masking on samples of gitleaks' rules, and false positives on ordinary text.
+"""Measure the recall of secret masking on samples of gitleaks' rules, and its false positives on ordinary text.
 
     git clone https://github.com/gitleaks/gitleaks ../gitleaks
     python -m benchmarks.collect.secret_samples ../gitleaks/config/gitleaks.toml [--lines 200000] [--show 20]
 
-For each rule whose secret has a fixed prefix of at least three characters (or a fixed infix, as for Azure), 10 secrets
-are generated from the regular expression, with the entropy that the rule requires. Each is inserted into 12 sentences,
-settings and commands. A rule counts as masked if in at least half of its texts no 12 characters of the secret remain.
-Ordinary text is the Python standard library with the installed packages, or `--negatives`. The masker's own patterns
-are not used.
+The benchmark uses each rule whose secret has a fixed prefix of at least three characters, or a fixed infix, as for
+Azure. It generates 10 secrets from the regular expression of the rule, with the entropy that the rule requires. Each
+secret is inserted into 12 sentences, settings and commands. The secret is masked in a text if no 12 consecutive
+characters of the secret remain. A rule counts as masked if its secrets are masked in at least half of the texts.
+Ordinary text is the files of the Python standard library and of the installed packages, or `--negatives`. The
+generators do not use the masker's own patterns.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ PRINTABLE = "".join(map(chr, range(33, 127)))
 
 
 class Rule:
-    """A gitleaks rule."""
+    """A gitleaks rule, from which secrets are generated."""
 
     def __init__(self, rule: dict[str, Any]) -> None:
         self.name, self.entropy, group = rule["id"], rule.get("entropy", 0), rule.get("secretGroup", 0)
@@ -56,12 +57,12 @@ class Rule:
         self.prefixes = beginnings(secret)[0]
 
     def draw(self, source: random.Random) -> str | None:
-        """Return a secret; None if 200 attempts do not reach the entropy that the rule requires."""
+        """Generate a secret. Return None if none of 200 attempts has the entropy that the rule requires."""
         for _ in range(200):
             groups: dict[int, str] = {}
             whole = _text(self.tree, source, groups)
             found = groups.get(self._group) or next((groups[key] for key in sorted(groups) if groups[key]), whole)
-            found = found if len(found) > 5 else whole  # a short group is only a part of the secret
+            found = found if len(found) > 5 else whole  # a short group is only part of the secret
             if entropy(found) > self.entropy:
                 return found
         return None
@@ -90,7 +91,7 @@ def _text(tree: Any, source: random.Random, groups: dict[int, str]) -> str:
         if kind is op.LITERAL:
             out += chr(value)
         elif kind is op.ANY:
-            out += "."  # usually an unescaped dot of a host name
+            out += "."  # In gitleaks' rules, this is usually an unescaped dot in a host name.
         elif kind is op.NOT_LITERAL:
             out += source.choice(PRINTABLE.replace(chr(value), ""))
         elif kind is op.IN:
@@ -134,7 +135,7 @@ def _characters(items: Any) -> str:
 
 
 def recall(masker: Masker, config: Path, seed: int) -> dict[str, float]:
-    """Return the fraction of texts with a masked secret, per rule."""
+    """Return for each rule the fraction of texts in which the secret was masked."""
     source, shares = random.Random(seed), {}
     for table in tomllib.loads(config.read_text())["rules"]:
         if "regex" not in table:
@@ -156,7 +157,7 @@ def _is_hidden(masker: Masker, secret: str, context: str) -> bool:
 
 
 def ordinary_texts(directory: Path | None, lines: int, seed: int) -> Iterator[str]:
-    """Yield random files of code and prose until `lines` lines are reached."""
+    """Yield the contents of random files of code and prose, until they have `lines` lines in total."""
     roots = [directory] if directory else [Path(json.__file__).parents[1], Path(sys.prefix)]
     endings = {
         ".py",
@@ -186,7 +187,7 @@ def ordinary_texts(directory: Path | None, lines: int, seed: int) -> Iterator[st
 
 
 def main() -> None:
-    """Generate, mask, and print the scores."""
+    """Generate the texts, mask them, and print the recall and the false positives."""
     parser_ = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser_.add_argument("config", type=Path, help="config/gitleaks.toml")
     parser_.add_argument("--negatives", type=Path, help="directory of code and prose [the Python installation]")

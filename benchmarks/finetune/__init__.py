@@ -1,1 +1,1 @@
-"""Benchmarks of `groundup finetune`; see README.md."""
+"""Benchmarks of `groundup finetune`. benchmarks/README.md describes them."""

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.finetune`: speed, memory and merging of LoRA, and the gains of the recipes.
+"""`python -m benchmarks.finetune`: measure speed, memory and merging of LoRA, and the gain of each recipe.
 
-Environment variables: MODEL is the directory of a chat model. EXAMPLES is a table of conversations for `groundup
-finetune instruct`. TABLES are tables for recipes without data: "intent=messages.csv support=desk.jsonl". The last line
-of the output is a JSON object.
+The benchmark reads these environment variables. MODEL is the directory of a chat model. EXAMPLES is a table of
+conversations for `groundup finetune instruct`. TABLES names the tables for recipes that do not include data, such as
+"intent=messages.csv support=desk.jsonl". The last line of the output is a JSON object.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PARTS = ("speed", "memory", "merged", "recipes")
 
 
 def main() -> None:
-    """Run the parts. The first keys of the JSON object are the targets, or null if they were not measured."""
+    """Run all benchmarks. In the JSON object, the targets come first. A target that was not measured is null."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=PARTS, action="append", help="run only this part (repeatable)")
     options = parser.parse_args()

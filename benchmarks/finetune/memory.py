@@ -1,8 +1,8 @@
-"""`python -m benchmarks.finetune.memory --model DIR`: peak memory of full fine-tuning and of LoRA.
+"""`python -m benchmarks.finetune.memory --model DIR`: measure the peak memory of full fine-tuning and of LoRA.
 
-Each method loads the model in a new process and trains some steps on one row of the same text, with and without
-activation checkpointing, without compilation. Memory is the peak resident set of the process minus the resident set
-after all imports. The last line of the output is a JSON object.
+For each method, a new process loads the model and trains it for some steps on one row of the same text, with and
+without activation checkpointing. The model is not compiled. Memory is the peak resident set size of the process minus
+its resident set size after all imports. The last line of the output is a JSON object.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _child(arguments: list[str]) -> dict[str, Any]:
 
 
 def train(options: argparse.Namespace) -> dict[str, Any]:
-    """Load the model and train, as `groundup finetune instruct` does."""
+    """Load the model and train it as `groundup finetune instruct` does."""
     import torch
 
     from groundup.data import PackedWindows
@@ -63,7 +63,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     from groundup.train.objectives import NextToken
     from groundup.train.planner.tuning import tuning_rates
 
-    torch.ones(64, 64).matmul(torch.ones(64, 64)).sum().item()  # starts the threads
+    torch.ones(64, 64).matmul(torch.ones(64, 64)).sum().item()  # this matmul starts the threads
     peak = Peak("cpu")
     peak.reset()
     idle = peak.now

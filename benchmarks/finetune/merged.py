@@ -1,10 +1,17 @@
-"""`python -m benchmarks.finetune.merged --model DIR --data TABLE`: a LoRA adapter compared with the merged model.
+"""`python -m benchmarks.finetune.merged --model DIR --data TABLE`: compare a LoRA adapter with the merged model.
 
-The commands train and merge an adapter. Then base with adapter and merged model answer the same questions greedily in
-fp32 (`same_answers` of `questions`), and compute logits for questions with answers. `largest_difference` is the
-maximum over all logits, and `where_answers_come_from` over the logits that predict answer tokens. To separate rounding,
-`of_the_weights` is the difference of both models in fp64, and `of_rounding` the difference of base with adapter in fp32
-and fp64. Targets: all answers equal, and 1e-4. The last line of the output is a JSON object.
+The benchmark trains an adapter and merges it into the base model with the groundup commands. Then the base model with
+the adapter and the merged model answer the same questions in fp32 with greedy decoding. Both models also compute logits
+for the questions followed by the answers. The result has these keys:
+
+    questions                number of questions
+    same_answers             number of questions for which both answers are equal (target: all questions)
+    largest_difference       maximum difference between the logits of both models (target: at most 1e-4)
+    where_answers_come_from  maximum difference over only the logits that predict answer tokens
+    of_the_weights           maximum difference between both models in fp64, which is not due to rounding
+    of_rounding              maximum difference between fp32 and fp64 for the base model with the adapter
+
+The last line of the output is a JSON object.
 """
 
 from __future__ import annotations
@@ -23,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Train, merge, compare and print the result."""
+    """Train and merge an adapter, compare both models, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="directory of a chat model")
     parser.add_argument(
@@ -61,7 +68,7 @@ def _compare(adapter: Path, merged: Path, options: argparse.Namespace) -> dict[s
     opened = open_model(merged, device="cpu")
     one, tokenizer = opened.model, opened.tokenizer
     template = load_chat_template(merged, tokenizer)
-    # `open_model(adapter)` would merge the adapter.
+    # `open_model(adapter)` would merge the adapter, so load the base model and the adapter separately.
     adapted = with_adapter(load_model(find_adapter_base(adapter)), adapter)
     with Engine(adapted, tokenizer) as first, Engine(one, tokenizer) as second:
         answers = [
@@ -78,7 +85,7 @@ def _compare(adapter: Path, merged: Path, options: argparse.Namespace) -> dict[s
     exact_adapted, exact_one = (copy.deepcopy(model).double() for model in (adapted, one))
 
     def max_differences(first: Transformer, second: Transformer) -> list[float]:
-        """Return the maximum difference between two models' logits, over all tokens and over answer tokens."""
+        """Return the maximum difference between the logits of two models, for all tokens and for answer tokens."""
         maxima = []
         with torch.inference_mode():
             for ids, question in zip(sequences, prompts, strict=True):

@@ -1,10 +1,10 @@
-"""`python -m benchmarks.finetune.recipes [NAME ...]`: the gain of each recipe over its base model, for several seeds.
+"""`python -m benchmarks.finetune.recipes [NAME ...]`: measure the gain of each recipe over its base model.
 
-Each recipe runs once per seed, which determines the order of the data, the initial adapter weights and the split of a
-classifier. Recipes without data need a table: `--table intent=messages.csv`. The result is the first metric of
-`groundup compare`: the means over seeds of base model, fine-tuned model and baselines. `ci95` of the difference goes
-from the lowest to the highest bound of all seeds. `seconds` is the time of the run. The last line of the output is a
-JSON object.
+Each recipe runs once per seed. The seed determines the order of the data, the initial adapter weights, and the split of
+the data of a classifier. Recipes that do not include data need a table, such as `--table intent=messages.csv`. The
+result is the first metric of `groundup compare`, as the mean over seeds for the base model, the fine-tuned model and
+the baselines. `ci95` of the difference extends from the lowest lower bound to the highest upper bound of all seeds.
+`seconds` is the duration of the run. The last line of the output is a JSON object.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from groundup.recipes import bundled
 
-# Name -> bundled recipe and overrides.
+# Maps the name of a benchmark to a bundled recipe and its overrides.
 RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "spam": ("spam", ()),
     "sentiment": ("sentiment", ()),
@@ -78,7 +78,7 @@ def _options() -> argparse.Namespace:
 
 
 def _run(recipe: Path, overrides: list[str], name: str, seed: int, work: Path) -> dict[str, Any]:
-    """Run one seed and return its metrics. The imported model and the corpus are copied from the first run."""
+    """Run a recipe with one seed and return the metrics. Later runs copy the imported model and the corpus."""
     runs = work / f"seed-{seed}"
     directory = runs / name
     earlier = next((path for path in sorted(work.glob(f"seed-*/{name}")) if path != directory), None)
@@ -103,7 +103,7 @@ def _run(recipe: Path, overrides: list[str], name: str, seed: int, work: Path) -
 
 
 def _baseline_name(name: str) -> str:
-    """Return a name that is the same for all seeds; the majority label depends on the split."""
+    """Return a name for a baseline that is the same for all seeds, because the majority label depends on the split."""
     return "majority class" if name.startswith("always ") else name
 
 

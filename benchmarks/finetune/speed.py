@@ -1,10 +1,11 @@
-"""`python -m benchmarks.finetune.speed --model DIR --data TABLE`: speed and memory of LoRA, compared with TRL.
+"""`python -m benchmarks.finetune.speed --model DIR --data TABLE`: compare the speed and memory of LoRA with TRL.
 
 The conversations are tokenized once. Both programs train on the same token ids and loss masks, with the same rank, row
-length, learning rate and dtype, and otherwise with their defaults: groundup with the parts of `finetune instruct
---method lora`, packed; TRL with `SFTTrainer` and PEFT, packed and padded. Speed is non-padding tokens per second after
-the warm-up steps. The programs take turns in new processes. A ratio is relative to the faster TRL variant in the same
-round. The last line of the output is a JSON object.
+length, learning rate and dtype. All other settings have the defaults of each program. groundup trains on packed rows,
+as `finetune instruct --method lora` does. TRL trains with `SFTTrainer` and PEFT, once on packed rows and once on padded
+rows. Speed is the number of non-padding tokens per second after the warm-up steps. The programs run alternately in new
+processes. A ratio is the speed of groundup divided by the speed of the faster TRL variant in the same round. The last
+line of the output is a JSON object.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Train all variants in turns; print tokens per second, ratios per dtype, and memory."""
+    """Train all variants alternately. Print the tokens per second, the ratios for each dtype, and the memory."""
     options = _options()
     work = Path(options.work or tempfile.mkdtemp(prefix="bench-lora-"))
     work.mkdir(parents=True, exist_ok=True)
@@ -83,7 +84,7 @@ def _options() -> argparse.Namespace:
 
 
 def _tokenize(model: Path, table: Path, length: int, to: Path) -> Path:
-    """Write token ids and loss mask of each example as a JSON line, except examples longer than a row."""
+    """Write the token ids and the loss mask of each example as a line of JSON. Skip examples longer than a row."""
     from groundup.data import read_conversations
     from groundup.data.conversations import FolderExamples
     from groundup.tokenizer import ChatTemplate, Tokenizer
@@ -116,7 +117,10 @@ def _speed(run: dict[str, Any]) -> float:
 
 
 def _summary(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Return medians over the rounds. Memory is the peak above the idle process, relative to TRL's smaller one."""
+    """Return the medians over the rounds.
+
+    Memory is the peak minus the memory after imports. Its ratio is relative to the TRL variant that uses less memory.
+    """
     rounds = list(zip(*runs.values(), strict=True))
     memory = {name: max(run["peak_bytes"] - run["idle_bytes"] for run in each) for name, each in runs.items()}
     return {

@@ -1,1 +1,1 @@
-"""Training speed and quality, compared with other programs; see benchmarks/README.md."""
+"""Benchmarks that compare the speed and quality of training with other programs, see benchmarks/README.md."""

@@ -1,4 +1,7 @@
-"""`python -m benchmarks.pretrain`: print tables and, as the last line, a JSON object. See benchmarks/README.md."""
+"""`python -m benchmarks.pretrain`: compare pretraining with other programs. benchmarks/README.md describes the parts.
+
+The benchmark prints tables. The last line of the output is a JSON object.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ _PARTS = ("speed", "quality", "start", "ablation")
 def main() -> None:
     """Measure the selected parts and print the results."""
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # also stops the measured process
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that the measured process is also stopped
     directory = Path(options.work or tempfile.mkdtemp(prefix="bench-pretrain-")).resolve()
     directory.mkdir(parents=True, exist_ok=True)
     if not options.compiled:
@@ -113,7 +116,8 @@ def _speed(options: argparse.Namespace, runner: ProcessRunner, peers: Peers, res
             device=options.device,
             rounds=options.rounds,
             seconds=options.seconds,
-            # Shape b is GPT-2 124M. Other families do not tie the embeddings and have a third more parameters.
+            # Shape b is GPT-2 124M, so its family is GPT-2. Other families do not tie the embeddings, so they would
+            # have a third more parameters.
             family=options.family or ("qwen3" if name == "a" else "gpt2"),
             compiled=options.compiled,
             log=_log,
@@ -167,7 +171,7 @@ def _selected(prefixes: str | None, name: str) -> bool:
 
 
 def _text(directory: str | None) -> Path | None:
-    """Return token shards of real text: the given directory, or the output of the quickstart."""
+    """Return the directory of token shards of real text. The default is the output of the quickstart."""
     path = Path(directory or "runs/quickstart/tokens").resolve()
     return path if (path / "index.json").is_file() else None
 
@@ -184,7 +188,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """Replace infinite bounds of intervals by null, because JSON has no infinity."""
+    """Replace infinite bounds of intervals by null, because JSON does not support infinity."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Ablation: variants of training with one change each, with equal time, several seeds and one scorer."""
+"""Ablation of training choices. Each variant of training has one change and is trained for the same time."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ def ablate(
 ) -> dict[str, Any]:
     """Train each variant for `minutes` with each seed, and score it on the held-out documents.
 
-    All variants of a seed are trained in one round, so that changes in the load of the machine affect all variants.
-    The time starts with the process. An earlier process compiles each variant. Results of earlier commands with the
-    same --work directory are reused.
+    All variants with the same seed are trained in one round, so that changes in the load of the machine affect all
+    variants. The time includes the start of the process. A separate process compiles each variant first. If an earlier
+    command used the same --work directory, its results are reused.
 
     Returns:
-        Per variant: `bpb` of each seed and their `mean`, `tokens` seen, and the `difference` in bits per byte from the
-        baseline, paired over documents and seeds, with its 95 % interval.
+        A dict for each variant: `bpb` has the bits per byte for each seed, `mean` is their mean, and `tokens` is the
+        number of tokens seen. `difference` is the difference in bits per byte from the baseline, paired over documents
+        and seeds, with its 95 % interval.
     """
     shape = Shape("ablation", n_layers=4, dim=256, n_heads=4, context=512, vocab_size=0, rows=16)
     shape = replace(shape, vocab_size=TokenShards(tokens, "train").vocab_size)
@@ -61,7 +62,7 @@ def ablate(
 
 
 def ablation_table(results: dict[str, Any]) -> str:
-    """Return the table of benchmarks/ablations.md."""
+    """Return the results as a Markdown table for benchmarks/ablations.md."""
     lines = [
         "| | bits per byte, by seed | tokens seen | difference (95 %) |",
         "| --- | --- | ---: | --- |",

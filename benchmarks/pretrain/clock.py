@@ -1,4 +1,4 @@
-"""Timing of training: its start, its end, and the duration of its steps. All drivers use this clock."""
+"""The clock that all drivers use. It measures the duration of steps and decides when training ends."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from benchmarks.pretrain.shapes import matmul_parameters
 class Clock:
     """Records the time of each optimizer step, and decides when training ends.
 
-    For speed, training ends after `warmup_steps` and then `seconds`, but at least `min_steps`. For quality, it ends at
-    `deadline`.
+    If speed is measured, training ends after `warmup_steps` and at least `min_steps` more steps, when these have taken
+    `seconds`. If quality is measured, training ends at `deadline`.
 
     Attributes:
-        horizon: Estimated total number of steps, for the learning rate schedule.
+        horizon: Estimated total number of steps, from which the driver computes the learning rate.
         parameters: Number of parameters of the model.
         matmul_parameters: Number of parameters in linear layers.
-        tokens: Tokens seen, if the driver reports them.
+        tokens: Number of tokens seen, or 0 if the driver does not report it.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class Clock:
         """Create a clock.
 
         Args:
-            started: `time.time()` at the start of the process.
+            started: Value of `time.time()` when the process started.
             device: "cpu" or "cuda".
-            seconds: Duration of the measured steps.
-            warmup_steps: Steps before the measurement.
+            seconds: Minimum total duration of the measured steps.
+            warmup_steps: Number of steps before the measurement.
             min_steps: Minimum number of measured steps.
-            deadline: `time.time()` at which training must end; None to measure speed.
+            deadline: Value of `time.time()` at which training must end. If None, the clock measures speed.
         """
         self.horizon = 10_000
         self.parameters = self.matmul_parameters = self.tokens = 0
@@ -52,7 +52,7 @@ class Clock:
         self._warmup_steps = warmup_steps
         self._min_steps = min_steps
         self._deadline = deadline
-        self._ends: list[float] = []  # starts with the beginning of step 1
+        self._ends: list[float] = []  # the first item is the beginning of step 1
         self._losses: list[float] = []
 
     def begin(self, model: nn.Module) -> None:
@@ -81,7 +81,7 @@ class Clock:
         return self._ends[1] - self._started
 
     def record(self) -> dict[str, Any]:
-        """Return the measurements."""
+        """Return the measurements as JSON values."""
         durations = [end - begin for begin, end in zip(self._ends, self._ends[1:], strict=False)]
         timed = durations[self._warmup_steps :]
         return {
@@ -98,11 +98,11 @@ class Clock:
     def _before_deadline(self) -> bool:
         assert self._deadline is not None
         remaining = self._deadline - self._ends[-1]
-        if self.steps < 2:  # the first step includes compilation
+        if self.steps < 2:  # The first step includes compilation, so it does not count in the mean.
             return remaining > 0
         mean = (self._ends[-1] - self._ends[1]) / (self.steps - 1)
         self.horizon = self.steps + max(0, int(remaining / mean))
-        return remaining > mean / 2  # end as close to the deadline as possible
+        return remaining > mean / 2  # Training ends as close to the deadline as possible.
 
     def _now(self) -> float:
         if self._device == "cuda":

@@ -1,4 +1,4 @@
-"""Timing of the command `groundup pretrain`, measured from outside."""
+"""Measurement of the command `groundup pretrain` from another process."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True, slots=True)
 class CommandTiming:
-    """Times of a run, from the start of the process.
+    """Times of a run in seconds since the start of the process.
 
     Attributes:
-        to_first_step_seconds: Until metrics.jsonl has step 1.
-        seconds: Until the process ends.
-        output: Lines that it printed before step 1, with their times.
+        to_first_step_seconds: Time at which metrics.jsonl contains step 1.
+        seconds: Time at which the process ends.
+        output: Lines that the process printed before step 1, with their times.
     """
 
     to_first_step_seconds: float
@@ -33,15 +33,15 @@ class CommandTiming:
 def pretrain(
     runner: ProcessRunner, name: str, out: Path, arguments: Sequence[str], cache: Path, *, stop_after: int | None = None
 ) -> CommandTiming:
-    """Run the command and measure it.
+    """Run `groundup pretrain` and measure its times.
 
     Args:
-        runner: Runs the process.
-        name: Name of the log.
-        out: Empty output directory.
-        arguments: Arguments except --out.
+        runner: The runner, which sets the environment and the log directory.
+        name: Name of the log file.
+        out: Output directory, which must be empty.
+        arguments: Arguments of the command, except --out.
         cache: Directory for compiled kernels.
-        stop_after: Number of steps after which the process is terminated.
+        stop_after: Number of steps after which the process is terminated. If None, the run is not terminated.
 
     Raises:
         ContenderError: The process failed or ended before step 1.
@@ -57,7 +57,7 @@ def pretrain(
         process = subprocess.Popen(
             command, cwd=runner.directory, env=environment, stdout=output, stderr=subprocess.STDOUT
         )
-        stack.callback(process.kill)  # if this program is terminated
+        stack.callback(process.kill)  # in case this program is interrupted
         while process.poll() is None:
             now = time.time() - started
             done = _lines(metrics)
@@ -67,7 +67,7 @@ def pretrain(
                 if done:
                     first = now
             if stop_after is not None and len(done) >= stop_after and not stopped:
-                process.terminate()  # not SIGINT, which the process may ignore
+                process.terminate()  # the process may ignore SIGINT
                 stopped = True
             if now > runner.timeout_seconds:
                 process.kill()
@@ -79,7 +79,7 @@ def pretrain(
 
 
 def _with_cache(environment: Mapping[str, str], cache: Path) -> dict[str, str]:
-    """Return the environment with the default location of kernels, in `cache`."""
+    """Return the environment of the process, in which compiled kernels are cached in the directory `cache`."""
     variables = {key: value for key, value in environment.items() if key != "TORCHINDUCTOR_CACHE_DIR"}
     return variables | {"XDG_CACHE_HOME": str(cache)}
 

@@ -1,4 +1,4 @@
-"""The compared programs and their modes. Missing programs are reported and skipped; nothing is downloaded."""
+"""The programs that are compared, and their modes. A missing program is reported and skipped, and not downloaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from groundup.core.openmp import DEFAULTS as OPENMP_DEFAULTS
 
 Group = Literal["adamw", "muon", "fp8", "default", "bf16", "malloc"]
 
-# glibc returns buffers above 32 MiB to the system, so that each step causes page faults. These settings keep them.
+# By default, glibc returns freed buffers above 32 MiB to the system, so each step causes page faults. With these
+# settings, glibc keeps the buffers.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1)}
 PATCH = Path(__file__).with_name("nanochat_matched_shape.patch")
 
@@ -25,13 +26,13 @@ class Contender:
     """A program in one mode.
 
     Attributes:
-        name: Name in tables.
-        driver: Module in `benchmarks.pretrain.drivers`.
-        group: The target that it counts for. Other programs: "default" settings, "bf16", or "malloc" (bf16 with
-            allocator settings). groundup: "adamw" for all parameters as in the other programs, "muon" (its default), or
-            "fp8" (AdamW with the layers' matmuls in fp8).
+        name: Name of the program and the mode in tables.
+        driver: Name of the module in `benchmarks.pretrain.drivers`.
+        group: Kind of mode. For other programs, it is "default" (default settings), "bf16", or "malloc" (bf16 with
+            allocator settings). For groundup, it is "adamw" (AdamW for all parameters, as in the other programs),
+            "muon" (the default), or "fp8" (AdamW, with fp8 matmuls in the layers).
         dtype: Compute dtype.
-        checkout: Directory with the code of the program.
+        checkout: Directory that contains the code of the program, or None if the program is installed.
         environment: Additional environment variables of the process.
     """
 
@@ -48,10 +49,11 @@ class Peers:
     """Locations of the other programs.
 
     Attributes:
-        nanogpt: Checkout.
-        nanochat: Checkout.
-        litgpt: Target directory of `pip install --target`; None if it is installed.
-        absent: Reason per missing program.
+        nanogpt: Directory of the Git checkout of nanoGPT.
+        nanochat: Directory of the Git checkout of nanochat.
+        litgpt: Directory into which litgpt was installed with `pip install --target`. It is None if litgpt is installed
+            in the environment.
+        absent: Mapping from the name of each missing program to the reason.
     """
 
     nanogpt: Path | None
@@ -61,7 +63,7 @@ class Peers:
 
     @classmethod
     def find(cls) -> Peers:
-        """Find the programs by environment variables and installed packages."""
+        """Find the programs from environment variables and installed packages."""
         absent: dict[str, str] = {}
         nanogpt = _checkout("NANOGPT", "model.py", "github.com/karpathy/nanoGPT", absent)
         nanochat = _checkout("NANOCHAT", "nanochat/gpt.py", "github.com/karpathy/nanochat", absent)
@@ -74,14 +76,14 @@ class Peers:
 
 
 def groundup_contenders() -> list[Contender]:
-    """Return groundup with AdamW, as in most other programs, and with Muon, its default."""
+    """Return groundup with AdamW, which most other programs use, and groundup with Muon, which is its default."""
     modes: dict[str, Group] = {"groundup, AdamW": "adamw", "groundup, Muon": "muon"}
-    # The worker imports torch first, so the import of groundup would set these variables too late.
+    # The worker imports torch before groundup, so the import of groundup would set these variables too late.
     return [Contender(name, "groundup_trainer", group, environment=OPENMP_DEFAULTS) for name, group in modes.items()]
 
 
 def cpu_contenders(peers: Peers, shape: str, matched_nanochat: Path | None) -> list[Contender]:
-    """Return the programs for a shape on a CPU. The targets of shape b only count nanoGPT."""
+    """Return the programs and modes that are compared for a shape on a CPU."""
     contenders = groundup_contenders()
     if peers.nanogpt:
         contenders += _modes("nanoGPT", "nanogpt", peers.nanogpt)
@@ -101,7 +103,7 @@ def cpu_contenders(peers: Peers, shape: str, matched_nanochat: Path | None) -> l
 
 
 def gpu_contenders(peers: Peers, matched_nanochat: Path | None) -> list[Contender]:
-    """Return groundup, nanoGPT and nanochat on one GPU. The other two use bf16 by default."""
+    """Return the programs and modes that are compared on a GPU. nanoGPT and nanochat use bf16 by default."""
     contenders = groundup_contenders()
     if _installed("torchao"):
         contenders.append(
@@ -115,15 +117,16 @@ def gpu_contenders(peers: Peers, matched_nanochat: Path | None) -> list[Contende
 
 
 def match_nanochat(checkout: Path, work: Path) -> Path:
-    """Copy nanochat and remove its value embeddings with a patch.
+    """Copy nanochat, and remove the value embeddings from the copy with a patch.
 
-    They are tables of vocabulary size x hidden size in every second layer, without matmuls. At shape b they are 232 of
-    394 million parameters, which cost optimizer time and memory that GPT-2 does not need.
+    Value embeddings are tables of vocabulary size x hidden size in every second layer, which are not used in matmuls.
+    For shape b, they have 232 of 394 million parameters. These parameters need memory and time in the optimizer step,
+    which GPT-2 does not need.
     """
     copy = work / "nanochat-matched"
     if not copy.is_dir():
         shutil.copytree(checkout / "nanochat", copy / "nanochat")
-        # In a repository, git would look for the files at its root.
+        # If the directory is in a Git repository, `git apply` would look for the files at the root of the repository.
         environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(work.resolve())}
         subprocess.run(["git", "apply", "--unidiff-zero", str(PATCH)], cwd=copy, env=environment, check=True)
     return copy

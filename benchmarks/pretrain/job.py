@@ -27,19 +27,20 @@ Variant = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One training in one process.
+    """A training run in a worker process.
 
     Attributes:
-        driver: Module in `benchmarks.pretrain.drivers`.
-        shape: Model and batch size.
-        tokens: Token shards.
-        dtype: "float32" or "bfloat16". For groundup only "float8" has an effect (matmuls of the layers in fp8).
+        driver: Name of the module in `benchmarks.pretrain.drivers`.
+        shape: Shape of the model and batch size.
+        tokens: Directory of token shards.
+        dtype: "float32" or "bfloat16". groundup chooses the dtype itself, so for groundup only the value "float8" has
+            an effect: matmuls in the layers then use fp8.
         device: "cpu" or "cuda".
-        checkout: Directory with the code of the program; None if it is installed.
-        family: Model family of groundup.
-        matrices: Optimizer of groundup for the matrices in layers.
+        checkout: Directory that contains the code of the program, or None if the program is installed.
+        family: Model family. Only groundup uses it.
+        matrices: Optimizer for the weight matrices in layers. Only groundup uses it.
         seed: Random seed.
-        variant: Variant of groundup's training.
+        variant: Variant of the training for the ablation. Only groundup uses it.
     """
 
     driver: str
@@ -54,7 +55,7 @@ class Job:
     variant: Variant = "baseline"
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values."""
+        """Return the job as JSON values."""
         paths = {"tokens": str(self.tokens), "checkout": str(self.checkout) if self.checkout else None}
         return asdict(self) | paths
 
@@ -75,8 +76,8 @@ Logits = Callable[[Tensor], Tensor]
 
 
 class Driver(Protocol):
-    """Trains the model of a program until the clock ends training."""
+    """A function that trains the model of a program until the clock ends training."""
 
     def __call__(self, job: Job, clock: Clock) -> Logits:
-        """Train, and return the trained model's logits function."""
+        """Train the model, and return a function that computes the logits of the trained model."""
         ...

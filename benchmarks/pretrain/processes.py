@@ -1,4 +1,7 @@
-"""Worker processes, each with its own cache of compiled kernels, and the matmul throughput for MFU."""
+"""Worker processes, and the measurement of the matmul throughput that MFU is relative to.
+
+Each worker process has its own cache of compiled kernels.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,8 @@ class ProcessRunner:
 
     Attributes:
         directory: Directory for logs, caches and models.
-        threads: CPU threads per process; None for the default of each program.
-        timeout_seconds: Time limit of a process.
+        threads: Number of CPU threads per process. If None, each program uses its default.
+        timeout_seconds: Maximum duration of a process in seconds.
     """
 
     directory: Path
@@ -38,7 +41,10 @@ class ProcessRunner:
     timeout_seconds: float = 3600.0
 
     def environment(self, cache: str, added: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Return the environment without tuning variables, with a kernel cache of the given name."""
+        """Return the environment of a process. It does not contain variables that affect speed.
+
+        Compiled kernels are cached in a directory with the given name.
+        """
         variables = {key: value for key, value in os.environ.items() if not _TUNING_VARIABLES.match(key)}
         variables["TORCHINDUCTOR_CACHE_DIR"] = str(self.directory / "kernels" / cache)
         variables["NANOCHAT_BASE_DIR"] = str(self.directory / "nanochat-base")
@@ -48,7 +54,7 @@ class ProcessRunner:
         return variables | dict(added or {})
 
     def log_path(self, name: str) -> Path:
-        """Return the file for the output of a process."""
+        """Return the path of the log file to which a process writes its output."""
         path = self.directory / "logs" / f"{name}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -57,7 +63,7 @@ class ProcessRunner:
         """Run `benchmarks.pretrain.worker` and return its result.
 
         Raises:
-            ContenderError: The process failed. The message contains the log file.
+            ContenderError: The process failed. The message contains the path of the log file.
         """
         request_file, result_file = (
             self.log_path(name).with_suffix(".job.json"),
@@ -86,11 +92,11 @@ class ProcessRunner:
 
 
 class ContenderError(Exception):
-    """A failed worker process."""
+    """The failure of a worker process."""
 
 
 def matmul_flops(device: str) -> float:
-    """Return the throughput of a square bf16 matmul in FLOP/s (median), the denominator of MFU."""
+    """Return the median throughput of a square bf16 matmul in FLOP/s. It is the denominator of MFU."""
     size = _GPU_MATMUL_SIZE if device == "cuda" else _CPU_MATMUL_SIZE
     a, b = (torch.randn(size, size, device=device).to(torch.bfloat16) for _ in range(2))
     out = torch.empty_like(a)

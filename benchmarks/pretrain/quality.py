@@ -1,4 +1,7 @@
-"""Bits per byte after equal wall time from the start of the process, including compilation, with one scorer."""
+"""Comparison of the bits per byte that the programs reach after the same wall time.
+
+The time is measured from the start of the process and includes compilation. The same scorer evaluates all programs.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +30,13 @@ from groundup.evaluation.stats import paired_difference
 
 Log = Callable[[str], None]
 T = TypeVar("T")
-MARGIN = 0.10  # target in bits per byte
-TOLERANCE = 0.02  # if groundup exceeds the time by more, the result is not decided
+MARGIN = 0.10  # Target for the difference in bits per byte.
+TOLERANCE = 0.02  # If groundup exceeds the time limit by more than this fraction, the result is not decided.
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Another program in one mode."""
+    """A program other than groundup in one mode."""
 
     name: str
     driver: str
@@ -44,10 +47,11 @@ class Entry:
 
 
 def peer_entries(peers: Peers, vocab_size: int) -> list[Entry]:
-    """Return the CPU scripts of the other programs, in fp32 and bf16.
+    """Return the other programs, with the settings of their CPU scripts, in fp32 and bf16.
 
-    nanochat runs with its batch size of 32 rows (runs/runcpu.sh), and with 16 rows and twice the steps. nanoGPT runs
-    with the model of its README's CPU command (4 layers of 128, context 64), and with shape a.
+    nanochat is trained with its default batch size of 32 rows (runs/runcpu.sh), and with 16 rows and twice as many
+    steps. nanoGPT is trained with the model of the CPU command in its README (4 layers, hidden size 128, context length
+    64), and with shape a.
     """
     shape = replace(CPU_SHAPES["a"], vocab_size=vocab_size)
     readme = Shape("readme", n_layers=4, dim=128, n_heads=4, context=64, vocab_size=vocab_size, rows=12)
@@ -79,14 +83,15 @@ def compare_quality(
     selected: Callable[[str], bool],
     log: Log,
 ) -> dict[str, Any]:
-    """Train all programs for `minutes` from the start of the process, with empty caches, and score them.
+    """Train each program for `minutes` from the start of its process, with empty caches, and score the models.
 
-    groundup and the other programs alternate, so that changes in the load of the machine affect both. Results of
-    earlier commands with the same --work directory are reused.
+    Runs of groundup and of the other programs alternate, so that changes in the load of the machine affect both. If an
+    earlier command used the same --work directory, its results are reused.
 
     Returns:
-        `bpb_margin`: bits per byte of the best other program minus the worst seed of groundup, as JSON of a
-        TargetResult with a paired interval over documents; None without both. `runs`: the results of all programs.
+        A dict. `bpb_margin` is the bits per byte of the best other program minus the bits per byte of the worst seed of
+        groundup. It is the JSON form of a TargetResult with a paired interval over documents, or None if groundup or
+        all other programs have no result. `runs` has the results of all programs.
     """
     entries = [entry for entry in peer_entries(peers, TokenShards(tokens, "train").vocab_size) if selected(entry.name)]
     groundup_runs = [
@@ -106,13 +111,13 @@ def compare_quality(
         run.pop("score", None)
     margin = figure and figure.to_json()
     late = [name for name, run in runs.items() if name.startswith("groundup") and _late(run, minutes)]
-    if margin and late:  # only groundup plans its number of steps in advance and can miss the deadline
+    if margin and late:  # Only groundup plans the number of steps in advance, so only groundup can exceed the time.
         margin |= {"verdict": "not decided", "because": f"more than {minutes:g} minutes: {', '.join(late)}"}
     return {"bpb_margin": margin, "runs": runs, "minutes": minutes}
 
 
 def _interleave(few: Sequence[T], many: Sequence[T]) -> list[T]:
-    """Merge two sequences evenly, each in its order."""
+    """Merge two sequences so that their items are distributed evenly. Each sequence keeps its order."""
     positions = [((index + 0.5) / len(side), item) for side in (few, many) for index, item in enumerate(side)]
     return [item for _, item in sorted(positions, key=itemgetter(0))]
 
@@ -162,7 +167,7 @@ def _train_peer(
 def _train_groundup(
     seed: int, runner: ProcessRunner, tokens: Path, minutes: float, documents: int | None
 ) -> dict[str, Any]:
-    """Measure the command `groundup pretrain TOKENS --minutes M --seed S`, which plans model and steps."""
+    """Measure `groundup pretrain TOKENS --minutes M --seed S`, which plans the model and the number of steps."""
     name = f"quality-groundup-{seed}"
     out, cache = runner.directory / "models" / name, runner.directory / "cache" / name
     for directory in (out, cache):
@@ -174,7 +179,8 @@ def _train_groundup(
     scored = runner.run_worker(f"{name}-score", request, runner.environment("unused"))
     return {
         "seconds": timing.seconds,
-        # Imports, machine detection, compilation, and the measurement of steps for the plan.
+        # This time includes imports, the measurement of the machine and of training steps for the plan, and
+        # compilation.
         "to_first_step_seconds": timing.to_first_step_seconds,
         "steps_seconds": sum(row["seconds"] for row in rows),
         "steps": len(rows),

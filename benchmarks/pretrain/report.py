@@ -1,4 +1,4 @@
-"""Tables, and the results for the targets."""
+"""Functions that compare the results with the targets and print them as tables."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _GROUPS = {"default": "default", "bf16": "bf16", "bf16_malloc": "malloc"}
 
 
 def figures(shape: Shape, timings: Sequence[Timing]) -> dict[str, TargetResult]:
-    """Return the results of a CPU shape by name. Targets without the compared program are omitted.
+    """Return a dict of the results for a shape on a CPU. If a compared program is missing, its result is omitted.
 
-    Results of groundup with Muon have names that end in `_muon`.
+    The names of results of groundup with Muon end in `_muon`.
     """
     results: dict[str, TargetResult] = {}
     for own, suffix in _groundup_timings(timings):
         for versus, group in _GROUPS.items():
             key = f"shape_{shape.name}_vs_{versus}"
             others = [entry for entry in timings if entry.contender.group == group and _complete(entry, own)]
-            if shape.name == "b":  # its targets only count nanoGPT
+            if shape.name == "b":  # The targets of shape b compare groundup only with nanoGPT.
                 others = [entry for entry in others if entry.contender.driver == "nanogpt"]
             if others:
-                # The fastest program of each round, so that noise does not favor groundup.
+                # In each round, groundup is compared with the fastest program, so that noise does not favor groundup.
                 fastest = [max(rates) for rates in zip(*(entry.tokens_per_second for entry in others), strict=True)]
                 ratios = [rate / best for rate, best in zip(own.tokens_per_second, fastest, strict=True)]
                 results[key + suffix] = median_over_rounds(ratios, _TARGETS.get(key, 1.0))
@@ -53,7 +53,7 @@ def figures(shape: Shape, timings: Sequence[Timing]) -> dict[str, TargetResult]:
 
 
 def gpu_figures(timings: Sequence[Timing]) -> dict[str, TargetResult]:
-    """Return the results of a GPU shape: an MFU of 0.5, and at least the speed of other programs."""
+    """Return the results for a shape on a GPU. The targets are an MFU of 0.5 and the speed of the other programs."""
     results: dict[str, TargetResult] = {}
     for own, suffix in _groundup_timings(timings):
         results[f"mfu{suffix}"] = median_over_rounds(own.mfu, 0.5)
@@ -65,7 +65,7 @@ def gpu_figures(timings: Sequence[Timing]) -> dict[str, TargetResult]:
 
 
 def speed_table(shape: Shape, timings: Sequence[Timing], matmuls: Sequence[float]) -> str:
-    """Return a table of the medians of all programs at one shape."""
+    """Return a table of the medians of all programs for one shape."""
     rows = [("", "params", "MFLOP/token", "tokens/s", "MFU", "peak GB", "cold s", "warm s")]
     for entry in sorted(timings, key=lambda entry: -statistics.median(entry.tokens_per_second or [0.0])):
         if not entry.tokens_per_second:
@@ -93,7 +93,7 @@ def speed_table(shape: Shape, timings: Sequence[Timing], matmuls: Sequence[float
 
 
 def quality_table(result: dict[str, Any]) -> str:
-    """Return a table of bits per byte after equal time."""
+    """Return a table of the bits per byte that all programs reach after the same time."""
     rows = [("", "bits/byte", "seconds", "to step 1", "steps", "tokens", "params")]
     for name, run in sorted(result["runs"].items(), key=lambda item: item[1].get("bpb") or 99):
         if run.get("bpb") is not None:
@@ -113,7 +113,7 @@ def quality_table(result: dict[str, Any]) -> str:
 
 
 def figure_line(name: str, figure: TargetResult) -> str:
-    """Return a line with a result and its target."""
+    """Return a line that shows a result and its target."""
     bound = "at least" if figure.at_least else "at most"
     return (
         f"{name}: {figure.estimate:.3f} ({figure.low:.3f} to {figure.high:.3f}), "

@@ -15,17 +15,17 @@ from groundup.core.files import file_digest, read_json, write_json
 def cached(
     runner: ProcessRunner, name: str, settings: Mapping[str, Any], tokens: Path, run: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return a cached result of the same settings, code and text, or run the measurement.
+    """Return a cached result with the same settings, code and text. If it does not exist, run the measurement.
 
     Args:
-        runner: Its directory contains the cache.
+        runner: The process runner, whose directory contains the cache.
         name: Name of the result.
-        settings: JSON values that determine the result, except code and text.
-        tokens: Token shards.
-        run: Returns the result.
+        settings: JSON values that determine the result, in addition to the code and the text.
+        tokens: Directory of token shards.
+        run: A function that runs the measurement and returns the result.
 
     Raises:
-        ContenderError: `run` failed; nothing is cached.
+        ContenderError: `run` failed. In this case, the result is not cached.
     """
     path = runner.directory / "results" / f"{name}.json"
     settings = dict(settings) | {"threads": runner.threads}
@@ -41,7 +41,10 @@ def cached(
 
 @cache
 def _code() -> str:
-    """Return a digest of the source of groundup and of this benchmark. Other programs are assumed not to change."""
+    """Return a digest of the source code of groundup and of this benchmark.
+
+    The digest does not include the other programs, because they are assumed not to change.
+    """
     digest = hashlib.sha256()
     for directory in (ROOT / "src", ROOT / "benchmarks" / "pretrain"):
         for path in sorted(directory.rglob("*")):

@@ -1,4 +1,4 @@
-"""Model shapes for all programs, and the FLOPs formula."""
+"""Model shapes that all programs use, and the formula for FLOPs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import nn
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A GPT-2-like model and the tokens of one optimizer step.
+    """The shape of a GPT-2-like model, and the batch size.
 
     Attributes:
-        name: Name on the command line.
+        name: Name of the shape on the command line.
         n_layers: Number of layers.
         dim: Hidden size.
         n_heads: Number of attention heads.
@@ -33,24 +33,28 @@ class Shape:
 
     @property
     def step_tokens(self) -> int:
-        """Tokens of one optimizer step."""
+        """Number of tokens per optimizer step."""
         return self.rows * self.context
 
     @property
     def matmul_parameters(self) -> int:
-        """Matmul parameters of GPT-2's blocks (12 dim^2 each) and output projection: the minimum of all programs."""
+        """Number of parameters in the linear layers of GPT-2, including the output projection.
+
+        Each block has 12 dim^2 parameters in linear layers. No program has fewer.
+        """
         return 12 * self.dim**2 * self.n_layers + self.vocab_size * self.dim
 
     def flops_per_token(self, matmul_parameters: int) -> int:
-        """Return the training FLOPs per token (PaLM, Appendix B, as in nanoGPT and nanochat).
+        """Return the training FLOPs per token, with the formula of the PaLM paper (Appendix B).
 
-        They are 6 per matmul parameter and 12 L D T for attention, without a discount for the causal mask. The formula
-        is the same for all programs, even if one skips the masked half.
+        The number is 6 per parameter in linear layers, plus 12 x layers x hidden size x context length for attention.
+        All programs are measured with this formula, even if a program does not compute the masked half of attention.
+        nanoGPT and nanochat use the same formula.
         """
         return 6 * matmul_parameters + 12 * self.n_layers * self.dim * self.context
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values."""
+        """Return the shape as JSON values."""
         return asdict(self)
 
     @classmethod
@@ -67,14 +71,14 @@ GPU_SHAPES = {
     "124m": Shape("124m", n_layers=12, dim=768, n_heads=12, context=1024, vocab_size=50304, rows=32),
     "350m": Shape("350m", n_layers=24, dim=1024, n_heads=16, context=1024, vocab_size=50304, rows=16),
 }
-# For a quick test of the benchmark. The results are meaningless.
+# This shape is for a quick test of the benchmark. Its results are not meaningful.
 TINY = Shape("tiny", n_layers=2, dim=64, n_heads=2, context=64, vocab_size=512, rows=4)
 
 
 def matmul_parameters(model: nn.Module) -> int:
-    """Return the number of weights in linear layers, including a tied output projection.
+    """Return the number of weights in linear layers, including the output projection even if it is tied.
 
-    Embeddings, norms and biases do not count. GPT-2 in transformers names its linear layers Conv1D.
+    Embeddings, norms and biases do not count. The GPT-2 model of transformers uses the class Conv1D for linear layers.
     """
     weights = [
         module.get_parameter("weight")

@@ -1,4 +1,7 @@
-"""Tokens per second in interleaved rounds over all programs, with bf16 matmuls measured between them."""
+"""Measurement of the tokens per second of all programs in interleaved rounds.
+
+The throughput of bf16 matmuls is measured between the programs, because MFU is relative to it.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +22,18 @@ Log = Callable[[str], None]
 
 @dataclass(slots=True)
 class Timing:
-    """Measurements of one program. Lists have one item per round.
+    """Measurements of one program. Each list has one item per round.
 
     Attributes:
-        contender: The program.
-        cold_seconds: Seconds from the start of the process to the end of step 1, without compiled kernels.
+        contender: The program and its mode.
+        cold_seconds: Time in seconds from the start of the process to the end of step 1, with an empty kernel cache.
         parameters: Number of parameters.
         matmul_parameters: Number of parameters in linear layers.
-        tokens_per_second: Throughput.
-        mfu: Model FLOPs utilization.
-        warm_seconds: As `cold_seconds`, with compiled kernels.
-        peak_bytes: Peak resident memory (GPU: allocated memory).
-        failure: Error message, if it failed.
+        tokens_per_second: Throughput in tokens per second.
+        mfu: Model FLOPs utilization, as a fraction.
+        warm_seconds: Time in seconds from the start of the process to the end of step 1, with a filled kernel cache.
+        peak_bytes: Peak memory in bytes. It is resident memory on a CPU, and allocated memory on a GPU.
+        failure: Error message if the program failed, otherwise empty.
     """
 
     contender: Contender
@@ -57,19 +60,19 @@ def time_shape(
     compiled: bool,
     log: Log,
 ) -> tuple[list[Timing], list[float]]:
-    """Measure all programs. A first pass compiles and is measured separately.
+    """Measure all programs. Before the first round, each program runs once to compile its kernels.
 
     Args:
-        shape: Model and batch size.
-        contenders: The programs.
-        runner: Runs the processes.
-        tokens: Token shards.
+        shape: Shape of the model and batch size.
+        contenders: The programs and their modes.
+        runner: The runner that starts the processes.
+        tokens: Directory of token shards.
         device: "cpu" or "cuda".
         rounds: Number of rounds.
-        seconds: Seconds of measured steps per round.
+        seconds: Duration in seconds of the measured steps of a program in each round.
         family: Model family of groundup.
-        compiled: Whether kernels of an earlier run exist, so that the first pass is skipped.
-        log: Prints a line.
+        compiled: Whether an earlier command has already compiled the kernels. If so, the compile runs are skipped.
+        log: A function that prints a line.
 
     Returns:
         The measurements, and the median bf16 matmul throughput of each round in FLOP/s.

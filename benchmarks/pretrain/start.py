@@ -1,4 +1,4 @@
-"""Time to the first step of `groundup pretrain`, with and without compiled kernels."""
+"""Measurement of the time until the first step of `groundup pretrain`, with an empty and with a filled kernel cache."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from benchmarks.pretrain.command import pretrain
 from benchmarks.pretrain.processes import ContenderError, ProcessRunner
 from benchmarks.pretrain.targets import median_over_rounds
 
-WARM_SECONDS = 10.0  # target
+WARM_SECONDS = 10.0  # Target for the time with a filled kernel cache.
 _BUDGETS = {"--minutes": "10", "--tokens": "2000000"}
-_STEPS = 3  # all kernels are compiled after the second step
+_STEPS = 3  # After the second step, all kernels have been compiled.
 
 
 def time_start(runner: ProcessRunner, tokens: Path, *, rounds: int, log: Callable[[str], None]) -> dict[str, Any]:
-    """Start `groundup pretrain` with a time budget and with a token budget, and stop it after some steps."""
+    """Measure `groundup pretrain` with a time budget and with a token budget. Each run is stopped after three steps."""
     report: dict[str, Any] = {}
     for budget, value in _BUDGETS.items():
         cache = runner.directory / "cache" / f"start{budget}"

@@ -1,4 +1,4 @@
-"""Medians over rounds with bootstrap intervals, compared with a target."""
+"""Comparison of measured values with targets. A value is a median over rounds and has a bootstrap interval."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class TargetResult:
     """A measured value and its target.
 
     Attributes:
-        estimate: Median over rounds.
+        estimate: Median of the measured values over rounds.
         low: Lower bound of the 95 % interval.
         high: Upper bound of the 95 % interval.
-        target: The target.
-        at_least: Whether the target is a minimum or a maximum.
+        target: The target value.
+        at_least: Whether the target is a minimum. If false, it is a maximum.
     """
 
     estimate: float
@@ -31,14 +31,14 @@ class TargetResult:
 
     @property
     def verdict(self) -> str:
-        """Whether the target is "met", "missed", or "not decided" because the interval contains it."""
+        """The verdict "met" or "missed", or "not decided" if the interval contains the target."""
         if self.low <= self.target <= self.high and self.low != self.high:
             return "not decided"
         reached = self.low >= self.target if self.at_least else self.high <= self.target
         return "met" if reached else "missed"
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values."""
+        """Return the result as JSON values."""
         return {
             "estimate": self.estimate,
             "interval_95": [self.low, self.high],
@@ -49,9 +49,9 @@ class TargetResult:
 
 
 def median_over_rounds(values: Sequence[float], target: float, *, at_least: bool = True) -> TargetResult:
-    """Return the median with a percentile bootstrap interval over rounds (Efron 1979).
+    """Return the median over rounds, with a percentile bootstrap interval (Efron 1979).
 
-    The interval of a single round is infinite.
+    If there is only one round, the interval is infinite.
     """
     data = np.asarray(values, dtype=np.float64)
     estimate = float(np.median(data))

@@ -1,4 +1,7 @@
-"""Token shards with random ids, and random windows of token shards. All programs read the same tokens."""
+"""Functions that write token shards with random ids, and read random windows from token shards.
+
+All programs read the same tokens.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,16 @@ from benchmarks.pretrain.shapes import Shape
 from groundup.data import TokenShards, write_shards
 
 _DOCUMENTS = 2000
-_MEAN_LENGTH = 600  # tokens, about a page of an encyclopedia
+_MEAN_LENGTH = 600  # mean document length in tokens, about one page of an encyclopedia
 
 RandomWindows = Callable[[], tuple[Tensor, Tensor]]
 
 
 def write_random_tokens(directory: Path, vocab_size: int) -> None:
-    """Write token shards with random ids and lognormal document lengths. Only the lengths can affect speed."""
+    """Write token shards with random ids. Document lengths have a lognormal distribution.
+
+    The ids do not affect the speed of training, but the document lengths can affect it.
+    """
     generator = np.random.default_rng(0)
     lengths = np.maximum(1, generator.lognormal(np.log(_MEAN_LENGTH) - 0.5, 1.0, _DOCUMENTS)).astype(int)
 
@@ -32,10 +38,12 @@ def write_random_tokens(directory: Path, vocab_size: int) -> None:
 
 
 def random_windows(tokens: Path, shape: Shape, seed: int, device: str) -> RandomWindows:
-    """Return batches as in nanoGPT: random windows of the concatenated documents, each with a BOS token.
+    """Return a function that creates batches as nanoGPT does.
+
+    A batch consists of random windows of the concatenated documents. Each document starts with a BOS token.
 
     Returns:
-        A function that returns inputs and targets, (rows, context) int64 each.
+        A function that returns inputs and targets. Both are int64 tensors of shape (rows, context).
     """
     shards = TokenShards(tokens, "train")
     bos = np.array([shards.bos_id])

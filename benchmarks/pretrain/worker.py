@@ -1,4 +1,4 @@
-"""The process of one program: `python -m benchmarks.pretrain.worker JOB.json RESULT.json`."""
+"""The worker process that trains one program: `python -m benchmarks.pretrain.worker JOB.json RESULT.json`."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def main() -> None:
 
 
 def _score(logits: Logits, tokens: Path, context: int, device: str, documents: int | None) -> dict[str, Any]:
-    """Return the bits per byte of held-out documents, computed with groundup's scorer from logits."""
+    """Return the bits per byte of the held-out documents. groundup's scorer computes them from the logits."""
     from groundup.data import TokenShards
     from groundup.evaluation.bpb import bits_per_byte, logits_nll
 
     held_out = TokenShards(tokens, "validation")
     subset = None if documents is None else range(min(documents, held_out.n_documents))
-    with torch.compiler.set_stance("force_eager"):  # otherwise each shape of the scorer is compiled
+    with torch.compiler.set_stance("force_eager"):  # otherwise torch would compile the model for each shape
         score = bits_per_byte(
             logits_nll(logits),
             held_out,
@@ -59,7 +59,7 @@ def _score(logits: Logits, tokens: Path, context: int, device: str, documents: i
 
 
 def _peak_bytes(device: str) -> int:
-    """Return the peak memory of this process: allocated GPU memory, or resident memory."""
+    """Return the peak memory of this process in bytes. It is allocated memory on a GPU, otherwise resident memory."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     import resource

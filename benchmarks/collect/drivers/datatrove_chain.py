@@ -1,8 +1,9 @@
-"""datatrove in the throughput benchmark: its steps in FineWeb's order with default settings, on two workers.
+"""The driver of datatrove in the throughput benchmark.
 
     python datatrove_chain.py WARC_DIRECTORY WORK_DIRECTORY LANGUAGE_MODEL LANGUAGE
 
-Run it with a Python that has datatrove. Prints the number of documents after the filters and after MinHash as JSON.
+The driver runs datatrove's steps in FineWeb's order, with default settings and two workers. It requires a Python
+environment that contains datatrove. It prints the number of documents after the filters and after MinHash as JSON.
 """
 
 import json
@@ -33,14 +34,14 @@ WORKERS = 2
 
 
 class OfflineLanguageFilter(LanguageFilter):
-    """The language filter with a local fastText model instead of a download."""
+    """datatrove's language filter, with a local fastText model instead of a downloaded model."""
 
     def __init__(self, model: str, languages: list[str]) -> None:
         super().__init__(languages)
         self.file = model
 
     def filter(self, doc):
-        """Load the model on first use and apply the filter."""
+        """Apply the filter to a document. The first call loads the model."""
         if self.model._model is None:
             from fasttext.FastText import _FastText
 
@@ -49,14 +50,14 @@ class OfflineLanguageFilter(LanguageFilter):
 
 
 def count_documents(directory: Path) -> int:
-    """Return the number of documents in the output of a writer."""
+    """Return the number of documents in the output directory of a writer."""
     import gzip
 
     return sum(sum(1 for _ in gzip.open(path)) for path in directory.glob("*.jsonl.gz"))
 
 
 def main(warcs: str, work: str, model: str, language: str) -> None:
-    """Run the five stages in order."""
+    """Run the five datatrove stages in order."""
     root = Path(work)
     tasks = len(list(Path(warcs).iterdir()))
     filtered, signatures, buckets = str(root / "filtered"), str(root / "signatures"), str(root / "buckets")

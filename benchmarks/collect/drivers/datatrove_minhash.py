@@ -2,7 +2,7 @@
 
     python datatrove_minhash.py IN OUT TASKS WORKERS
 
-Run it with a Python that has datatrove.
+The driver requires a Python environment that contains datatrove.
 """
 
 import sys
@@ -17,7 +17,7 @@ from datatrove.utils.hashing import HashConfig
 
 
 def main() -> None:
-    """Run signatures, buckets, clusters and the filter."""
+    """Run datatrove's four MinHash steps: signatures, buckets, clusters and the filter."""
     source, out, tasks, workers = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     config = MinhashConfig(n_grams=5, num_buckets=14, hashes_per_bucket=8, hash_config=HashConfig(precision=64))
     signatures, buckets, removed = (str(out / name) for name in ("signatures", "buckets", "removed"))

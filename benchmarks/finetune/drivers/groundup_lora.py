@@ -1,8 +1,9 @@
-"""LoRA of groundup on prepared tokens, with the parts of `finetune instruct --method lora`.
+"""The driver that trains a LoRA adapter with groundup on tokenized examples.
 
     python -m benchmarks.finetune.drivers.groundup_lora JOB.json
 
-Input and output are as in `trl_lora.py`.
+The driver uses the same functions as `finetune instruct --method lora`. Its input and output have the same formats as
+those of `trl_lora.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Train with the settings of the job."""
+    """Train the adapter with the settings of the job, and print the measurements."""
     job = json.loads(Path(sys.argv[1]).read_text())
     import torch
 
@@ -82,7 +83,7 @@ def main() -> None:
 
 
 def count_tokens(batch: PackedWindows) -> int:
-    """Count the tokens without padding, which is the last document of a row if it has no labels."""
+    """Count the tokens except padding. If the last document of a row has no labels, this document is padding."""
     count = 0
     for labels, documents in zip(batch.labels, batch.document_ids, strict=True):
         last = documents == documents[-1]

@@ -1,9 +1,9 @@
-"""LoRA of TRL's `SFTTrainer` with PEFT on prepared tokens.
+"""The driver that trains a LoRA adapter with TRL's `SFTTrainer` and PEFT on tokenized examples.
 
     python trl_lora.py JOB.json
 
-JOB.json is written by `benchmarks.finetune.speed`. The last line of the output is a JSON object: non-padding tokens and
-seconds of the measured steps, losses of all steps, and memory in bytes.
+`benchmarks.finetune.speed` writes JOB.json. The last line of the output is a JSON object with the number of non-padding
+tokens and the duration of the measured steps, the losses of all steps, and the memory in bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
 
 def main() -> None:
-    """Train with the settings of the job."""
+    """Train the adapter with the settings of the job, and print the measurements."""
     job = json.loads(Path(sys.argv[1]).read_text())
     import torch
     from datasets import Dataset
@@ -83,7 +83,7 @@ def main() -> None:
     collate = trainer.data_collator
 
     def counting_collator(examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Call the trainer's collator and count the tokens without padding."""
+        """Call the trainer's collator, and count the tokens that are not padding."""
         num_tokens.append(sum(len(example["input_ids"]) for example in examples))
         batch: dict[str, Any] = collate(examples)
         return batch
@@ -105,7 +105,7 @@ def main() -> None:
 
 
 def _resident() -> int:
-    """Return the resident set of this process in bytes."""
+    """Return the resident set size of this process in bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
 

@@ -1,5 +1,6 @@
-"""Drivers: one module per program with `train(job, clock) -> Logits`.
+"""Drivers of the compared programs. Each driver is a module with a function `train(job, clock) -> Logits`.
 
-A driver repeats one training step of the program's script with the model and optimizer classes of its checkout: batch,
-forward, loss, backward, gradient clipping, optimizer step, and reading the loss. It omits evaluation and checkpoints.
+A driver repeats the training step of the program's script, with the program's own model and optimizer classes. A step
+consists of the batch, the forward pass, the loss, the backward pass, gradient clipping, the optimizer step, and reading
+the loss. Drivers omit evaluation and checkpoints.
 """

@@ -1,7 +1,8 @@
-"""groundup with the Trainer of `groundup pretrain`.
+"""The driver of groundup, which uses the same Trainer as `groundup pretrain`.
 
-A SwiGLU layer with an FFN size of 8/3 of the hidden size has as many matmul FLOPs as GPT-2's MLP with a factor of 4. So
-all families have the same FLOPs. Llama and Qwen3 do not tie the embeddings by default, so they have more parameters.
+A SwiGLU MLP with an FFN size of 8/3 of the hidden size needs the same number of FLOPs as GPT-2's MLP, whose FFN size is
+4 times the hidden size. So all model families need the same number of FLOPs. Llama and Qwen3 do not tie the embeddings
+by default, so they have more parameters.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from groundup.train.planner import shape_for_depth
 
 @dataclass(frozen=True)
 class _ClockSchedule(WarmupStableDecay):
-    """The schedule of groundup over the number of steps that the clock estimates."""
+    """groundup's learning rate schedule, for the number of steps that the clock estimates."""
 
     clock: Clock
 
@@ -36,9 +37,9 @@ class _ClockSchedule(WarmupStableDecay):
 
 
 def train(job: Job, clock: Clock) -> Logits:
-    """Train with the Trainer. As in `groundup pretrain`, the machine determines the dtype."""
+    """Train with the Trainer. As in `groundup pretrain`, the fastest dtype of the machine is used."""
     shape = job.shape
-    family = "llama" if job.variant == "no QK-norm" else job.family  # Qwen3 without QK-norm
+    family = "llama" if job.variant == "no QK-norm" else job.family  # Qwen3, except for QK-norm
     rows = {"half batch size": shape.rows // 2, "double batch size": 2 * shape.rows}.get(job.variant, shape.rows)
     settings = {"family": family, "context_length": shape.context, "dim": shape.dim, "n_heads": shape.n_heads}
     machine = measure_machine(fp8=job.dtype == "float8")

@@ -1,6 +1,6 @@
-"""Hugging Face Trainer (transformers, accelerate) with its defaults, on GPT-2 of transformers.
+"""The driver of the Hugging Face Trainer, which trains the GPT-2 model of transformers with default settings.
 
-The default is fp32 without compilation. bf16 is `bf16=True`.
+By default, the Trainer uses fp32 and does not compile the model. The bf16 mode sets `bf16=True`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def train(job: Job, clock: Clock) -> Logits:
                 clock.begin(model)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-            # Callbacks do not get the loss, and reading it would take time.
+            # The Trainer does not pass the loss to callbacks, and reading the loss would take time.
             control.should_training_stop = not clock.tick(float("nan"))
 
     with tempfile.TemporaryDirectory() as directory:

@@ -1,7 +1,8 @@
-"""litgpt: `litgpt pretrain` on one device, with Fabric, compiled GPT, its cross-entropy, and AdamW (unfused on a CPU).
+"""The driver of litgpt, which repeats `litgpt pretrain` on one device.
 
-bf16 is `--precision bf16-true`. The default block is GPT-NeoX's, with the same matmuls as GPT-2. It has rotary position
-embeddings instead of learned ones, and does not tie the embeddings.
+It uses Fabric, the compiled GPT class, litgpt's cross-entropy, and AdamW, which is not fused on a CPU. The bf16 mode is
+`--precision bf16-true`. litgpt's default block is the block of GPT-NeoX, which has the same matmuls as GPT-2. The model
+has rotary instead of learned position embeddings, and does not tie the token embeddings to the output projection.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from benchmarks.pretrain.tokens import random_windows
 
 
 def train(job: Job, clock: Clock) -> Logits:
-    """Train with the step of pretrain.py: forward, chunked cross-entropy, backward, clipping to 1, AdamW."""
+    """Train with the steps of litgpt's pretrain.py.
+
+    A step consists of the forward pass, chunked cross-entropy, the backward pass, clipping to norm 1, and AdamW.
+    """
     if job.checkout:
-        sys.path.append(str(job.checkout))  # last, so that it does not replace the installed torch
+        sys.path.append(str(job.checkout))  # at the end, so that its packages do not replace the installed torch
     import lightning  # type: ignore[import-not-found]
     from litgpt.config import Config  # type: ignore[import-not-found]
     from litgpt.model import GPT  # type: ignore[import-not-found]

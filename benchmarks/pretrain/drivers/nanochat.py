@@ -1,6 +1,7 @@
-"""nanochat (github.com/karpathy/nanochat): `scripts/base_train.py` with the flags of `runs/runcpu.sh`.
+"""The driver of nanochat (github.com/karpathy/nanochat).
 
-The default on a CPU is fp32. For bf16, the parent process sets NANOCHAT_DTYPE=bfloat16.
+It repeats `scripts/base_train.py` with the flags of `runs/runcpu.sh`. On a CPU, nanochat uses fp32 by default. In the
+bf16 mode, the parent process sets NANOCHAT_DTYPE=bfloat16.
 """
 
 from __future__ import annotations
@@ -20,16 +21,19 @@ from benchmarks.pretrain.job import Job, Logits
 from benchmarks.pretrain.shapes import Shape
 from groundup.data import TokenShards
 
-_REFERENCE_TOKENS = 2**19  # batch size for which its learning rates were tuned, with 12 layers
+_REFERENCE_TOKENS = 2**19  # nanochat's learning rates were tuned for this batch size and 12 layers.
 _REFERENCE_LAYERS = 12
 _WEIGHT_DECAY = 0.28
 _WARMUP_STEPS = 40
-_MAX_WARMUP = 0.05  # fraction of the steps, as for nanoGPT
+_MAX_WARMUP = 0.05  # Maximum length of the warm-up, as a fraction of the steps. nanoGPT's driver has the same limit.
 _WARMDOWN, _MIN_FACTOR = 0.65, 0.05
 
 
 def train(job: Job, clock: Clock) -> Logits:
-    """Train with the step of base_train.py: forward, backward, Muon and AdamW, without gradient clipping."""
+    """Train with the steps of nanochat's base_train.py.
+
+    A step consists of the forward pass, the backward pass, Muon and AdamW. Gradients are not clipped.
+    """
     sys.path.insert(0, str(job.checkout))
     torch.manual_seed(42 + job.seed)
     if job.device == "cuda":
@@ -55,7 +59,7 @@ def train(job: Job, clock: Clock) -> Logits:
     while True:
         loss = compiled(inputs, targets)
         loss.backward()
-        inputs, targets = next(batches)  # after backward, because the loader reuses its buffers
+        inputs, targets = next(batches)  # The loader reuses its buffers, so the backward pass must be complete.
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * _factor(clock.steps, clock.horizon)
             if group["kind"] == "muon":
@@ -65,7 +69,7 @@ def train(job: Job, clock: Clock) -> Logits:
         model.zero_grad(set_to_none=True)
         if not clock.tick(loss.item()):
             break
-        if clock.steps == 1:  # as in base_train.py: no garbage collection during training
+        if clock.steps == 1:  # As in base_train.py, garbage collection is disabled during training.
             gc.collect()
             gc.freeze()
             gc.disable()
@@ -75,7 +79,8 @@ def train(job: Job, clock: Clock) -> Logits:
         if input_ids_BT.shape[1] > 1:
             scores: Tensor = model(input_ids_BT)
             return scores
-        # It does not accept rows of one token. A second token does not change the first logits.
+        # The model does not accept sequences of one token. A second token does not change the logits of the first
+        # token.
         return logits(input_ids_BT.repeat(1, 2))[:, :1]
 
     return logits
@@ -94,13 +99,13 @@ def _meta_model(shape: Shape, n_layers: int, dim: int) -> Any:
                 n_head=heads,
                 n_kv_head=heads,
                 n_embd=dim,
-                window_pattern="L",  # as in runcpu.sh, and recommended without FlashAttention 3
+                window_pattern="L",  # as in runcpu.sh; recommended if FlashAttention 3 is missing
             )
         )
 
 
 def _document_loader(job: Job) -> Iterator[tuple[Tensor, Tensor]]:
-    """Return nanochat's best-fit packing loader, on token shards instead of text."""
+    """Return nanochat's loader with best-fit packing. It reads token shards instead of text."""
     from nanochat import dataloader  # type: ignore[import-not-found]
 
     shards = TokenShards(job.tokens, "train")
@@ -121,7 +126,7 @@ def _document_loader(job: Job) -> Iterator[tuple[Tensor, Tensor]]:
         def encode(self, batch: Sequence[int], *, prepend: int, num_threads: int) -> list[list[int]]:
             return [[prepend, *shards.document(number).tolist()] for number in batch]
 
-    dataloader._document_batches = document_batches  # the original reads Parquet files of text
+    dataloader._document_batches = document_batches  # nanochat's function reads Parquet files
     loader: Iterator[tuple[Tensor, Tensor]] = dataloader.tokenizing_distributed_data_loader_bos_bestfit(
         Documents(), job.shape.rows, job.shape.context, split="train", device=job.device
     )

@@ -1,8 +1,9 @@
-"""nanoGPT (github.com/karpathy/nanoGPT): `train.py` with --device=cpu or cuda, compiled (its default).
+"""The driver of nanoGPT (github.com/karpathy/nanoGPT).
 
---dtype=bfloat16 has no effect on a CPU, because train.py does not enable autocast there. For bf16, this driver enables
-it. Learning rates are from config/train_shakespeare_char.py, the configuration for small models. As in the README's CPU
-command, there is no dropout.
+It repeats `train.py` with --device=cpu or --device=cuda. The model is compiled, which is nanoGPT's default. On a CPU,
+train.py does not enable autocast, so --dtype=bfloat16 has no effect. In the bf16 mode, this driver enables autocast.
+The learning rates are from config/train_shakespeare_char.py, which is nanoGPT's configuration for small models. Dropout
+is disabled, as in the CPU command of the README.
 """
 
 from __future__ import annotations
@@ -22,11 +23,16 @@ from benchmarks.pretrain.tokens import random_windows
 _RATE, _MIN_RATE = 1e-3, 1e-4
 _BETAS = (0.9, 0.99)
 _WARMUP_STEPS = 100
-_MAX_WARMUP = 0.05  # fraction of the steps; the README's CPU command has 100 of 2000 warm-up steps
+# Maximum length of the warm-up, as a fraction of the steps. In the CPU command of the README, 100 of 2000 steps are
+# warm-up steps.
+_MAX_WARMUP = 0.05
 
 
 def train(job: Job, clock: Clock) -> Logits:
-    """Train with the step of train.py: forward with autocast, backward, clipping to 1, AdamW."""
+    """Train with the steps of nanoGPT's train.py.
+
+    A step consists of the forward pass with autocast, the backward pass, clipping to norm 1, and AdamW.
+    """
     sys.path.insert(0, str(job.checkout))
     from model import GPT, GPTConfig  # type: ignore[import-not-found]
 
@@ -41,7 +47,7 @@ def train(job: Job, clock: Clock) -> Logits:
             n_head=shape.n_heads,
             n_embd=shape.dim,
             dropout=0.0,
-            bias=False,  # train.py's default
+            bias=False,  # the default of train.py
         )
     ).to(job.device)
     optimizer = model.configure_optimizers(0.1, _RATE, _BETAS, job.device)
@@ -65,14 +71,15 @@ def train(job: Job, clock: Clock) -> Logits:
     model.eval()
 
     def logits(input_ids_BT: Tensor) -> Tensor:
-        scores: Tensor = model(input_ids_BT, input_ids_BT)[0]  # without targets it returns only the last position
+        # Without targets, the model returns only the logits of the last position, so pass the inputs as targets.
+        scores: Tensor = model(input_ids_BT, input_ids_BT)[0]
         return scores
 
     return logits
 
 
 def _rate(step: int, horizon: int) -> float:
-    """Return the learning rate of train.py: linear warm-up, then cosine decay to a tenth."""
+    """Return the learning rate of train.py, which has a linear warm-up and a cosine decay to a tenth of the peak."""
     warmup = min(_WARMUP_STEPS, int(_MAX_WARMUP * horizon))
     if step < warmup:
         return _RATE * (step + 1) / (warmup + 1)
