@@ -3,10 +3,10 @@
     python tools/fault_injection.py WORK_DIRECTORY [--faults 200] [--seed 0] [--kinds model,checkpoint] [--disk DIR]
 
 The tool creates a small run once. There are three types of faults. The tool damages a file of an artifact (it flips a
-bit, overwrites 64 bytes with random bytes, or truncates the file) and runs the command that reads the artifact. It
-kills a command at a random time and runs the command again. Or it fills the disk while a command runs and runs the
-command again. Each fault uses a new copy of the small run. The result of the command is compared with the expected
-result, and the outcome is one of
+bit, overwrites 64 bytes with random bytes, or truncates the file) and runs the command that reads the artifact. Or the
+tool kills a command at a random time and runs the command again. Or the tool fills the disk while a command runs, and
+runs the command again. Each fault uses a new copy of the small run. The result of the command is compared with the
+expected result, and the outcome is one of
 
     detected   The command fails with an error message.
     recovered  The command prints a warning, and the result is the expected result.

@@ -3,7 +3,7 @@ r"""Convert the rules of gitleaks into the table of secrets for `groundup.corpus
     python tools/gitleaks_table.py GITLEAKS_TOML --license LICENSE --revision COMMIT
 
 GITLEAKS_TOML is `config/gitleaks.toml` of https://github.com/gitleaks/gitleaks (MIT), and LICENSE is its license file.
-The tool writes `src/groundup/corpus/privacy/gitleaks.json`. It prints which rules it skips and why.
+The tool writes `src/groundup/corpus/privacy/gitleaks.json`. The tool prints which rules it skips and why.
 
 The tool changes the rules as follows:
 
@@ -11,8 +11,7 @@ The tool changes the rules as follows:
 - gitleaks requires a quote, a space or the end of the line after a secret. The tool removes this requirement, because
   a secret in a text can also be followed by "." or ",".
 - It splits `\w{0,50}(?:service) = (value)` into the names of services and a value pattern. If values have a fixed
-prefix
-  of at least three characters, the names of services are not needed.
+  prefix of at least three characters, the names of services are not needed.
 - It limits unlimited repetitions, so that the search time is linear in the length of the text.
 - It skips rules that apply only to specific files, and rules that the code in `secrets.py` already covers.
 """

@@ -2,8 +2,8 @@
 
     python tools/pictures.py RUNS --run quickstart --model smollm2 [--only NAME ...]
 
-RUNS is a directory that `groundup studio` can show. It contains a run of the recipe `quickstart` and an imported chat
-model. The tool takes each screenshot in light and dark mode. It requires playwright, Pillow and an installed Chromium.
+RUNS is a directory that `groundup studio` can show. RUNS contains a run of the recipe `quickstart` and an imported
+chat model. The tool takes each screenshot in light and dark mode. Playwright, Pillow and Chromium must be installed.
 """
 
 from __future__ import annotations

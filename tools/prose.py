@@ -92,7 +92,7 @@ class WordList:
 
 
 def _prose(words: str) -> str:
-    """Return a passage after removing code, links and placeholders."""
+    """Remove code, links and placeholders from a passage."""
     return " ".join(_NOT_PROSE.sub(" ", words).split())
 
 

@@ -119,7 +119,7 @@ def _write_documents(count: int, words: Sequence[str], runs: Path) -> list[tuple
 
 
 def _document(words: Sequence[str], rng: random.Random) -> list[str]:
-    """Return a document of 100 to 400 words. It consists of short excerpts, so unrelated documents are dissimilar."""
+    """Return a document of 100 to 400 words. Documents consist of short excerpts, so that they are dissimilar."""
     document: list[str] = []
     length = rng.randrange(100, 400)
     while len(document) < length:

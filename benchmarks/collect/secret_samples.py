@@ -4,8 +4,8 @@
     python -m benchmarks.collect.secret_samples ../gitleaks/config/gitleaks.toml [--lines 200000] [--show 20]
 
 The benchmark uses each rule whose secret has a fixed prefix of at least three characters, or a fixed infix, as for
-Azure. It generates 10 secrets from the regular expression of the rule, with the entropy that the rule requires. Each
-secret is inserted into 12 sentences, settings and commands. The secret is masked in a text if no 12 consecutive
+Azure. For each rule, 10 secrets are generated from the regular expression, with the entropy that the rule requires.
+Each secret is inserted into 12 sentences, settings and commands. The secret is masked in a text if no 12 consecutive
 characters of the secret remain. A rule counts as masked if its secrets are masked in at least half of the texts.
 Ordinary text is the files of the Python standard library and of the installed packages, or `--negatives`. The
 generators do not use the masker's own patterns.

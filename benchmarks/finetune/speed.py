@@ -119,7 +119,8 @@ def _speed(run: dict[str, Any]) -> float:
 def _summary(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Return the medians over the rounds.
 
-    Memory is the peak minus the memory after imports. Its ratio is relative to the TRL variant that uses less memory.
+    Memory is the peak minus the memory after imports. The memory ratio is relative to the TRL variant that uses less
+    memory.
     """
     rounds = list(zip(*runs.values(), strict=True))
     memory = {name: max(run["peak_bytes"] - run["idle_bytes"] for run in each) for name, each in runs.items()}

@@ -1,4 +1,4 @@
-"""The clock that all drivers use. It measures the duration of steps and decides when training ends."""
+"""The clock that all drivers use to measure the duration of steps and to decide when training ends."""
 
 from __future__ import annotations
 

@@ -51,8 +51,8 @@ class Peers:
     Attributes:
         nanogpt: Directory of the Git checkout of nanoGPT.
         nanochat: Directory of the Git checkout of nanochat.
-        litgpt: Directory into which litgpt was installed with `pip install --target`. It is None if litgpt is installed
-            in the environment.
+        litgpt: Directory into which litgpt was installed with `pip install --target`, or None if litgpt is installed in
+            the environment.
         absent: Mapping from the name of each missing program to the reason.
     """
 

@@ -41,9 +41,9 @@ class ProcessRunner:
     timeout_seconds: float = 3600.0
 
     def environment(self, cache: str, added: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Return the environment of a process. It does not contain variables that affect speed.
+        """Return the environment of a process, without variables that affect speed.
 
-        Compiled kernels are cached in a directory with the given name.
+        The process caches compiled kernels in a directory with the given name.
         """
         variables = {key: value for key, value in os.environ.items() if not _TUNING_VARIABLES.match(key)}
         variables["TORCHINDUCTOR_CACHE_DIR"] = str(self.directory / "kernels" / cache)
@@ -96,7 +96,7 @@ class ContenderError(Exception):
 
 
 def matmul_flops(device: str) -> float:
-    """Return the median throughput of a square bf16 matmul in FLOP/s. It is the denominator of MFU."""
+    """Return the median throughput of a square bf16 matmul in FLOP/s, which is the denominator of MFU."""
     size = _GPU_MATMUL_SIZE if device == "cuda" else _CPU_MATMUL_SIZE
     a, b = (torch.randn(size, size, device=device).to(torch.bfloat16) for _ in range(2))
     out = torch.empty_like(a)

@@ -71,7 +71,7 @@ GPU_SHAPES = {
     "124m": Shape("124m", n_layers=12, dim=768, n_heads=12, context=1024, vocab_size=50304, rows=32),
     "350m": Shape("350m", n_layers=24, dim=1024, n_heads=16, context=1024, vocab_size=50304, rows=16),
 }
-# This shape is for a quick test of the benchmark. Its results are not meaningful.
+# This shape is for a quick test of the benchmark. Results with this shape are not meaningful.
 TINY = Shape("tiny", n_layers=2, dim=64, n_heads=2, context=64, vocab_size=512, rows=4)
 
 

@@ -32,7 +32,7 @@ class Timing:
         tokens_per_second: Throughput in tokens per second.
         mfu: Model FLOPs utilization, as a fraction.
         warm_seconds: Time in seconds from the start of the process to the end of step 1, with a filled kernel cache.
-        peak_bytes: Peak memory in bytes. It is resident memory on a CPU, and allocated memory on a GPU.
+        peak_bytes: Peak resident memory on a CPU, or peak allocated memory on a GPU, in bytes.
         failure: Error message if the program failed, otherwise empty.
     """
 

@@ -59,7 +59,7 @@ def _score(logits: Logits, tokens: Path, context: int, device: str, documents: i
 
 
 def _peak_bytes(device: str) -> int:
-    """Return the peak memory of this process in bytes. It is allocated memory on a GPU, otherwise resident memory."""
+    """Return the peak allocated memory on a GPU, or the peak resident memory of this process on a CPU, in bytes."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     import resource

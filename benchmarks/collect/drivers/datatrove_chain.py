@@ -2,8 +2,9 @@
 
     python datatrove_chain.py WARC_DIRECTORY WORK_DIRECTORY LANGUAGE_MODEL LANGUAGE
 
-The driver runs datatrove's steps in FineWeb's order, with default settings and two workers. It requires a Python
-environment that contains datatrove. It prints the number of documents after the filters and after MinHash as JSON.
+The driver runs datatrove's steps in FineWeb's order, with default settings and two workers. The driver requires a
+Python environment that contains datatrove. The output is a JSON object with the number of documents after the filters
+and after MinHash.
 """
 
 import json

@@ -2,8 +2,8 @@
 
     python -m benchmarks.finetune.drivers.groundup_lora JOB.json
 
-The driver uses the same functions as `finetune instruct --method lora`. Its input and output have the same formats as
-those of `trl_lora.py`.
+The driver uses the same functions as `finetune instruct --method lora`. The input and the output have
+the same formats as those of `trl_lora.py`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The driver of litgpt, which repeats `litgpt pretrain` on one device.
 
-It uses Fabric, the compiled GPT class, litgpt's cross-entropy, and AdamW, which is not fused on a CPU. The bf16 mode is
-`--precision bf16-true`. litgpt's default block is the block of GPT-NeoX, which has the same matmuls as GPT-2. The model
-has rotary instead of learned position embeddings, and does not tie the token embeddings to the output projection.
+The driver uses Fabric, the compiled GPT class, litgpt's cross-entropy, and AdamW, which is not fused on a CPU. The bf16
+mode is `--precision bf16-true`. litgpt's default block is the block of GPT-NeoX, which has the same matmuls as GPT-2.
+The model has rotary instead of learned position embeddings, and does not tie the token embeddings to the output
+projection.
 """
 
 from __future__ import annotations

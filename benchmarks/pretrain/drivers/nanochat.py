@@ -1,7 +1,7 @@
 """The driver of nanochat (github.com/karpathy/nanochat).
 
-It repeats `scripts/base_train.py` with the flags of `runs/runcpu.sh`. On a CPU, nanochat uses fp32 by default. In the
-bf16 mode, the parent process sets NANOCHAT_DTYPE=bfloat16.
+The driver repeats `scripts/base_train.py` with the flags of `runs/runcpu.sh`. On a CPU, nanochat uses fp32 by default.
+In the bf16 mode, the parent process sets NANOCHAT_DTYPE=bfloat16.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _meta_model(shape: Shape, n_layers: int, dim: int) -> Any:
 
 
 def _document_loader(job: Job) -> Iterator[tuple[Tensor, Tensor]]:
-    """Return nanochat's loader with best-fit packing. It reads token shards instead of text."""
+    """Return nanochat's loader with best-fit packing, which reads token shards here instead of text."""
     from nanochat import dataloader  # type: ignore[import-not-found]
 
     shards = TokenShards(job.tokens, "train")

@@ -1,9 +1,9 @@
 """The driver of nanoGPT (github.com/karpathy/nanoGPT).
 
-It repeats `train.py` with --device=cpu or --device=cuda. The model is compiled, which is nanoGPT's default. On a CPU,
-train.py does not enable autocast, so --dtype=bfloat16 has no effect. In the bf16 mode, this driver enables autocast.
-The learning rates are from config/train_shakespeare_char.py, which is nanoGPT's configuration for small models. Dropout
-is disabled, as in the CPU command of the README.
+The driver repeats `train.py` with --device=cpu or --device=cuda. The model is compiled, which is nanoGPT's default. On
+a CPU, train.py does not enable autocast, so --dtype=bfloat16 has no effect. In the bf16 mode, this driver enables
+autocast. The learning rates are from config/train_shakespeare_char.py, which is nanoGPT's configuration for small
+models. Dropout is disabled, as in the CPU command of the README.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ _DTYPES: dict[ComputeDtype, torch.dtype] = {"float32": torch.float32, "bfloat16"
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Execution settings. They are saved with a run, so a resumed run uses the same settings.
+    """Execution settings. The settings are saved with a run, so that a resumed run uses the same settings.
 
     Attributes:
         device: "cpu", "cuda" or "mps".
@@ -210,7 +210,7 @@ def prepare_model(model: Transformer | SequenceClassifier, machine: Machine) -> 
 
     Args:
         model: The model.
-        machine: The settings.
+        machine: The execution settings.
 
     Raises:
         ResourceError: The device, the C++ kernels or fp8 is not available on this machine.

@@ -15,9 +15,10 @@ _PROCESS = Path("/proc/self")
 
 
 def memory_bytes(device: str) -> int | None:
-    """Return the memory that is available for training, in bytes; None if it is unknown.
+    """Return the memory that is available for training in bytes, or None if the amount is unknown.
 
-    On a GPU, this is the free GPU memory. Otherwise, it is the memory of the machine or of the container.
+    For a GPU, the result is the free GPU memory. For a CPU, the result is the memory of the machine or of the
+    container.
     """
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0])
@@ -29,7 +30,7 @@ def memory_bytes(device: str) -> int | None:
 
 
 def free_bytes(device: str) -> int | None:
-    """Return the memory that this process can still allocate, in bytes; None if it is unknown."""
+    """Return the memory that this process can still allocate in bytes, or None if the amount is unknown."""
     if device == "cuda":
         cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
         return int(torch.cuda.mem_get_info()[0]) + cached

@@ -1,7 +1,7 @@
 """The library of C++ kernels, which is compiled once with the installed compiler and then cached.
 
-The library is called through ctypes and does not include torch's headers. So it compiles in seconds, whereas a torch
-extension takes about a minute.
+The library is called through ctypes and does not include torch's headers. So the compilation takes seconds, whereas the
+compilation of a torch extension takes about a minute.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class NativeOperations(Operations):
     def attention_mask(self, positions_BT: Tensor, document_ids_BT: Tensor | None, window: int | None) -> Tensor | None:
         """Return the index of the first key that each token attends to, as int32 of shape (B, T).
 
-        The index defines the mask if documents are contiguous. Otherwise, the PyTorch implementation returns a mask.
+        This index defines the mask if documents are contiguous. If they are not contiguous, return a boolean mask.
         """
         indices_T = torch.arange(positions_BT.shape[1], dtype=torch.int32)
         starts_BT = torch.zeros(positions_BT.shape, dtype=torch.int32)
@@ -168,7 +168,7 @@ class NativeOperations(Operations):
 
 
 def orthogonalize_of(model: Transformer | SequenceClassifier) -> Orthogonalize:
-    """Return Muon's orthogonalization for a model. It uses C++ kernels if the model does, otherwise PyTorch."""
+    """Return Muon's orthogonalization, with C++ kernels if the model uses C++ kernels, otherwise with PyTorch."""
     operations = model.operations
     if isinstance(operations, NativeOperations):
         return operations.orthogonalize

@@ -1,4 +1,4 @@
-"""HTML page of a data card. It shows the sources, filters, statistics and checks of a corpus."""
+"""HTML page of a data card, which shows the sources, filters, statistics and checks of a corpus."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _summary(card: Facts) -> list[str]:
         f"{count(len(card.rows('sources_section')), 'source')}."
     )
     if kept > once:
-        sentence += f" It has {count(once, 'distinct document')}; the mixture repeats some of them."
+        sentence += f" The corpus has {count(once, 'distinct document')}, and the mixture repeats some of them."
     passed = percent(once / (found.documents or 1))
     return [sentence, f"The filters kept {passed} of {count(found.documents, 'document')}."]
 

@@ -1,4 +1,4 @@
-"""Functions that build HTML and SVG elements. They escape all text, so callers do not have to escape it."""
+"""Functions that build HTML and SVG elements. The functions escape all text, so callers must not escape text."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def details(summary: Child, *children: Child, class_: str | None = None) -> Html
 
 
 def untrusted(value: str, *, name: str = "div", class_: str = "untrusted") -> Html:
-    """Create an element for text from the data or from a model. It keeps line breaks and the writing direction."""
+    """Create an element for text from the data or from a model, with its line breaks and its writing direction."""
     return tag(name, value, class_=class_, dir="auto")
 
 

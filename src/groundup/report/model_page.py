@@ -1,4 +1,4 @@
-"""HTML report of a run. It shows the data, the training, the evaluation, samples and the cost."""
+"""HTML report of a run, which shows the data, the training, the evaluation, samples and the cost."""
 
 from __future__ import annotations
 

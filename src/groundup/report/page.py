@@ -16,7 +16,7 @@ class Section:
     """A section of a page. The section is omitted if all of its parts are None.
 
     Attributes:
-        key: Id of the section element, which links use. It must be unique in the page.
+        key: Id of the section element. Links use this id, which must be unique in the page.
         title: Heading of the section.
         parts: Content of the section.
     """
@@ -94,9 +94,9 @@ def _section(section: Section) -> Html:
 
 
 def content_policy(*, script: bool) -> str:
-    """Return the Content-Security-Policy of a page. It allows only the inline style sheet and the inline script.
+    """Return the Content-Security-Policy of a page.
 
-    The policy identifies both by their hashes.
+    The policy allows only the style sheet and the script of this package, which are identified by their hashes.
     """
     scripts = f"script-src '{_source_hash('page.js')}'; " if script else ""
     return f"default-src 'none'; style-src '{_source_hash('page.css')}'; {scripts}base-uri 'none'; form-action 'none'"

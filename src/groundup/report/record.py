@@ -18,7 +18,8 @@ from groundup.tokenizer import Tokenizer
 COLLECT, TOKENIZE, PRETRAIN, EVALUATE = "collect", "tokenize", "pretrain", "evaluate"
 INSTRUCT, CLASSIFY, COMPARE = "finetune.instruct", "finetune.classify", "compare"
 _STAGE_ORDER = (COLLECT, TOKENIZE, PRETRAIN, INSTRUCT, CLASSIFY, EVALUATE, COMPARE)
-# The field "source" of an evaluation has this value if the text was the run's validation set. Otherwise it is a path.
+# The field "source" of an evaluation has this value if the text was the run's validation set. For any other text, the
+# field contains the path of the file.
 HELD_OUT_TEXT = "held-out text"
 _REPORT_STAGE = "report"  # The record of this stage is in the run directory itself and is not a stage output.
 _EXAMPLE_CHARS = 280
@@ -49,9 +50,9 @@ class RunRecord:
 
     Attributes:
         name: Name of the run directory.
-        display_path: Path of the run directory that the report prints in commands. It is relative to the working
-            directory, or the name of the run if the run is elsewhere. It is not absolute, because a report may be
-            shared and must not contain private paths.
+        display_path: Path of the run directory that the report prints in commands. The path is relative to the working
+            directory. If the run is not below the working directory, the path is only the name of the run. An absolute
+            path could be private, and users share reports.
         outputs: Outputs in pipeline order. Outputs of the same stage are sorted from oldest to newest.
         digests: Mapping from the directory name of each output to the digest of its record. If no digest has changed,
             the report is up to date.
@@ -90,12 +91,12 @@ class RunRecord:
         return evaluated is not None and evaluated.stage == PRETRAIN
 
     def card(self) -> Facts:
-        """Return the data card of the corpus. It is empty if the run does not contain a corpus."""
+        """Return the data card of the corpus, which is empty if the run does not contain a corpus."""
         corpus = self.stage(COLLECT)
         return Facts(read_card(corpus.directory)) if corpus else Facts(None)
 
     def evaluation(self) -> Facts:
-        """Return all results of the evaluation. They are empty if the model has not been evaluated."""
+        """Return all results of the evaluation, which are empty if the model has not been evaluated."""
         output = self.stage(EVALUATE)
         path = output.directory / "report.json" if output else None
         return Facts(read_json(path)) if path and path.is_file() else Facts(None)

@@ -49,7 +49,7 @@ def render_xray(name: str, description: str, seen: Sequence[TokenView], labels: 
         name: Title of the page.
         description: A sentence that describes how the data was read.
         seen: Training examples with their tokens.
-        labels: Label of each example if a classifier is trained. Empty for instruction tuning.
+        labels: Label of each example if a classifier is trained. The list is empty for instruction tuning.
     """
     tokens = sum(conversation.counts().total() for conversation in seen)
     trained = sum(conversation.trained for conversation in seen)

@@ -21,7 +21,7 @@ def new_rows(directory: Path, cursor: str) -> Json:
 
     Args:
         directory: Output directory of a training stage.
-        cursor: The value "cursor" of the previous response. It is empty for the first request.
+        cursor: The value "cursor" of the previous response, or an empty string for the first request.
 
     Returns:
         A dict with three keys. "rows" has the new rows of the log, downsampled to about 1,500. "cursor" is the cursor

@@ -55,7 +55,7 @@ def load_newest_checkpoint(directory: Path) -> OpenedModel:
     model = Transformer(plan.model)
     with torch.no_grad():
         weights = state.groups["model"]
-        for name, tensor in model.named_parameters():  # It yields tied weights once, as in the checkpoint.
+        for name, tensor in model.named_parameters():  # Tied weights occur only once here and in the checkpoint.
             tensor.copy_(weights[name])
     return OpenedModel(directory, model.eval().requires_grad_(False), tokenizer, tokenizer.stop_ids)
 
@@ -110,7 +110,7 @@ class ModelCache:
         return self.load(name).served
 
     def for_applications(self, name: str) -> ServedModel | OpenedClassifier:
-        """Return the model or classifier with this name. It raises the same errors as `get_model`."""
+        """Return the model or classifier with this name. This method raises the same errors as `get_model`."""
         info = next((model for model in self._workspace.models() if model.name == name), None)
         if info is None or info.kind != "classifier":
             return self.get_model(name)
@@ -185,7 +185,7 @@ class ModelCache:
         while len(self._open) >= _MAX_OPEN:
             idle = next((name for name, model in self._open.items() if _is_idle(model)), None)
             if idle is None:
-                rule = "all loaded models are answering requests"
+                rule = "all loaded models are processing requests"
                 raise overloaded(ResourceError(", ".join(self._open), rule=rule, fix="Try again in a moment."))
             self._close(idle)
 

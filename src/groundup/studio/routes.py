@@ -80,7 +80,7 @@ def _xray(workspace: Workspace, stage_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ContextWindow:
-    """How many turns of a conversation were dropped because they do not fit into the context window.
+    """The number of turns of a conversation that were dropped because they do not fit into the context window.
 
     Attributes:
         dropped: Number of dropped turns. The oldest turns are dropped first.
@@ -105,7 +105,7 @@ def fit_context_window(
         served: The model.
         turns: Earlier turns as pairs of user message and answer. The oldest turn is first.
         prompt: The next user message.
-        system: System prompt. It is ignored if the chat template does not support system prompts.
+        system: System prompt, which is ignored if the chat template does not support system prompts.
         max_tokens: Maximum length of the answer in tokens. At most a quarter of the context window is reserved for the
             answer.
 

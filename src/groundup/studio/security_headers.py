@@ -1,4 +1,4 @@
-"""HTTP security headers. They prevent the browser from running scripts in model outputs, files or data cards."""
+"""HTTP security headers, which prevent the browser from running scripts in model outputs, files or data cards."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The runs, models and recipes that the Studio shows.
 
-Requests identify runs, models and recipes by name. They do not contain paths.
+Requests identify runs, models and recipes by name and do not contain paths.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class StageInfo:
         headline: The most important number among the results, with its unit.
         summary: The result in one sentence.
         seconds: Wall time of the stage in seconds.
-        finished_at: Time in ISO 8601 format at which the stage finished. It is empty if the stage is incomplete.
+        finished_at: Time in ISO 8601 format at which the stage finished, or an empty string if it is incomplete.
         has_metrics: Whether the stage writes `metrics.jsonl`.
         unit: Plural noun for the items that `tokens_seen` in the metrics counts, such as "tokens" or "texts".
     """
@@ -160,7 +160,7 @@ class Workspace:
     def recipes(self) -> dict[str, Path]:
         """Return the recipes that users can start, as a dict from label to file.
 
-        They are the user's recipes, the bundled recipes, and the recipes in run directories.
+        The dict contains the user's recipes, the bundled recipes, and the recipes in run directories.
         """
         files = sorted(self._recipes.glob("*.toml")) if self._recipes.is_dir() else []
         recipes = {path.name: path for path in files} | bundled()

@@ -1,6 +1,6 @@
-// Matmuls of small bf16 blocks with fp32 accumulation. They use AMX tiles if the CPU supports AMX, otherwise AVX-512
-// bf16 dot products. Both implementations read the same packed operands, so callers do not depend on the instruction
-// set.
+// Matmuls of small bf16 blocks with fp32 accumulation. The implementation uses AMX tiles if the CPU supports AMX,
+// otherwise AVX-512 bf16 dot products. Packed operands have the same layout for AMX and AVX-512, so callers do not
+// depend on the instruction set.
 //
 // A block matmul computes C (m x n, fp32) += A (m x k) B (k x n) in steps of 16 x 16 x 32:
 //   A consists of tiles of 16 rows and 32 columns. The stride between rows is `a_stride` values.
@@ -45,7 +45,7 @@ class Tiles {
     Tiles() {
 #ifdef __AMX_BF16__
         alignas(64) uint8_t layout[64] = {0};
-        layout[0] = 1; // AMX defines only this palette
+        layout[0] = 1; // palette 1 is the only palette that AMX defines
         for (int tile = 0; tile < 8; tile++) {
             layout[16 + 2 * tile] = 64; // bytes per row
             layout[48 + tile] = TILE;   // number of rows

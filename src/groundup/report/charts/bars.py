@@ -23,7 +23,7 @@ class Bar:
         value: Length of the bar in the unit of the chart.
         low: Lower bound of the interval that the whisker shows.
         high: Upper bound of the interval that the whisker shows.
-        start: Position of the left end of the bar. It differs from 0 only in a waterfall chart.
+        start: Position of the left end of the bar, which differs from 0 only in a waterfall chart.
         accent: Whether to highlight the bar.
     """
 

@@ -22,7 +22,7 @@ def drawing(name: str, title: str, description: str, height: int, *marks: Child,
     Because the image does not have a viewBox, its font size does not scale.
 
     Args:
-        name: Prefix of the element ids. It must be unique in the page.
+        name: Prefix of the element ids, which must be unique in the page.
         title: Accessible name of the image.
         description: Accessible description of the image.
         height: Height of the image in pixels.

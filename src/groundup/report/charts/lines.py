@@ -19,7 +19,7 @@ _MAX_HOVER_POINTS = 240
 
 @dataclass(frozen=True, slots=True)
 class ChartLine:
-    """The points of a line. If `accent` is true, the line is thick and colored."""
+    """The points of a line in a chart. If `accent` is true, the line is thick and colored."""
 
     points: Sequence[Point]
     accent: bool = True
@@ -54,7 +54,7 @@ def draw_line_chart(
     """Draw a line chart.
 
     Args:
-        name: Prefix of the element ids. It must be unique in the page.
+        name: Prefix of the element ids, which must be unique in the page.
         title: Accessible name of the chart.
         description: Accessible description of the chart.
         lines: The lines, which must have at least one point in total. The last line is drawn on top, and the pointer
@@ -143,9 +143,9 @@ def _grid(plot: _Plot, axis: Axis, x_label: Callable[[float], str]) -> Iterator[
 
 
 def ticks(low: float, high: float, num_ticks: int) -> list[float]:
-    """Return about `num_ticks` equally spaced values from `low` or slightly below to `high`.
+    """Return the values of the ticks of an axis: about `num_ticks` equally spaced values from `low` to `high`.
 
-    The distance between adjacent values is 1, 2 or 5 times a power of ten.
+    The first tick is at most `low`. The distance between adjacent ticks is 1, 2 or 5 times a power of ten.
     """
     if not high > low:
         return [low]

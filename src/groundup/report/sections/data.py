@@ -13,7 +13,7 @@ from groundup.report.sections.sources import mixture_section, sources_section
 
 
 def data_section(run: RunRecord) -> list[Child]:
-    """Return the content of the data section. It is empty if the run contains neither a corpus nor a tokenizer."""
+    """Return the content of the data section, which is empty if the run has neither a corpus nor a tokenizer."""
     card = run.card()
     parts: list[Child] = []
     if card:

@@ -63,7 +63,7 @@ _MAX_LABELS = 60
 
 
 def evaluation_section(run: RunRecord) -> list[Child]:
-    """Return the content of the evaluation section. It is empty if the run has neither evaluations nor a model."""
+    """Return the content of the evaluation section, which is empty if the run has neither evaluations nor a model."""
     parts: list[Child] = [*_prediction(run), *_answers(run), *_classes(run), *comparisons(run), *_more(run)]
     if not parts and run.stage(PRETRAIN):
         return [

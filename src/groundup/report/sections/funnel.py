@@ -1,7 +1,7 @@
 """The filters section of a data card.
 
-It shows the documents and bytes that remain after each step, the reasons for which documents were dropped, and samples
-of dropped documents.
+The section shows the documents and bytes that remain after each step, the reasons for which documents were dropped, and
+samples of dropped documents.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ _ROLES = {"system": "system", "user": "user", "assistant": "fine-tuned model"}
 
 
 def samples_section(run: RunRecord) -> list[Child]:
-    """Return the content of the samples section. It is empty if the run does not contain samples."""
+    """Return the content of the samples section, which is empty if the run does not contain samples."""
     parts: list[Child] = []
     generated = run.evaluation().rows("samples")[:_MAX_SAMPLES]
     if generated:

@@ -1,6 +1,7 @@
 """The statistics and checks sections of a data card.
 
-They show languages, document lengths, masked values, near-duplicates, decontamination and the quality classifier.
+The sections show languages, document lengths, masked values, near-duplicates, decontamination and the quality
+classifier.
 """
 
 from __future__ import annotations

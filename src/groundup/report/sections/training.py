@@ -31,7 +31,7 @@ def loss_chart(
     """Draw the loss of each step and the moving average of the loss.
 
     Args:
-        name: Suffix of the element ids. It must be unique in the page.
+        name: Suffix of the element ids, which must be unique in the page.
         title: Title of the chart.
         curve: Training metrics.
         unit: Unit of the loss, such as "nats per token".
@@ -128,7 +128,7 @@ def _plain(value: float) -> str:
 
 
 def training_section(run: RunRecord) -> list[Child]:
-    """Return the content of the training section. It is empty if no training stage has run."""
+    """Return the content of the training section, which is empty if no training stage has run."""
     parts: list[Child] = []
     base = run.stage(PRETRAIN)
     if base:

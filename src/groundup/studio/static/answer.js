@@ -1,12 +1,12 @@
-// An answer that is streamed from the server. It shows the text, and the most likely alternatives to each token.
+// Shows an answer while it is streamed from the server, with the most likely alternatives to each token.
 import { stream } from "./api.js";
 import { el } from "./dom.js";
 import { hideTooltip, navigateTokens, showTooltip, tokenElement } from "./tokens.js";
 
 const NUM_ALTERNATIVES = 5;
 
-// Returns the endpoint and the body of a request. It is a chat completion if the model has a chat template, otherwise a
-// text completion.
+// Returns the endpoint and the body of a completion request. If the model has a chat template, the request is a chat
+// completion, otherwise a text completion.
 export function completionRequest(model, messages, sampling) {
   const shared = { model: model.name, stream: true, ...sampling };
   if (model.has_chat_template) {

@@ -1,5 +1,5 @@
-// The Apps view. It has a form per application, which is generated from the declaration of the application, and shows
-// the result while it is streamed.
+// The Apps view, which has a form for each application and shows the result while it is streamed. The form is generated
+// from the declaration of the application.
 import { get, stream } from "./api.js";
 import { el, field, fill, formatPercent, hashLink, notice, runWith, select, updateOptions } from "./dom.js";
 import { classifiers, findModel } from "./store.js";

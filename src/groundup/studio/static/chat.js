@@ -1,4 +1,4 @@
-// The Chat view. It shows one model, or two models next to each other, and the alternatives to each token.
+// The Chat view, which shows one model, or two models next to each other, with the alternatives to each token.
 import { Answer, completionRequest } from "./answer.js";
 import { post } from "./api.js";
 import { el, field, fill, notice, runWith, select, updateOptions } from "./dom.js";
@@ -51,8 +51,7 @@ export function chat(section) {
 
   // Returns the messages of a request: the system prompt, the newest turns that fit into the context window, and the
   // new
-// message.
-  // Turns without an answer are omitted.
+// message. Turns without an answer are omitted.
   async function conversation(turn, pane, model, signal) {
     const earlier = turns.slice(0, turns.indexOf(turn)).filter((each) => each.answers[pane]?.isComplete);
     const systemPrompt = system.value.trim() ? system.value : "";

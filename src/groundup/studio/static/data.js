@@ -1,4 +1,4 @@
-// The Data view. It shows the data card of a corpus and searches the documents and the drop log.
+// The Data view, which shows the data card of a corpus and searches the documents and the drop log.
 import { get } from "./api.js";
 import { el, field, fill, runWith, select, updateOptions } from "./dom.js";
 import { frame } from "./frame.js";

@@ -1,4 +1,4 @@
-// The panel of nearest embeddings. It shows the tokens whose embeddings are most similar to that of the selected token.
+// The embeddings panel, which shows the tokens whose embeddings are most similar to that of the selected token.
 import { el, fill, notice, visibleText } from "./dom.js";
 
 export function embeddingsPanel(fetchPanel) {

@@ -1,5 +1,5 @@
-// The Inside view. It shows how a model processes a text: surprisal, attention weights, logit lens, embeddings and
-// parameters.
+// The Inside view, which shows how a model processes a text. Its panels are surprisal, attention weights, logit lens,
+// embeddings and parameters.
 import { attentionPanel } from "./attention.js";
 import { post } from "./api.js";
 import { el, field, fill, notice, runWith } from "./dom.js";
@@ -51,7 +51,7 @@ export function inside(section) {
 
   function showSurprisal(span, index) {
     const token = reading.tokens[index];
-    if (token.nats === undefined) return showTooltip(span, "Beginning of text (BOS)", [], "This token starts each text. It has no prediction.");
+    if (token.nats === undefined) return showTooltip(span, "Beginning of text (BOS)", [], "This token starts each text, so the model does not predict it.");
     const rows = token.top.map((other) => [other.text, other.p, other.id === token.id]);
     if (!token.top.some((other) => other.id === token.id)) rows.push([token.text, Math.exp(-token.nats), true]);
     showTooltip(span, `Surprisal ${(token.nats / Math.LN2).toFixed(1)} bits, rank ${token.rank.toLocaleString("en")}`, rows, "Most likely tokens. The actual token is bold.");

@@ -1,4 +1,4 @@
-// The logit lens panel. It shows the most likely next token after each layer.
+// The logit lens panel, which shows the most likely next token after each layer.
 import { el, fill, visibleText } from "./dom.js";
 import { hideTooltip, showTooltip, navigateTokens } from "./tokens.js";
 

@@ -1,4 +1,4 @@
-// The pipeline from text to a usable model. It highlights the step that produced the selected model.
+// The display of the pipeline from text to a usable model. The step that produced the selected model is highlighted.
 import { el, fill, hashLink } from "./dom.js";
 import { findModel, findRun } from "./store.js";
 

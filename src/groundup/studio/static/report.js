@@ -1,4 +1,4 @@
-// The Report view. It shows reports of runs and Label X-rays of fine-tuning stages.
+// The Report view, which shows reports of runs and Label X-rays of fine-tuning stages.
 import { el, field, select, updateOptions } from "./dom.js";
 import { frame } from "./frame.js";
 import { onChange, store } from "./store.js";

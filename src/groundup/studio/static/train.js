@@ -1,4 +1,4 @@
-// The Train view. It shows live metrics of runs, and starts, stops and resumes runs.
+// The Train view, which shows live metrics of runs, and starts, stops and resumes runs.
 import { get, post } from "./api.js";
 import { el, field, fill, formatDuration, formatNumber, formatPercent, hashLink, notice, runWith, select, updateOptions } from "./dom.js";
 import { Plot, smooth } from "./plot.js";
