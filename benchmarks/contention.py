@@ -27,7 +27,7 @@ from groundup.core.openmp import DEFAULTS
 
 BUSY = "while True: pass"
 TASKS = ("step", "decode")
-CLASSES, LENGTH = 8, 48  # The number of classes, and the number of tokens per text.
+CLASSES, LENGTH = 8, 48  # The classifier has 8 classes, and each text has 48 tokens.
 WARMUP = 3
 
 

@@ -28,7 +28,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path("src/groundup")
-# File lengths are checked in these directories. All other limits apply only to the package.
+# File lengths are checked in these directories. The limits for functions and names apply only to the package.
 CHECKED_DIRECTORIES = ("src", "tests", "tools", "benchmarks")
 
 MAX_FUNCTION_LINES = 60

@@ -91,7 +91,7 @@ def compare_quality(
     Returns:
         A dict. `bpb_margin` is the bits per byte of the best other program minus the bits per byte of the worst seed of
         groundup. The value is the JSON form of a TargetResult with a paired interval over documents. It is None if
-        groundup or all other programs have no result. `runs` has the results of all programs.
+        groundup or all other programs have no result. `runs` has the results of all programs, keyed by name.
     """
     entries = [entry for entry in peer_entries(peers, TokenShards(tokens, "train").vocab_size) if selected(entry.name)]
     groundup_runs = [

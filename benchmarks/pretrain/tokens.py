@@ -43,7 +43,7 @@ def random_windows(tokens: Path, shape: Shape, seed: int, device: str) -> Random
     A batch consists of random windows of the concatenated documents. Each document starts with a BOS token.
 
     Returns:
-        A function that returns inputs and targets. Both are int64 tensors of shape (rows, context).
+        A function that returns inputs and targets as int64 tensors of shape (rows, context).
     """
     shards = TokenShards(tokens, "train")
     bos = np.array([shards.bos_id])

@@ -94,7 +94,8 @@ class NativeOperations(Operations):
     def attention_mask(self, positions_BT: Tensor, document_ids_BT: Tensor | None, window: int | None) -> Tensor | None:
         """Return the index of the first key that each token attends to, as int32 of shape (B, T).
 
-        This index defines the mask if documents are contiguous. If they are not contiguous, return a boolean mask.
+        This index defines the mask if documents are contiguous. If documents may not be contiguous, return a boolean
+        mask.
         """
         indices_T = torch.arange(positions_BT.shape[1], dtype=torch.int32)
         starts_BT = torch.zeros(positions_BT.shape, dtype=torch.int32)

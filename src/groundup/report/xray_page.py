@@ -39,7 +39,7 @@ def xray_only(
     """Write a Label X-ray next to the output directory, and print the path of the file. No model is trained."""
     path = write_xray(out.with_name(f"{out.name}.xray.html"), description, seen, labels)
     console.note(f"Label X-ray: {path}. No model was trained; run without --xray to train.")
-    return record(stage, keys, {}, path.parent, [path], {"summary": "Label X-ray only, not trained"}, 0.0)
+    return record(stage, keys, {}, path.parent, [path], {"summary": "Label X-ray without training"}, 0.0)
 
 
 def render_xray(name: str, description: str, seen: Sequence[TokenView], labels: Sequence[str] = ()) -> str:

@@ -1,4 +1,4 @@
-"""Inspection of a loaded model. The functions return results of `groundup.evaluation.internals` as JSON values."""
+"""Inspection of a loaded model. Functions of this module return results of `groundup.evaluation.internals` as JSON."""
 
 from __future__ import annotations
 

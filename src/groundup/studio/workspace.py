@@ -122,7 +122,7 @@ class Workspace:
         return next((model.name for model in self.models() if model.directory == self._model), None)
 
     def runs(self) -> list[RunInfo]:
-        """Return all runs. The newest run is first."""
+        """Return all runs, sorted from newest to oldest."""
         runs = [_run_info(directory) for directory in self._run_directories()]
         return sorted(runs, key=lambda run: run.directory.stat().st_mtime, reverse=True)
 

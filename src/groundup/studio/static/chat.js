@@ -35,7 +35,7 @@ export function chat(section) {
 
   section.append(
     el("h2", {}, "Chat"),
-    el("p", { class: "lead" }, "Chat with the model. Point at a token, or use the arrow keys, to see its most likely alternatives."),
+    el("p", { class: "lead" }, "Chat with the model. Point at a token, or select a token with the arrow keys, to see its most likely alternatives."),
     el("div", { class: "split" },
       el("div", { class: "wide" }, log, composer),
       el("aside", { class: "settings", "aria-label": "Settings" },

@@ -28,7 +28,7 @@ export function parametersPanel(fetchPanel) {
     el("section", { class: "panel", id: "positions", "aria-label": "Positional encoding" }, el("h3", {}, "Positional encoding"), explanation, canvas, axes),
     el("section", { class: "panel", id: "parameters", "aria-label": "Parameters" },
       el("h3", {}, "Parameters"),
-      el("p", { class: "lesson" }, "Training sets the parameters of the model. The bars show how many each part has."),
+      el("p", { class: "lesson" }, "Training sets the parameters of the model. The bars show the number of parameters of each part."),
       summary, el("h4", {}, "Whole model"), model, el("h4", {}, "One layer"), layer));
 
   function bars(parent, rows) {

@@ -18,7 +18,7 @@ export function train(section) {
   let drawnStages = "";
 
   const list = el("ul", { class: "runs" });
-  const runs = el("nav", { "aria-label": "Runs" }, el("p", { class: "note" }, "Select a run. To compare its curves with those of other runs, check their boxes."), list);
+  const runs = el("nav", { "aria-label": "Runs" }, el("p", { class: "note" }, "Select a run. Check the boxes of other runs to compare curves."), list);
   const tiles = el("dl", { class: "tiles" });
   const actions = el("div", { class: "row" });
   const charts = {
