@@ -281,7 +281,7 @@ def _damaged(name: str, found: str) -> FormatError:
 def _unsupported(found: str) -> FormatError:
     return FormatError(
         found,
-        rule="only byte-level BPE and SentencePiece (BPE and Unigram) are supported",
+        rule="only byte-level BPE tokenizers and SentencePiece tokenizers (BPE and Unigram) are supported",
         fix="Train a tokenizer with groundup tokenize, or use the tokenizer of a GPT-2, Llama, Mistral, Gemma or Qwen "
         "model.",
     )

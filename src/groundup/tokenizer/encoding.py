@@ -43,7 +43,7 @@ class CorpusEncoder:
 
         Args:
             tokenizer: The tokenizer.
-            sample: Texts of the corpus for the comparison. About 1 MB of text is sufficient.
+            sample: Texts of the corpus. About 1 MB of text is sufficient for the comparison.
             threads: Number of threads. By default, one thread per CPU core is used.
         """
         self._tokenizer = tokenizer

@@ -224,7 +224,7 @@ class ExternalChat:
             while found and found[0] != self._end:
                 found = self._marker.search(text, found.end())
             if first < position or found is None:
-                raise self._ambiguous(f"{self._end} does not follow each answer")
+                raise self._ambiguous(f"the end-of-turn token {self._end} does not follow each answer")
             position = found.end()
             spans.append(_without(mark, text, first, position))
         return spans

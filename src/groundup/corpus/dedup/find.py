@@ -139,8 +139,8 @@ def find_duplicates(
     Tasks write their tables atomically, and the result does not depend on the executor.
 
     A task needs memory for the hashes of about 64 MB of text, or about 100 bytes for each of 2^18 documents. If there
-    are more than 2^24 documents, a bucket task processes 1/64 of the documents. A bucket with more documents needs more
-    memory.
+    are more than 2^24 documents, a bucket task processes 1/64 of the documents. A bucket with more than
+    2^18 documents needs more memory.
 
     The temporary tables need 4 bytes of disk space per word, 8 bytes per document and band, and space for the candidate
     pairs. The temporary tables are deleted after the near-duplicates are resolved.

@@ -1,8 +1,8 @@
 """Partitions of the documents, and their MinHash signatures.
 
-All documents are numbered in a fixed order. The documents of existing corpora come first. The documents of the runs
-follow, in the order of the sources in the recipe. Within a run, documents are sorted by ID. Of two near-duplicates, the
-document with the lower number is kept.
+All documents are numbered in a fixed order. The documents of existing corpora have the lowest numbers, and the
+documents of the runs follow in the order of the sources in the recipe. Within a run, documents are sorted by ID. Of two
+near-duplicates, the document with the lower number is kept.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def _known(key: str, codes: Sequence[str], known: Collection[str]) -> list[str]:
     if unknown := sorted(set(upper) - set(known)):
         raise ConfigError(
             f"unknown country {unknown[0]} in {key}",
-            rule="countries are ISO 3166 codes",
+            rule="countries must be given as ISO 3166 codes",
             fix=f"Use any of {', '.join(sorted(known))}.",
         )
     return upper

@@ -80,7 +80,7 @@ def number_finder(*, cards: bool, ids: bool, countries: Collection[str] = ()) ->
 
 
 def _runs(text: str) -> Iterator[list[tuple[int, int]]]:
-    """Yield, for each sequence of groups with single separators, the spans of its groups."""
+    """Yield each sequence of groups that are separated by single characters, as a list of the spans of its groups."""
     for found in _RUN.finditer(text):
         yield [part.span() for part in _PART.finditer(text, *found.span())]
 
@@ -111,7 +111,7 @@ def _is_trivial(text: str) -> bool:
 def _in_number_table(text: str, run: list[tuple[int, int]], first: int, last: int) -> bool:
     """Return whether the number is part of a longer sequence of groups of similar length.
 
-    Tables of hexadecimal numbers, and large numbers such as 1 250 000, are such sequences.
+    For example, such sequences of groups are tables of hexadecimal numbers, and large numbers such as 1 250 000.
     """
     sizes = {end - start for start, end in run[first : last + 1]}
     if first == last or len(sizes) > 1 or text[run[first][1]] != " ":
