@@ -48,7 +48,7 @@ def run(
     found = [each for name, each in PRESETS.items() if config.name.lower() in name]
     if not found:
         preset(config.name)  # Raises an error that suggests the most similar name.
-        raise AssertionError("a name that exists would have been found")
+        raise AssertionError("this name is in PRESETS, so the list above must contain it")
     if on_text is None:
         return found
     if json_lines:

@@ -49,7 +49,7 @@ def choose_mode(mode: Literal["ddp", "fsdp"] | None, ranks: Ranks, state_bytes: 
 
 
 def rank_memory(machine: Machine, ranks: Ranks, mode: Literal["ddp", "fsdp"] | None) -> int | None:
-    """Return the memory that is available for one copy of the model, in bytes; None if it is unknown.
+    """Return the memory that is available for one copy of the model, in bytes; None if the memory size is unknown.
 
     Each rank has its own GPU memory, but ranks on a CPU share the memory of the machine. With FSDP, all ranks together
     store one copy of the model.

@@ -14,7 +14,7 @@ from typing import Any
 
 from groundup.core.errors import FormatError
 
-# Keys with any value are accepted. They do not change the output of a trained adapter, or this module reads them.
+# Any value of these keys is accepted: they do not change the output of a trained adapter, or this module reads them.
 _IGNORED_KEYS = {
     "alpha_pattern",
     "auto_mapping",

@@ -13,7 +13,8 @@ from groundup.model.config import SCALINGS, RopeScaling, ScalingKind
 from groundup.model.families import FAMILIES, GUIDE
 from groundup.model.families.base import FULL, SLIDING, Family, Head, HuggingFace
 
-# Keys of each RoPE scaling in addition to its factor and original context length. `RopeScaling` has the same names.
+# Keys of each RoPE scaling in addition to its factor and original context length. The fields of `RopeScaling` have the
+# same names.
 _FIELDS: dict[ScalingKind, tuple[str, ...]] = {
     "linear": (),
     "llama3": ("low_freq_factor", "high_freq_factor"),

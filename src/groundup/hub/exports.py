@@ -46,7 +46,10 @@ def export_paths(out: Path, model: str, kind: FileType | Literal["all"]) -> dict
 
 
 def finished_export(path: Path, fingerprint: str) -> Artifact | None:
-    """Return the record of an earlier export; None unless it has the given fingerprint and all its files are intact."""
+    """Return the record of an earlier export with the same fingerprint.
+
+    The result is None if such a record does not exist, or if a file of the export is missing or damaged.
+    """
     if not path.is_file():
         return None
     try:

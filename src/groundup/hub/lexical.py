@@ -1,7 +1,7 @@
 """Lexical head of a classifier: a linear layer whose inputs are the hidden state and the TF-IDF features of a text.
 
 The hidden states of a frozen base model encode little about the exact words of a text. If there are few training texts,
-a classifier on TF-IDF features is as good or better on some data sets. The lexical head uses both inputs. transformers
+a classifier on TF-IDF features is at least as good on some data sets. The lexical head uses both inputs. transformers
 does not support a lexical head, and uses the standard classification head, whose only input is the hidden state.
 
 Letters in array names: E is the number of texts, D the hidden size, F the number of features, and C the number of

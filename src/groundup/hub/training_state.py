@@ -267,7 +267,7 @@ def _newest_intact(directory: Path, at_most: int | None, warn: Callable[[str], N
             problems.append(problem)
             continue
         for each in problems:
-            warn(f"{each}. This checkpoint is damaged; using the checkpoint of step {_step(path):,} instead.")
+            warn(f"{each}. This checkpoint is damaged; using step {_step(path):,} instead.")
         if not has_checksums(path):
             warn(f"{path} cannot be verified, because an earlier release wrote it without checksums.")
         return path

@@ -34,8 +34,9 @@ class Rotary(nn.Module):
 
     def __init__(self, head_dim: int, theta: float, scaling: RopeScaling | None = None) -> None:
         super().__init__()
-        # The device is explicit, because a model that is built on the meta device also needs the values. A power with a
-        # negative exponent would be rounded differently from the division, which changes angles at position 100,000.
+        # The device is explicit, because a model that is built on the meta device also needs the frequencies. A power
+        # with a negative exponent would be rounded differently from the division, which changes angles at position
+        # 100,000.
         frequencies_P = 1.0 / theta ** (torch.arange(0, head_dim, 2, device="cpu").float() / head_dim)
         self.magnitude = 1.0
         if scaling is not None:

@@ -410,8 +410,8 @@ class Operations:
     def attention_mask(self, positions_BT: Tensor, document_ids_BT: Tensor | None, window: int | None) -> Tensor | None:
         """Return the attention mask for `attend`, or None if it is the causal mask.
 
-        A token attends to itself and to earlier tokens of the same document. If there is a sliding window, it attends
-        only to the last `window` tokens of these.
+        A token attends to itself and to earlier tokens of the same document. In a layer with a sliding window, it
+        attends to at most `window` tokens, including itself.
 
         Args:
             positions_BT: Position of each token in its document.

@@ -124,7 +124,7 @@ def _kind(definition: Mapping[str, Any]) -> Kind:
     model = definition["model"]
     normalizers = components_of(definition["normalizer"], "normalizers")
     if model["type"] == "BPE" and any(model.get(key) for key in ("continuing_subword_prefix", "end_of_word_suffix")):
-        raise _refused("BPE with a subword prefix or word suffix", "llama.cpp does not support it")
+        raise _refused("BPE with a subword prefix or word suffix", "llama.cpp does not support prefixes and suffixes")
     if any(step["type"] == "ByteLevel" for step in components_of(definition["decoder"], "decoders")):
         if model["type"] == "BPE":
             # llama.cpp does not support NFC, the normalizer of Qwen. It is accepted, because most texts already are
@@ -135,7 +135,7 @@ def _kind(definition: Mapping[str, Any]) -> Kind:
     elif model["type"] in ("BPE", "Unigram"):
         known = {"Prepend", "Replace", "Precompiled", "Strip"} if model["type"] == "Unigram" else {"Prepend", "Replace"}
         if unknown := [step["type"] for step in normalizers if step["type"] not in known]:
-            raise _refused(f"the normalizer {unknown[0]}", "llama.cpp does not support it")
+            raise _refused(f"the normalizer {unknown[0]}", "llama.cpp does not support this normalizer")
         return "llama" if model["type"] == "BPE" else "t5"
     raise _refused(f"a {model['type']} tokenizer", "llama.cpp supports byte-level BPE and SentencePiece")
 
