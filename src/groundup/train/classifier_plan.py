@@ -219,7 +219,7 @@ def train_classifier(
 
     Returns:
         Results as JSON values, or None if training lowered the validation accuracy and the caller must start the run
-        again. In the latter case, the learning rates in the saved plan were halved.
+        again. In that case, the learning rates in the saved plan were halved.
     """
     from groundup.train.initial_head import log_head
     from groundup.train.trainer import Selection

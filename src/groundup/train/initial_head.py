@@ -319,7 +319,7 @@ def fit_head(
         texts: Token ids of the texts, of which only the first texts with at most `max_tokens` tokens in total are used.
         targets: Labels of the texts, see `groundup.data.label_batches.label_targets`.
         loss: Loss that the scale of the logits minimizes, which must be the loss of the training that follows. If the
-            logits are scaled for plain cross-entropy, training with label smoothing 0.1 starts at a loss of 4 to 8.
+            logits are scaled for cross-entropy, training with label smoothing 0.1 starts at a loss of 4 to 8.
         pad_id: Id of the padding token.
         max_tokens: Maximum total number of tokens.
         advance: Called with the number of texts that were processed, for a progress bar.
