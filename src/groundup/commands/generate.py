@@ -21,9 +21,7 @@ EXAMPLE = 'groundup generate runs/quickstart/base "Once upon a time" --max-token
 class GenerateConfig(Config):
     """Settings of `groundup generate`."""
 
-    model: Path = setting(
-        help="model directory such as runs/NAME/base, or a run (its newest fine-tuned model is used)", positional=True
-    )
+    model: Path = setting(help="model directory, or a run (its newest fine-tuned model)", positional=True)
     prompt: str = setting("", help="text to continue; default: generate a new document", positional=True)
     max_tokens: int | None = setting(200, help="maximum number of tokens to generate", flag=True)
     temperature: float = setting(0.8, help="sampling temperature; 0: always the most likely token (greedy)", flag=True)
@@ -35,7 +33,7 @@ class GenerateConfig(Config):
     repetition_penalty: float = setting(
         1.0, help="penalty on tokens that occurred before; values above 1 make them less likely", flag=True
     )
-    stop: tuple[str, ...] = setting((), help="text that ends generation; it is not part of the output", flag=True)
+    stop: tuple[str, ...] = setting((), help="text before which generation ends", flag=True)
     seed: int | None = setting(None, help="random seed, for reproducible output", flag=True)
     base: Path | None = setting(None, help="path of an adapter's base model if the base model was moved", flag=True)
     device: str | None = setting(None, help="device, such as cpu or cuda; default: a GPU if available", flag=True)

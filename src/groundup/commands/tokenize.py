@@ -33,7 +33,7 @@ class TokenizeConfig(Config):
     out: Path = setting(help="output directory for the tokenizer and the token shards", flag=True)
     vocab_size: int | None = setting(None, help="vocabulary size, a multiple of 64; default: by corpus size", flag=True)
     tokenizer: Path | None = setting(None, help="model or run whose tokenizer to use instead of a new one", flag=True)
-    extend: int | None = setting(None, help="number of new tokens to add to the given tokenizer", flag=True, gt=0)
+    extend: int | None = setting(None, help="number of tokens to add to the tokenizer of --tokenizer", flag=True, gt=0)
     sample_bytes: int = setting(200_000_000, help="number of corpus bytes to train the tokenizer on", gt=0)
     threads: int | None = setting(None, help="number of threads for encoding; default: one per core", gt=0)
 

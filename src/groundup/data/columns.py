@@ -105,7 +105,7 @@ def find_columns(table: Table, rules: ConversationRules, *, by_content: bool = T
         if pair_given:
             raise ConfigError(
                 f"messages = {rules.messages!r} is set together with prompt or response",
-                fix="Remove one of them.",
+                fix="Remove messages, or remove prompt and response.",
             )
         _require_column(table, "messages", rules.messages.split(".")[0], rules.messages)
     messages = rules.messages or (None if pair_given else _find_messages(table, sample))
@@ -203,7 +203,7 @@ def _assistant_name(table: Table, messages: str, given: str | None) -> str | Non
             match = nearest(given, list(names))
             raise ConfigError(
                 f"assistant = {given!r}: {table.name} has only the speakers {_counted(names)}",
-                fix=f"Did you mean {match!r}?" if match else "Set the name of one of these speakers.",
+                fix=f"Did you mean {match!r}?" if match else "Set assistant to the name of one of these speakers.",
             )
         return given
     roles = {key for turn in turns if isinstance(turn, dict) for key in ROLE_KEYS if first_text(turn.get(key))}
@@ -334,5 +334,5 @@ def _require_column(table: Table, key: str, column: str, given: str) -> None:
     match = nearest(column, table.columns)
     raise ConfigError(
         f"{key} = {given!r}: {table.name} has no column {column!r}, only {', '.join(table.columns[:12])}",
-        fix=f"Did you mean {match!r}?" if match else "Set the name of one of these columns.",
+        fix=f"Did you mean {match!r}?" if match else f"Set {key} to one of these columns.",
     )

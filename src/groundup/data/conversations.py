@@ -257,7 +257,7 @@ class ConversationSplit:
 
         Args:
             data: Sources of the training data.
-            test: Sources of the test data. If empty, a part of `data` is held out.
+            test: Sources of the test data. If the list is empty, a part of `data` is held out.
             rules: Columns for the sources that do not set their own columns.
             test_fraction: Fraction of the examples to hold out.
             max_test: Maximum number of examples to hold out.

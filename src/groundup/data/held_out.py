@@ -48,7 +48,7 @@ class HeldOut(Generic[ExamplesT]):
     """Training examples for few-shot prompts, and test examples on which the model was not trained.
 
     Attributes:
-        train: Training examples for few-shot prompts. The list may be empty.
+        train: Training examples for few-shot prompts, or an empty list.
         test: Test examples, on which the model was not trained.
         notes: Sentences that explain how the examples were selected.
     """
@@ -82,8 +82,8 @@ def held_out_answers(
 
     Args:
         data: Table of test examples.
-        train: Training examples for few-shot prompts. If empty, some examples of `data` are used for prompts instead of
-            testing.
+        train: Training examples for few-shot prompts. If this list is empty, some examples of `data` are used for
+            prompts instead of testing.
         columns: Columns that the user set. Columns that are not set are the same as in fine-tuning.
         tuned: Directory of the model.
         console: Console that prints notes.
@@ -128,8 +128,8 @@ def held_out_labels(
 
     Args:
         data: Table of test texts.
-        train: Training texts for few-shot prompts. If empty, some texts of `data` are used for prompts instead of
-            testing.
+        train: Training texts for few-shot prompts. If this list is empty, some texts of `data` are used for prompts
+            instead of testing.
         rules: Columns and labels that the user set. Options that are not set are the same as in fine-tuning.
         labels: Labels of the classifier. Texts with other labels are dropped.
         tuned: Directory of the classifier.

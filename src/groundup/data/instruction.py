@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from groundup.data.packing import ExampleLoader
     from groundup.tokenizer import ChatTemplate, Tokenizer
 
-_COUNTED = 1000  # Maximum number of examples whose tokens are counted for the table of roles.
+_COUNTED = 1000  # Maximum number of examples from which the number of tokens per role is computed.
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -83,7 +83,7 @@ def label_column(table: Table, named: str | None, *, exclude: Collection[str], n
             match = nearest(named, table.columns)
             raise ConfigError(
                 f"label = {named!r}: {table.name} has the columns {', '.join(table.columns[:20])}",
-                fix=f"Did you mean {match!r}?" if match else "Set the name of one of these columns.",
+                fix=f"Did you mean {match!r}?" if match else "Set label to one of these columns.",
             )
         return named
     values = {name: _values(table, name) for name in table.columns if name not in exclude}

@@ -21,7 +21,7 @@ from groundup.data.loader import SINGLE_PROCESS, BatchPlacement, PackedWindows
 
 
 class ExampleLoader:
-    """Loader that packs whole examples into windows, which come in a new random order in each epoch.
+    """Loader that packs whole examples into windows. The windows come in a new random order in each epoch.
 
     Tokens after the last trained token of an example are dropped. The positions of an example start at 0, its tokens
     attend only to each other, and only its trained tokens are labels. Examples are assigned to windows once, before the
@@ -143,7 +143,7 @@ class ExampleLoader:
 
 
 def _longest_first(lengths_E: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Return the indices of the examples in descending order of length. Ties are in random order."""
+    """Return the indices of the examples in descending order of length, and in random order if lengths are equal."""
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed])))
     shuffled = generator.permutation(len(lengths_E))
     return shuffled[np.argsort(-lengths_E[shuffled], kind="stable")]

@@ -129,7 +129,7 @@ def _template(path: Path, text: str, tables: Tables) -> str:
             raise ConfigError(
                 f"text = {text!r}: {path} has no column {field!r}, only "
                 f"{', '.join(columns[:_SHOWN_COLUMNS]) or 'columns without names'}",
-                fix=f"Did you mean {match!r}?" if match else "Set the name of one of these columns.",
+                fix=f"Did you mean {match!r}?" if match else "Set text to one of these columns.",
             )
     return template.replace("\\n", "\n")  # On the command line, a line break is written as a backslash and n.
 

@@ -1,4 +1,4 @@
-"""Compression of the held-out text with general-purpose compressors, which is a baseline for a language model.
+"""Compression of the held-out text with general-purpose compressors, as a baseline for a language model.
 
 A compressor that compresses the training text before the held-out text acts as a simple language model. The strongest
 classical compressor for text is PPM with long contexts (Cleary and Witten 1984; PPMd: Shkarin 2002). The compressed

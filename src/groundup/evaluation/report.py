@@ -61,7 +61,8 @@ class Report:
     def rows(self) -> list[tuple[str, str, str]]:
         """Return the table rows, sorted by bits per byte in ascending order.
 
-        The columns are the name of a model or compressor, its bits per byte, and whether it is better than this model.
+        The columns are the name of a model or compressor, its bits per byte, and whether this model or the model or
+        compressor in the row is better.
         """
         low, high = _number(self.bpb.low), _number(self.bpb.high)
         ours = (f"this model ({self.bpb.level:.0%}: {low} to {high})", _number(self.bpb.estimate), "")

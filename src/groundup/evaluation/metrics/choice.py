@@ -88,18 +88,18 @@ def choose_metric(
         The name of the metric, and the reason for the choice as a clause.
     """
     if labels:
-        return "exact", f"{len(labels):,} distinct answers recur, like labels"
+        return "exact", f"{len(labels):,} distinct answers occur repeatedly, which suggests labels"
     step = max(1, len(prompts) // _NUM_SAMPLED)
     prompts, references = prompts[::step], references[::step]
     asked, said = (median(len(text.split()) for text in texts) for texts in (prompts, references))
     languages = [_language(texts) for texts in (prompts, references)]
     if UNDETERMINED not in languages and languages[0] != languages[1]:
-        return "chrf", f"prompts are in {languages[0]}, answers in {languages[1]}, like translations"
+        return "chrf", f"prompts are in {languages[0]} and answers in {languages[1]}, which suggests translation"
     if said <= _MAX_FACT_WORDS:
-        return "f1", f"answers have {said:g} words, like facts"
+        return "f1", f"answers have a median of {said:g} words, which suggests facts"
     if asked >= _MIN_SUMMARIZED_WORDS and asked >= _MIN_COMPRESSION * said:
-        return "rouge", f"prompts have {asked:g} words and answers {said:g}, like summaries"
-    return "likelihood", f"answers have {said:g} words and can be correct in many forms"
+        return "rouge", f"prompts have {asked:g} words and answers have {said:g}, which suggests summaries"
+    return "likelihood", f"answers have {said:g} words, so a correct answer can have many forms"
 
 
 def _language(texts: Sequence[str]) -> str:

@@ -41,7 +41,7 @@ def missing(engine: Engine) -> str:
 
 
 class Peer:
-    """A `Runner` that runs a model in another engine. Use it as a context manager, or call `close()`.
+    """A `Runner` that runs a model in another engine. Use a peer as a context manager, or call `close()`.
 
     Raises:
         PeerError: the engine cannot load the model, or it crashes. The message contains the error that the engine
