@@ -1,6 +1,6 @@
-"""Applications: tasks such as summarization and translation, each declared in a TOML file.
+"""Applications: tasks such as summarization and translation. Each application is declared in a TOML file.
 
-This module does not import torch. `groundup.apps.runner` runs applications on a model.
+This module does not import torch. `groundup.apps.runner` runs applications with a model.
 """
 
 from groundup.apps.catalog import Catalog, CatalogEntry, open_catalog

@@ -1,4 +1,4 @@
-"""Inputs from a table: mapping of columns to inputs, and constant inputs."""
+"""Inputs of applications that are read from a table, and the mapping from columns to inputs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from groundup.core.config import nearest
 from groundup.core.errors import ConfigError
 from groundup.data import Table, cell_text, read_table
 
-_MAX_SHOWN = 12  # columns in a message
-_SAMPLE_ROWS = 200  # to find a text column
-_MIN_TEXT_CELLS = 0.8  # fraction of cells
+_MAX_SHOWN = 12  # maximum number of columns that a message lists
+_SAMPLE_ROWS = 200  # number of rows that are examined to detect a text column
+_MIN_TEXT_CELLS = 0.8  # minimum fraction of cells that contain text in a text column
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The rows of a table as inputs of an application.
+    """The rows of a table, with the inputs of an application for each row.
 
     Attributes:
         rows: Rows of the table.
-        inputs: Inputs of each row, from columns and constants.
-        notes: Columns that were chosen automatically.
+        inputs: Inputs for each row. They are taken from the columns and from the constants.
+        notes: Messages about columns that were selected automatically or ignored.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -40,20 +40,21 @@ def read_batch(
     columns: Sequence[str] = (),
     optional: Collection[str] = (),
 ) -> Batch:
-    """Read a table and match its columns to the inputs of an application.
+    """Read a table and map its columns to the inputs of an application.
 
-    A constant applies to all rows. Other inputs come from the column in `columns`, or from the column with the same
-    name. The first input may also come from the only text column.
+    Constants apply to all rows. Another input is read from the column that `columns` selects, or else from the column
+    with the same name. If the first input has no such column, it is read from the text column, provided that the table
+    has exactly one.
 
     Args:
-        app: The application.
-        path: The table.
-        constants: Inputs that are the same for all rows.
-        columns: "INPUT=COLUMN" for each chosen column.
-        optional: Inputs that the model can provide.
+        app: Application that receives the inputs.
+        path: File that contains the table.
+        constants: Maps input names to values that are the same for all rows.
+        columns: Selected columns, each in the form "INPUT=COLUMN".
+        optional: Names of inputs that may be missing, because the model provides them.
 
     Raises:
-        ConfigError: An input or column is unknown, an input is given twice, or a required input is missing.
+        ConfigError: An input or a column is unknown, an input has two sources, or a required input is missing.
         DataError: The file is not a table.
     """
     constants = constants or {}
@@ -114,7 +115,7 @@ def _same_name(item: Input, table: Table) -> str | None:
 
 
 def _only_text(table: Table, taken: Collection[str]) -> str | None:
-    """Return the only text column. In a table with one column, this is any column."""
+    """Return the text column, if the table has exactly one. If the table has only one column, any column counts."""
     if len(table.columns) == 1:
         return None if taken else table.columns[0]
     found = [column for column in table.columns if column not in taken and _holds_text(table, column)]
@@ -122,7 +123,7 @@ def _only_text(table: Table, taken: Collection[str]) -> str | None:
 
 
 def _holds_text(table: Table, column: str) -> bool:
-    """Return whether most cells have several words with letters. Numbers, dates and labels do not."""
+    """Return whether most cells of a column contain several words. Numbers, dates and labels do not count."""
     cells = [row[column] for row in table.rows[:_SAMPLE_ROWS] if row.get(column) not in (None, "")]
     words = [
         cell
@@ -151,7 +152,7 @@ def _listed(table: Table) -> str:
 
 
 def _cell(item: Input, value: Any) -> Any:
-    """Convert a cell for an input. Spreadsheets may store text as numbers, and 5 as 5.0."""
+    """Convert a table cell to a value for an input. Spreadsheets may store text as numbers, and 5 as 5.0."""
     if item.type == "number" and isinstance(value, float) and value.is_integer():
         return int(value)
     if item.type in ("text", "line", "choice") and isinstance(value, int | float):

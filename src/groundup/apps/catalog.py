@@ -1,4 +1,4 @@
-"""The catalog of applications, from this package and from the user's directory."""
+"""Catalog of applications, which contains the bundled applications and those in the user's directory."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
     from groundup.core.console import Console
 
 DECLARED = Path(__file__).with_name("declared")
-OWN = Path("apps")  # default directory of the user's applications
+OWN = Path("apps")  # default directory for the user's applications
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """An application with its file.
+    """An application and the file that declares it.
 
     Attributes:
-        app: The application.
-        path: File with the declaration.
+        app: The declared application.
+        path: File that declares the application.
     """
 
     app: App
     path: Path
 
     def test_rows(self) -> list[dict[str, Any]]:
-        """Return the rows of the test set, with validated inputs. Without a test set, there are no rows.
+        """Return the rows of the test set with validated inputs. If there is no test set, return an empty list.
 
         Raises:
-            DataError: The file does not exist, or a row is invalid.
-            ConfigError: An input is invalid.
+            DataError: The file of the test set does not exist, or a row is invalid.
+            ConfigError: An input in a row is invalid.
         """
         if self.app.test is None:
             return []
@@ -63,16 +63,17 @@ class CatalogEntry:
 
 
 class Catalog(Mapping[str, CatalogEntry]):
-    """Applications by name, ordered by group. The user's applications replace bundled ones of the same name.
+    """Maps names to applications, sorted by group. The user's applications replace bundled ones of the same name.
 
     Args:
-        folder: Directory of `*.toml` files. Default: `./apps`, if it exists.
+        folder: Directory with the user's `*.toml` files. Default: `./apps`, if this directory exists.
 
     Attributes:
-        refused: File -> error, for files that are invalid or have the name of another application.
+        refused: Maps files to errors. A file is listed here if it is invalid, or if its application's name is already
+            used.
 
     Raises:
-        DataError: The directory does not exist.
+        DataError: The given directory does not exist.
     """
 
     refused: Mapping[Path, ConfigError]
@@ -99,26 +100,26 @@ class Catalog(Mapping[str, CatalogEntry]):
         return len(self._found)
 
     def require_valid(self, name: str) -> None:
-        """Check that no invalid file has this name, since it would replace the bundled application.
+        """Raise the error of an invalid file if this file would have replaced the bundled application with this name.
 
         Args:
             name: Name of the application.
 
         Raises:
-            ConfigError: The file is invalid.
+            ConfigError: The file that declares the application is invalid.
         """
         for path, error in self.refused.items():
             if path.stem == name:
                 raise error
 
     def named(self, name: str) -> CatalogEntry:
-        """Return the application with a name.
+        """Return the application with the given name.
 
         Args:
             name: Name of the application.
 
         Raises:
-            ConfigError: No application has this name, or its file is invalid.
+            ConfigError: No application has this name, or the file of the application is invalid.
         """
         self.require_valid(name)
         if name in self._found:
@@ -127,7 +128,7 @@ class Catalog(Mapping[str, CatalogEntry]):
 
 
 def _read(folder: Path) -> tuple[dict[str, CatalogEntry], dict[Path, ConfigError]]:
-    """Return the applications in a directory, and the errors of invalid files."""
+    """Return the applications in a directory, and the errors for invalid files."""
     found: dict[str, CatalogEntry] = {}
     refused: dict[Path, ConfigError] = {}
     for path in sorted(folder.glob("*.toml")):
@@ -147,10 +148,10 @@ def _read(folder: Path) -> tuple[dict[str, CatalogEntry], dict[Path, ConfigError
 
 
 def open_catalog(folder: Path | None, console: Console) -> Catalog:
-    """Return the catalog, and print a warning for each invalid file.
+    """Return the catalog of applications, and print a warning for each invalid file.
 
     Args:
-        folder: Directory of `*.toml` files. Default: `./apps`, if it exists.
+        folder: Directory with the user's `*.toml` files. Default: `./apps`, if this directory exists.
         console: Console for the warnings.
     """
     catalog = Catalog(folder)

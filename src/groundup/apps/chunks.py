@@ -1,4 +1,4 @@
-"""Splitting of a long text into chunks at the ends of paragraphs, lines or sentences."""
+"""Splitting of long texts into chunks that end at paragraph, line or sentence boundaries."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from itertools import pairwise
 
 from groundup.corpus.quality.sentences import split_sentences
 
-# Boundaries from best to worst. A piece without any is cut in half.
+# Boundaries in order of preference. A text that contains none of them is cut in the middle.
 _PARAGRAPH, _LINE, _WORD = (re.compile(pattern) for pattern in (r"\n\s*\n", r"\n", r"\s+"))
-_FILL = 0.9  # target fraction of the limit, so that chunks have similar sizes
+_FILL = 0.9  # fraction of max_tokens that a chunk should have on average
 
 
 def split_into_chunks(text: str, count: Callable[[Sequence[str]], Sequence[int]], max_tokens: int) -> list[str]:
-    """Split a text into chunks. Joined, the chunks are the text.
+    """Split a text into chunks. The concatenation of the chunks is the text.
 
     Args:
-        text: The text.
-        count: Returns the number of tokens of each of several texts.
-        max_tokens: Maximum number of tokens of a chunk.
+        text: Text to split.
+        count: Function that returns the number of tokens of each text in a list.
+        max_tokens: Maximum number of tokens per chunk.
 
     Returns:
-        The chunks. A single character may have more tokens than `max_tokens`.
+        The chunks in order. A chunk exceeds `max_tokens` only if it is a single character.
     """
     (total,) = count([text])
     if total <= max_tokens:
@@ -34,7 +34,7 @@ def split_into_chunks(text: str, count: Callable[[Sequence[str]], Sequence[int]]
     filled = seen = 0
     pieces = _pieces(text)
     for piece, size in zip(pieces, count(pieces), strict=True):
-        # Assign the piece to the chunk that would contain most of it if all chunks had the same size.
+        # Assign the piece to the chunk that would contain most of the piece if all chunks had the same size.
         if chunks and filled + size <= max_tokens and seen + size / 2 <= len(chunks) * even:
             chunks[-1] += piece
             filled += size
@@ -42,7 +42,8 @@ def split_into_chunks(text: str, count: Callable[[Sequence[str]], Sequence[int]]
             chunks.append(piece)
             filled = size
         seen += size
-    # Split a chunk again if it is too long: pieces may need more tokens when joined, and a piece may be long.
+    # A chunk can still be too long: joined pieces may have more tokens than separate pieces, and a piece may itself
+    # be too long. Such a chunk is split again.
     return [
         chunk
         for long in chunks

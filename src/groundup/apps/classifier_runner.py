@@ -1,4 +1,4 @@
-"""Applications with labels on a fine-tuned classifier."""
+"""Running of applications that output labels, on a fine-tuned classifier."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from groundup.inference.novelty import NO_NOVELTY, UNLIKE, Novelty
 
 
 class ClassifierRunner:
-    """Runs applications on a classifier, see `AppRunner`.
+    """Runs applications on a classifier. It has the same interface as `AppRunner`.
 
     Args:
-        opened: The classifier.
+        opened: Classifier that predicts the labels.
     """
 
     def __init__(self, opened: OpenedClassifier) -> None:
@@ -40,17 +40,18 @@ class ClassifierRunner:
         on_text: Callable[[str], object] = lambda _: None,
         on_progress: Callable[[int, int], object] = lambda *_: None,
     ) -> AppResult:
-        """Classify a text. A long text is split into chunks, and the probabilities are averaged.
+        """Classify a text. A long text is split into chunks, and the probabilities of the chunks are averaged.
 
         Args:
-            app: The application.
-            given: Inputs.
+            app: Application to run.
+            given: Maps input names to values.
             options: Ignored.
             on_text: Ignored.
             on_progress: Ignored.
 
         Raises:
-            ConfigError: The application generates text, an input is invalid, or the classifier lacks a label.
+            ConfigError: The application generates text, an input is invalid, or the classifier does not have a
+                requested label.
         """
         opened = self._opened
         if app.output.kind != "label":
@@ -69,7 +70,7 @@ class ClassifierRunner:
             )
         chunks = split_into_chunks(inputs[app.first.name], self._count, opened.longest)
         predicted = predict_texts(opened, chunks)
-        # Weighted by length.
+        # Weight each chunk by its number of tokens.
         probabilities_C = np.average(predicted.probabilities, axis=0, weights=predicted.lengths)
         chosen = dict(zip(opened.labels, probabilities_C.tolist(), strict=True))
         if wanted:
@@ -99,13 +100,13 @@ class ClassifierRunner:
         *,
         advance: Callable[[float], object] = lambda _: None,
     ) -> list[AppResult | GroundupError]:
-        """Classify many texts, see `run`. An invalid row gives its error.
+        """Classify the texts of many rows (see `run`). The result of an invalid row is its error.
 
         Args:
-            app: The application.
-            rows: Inputs of each row.
+            app: Application to run.
+            rows: Inputs for each row.
             options: Ignored.
-            advance: Called with 1 after each row.
+            advance: Function that is called with 1 after each row.
         """
         results: list[AppResult | GroundupError] = []
         for given in rows:
@@ -117,7 +118,7 @@ class ClassifierRunner:
         return results
 
     def cancel(self) -> None:
-        """Do nothing, since a text takes milliseconds."""
+        """Do nothing, because the classification of a text takes only milliseconds."""
 
     def _count(self, texts: Sequence[str]) -> list[int]:
         tokenizer = self._opened.tokenizer

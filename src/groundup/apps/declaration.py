@@ -1,4 +1,4 @@
-"""The declaration of an application: its inputs, prompts and output."""
+"""Declaration of an application, with its inputs, prompts and output."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from groundup.core.types import MetricName
 _TYPE_NAMES = {int: "a number", tuple: "a list", str: "text"}
 FIELD = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _NAME = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
-RESERVED = ("list", "run", "evaluate")  # commands of `groundup apps`
-# Options of the command line, which an input cannot have as its name.
+RESERVED = ("list", "run", "evaluate")  # subcommands of `groundup apps`, which applications cannot have as a name
+# Command-line options of all applications. An input cannot have such a name.
 _RESERVED_OPTIONS = (
     "model",
     "apps",
@@ -35,20 +35,25 @@ _RESERVED_OPTIONS = (
 
 
 class Input(Config):
-    """One input of an application."""
+    """An input of an application."""
 
     renamed: ClassVar[Mapping[str, str]] = {"least": "min", "most": "max"}
 
-    name: str = setting(help="name: {name} in prompts, --name on the command line", pattern=r"^[a-z][a-z0-9_]*$")
+    name: str = setting(
+        help="name of the input, used as {name} in prompts and as --name on the command line",
+        pattern=r"^[a-z][a-z0-9_]*$",
+    )
     about: str = setting(help="short description")
     type: Literal["text", "line", "choice", "number", "labels"] = setting(
-        "line", help="text can be long, a line cannot"
+        "line", help="type of the value; a text may be long, but a line may not"
     )
-    default: str | int | tuple[str, ...] | None = setting(None, help="default; an input without a default is required")
-    choices: tuple[str, ...] = setting((), help="choices, for the type choice")
-    min: int = setting(0, help="minimum number of characters or labels, or smallest number", ge=0)
-    max: int | None = setting(None, help="maximum number of characters or labels, or largest number", ge=1)
-    example: str | int | tuple[str, ...] = setting("", help="example for an empty form")
+    default: str | int | tuple[str, ...] | None = setting(
+        None, help="default value; an input without a default is required"
+    )
+    choices: tuple[str, ...] = setting((), help="allowed values, if the type is choice")
+    min: int = setting(0, help="minimum number of characters or labels, or minimum value of a number", ge=0)
+    max: int | None = setting(None, help="maximum number of characters or labels, or maximum value of a number", ge=1)
+    example: str | int | tuple[str, ...] = setting("", help="example value that an empty form shows")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Input:
@@ -65,38 +70,44 @@ class Input(Config):
 
 
 class Shot(Config):
-    """A few-shot example."""
+    """A few-shot example for the prompt."""
 
-    inputs: dict[str, Any] = setting(help="name = value of each input")
+    inputs: dict[str, Any] = setting(help="inputs of the example, as name = value")
     output: str = setting(help="correct output")
 
 
 class Prompt(Config):
-    """The prompts of an application. A line whose {inputs} are all empty is left out."""
+    """Prompt templates of an application. A line of a template is left out if all inputs named in it are empty."""
 
     renamed: ClassVar[Mapping[str, str]] = {"part": "chunk", "base_part": "base_chunk"}
 
-    user: str = setting(help="user message for a chat model")
-    system: str = setting("", help="system message for a chat model")
-    chunk: str = setting("", help="user message for a chunk of a long input; default: user")
-    base: str = setting(help="prompt for a base model, which the output follows directly")
-    base_chunk: str = setting("", help="prompt of a base model for a chunk; default: base with its examples")
-    shots: tuple[Shot, ...] = setting((), help="few-shot examples for a base model")
-    shots_in_chat: bool = setting(False, help="give the examples to a chat model, too, as earlier turns")
-    stop: tuple[str, ...] = setting(("\n\n",), help="stop sequences for a base model")
+    user: str = setting(help="user message for chat models")
+    system: str = setting("", help="system message for chat models")
+    chunk: str = setting("", help="user message that processes one chunk of a long input; default: the value of user")
+    base: str = setting(help="prompt for base models; the model continues it with the output")
+    base_chunk: str = setting(
+        "", help="base-model prompt that processes one chunk of a long input; default: base with the examples"
+    )
+    shots: tuple[Shot, ...] = setting((), help="few-shot examples for base models")
+    shots_in_chat: bool = setting(False, help="also give the few-shot examples to chat models, as earlier turns")
+    stop: tuple[str, ...] = setting(("\n\n",), help="stop sequences for base models")
 
 
 class OutputSettings(Config):
-    """The output of an application."""
+    """Settings for the output of an application."""
 
-    kind: Literal["text", "json", "label"] = setting("text", help="type of the output; JSON always follows the schema")
-    json_schema: dict[str, Any] = setting({}, help='schema for JSON; "{count}" is replaced by the number of that input')
-    distinct: tuple[str, ...] = setting(
-        (), help="lists in the JSON whose items must differ, otherwise it is generated again"
+    kind: Literal["text", "json", "label"] = setting(
+        "text", help="type of the output; JSON output always matches json_schema"
     )
-    lettered: tuple[str, ...] = setting((), help="lists in the JSON whose items are shown as A, B, C, ...")
-    labels: tuple[str, ...] = setting((), help="labels, for kind = label")
-    labels_from: str = setting("", help="input that contains the labels")
+    json_schema: dict[str, Any] = setting(
+        {}, help='JSON schema of the output; "{count}" is replaced by the value of the input count'
+    )
+    distinct: tuple[str, ...] = setting(
+        (), help="names of lists whose items must differ; if items repeat, the JSON is generated again"
+    )
+    lettered: tuple[str, ...] = setting((), help="names of lists whose items are shown with the letters A, B, C, ...")
+    labels: tuple[str, ...] = setting((), help="labels to choose from, for kind = label")
+    labels_from: str = setting("", help="name of the input that contains the labels, for kind = label")
     max_tokens: int = setting(300, help="maximum number of tokens to generate", ge=1)
 
     @model_validator(mode="after")
@@ -113,31 +124,34 @@ class OutputSettings(Config):
 
 
 class Long(Config):
-    """How an input that does not fit into the model's context is processed."""
+    """Strategy for an input that does not fit into the context of the model."""
 
     renamed: ClassVar[Mapping[str, str]] = {"how": "strategy"}
 
-    input: str = setting(help="name of the input")
+    input: str = setting(help="name of the input that may be long")
     strategy: Literal["reduce", "join", "end", "mean"] = setting(
-        help="reduce: map-reduce summary; join: joined outputs of chunks; end: only the end; mean: mean of the labels"
+        help="reduce: summarize chunks, then the summaries; join: process chunks and join the outputs; "
+        "end: use only the end of the input; mean: average the label probabilities of the chunks"
     )
 
 
 class SamplingSettings(Config):
-    """Sampling settings."""
+    """Default sampling settings of an application."""
 
-    temperature: float = setting(0.7, help="temperature; 0 is greedy", ge=0, le=2)
+    temperature: float = setting(0.7, help="sampling temperature; 0 means greedy decoding", ge=0, le=2)
     top_p: float = setting(0.95, help="cumulative probability for nucleus sampling", gt=0, le=1)
-    repetition_penalty: float = setting(1.0, help="above 1 makes repetition less likely", gt=0, le=10)
+    repetition_penalty: float = setting(
+        1.0, help="repetition penalty; values above 1 make repetition less likely", gt=0, le=10
+    )
 
 
 class TestSet(Config):
-    """A test set of inputs with reference outputs."""
+    """A test set, which contains inputs and reference outputs."""
 
-    __test__ = False  # not a test class for pytest
+    __test__ = False  # prevents pytest from collecting this class
 
-    file: str = setting(help="JSON Lines file next to this file, with the inputs and output")
-    metric: MetricName = setting(help="metric that compares outputs with the references")
+    file: str = setting(help="JSON Lines file with inputs and reference outputs, in the directory of this file")
+    metric: MetricName = setting(help="metric that compares the outputs with the references")
 
     @field_validator("file")
     @classmethod
@@ -148,16 +162,18 @@ class TestSet(Config):
 
 
 class App(Config):
-    """An application, declared in a TOML file."""
+    """An application that a TOML file declares."""
 
-    name: str = setting(help="name in `groundup apps NAME`", pattern=_NAME)
+    name: str = setting(help="name of the application, as in `groundup apps NAME`", pattern=_NAME)
     title: str = setting(help="title")
     about: str = setting(help="short description")
-    group: Literal["create", "understand", "teach"] = setting(help="group in lists")
-    inputs: tuple[Input, ...] = setting(help="inputs; the first one may come from a file", min_length=1)
+    group: Literal["create", "understand", "teach"] = setting(help="group of the application in lists")
+    inputs: tuple[Input, ...] = setting(
+        help="inputs of the application; the first input may be read from a file", min_length=1
+    )
     prompt: Prompt = setting(help="prompts")
     output: OutputSettings = setting(OutputSettings(), help="output")
-    long: Long | None = setting(None, help="handling of a long input; default: an error")
+    long: Long | None = setting(None, help="strategy for a long input; default: a long input is an error")
     decoding: SamplingSettings = setting(SamplingSettings(), help="sampling")
     test: TestSet | None = setting(None, help="test set")
 
@@ -188,17 +204,17 @@ class App(Config):
 
     @property
     def templates(self) -> tuple[str, ...]:
-        """All prompt templates."""
+        """All prompt templates of the application."""
         prompt = self.prompt
         return prompt.system, prompt.user, prompt.chunk, prompt.base, prompt.base_chunk
 
     @property
     def first(self) -> Input:
-        """First input, which may come from a file."""
+        """First input of the application, which may be read from a file."""
         return self.inputs[0]
 
     def describe(self) -> dict[str, Any]:
-        """Return the inputs, output and sampling settings as JSON, for a form."""
+        """Return inputs, output and sampling settings as JSON, from which a user interface can build a form."""
         kept = self.model_dump(mode="json", include={"name", "title", "about", "group"})
         inputs = [{**each.model_dump(mode="json"), "required": each.default is None} for each in self.inputs]
         output = self.output.model_dump(
@@ -209,7 +225,7 @@ class App(Config):
 
 
 def _lists_in(schema: Any) -> Iterator[str]:
-    """Yield the names of array properties at any depth."""
+    """Yield the names of all array properties in a JSON schema, including nested ones."""
     for name, value in schema.items() if isinstance(schema, dict) else enumerate(schema):
         if isinstance(value, dict) and value.get("type") == "array" and isinstance(name, str):
             yield name
@@ -218,10 +234,10 @@ def _lists_in(schema: Any) -> Iterator[str]:
 
 
 def number_inputs(schema: Any) -> Iterator[str]:
-    """Yield the inputs that a schema refers to.
+    """Yield the names of the inputs that a JSON schema refers to.
 
     Args:
-        schema: JSON schema with "{name}" in the place of numbers.
+        schema: JSON schema that contains "{name}" in place of numbers.
     """
     for value in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list | tuple) else ():
         found = FIELD.fullmatch(value) if isinstance(value, str) else None
@@ -229,11 +245,11 @@ def number_inputs(schema: Any) -> Iterator[str]:
 
 
 def fill_numbers(schema: Any, numbers: dict[str, Any]) -> Any:
-    """Replace "{name}" in a schema by the number of that input.
+    """Replace each "{name}" in a JSON schema by the number that the user gave for this input.
 
     Args:
-        schema: JSON schema with "{name}" in the place of numbers.
-        numbers: Input -> number.
+        schema: JSON schema that contains "{name}" in place of numbers.
+        numbers: Maps input names to numbers.
     """
     if isinstance(schema, dict):
         return {name: fill_numbers(value, numbers) for name, value in schema.items()}

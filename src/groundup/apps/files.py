@@ -1,4 +1,4 @@
-"""Input from files, text or standard input, and output of results as tables."""
+"""Reading of an application's input from a file, an argument or standard input, and output of results as tables."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT = "-"
 NO_TEXT = "no text: the cell is empty"
-_MAX_FILE_NAME = 240  # characters; anything longer is text
+_MAX_FILE_NAME = 240  # characters; a longer argument is text and not a file name
 
 
 def read_input(given: str) -> str:
-    """Return the text of FILE, TEXT or "-" (standard input).
+    """Return the text that a command-line argument refers to: a file, the argument itself, or "-" for standard input.
 
     Args:
-        given: A file in any format of the sources, a text, or "-".
+        given: Name of a file in a supported format, a text, or "-".
 
     Raises:
-        DataError: It looks like a file name and the file does not exist, or the file has no text.
+        DataError: The argument looks like a file name but the file does not exist, or the file contains no text.
     """
     if given == STANDARD_INPUT:
         return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="replace").read()
@@ -49,12 +49,14 @@ def read_input(given: str) -> str:
 def batch_result_lines(
     rows: Sequence[Mapping[str, Any]], results: Sequence[AppResult | GroundupError], *, as_csv: bool
 ) -> Iterable[str]:
-    """Return the lines of a result table: each row with `output` and probabilities, or with `error`.
+    """Return the lines of a table that contains each input row and its result.
+
+    Each row gets the columns `output` and probabilities, or the column `error` if the application failed.
 
     Args:
         rows: Rows of the input table.
-        results: Result of each row.
-        as_csv: CSV instead of JSON Lines.
+        results: Result of each row, or the error that occurred.
+        as_csv: Whether to write CSV. If false, write JSON Lines.
     """
     return table_lines([dict(row) | _outcome(result) for row, result in zip(rows, results, strict=True)], as_csv=as_csv)
 
@@ -62,14 +64,15 @@ def batch_result_lines(
 def classified_lines(
     rows: Sequence[Mapping[str, Any]], results: Sequence[Classified | None], *, as_csv: bool
 ) -> Iterable[str]:
-    """Return the lines of a result table: each row with label, probability, novelty and unlike.
+    """Return the lines of a table that contains each input row and its predicted label.
 
-    A new column gets the prefix `predicted_` if the table already has its name.
+    Each row gets the columns label, probability, novelty and unlike. If the table already has a column with this name,
+    the new column has the prefix `predicted_`.
 
     Args:
         rows: Rows of the input table.
-        results: Result of each row, or None for a row without text.
-        as_csv: CSV instead of JSON Lines.
+        results: Classification of each row, or None if the row has no text.
+        as_csv: Whether to write CSV. If false, write JSON Lines.
     """
     taken = {column for row in rows for column in row}
 
@@ -81,11 +84,11 @@ def classified_lines(
 
 
 def table_lines(rows: Sequence[Mapping[str, Any]], *, as_csv: bool) -> Iterator[str]:
-    """Yield the lines of a table, as JSON Lines or as CSV with a header and the columns of all rows.
+    """Yield the lines of a table as JSON Lines, or as CSV with a header that contains the columns of all rows.
 
     Args:
-        rows: The rows.
-        as_csv: CSV instead of JSON Lines.
+        rows: Rows of the table.
+        as_csv: Whether to write CSV. If false, write JSON Lines.
     """
     if not as_csv:
         yield from (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
@@ -109,14 +112,14 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    # Prevents CSV injection: a spreadsheet would run this text as a formula.
+    # The quote prevents CSV injection: without it, a spreadsheet would evaluate the text as a formula.
     return f"'{text}" if isinstance(value, str) and text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
 def result_json(result: AppResult) -> str:
-    """Return a result as a line of JSON.
+    """Return the result of an application as a line of JSON.
 
     Args:
-        result: The result.
+        result: Result to convert.
     """
     return json.dumps(asdict(result), ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""Validation of inputs, and rendering of prompt templates."""
+"""Validation of inputs, and filling of prompt templates with inputs."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from groundup.core.errors import ConfigError
 from groundup.core.plural import plural_of, pluralize
 from groundup.core.types import is_blank, well_formed
 
-Given = dict[str, Any]  # input -> text, number or labels
+Given = dict[str, Any]  # maps input names to text, numbers or labels
 
 
 def check_inputs(app: App, given: Mapping[str, Any]) -> Given:
-    """Validate the inputs of an application, and add defaults.
+    """Validate the inputs of an application, and add default values.
 
-    Text is converted to a number or to labels (separated by commas) if the input has that type.
+    If an input has the type number or labels, text is converted to a number or is split at commas into labels.
 
     Args:
-        app: The application.
-        given: Input -> value.
+        app: Application that declares the inputs.
+        given: Maps input names to values.
 
     Returns:
-        Value of each input.
+        A dictionary that maps each input name to its value.
 
     Raises:
-        ConfigError: An input is missing, unknown, of another type, or outside its limits.
+        ConfigError: An input is missing, unknown, of the wrong type, or outside its limits.
     """
     names = [each.name for each in app.inputs]
     for name in given:
@@ -102,13 +102,13 @@ def _such_as(declared: Input) -> str:
 
 
 def render_template(template: str, given: Mapping[str, Any]) -> str:
-    """Fill the values of inputs into a template. A line whose inputs are all empty is omitted.
+    """Replace each {name} in a template by the value of the input. A line is left out if all its inputs are empty.
 
-    Braces in a value are not replaced.
+    Braces that occur in a value are not replaced.
 
     Args:
-        template: Template with {name} for each input.
-        given: Input -> value.
+        template: Template that contains {name} for each input.
+        given: Maps input names to values.
     """
 
     def words(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Readable text of JSON: names as headings, lists with numbers or letters."""
+"""Conversion of JSON to readable text: names become headings, and list items are marked by numbers or letters."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 
 def as_text(value: Any, lettered: Collection[str] = (), *, depth: int = 0, name: str = "") -> str:
-    """Return the readable text of a JSON value.
+    """Return a JSON value as readable text.
 
     Args:
-        value: The JSON value.
-        lettered: Names of lists whose items have letters instead of numbers.
+        value: JSON value to convert.
+        lettered: Names of the lists whose items are marked by letters instead of numbers.
         depth: Nesting depth of the value.
-        name: Property name of the value.
+        name: Name of the property that holds the value.
     """
     if isinstance(value, dict):
         return "\n".join(_entry(key, inner, lettered, depth) for key, inner in value.items())

@@ -1,4 +1,4 @@
-"""Progress of an application on a long input."""
+"""Progress bar for an application that processes a long input."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from groundup.core.console import Console
 
 
 class ChunkProgress:
-    """A progress bar for the chunks of a long input.
+    """A progress bar that counts the chunks of a long input.
 
     Args:
-        console: Console.
+        console: Console that shows the progress bar.
     """
 
     def __init__(self, console: Console) -> None:
@@ -28,7 +28,7 @@ class ChunkProgress:
         self._stack.close()
 
     def show(self, done: int, total: int) -> None:
-        """Show that `done` of `total` chunks are finished. With 0, a round starts."""
+        """Show that `done` of `total` chunks are finished. If `done` is 0, a new progress bar starts."""
         if done == 0:
             self._stack.close()
             self._bar, self._done = None, 0

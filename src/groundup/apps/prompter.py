@@ -1,4 +1,4 @@
-"""Prompts of an application, for chat models and base models, and their limits in the context."""
+"""Construction of the prompts of an application for chat models and base models, within the model's context length."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ from groundup.inference import GenerationRequest, Grammar, Sampling
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
 _MIN_INPUT_TOKENS = 32
-_MAX_CHUNK_TOKENS = 2_000  # small models summarize longer chunks badly
-_MAX_REWRITE_RATIO = 0.6  # input tokens per output token if the output repeats the input, since it may be longer
-_TEMPERATURE_STEP, _MAX_TEMPERATURE = 0.15, 1.5  # for each new attempt
-_TOKEN_MARGIN = 8  # a text may need more tokens inside a prompt than alone
-_NEUTRAL_TEXT = "N/A"  # for label calibration
+_MAX_CHUNK_TOKENS = 2_000  # small models summarize longer chunks poorly
+# Maximum ratio of input tokens to output tokens if the output rewrites the input. The output may be longer than the
+# input.
+_MAX_REWRITE_RATIO = 0.6
+_TEMPERATURE_STEP, _MAX_TEMPERATURE = 0.15, 1.5  # the step is added for each new attempt
+_TOKEN_MARGIN = 8  # inside a prompt, a text may have more tokens than alone
+_NEUTRAL_TEXT = "N/A"  # input without content, for label calibration
 _SHUFFLES, _SHUFFLED_WORDS = 3, 12
 
 
-Pair = tuple[tuple[int, ...], tuple[int, ...]]  # token IDs of a prompt and of its continuation
+Pair = tuple[tuple[int, ...], tuple[int, ...]]  # token IDs of a prompt and token IDs of its continuation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextModel:
-    """The properties of a model that a prompt depends on.
+    """Properties of a model that influence the prompt.
 
     Attributes:
-        tokenizer: Tokenizer.
-        template: Chat template, or None for a base model.
-        context_length: Context length in tokens.
+        tokenizer: Tokenizer of the model.
+        template: Chat template of the model, or None if it is a base model.
+        context_length: Context length of the model in tokens.
     """
 
     tokenizer: Tokenizer
@@ -45,7 +47,7 @@ class TextModel:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Overrides of the application's generation settings. None keeps a setting.
+    """Generation settings that override the settings of the application. None means no override.
 
     Attributes:
         temperature: Sampling temperature.
@@ -60,16 +62,16 @@ class Options:
 
 @dataclass(slots=True, eq=False)
 class Prompter:
-    """Prompts and requests for one application, model and set of inputs.
+    """Builds prompts and generation requests for one application, one model and one set of inputs.
 
     Attributes:
-        app: The application.
-        text_model: The model.
+        app: Application that defines the prompt templates.
+        text_model: Properties of the model.
         given: Validated inputs.
-        options: Overrides of the generation settings.
-        shots: Number of few-shot examples in the prompt. A short context has fewer.
-        schema: JSON schema of the output, for JSON outputs.
-        grammar: Grammar of the schema.
+        options: Generation settings that override the settings of the application.
+        shots: Number of few-shot examples in the prompt. It is reduced if the context is short.
+        schema: JSON schema of the output, or None if the output is not JSON.
+        grammar: Grammar that enforces the schema, or None if the output is not JSON.
         max_tokens: Maximum number of tokens to generate.
     """
 
@@ -89,7 +91,7 @@ class Prompter:
             self.grammar = Grammar.of_schema(self.schema, self.text_model.tokenizer)
         wanted = self.options.max_tokens or app.output.max_tokens
         minimum = self.grammar.min_tokens if self.grammar else 1
-        # In a short context, the output gets at most half, which leaves space for the input.
+        # In a short context, the output gets at most half of the context, so that there is space for the input.
         self.max_tokens = max(minimum, min(wanted, context // 2)) if app.output.kind != "label" else 0
         self.shots = len(app.prompt.shots) if self.text_model.template is None or app.prompt.shots_in_chat else 0
         while self.shots and self.max_input_tokens() < _MIN_INPUT_TOKENS:
@@ -97,14 +99,14 @@ class Prompter:
 
     @property
     def text(self) -> str:
-        """The long input, or "" if the application has none."""
+        """Value of the input that may be long, or "" if the application declares no such input."""
         return str(self.given[self.app.long.input]) if self.app.long else ""
 
     def max_input_tokens(self, *, chunk: bool = False) -> int:
-        """Return the maximum length of the long input in tokens.
+        """Return the maximum number of tokens of the long input.
 
         Args:
-            chunk: For the prompt about a chunk of the input.
+            chunk: Whether the prompt processes a chunk of the input instead of the whole input.
         """
         empty = self.given | ({self.app.long.input: ""} if self.app.long else {})
         answer = self.max_tokens or 16  # labels are short
@@ -118,10 +120,10 @@ class Prompter:
         return self.app.long is not None and self.app.long.strategy == "join"
 
     def require_space(self) -> None:
-        """Check that the context is long enough for this application.
+        """Raise an error if the context is too short to run this application.
 
         Raises:
-            ConfigError: The context is too short.
+            ConfigError: The context is too short for the prompt and the output.
         """
         if self._repeats_input and _MAX_REWRITE_RATIO * self.max_tokens < _MIN_INPUT_TOKENS:
             required = math.ceil(_MIN_INPUT_TOKENS / _MAX_REWRITE_RATIO)
@@ -139,23 +141,23 @@ class Prompter:
             )
 
     def fits(self, given: Mapping[str, Any], *, chunk: bool = False) -> bool:
-        """Return whether the prompt and the longest output fit into the context.
+        """Return whether the prompt and an output of maximum length fit into the context.
 
         Args:
             given: Validated inputs.
-            chunk: For the prompt about a chunk of the input.
+            chunk: Whether the prompt processes a chunk of the input instead of the whole input.
         """
         if self._repeats_input and self.num_tokens(self.text) > self.max_input_tokens():
             return False
         return len(self._prompt(given, chunk=chunk)) + (self.max_tokens or 16) <= self.text_model.context_length
 
     def request(self, given: Given, *, chunk: bool = False, attempt: int = 0) -> GenerationRequest:
-        """Return the generation request for these inputs.
+        """Return the generation request for a set of inputs.
 
         Args:
             given: Validated inputs.
-            chunk: For the prompt about a chunk of the input.
-            attempt: Number of earlier attempts. Each one raises the temperature.
+            chunk: Whether the prompt processes a chunk of the input instead of the whole input.
+            attempt: Number of earlier attempts. Each earlier attempt raises the temperature.
         """
         app, template, options = self.app, self.text_model.template, self.options
         decoding = app.decoding
@@ -179,33 +181,34 @@ class Prompter:
         )
 
     def num_tokens(self, text: str) -> int:
-        """Return the number of tokens of a text."""
+        """Return the number of tokens in a text."""
         return len(self.text_model.tokenizer.encode(text))
 
     def _max_chunk_output(self, given: Given) -> int:
-        """Return the output limit for a chunk: half of its tokens, so that the summaries become shorter."""
+        """Return the maximum number of output tokens for a chunk: half of its tokens, so that the summary is shorter."""
         assert self.app.long is not None
         return max(1, min(self.max_tokens, self.num_tokens(given[self.app.long.input]) // 2))
 
     def prompt_and_output(self, given: Given, output: str) -> Pair:
-        """Return the token IDs of the prompt and of an output after it."""
+        """Return the token IDs of the prompt and the token IDs of an output that follows the prompt."""
         answers = self.text_model.template is not None
-        # After a prompt without a newline at its end, the output starts with a space.
+        # If the prompt of a base model does not end with a newline, the output starts with a space.
         space = "" if answers or self.app.prompt.base.endswith("\n") or output[:1].isspace() else " "
         ids = self.text_model.tokenizer.encode(space + output, continues=not answers)
         return self._prompt(given, chunk=False), tuple(ids)
 
     def label_pairs(self, given: Given, labels: Sequence[str]) -> list[list[Pair]]:
-        """Return the prompt with each label, first for the input and then for neutral texts.
+        """Return pairs of a prompt and a label: first for the given input, then for each of several neutral texts.
 
-        The neutral texts are shuffled words of the examples (domain-context calibration, Fei et al. 2023).
+        The neutral texts consist of shuffled words from the few-shot examples (domain-context calibration, Fei et al.
+        2023).
 
         Args:
             given: Validated inputs.
-            labels: Label names.
+            labels: Names of the labels.
 
         Returns:
-            For each text, a pair of prompt and label for each label.
+            One list per text. Each list contains a pair of prompt and label for each label.
         """
         first = self.app.first.name
         words = [word for shot in self.app.prompt.shots for word in str(shot.inputs.get(first, "")).split()]
@@ -249,5 +252,5 @@ class Prompter:
         return self.app.prompt.stop[0] if self.app.prompt.stop else "\n\n"
 
     def _with_defaults(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the inputs of an example with the defaults of omitted ones."""
+        """Return the inputs of a few-shot example. Omitted inputs get their default values."""
         return {each.name: "" if each.default is None else each.default for each in self.app.inputs} | dict(inputs)

@@ -1,4 +1,4 @@
-"""Running applications on a language model: one with streaming, or many in a batch."""
+"""Running of applications on a language model: a single input with streaming, or many inputs in a batch."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class AppRunner:
     """Runs applications on a language model.
 
     Attributes:
-        engine: Generates streamed outputs. It can serve other requests at the same time.
-        template: Chat template, or None for a base model.
-        batched: Generate in batches outside of the engine. Requires that nothing else uses the model.
-        stop_ids: Stop tokens for batches without the template. Default: the tokenizer's EOS.
+        engine: Engine that generates streamed outputs. It can process other requests at the same time.
+        template: Chat template of the model, or None if it is a base model.
+        batched: Whether to generate in batches without the engine. In this case, nothing else may use the model.
+        stop_ids: Stop tokens for batches if the model has no chat template. Default: the EOS token of the tokenizer.
     """
 
     engine: Engine
@@ -46,7 +46,7 @@ class AppRunner:
 
     @property
     def text_model(self) -> TextModel:
-        """The properties of the model that prompts depend on."""
+        """Properties of the model that influence the prompts."""
         context = self.engine.model.config.context_length
         return TextModel(self.engine.tokenizer, self.template, context)
 
@@ -59,18 +59,20 @@ class AppRunner:
         on_text: Callable[[str], object] = _silent,
         on_progress: Callable[[int, int], object] = _silent,
     ) -> AppResult:
-        """Run an application.
+        """Run an application on one set of inputs.
 
         Args:
-            app: The application.
-            given: Inputs.
-            options: Overrides of the generation settings.
-            on_text: Called with pieces of the output. JSON is streamed as JSON, unlike `AppResult.text`.
-            on_progress: Called with the number of finished chunks and of all chunks of a long input.
+            app: Application to run.
+            given: Maps input names to values.
+            options: Generation settings that override the settings of the application.
+            on_text: Function that is called with each piece of the output. JSON output is streamed as JSON and not as
+                readable text.
+            on_progress: Function that is called with the number of finished chunks and the total number of chunks of a
+                long input.
 
         Raises:
-            ConfigError: An input is invalid, or too long for the context.
-            ResourceError: `cancel` was called.
+            ConfigError: An input is invalid, or the inputs are too long for the context.
+            ResourceError: `cancel` was called during the run.
         """
         steps = app_steps(app, given, self.text_model, options)
         answer: Any = None
@@ -95,13 +97,13 @@ class AppRunner:
         *,
         advance: Callable[[float], object] = _silent,
     ) -> list[AppResult | GroundupError]:
-        """Run an application on many rows. An invalid row gives its error, and does not stop other rows.
+        """Run an application on many rows. If a row is invalid, its result is the error, and other rows are still run.
 
         Args:
-            app: The application.
-            rows: Inputs of each row.
-            options: Overrides of the generation settings.
-            advance: Called with 1 after each row.
+            app: Application to run.
+            rows: Inputs for each row.
+            options: Generation settings that override the settings of the application.
+            advance: Function that is called with 1 after each row.
         """
         results: list[AppResult | GroundupError] = []
         for start in range(0, len(rows), _BATCH_ROWS):
@@ -121,15 +123,15 @@ class AppRunner:
         return results
 
     def nats(self, app: App, rows: Sequence[Mapping[str, Any]], outputs: Sequence[str]) -> list[float]:
-        """Return the negative log-likelihood of each output in nats.
+        """Return the negative log-likelihood of a given output for each row, in nats.
 
         Args:
-            app: The application.
-            rows: Inputs of each row.
-            outputs: Output of each row.
+            app: Application that builds the prompts.
+            rows: Inputs for each row.
+            outputs: Given output for each row.
 
         Raises:
-            ConfigError: An input is invalid, or too long for the context.
+            ConfigError: An input is invalid, or the inputs are too long for the context.
         """
         pairs = [
             prompt_output_pair(app, given, self.text_model, output) for given, output in zip(rows, outputs, strict=True)
@@ -137,13 +139,14 @@ class AppRunner:
         return [-logarithm for logarithm in loglikelihoods(self.engine.model, pairs)]
 
     def cancel(self) -> None:
-        """Cancel the running application, from another thread."""
+        """Cancel the application that is running. Another thread calls this method."""
         self._cancelled = True
         if self._running is not None:
             self.engine.cancel(self._running)
 
     def _scored(self, pairs: Sequence[Pair]) -> list[float]:
-        # Labels of a text share its prompt, and all rows of a table share the neutral prompts: score each pair once.
+        # Different labels of a text share one prompt, and all rows of a table share the neutral prompts.
+        # Therefore each distinct pair is scored only once.
         after: dict[tuple[int, ...], dict[tuple[int, ...], float]] = {}
         for prompt, ids in pairs:
             after.setdefault(prompt, {})[ids] = 0.0
@@ -194,7 +197,7 @@ class AppRunner:
             done = self.engine.complete(request, on_text=on_text)
         finally:
             self._running = None
-        self._cancelled |= done.finish_reason == "cancelled"  # because the engine was closed
+        self._cancelled |= done.finish_reason == "cancelled"  # "cancelled" here means that the engine was closed
         self._check_cancelled()
         return done
 
@@ -205,7 +208,7 @@ class AppRunner:
 
 @dataclass(slots=True, eq=False)
 class _Row:
-    """The state of one row in a batch."""
+    """The state of a row while a batch is processed."""
 
     steps: AppSteps
     step: GenerateStep | ScoreStep | None = None
@@ -232,24 +235,24 @@ class _Row:
 
 
 def _seeded(options: Options | None, number: int) -> Options | None:
-    # Each row has its own seed, otherwise all rows would sample with the same random numbers.
+    # Each row has a different seed. With the same seed, all rows would use the same random numbers.
     if options is None or options.seed is None:
         return options
     return replace(options, seed=options.seed + number)
 
 
 def open_runner(model: Path, device: str | None, console: Console, stack: ExitStack) -> AppRunner | ClassifierRunner:
-    """Open a classifier or a language model to run applications on.
+    """Open a classifier or a language model, and return a runner for it.
 
     Args:
-        model: Model directory or run.
-        device: Device, such as "cuda". Default: a GPU if available.
+        model: Directory of a model or of a run.
+        device: Device, such as "cuda". Default: a GPU if one is available.
         console: Console for messages.
-        stack: Closes the model when it is closed.
+        stack: Exit stack that closes the model.
 
     Raises:
-        DataError: There is no model.
-        FormatError: The model is damaged.
+        DataError: The directory does not contain a model.
+        FormatError: A file of the model is damaged.
     """
     if is_classifier(model):
         return ClassifierRunner(open_classifier(model, device=device))

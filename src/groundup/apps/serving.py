@@ -1,4 +1,4 @@
-"""Applications in an HTTP server."""
+"""Applications that an HTTP server offers."""
 
 from __future__ import annotations
 
@@ -19,68 +19,68 @@ Json = dict[str, Any]
 
 
 class Model(Protocol):
-    """A served language model."""
+    """Interface of a language model that the server serves."""
 
     @property
     def engine(self) -> Engine:
-        """Engine of the model."""
+        """Inference engine of the model."""
         ...
 
     @property
     def template(self) -> ChatTemplate | None:
-        """Chat template, or None for a base model."""
+        """Chat template of the model, or None if it is a base model."""
         ...
 
 
 class Call(Protocol):
-    """The body of a request."""
+    """Interface of the body of a request."""
 
     @property
     def inputs(self) -> Mapping[str, Any]:
-        """Inputs of the application."""
+        """Maps the names of the application's inputs to values."""
         ...
 
     @property
     def temperature(self) -> float | None:
-        """Sampling temperature, or None."""
+        """Sampling temperature, or None for the application's default."""
         ...
 
     @property
     def max_tokens(self) -> int | None:
-        """Maximum number of tokens to generate, or None."""
+        """Maximum number of tokens to generate, or None for the application's default."""
         ...
 
     @property
     def seed(self) -> int | None:
-        """Random seed, or None."""
+        """Random seed, or None for a random one."""
         ...
 
 
 class ServedApps:
-    """The applications of a catalog, as `groundup.serve.applications.Applications`.
+    """The applications of a catalog. This class implements `groundup.serve.applications.Applications`.
 
     Args:
-        catalog: The catalog.
+        catalog: Catalog that contains the applications.
     """
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
 
     def describe(self) -> list[Json]:
-        """Return all applications as JSON."""
+        """Return descriptions of all applications as JSON."""
         return [found.app.describe() for found in self._catalog.values()]
 
     def task(self, name: str, model: Model | OpenedClassifier, body: Call) -> ServedTask | None:
-        """Return the task of a request, or None if the application does not exist."""
+        """Return the task that answers a request, or None if no application has this name."""
         return ServedTask(self._catalog[name].app, model, body) if name in self._catalog else None
 
 
 class ServedTask:
-    """The task of one request.
+    """A task that runs an application to answer one request.
 
     Args:
-        app: The application.
-        model: The model.
+        app: Application to run.
+        model: Model to run the application on.
         body: Body of the request.
     """
 
@@ -93,7 +93,7 @@ class ServedTask:
             self._runner = AppRunner(model.engine, model.template, batched=False)
 
     def run(self, on_event: Callable[[Json], None]) -> Json:
-        """Run the application, and return the result as JSON."""
+        """Run the application and return its result as JSON."""
         result = self._runner.run(
             self._app,
             self._body.inputs,
@@ -104,5 +104,5 @@ class ServedTask:
         return asdict(result)
 
     def cancel(self) -> None:
-        """Cancel the task, from another thread."""
+        """Cancel the task. Another thread calls this method."""
         self._runner.cancel()

@@ -1,7 +1,7 @@
-"""The steps of an application, from inputs to result.
+"""The steps of an application, from its inputs to its result.
 
-The steps are a generator without a model: it yields texts to generate or to score, and receives the results. One
-request can therefore be streamed, and many rows of a table can run in one batch.
+The steps are a generator that does not use a model directly. It yields texts to generate or to score, and receives the
+results. The caller can therefore stream the output of a single request, or run many rows of a table in one batch.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from groundup.core.plural import pluralize
 from groundup.core.types import well_formed
 from groundup.inference import Completion, GenerationRequest
 
-_MAX_ROUNDS = 8  # of map-reduce
-_SEPARATOR = "\n\n"  # between the outputs of chunks
-_MAX_RETRIES = 4  # if items of a list repeat that must differ
+_MAX_ROUNDS = 8  # maximum number of rounds that summarize summaries
+_SEPARATOR = "\n\n"  # text between the outputs of consecutive chunks
+_MAX_RETRIES = 4  # retries if list items repeat that must differ
 
 
 @dataclass(frozen=True, slots=True)
 class GenerateStep:
-    """Texts to generate.
+    """A step that generates texts.
 
     Attributes:
-        requests: The generation requests.
-        shown: Whether they are the output, to be streamed in order. Otherwise they are intermediate results.
+        requests: Generation requests, one per text.
+        shown: Whether the texts are parts of the final output, which is streamed in order. If false, they are
+            intermediate results.
     """
 
     requests: tuple[GenerationRequest, ...]
@@ -42,10 +43,10 @@ class GenerateStep:
 
 @dataclass(frozen=True, slots=True)
 class ScoreStep:
-    """Continuations to score by their log-probability.
+    """A step that computes the log-probabilities of given continuations.
 
     Attributes:
-        pairs: Token IDs of prompt and continuation.
+        pairs: Pairs of prompt and continuation, as token IDs.
     """
 
     pairs: tuple[Pair, ...]
@@ -53,19 +54,21 @@ class ScoreStep:
 
 @dataclass(frozen=True, slots=True)
 class AppResult:
-    """The result of an application.
+    """Result of an application.
 
     Attributes:
         app: Name of the application.
-        text: Readable output.
-        value: Parsed JSON, or the label. None for text.
-        probabilities: Label -> probability.
-        notes: Messages to the user, such as the number of chunks.
-        parts: Number of chunks of a long input.
-        prompt_tokens: Number of prompt tokens in all requests.
-        completion_tokens: Number of generated tokens in all requests.
-        novelty: How much the input differs from a classifier's training texts, see `groundup.inference.novelty`.
-        unlike: Whether the input is flagged as different from the training texts. None if unknown.
+        text: Output as readable text.
+        value: Parsed JSON output, or the label. None if the output is text.
+        probabilities: Maps each label to its probability.
+        notes: Messages to the user, such as the number of chunks that were processed.
+        parts: Number of chunks into which a long input was split.
+        prompt_tokens: Total number of prompt tokens in all requests.
+        completion_tokens: Total number of generated tokens in all requests.
+        novelty: Novelty score of the input compared with the classifier's training texts (see
+            `groundup.inference.novelty`).
+        unlike: Whether the input is flagged as different from the training texts. None if the model has no novelty
+            score.
     """
 
     app: str
@@ -84,23 +87,23 @@ AppSteps = Generator[GenerateStep | ScoreStep, Any, AppResult]
 
 
 def app_steps(app: App, given: Mapping[str, Any], text_model: TextModel, options: Options | None = None) -> AppSteps:
-    """Yield the steps from inputs to a result.
+    """Yield the steps of an application, and return its result.
 
     Args:
-        app: The application.
-        given: Inputs.
-        text_model: The model.
-        options: Overrides of the generation settings.
+        app: Application to run.
+        given: Maps input names to values.
+        text_model: Properties of the model.
+        options: Generation settings that override the settings of the application.
 
     Yields:
-        A `GenerateStep`, which expects a list of `Completion`, or a `ScoreStep`, which expects the log-probability of
-        each pair in nats.
+        A `GenerateStep` or a `ScoreStep`. The caller sends a list of `Completion` objects for a `GenerateStep`, and the
+        log-probability of each pair in nats for a `ScoreStep`.
 
     Returns:
-        The result.
+        The result of the application.
 
     Raises:
-        ConfigError: An input is invalid, or too long for the context.
+        ConfigError: An input is invalid, or the inputs are too long for the context.
     """
     prompter = Prompter(app, text_model, check_inputs(app, given), options or Options())
     used = _Usage()
@@ -116,16 +119,16 @@ def app_steps(app: App, given: Mapping[str, Any], text_model: TextModel, options
 
 
 def prompt_output_pair(app: App, given: Mapping[str, Any], text_model: TextModel, output: str) -> Pair:
-    """Return the token IDs of a prompt and of an output after it.
+    """Return the token IDs of a prompt and the token IDs of an output that follows the prompt.
 
     Args:
-        app: The application.
-        given: Inputs.
-        text_model: The model.
-        output: The output.
+        app: Application that builds the prompt.
+        given: Maps input names to values.
+        text_model: Properties of the model.
+        output: Text of the output.
 
     Raises:
-        ConfigError: An input is invalid, or prompt and output do not fit into the context.
+        ConfigError: An input is invalid, or the prompt and the output together do not fit into the context.
     """
     prompter = Prompter(app, text_model, check_inputs(app, given))
     prompt_ids, output_ids = prompter.prompt_and_output(prompter.given, output)
@@ -155,10 +158,10 @@ def _generate(
 def _generate_output(
     prompter: Prompter, given: Given, used: _Usage
 ) -> Generator[GenerateStep, list[Completion], tuple[Completion, list[str]]]:
-    """Generate the output, and return it with notes.
+    """Generate the output, and return it with messages to the user.
 
-    A grammar cannot require that the items of a list differ. If items repeat, generate again at a higher temperature,
-    and use the output with the least repetition.
+    A grammar cannot enforce that the items of a list differ. If items repeat, the output is generated again at a higher
+    temperature. The output with the fewest repeated items is returned.
     """
     (best,) = yield from _generate(prompter, [given], used, shown=True)
     distinct = prompter.app.output.distinct
@@ -175,7 +178,7 @@ def _generate_output(
 
 
 def _repetitions(value: Any, names: Sequence[str]) -> int:
-    """Count the repeated items in lists with these names."""
+    """Count the repeated items in all lists that have one of these names."""
     if isinstance(value, list):
         return sum(_repetitions(item, names) for item in value)
     if not isinstance(value, dict):
@@ -213,7 +216,7 @@ def _reduce(prompter: Prompter, used: _Usage) -> AppSteps:
         chunks = _split(prompter, text, chunk=True)
         num_chunks = num_chunks or len(chunks)
         summaries = yield from _generate(prompter, _with(prompter, chunks), used, chunk=True)
-        # If the model generates nothing about a chunk, its beginning is used, so that no chunk is lost.
+        # If the model generates no text for a chunk, the beginning of the chunk is used instead of a summary.
         texts = [each.text.strip() or chunk.strip()[:200] for each, chunk in zip(summaries, chunks, strict=True)]
         shorter = _SEPARATOR.join(texts)
         (given,) = _with(prompter, [shorter])
@@ -256,7 +259,7 @@ def _label(prompter: Prompter, used: _Usage) -> AppSteps:
     sums = dict.fromkeys(labels, 0.0)
     for of_text in scored:
         own, *neutral = [[next(nats) for _ in labels] for _ in of_text]
-        # Calibration: subtract each label's score after neutral texts (Zhao et al. 2021).
+        # Calibrate: subtract the mean score that each label gets after neutral texts (Zhao et al. 2021).
         prior = [sum(scores) / len(neutral) for scores in zip(*neutral, strict=True)]
         calibrated = _softmax([a - b for a, b in zip(own, prior, strict=True)])
         for label, probability in zip(labels, calibrated, strict=True):

@@ -1,4 +1,4 @@
-"""Outputs of an application on its test set, or the likelihood of the references."""
+"""Evaluation of an application on its test set: generated outputs, or the likelihood of the references."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from groundup.core.types import MetricName
 
 @dataclass(slots=True)
 class AppOutputs:
-    """The outputs for a test set.
+    """Outputs of an application for its test set.
 
     Attributes:
         name: Name of the application.
         metric: Metric of the test set.
-        inputs: Main input of each example.
+        inputs: Value of the main input in each example.
         references: Reference output of each example, as readable text.
-        written: Generated output of each example, or "" if it failed. Empty for the metric likelihood.
-        nats: Negative log-likelihood of each reference in nats. Only for the metric likelihood.
-        values: Generated JSON. Only for JSON outputs.
-        schemas: JSON schema of each example. Only for JSON outputs.
-        choices: Number of labels of each example. Only for labels.
+        written: Generated output of each example, or "" if the generation failed. Empty if the metric is "likelihood".
+        nats: Negative log-likelihood of each reference in nats. Empty unless the metric is "likelihood".
+        values: Parsed JSON output of each example. Empty unless the application outputs JSON.
+        schemas: JSON schema of each example. Empty unless the application outputs JSON.
+        choices: Number of labels to choose from in each example. Empty unless the application outputs labels.
     """
 
     name: str
@@ -46,7 +46,7 @@ class AppOutputs:
 
     @property
     def labelled(self) -> bool:
-        """Whether the outputs are labels."""
+        """Whether the application outputs labels."""
         return bool(self.choices)
 
 
@@ -56,15 +56,15 @@ def run_test_set(
     """Run an application on its test set with greedy decoding.
 
     Args:
-        runner: The model.
-        found: The application.
-        advance: Called with the number of examples finished since the last call.
+        runner: Runner that holds the model.
+        found: Application with a test set.
+        advance: Function that is called with the number of examples that were finished since the last call.
 
     Returns:
-        The outputs.
+        The outputs for all examples.
 
     Raises:
-        ConfigError: The application has no test set, or the model cannot run it.
+        ConfigError: The application has no test set, or cannot run on this kind of model.
         DataError: The test set is damaged.
     """
     app, rows = found.app, found.test_rows()

@@ -1,4 +1,4 @@
-"""Chat in the terminal: sessions, commands and terminal input and output."""
+"""Chat in the terminal: the conversation, its commands, and input and output on the terminal."""
 
 from groundup.chat.session import Session, Settings, Turn
 from groundup.chat.terminal import Terminal

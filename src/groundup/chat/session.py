@@ -1,4 +1,4 @@
-"""Chat sessions: messages, truncation to the context, and generation of answers."""
+"""Chat sessions: the messages of a conversation, their truncation to the context, and the generation of answers."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from groundup.inference import Engine, FinishReason, GenerationRequest, Sampling
 from groundup.inference.prompting import PromptFormat
 
 _NUM_SEEDS = 2**63
-_ANSWER_FRACTION = 4  # a quarter of the context is reserved for the answer, by dropping old turns if necessary
+# The answer gets at least a quarter of the context. If necessary, old turns are dropped from the prompt.
+_ANSWER_FRACTION = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Settings of a chat session.
+    """Generation settings of a chat session.
 
     Attributes:
-        system: System message, or None.
-        temperature: Sampling temperature. 0 is greedy.
+        system: System message, or None for no system message.
+        temperature: Sampling temperature. 0 means greedy decoding.
         top_p: Cumulative probability for nucleus sampling.
-        max_tokens: Maximum number of tokens of an answer. None: up to the end of the context.
-        seed: Random seed of the conversation, or None.
+        max_tokens: Maximum number of tokens per answer. If it is None, an answer may fill the rest of the context.
+        seed: Random seed of the conversation, or None for a random seed.
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: A setting is out of range.
     """
 
     system: str | None = None
@@ -37,18 +38,18 @@ class Settings:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        self.request((0,), ())  # validates the values
+        self.request((0,), ())  # raises an error if a setting is out of range
 
     def request(
         self, ids: Sequence[int], stop_ids: tuple[int, ...] | None, draw: int = 0, *, is_reply: bool = True
     ) -> GenerationRequest:
-        """Return the generation request for an answer.
+        """Return the generation request for the next answer.
 
         Args:
             ids: Token IDs of the prompt.
-            stop_ids: Stop tokens.
-            draw: Number of answers since the seed was set.
-            is_reply: Whether the model has a chat template.
+            stop_ids: IDs of the stop tokens.
+            draw: Number of answers that were generated since the seed was set.
+            is_reply: Whether the answer is a chat reply. It is false for a model without a chat template.
         """
         return GenerationRequest(
             prompt=tuple(ids),
@@ -62,16 +63,16 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A user message and the answer.
+    """A user message and the answer of the model.
 
     Attributes:
         prompt: User message.
-        text: Answer.
-        finish_reason: "stop", "length" or "cancelled". A cancelled answer is kept.
+        text: Text of the answer.
+        finish_reason: "stop", "length" or "cancelled". The text of a cancelled answer is kept.
         prompt_tokens: Number of prompt tokens.
         completion_tokens: Number of generated tokens.
-        dropped_turns: Number of oldest turns that were not in the prompt.
-        seconds: Wall time in seconds.
+        dropped_turns: Number of old turns that were left out of the prompt because the context is too short.
+        seconds: Wall time of the answer in seconds.
     """
 
     prompt: str
@@ -88,10 +89,11 @@ class Session:
     """A conversation with a model.
 
     Attributes:
-        engine: Inference engine.
-        format: Prompt format of the model.
-        settings: Settings for the next answer.
-        turns: All turns since the start or the last reset, including dropped ones.
+        engine: Inference engine that generates the answers.
+        format: Prompt format that the model expects.
+        settings: Generation settings for the next answer.
+        turns: All turns since the conversation started or was reset, including turns that no longer fit into the
+            context.
     """
 
     engine: Engine
@@ -99,13 +101,14 @@ class Session:
     settings: Settings = field(default_factory=Settings)
     turns: list[Turn] = field(default_factory=list)
     _draws: int = 0
-    _dropped: int = 0  # number of dropped turns for the last answer, where the next search starts
+    # Number of turns that were dropped for the last answer. The search for the next answer starts at this number.
+    _dropped: int = 0
     _running: str | None = None
     _stopping: bool = False
 
     @property
     def context_length(self) -> int:
-        """Context length in tokens."""
+        """Context length of the model in tokens."""
         return self.engine.model.config.context_length
 
     @property
@@ -114,13 +117,13 @@ class Session:
         return self._messages(self.turns)
 
     def configure(self, settings: Settings) -> None:
-        """Change the settings for the next answers.
+        """Change the settings for the following answers.
 
         Args:
             settings: New settings.
 
         Raises:
-            ConfigError: The settings have a system message, and the chat template does not support one.
+            ConfigError: The settings contain a system message, but the chat template does not support system messages.
         """
         if settings.system and not self.format.supports_system:
             raise ConfigError(
@@ -133,24 +136,26 @@ class Session:
         self._dropped = 0
 
     def ask(self, prompt: str, on_text: Callable[[str], object] | None = None) -> Turn:
-        """Generate an answer and add the turn to the conversation, unless it was cancelled before its first token.
+        """Generate an answer and add the turn to the conversation.
+
+        If the answer is cancelled before its first token, the turn is not added.
 
         Args:
             prompt: User message.
-            on_text: Called with each piece of the answer.
+            on_text: Function that is called with each piece of the answer.
 
         Returns:
-            The turn.
+            The turn with the message and the answer.
 
         Raises:
-            ConfigError: The prompt alone does not fit into the context.
+            ConfigError: The message does not fit into the context, even without earlier turns.
         """
         ids, dropped = self.fit_turns(prompt)
         request = self.settings.request(ids, self.format.stop_ids, self._draws, is_reply=self.format.is_reply)
         started = time.monotonic()
 
         def forward(piece: str) -> None:
-            if self._stopping:  # cancelled before the engine had the request
+            if self._stopping:  # `cancel` was called before the engine received the request
                 self.engine.cancel(request.id)
             if on_text is not None:
                 on_text(piece)
@@ -176,13 +181,13 @@ class Session:
         return turn
 
     def retry(self, on_text: Callable[[str], object] | None = None) -> Turn:
-        """Generate the last answer again. The old turn is kept if there is no new answer.
+        """Generate another answer to the last message. The previous answer is kept if no new answer is generated.
 
         Args:
-            on_text: Called with each piece of the answer.
+            on_text: Function that is called with each piece of the answer.
 
         Returns:
-            The turn.
+            The turn with the new answer.
 
         Raises:
             ConfigError: The conversation is empty.
@@ -198,16 +203,19 @@ class Session:
         return turn
 
     def cancel(self) -> None:
-        """Stop the running answer, from a signal handler or another thread. `ask` returns the partial answer."""
+        """Stop the generation of the answer, so that `ask` returns the partial answer.
+
+        This method may be called from a signal handler or from another thread.
+        """
         self._stopping = True
         if self._running is not None:
             self.engine.cancel(self._running)
 
     def undo(self) -> Turn:
-        """Remove the last turn.
+        """Remove the last turn from the conversation.
 
         Returns:
-            The removed turn.
+            The turn that was removed.
 
         Raises:
             ConfigError: The conversation is empty.
@@ -218,21 +226,21 @@ class Session:
         return self.turns.pop()
 
     def reset(self) -> None:
-        """Start a new conversation with the same settings."""
+        """Start a new conversation. The settings are kept."""
         self.turns.clear()
         self._dropped = 0
 
     def fit_turns(self, prompt: str) -> tuple[list[int], int]:
-        """Encode the prompt with as many of the newest turns as fit into the context.
+        """Encode a message together with the newest turns that fit into the context.
 
         Args:
             prompt: User message.
 
         Returns:
-            Token IDs, and the number of dropped turns.
+            Token IDs of the prompt, and the number of old turns that were left out.
 
         Raises:
-            ConfigError: The prompt alone does not fit into the context.
+            ConfigError: The message does not fit into the context, even without earlier turns.
         """
         reserved = self.context_length // _ANSWER_FRACTION
         if self.settings.max_tokens is not None:

@@ -1,4 +1,4 @@
-"""Terminal input and output of a chat session. Without a terminal, each line of stdin is a message."""
+"""Terminal interface of a chat session. If stdin is not a terminal, each line of stdin is a message."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from groundup.core.plural import pluralize
 
 
 class Action(Enum):
-    """A command that the terminal has to run."""
+    """Action that the terminal performs after a chat command."""
 
     RETRY = auto()
     QUIT = auto()
@@ -32,12 +32,12 @@ class Action(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A chat command.
+    """A chat command such as /help.
 
     Attributes:
-        argument: Argument in the help.
-        about: Summary for the help.
-        run: Runs the command. Returns a message, or an action for the terminal.
+        argument: Placeholder of the argument that /help shows.
+        about: Summary that /help shows.
+        run: Function that runs the command. It returns a message to print, or an action for the terminal.
     """
 
     argument: str
@@ -46,23 +46,23 @@ class Command:
 
 
 def is_command(line: str) -> bool:
-    """Return whether a line is a command. "//" starts a message with "/".
+    """Return whether a line is a chat command. A line that starts with "//" is a message that starts with "/".
 
     Args:
-        line: The line.
+        line: Line that the user typed.
     """
     return line.startswith("/") and not line.startswith("//")
 
 
 def run_command(line: str, session: Session) -> str | Action:
-    """Run a command.
+    """Run a chat command.
 
     Args:
-        line: Command with its argument.
-        session: The session.
+        line: Name of the command, followed by its argument.
+        session: Session that the command changes.
 
     Returns:
-        A message, or an action for the terminal.
+        A message to print, or an action for the terminal.
 
     Raises:
         ConfigError: The command is unknown, or its argument is invalid.
@@ -95,7 +95,7 @@ def _system(session: Session, argument: str) -> str:
 
 
 def _number(name: str, kind: type[int] | type[float], *, optional: bool = False) -> Callable[[Session, str], str]:
-    """Return a command that shows or sets a number in the settings."""
+    """Return a chat command that shows or changes a numeric setting."""
 
     def command(session: Session, argument: str) -> str:
         if argument:
@@ -129,7 +129,7 @@ def _quit(session: Session, argument: str) -> Action:
 
 
 def _save(session: Session, argument: str) -> str:
-    """Write the conversation as a line of JSON, an example for `groundup finetune instruct`."""
+    """Append the conversation to a file as a line of JSON, in the format that `groundup finetune instruct` reads."""
     if not argument:
         raise ConfigError("/save: no file name", fix="Type /save chat.jsonl, for example.")
     path = expand_home(Path(argument))
@@ -139,7 +139,7 @@ def _save(session: Session, argument: str) -> str:
             raise ConfigError(f"{path} already exists", fix="Give another name.")
         with atomic_file(path) as temporary:
             temporary.write_text(json.dumps({"messages": messages}, ensure_ascii=False) + "\n", encoding="utf-8")
-    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+    except (OSError, ValueError) as error:  # a null character in the file name raises ValueError
         problem = getattr(error, "strerror", None) or error
         raise ConfigError(f"cannot write {path}: {problem}", fix="Choose another file.") from error
     return f"Saved {pluralize(len(session.turns), 'turn')} to {path}."
@@ -172,17 +172,18 @@ _BLOCK = '"""'
 
 
 class Terminal:
-    """Reads messages and streams answers.
+    """Reads messages and prints the streamed answers.
 
-    On a terminal, Ctrl-C stops the answer and not the session. Otherwise each line of `stdin` is a message. Control
-    characters in answers are replaced, so a model cannot control the terminal.
+    If stdin is a terminal, Ctrl-C stops the answer but not the session. If stdin is not a terminal, each line of
+    `stdin` is a message. Control characters in answers are replaced, so that the model's output cannot control the
+    terminal.
 
     Args:
-        session: The session.
+        session: Session that generates the answers.
         console: Console for messages and errors.
-        write: Called with pieces of the answers.
-        json_lines: Write a JSON object for each turn, in ASCII, instead of text.
-        stdin: Input. Default: `sys.stdin`.
+        write: Function that is called with each piece of an answer.
+        json_lines: Whether to write an ASCII JSON object for each turn instead of text.
+        stdin: Stream that messages are read from. Default: `sys.stdin`.
     """
 
     def __init__(
@@ -200,7 +201,7 @@ class Terminal:
         self._json_lines = json_lines
         self._stdin = stdin or sys.stdin
         self._keyboard = self._stdin.isatty()
-        # Python's line editing prints the prompt to stdout, so it requires a terminal there.
+        # Python's line editing prints the prompt to stdout, so stdout must also be a terminal.
         self._edits = self._keyboard and self._stdin is sys.stdin and sys.stdout.isatty() and not json_lines
         self._reading = False
         self._dropped = 0
@@ -208,7 +209,7 @@ class Terminal:
             _load_line_editing()
 
     def run(self) -> None:
-        """Run the session until the end of the input or /quit."""
+        """Run the session until the input ends or the user types /quit."""
         with self._interrupts_stop_answers():
             while (message := self._read_message()) is not None:
                 try:
@@ -235,7 +236,7 @@ class Terminal:
         return None
 
     def _show(self, answer: Callable[[Callable[[str], object] | None], Turn]) -> None:
-        """Stream an answer."""
+        """Generate an answer and print it while it is generated."""
         shown = _SafeText()
 
         def show(piece: str) -> None:
@@ -264,7 +265,7 @@ class Terminal:
             self._console.note("(cut: the context is full)" if full else "(cut: increase /max_tokens for more)")
 
     def _read_message(self) -> str | None:
-        """Return the next message or command, or None at the end of the input."""
+        """Return the next message or command. Return None at the end of the input."""
         line = self._read_line(_PROMPT)
         if line is None or not line.startswith(_BLOCK):
             return line
@@ -302,7 +303,7 @@ class Terminal:
 
     @contextmanager
     def _interrupts_stop_answers(self) -> Iterator[None]:
-        """On a terminal, Ctrl-C stops the answer. In a pipe, it ends the command."""
+        """Inside the block, Ctrl-C on a terminal stops the answer. If stdin is a pipe, Ctrl-C ends the program."""
         if not self._keyboard or threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -319,12 +320,12 @@ class Terminal:
             signal.signal(signal.SIGINT, before)
 
     def _write_json(self, value: dict[str, Any]) -> None:
-        # ASCII only, because JSON does not escape some Unicode control characters.
+        # Write only ASCII characters, because JSON does not escape some Unicode control characters.
         self._write(json.dumps(value) + "\n")
 
 
 class _SafeText:
-    """Makes pieces of generated text safe to print. A CRLF that is split over two pieces stays a line end."""
+    """Makes pieces of generated text safe to print. A CRLF line ending may be split over two pieces."""
 
     def __init__(self) -> None:
         self._held = ""
@@ -339,6 +340,6 @@ class _SafeText:
 
 
 def _load_line_editing() -> None:
-    """Enable line editing with a history in memory, if the system supports it."""
+    """Enable line editing with an in-memory history, if the operating system supports it."""
     with suppress(ImportError):
         import readline  # noqa: F401  importing it is what changes `input`

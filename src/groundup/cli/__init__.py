@@ -1,6 +1,6 @@
-"""The command line. Options come from the configs; results go to stdout, everything else to stderr.
+"""Entry point of the command line. Options come from the configs; results go to stdout, and messages to stderr.
 
-No command's `--help` imports torch, and `groundup --help` imports no stage.
+The `--help` option of a command does not import torch, and `groundup --help` does not import any stage.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit.
+    """Run the command line, and end the process with an exit code.
 
-    The exit code is 0 for success, 1 for an error, 2 for wrong usage and 130 for an interrupt. With `--json`, an error
-    is also printed to stdout as a JSON object.
+    The exit code is 0 for success, 1 for an error, 2 for incorrect usage and 130 for an interrupt. With `--json`, an
+    error is also printed to stdout as a JSON object.
 
     Args:
-        arguments: Command line. Default: `sys.argv[1:]`.
+        arguments: Command-line arguments. Default: `sys.argv[1:]`.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    json_wanted = "--json" in given  # read before parsing, to report usage errors as JSON
-    if hasattr(sys.stdout, "reconfigure"):  # a model can write characters that the encoding lacks
+    json_wanted = "--json" in given  # read before parsing, because usage errors are also reported as JSON
+    if hasattr(sys.stdout, "reconfigure"):  # the encoding of stdout may not support all generated characters
         sys.stdout.reconfigure(errors="replace")
     try:
         code = cli.main(args=given, prog_name="groundup", standalone_mode=False) or 0
     except (Exception, KeyboardInterrupt) as error:
         interrupted = isinstance(error, click.Abort | KeyboardInterrupt) or interrupts.received()
-        # click has already printed a newline if it raised Abort
+        # click has already printed a newline if it raised Abort.
         code = (
             interrupts.report(below=not isinstance(error, click.Abort)) if interrupted else _code_of(error, json_wanted)
         )
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _code_of(error: BaseException, json_wanted: bool) -> int:
-    """Report an error and return the exit code."""
+    """Report an error to the user and return the exit code."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         sys.stderr.write(error.format_message() + "\n")
         return 2
@@ -66,7 +66,7 @@ def _code_of(error: BaseException, json_wanted: bool) -> int:
         return _fail(ConfigError(error.format_message().rstrip("."), fix=f"See: {command} --help"), json_wanted)
     if isinstance(error, GroundupError):
         return _fail(error, json_wanted)
-    if isinstance(error, BrokenPipeError):  # the reader closed the pipe
+    if isinstance(error, BrokenPipeError):  # the program that reads our output has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     if isinstance(error, OSError):
@@ -107,7 +107,7 @@ _SYSTEM_FIXES: Mapping[int, str] = {
 
 def _fail_with_system_error(error: OSError, json_wanted: bool) -> int:
     fix = _SYSTEM_FIXES.get(error.errno or 0, _ANOTHER_PATH if error.filename is not None else None)
-    if fix is None:  # no path of the user: a bug
+    if fix is None:  # the error is not about a path that the user gave, so it is a bug
         return _fail_with_traceback(error, json_wanted)
     value = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error.strerror)
     return _fail(ResourceError(value, fix=fix), json_wanted)

@@ -1,4 +1,4 @@
-"""`groundup apps NAME`: a command for each application, with an option for each of its inputs."""
+"""`groundup apps NAME`: a command for each application, which has an option for each input of the application."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from groundup.core.recipe import Stage
 if TYPE_CHECKING:
     from groundup.apps.declaration import App, Input
 
-OPTION = "--apps"  # read before parsing, because it decides which commands exist
+OPTION = "--apps"  # read before parsing, because the set of commands depends on it
 RUN = STAGES["apps.run"]
 
 
 def apps_directory(arguments: Sequence[str]) -> Path | None:
-    """Return the value of `--apps` in a command line.
+    """Return the value of `--apps` on a command line, or None if the option is not given.
 
     Args:
         arguments: Command line after `groundup apps`.
@@ -35,7 +35,7 @@ def apps_directory(arguments: Sequence[str]) -> Path | None:
 
 
 def descriptions(arguments: Sequence[str] = ()) -> dict[str, str]:
-    """Return the description of each application by name.
+    """Return the descriptions of all applications, keyed by name.
 
     Args:
         arguments: Command line after `groundup apps`.
@@ -46,14 +46,14 @@ def descriptions(arguments: Sequence[str] = ()) -> dict[str, str]:
 
 
 def require_valid_app(name: str, arguments: Sequence[str]) -> None:
-    """Check that the file of an application is valid.
+    """Raise an error if the file of an application is invalid.
 
     Args:
         name: Name of the application.
         arguments: Command line after `groundup apps`.
 
     Raises:
-        ConfigError: The file with this name is not a valid application.
+        ConfigError: The file that defines the application is invalid.
     """
     from groundup.apps import Catalog
 
@@ -61,7 +61,7 @@ def require_valid_app(name: str, arguments: Sequence[str]) -> None:
 
 
 def parameters(name: str, arguments: Sequence[str]) -> tuple[list[click.Parameter], Stage]:
-    """Return the parameters of an application's command, and its stage with an example.
+    """Return the parameters of an application's command, and a stage that describes the command with an example.
 
     Args:
         name: Name of the application.
@@ -79,17 +79,17 @@ def parameters(name: str, arguments: Sequence[str]) -> tuple[list[click.Paramete
 
 
 def run_flags(name: str, flags: dict[str, Any]) -> dict[str, Any]:
-    """Convert the flags of an application's command to the flags of `apps run`.
+    """Convert the options of an application's command to the options of `groundup apps run`.
 
     Args:
         name: Name of the application.
-        flags: Flag -> value.
+        flags: Maps each option to its value.
     """
     own = {key.removeprefix(_PREFIX): flags.pop(key) for key in list(flags) if key.startswith(_PREFIX)}
     return flags | {"name": name, "inputs": {key: value for key, value in own.items() if value is not None}}
 
 
-_PREFIX = "input_of_app_"  # the name of an input may be a Python keyword
+_PREFIX = "input_of_app_"  # avoids Python keywords, which inputs may have as names
 
 
 def _option(item: Input) -> click.Option:

@@ -1,4 +1,4 @@
-"""The commands. Each is built when it is used, so `groundup --help` imports no stage."""
+"""Definition of the commands. A command is built when it is used, so `groundup --help` does not import any stage."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ COMMANDS = {stage.command: stage for stage in (RUN, *STAGES.values(), CONFIG, CA
 
 
 class _Command(click.Command):
-    """A command whose help explains its arguments and ends with an example."""
+    """A command whose help describes the positional arguments and ends with an example."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the arguments, then the options."""
+        """Write the positional arguments, then the options."""
         arguments = [parameter for parameter in self.params if isinstance(parameter, Argument)]
         if arguments:
             with formatter.section("Arguments"):
@@ -38,17 +38,17 @@ class _Command(click.Command):
         super().format_options(ctx, formatter)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the example on a line that can be copied."""
+        """Write the example on a line of its own, so that users can copy it."""
         formatter.write(f"\nExample: {self.epilog}\n")
 
 
 class _StageCommand(_Command):
-    """A command with the settings of a stage.
+    """A command whose options are the settings of a stage.
 
     Args:
-        *args: Arguments of `click.Command`.
-        stage: The stage.
-        **kwargs: Options of `click.Command`.
+        *args: Positional arguments of `click.Command`.
+        stage: Stage that the command runs.
+        **kwargs: Keyword arguments of `click.Command`.
     """
 
     def __init__(self, *args: Any, stage: Stage, **kwargs: Any) -> None:
@@ -78,12 +78,12 @@ class _StageCommand(_Command):
 
 
 class CommandGroup(_Command, click.Group):
-    """The commands that start with the same words. Each is built when it is used.
+    """A group of commands that start with the same words. Each command is built when it is used.
 
     Args:
-        *args: Arguments of `click.Group`.
-        words: The words, with a space at the end. "" is the root.
-        **kwargs: Options of `click.Group`.
+        *args: Positional arguments of `click.Group`.
+        words: The shared words, followed by a space. The root group has the empty string.
+        **kwargs: Keyword arguments of `click.Group`.
     """
 
     def __init__(self, *args: Any, words: str = "", **kwargs: Any) -> None:
@@ -96,7 +96,7 @@ class CommandGroup(_Command, click.Group):
         return list(dict.fromkeys(command.split()[0] for command in inside))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Build a command or a group of commands."""
+        """Build a command or a nested group."""
         command = self._words + cmd_name
         if command in COMMANDS:
             return _build(COMMANDS[command])
@@ -108,7 +108,7 @@ class CommandGroup(_Command, click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that the arguments name."""
+        """Find the command that the arguments refer to."""
         if args[0] not in self.list_commands(ctx):
             from groundup.core.config import unknown_name
 
@@ -117,18 +117,18 @@ class CommandGroup(_Command, click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands with their summaries."""
+        """Write the names of the commands with their summaries."""
         inside = {c.removeprefix(self._words): stage for c, stage in COMMANDS.items() if c.startswith(self._words)}
         with formatter.section("Commands"):
             formatter.write_dl([(command, stage.about) for command, stage in inside.items()])
 
 
 class _AppsGroup(CommandGroup):
-    """The commands of `groundup apps`: `list`, `run`, `evaluate`, and one for each application."""
+    """The group `groundup apps`, with the commands `list`, `run`, `evaluate` and one command for each application."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the command line."""
-        # The line may contain --apps, which adds commands.
+        # The command line may contain --apps, which adds commands.
         ctx.meta[_LINE] = list(args)
         return super().parse_args(ctx, args)
 
@@ -139,19 +139,19 @@ class _AppsGroup(CommandGroup):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that the arguments name."""
+        """Find the command that the arguments refer to."""
         apps.require_valid_app(args[0], ctx.meta.get(_LINE, ()))
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Build a command or a group of commands."""
+        """Build a command or a nested group."""
         if self._words + cmd_name in COMMANDS:
             return super().get_command(ctx, cmd_name)
         parameters, stage = apps.parameters(cmd_name, ctx.meta.get(_LINE, ()))
         return _stage(stage, parameters, lambda flags: apps.run_flags(cmd_name, flags))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands with their summaries."""
+        """Write the names of the commands with their summaries."""
         super().format_commands(ctx, formatter)
         with formatter.section("Applications"):
             formatter.write_dl(list(apps.descriptions(ctx.meta.get(_LINE, ())).items()))
@@ -179,17 +179,17 @@ def _stage(
     parameters: list[click.Parameter] | None = None,
     to_settings: Callable[[dict[str, Any]], dict[str, Any]] = given,
 ) -> click.Command:
-    """Return the command of a stage, which writes a directory (`out`), returns one text, or streams its result.
+    """Return the command of a stage. The stage writes a directory (`out`), returns one text, or streams its result.
 
     Args:
-        stage: The stage.
-        parameters: Parameters of the command. Default: from the stage's config.
-        to_settings: Converts the parameters' values to settings.
+        stage: Stage that the command runs.
+        parameters: Parameters of the command. Default: parameters derived from the config of the stage.
+        to_settings: Function that converts the values of the parameters to settings.
     """
     parameters = declared(stage.config) if parameters is None else parameters
     writes_files = not (stage.returns_text or stage.streams)
     if not any(isinstance(parameter, click.Argument) for parameter in parameters):
-        # A stage without an input directory takes a recipe as its argument.
+        # A stage without an input directory accepts a recipe as its positional argument.
         about = f"Recipe with a table [{stage.name}]; the same as --config"
         parameters.insert(0, Argument("recipe", "RECIPE.toml", about, needed=False))
 
@@ -237,12 +237,12 @@ def _stage(
 
 
 def _table(path: Path, stage: Stage, *, model: str | None = None) -> dict[str, Any]:
-    """Return the settings of a stage from a file: its table in a recipe, or keys without a table.
+    """Return the settings of a stage from a file, which is a recipe or contains the keys without a table.
 
     Args:
-        path: The file.
-        stage: The stage.
-        model: Model on the command line.
+        path: File to read.
+        stage: Stage whose settings are returned.
+        model: Model that was given on the command line.
     """
     from groundup.core.config import read_toml
     from groundup.recipes.rates import require_absolute_rates, stage_table
@@ -269,7 +269,7 @@ def _table(path: Path, stage: Stage, *, model: str | None = None) -> dict[str, A
 
 
 def _input_options(stage: Stage) -> list[str]:
-    """Return the options for the input of a stage whose argument is a recipe."""
+    """Return the input options of a stage whose positional argument is a recipe."""
     from groundup.core.config import settings_of
 
     settings = list(settings_of(stage.config))
@@ -320,7 +320,8 @@ def _config() -> click.Command:
     def callback(*, words: tuple[str, ...], output: str | None) -> None:
         from groundup.core.config import RECIPE_VERSION, VERSION, annotated_toml, unknown_name
 
-        stage = ".".join(word for each in words for word in each.split())  # also "finetune instruct", like the command
+        # The argument may be "finetune.instruct" or "finetune instruct".
+        stage = ".".join(word for each in words for word in each.split())
         if stage not in STAGES:
             raise unknown_name("stage", stage, list(STAGES))
         write(f"{VERSION} = {RECIPE_VERSION}\n\n{annotated_toml(STAGES[stage].config, stage)}", output)

@@ -1,4 +1,4 @@
-"""Arguments and options of the commands, from their configs or shared by all."""
+"""Arguments and options of the commands. Some are derived from the configs, and some are shared by all commands."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 
 class Argument(click.Argument):
-    """A positional argument with a help text, which click itself does not have.
+    """A positional argument with a help text. Positional arguments of click have no help text.
 
     Args:
-        name: Parameter of the command's callback.
-        shown: Name in the help, such as MODEL.
-        help: Meaning of the argument.
-        default_shown: Default value in the help.
-        needed: Whether the argument must be given. The config reports a missing one, since a recipe may set it.
-        many: Whether it takes several values.
-        **options: Options of `click.Argument`.
+        name: Name of the parameter in the callback of the command.
+        shown: Name that the help shows, such as MODEL.
+        help: Description of the argument.
+        default_shown: Default value that the help shows.
+        needed: Whether a value is required. click does not check this, because a recipe may contain the value.
+        many: Whether the argument accepts several values.
+        **options: Other keyword arguments of `click.Argument`.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class Argument(click.Argument):
 
 
 def declared(config: type[Config]) -> list[click.Parameter]:
-    """Return the positional arguments and options of a config.
+    """Return the positional arguments and options that a config declares.
 
-    None is required by click: a value may also come from `--config` or `--set`, and the config reports missing values.
-    An omitted value is `None` or `()`.
+    click does not treat any of them as required, because a value may also come from `--config` or `--set`. The config
+    reports missing values. The value of an omitted parameter is `None` or `()`.
 
     Args:
         config: Config class of the command.
@@ -66,10 +66,10 @@ def declared(config: type[Config]) -> list[click.Parameter]:
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that were given on the command line.
+    """Return only the values that were given on the command line.
 
     Args:
-        values: Parameter -> value, with `None` or `()` for an omitted parameter.
+        values: Maps each parameter to its value. The value of an omitted parameter is `None` or `()`.
     """
     return {key: value for key, value in values.items() if value not in (None, ())}
 
@@ -81,8 +81,8 @@ def _option(item: Setting) -> click.Option:
         both = f"{item.option}/--no-{item.option.removeprefix('--')}"
         return click.Option([both, item.name], default=None, help=help_line)
     each = get_args(item.type)[0] if many else item.type
-    kind: Any = each if each in (int, float) else str  # the config converts text to paths
-    # A recipe can hold tables; the command line takes the file that holds them.
+    kind: Any = each if each in (int, float) else str  # the config converts strings to paths
+    # If a recipe contains a list of tables, the command line expects a file with these tables.
     metavar: str | None = item.metavar.split("|")[0].strip("[]").removesuffix(", ...").replace("TABLE", "FILE")
     if get_origin(item.type) is Literal:
         kind, metavar = click.Choice([str(choice) for choice in get_args(item.type)]), None
@@ -108,9 +108,9 @@ _COMMON: Mapping[str, tuple[list[str], dict[str, Any]]] = {
 
 
 def common(*names: str) -> list[click.Parameter]:
-    """Return options that all commands share.
+    """Return options that several commands share.
 
     Args:
-        *names: "config", "set", "output", "quiet" or "json".
+        *names: Names of the options: "config", "set", "output", "quiet" or "json".
     """
     return [click.Option(_COMMON[name][0], **_COMMON[name][1]) for name in names]

@@ -1,4 +1,4 @@
-"""Output of results, to stdout or to a file."""
+"""Writing of results to stdout or to a file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 
 def as_json(value: Any) -> str:
-    """Return a result as JSON with a newline at the end.
+    """Return a result as indented JSON that ends with a newline.
 
     Args:
-        value: A dataclass or a JSON value. Paths become text.
+        value: A dataclass or a JSON value. Paths are converted to strings.
     """
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
@@ -21,11 +21,11 @@ def as_json(value: Any) -> str:
 
 
 def write(text: str, output: str | None = None) -> None:
-    """Write to stdout without buffering, or atomically to a file.
+    """Write a result to stdout without buffering, or to a file atomically.
 
     Args:
-        text: The result.
-        output: Path of the file. Default: stdout.
+        text: Result to write.
+        output: Path of the file. Default: write to stdout.
     """
     if output is None:
         sys.stdout.write(text)

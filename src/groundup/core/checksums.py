@@ -1,7 +1,7 @@
-"""Checksums of files and JSON records, with a cache.
+"""Checksums of files and JSON records, with a cache of file checksums.
 
-Hashing a few hundred megabytes takes a third of a second. The cache stores checksums with the size, inode and times of
-each file, and a changed file is hashed again.
+Hashing a few hundred megabytes takes a third of a second. The cache therefore stores the checksum of each file together
+with its size, inode and modification times. If one of these values has changed, the file is hashed again.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from typing import Any
 from groundup.core.errors import FormatError, GroundupError
 from groundup.core.files import cache_dir, file_digest, read_json, write_json
 
-CHECKSUM = "checksum"  # key of the checksum in a JSON record
-MISSING = "missing"  # problem of a file that does not exist
+CHECKSUM = "checksum"  # JSON key that holds the checksum of the record
+MISSING = "missing"  # reported problem if a file does not exist
 _CACHE = "checksums.json"
 _MAX_CACHED = 4096
-_MIN_AGE_NS = 2_000_000_000  # some file systems have a time resolution of 2 s
+_MIN_AGE_NS = 2_000_000_000  # some file systems store times with a resolution of 2 s
 _THREADS = 4
 
 _Stamp = tuple[int, int, int, int]
 _known: dict[str, tuple[_Stamp, str]] = {}
-_loaded: set[Path] = set()  # cache files that this process has read
+_loaded: set[Path] = set()  # cache files that this process has already read
 
 
 def digests_of(paths: Iterable[Path], *, remember: bool = True) -> dict[Path, str]:
-    """Return the BLAKE2b-128 digests of files. Only changed files are hashed again.
+    """Return the BLAKE2b-128 digests of files. Files that did not change since the last call are not read again.
 
     Args:
-        paths: Existing files.
-        remember: Use the cache. Otherwise all files are read.
+        paths: Files to hash. All of them must exist.
+        remember: If true, use cached digests of unchanged files. If false, read all files.
 
     Returns:
-        Path -> digest in hex.
+        A dictionary that maps each path to its hexadecimal digest.
     """
     wanted = {path: (str(path.resolve()), _stamp(path)) for path in paths}
     if remember:
@@ -61,49 +61,49 @@ def digests_of(paths: Iterable[Path], *, remember: bool = True) -> dict[Path, st
 
 
 def damaged_files(directory: Path, digests: Mapping[str, str], *, remember: bool = True) -> dict[str, str]:
-    """Return the files that differ from their recorded digests.
+    """Return the files whose contents differ from their recorded digests.
 
     Args:
-        directory: Directory of the files.
-        digests: Name -> BLAKE2b-128 digest of each file.
-        remember: Use the cache, see `digests_of`.
+        directory: Directory that contains the files.
+        digests: Maps each file name to the expected BLAKE2b-128 digest.
+        remember: Whether to use cached digests of unchanged files, see `digests_of`.
 
     Returns:
-        Name -> problem of each damaged or missing file.
+        A dictionary that maps the name of each damaged or missing file to a description of the problem.
     """
     there = {name: directory / name for name in digests if (directory / name).is_file()}
     found = digests_of(there.values(), remember=remember)
     damaged = {name: MISSING for name in digests if name not in there}
     for name, path in there.items():
-        # The cache may be damaged, so a mismatch is confirmed by reading the file.
+        # The cached digest may itself be wrong, so a mismatch is confirmed by reading the file.
         if found[path] != digests[name] and not (remember and file_digest(path) == digests[name]):
             damaged[name] = "contents do not match the checksum"
     return {name: damaged[name] for name in digests if name in damaged}
 
 
 def write_checked_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a JSON object atomically, with a checksum of its values.
+    """Write a JSON object to a file atomically, and add a checksum of its values.
 
     Args:
-        path: The file.
-        record: Keys and values.
+        path: File to write.
+        record: Keys and values of the JSON object.
     """
     plain = _plain(record)
     write_json(path, plain | {CHECKSUM: _checksum(plain)})
 
 
 def read_checked_json(path: Path, *, fix: str) -> dict[str, Any]:
-    """Read a record that `write_checked_json` wrote. Records of older releases have no checksum.
+    """Read a JSON object that `write_checked_json` wrote. Objects written by older releases have no checksum.
 
     Args:
-        path: The file.
-        fix: What to do if it is damaged, as an instruction.
+        path: File to read.
+        fix: Instruction to the user for the case that the file is damaged.
 
     Returns:
-        Keys and values, without the checksum.
+        The keys and values of the JSON object, without the checksum.
 
     Raises:
-        FormatError: The values do not match the checksum.
+        FormatError: The values do not match the checksum, or the file does not contain a JSON object.
     """
     record = read_json(path)
     if not isinstance(record, dict):
@@ -119,17 +119,17 @@ def read_checked_json(path: Path, *, fix: str) -> dict[str, Any]:
 
 
 def is_checked_json(path: Path) -> bool:
-    """Return whether a JSON record contains a checksum.
+    """Return whether a JSON file contains a checksum of its values.
 
     Args:
-        path: The file.
+        path: JSON file.
     """
     record = read_json(path)
     return isinstance(record, dict) and CHECKSUM in record
 
 
 def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values as JSON reads them back."""
+    """Return the record after a round trip through JSON, without its checksum."""
     values: dict[str, Any] = json.loads(json.dumps(dict(record), default=str))
     values.pop(CHECKSUM, None)
     return values
@@ -154,7 +154,7 @@ def _load() -> None:
         for name, (size, modified, changed, inode, digest) in record.items():
             _known.setdefault(name, ((size, modified, changed, inode), digest))
     except (GroundupError, OSError, AttributeError, TypeError, ValueError):
-        return  # without a valid cache, files are hashed again
+        return  # if the cache is invalid, all files are hashed again
 
 
 def _save(new: Mapping[str, tuple[_Stamp, str]]) -> None:
@@ -163,4 +163,4 @@ def _save(new: Mapping[str, tuple[_Stamp, str]]) -> None:
     try:
         write_json(cache_dir() / _CACHE, {name: [*stamp, digest] for name, (stamp, digest) in newest})
     except (GroundupError, OSError):
-        return  # a read-only or full cache only costs time
+        return  # if the cache cannot be written, later calls are slower but correct

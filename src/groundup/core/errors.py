@@ -1,7 +1,7 @@
 """Exceptions for problems that the user can fix.
 
-Each error states what is wrong (`value`) and what to do about it (`fix`). A `rule` is right only if it adds a fact that
-`value` does not state: a limit, a format, the reason for a refusal. Leave it out if it repeats `value` in other words.
+Each error states what is wrong (`value`) and what the user can do about it (`fix`). Give a `rule` only if it adds a
+fact that `value` does not state, such as a limit, a format or the reason for a refusal.
 
     DataError("notes.txt: no such file", fix="Check the path.")
     ConfigError("context_length = 1", rule="must be at least 2", fix="Set context_length = 512, for example.")
@@ -13,12 +13,14 @@ from groundup.core.redact import redacted
 
 
 class GroundupError(Exception):
-    """A problem that the user can fix.
+    """Base class of errors that the user can fix.
 
     Args:
-        value: What is wrong, with the name of the setting or file: "context_length = 0", "notes.zip: 0 bytes".
-        rule: What must hold, if `value` does not state it: "must be at least 2".
-        fix: What to do, as an instruction: "Set context_length = 512, for example." Empty if `value` contains it.
+        value: What is wrong, including the name of the setting or file, such as "context_length = 0" or "notes.zip: 0
+            bytes".
+        rule: The requirement that is violated, such as "must be at least 2". Empty if `value` already states it.
+        fix: Instruction to the user, such as "Set context_length = 512, for example." Empty if `value` already contains
+            it.
     """
 
     exit_code = 1
@@ -32,7 +34,7 @@ class GroundupError(Exception):
 
     @property
     def problem(self) -> str:
-        """What is wrong: the value, and the rule if there is one."""
+        """Description of the problem: the value, followed by the rule if there is a rule."""
         return f"{self.value}: {self.rule}" if self.rule else self.value
 
     def __str__(self) -> str:
@@ -41,26 +43,26 @@ class GroundupError(Exception):
 
 
 class ConfigError(GroundupError):
-    """An invalid recipe, override or argument."""
+    """The recipe, an override or a command-line argument is invalid."""
 
     exit_code = 2
 
 
 class DataError(GroundupError):
-    """Text, a table or a token file that cannot be read or is too small."""
+    """Text, a table or a token file cannot be read, or contains too little data."""
 
 
 class DownloadError(GroundupError):
-    """A package archive that could not be resolved, fetched or verified."""
+    """A package archive could not be resolved, downloaded or verified."""
 
 
 class ResourceError(GroundupError):
-    """Missing disk space, memory or a device."""
+    """There is not enough disk space or memory, or a device is not available."""
 
 
 class TrainingError(GroundupError):
-    """A training run that cannot continue."""
+    """Training cannot continue."""
 
 
 class FormatError(GroundupError):
-    """A file that is damaged, or has a format or version that this release does not read."""
+    """A file is damaged, or has a format or version that this release cannot read."""

@@ -1,4 +1,4 @@
-"""Lookup in JSON of other stages or releases. A missing value is None."""
+"""Typed lookup in JSON records that other stages or other releases wrote."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Estimate:
 
     Attributes:
         value: Point estimate.
-        low: Lower bound, if known.
-        high: Upper bound, if known.
+        low: Lower bound of the interval, or None if unknown.
+        high: Upper bound of the interval, or None if unknown.
     """
 
     value: float
@@ -24,10 +24,12 @@ class Estimate:
 
 
 class Facts:
-    """A JSON value with typed lookup by path. A missing value, or one of another type, is None or empty.
+    """A JSON value whose nested values are looked up by path and type.
+
+    If a value is missing or has another type, the methods return None or an empty value instead of raising an error.
 
     Args:
-        value: The JSON value.
+        value: The JSON value that contains the nested values.
     """
 
     def __init__(self, value: Any) -> None:
@@ -37,7 +39,7 @@ class Facts:
         return bool(self._value)
 
     def at(self, *path: str | int) -> Any:
-        """Return the value at a path of keys and indices."""
+        """Return the nested value at a path of keys and list indices, or None if it is missing."""
         value = self._value
         for key in path:
             inside = (isinstance(value, dict) and key in value) or (
@@ -49,40 +51,40 @@ class Facts:
         return value
 
     def part(self, *path: str | int) -> Facts:
-        """Return the value at a path as `Facts`."""
+        """Return the nested value at a path, wrapped in `Facts`."""
         return Facts(self.at(*path))
 
     def number(self, *path: str | int) -> float | None:
-        """Return a finite number."""
+        """Return the finite number at a path, or None if there is no such number."""
         value = self.at(*path)
         known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         return value if known else None
 
     def count(self, *path: str | int) -> int:
-        """Return a count, 0 if missing."""
+        """Return the number at a path, rounded to an integer, or 0 if it is missing."""
         return round(self.number(*path) or 0)
 
     def words(self, *path: str | int) -> str:
-        """Return text, or a number or Boolean as text, "" if missing."""
+        """Return the string at a path. Numbers and Booleans are converted to strings; a missing value is ""."""
         value = self.at(*path)
         if isinstance(value, str):
             return value
         return str(value) if isinstance(value, int | float) else ""
 
     def rows(self, *path: str | int) -> list[Facts]:
-        """Return the items of a list."""
+        """Return the items of the list at a path, each wrapped in `Facts`."""
         value = self.at(*path)
         return [Facts(item) for item in value] if isinstance(value, list) else []
 
     def items(self, *path: str | int) -> Iterator[tuple[str, Facts]]:
-        """Yield the keys and values of an object."""
+        """Yield the keys and values of the object at a path."""
         value = self.at(*path)
         if isinstance(value, dict):
             for key, item in value.items():
                 yield str(key), Facts(item)
 
     def estimate(self, *path: str | int, key: str = "value") -> Estimate | None:
-        """Return the number at `path` under `key`, with the bounds under "interval"."""
+        """Return the estimate at a path: the number under `key` and the bounds in the list under "interval"."""
         value = self.number(*path, key)
         if value is None:
             return None

@@ -22,10 +22,10 @@ def expand_home(path: Path) -> Path:
     """Expand "~" or "~user" at the start of a path.
 
     Args:
-        path: The path.
+        path: Path that may start with "~".
 
     Raises:
-        ConfigError: The user or the home directory does not exist.
+        ConfigError: The named user does not exist, or has no home directory.
     """
     try:
         return path.expanduser()
@@ -37,31 +37,31 @@ def expand_home(path: Path) -> Path:
 
 
 def shell_quoted(path: Path | str) -> str:
-    """Quote a path for a shell command.
+    """Quote a path for use in a shell command.
 
     Args:
-        path: The path.
+        path: Path to quote.
     """
     return shlex.quote(str(path))
 
 
 def cache_dir() -> Path:
-    """Return the directory of downloads and compiled kernels: `$XDG_CACHE_HOME/groundup` or `~/.cache/groundup`.
+    """Return the directory for downloads and compiled kernels: `$XDG_CACHE_HOME/groundup` or `~/.cache/groundup`.
 
     Raises:
-        ConfigError: Neither XDG_CACHE_HOME nor a home directory is set.
+        ConfigError: XDG_CACHE_HOME is not set and the user has no home directory.
     """
     root = os.environ.get("XDG_CACHE_HOME") or expand_home(Path("~/.cache"))
     return Path(root) / "groundup"
 
 
 def sync_directory(path: Path) -> None:
-    """Make renames inside a directory durable.
+    """Flush a directory to disk, so that renames of its entries survive a power failure.
 
     Args:
-        path: The directory.
+        path: Directory to flush.
     """
-    if os.name == "nt":  # Windows cannot open a directory, and does not need this
+    if os.name == "nt":  # Windows cannot open directories, and does not need this flush
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -72,12 +72,12 @@ def sync_directory(path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the directory of `path`, and rename it to `path` after the block succeeds.
+    """Yield a temporary path next to `path`, and rename the temporary file to `path` after the block succeeds.
 
-    If the process is killed inside the block, `path` is unchanged.
+    If the block fails or the process is killed inside the block, the file at `path` is unchanged.
 
     Args:
-        path: The file to write.
+        path: Final path of the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _errors_with_path(path):
@@ -88,7 +88,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
             yield temporary
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
-            temporary.chmod(0o666 & ~_umask())  # mkstemp creates files with 0600
+            temporary.chmod(0o666 & ~_umask())  # mkstemp creates files with mode 0600
             temporary.replace(path)
             sync_directory(path.parent)
         finally:
@@ -97,10 +97,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yield a temporary directory, and rename it to `path` after the block succeeds, see `atomic_file`.
+    """Yield a temporary directory, and rename it to `path` after the block succeeds (see `atomic_file`).
 
     Args:
-        path: The directory to write. An existing one is replaced.
+        path: Final path of the directory. An existing directory at this path is replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _errors_with_path(path):
@@ -120,10 +120,12 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 def delete_directory(path: Path) -> None:
-    """Delete a directory atomically. A killed process leaves either all of it, or only a temporary directory.
+    """Delete a directory atomically.
+
+    If the process is killed meanwhile, either the complete directory or only a hidden temporary directory remains.
 
     Args:
-        path: The directory.
+        path: Directory to delete.
     """
     with _moved_aside(path):
         pass
@@ -131,7 +133,7 @@ def delete_directory(path: Path) -> None:
 
 @contextmanager
 def _moved_aside(path: Path) -> Iterator[None]:
-    """Rename an existing directory, and delete it after the block succeeds or restore it after an error."""
+    """Rename an existing directory for the duration of the block. Delete it if the block succeeds, else restore it."""
     if not path.is_dir() or path.is_symlink():
         yield
         return
@@ -149,7 +151,7 @@ def _moved_aside(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _errors_with_path(path: Path) -> Iterator[None]:
-    """Replace the temporary path in OS errors by `path`, and add it to disk-full errors."""
+    """Replace temporary paths in OS errors by `path`. Disk-full errors without a path also get `path`."""
     try:
         yield
     except OSError as error:
@@ -162,15 +164,15 @@ def _errors_with_path(path: Path) -> Iterator[None]:
 
 @contextmanager
 def system_errors(path: Path) -> Iterator[None]:
-    """Convert a library's error that contains an OS error in its message to an OSError.
+    """Convert exceptions of a library whose message contains an OS error number to an OSError.
 
-    safetensors raises such errors: "I/O error: No space left on device (os error 28)".
+    For example, safetensors raises an exception with the message "I/O error: No space left on device (os error 28)".
 
     Args:
-        path: The file that is written.
+        path: File that the library writes.
 
     Raises:
-        OSError: The OS error.
+        OSError: The error with the number that the library's message contains.
     """
     try:
         yield
@@ -190,38 +192,38 @@ def _umask() -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text atomically as UTF-8. Lone surrogates, as in file names, are escaped.
+    """Write text to a file atomically as UTF-8. Lone surrogates, which occur in file names, are escaped.
 
     Args:
-        path: The file.
-        text: Its content.
+        path: File to write.
+        text: Content of the file.
     """
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON atomically.
+    """Write a value to a file atomically as indented JSON.
 
     Args:
-        path: The file.
-        value: A JSON value. Other types are converted with `str`.
+        path: File to write.
+        value: JSON value. Values of types that JSON does not have are converted with `str`.
     """
     with atomic_file(path) as temporary:
-        # UTF-8 cannot encode a lone surrogate, so it is written as a JSON escape.
+        # UTF-8 cannot encode lone surrogates, so they are written as JSON escapes.
         text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def read_json(path: Path, *, max_bytes: int | None = None) -> Any:
-    """Read a JSON file.
+    """Read a JSON file and return its value.
 
     Args:
-        path: The file.
+        path: File to read.
         max_bytes: Maximum file size in bytes. Default: no limit.
 
     Raises:
-        FormatError: The file is not valid JSON, or is too large.
+        FormatError: The file is not valid JSON, or is larger than `max_bytes`.
     """
     if max_bytes is not None and path.stat().st_size > max_bytes:
         raise FormatError(
@@ -231,7 +233,7 @@ def read_json(path: Path, *, max_bytes: int | None = None) -> Any:
         )
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # invalid JSON or UTF-8, a very long integer, deep nesting
+    except (ValueError, RecursionError) as error:  # invalid JSON or UTF-8, a very long integer, or deep nesting
         raise FormatError(
             f"{path} is not valid JSON: {error}",
             fix="Delete its directory and run the stage that wrote it again.",
@@ -239,25 +241,25 @@ def read_json(path: Path, *, max_bytes: int | None = None) -> Any:
 
 
 def file_digest(path: Path) -> str:
-    """Return the BLAKE2b-128 digest of a file in hex.
+    """Return the hexadecimal BLAKE2b-128 digest of a file's content.
 
     Args:
-        path: The file.
+        path: File to hash.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def require_disk_space(directory: Path, needed_bytes: int, purpose: str) -> None:
-    """Check the free disk space.
+    """Raise an error if the disk has less free space than needed.
 
     Args:
-        directory: Directory to write to. It need not exist.
+        directory: Directory that will be written to. It need not exist yet.
         needed_bytes: Required space in bytes.
-        purpose: What needs the space, for the error.
+        purpose: Operation that needs the space, for the error message.
 
     Raises:
-        ResourceError: Not enough space is free.
+        ResourceError: The free space is smaller than `needed_bytes`.
     """
     existing = next(parent for parent in (directory, *directory.parents) if parent.exists())
     free = shutil.disk_usage(existing).free

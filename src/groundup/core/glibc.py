@@ -1,4 +1,4 @@
-"""Heap functions of glibc. Other C libraries are not changed."""
+"""Heap functions of the GNU C library (glibc). With other C libraries, these functions do nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cache
 
 @cache
 def glibc() -> ctypes.CDLL | None:
-    """Return glibc with its heap functions declared, or None if the C library is another one."""
+    """Return the loaded glibc with declared heap functions, or None if the process uses another C library."""
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return None
     libc = ctypes.CDLL(None)
@@ -22,6 +22,6 @@ def glibc() -> ctypes.CDLL | None:
 
 
 def release_free_memory() -> None:
-    """Return unused heap memory to the operating system."""
+    """Return unused heap memory of this process to the operating system."""
     if libc := glibc():
         libc.malloc_trim(0)

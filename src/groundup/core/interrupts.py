@@ -1,4 +1,4 @@
-"""Ctrl-C ends the program with one line and exit code 130."""
+"""Handling of Ctrl-C: the program prints one line and ends with exit code 130."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from types import FrameType
 EXIT_CODE = 130
 _LINE = "Interrupted. Run the same command again to continue.\n"
 _IMPORT = "<frozen importlib._bootstrap>"
-_SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
+_SHOW_CURSOR = "\x1b[?25h"  # terminal escape sequence; progress bars hide the cursor
 
 _received = False
 _ending = False
 
 
 def install() -> None:
-    """Install the SIGINT handler, unless the parent process disabled SIGINT (`nohup`, `command &`)."""
+    """Install the SIGINT handler, unless the parent process ignores SIGINT (`nohup`, `command &`)."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
-        # Registered first, so it runs last. CPython can exit with -SIGINT although the exception was caught.
+        # atexit runs handlers in reverse order, so this handler, which is registered first, runs last.
+        # CPython can exit with -SIGINT even though the exception was caught.
         atexit.register(_exit_if_ending)
 
 
@@ -31,10 +32,10 @@ def received() -> bool:
 
 
 def report(*, below: bool = True) -> int:
-    """Print the message and return the exit code. A second Ctrl-C then ends the process immediately.
+    """Print the message and return the exit code. After this call, another Ctrl-C ends the process immediately.
 
     Args:
-        below: Print a newline first, because the terminal shows "^C" at the cursor.
+        below: Whether to print a newline first, because the terminal shows "^C" at the cursor position.
     """
     global _ending
     if signal.getsignal(signal.SIGINT) is _interrupt:
@@ -47,9 +48,10 @@ def report(*, below: bool = True) -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt, or end the process during an import.
+    """Raise KeyboardInterrupt. During an import, end the process instead.
 
-    torch catches the exception while it imports numpy, and then runs without numpy or aborts.
+    If torch is being imported, it catches KeyboardInterrupt during its import of numpy, and then works without numpy or
+    aborts.
     """
     global _received
     _received = True
@@ -67,6 +69,6 @@ def _exit_if_ending() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError):  # closed, or a pipe without a reader
+        except (OSError, ValueError):  # the stream is closed, or nothing reads from the pipe
             continue
     os._exit(EXIT_CODE)

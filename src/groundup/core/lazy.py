@@ -1,4 +1,4 @@
-"""Lazy exports of packages, so that importing one module of a package does not import torch."""
+"""Lazy exports of packages. They avoid an import of torch when only one module of a package is imported."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 
 def exports(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return a module-level `__getattr__` (PEP 562) that imports exported names on first use.
+    """Return a module-level `__getattr__` (PEP 562) that imports each exported name when it is first used.
 
     Args:
         package: `__name__` of the package.
-        modules: Exported name -> submodule that defines it.
+        modules: Maps each exported name to the submodule that defines it.
     """
 
     def find(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""File locks between processes. The operating system releases them when a process ends, even after kill -9."""
+"""File locks between processes. The operating system releases a lock when the process ends, even after kill -9."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ _POLL_SECONDS = 0.2
 
 
 def acquire(path: Path) -> TextIO | None:
-    """Lock a file for this process, and create it if necessary. Closing the file releases the lock.
+    """Lock a file for this process without waiting. The file is created if it does not exist.
 
-    The content of the file stays when the process is killed. Child processes do not inherit the lock.
+    Closing the file releases the lock. The file's content is kept if the process is killed. Child processes do not
+    inherit the lock.
 
     Args:
-        path: The file.
+        path: File to lock.
 
     Returns:
-        The file, open for reading and appending, or None if another process has the lock.
+        The file, opened for reading and appending, or None if another process holds the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("a+", encoding="ascii")
@@ -40,11 +41,12 @@ def acquire(path: Path) -> TextIO | None:
 
 @contextmanager
 def locked(path: Path, *, wait: bool = False) -> Iterator[TextIO | None]:
-    """Lock a file inside a `with` block, see `acquire`.
+    """Hold the lock of a file inside a `with` block (see `acquire`).
 
     Args:
-        path: The file.
-        wait: Wait until another process releases the lock.
+        path: File to lock.
+        wait: Whether to wait until another process releases the lock. If false and the file is locked, the block
+            receives None.
     """
     while (file := acquire(path)) is None and wait:
         time.sleep(_POLL_SECONDS)
@@ -56,17 +58,17 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[TextIO | None]:
 
 
 def lock_directory(directory: Path, *, fix: str) -> TextIO:
-    """Lock a directory for this process, and create it if necessary.
+    """Lock a directory for this process. The directory is created if it does not exist.
 
     Args:
-        directory: The directory.
-        fix: Alternative to waiting for another process, for the error.
+        directory: Directory to lock.
+        fix: Instruction to the user, for the error message, that is an alternative to waiting for the other process.
 
     Returns:
-        The lock file. Closing it releases the lock.
+        The lock file. Closing this file releases the lock.
 
     Raises:
-        ResourceError: Another process uses the directory. The error contains its process ID.
+        ResourceError: Another process holds the lock. The message contains the ID of that process.
     """
     file = acquire(directory / LOCK)
     if file is None:
@@ -82,12 +84,12 @@ def lock_directory(directory: Path, *, fix: str) -> TextIO:
 
 
 def lock_owner(directory: Path) -> int | None:
-    """Return the ID of the process that locks a directory, or None.
+    """Return the ID of the process that holds the lock of a directory, or None if it is not locked.
 
-    After a process was killed, its ID may belong to another process.
+    If the process was killed, the operating system may have given its ID to another process.
 
     Args:
-        directory: The directory.
+        directory: Directory whose lock is checked.
     """
     try:
         number = int((directory / LOCK).read_text(encoding="ascii"))
@@ -98,28 +100,28 @@ def lock_owner(directory: Path) -> int | None:
 
 @contextmanager
 def locked_run(directory: Path) -> Iterator[None]:
-    """Lock the directory of a run inside a `with` block.
+    """Hold the lock of a run's directory inside a `with` block.
 
     Args:
         directory: Directory of the run.
 
     Raises:
-        ResourceError: Another process uses the directory.
+        ResourceError: Another process holds the lock.
     """
     with lock_directory(directory, fix="choose another name: --set name=another"):
         yield
 
 
-if sys.platform == "win32":  # a form that type checkers understand
+if sys.platform == "win32":  # type checkers understand this comparison
     import msvcrt
 
     def _lock(descriptor: int) -> None:
-        # Windows locks are mandatory, so lock a byte far after the process ID that other processes read.
+        # Windows locks prevent reading, so lock a byte far behind the process ID, which other processes read.
         os.lseek(descriptor, 1 << 20, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 
     def _alive(number: int, path: Path) -> bool:
-        # On Windows, even signal 0 ends the process, so try the lock instead.
+        # On Windows, os.kill ends the process even with signal 0, so try to acquire the lock instead.
         file = acquire(path)
         if file is not None:
             file.close()
@@ -129,11 +131,11 @@ else:
     import fcntl
 
     def _lock(descriptor: int) -> None:
-        # lockf instead of flock, because forked workers keep a flock after the parent was killed.
+        # lockf is used instead of flock because forked workers keep a flock after the parent process was killed.
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _alive(number: int, path: Path) -> bool:
-        # Trying the lock would take it for a moment, and another process could fail to get it.
+        # Do not try to acquire the lock here: another process could fail to acquire it in that moment.
         try:
             os.kill(number, 0)
         except PermissionError:

@@ -1,4 +1,4 @@
-"""Old import paths of public modules. They work for one release, with a `DeprecationWarning`."""
+"""Old import paths of public modules. They work for one more release and raise a `DeprecationWarning`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CORE = (
     "types",
 )
 
-# Old name -> packages that now contain its modules and exports, without "groundup.".
+# Maps each old package name to the packages that now contain its modules and exports, without "groundup.".
 MOVED: dict[str, tuple[str, ...]] = {name: (f"core.{name}",) for name in _CORE} | {
     "apps.asking": ("apps.prompter",),
     "apps.catalogue": ("apps.catalog",),
@@ -112,7 +112,7 @@ MOVED: dict[str, tuple[str, ...]] = {name: (f"core.{name}",) for name in _CORE} 
     "train.state": ("train.fit",),
 }
 
-# Old module and name of a function or class -> new name.
+# Maps the old module and name of each renamed function or class to the new name.
 RENAMED = {
     "apps.asking.Asking": "Prompter",
     "apps.asking.Speaker": "TextModel",
@@ -175,7 +175,7 @@ RENAMED = {
 
 
 class _OldPaths(MetaPathFinder, Loader):
-    """Import of `groundup.OLD[.MODULE]` as a module that looks up names in the new modules."""
+    """Import hook that imports `groundup.OLD[.MODULE]` as a module whose names are looked up in the new modules."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -199,7 +199,7 @@ class _OldPaths(MetaPathFinder, Loader):
 
 
 def _new_names(name: str) -> list[str]:
-    """Return the possible new names of an old module."""
+    """Return the names of the modules that may replace an old module."""
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         if places := MOVED.get(".".join(parts[:length])):
@@ -228,6 +228,6 @@ def _lookup(old: str, modules: Sequence[ModuleType]) -> Callable[[str], Any]:
 
 
 def keep_old_paths() -> None:
-    """Install the import hook for old paths. Later calls do nothing."""
+    """Install the import hook for old paths. If it is already installed, do nothing."""
     if not any(isinstance(finder, _OldPaths) for finder in sys.meta_path):
         sys.meta_path.append(_OldPaths())

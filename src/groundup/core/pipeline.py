@@ -1,4 +1,4 @@
-"""Checks that a directory is the output of the stage that is needed, and the commands to run otherwise."""
+"""Check that a directory is the output of the required stage, and suggest the commands that produce this output."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ _DIRECTORIES = {"collect": "corpus", "tokenize": "tokens", "pretrain": "base"}
 
 
 def read_output(directory: Path, stage: str) -> Artifact:
-    """Read the artifact of a directory that must be a finished, undamaged output.
+    """Read the artifact of a directory that must be the finished, undamaged output of a stage.
 
     Args:
-        directory: The directory.
-        stage: Stage that must have written it.
+        directory: Output directory of the stage.
+        stage: Name of the stage that must have written the directory.
 
     Raises:
-        DataError: It is not such an output. The error contains the commands to run first.
-        FormatError: The record or a file is damaged, or was written by a newer release.
+        DataError: The directory is not such an output. The message contains the commands to run first.
+        FormatError: The artifact or an output file is damaged, or a newer release wrote it.
     """
     found = _stage_at(directory)
     finished = (directory / ARTIFACT).is_file() and found in (
         stage,
         None,
-    )  # None: a damaged record, for which read_intact has an error
+    )  # None means a damaged record; read_intact reports it
     if directory.exists() and not finished:
         raise wrong_input_error(directory, stage) or _unknown(directory, stage)
     return read_intact(directory)
 
 
 def wrong_input_error(path: Path, wanted: str) -> DataError | None:
-    """Return the error for a path that is not the output of a stage, with the commands to run first.
+    """Return the error for a path that is not the output of the required stage, with the commands to run first.
 
     Args:
-        path: The path.
-        wanted: The stage: "collect", "tokenize" or "pretrain".
+        path: Path that the user gave.
+        wanted: Name of the required stage: "collect", "tokenize" or "pretrain".
 
     Returns:
-        The error, or None if no earlier stage wrote the path.
+        The error, or None if the path seems to be an output of this stage or of a later stage.
     """
     found, place = _stage_at(path), path
     if found is not None and not (path / ARTIFACT).is_file():
@@ -76,7 +76,7 @@ def wrong_input_error(path: Path, wanted: str) -> DataError | None:
 
 
 def _first(given: Path, run: Path, done: int, wanted: str) -> str:
-    """Return the commands from the stage after index `done` to `wanted`."""
+    """Return the instruction to run the stages after index `done`, up to and including the stage `wanted`."""
     commands = []
     for stage in _ORDER[done + 1 : _ORDER.index(wanted) + 1]:
         out = run / _DIRECTORIES[stage]
@@ -96,13 +96,13 @@ def _unknown(directory: Path, wanted: str) -> DataError:
 
 
 def _stage_at(directory: Path) -> str | None:
-    """Return the stage that wrote or started a directory."""
+    """Return the name of the stage that wrote, or started to write, a directory. None if it is unknown."""
     for name in (ARTIFACT, STARTED):
         path = directory / name
         if path.is_file():
             try:
                 record = read_json(path)
-            except GroundupError:  # reported when the record is read
+            except GroundupError:  # read_intact reports this error later
                 return None
             return str(record.get("stage")) if isinstance(record, dict) else None
     return None

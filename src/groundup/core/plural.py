@@ -1,21 +1,21 @@
-"""Singular and plural of counted nouns."""
+"""Singular and plural forms of English nouns, for messages with counts."""
 
 from __future__ import annotations
 
 
 def pluralize(count: int, noun: str, plural: str = "") -> str:
-    """Return a count with its noun: "1 row", "2,000 rows".
+    """Return a count followed by its noun in the right form, such as "1 row" or "2,000 rows".
 
     Args:
-        count: How many.
-        noun: Singular noun, which may end a phrase: "training example".
-        plural: Plural noun. Default: by the regular rules ("s", "es", "ies").
+        count: Number of items.
+        noun: Singular noun, or a phrase that ends with it, such as "training example".
+        plural: Plural noun. Default: the singular noun with the regular ending "s", "es" or "ies".
     """
     return f"{count:,} {noun if count == 1 else plural or plural_of(noun)}"
 
 
 def plural_of(noun: str) -> str:
-    """Return the regular plural of an English noun: "rows", "matches", "copies".
+    """Return the regular plural of an English noun, such as "rows", "matches" or "copies".
 
     Args:
         noun: Singular noun.
@@ -28,10 +28,10 @@ def plural_of(noun: str) -> str:
 
 
 def singular_of(noun: str) -> str:
-    """Return the singular of a regular English plural: "row", "match", "copy".
+    """Return the singular of a regular English plural, such as "row", "match" or "copy".
 
     Args:
-        noun: Plural noun. A noun without a plural ending is returned unchanged.
+        noun: Plural noun. If it has no plural ending, it is returned unchanged.
     """
     if noun.endswith("ies"):
         return f"{noun[:-3]}y"

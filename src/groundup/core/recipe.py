@@ -1,6 +1,6 @@
-"""Recipes: stages, the steps of a recipe, and the connection of their inputs and outputs.
+"""Recipes: definition of stages, validation of recipes, and the connection of stages by their inputs and outputs.
 
-A stage is one command of the pipeline. Its module is imported on first use.
+A stage is one command of the pipeline. The module of a stage is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -21,22 +21,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A command. Its module has the same name and defines `NameConfig`, `EXAMPLE` and `run(config, *, console=None)`.
+    """A command of groundup. Its module defines a config class, `EXAMPLE` and `run(config, *, console=None)`.
 
     Attributes:
-        name: Table of a recipe and name of the command. A dot makes a sub-table and a sub-command.
-        about: Summary for the help, without a period.
-        example_line: Example command line, if the module defines no example.
-        directory: Output directory inside the run's directory, or None for a command that recipes do not have.
-        inputs: Key of the config -> stage whose output is its default in a run. Of several stages, the first one in
-            the recipe counts, otherwise the first one with an existing output.
-        shared: Key of the config -> keys "STAGE.KEY" of the recipe. The first existing key is the default.
-        then: Commands to suggest after this stage. `{run}` is the run's directory and `{out}` is the output.
-        returns_text: Whether `run` takes `on_text`, which receives the returned text in pieces.
-        streams: Whether `run` takes `on_text` for its output, and `json_lines` to print one JSON object per line.
-        distributed: Whether `torchrun` may start it in several processes.
-        package: Package of the module.
-        filename: Name of the module, if the stage's name is a Python keyword.
+        name: Name of the stage, of its module and of its table in a recipe. A dot separates the table from a sub-table,
+            and the command from a sub-command.
+        about: One-line summary for the help, without a period.
+        example_line: Example of a command line, if the module does not define `EXAMPLE`.
+        directory: Name of the output directory inside the directory of a run. None if recipes cannot contain this
+            stage.
+        inputs: Maps a key of the config to the stage, or stages, whose output is the default value of this key in a
+            run. If several stages are listed, the first stage that the recipe contains is used. If the recipe contains
+            none of them, the first existing output is used.
+        shared: Maps a key of the config to keys "STAGE.KEY" of the recipe. The first of these keys that the recipe
+            contains gives the default value.
+        then: Commands to suggest after this stage. `{run}` stands for the directory of the run, and `{out}` for the
+            output directory.
+        returns_text: Whether the `run` function has a parameter `on_text`, which is called with pieces of the returned
+            text.
+        streams: Whether the `run` function has a parameter `on_text` for its output and a parameter `json_lines`, which
+            selects one JSON object per line.
+        distributed: Whether `torchrun` may start the command in several processes.
+        package: Package that contains the module.
+        filename: Name of the module, if the name of the stage is a Python keyword.
     """
 
     name: str
@@ -54,7 +61,7 @@ class Stage:
 
     @property
     def module(self) -> ModuleType:
-        """Module of the stage, imported on first use."""
+        """Module that implements the stage. It is imported on first use."""
         return importlib.import_module(f"{self.package}.{self.filename or self.name.replace('.', '_')}")
 
     @property
@@ -65,12 +72,12 @@ class Stage:
 
     @property
     def example(self) -> str:
-        """Example command line."""
+        """Example of a command line for the help."""
         return self.example_line or str(self.module.EXAMPLE)
 
     @property
     def command(self) -> str:
-        """Command after `groundup`, such as "finetune instruct"."""
+        """Words after `groundup` on the command line, such as "finetune instruct"."""
         return self.name.replace(".", " ")
 
 
@@ -79,10 +86,10 @@ class Step:
     """A stage of a recipe with its config.
 
     Attributes:
-        stage: The stage.
-        config: Validated config.
-        out: Output directory.
-        wired: Keys of the config that the run sets, and not the recipe.
+        stage: Stage to run.
+        config: Validated config of the stage.
+        out: Output directory of the stage.
+        wired: Keys of the config whose values come from the run and not from the recipe.
     """
 
     stage: Stage
@@ -92,13 +99,13 @@ class Step:
 
 
 def run_name(name: Any) -> str:
-    """Validate the name of a run as a directory name for all operating systems.
+    """Validate the name of a run. It must be a valid directory name on all operating systems.
 
     Args:
-        name: The name.
+        name: Name to validate.
 
     Returns:
-        The name.
+        The unchanged name.
 
     Raises:
         ConfigError: The name is invalid.
@@ -116,13 +123,13 @@ def recipe_steps(recipe: Mapping[str, Any], directory: Path, file: str, stages: 
     """Validate a recipe and return its steps, in the order of the stages.
 
     Args:
-        recipe: Tables of the recipe, without its name.
+        recipe: Tables of the recipe, without the key `name`.
         directory: Directory of the run.
-        file: Name of the recipe for errors.
-        stages: All stages, in order.
+        file: File name of the recipe, for error messages.
+        stages: Maps the name of each stage to the stage, in the order of the pipeline.
 
     Raises:
-        ConfigError: A key, table or value of the recipe is invalid.
+        ConfigError: A table, key or value of the recipe is invalid.
     """
     from groundup.core.config import VERSION, load
 
@@ -146,13 +153,13 @@ def recipe_steps(recipe: Mapping[str, Any], directory: Path, file: str, stages: 
 
 
 def starting_model(stage: str, table: Mapping[str, Any], directory: Path, stages: Mapping[str, Stage]) -> Path | None:
-    """Return the initial model of a stage, if it is known before the run.
+    """Return the model that a stage starts from, if this model is already known before the run.
 
     Args:
         stage: Name of the stage.
-        table: Its table in the recipe.
+        table: Table of the stage in the recipe.
         directory: Directory of the run.
-        stages: All stages.
+        stages: Maps the name of each stage to the stage.
     """
     if "model" in table:
         return Path(str(table["model"]))
@@ -160,7 +167,7 @@ def starting_model(stage: str, table: Mapping[str, Any], directory: Path, stages
 
 
 def next_commands(directory: Path, steps: Sequence[Step]) -> list[str]:
-    """Return the commands to suggest after a run.
+    """Return the commands to suggest after a finished run.
 
     Args:
         directory: Directory of the run.
@@ -182,7 +189,7 @@ _REDACTED = (
 
 
 def save_recipe(path: Path, name: str, steps: Sequence[Step]) -> None:
-    """Write a recipe with all defaults, but without secrets and without the paths that the run sets.
+    """Write a recipe that contains all defaults, but no secrets and no paths that the run sets.
 
     Args:
         path: File to write.
@@ -210,7 +217,7 @@ def save_recipe(path: Path, name: str, steps: Sequence[Step]) -> None:
 def _output_of(
     sources: str | tuple[str, ...], outputs: Mapping[str, Path], known: Mapping[str, Stage], directory: Path
 ) -> Path | None:
-    """Return the output of the first of these stages in the recipe, otherwise the first existing output."""
+    """Return the output of the first of these stages that the recipe contains, or else the first existing output."""
     names = [sources] if isinstance(sources, str) else sources
     if (found := next((outputs[name] for name in names if name in outputs), None)) is not None:
         return found
@@ -219,7 +226,7 @@ def _output_of(
 
 
 def _shared(stage: Stage, tables: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """Yield the keys of a stage with values from another stage's table."""
+    """Yield the keys of a stage that take their value from the table of another stage."""
     for key, directories in stage.shared.items():
         for table, name in (place.rsplit(".", 1) for place in directories):
             if name in tables.get(table, {}):
@@ -230,7 +237,7 @@ def _shared(stage: Stage, tables: Mapping[str, Mapping[str, Any]]) -> Iterator[t
 def _tables(
     recipe: Mapping[str, Any], known: Collection[str], file: str, prefix: str = ""
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the name and table of each stage in the recipe. A stage with a dot in its name is a sub-table."""
+    """Yield the name and table of each stage in the recipe. A dot in a name means a sub-table."""
     from groundup.core.config import VERSION, unknown_name
 
     for key, value in recipe.items():

@@ -1,4 +1,4 @@
-"""Removal of logins and tokens from output and records."""
+"""Removal of logins and tokens from printed text and from saved records."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 _OPTION_NAME = re.compile(_SECRET_NAME.pattern + "|^key$|^auth$|^pass$|^access_key_id$", re.IGNORECASE)
-_MAX_USER_LENGTH = 20  # characters; a longer user name is a token
+_MAX_USER_LENGTH = 20  # characters; a longer user name is probably a token
 
 
 def redacted(text: str) -> str:
-    """Replace logins and tokens in URLs by REDACTED. `${NAME}` is kept.
+    """Replace logins and tokens in URLs by REDACTED. References to environment variables, `${NAME}`, are kept.
 
     Args:
         text: Text that may contain URLs.
@@ -49,13 +49,14 @@ def _parameter(found: re.Match[str]) -> str:
 
 
 def redacted_config(value: Any, *, variables: bool = True, name: str = "", options: bool = False) -> Any:
-    """Return a config without secrets, both in URLs and in keys such as `secret` or `token`.
+    """Return a config without secrets. Secrets occur in URLs and in keys such as `secret` or `token`.
 
     Args:
-        value: The config as JSON values, or a value inside it.
-        variables: Keep `${NAME}`. If false, configs that differ only in how they give a secret become equal.
-        name: Key of the value.
-        options: Whether the value is inside a table `options`, which holds options of an fsspec file system.
+        value: Config as JSON values, or a nested value of a config.
+        variables: Whether to keep `${NAME}`. If false, two configs become equal if they differ only in how they give a
+            secret.
+        name: Key that holds the value.
+        options: Whether the value belongs to a table `options`, which holds options of an fsspec file system.
     """
     if isinstance(value, Mapping):
         inside = options or name == "options"

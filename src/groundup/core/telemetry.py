@@ -1,4 +1,4 @@
-"""Environment variables that disable the telemetry of libraries."""
+"""Environment variables that disable the telemetry of third-party libraries."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ OFF: Mapping[str, str] = {
 
 
 def disable_telemetry() -> None:
-    """Disable telemetry in this process and its children. Call it before such a library is imported."""
+    """Disable telemetry in this process and its child processes. Call this before importing such a library."""
     os.environ.update(OFF)

@@ -1,4 +1,4 @@
-"""Data types that the packages share. This module does not import torch."""
+"""Data types that several packages share. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Literal
 
-IGNORE_INDEX = -100  # label without loss, as in PyTorch
+IGNORE_INDEX = -100  # positions with this label do not contribute to the loss, as in PyTorch
 
 Role = Literal["system", "user", "assistant"]
 Split = Literal["train", "validation"]
 DeciderName = Literal["loss", "rouge", "chrf", "bleu", "exact", "f1"]  # metric that selects the best checkpoint
-InferenceDtype = Literal["auto", "float32", "bfloat16", "int8", "int4"]  # of the weights, `groundup.inference.runner`
-MetricName = Literal["rouge", "chrf", "bleu", "exact", "f1", "likelihood"]  # `groundup.evaluation.metrics`
+InferenceDtype = Literal["auto", "float32", "bfloat16", "int8", "int4"]  # data type of the weights during inference
+MetricName = Literal["rouge", "chrf", "bleu", "exact", "f1", "likelihood"]  # from `groundup.evaluation.metrics`
 
 
 def text_id(text: str) -> str:
-    """Return the BLAKE2b-128 digest of a text in hex.
+    """Return the hexadecimal BLAKE2b-128 digest of a text.
 
     Args:
-        text: The text. Its UTF-8 bytes are hashed.
+        text: Text whose UTF-8 bytes are hashed.
     """
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def is_blank(text: str) -> bool:
-    """Return whether a text has only white space, control and format characters.
+    """Return whether a text contains only whitespace, control and format characters.
 
     Args:
-        text: The text.
+        text: Text to check.
     """
     return all(unicodedata.category(character)[0] in "ZC" for character in text)
 
 
 def well_formed(text: str) -> str:
-    """Replace lone surrogates by U+FFFD.
+    """Replace lone surrogates in a text by U+FFFD.
 
     Args:
-        text: The text.
+        text: Text that may contain lone surrogates.
     """
     try:
         text.encode("utf-8")
@@ -52,14 +52,14 @@ class Document:
     """A document of the corpus.
 
     Attributes:
-        text: Clean text in NFC, with LF line ends.
+        text: Cleaned text in Unicode normalization form NFC, with LF line endings.
         source: Name of the source in the recipe.
-        origin: File, archive member or row in the source.
-        id: `text_id(text)`. Documents with the same ID are duplicates.
-        url: URL, or "" if unknown.
-        date: Date of the crawl or the text in ISO 8601, or "" if unknown.
-        language: ISO 639 code, or "" if not detected.
-        language_score: Confidence of the language, 0 to 1.
+        origin: File, archive member or table row that the document was read from.
+        id: Digest of the text, from `text_id`. Documents with the same ID are duplicates.
+        url: URL of the document, or "" if unknown.
+        date: Date of the crawl or of the text in ISO 8601 format, or "" if unknown.
+        language: ISO 639 language code, or "" if the language was not detected.
+        language_score: Confidence of the language detection, from 0 to 1.
     """
 
     text: str
@@ -78,7 +78,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message of a conversation."""
+    """A message of a conversation, with the role of its author."""
 
     role: Role
     content: str
@@ -86,6 +86,6 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A conversation to train on or to complete."""
+    """A conversation for training, or a conversation that a model completes."""
 
     messages: tuple[Message, ...]

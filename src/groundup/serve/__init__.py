@@ -1,4 +1,4 @@
-"""OpenAI-compatible HTTP API: `build_app` builds the ASGI application, and `Server` runs it."""
+"""OpenAI-compatible HTTP API. `build_app` builds the ASGI application, and `Server` runs it."""
 
 from groundup.serve.app import build_app
 from groundup.serve.applications import application_routes

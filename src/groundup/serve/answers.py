@@ -1,4 +1,4 @@
-"""Responses in OpenAI's format from engine events, complete or streamed."""
+"""Conversion of engine events to responses in OpenAI's format, for complete and for streamed responses."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Json = dict[str, Any]
 
 
 class Answer(ABC):
-    """A response. Call `chunk` for each event in order, or `complete` once with all events.
+    """A response to a request. Call `chunk` for each event in order, or call `complete` once with all events.
 
     Args:
-        model: The model.
-        job: Generation requests.
-        include_usage: Whether a stream ends with the usage.
+        model: Model that generates the response.
+        job: Generation requests of the response, one per choice.
+        include_usage: Whether a streamed response ends with the token counts ("usage").
     """
 
     kind: ClassVar[str]
@@ -36,7 +36,7 @@ class Answer(ABC):
         self._completion_tokens = 0
 
     def complete(self, outputs: Sequence[Sequence[TokenEvent]]) -> Json:
-        """Return the complete response. `outputs` has the events of each choice."""
+        """Return the complete response. `outputs` contains the list of events of each choice."""
         for events in outputs:
             for event in events:
                 self._count(event)
@@ -44,26 +44,26 @@ class Answer(ABC):
         return {**self._head, "object": self.kind, "choices": choices, "usage": self.usage}
 
     def opening(self) -> Iterator[Json]:
-        """Yield the chunks before the first event."""
+        """Yield the chunks that a stream sends before the first event."""
         for index in range(len(self._job.requests)):
             choice = self._opening_choice(index)
             if choice is not None:
                 yield self._chunk([choice])
 
     def chunk(self, index: int, event: TokenEvent) -> Json | None:
-        """Return the chunk for an event of a choice, or None if it has no content."""
+        """Return the chunk for an event of a choice. Return None if the event adds nothing to the response."""
         self._count(event)
         choice = self._chunk_choice(index, event)
         return None if choice is None else self._chunk([choice])
 
     def closing(self) -> Iterator[Json]:
-        """Yield the chunks after the last event."""
+        """Yield the chunks that a stream sends after the last event."""
         if self._include_usage:
             yield {**self._chunk([]), "usage": self.usage}
 
     @property
     def usage(self) -> Json:
-        """Number of prompt tokens and generated tokens so far, including stop tokens."""
+        """Number of prompt tokens and of tokens generated so far. Stop tokens are counted."""
         prompt, completion = self._job.prompt_tokens, self._completion_tokens
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
@@ -84,7 +84,7 @@ class Answer(ABC):
         self._completion_tokens += event.token_id is not None
 
     def _shown_tokens(self, events: Sequence[TokenEvent]) -> list[TokenEvent]:
-        """Return the events with a token that is part of the text, without stop tokens."""
+        """Return the events whose token is part of the text. Events of stop tokens are left out."""
         special = self._model.tokenizer.special_ids
         return [event for event in events if event.token_id is not None and event.token_id not in special]
 
@@ -94,11 +94,11 @@ class Answer(ABC):
 
 
 class ChatAnswer(Answer):
-    """The response of `/v1/chat/completions`.
+    """Response of the endpoint `/v1/chat/completions`.
 
     Args:
-        model: The model.
-        job: Generation requests.
+        model: Model that generates the response.
+        job: Generation requests of the response, one per choice.
         body: Body of the request.
     """
 
@@ -142,11 +142,11 @@ class ChatAnswer(Answer):
 
 
 class CompletionAnswer(Answer):
-    """The response of `/v1/completions`.
+    """Response of the endpoint `/v1/completions`.
 
     Args:
-        model: The model.
-        job: Generation requests.
+        model: Model that generates the response.
+        job: Generation requests of the response, one per choice.
         body: Body of the request.
     """
 
@@ -194,7 +194,7 @@ class CompletionAnswer(Answer):
         return found
 
     def _name(self, token_id: int) -> str:
-        """Return a token's text, or its bytes in OpenAI's notation if it is part of a character."""
+        """Return the text of a token, or its bytes in OpenAI's notation if the token is only a part of a character."""
         text, raw = self._token(token_id)
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw) if "�" in text else text
 

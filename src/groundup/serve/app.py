@@ -1,4 +1,4 @@
-"""Endpoints of the OpenAI-compatible API."""
+"""HTTP endpoints of the OpenAI-compatible API."""
 
 from __future__ import annotations
 
@@ -21,23 +21,25 @@ from groundup.serve.schema import ChatBody, CompletionBody
 from groundup.serve.streams import ClientGoneError, merged, unless_gone
 from groundup.serve.transport import ServerSentEvents, ignored_header, read_request
 
-_CLIENT_CLOSED = 499  # nginx's status code, only for the log
+_CLIENT_CLOSED = 499  # nginx's status code for a closed connection; it appears only in the log
 
 Events = AsyncGenerator[tuple[int, TokenEvent]]
 
 
 def build_app(models: Models, *, routes: Sequence[BaseRoute] = ()) -> Starlette:
-    """Return the ASGI application with chat, completions, models and health. Wrap it in a `RequestGuard`.
+    """Return the ASGI application with the endpoints for chat, completions, models and health.
+
+    The application does not check the API key, so wrap it in a `RequestGuard`.
 
     Args:
-        models: The models.
-        routes: Additional routes.
+        models: Models to serve.
+        routes: Additional routes of the application.
     """
 
     async def chat(request: Request) -> Response:
         body = await read_request(request, ChatBody)
-        model = await asyncio.to_thread(models.get_model, body.model)  # may load the model
-        job = await asyncio.to_thread(model.chat, body)  # a long prompt takes a while to encode
+        model = await asyncio.to_thread(models.get_model, body.model)  # the call may load the model
+        job = await asyncio.to_thread(model.chat, body)  # tokenization of a long prompt takes time
         return await _answer(request, model, job, ChatAnswer(model, job, body), stream=body.stream)
 
     async def complete(request: Request) -> Response:
@@ -90,7 +92,7 @@ async def _answer(request: Request, model: ServedModel, job: Job, answer: Answer
 
 
 async def _gathered(model: ServedModel, job: Job, events: Events) -> list[list[TokenEvent]]:
-    """Return the events of each choice."""
+    """Wait for all events, and return the events of each choice."""
     outputs: list[list[TokenEvent]] = [[] for _ in job.requests]
     async with aclosing(events):
         async for index, event in events:
@@ -100,7 +102,7 @@ async def _gathered(model: ServedModel, job: Job, events: Events) -> list[list[T
 
 
 def _require_not_cancelled(model: ServedModel, event: TokenEvent) -> None:
-    # While the client is connected, only a closed engine or a slow reader cancels a request.
+    # While the client is connected, a request is cancelled only if the engine is closed or the client reads too slowly.
     if event.finish_reason == "cancelled":
         raise shutting_down() if model.engine.closed else client_too_slow()
 
@@ -124,7 +126,7 @@ async def _on_api_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
-    """Convert Starlette's errors, such as an unknown path or method."""
+    """Convert errors of Starlette, such as an unknown path or method, to errors in OpenAI's format."""
     assert isinstance(error, HTTPException)
     return ApiError(
         error.status_code,
@@ -141,5 +143,5 @@ async def _on_client_gone(request: Request, error: Exception) -> Response:
 
 
 async def _on_failure(request: Request, error: Exception) -> Response:
-    """Hide unexpected errors from the client. uvicorn logs the traceback."""
+    """Return a general error for an unexpected exception, whose traceback uvicorn writes only to the server's log."""
     return failed().response

@@ -1,4 +1,4 @@
-"""HTTP endpoints of applications: the list, and calls."""
+"""HTTP endpoints that list applications and run them."""
 
 from __future__ import annotations
 
@@ -20,40 +20,41 @@ from groundup.serve.schema import AppBody
 from groundup.serve.streams import unless_gone
 from groundup.serve.transport import Json, ServerSentEvents, read_request
 
-_MAX_CONCURRENT = 8  # running applications
+_MAX_CONCURRENT = 8  # maximum number of applications that run at the same time
 
 
 class AppTask(Protocol):
-    """An application that runs for a request."""
+    """An application that runs to answer a request."""
 
     def run(self, on_event: Callable[[Json], None]) -> Json:
-        """Run the application, in a worker thread.
+        """Run the application. A worker thread calls this method.
 
         Args:
-            on_event: Called with `{"type": "progress", "done", "total"}` and `{"type": "text", "text"}`.
+            on_event: Function that is called with the events `{"type": "progress", "done", "total"}` and `{"type":
+                "text", "text"}`.
 
         Returns:
-            The result.
+            The result of the application as JSON.
 
         Raises:
-            GroundupError: An input is invalid, or too long for the context.
+            GroundupError: An input is invalid, or the inputs are too long for the context.
         """
         ...
 
     def cancel(self) -> None:
-        """Cancel the application, from another thread."""
+        """Cancel the application. Another thread calls this method."""
         ...
 
 
 class Applications(Protocol):
-    """The applications of a server."""
+    """Interface of the applications that a server offers."""
 
     def describe(self) -> list[Json]:
-        """Return each application with its name and inputs."""
+        """Return the name, the inputs and other properties of each application."""
         ...
 
     def task(self, name: str, model: ServedModel | OpenedClassifier, body: AppBody) -> AppTask | None:
-        """Return the task of a request, or None if the application does not exist."""
+        """Return the task that answers a request, or None if no application has this name."""
         ...
 
 
@@ -63,12 +64,12 @@ def application_routes(
     """Return the routes `GET /v1/apps` and `POST /v1/apps/{name}`.
 
     Args:
-        applications: The applications.
-        models: The models.
-        find: Returns the model with a name, or raises `ApiError`. Default: `models.get_model`.
+        applications: Applications that the server offers.
+        models: Models that the server serves.
+        find: Function that returns the model with a given name, or raises `ApiError`. Default: `models.get_model`.
     """
     find = find or models.get_model
-    # A separate thread pool, so that applications do not delay the encoding of other prompts.
+    # Applications have a separate thread pool, so that they do not delay the tokenization of other prompts.
     threads = ThreadPoolExecutor(_MAX_CONCURRENT, "groundup-app")
 
     async def listed(request: Request) -> Response:
@@ -109,7 +110,7 @@ async def _answered(work: asyncio.Future[Json]) -> Json:
 
 
 async def _events(task: AppTask, threads: ThreadPoolExecutor, model: str) -> AsyncGenerator[Json]:
-    """Yield the events of a task, and its result."""
+    """Yield the events of a task, followed by the result of the task."""
     loop = asyncio.get_running_loop()
     events: asyncio.Queue[Json | None] = asyncio.Queue()
 

@@ -1,4 +1,4 @@
-"""Errors in the format of OpenAI's API."""
+"""Error responses in the format of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _SHOWN_MODELS = 12
 
 
 class ApiError(Exception):
-    """An error response: `{"error": {"message", "type", "param", "code"}}`.
+    """An error that becomes the response `{"error": {"message", "type", "param", "code"}}`.
 
     Args:
-        status: HTTP status.
-        value: What is wrong, see `GroundupError`. The message consists of value, rule and fix.
-        rule: What must hold.
-        fix: What to do.
-        param: Invalid parameter, e.g. "messages[0].content".
-        code: Error code for programs, e.g. "context_length_exceeded".
-        headers: HTTP headers.
+        status: HTTP status code.
+        value: What is wrong (see `GroundupError`). The error message consists of value, rule and fix.
+        rule: The requirement that is violated.
+        fix: Instruction to the user.
+        param: Name of the invalid parameter, such as "messages[0].content".
+        code: Machine-readable error code, such as "context_length_exceeded".
+        headers: Additional HTTP headers of the response.
     """
 
     def __init__(
@@ -44,21 +44,21 @@ class ApiError(Exception):
 
     @property
     def body(self) -> dict[str, Any]:
-        """The error as JSON."""
+        """Body of the error response as JSON."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
     @property
     def response(self) -> JSONResponse:
-        """The HTTP response."""
+        """HTTP response that reports the error."""
         return JSONResponse(self.body, self.status, self.headers)
 
 
 def overloaded(problem: ResourceError) -> ApiError:
-    """Return 503 for a request that exceeds the engine's capacity. OpenAI's clients retry automatically.
+    """Return a 503 error for a request that exceeds the engine's capacity. OpenAI's clients then retry automatically.
 
     Args:
-        problem: The error of the engine.
+        problem: Error that the engine raised.
     """
     return ApiError(
         503,
@@ -71,12 +71,12 @@ def overloaded(problem: ResourceError) -> ApiError:
 
 
 def from_groundup(problem: GroundupError, *, param: str | None = None, code: str = "invalid_value") -> ApiError:
-    """Convert an error of the engine, the chat template or a grammar.
+    """Convert an error of the engine, the chat template or a grammar to an error response.
 
     Args:
-        problem: The error.
-        param: Invalid parameter.
-        code: Error code for programs.
+        problem: Error to convert.
+        param: Name of the invalid parameter.
+        code: Machine-readable error code.
     """
     if isinstance(problem, ResourceError):
         return overloaded(problem)
@@ -86,10 +86,10 @@ def from_groundup(problem: GroundupError, *, param: str | None = None, code: str
 
 
 def unknown_model(name: str, there: Sequence[str]) -> ApiError:
-    """Return 404 for an unknown model.
+    """Return a 404 error for an unknown model.
 
     Args:
-        name: Name in the request.
+        name: Name of the model in the request.
         there: Names of the served models.
     """
     one = len(there) == 1
@@ -105,7 +105,7 @@ def unknown_model(name: str, there: Sequence[str]) -> ApiError:
 
 
 def failed() -> ApiError:
-    """Return 500 without details, which are in the server's log."""
+    """Return a 500 error without details. The server's log contains the details."""
     return ApiError(
         500,
         "internal server error",
@@ -115,7 +115,7 @@ def failed() -> ApiError:
 
 
 def client_too_slow() -> ApiError:
-    """Return 408 for a stream that the client did not read for too long."""
+    """Return a 408 error for a stream whose client did not read events for too long."""
     return ApiError(
         408,
         "the client did not read the stream for too long",
@@ -125,7 +125,7 @@ def client_too_slow() -> ApiError:
 
 
 def shutting_down() -> ApiError:
-    """Return 503 for a request that was cancelled because the server shuts down."""
+    """Return a 503 error for a request that was cancelled because the server is shutting down."""
     return ApiError(
         503,
         "the server is shutting down",

@@ -1,4 +1,4 @@
-"""Access control and request log in front of the application."""
+"""Access control and the request log. Both run before the application handles a request."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from groundup.core.errors import ConfigError
 from groundup.serve.errors import ApiError
 from groundup.serve.transport import IGNORED
 
-_OPEN = "/health"  # without a key, for health probes
+_OPEN = "/health"  # this path requires no API key, so that health probes can use it
 
 
 def require_api_key(key: str | None, variable: str, host: str, *, loopback: bool) -> None:
-    """Check the API key of a server. A server that other machines can reach needs one.
+    """Raise an error if the API key is invalid, or if it is missing although other machines can reach the server.
 
     Args:
-        key: API key, or None.
-        variable: Environment variable for the key, for the error.
+        key: API key of the server, or None.
+        variable: Name of the environment variable that sets the key, for the error message.
         host: Host that the server listens on.
         loopback: Whether only this machine can reach the server.
 
     Raises:
-        ConfigError: The key has invisible or non-ASCII characters, or it is missing.
+        ConfigError: The key contains invisible or non-ASCII characters, or a required key is missing.
     """
     if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
         raise ConfigError(
@@ -47,17 +47,19 @@ def require_api_key(key: str | None, variable: str, host: str, *, loopback: bool
 
 
 class RequestGuard:
-    """ASGI middleware that checks the API key and the Host header, and logs requests.
+    """ASGI middleware that checks the API key and the Host header, and logs the requests.
 
-    The check of the Host header prevents DNS rebinding: a web page could otherwise reach a server on a loopback
-    address through its own domain name.
+    The check of the Host header prevents DNS rebinding. Without this check, a web page could use its own domain name to
+    send requests to a server on a loopback address.
 
     Args:
-        app: The application.
-        api_key: Key that clients send as `Authorization: Bearer KEY`, or None.
-        loopback_only: Whether the Host header must be a loopback name.
-        browser: Accept the key also as a password (RFC 7617), with any user name.
-        note: Called with a log line for each request: status, path, seconds, ignored parameters. It has no prompts.
+        app: ASGI application that handles accepted requests.
+        api_key: Key that clients must send as `Authorization: Bearer KEY`, or None if no key is required.
+        loopback_only: Whether to accept only requests whose Host header is a loopback name.
+        browser: Whether to accept the key also as the password of HTTP Basic authentication (RFC 7617), with any user
+            name.
+        note: Function that is called with a log line for each request. The line contains status, path, duration and
+            ignored parameters, but no prompts.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class RequestGuard:
         self._note = note
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle an ASGI connection."""
+        """Handle an ASGI connection: check it, pass it to the application, and log it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -123,7 +125,7 @@ class RequestGuard:
         scheme, _, key = given.partition(b" ")
         if self._browser and scheme.lower() == b"basic":
             return hmac.compare_digest(_password(key.strip()), self._api_key)
-        # Constant time, to prevent timing attacks.
+        # The comparison takes constant time, which prevents timing attacks.
         return scheme.lower() == b"bearer" and hmac.compare_digest(key.strip(), self._api_key)
 
 

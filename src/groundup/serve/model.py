@@ -1,4 +1,4 @@
-"""A served model, and the conversion of request bodies to generation requests."""
+"""A served model, and the conversion of request bodies to generation requests for the engine."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _SHOWN_CHARACTERS = 200
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The generation requests of a call.
+    """The generation requests that answer one API call.
 
     Attributes:
-        requests: One request for each choice.
-        prompt_tokens: Number of prompt tokens. Each prompt counts once.
-        ignored: Parameters without effect.
+        requests: Generation requests, one per choice.
+        prompt_tokens: Number of prompt tokens. A prompt with several choices counts once.
+        ignored: Names of the parameters that have no effect.
     """
 
     requests: tuple[GenerationRequest, ...]
@@ -37,13 +37,13 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class ServedModel:
-    """A model with its name in the API.
+    """A model that the server offers under a name.
 
     Attributes:
-        name: Name in the API.
-        engine: Inference engine.
-        template: Chat template, or None for a base model, which only completes text.
-        created: Creation time in seconds since the epoch.
+        name: Name of the model in the API.
+        engine: Inference engine of the model.
+        template: Chat template, or None for a base model. A base model can only complete text.
+        created: Creation time of the model in seconds since the Unix epoch.
     """
 
     name: str
@@ -62,14 +62,14 @@ class ServedModel:
         return self.engine.model.config.context_length
 
     def chat(self, body: ChatBody) -> Job:
-        """Return the job of a chat call.
+        """Convert the body of a chat request to a job.
 
         Args:
             body: Body of the request.
 
         Raises:
-            ApiError: 400 if the model has no chat template, the conversation is too long, the schema is not supported,
-                or a token ID is unknown.
+            ApiError: The status is 400 if the model has no chat template, the conversation is too long, the JSON schema
+                is not supported, or a token ID is unknown.
         """
         if self.template is None:
             raise ApiError(
@@ -97,29 +97,29 @@ class ServedModel:
         return Job(requests, len(ids), (*body.ignored, *ignored))
 
     def complete(self, body: CompletionBody) -> Job:
-        """Return the job of a completion call.
+        """Convert the body of a completion request to a job.
 
         Args:
             body: Body of the request.
 
         Raises:
-            ApiError: 400 if the prompt is too long or a token ID is unknown.
+            ApiError: The status is 400 if the prompt is too long or a token ID is unknown.
         """
         prompts = [self._prompt_ids(prompt) for prompt in body.prompt]
         requests = self._requests(prompts, body, body.logprobs or 0, None)
         return Job(requests, sum(len(ids) for ids in prompts), body.ignored)
 
     def submit(self, job: Job) -> list[AsyncIterator[TokenEvent]]:
-        """Submit all requests of a job to the engine, or none.
+        """Submit all requests of a job to the engine. If the engine cannot accept all of them, none is submitted.
 
         Args:
-            job: The job.
+            job: Job with the requests.
 
         Returns:
-            A stream of events for each request.
+            One stream of events per request.
 
         Raises:
-            ApiError: 503 if the engine is full.
+            ApiError: The status is 503 if the engine is full.
         """
         try:
             return [self.engine.submit(request) for request in job.requests]
@@ -128,12 +128,12 @@ class ServedModel:
             raise from_groundup(error) from error
 
     def cancel(self, job: Job) -> None:
-        """Cancel the requests of a job."""
+        """Cancel all requests of a job."""
         for request in job.requests:
             self.engine.cancel(request.id)
 
     def _grammar(self, body: ChatBody, prompt_tokens: int) -> Grammar | None:
-        """Return the grammar of the output."""
+        """Return the grammar that the response must follow, or None if the request asks for plain text."""
         schema, limited = body.required_schema, "max_tokens" if body.max_tokens is not None else "max_completion_tokens"
         if schema is None:
             return None
@@ -169,7 +169,7 @@ class ServedModel:
 
     @cached_property
     def _max_bytes(self) -> int:
-        """Maximum size of a text that fits into the context. The factor 4 allows for normalizers that compose text."""
+        """Maximum size in bytes of a text that can fit into the context. The factor 4 allows for Unicode composition."""
         return 4 * self.tokenizer.longest_token * self.context_length
 
     def _require_known_biases(self, biases: Mapping[int, float]) -> None:
@@ -186,7 +186,7 @@ class ServedModel:
         raise ApiError(400, found, rule=rule, fix=fix, param="logit_bias", code="invalid_value")
 
     def _require_encodable(self, text: str, param: str) -> None:
-        """Reject a text that is too long before encoding it, which takes seconds per megabyte (denial of service)."""
+        """Reject a text that cannot fit into the context before tokenization, which takes seconds per megabyte."""
         size = len(text.encode())
         if size > self._max_bytes:
             self._refuse_length(f"{param}: {size:,} bytes of text", param)
@@ -234,7 +234,8 @@ class ServedModel:
                 max_tokens=body.limit,
                 stop=tuple(body.stop),
                 stop_ids=stop_ids,
-                # Choices of a prompt must differ. The first one is the same as with n = 1.
+                # Choices of a prompt must differ, so each choice has another seed. The first choice is the same as for
+                # n = 1.
                 seed=None if body.seed is None else (body.seed + choice) % _NUM_SEEDS,
                 logprobs=logprobs,
                 grammar=grammar,
@@ -256,5 +257,5 @@ def _refused_by_template(error: FormatError) -> ApiError:
 
 
 def _message(message: ChatMessage) -> Message:
-    # OpenAI's newer models use the role "developer" for system messages.
+    # Newer models of OpenAI use the role "developer" for system messages.
     return Message("system" if message.role == "developer" else message.role, message.content)

@@ -1,4 +1,4 @@
-"""The models of a server by name."""
+"""The models that a server offers, and the lookup of a model by name."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from groundup.tokenizer import ChatTemplate
 
 
 class Models(Protocol):
-    """The models of a server."""
+    """Interface of the models that a server offers."""
 
     def get_model(self, name: str) -> ServedModel:
-        """Return the model with a name. It may be loaded first.
+        """Return the model with the given name. The model may be loaded first.
 
         Args:
-            name: Name in the API.
+            name: Name of the model in the API.
 
         Raises:
-            ApiError: 404 if the model does not exist, or another status if it cannot be loaded.
+            ApiError: The status is 404 if the model does not exist. It has another value if the model cannot be loaded.
         """
 
     def list_models(self) -> list[dict[str, Any]]:
-        """Return all models in the format of the API."""
+        """Return descriptions of all models in the format of the API."""
 
 
 def model_object(name: str, *, created: int, context_length: int, chats: bool) -> dict[str, Any]:
-    """Return a model in the format of the API.
+    """Return the description of a model in the format of the API.
 
     Args:
-        name: Name in the API.
-        created: Creation time in seconds since the epoch.
-        context_length: Context length in tokens.
+        name: Name of the model in the API.
+        created: Creation time of the model in seconds since the Unix epoch.
+        context_length: Context length of the model in tokens.
         chats: Whether the model has a chat template.
     """
     return {
@@ -53,10 +53,10 @@ def model_object(name: str, *, created: int, context_length: int, chats: bool) -
 
 
 class ServedModels:
-    """A fixed list of models.
+    """A fixed list of models. All of them are already loaded.
 
     Args:
-        models: The models.
+        models: Models to serve.
 
     Raises:
         ConfigError: Two models have the same name.
@@ -76,20 +76,20 @@ class ServedModels:
         return iter(self._models.values())
 
     def get_model(self, name: str) -> ServedModel:
-        """Return the model with a name.
+        """Return the model with the given name.
 
         Args:
-            name: Name in the API.
+            name: Name of the model in the API.
 
         Raises:
-            ApiError: 404 if the model does not exist.
+            ApiError: The status is 404 if the model does not exist.
         """
         if name not in self._models:
             raise unknown_model(name, list(self._models))
         return self._models[name]
 
     def list_models(self) -> list[dict[str, Any]]:
-        """Return all models in the format of the API."""
+        """Return descriptions of all models in the format of the API."""
         return [
             model_object(
                 model.name,
@@ -107,12 +107,12 @@ def serve_opened(
     adapters: Sequence[tuple[str, OpenedModel]],
     console: Console,
 ) -> ServedModels:
-    """Return a model and adapters that share its weights.
+    """Return a served model, and served adapters that share the weights of this model.
 
     Args:
-        engine: Engine of the model.
-        model: Name, opened model and chat template of the model.
-        adapters: Name and opened model of each adapter.
+        engine: Inference engine of the model.
+        model: Name in the API, opened model and chat template (None for a base model).
+        adapters: Name in the API and opened model of each adapter.
         console: Console for warnings.
 
     Raises:
@@ -127,13 +127,13 @@ def serve_opened(
 
 
 def named_directory(adapter: str) -> tuple[str, Path]:
-    """Parse NAME=DIR. A directory alone is its own name.
+    """Parse an argument of the form NAME=DIR. If only a directory is given, its name is used as NAME.
 
     Args:
-        adapter: NAME=DIR, or a directory.
+        adapter: Argument of the form NAME=DIR or DIR.
 
     Returns:
-        Name and directory.
+        The name and the directory.
 
     Raises:
         ConfigError: The name or the directory is empty.

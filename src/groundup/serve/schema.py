@@ -1,9 +1,10 @@
-"""Request bodies of OpenAI's API.
+"""Request bodies in the format of OpenAI's API.
 
-An invalid value of a supported parameter is an error. Parameters without effect (`store`, `user`, `verbosity`,
-parameters of other servers) are ignored and listed in a response header. Unsupported parameters that would change the
-response (`tools`, `best_of`, `suffix`) are errors, except for their defaults (`tools: []`, `best_of: 1`), which some
-clients send. The extensions `top_k`, `min_p` and `repetition_penalty` are the same as in vLLM.
+If a supported parameter has an invalid value, the request is rejected. Parameters without effect (`store`, `user`,
+`verbosity`, and parameters that only other servers have) are ignored and listed in a response header. Unsupported
+parameters that would change the response (`tools`, `best_of`, `suffix`) are rejected. Their default values (`tools:
+[]`, `best_of: 1`) are accepted because some clients send them. The extensions `top_k`, `min_p` and `repetition_penalty`
+have the same meaning as in vLLM.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from groundup.core.config import nearest
 from groundup.serve.errors import ApiError
 
-MAX_CHOICES = 16  # per request, for all prompts
+MAX_CHOICES = 16  # maximum number of choices in a request, summed over all prompts
 _MAX_STOPS = 256
 _MAX_BIASES = 1024
-_MAX_BIAS = 100.0  # bans a token, or forces it
+_MAX_BIAS = 100.0  # a bias of -100 bans a token, and a bias of 100 forces it
 _MAX_ID_DIGITS = 9
 _SHOWN_CHARACTERS = 80
-# Default values of ignored parameters, which need no warning.
+# Ignored parameters that have one of these default values are not reported to the client.
 _IGNORED_DEFAULTS: dict[str, tuple[Any, ...]] = {
     "store": (False,),
     "service_tier": ("auto", "default"),
@@ -45,7 +46,7 @@ B = TypeVar("B", bound="Body")
 
 
 def _only(*harmless: Any) -> Any:
-    """Return the type of an unsupported parameter, which accepts only these values."""
+    """Return the type of an unsupported parameter. A value is rejected unless it is one of the given values."""
 
     def check(value: Any) -> Any:
         if value not in harmless:
@@ -60,7 +61,7 @@ def _stops(value: Any) -> Any:
 
 
 def _biases(value: Any) -> dict[int, float]:
-    """Convert {"token ID": bias} to {token ID: bias}."""
+    """Convert {"token ID": bias} with string keys to {token ID: bias} with integer keys."""
     if not isinstance(value, dict):
         raise PydanticCustomError("dict_type", 'must be an object of token IDs and numbers, e.g. {"42": -100}')
     if len(value) > _MAX_BIASES:
@@ -76,7 +77,7 @@ def _biases(value: Any) -> dict[int, float]:
 
 
 def _joined_parts(value: Any) -> Any:
-    """Join content that is a list of text parts."""
+    """Join the text parts of a message whose content is a list of parts."""
     if value is None:
         raise PydanticCustomError("string_type", "content must be text")
     if not isinstance(value, list):
@@ -94,7 +95,7 @@ def _joined_parts(value: Any) -> Any:
 
 
 def _prompts(value: Any) -> Any:
-    """Return one or several prompts, each text or token IDs, as a list."""
+    """Return the prompts of a request as a list. The request has one or several prompts, as texts or as token IDs."""
 
     def is_ids(item: Any) -> bool:
         return isinstance(item, list) and all(isinstance(i, int) and not isinstance(i, bool) for i in item)
@@ -107,7 +108,7 @@ def _prompts(value: Any) -> Any:
 
 
 class Body(BaseModel):
-    """Base of request bodies. Types are strict, unknown keys are errors, and null means omitted."""
+    """Base class of request bodies. Types are strict, unknown keys are rejected, and null means an omitted key."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -120,25 +121,25 @@ class Body(BaseModel):
 
 
 class Lenient(Body):
-    """A body that ignores unknown keys, such as new or server-specific parameters."""
+    """Base class of bodies that accept and ignore unknown keys, such as new or server-specific parameters."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """Unknown keys whose value is not a default."""
+        """Names of unknown keys whose value is not a known default."""
         extra = (self.model_extra or {}).items()
         return tuple(name for name, value in extra if value not in _IGNORED_DEFAULTS.get(name, ()))
 
 
 class StreamOptions(Lenient):
-    """Options of a streamed response."""
+    """Options of a streamed response, which the parameter `stream_options` contains."""
 
     include_usage: bool = False
 
 
 class GenerationBody(Lenient):
-    """Parameters of both endpoints."""
+    """Parameters that the endpoints for chat and for completions share."""
 
     model: str
     max_tokens: int | None = Field(None, ge=1)
@@ -168,23 +169,23 @@ class GenerationBody(Lenient):
 
     @property
     def limit(self) -> int | None:
-        """Maximum number of tokens to generate, or None for the rest of the context."""
+        """Maximum number of tokens to generate, or None if the response may fill the rest of the context."""
         return self.max_tokens
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """Ignored parameters, including nested ones."""
+        """Names of ignored parameters, including parameters in nested objects."""
         inside = self.stream_options.ignored if self.stream_options is not None else ()
         return (*super().ignored, *(f"stream_options.{name}" for name in inside))
 
     @property
     def include_usage(self) -> bool:
-        """Whether a stream ends with the usage."""
+        """Whether a streamed response ends with the token counts ("usage")."""
         return self.stream_options is not None and self.stream_options.include_usage
 
 
 class ChatMessage(Lenient):
-    """A message. Empty fields of responses are accepted, because clients send responses back."""
+    """A message of a chat. Empty fields that only responses have are accepted, because clients send responses back."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[str, BeforeValidator(_joined_parts)]
@@ -196,16 +197,16 @@ class ChatMessage(Lenient):
 
 
 class NamedSchema(Body):
-    """A JSON schema for the response."""
+    """A named JSON schema that the response must match."""
 
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
     description: str | None = None
     json_schema: dict[str, Any] = Field(alias="schema")
-    strict: bool = True  # always applies
+    strict: bool = True  # accepted for compatibility: the schema is always enforced
 
 
 class ResponseFormat(Body):
-    """Text, any JSON object, or JSON that follows a schema."""
+    """Format of the response: text, any JSON object, or JSON that matches a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: NamedSchema | None = None
@@ -219,14 +220,14 @@ class ResponseFormat(Body):
 
     @property
     def required_schema(self) -> dict[str, Any] | None:
-        """JSON schema of the response, or None for text."""
+        """JSON schema that the response must match, or None if the response is text."""
         if self.json_schema is not None:
             return self.json_schema.json_schema
         return {"type": "object"} if self.type == "json_object" else None
 
 
 class ChatBody(GenerationBody):
-    """Body of `POST /v1/chat/completions`."""
+    """Body of a request to `POST /v1/chat/completions`."""
 
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1)
@@ -255,13 +256,13 @@ class ChatBody(GenerationBody):
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """Ignored parameters, including parameters of messages."""
+        """Names of ignored parameters, including parameters of the messages."""
         inside = dict.fromkeys(name for message in self.messages for name in message.ignored)
         return (*super().ignored, *(f"messages.{name}" for name in inside))
 
     @property
     def template_variables(self) -> dict[str, tuple[str, Any]]:
-        """Variables for the chat template: name -> parameter of the request, value."""
+        """Variables for the chat template. Each name maps to the request parameter that sets it, and to the value."""
         found: dict[str, tuple[str, Any]] = {}
         if self.reasoning_effort is not None:
             found["reasoning_effort"] = ("reasoning_effort", self.reasoning_effort)
@@ -269,20 +270,20 @@ class ChatBody(GenerationBody):
 
     @property
     def required_schema(self) -> dict[str, Any] | None:
-        """JSON schema of the response, or None for text."""
+        """JSON schema that the response must match, or None if the response is text."""
         return None if self.response_format is None else self.response_format.required_schema
 
     @property
     def limit(self) -> int | None:
-        """Maximum number of tokens to generate, or None for the rest of the context."""
+        """Maximum number of tokens to generate, or None if the response may fill the rest of the context."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
 
 class CompletionBody(GenerationBody):
-    """Body of `POST /v1/completions`."""
+    """Body of a request to `POST /v1/completions`."""
 
     prompt: Annotated[list[str | list[int]], BeforeValidator(_prompts)]
-    max_tokens: int | None = Field(16, ge=1)  # OpenAI's default
+    max_tokens: int | None = Field(16, ge=1)  # the same default as in OpenAI's API
     logprobs: int | None = Field(None, ge=0, le=20)
     echo: bool = False
     best_of: _only(1) = None  # type: ignore[valid-type]
@@ -300,7 +301,7 @@ class CompletionBody(GenerationBody):
 
 
 class AppBody(Body):
-    """Body of `POST /v1/apps/{name}`. Omitted inputs and options have the application's defaults."""
+    """Body of a request to `POST /v1/apps/{name}`. Omitted inputs and options get the defaults of the application."""
 
     model: str | None = None
     inputs: dict[str, Any]
@@ -311,14 +312,14 @@ class AppBody(Body):
 
 
 def read_body(body: type[B], content: bytes) -> B:
-    """Validate the JSON of a request.
+    """Parse and validate the JSON body of a request.
 
     Args:
-        body: Class of the body.
-        content: JSON of the request.
+        body: Class of the request body.
+        content: Bytes of the request body.
 
     Raises:
-        ApiError: 400 for the first invalid parameter.
+        ApiError: The status is 400. The error describes the first invalid parameter.
     """
     try:
         return body.model_validate_json(content)
@@ -347,7 +348,7 @@ def _explain(body: type[Body], problem: ErrorDetails) -> ApiError:
         fix = f"Did you mean {match}? Otherwise omit it." if match else "Omit it."
         return _invalid(f"unknown parameter {_shown(param)}", "", fix, param, "unknown_parameter")
     rule = problem["msg"].replace("Input should be", "must be")
-    if "param" in context:  # a rule about several parameters
+    if "param" in context:  # a validator that compares several parameters failed
         return _invalid(param, rule, "Change one of them.", param, "invalid_value")
     code = {"unsupported": "unsupported_value"}.get(kind, "invalid_type" if kind.endswith("_type") else "invalid_value")
     fix = "Omit it." if kind == "unsupported" else f"Give {param} another value."
@@ -359,7 +360,7 @@ def _invalid(value: str, rule: str, fix: str, param: str | None, code: str) -> A
 
 
 def _written(location: tuple[str | int, ...]) -> str:
-    """Return an error location such as messages[0].content."""
+    """Convert the location of an error to a path such as messages[0].content."""
     text = ""
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part

@@ -1,4 +1,4 @@
-"""The HTTP server, with graceful shutdown."""
+"""HTTP server with a graceful shutdown."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from starlette.types import ASGIApp
 
 from groundup.core.errors import ResourceError
 
-_ABORT_SECONDS = 5  # for cancelled requests to send their error
+_ABORT_SECONDS = 5  # time for aborted requests to send an error to their clients
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Bind a socket. Clients can connect when a `Server` runs on it.
+    """Bind a socket to an address. Clients can connect after a `Server` has started to listen on the socket.
 
     Args:
-        host: Host name or address.
-        port: Port. 0 selects a free port.
+        host: Host name or IP address.
+        port: Port number. If it is 0, a free port is selected.
 
     Raises:
-        ResourceError: The address is invalid, in use, or not an address of this machine.
+        ResourceError: The address is invalid, is in use, or does not belong to this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -33,13 +33,13 @@ def bind(host: str, port: int) -> socket.socket:
         )[0]
         bound = socket.socket(family, kind, protocol)
         try:
-            if os.name == "posix":  # on Windows, this option would allow two servers on the same address
+            if os.name == "posix":  # on Windows, the option allows two servers on one address
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
         except OSError:
             bound.close()
             raise
-    except (OSError, ValueError) as error:  # ValueError: an invalid host name
+    except (OSError, ValueError) as error:  # an invalid host name raises ValueError
         raise ResourceError(
             f"cannot listen on the address {host}:{port}: {getattr(error, 'strerror', None) or error}",
             fix="Give another port, e.g. --port 0 for a free port, or another host.",
@@ -48,35 +48,36 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def is_loopback(bound: socket.socket) -> bool:
-    """Return whether only this machine can reach a socket.
+    """Return whether a socket is bound to a loopback address, which only this machine can reach.
 
     Args:
-        bound: The socket.
+        bound: Bound socket.
     """
     return ipaddress.ip_address(bound.getsockname()[0]).is_loopback
 
 
 def url_of(bound: socket.socket) -> str:
-    """Return the URL of a socket, such as "http://127.0.0.1:8000".
+    """Return the URL of a bound socket, such as "http://127.0.0.1:8000".
 
     Args:
-        bound: The socket.
+        bound: Bound socket.
     """
     host, port = bound.getsockname()[:2]
     return f"http://[{host}]:{port}" if bound.family == socket.AF_INET6 else f"http://{host}:{port}"
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that runs until a signal or `should_exit = True`.
+    """A uvicorn server that runs until it receives a signal or `should_exit` is set.
 
-    After the first SIGINT or SIGTERM, it accepts no requests, and running requests have `grace_seconds` to finish.
-    Then, or after a second signal, they are aborted.
+    After the first SIGINT or SIGTERM, the server rejects new requests, and running requests have `grace_seconds` to
+    finish. After this time, or after a second signal, the running requests are aborted.
 
     Args:
-        app: The ASGI application.
-        grace_seconds: Time for running requests to finish, in seconds.
-        abort: Aborts running requests, so that their clients get an error. It may be called several times.
-        on_ready: Called when clients can connect.
+        app: ASGI application to serve.
+        grace_seconds: Number of seconds that running requests have to finish.
+        abort: Function that aborts running requests, so that their clients receive an error. It may be called several
+            times.
+        on_ready: Function that is called when clients can connect.
     """
 
     def __init__(
@@ -105,14 +106,14 @@ class Server(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start listening."""
+        """Start listening for connections."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started and self._on_ready is not None:
             self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Wait for running requests, and abort them after the grace period."""
+        """Wait for running requests, and abort those that do not finish in the grace period."""
         grace_over = asyncio.get_running_loop().call_later(self._grace_seconds, self._abort)
         try:
             await super().shutdown(sockets)
@@ -120,7 +121,7 @@ class Server(uvicorn.Server):
             grace_over.cancel()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Handle a signal. Unlike in uvicorn, the signal is not raised again, because the exit is a success."""
+        """Handle a signal. Unlike uvicorn, do not raise the signal again, because the process exits with success."""
         if self.should_exit and self._loop is not None:
             self._loop.call_soon_threadsafe(self._abort)
         self.should_exit = True

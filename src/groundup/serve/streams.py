@@ -1,4 +1,4 @@
-"""Merging of event streams, and detection of disconnected clients."""
+"""Merging of event streams, and cancellation of work for disconnected clients."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ T = TypeVar("T")
 
 
 class ClientGoneError(Exception):
-    """The client has closed its connection."""
+    """The client closed its connection before the response was complete."""
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Run `work`, and cancel it when the client disconnects.
+    """Run a coroutine, and cancel it if the client disconnects.
 
     Args:
-        receive: ASGI receive function. The body of the request must have been read.
-        work: The coroutine.
+        receive: ASGI receive function of the request. The request body must already have been read.
+        work: Coroutine to run.
 
     Returns:
         The result of the coroutine.
 
     Raises:
-        ClientGoneError: The client disconnected. `work` was cancelled and has ended.
+        ClientGoneError: The client disconnected. In this case, `work` was cancelled and has ended.
     """
     working = asyncio.ensure_future(work)
     watching = asyncio.ensure_future(_disconnected(receive))
@@ -44,10 +44,10 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 
 
 async def merged(streams: Sequence[AsyncIterator[TokenEvent]]) -> AsyncGenerator[tuple[int, TokenEvent]]:
-    """Yield the events of all streams as they arrive, with the index of the stream.
+    """Yield events of all streams in the order in which they arrive, each with the index of its stream.
 
     Args:
-        streams: The streams.
+        streams: Streams of events to merge.
     """
     waiting = {asyncio.ensure_future(_next(stream)): index for index, stream in enumerate(streams)}
     try:

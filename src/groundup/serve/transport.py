@@ -1,4 +1,4 @@
-"""Reading of request bodies, and server-sent events."""
+"""Reading of request bodies, and responses that stream server-sent events."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from groundup.serve.errors import ApiError, failed
 from groundup.serve.schema import Body, read_body
 from groundup.serve.streams import ClientGoneError, unless_gone
 
-IGNORED = "X-Groundup-Ignored"  # header with the parameters that have no effect
+IGNORED = "X-Groundup-Ignored"  # response header that lists the parameters without effect
 _MAX_IGNORED = 32
 _PRINTABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-MAX_BODY_BYTES = 4 * 2**20  # larger than any context
+MAX_BODY_BYTES = 4 * 2**20  # larger than the text of any context
 _log = logging.getLogger(__name__)
 
 B = TypeVar("B", bound=Body)
@@ -28,12 +28,12 @@ Json = dict[str, Any]
 
 
 class ServerSentEvents(Response):
-    """A streaming response of JSON objects as server-sent events, with "[DONE]" at the end.
+    """A response that streams JSON objects as server-sent events. The last event is "[DONE]".
 
     Args:
-        chunks: The objects.
-        cancel: Called at the end, and when the client disconnects.
-        headers: Additional headers.
+        chunks: JSON objects to send.
+        cancel: Function that is called when the stream ends or the client disconnects.
+        headers: Additional HTTP headers of the response.
     """
 
     media_type = "text/event-stream"
@@ -41,13 +41,13 @@ class ServerSentEvents(Response):
     def __init__(
         self, chunks: AsyncGenerator[Json], cancel: Callable[[], object], headers: Mapping[str, str] | None = None
     ) -> None:
-        own = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # no buffering by proxies
+        own = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the headers prevent buffering in proxies
         super().__init__(headers={**own, **(headers or {})})
         del self.headers["content-length"]
         self._chunks, self._cancel = chunks, cancel
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the response."""
+        """Send the status, the headers and all events."""
         try:
             await unless_gone(receive, self._write(send))
         except ClientGoneError:
@@ -69,17 +69,19 @@ class ServerSentEvents(Response):
         except ApiError as error:
             await send_event(_compact(error.body))
         except Exception:
-            # The status is already sent, so an error event must show that the response is incomplete.
+            # The status code is already sent, so an error event shows the client that the response is incomplete.
             _log.exception("a stream failed")
             await send_event(_compact(failed().body))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def ignored_header(names: Sequence[str]) -> dict[str, str]:
-    """Return the header with the parameters that have no effect. Names that are invalid in a header become "?".
+    """Return the response header that lists the parameters without effect.
+
+    Names that are not allowed in a header become "?".
 
     Args:
-        names: Names of the parameters.
+        names: Names of the parameters without effect.
     """
     shown = [name if _PRINTABLE.fullmatch(name) else "?" for name in names]
     shown = list(dict.fromkeys(shown))[:_MAX_IGNORED]
@@ -87,18 +89,19 @@ def ignored_header(names: Sequence[str]) -> dict[str, str]:
 
 
 async def read_request(request: Request, kind: type[B]) -> B:
-    """Read and validate the JSON of a request.
+    """Read and validate the JSON body of a request.
 
     Args:
-        request: The request.
-        kind: Class of the body.
+        request: HTTP request to read.
+        kind: Class of the request body.
 
     Raises:
-        ApiError: 415 for another content type, 413 for a large body, 400 for invalid JSON or parameters.
+        ApiError: The status is 415 for a content type other than JSON, 413 if the body is too large, and 400 if the
+            JSON or a parameter is invalid.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
-        # A web page cannot send this content type to another origin without CORS, which this server does not allow.
+        # A web page can send this content type to another origin only with CORS, which this server does not allow.
         raise ApiError(
             415,
             f"Content-Type: {media_type[:80] or 'none'}",

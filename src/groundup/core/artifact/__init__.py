@@ -1,8 +1,8 @@
-"""Artifacts: the record `artifact.json` in each output, which makes `groundup run` a small build system.
+"""Artifacts: the file `artifact.json` in each output directory describes how the output was made.
 
-A stage is skipped if its config and inputs are unchanged, and an interrupted stage resumes. If the config changed, the
-stage writes to a new directory, which replaces the earlier output when the stage finishes. The artifacts of a run
-record the provenance of each output.
+`groundup run` works like a build system. It skips a stage whose config and inputs are unchanged, and resumes an
+interrupted stage. If the config changed, the stage writes to a new directory. When the stage finishes, this directory
+replaces the earlier output. The artifacts of a run record the provenance of each output.
 """
 
 from groundup.core.artifact.record import (

@@ -1,4 +1,4 @@
-"""The record of a finished stage, `artifact.json`, with config, inputs and the checksums of the output files."""
+"""Record of a finished stage, `artifact.json`, with its config, its inputs and the checksums of its output files."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from groundup.core.errors import DataError, FormatError
 from groundup.core.files import file_digest, read_json
 from groundup.core.redact import redacted_config
 
-FORMAT_VERSION = 2  # version 1 has no checksum and no logs
-# Fingerprints use the original name of a renamed setting, so that finished stages of earlier releases stay finished.
+FORMAT_VERSION = 2  # records in version 1 have no checksum and no logs
+# Fingerprints contain the original name of a renamed setting, so stages that an older release finished are not run
+# again.
 _RENAMED_IN = ("pretrain", "finetune.instruct", "finetune.classify")
 _ORIGINAL_NAMES = {
     "early_stopping_patience": "patience",
@@ -50,30 +51,30 @@ _ORIGINAL_EVALUATION_NAMES = {
     "evaluate": {"max_compressor_bytes": "compressors_read"},
     "export.gguf": {"verify": "gate"},
 }
-_FINGERPRINTED_FORMAT = 1  # unchanged, so that outputs of older releases stay finished
+_FINGERPRINTED_FORMAT = 1  # constant, so outputs of older releases stay valid
 ARTIFACT = "artifact.json"
 STARTED = "started.json"
-REPLACED_INFIX = ".replaced-"  # in the directory name of a replaced output
+REPLACED_INFIX = ".replaced-"  # part of the directory name of a replaced output
 _LIBRARIES = ("groundup", "torch", "tokenizers", "tiktoken", "numpy", "pyarrow", "safetensors")
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """The record of a finished stage.
+    """Record of a finished stage.
 
     Attributes:
         stage: Name of the stage.
-        config: Config as given, without paths and console settings.
-        fingerprint: Digest of config and inputs. Equal fingerprints mean equal work.
-        inputs: Name -> digest of each input.
-        outputs: File name -> digest of each output file.
+        config: Config of the stage, without paths and console settings.
+        fingerprint: Digest of config and inputs. Two executions with equal fingerprints produce the same output.
+        inputs: Maps the name of each input to its digest.
+        outputs: Maps the name of each output file to its digest.
         facts: Results for the report, such as counts, losses and the training plan.
-        seconds: Wall time in seconds.
-        finished_at: Local time in ISO 8601.
-        versions: Versions of Python and libraries.
+        seconds: Wall time of the stage in seconds.
+        finished_at: Local time at which the stage finished, in ISO 8601 format.
+        versions: Versions of Python and of the libraries.
         machine: Operating system and number of CPU cores.
-        logs: File name -> digest of each log. Logs are not part of the output's identity.
-        format_version: Version of this format.
+        logs: Maps the name of each log file to its digest. Logs do not influence the digest of the output.
+        format_version: Version of the format of this record.
     """
 
     stage: str
@@ -91,7 +92,7 @@ class Artifact:
 
     @property
     def digest(self) -> str:
-        """Digest of the output, which a later stage records as its input."""
+        """Digest of the output. A later stage records it as the digest of its input."""
         return _digest(self.outputs)
 
 
@@ -105,16 +106,16 @@ def record(
     seconds: float,
     logs: Sequence[Path] = (),
 ) -> Artifact:
-    """Return the artifact of a finished stage. Secrets are removed from config and facts.
+    """Return the artifact of a finished stage. Secrets are removed from the config and the facts.
 
     Args:
         stage: Name of the stage.
-        config: Config as given.
-        inputs: Name -> digest of each input.
-        directory: Output directory.
+        config: Config of the stage.
+        inputs: Maps the name of each input to its digest.
+        directory: Output directory of the stage.
         outputs: Output files in `directory`.
         facts: Results for the report.
-        seconds: Wall time in seconds.
+        seconds: Wall time of the stage in seconds.
         logs: Log files in `directory`.
     """
     return Artifact(
@@ -133,12 +134,12 @@ def record(
 
 
 def fingerprint_of(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """Return a digest of the stage, its config and its inputs. Passwords do not change it.
+    """Return a digest of the name, config and inputs of a stage. Passwords do not influence the digest.
 
     Args:
         stage: Name of the stage.
-        config: Config as given.
-        inputs: Name -> digest of each input.
+        config: Config of the stage.
+        inputs: Maps the name of each input to its digest.
     """
     config = _with_original_names(stage, redacted_config(config, variables=False))
     inputs = _rename_keys(inputs, _ORIGINAL_COLLECT_NAMES) if stage == "collect" else dict(inputs)
@@ -146,7 +147,7 @@ def fingerprint_of(stage: str, config: Mapping[str, Any], inputs: Mapping[str, s
 
 
 def _with_original_names(stage: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Undo renames of settings, so that stages that an earlier release finished stay finished."""
+    """Replace new names of settings by their original names, so stages that an older release finished stay finished."""
     if stage == "collect":
         renamed: dict[str, Any] = _rename_keys(config, _ORIGINAL_COLLECT_NAMES)
         return renamed
@@ -160,7 +161,7 @@ def _with_original_names(stage: str, config: Mapping[str, Any]) -> dict[str, Any
 
 
 def _rename_keys(value: Any, names: Mapping[str, str]) -> Any:
-    """Rename the keys of nested tables."""
+    """Rename keys in nested tables."""
     if isinstance(value, Mapping):
         return {names.get(key, key): _rename_keys(each, names) for key, each in value.items()}
     return [_rename_keys(each, names) for each in value] if isinstance(value, list) else value
@@ -177,8 +178,8 @@ def read(directory: Path) -> Artifact:
         directory: Output directory of the stage.
 
     Raises:
-        DataError: The directory does not exist, or its stage did not finish.
-        FormatError: The record is damaged, or was written by a newer release.
+        DataError: The directory does not exist, or the stage did not finish.
+        FormatError: The artifact is damaged, or a newer release wrote it.
     """
     path = directory / ARTIFACT
     if not path.is_file():
@@ -191,13 +192,13 @@ def read(directory: Path) -> Artifact:
 
 
 def read_record(path: Path) -> Artifact:
-    """Read an `artifact.json`, or the record next to an exported file.
+    """Read the record of a stage: an `artifact.json` file, or the record next to an exported file.
 
     Args:
-        path: The record.
+        path: File to read.
 
     Raises:
-        FormatError: The record is damaged, or was written by a newer release.
+        FormatError: The record is damaged, or a newer release wrote it.
     """
     return _parsed(path, read_checked_json(path, fix=_fix(path.parent)))
 
@@ -227,28 +228,28 @@ def _parsed(path: Path, record: dict[str, Any]) -> Artifact:
 
 
 def write_record(path: Path, made: Artifact) -> None:
-    """Write a record with its checksum.
+    """Write the record of a stage with a checksum of its values.
 
     Args:
-        path: The file.
-        made: The artifact.
+        path: File to write.
+        made: Artifact to write.
     """
     write_checked_json(path, asdict(made))
 
 
 def read_intact(directory: Path, *, missing_ok: bool = False) -> Artifact:
-    """Read the artifact of a finished stage and verify the checksums of its output.
+    """Read the artifact of a finished stage, and verify the checksums of the output files.
 
     Args:
         directory: Output directory of the stage.
-        missing_ok: Accept missing files.
+        missing_ok: Whether to accept missing output files.
 
     Raises:
-        DataError: The directory does not exist, or its stage did not finish.
-        FormatError: A file is missing, damaged, or was changed after it was written.
+        DataError: The directory does not exist, or the stage did not finish.
+        FormatError: A file is missing or damaged, or was changed after groundup wrote it.
     """
     made = read(directory)
-    first = os.environ.get("RANK", "0") == "0"  # with torchrun, only rank 0 reads all files
+    first = os.environ.get("RANK", "0") == "0"  # if torchrun started several processes, only rank 0 reads the files
     if first and (damaged := damaged_files(directory, made.outputs | made.logs)):
         damaged = {name: how for name, how in damaged.items() if not (missing_ok and how == MISSING)}
         if damaged:
@@ -257,25 +258,25 @@ def read_intact(directory: Path, *, missing_ok: bool = False) -> Artifact:
 
 
 def require_intact(directory: Path, *, missing_ok: bool = False) -> None:
-    """Verify the checksums of an output of groundup. Other directories have none and are accepted.
+    """Verify the checksums of an output of groundup. A directory without an artifact is accepted.
 
     Args:
-        directory: The directory.
-        missing_ok: Accept missing files.
+        directory: Directory to verify.
+        missing_ok: Whether to accept missing output files.
 
     Raises:
-        FormatError: A file is missing, damaged, or was changed after it was written.
+        FormatError: A file is missing or damaged, or was changed after groundup wrote it.
     """
     if (directory / ARTIFACT).is_file():
         read_intact(directory, missing_ok=missing_ok)
 
 
 def damage_error(directory: Path, damaged: Mapping[str, str]) -> FormatError:
-    """Return the error for damaged files.
+    """Return the error that reports damaged files.
 
     Args:
-        directory: Directory of the files.
-        damaged: Name -> problem of each file, from `damaged_files`.
+        directory: Directory that contains the files.
+        damaged: Maps the name of each damaged file to a description of the problem, from `damaged_files`.
     """
     name, problem = next(iter(damaged.items()))
     more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
@@ -287,13 +288,13 @@ def damage_error(directory: Path, damaged: Mapping[str, str]) -> FormatError:
 
 
 def accept(path: Path) -> list[str]:
-    """Update the checksums in a record to the current files.
+    """Replace the checksums in a record by the checksums of the current files.
 
     Args:
-        path: The record, an `artifact.json` or one next to an exported file.
+        path: The record: an `artifact.json` file, or the record next to an exported file.
 
     Returns:
-        Names of the changed and deleted files.
+        Names of the files that were changed or deleted since the record was written.
 
     Raises:
         FormatError: The record is damaged.
@@ -320,13 +321,13 @@ def _fix(directory: Path) -> str:
 
 
 def outputs_in(run: Path) -> dict[Path, Artifact]:
-    """Return the finished outputs of a run, oldest first, without replaced ones.
+    """Return the finished outputs of a run from oldest to newest. Replaced outputs are left out.
 
     Args:
         run: Directory of the run.
 
     Raises:
-        FormatError: A record is damaged.
+        FormatError: The record of an output is damaged.
     """
     found = {
         child: read(child)

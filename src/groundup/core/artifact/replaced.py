@@ -1,4 +1,4 @@
-"""Replaced outputs, which newer outputs with other settings have replaced: listing and deletion."""
+"""Listing and deletion of replaced outputs: earlier outputs that the output of a newer run has replaced."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from groundup.core.locks import lock_owner
 
 _REPLACED = re.compile(rf".+{re.escape(REPLACED_INFIX)}(\d{{8}}-\d{{6}})(-\d+)?")
 _UNFINISHED = re.compile(rf"\.(.+){re.escape(NEW)}[0-9a-f]+")
-_DEPTH = 3  # levels from runs/ to runs/NAME/STAGE.replaced-DATE
+_DEPTH = 3  # directory levels from runs/ to runs/NAME/STAGE.replaced-DATE
 
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """A replaced output, which no stage reads.
+    """An output that a newer output has replaced. No stage reads a replaced output.
 
     Attributes:
-        path: Directory.
-        stage: Stage that wrote it.
-        finished: Whether the stage finished. If not, it was interrupted and its settings have changed since.
-        date: Date of the replacement, or of the last write.
-        bytes: Size in bytes.
+        path: Directory of the replaced output.
+        stage: Name of the stage that wrote the output.
+        finished: Whether the stage finished. If false, it was interrupted, and later ran again with other settings.
+        date: Date of the replacement, or of the last write to the directory.
+        bytes: Size of the directory in bytes.
     """
 
     path: Path
@@ -41,10 +41,10 @@ class Replaced:
 
 
 def replaced_in(directory: Path) -> list[Replaced]:
-    """Return the replaced outputs in a directory, oldest first.
+    """Return the replaced outputs in a directory, from oldest to newest.
 
     Args:
-        directory: Directory of runs, a run, or a replaced output.
+        directory: Directory of all runs, directory of one run, or a replaced output.
 
     Raises:
         DataError: The directory does not exist.
@@ -59,7 +59,7 @@ def remove(replaced: Replaced) -> None:
     """Delete a replaced output.
 
     Args:
-        replaced: The output.
+        replaced: Output to delete.
     """
     shutil.rmtree(replaced.path)
 
@@ -77,7 +77,7 @@ def _is_replaced_name(path: Path) -> bool:
 
 
 def _replaced_at(path: Path) -> Replaced | None:
-    """Return the replaced output at a path, or None if groundup did not write it or a process is using it."""
+    """Return the replaced output at a path. Return None if groundup did not write it or if a process is using it."""
     replaced_name, unfinished = _REPLACED.fullmatch(path.name), _UNFINISHED.fullmatch(path.name)
     record_path = next(
         (record_path for record_path in (path / ARTIFACT, path / STARTED) if record_path.is_file()), None
@@ -89,7 +89,7 @@ def _replaced_at(path: Path) -> Replaced | None:
     try:
         record: Any = read_json(record_path)
     except GroundupError:
-        record = None  # damaged, but the directory name and the file show that groundup wrote it
+        record = None  # damaged; name and file still identify groundup
     stage = record.get("stage") if isinstance(record, dict) else None
     date = datetime.fromtimestamp(record_path.stat().st_mtime)
     if replaced_name:

@@ -1,8 +1,9 @@
 """Execution of a stage in its output directory: state, working directory, and replacement of the earlier output.
 
-A finished output stays until the new one is finished. If config or inputs changed, the stage works in
-`.NAME.new-FINGERPRINT` next to the output NAME. `Work.finish` then renames the earlier output to `NAME.replaced-DATE`
-and the new one to NAME. An error or a kill at any time therefore keeps the earlier output.
+A finished output is kept until the new output is finished. If the config or the inputs changed, the stage writes to the
+directory `.NAME.new-FINGERPRINT` next to the output directory NAME. `Work.finish` then renames the earlier output to
+`NAME.replaced-DATE` and the new output to NAME. The earlier output is therefore kept if the stage fails or the process
+is killed.
 """
 
 from __future__ import annotations
@@ -42,23 +43,24 @@ State = Literal["fresh", "resumed", "done"]
 
 @dataclass(slots=True, weakref_slot=True)
 class Work:
-    """One execution of a stage, from `begin` to `finish`.
+    """One execution of a stage, from `begin` to `Work.finish`.
 
     Attributes:
-        directory: Working directory: the output directory, or one next to it if an earlier output exists.
+        directory: Working directory. It is the output directory, or a directory next to it if an earlier output exists.
         stage: Name of the stage.
-        config: Config as given.
-        inputs: Name -> digest of each input.
+        config: Config of the stage.
+        inputs: Maps the name of each input to its digest.
         fingerprint: Digest of config and inputs.
-        state: "fresh", "resumed" or "done".
-        seconds_before: Wall time of interrupted executions.
-        held: Lock file.
-        started: Start time of this execution.
-        kept: File name -> checksum of finished files that a resumed run can use, see `keep`. None if an older release
-            was interrupted, which wrote no checksums.
-        target: Output directory, if it differs from `directory`.
+        state: "fresh" for a new execution, "resumed" after an interruption, or "done" if the output is already
+            finished.
+        seconds_before: Wall time of earlier, interrupted executions in seconds.
+        held: Open lock file of the directory.
+        started: Time at which this execution started.
+        kept: Maps the names of files that an interrupted execution finished to their checksums (see `keep`). None if an
+            older release was interrupted, because it did not write checksums.
+        target: Output directory, if it is not the working directory.
         console: Console for messages.
-        release: Removes the lock and an empty working directory, after an error.
+        release: Function that removes the lock, and the working directory if it is empty, after an error.
     """
 
     directory: Path
@@ -77,11 +79,11 @@ class Work:
 
     @property
     def seconds(self) -> float:
-        """Wall time of this stage in seconds, including interrupted runs up to their last `save_time`."""
+        """Wall time of this stage in seconds. Interrupted executions count up to their last call of `save_time`."""
         return self.seconds_before + time.monotonic() - self.started
 
     def save_time(self) -> None:
-        """Save the wall time. Long stages call this when they save a checkpoint."""
+        """Save the wall time so far. Long stages call this method when they save a checkpoint."""
         write_checked_json(
             self.directory / STARTED,
             {
@@ -93,10 +95,10 @@ class Work:
         )
 
     def keep(self, files: Iterable[Path]) -> None:
-        """Save the checksums of finished files. A resumed run uses these files if they are undamaged.
+        """Save the checksums of finished files. A resumed execution uses these files if they are undamaged.
 
         Args:
-            files: Files in `directory`.
+            files: Finished files in `directory`.
         """
         digests = digests_of(files, remember=False)
         self.kept = (self.kept or {}) | {
@@ -105,24 +107,24 @@ class Work:
         self.save_time()
 
     def has(self, *files: Path) -> bool:
-        """Return whether an interrupted run has finished these files, and they are undamaged.
+        """Return whether an interrupted execution finished these files and they are still undamaged.
 
         Args:
-            *files: Files in `directory`.
+            *files: Files in `directory` to check.
         """
         kept = self.kept
         names = {path: path.relative_to(self.directory).as_posix() for path in files}
         return all(path.is_file() and (kept is None or name in kept) for path, name in names.items())
 
     def finish(self, facts: Mapping[str, Any], outputs: list[Path]) -> Artifact:
-        """Write the artifact, and replace an earlier output.
+        """Write the artifact, and replace an earlier output if one exists.
 
         Args:
             facts: Results for the report.
             outputs: Output files in `directory`.
 
         Returns:
-            The artifact.
+            The artifact of the finished stage.
         """
         logs = [path for name in _LOGS if (path := self.directory / name).is_file()]
         artifact = record(self.stage, self.config, self.inputs, self.directory, outputs, facts, self.seconds, logs)
@@ -154,33 +156,39 @@ def begin(
     shared: bool = False,
     console: Console | None = None,
 ) -> Work:
-    """Check the output directory, determine the state of the work, and lock the directory for this process.
+    """Check and lock the output directory, and determine whether the stage must run.
 
-    The state is "done" (finished with the same config and inputs), "resumed" (interrupted with the same config and
-    inputs, with partial files) or "fresh". The output of another config is kept until `Work.finish`; the stage writes
-    to `Work.directory`.
+    The state of the returned work is one of the following:
+
+    - "done": The stage has finished with the same config and inputs.
+    - "resumed": The stage was interrupted with the same config and inputs, and partial files exist.
+    - "fresh": The stage starts from the beginning.
+
+    If the directory contains an output with another config or other inputs, that output is kept until `Work.finish`.
+    The stage writes its files to `Work.directory`.
 
     Args:
-        directory: Output directory.
+        directory: Output directory of the stage.
         stage: Name of the stage.
-        config: All settings that change the output, as JSON values, without paths of inputs and outputs.
-        inputs: Name -> digest of each input.
-        shared: The directory belongs to a run, which has locked it, and has outputs of other stages.
+        config: All settings that influence the output, as JSON values, without paths of inputs and outputs.
+        inputs: Maps the name of each input to its digest.
+        shared: Whether the directory belongs to a run. A run has already locked it and stores outputs of other stages
+            in it.
         console: Console for messages about a finished or replaced output.
 
     Returns:
-        The work.
+        The work, whose state shows whether the stage must run.
 
     Raises:
-        ConfigError: The directory has files of another stage, or files that groundup did not write.
-        FormatError: The output is finished, but damaged.
-        ResourceError: Another process uses the directory.
+        ConfigError: The directory contains files of another stage, or files that groundup did not write.
+        FormatError: The output is finished, but a file is damaged.
+        ResourceError: Another process holds the lock of the directory.
     """
     fingerprint = fingerprint_of(stage, config, inputs)
     if directory.is_file():
         raise ConfigError(f"--out {directory} is a file", fix="Give a directory.")
     place, held = directory, None
-    if not shared and directory.name in ("", ".."):  # the name is needed for directories next to it
+    if not shared and directory.name in ("", ".."):  # names of other directories are derived from this name
         place = directory = directory.resolve()
     state: State = "fresh"
     if shared:
@@ -190,9 +198,9 @@ def begin(
     else:
         place, state, held = _working_directory_for(directory, stage, fingerprint, console)
     place.mkdir(parents=True, exist_ok=True)
-    # Temporary files of a killed process; in a run's directory, only its own files.
+    # Delete temporary files of a killed process. In a run's directory, delete only the run's own temporary files.
     for leftover in list(place.glob(".*.tmp") if shared else place.rglob(".*.tmp")):
-        # It may be in a directory that is already deleted.
+        # The parent directory of the file may already have been deleted in this loop.
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
     work = Work(place, stage, dict(config), dict(inputs), fingerprint, state, 0.0, held, console=console)
     if place != directory:
@@ -208,13 +216,13 @@ def begin(
 
 
 def working_directory(directory: Path) -> Path:
-    """Return the working directory of the process that currently writes an output.
+    """Return the directory that the process that currently runs a stage writes to.
 
     Args:
-        directory: Output directory.
+        directory: Output directory of the stage.
 
     Returns:
-        `directory`, or the directory next to it if an earlier output exists.
+        The output directory, or the working directory next to it if an earlier output exists.
     """
     if (directory / ARTIFACT).is_file() and lock_owner(directory) is not None:
         began = [path for path in _unpublished(directory) if (path / STARTED).is_file()]
@@ -225,11 +233,11 @@ def working_directory(directory: Path) -> Path:
 def _working_directory_for(
     directory: Path, stage: str, fingerprint: str, console: Console | None
 ) -> tuple[Path, State, TextIO | None]:
-    """Return the working directory, the state of the work, and the lock."""
+    """Return the working directory, the state of the work, and the lock file."""
     old = _state_of(directory, stage, fingerprint)
     held = None if old == "done" else lock_directory(directory, fix="choose another --out")
     if finished := next((path for path in _unpublished(directory) if (path / ARTIFACT).is_file()), None):
-        # A process was killed after it wrote the record and before it renamed the directory.
+        # A process was killed after it wrote the artifact and before it renamed the directory.
         held = held or lock_directory(directory, fix="choose another --out")
         _publish(finished, directory, console)
         held.close()
@@ -240,7 +248,7 @@ def _working_directory_for(
     if old != "another":
         return directory, old, held
     assert held is not None
-    if _is_empty(directory):  # an earlier attempt failed before it wrote a file
+    if _is_empty(directory):  # an earlier execution failed before it wrote a file
         held.close()
         shutil.rmtree(directory)
         return directory, "fresh", lock_directory(directory, fix="choose another --out")
@@ -250,11 +258,11 @@ def _working_directory_for(
 
 
 def _state_of(directory: Path, stage: str, fingerprint: str) -> Literal["fresh", "resumed", "done", "another"]:
-    """Return the state of a directory; "another" is the output of another config or other inputs.
+    """Return the state of a directory. "another" means that it has the output of another config or other inputs.
 
     Raises:
-        ConfigError: It has files of another stage, or files that groundup did not write.
-        FormatError: The output is finished, but damaged.
+        ConfigError: The directory contains files of another stage, or files that groundup did not write.
+        FormatError: The output is finished, but a file is damaged.
     """
     if not directory.exists() or not any(path.name != LOCK for path in directory.iterdir()):
         return "fresh"
@@ -286,7 +294,7 @@ def _read_started(path: Path) -> dict[str, Any]:
 
 
 def _resume(work: Work, console: Console | None) -> None:
-    """Read the state of an interrupted run, and delete damaged files so that they are written again."""
+    """Read the state of an interrupted execution, and delete damaged files. The stage then writes them again."""
     begun = _read_started(work.directory / STARTED)
     work.seconds_before, kept = begun["seconds"], begun.get("kept")
     if kept is None:
@@ -302,7 +310,7 @@ def _resume(work: Work, console: Console | None) -> None:
 
 
 def _publish(place: Path, target: Path, console: Console | None) -> None:
-    """Rename a finished output to its final name, after renaming an earlier output."""
+    """Rename a finished output to its final name. If an earlier output exists, rename that output first."""
     if target.exists():
         aside = _unused(f"{target}{REPLACED_INFIX}{time.strftime('%Y%m%d-%H%M%S')}")
         (target / LOCK).unlink(missing_ok=True)
@@ -314,7 +322,7 @@ def _publish(place: Path, target: Path, console: Console | None) -> None:
 
 
 def _release(place: Path, target: Path, held: TextIO | None) -> None:
-    """Remove the lock and an empty working directory, after unfinished work."""
+    """Release the lock, and delete the working directory if it is empty, after a stage failed."""
     if held is None or held.closed:
         return
     if _is_empty(place):
@@ -324,7 +332,7 @@ def _release(place: Path, target: Path, held: TextIO | None) -> None:
 
 
 def _unpublished(directory: Path) -> list[Path]:
-    """Return the working directories next to an output."""
+    """Return the working directories next to an output directory."""
     parent = directory.parent
     start = f".{directory.name}{NEW}"
     return sorted(path for path in parent.iterdir() if path.name.startswith(start)) if parent.is_dir() else []

@@ -1,4 +1,4 @@
-"""Strict, typed configs. One declaration defines the recipe key, the flag, the help and the validation."""
+"""Strict, typed configs. The declaration of a setting defines its recipe key, flag, help text and validation."""
 
 from groundup.core.config.check import load, nearest, unknown_name
 from groundup.core.config.declare import Config, Setting, setting, settings_of

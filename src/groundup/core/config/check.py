@@ -1,4 +1,4 @@
-"""Validation of configs, with error messages in TOML's terms instead of pydantic's."""
+"""Validation of configs. The error messages use the terms of TOML instead of the terms of pydantic."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from groundup.core.errors import ConfigError
 
 C = TypeVar("C", bound=Config)
 
-_MIN_RATIO = 0.7  # of difflib
+_MIN_RATIO = 0.7  # minimum similarity ratio of difflib
 _MIN_PREFIX = 4  # characters
-# The rule for each of pydantic's error types, in TOML's terms.
+# Maps each of pydantic's error types to a rule in the terms of TOML.
 _RULES: Mapping[str, str] = {
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -36,40 +36,42 @@ _RULES: Mapping[str, str] = {
 
 
 def load(config: type[C], values: Mapping[str, Any], where: str = "") -> C:
-    """Validate values as TOML gives them and return the config.
+    """Validate values that were read from TOML, and return the config.
 
-    Types are strict: a quoted number is not a number. An integer is valid as a float. Strings become paths and lists
-    become tuples if the class declares them.
+    Types are strict, so a quoted number is not accepted as a number. An integer is accepted as a float. If the config
+    class declares a path or a tuple, a string is converted to a path and a list to a tuple.
 
     Args:
         config: Config class.
-        values: Keys and values.
-        where: Table and file of the values, for errors: "[pretrain] in quickstart.toml".
+        values: Maps keys to values.
+        where: Table and file that contain the values, for error messages, such as "[pretrain] in quickstart.toml".
 
     Returns:
         The validated config.
 
     Raises:
-        ConfigError: A key or value is invalid. The error names the first one, and the closest known key.
+        ConfigError: A key or value is invalid. The message names the first such key and the known key that is closest
+            to it.
     """
     try:
         return config.model_validate(dict(values), strict=True)
     except ValidationError as error:
-        # A misspelled required key is both unknown and missing: report it as unknown.
+        # A misspelled required key is both unknown and missing. Only the unknown key is reported.
         problems = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
         raise _explain(config, problems[0], where, more=len(problems) - 1) from None
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word closest to `word`, or None if none is close.
+    """Return the known word that is closest to `word`, or None if no known word is close.
 
-    A word is close if its `difflib` ratio is at least 0.7, if two adjacent letters are swapped, or if it starts with
-    `word` and `word` has at least four letters. Case and "-" versus "_" are ignored. Measured: of 3,000 common words,
-    1 to 3 % are close to a command or setting; of words with one typo, 95 to 100 %.
+    A known word is close in three cases: its `difflib` ratio is at least 0.7, two adjacent letters are swapped, or it
+    starts with `word` and `word` has at least four letters. Case, and "-" versus "_", are ignored. Measured on 3,000
+    common words, 1 to 3 % are close to a command or setting. Of words with one typo, 95 to 100 % are close to the
+    correct word.
 
     Args:
-        word: The word as given.
-        known: Valid words.
+        word: Word that the user gave.
+        known: Valid words to choose from.
     """
     given = _plain(word)
     candidates = {_plain(each): each for each in known}
@@ -87,14 +89,14 @@ def _plain(word: str) -> str:
 
 
 def unknown_name(kind: str, name: str, known: Sequence[str], *, where: str = "", prefix: str = "") -> ConfigError:
-    """Return the error for a name that does not exist: "unknown command 'rnu'; did you mean 'run'?".
+    """Return the error for a name that does not exist, such as "unknown command 'rnu'; did you mean 'run'?".
 
     Args:
-        kind: "setting", "table", "command", ...
-        name: The name as given.
-        known: Valid names. The closest one is suggested.
-        where: Table and file that hold the name.
-        prefix: Text before the name that both names share, such as "sources[0].".
+        kind: Kind of thing that the name refers to, such as "setting", "table" or "command".
+        name: Name that the user gave.
+        known: Valid names. If one of them is close to `name`, the error suggests it.
+        where: Table and file that contain the name.
+        prefix: Text in front of the name, such as "sources[0].". It is also added to the suggested name.
     """
     match = nearest(name, known)
     value = f"unknown {kind} '{prefix}{name}'" + (f" in {where}" if where else "")
@@ -128,7 +130,7 @@ def _explain(config: type[Config], problem: ErrorDetails, where: str, more: int)
     if kind.startswith("union_tag"):
         return _explain_tag(label, problem, expected, rest)
     rule = _rule(problem)
-    if not key:  # a rule between several keys
+    if not key:  # a validator that compares several keys failed
         return ConfigError(where or config.__name__, rule=rule, fix=f"Change one of these settings.{rest}")
     help_line = f" {name}: {declared[name].help.rstrip('.')}." if name in declared else ""
     fix = f"Give {key} another value.{help_line}{rest}"
@@ -143,7 +145,7 @@ def _rule(problem: ErrorDetails) -> str:
 
 
 def _redundant_prefix(name: str, value: Any, declared: Collection[str]) -> str | None:
-    """Return the table names before a valid key, such as "pretrain" in `pretrain.minutes`."""
+    """Return the table names in front of a valid key, such as "pretrain" in `pretrain.minutes`, or None."""
     if not isinstance(value, Mapping) or not value:
         return None
     if all(key in declared for key in value):
@@ -176,10 +178,11 @@ def _shown(value: Any) -> str:
 
 
 def _locate(config: type[Config], loc: Sequence[str | int]) -> tuple[str, str, type[Config] | None, Any]:
-    """Resolve pydantic's error location.
+    """Convert pydantic's location of an error to a key of the config.
 
     Returns:
-        The dotted key, its last part, the config class that holds it (None outside a table), and its type.
+        The dotted key, the last part of this key, the config class that declares it (None outside a table), and its
+        type.
     """
     key = name = ""
     holder: type[Config] | None = None
@@ -188,7 +191,7 @@ def _locate(config: type[Config], loc: Sequence[str | int]) -> tuple[str, str, t
         if isinstance(part, int):
             key, kind, holder = f"{key}[{part}]", item_type(unwrap(kind)[0]), None
             continue
-        if get_origin(unwrap(kind)[0]) in (Union, UnionType):  # pydantic's name of a union member, not a TOML key
+        if get_origin(unwrap(kind)[0]) in (Union, UnionType):  # this part names a union member, so it is not a TOML key
             kind = _member(unwrap(kind)[0], part)
             continue
         tables = tables_in(kind)

@@ -1,4 +1,4 @@
-"""Declaration of configs, and its introspection for the command line and the TOML writer."""
+"""Declaration of configs. The command line and the TOML writer read these declarations."""
 
 from __future__ import annotations
 
@@ -24,28 +24,30 @@ def _expanded(value: Any) -> Any:
 
 
 def _as_declared(value: Any, kind: Any) -> Any:
-    """Convert text to a path and a list to a tuple if the type requires it. TOML has neither."""
+    """Convert a string to a path, or a list to a tuple, if the type requires it. TOML has neither paths nor tuples."""
     kind = unwrap(kind)[0]
     if get_origin(kind) in (Union, UnionType):
         for member in get_args(kind):
             value = _as_declared(value, member)
     elif kind is Path and isinstance(value, str):
-        return Path(value) if value else value  # Path("") would be the current directory
+        return Path(value) if value else value  # Path("") would mean the current directory
     elif get_origin(kind) in (list, tuple) and isinstance(value, list):
         return get_origin(kind)(_as_declared(item, item_type(kind)) for item in value)
     return value
 
 
 class Config(BaseModel):
-    """A table of a recipe. Immutable; unknown keys are errors; "~" in a path is expanded.
+    """Base class of the tables of a recipe.
+
+    Configs are immutable. Unknown keys are errors. A "~" at the start of a path is expanded.
 
     Attributes:
-        renamed: Old name of a key -> its new name, for the error message.
+        renamed: Maps the old name of each renamed key to its new name, for the error message.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {}
 
-    # Infinity and NaN can satisfy bounds such as gt=0, and would cause an overflow later in the stage.
+    # Infinity and NaN can satisfy bounds such as gt=0, but later cause an overflow in the stage.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
@@ -80,14 +82,14 @@ def setting(
     """Declare a key of a config.
 
     Args:
-        default: Default value. `...` makes the key required.
-        help: One line for `--help` and for the comment in `groundup config STAGE`.
-        flag: Add a command-line option (`--vocab-size` for `vocab_size`).
-        positional: Add a positional argument.
-        **constraints: Pydantic's field constraints (`ge`, `gt`, `le`, ...).
+        default: Default value. If it is `...`, the key is required.
+        help: Help text in one line, for `--help` and for the comment that `groundup config STAGE` prints.
+        flag: Whether the command line has an option for the key, such as `--vocab-size` for `vocab_size`.
+        positional: Whether the key is a positional argument on the command line.
+        **constraints: Constraints of pydantic's `Field`, such as `ge`, `gt` or `le`.
 
     Returns:
-        The pydantic field.
+        The pydantic field of the key.
     """
     return Field(
         _expanded(default),
@@ -99,17 +101,17 @@ def setting(
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A declared key.
+    """A key that a config declares.
 
     Attributes:
-        name: Key in the config.
-        type: Annotation without `Annotated` and `None`.
-        optional: Whether `None` is allowed. TOML has no null, so the key is then omitted.
-        required: Whether the key has no default.
-        default: Default as a JSON value, with paths as strings. None if the key is required.
-        help: One-line description.
-        flag: Whether the command line has an option for it.
-        positional: Whether it is a positional argument.
+        name: Name of the key.
+        type: Type annotation of the key, without `Annotated` and `None`.
+        optional: Whether `None` is allowed. TOML has no null value, so the key is omitted in that case.
+        required: Whether the key must be given, because it has no default.
+        default: Default as a JSON value, with paths as strings. It is None if the key is required.
+        help: Help text in one line.
+        flag: Whether the command line has an option for the key.
+        positional: Whether the key is a positional argument on the command line.
     """
 
     name: str
@@ -123,20 +125,20 @@ class Setting:
 
     @property
     def option(self) -> str:
-        """Command-line option, such as `--vocab-size`."""
+        """Command-line option for the key, such as `--vocab-size`."""
         return "--" + self.name.replace("_", "-")
 
     @property
     def metavar(self) -> str:
-        """Placeholder for a value in help and comments: `INTEGER`, `PATH`, `a|b`."""
+        """Placeholder for the value in help texts and comments: `INTEGER`, `PATH` or `a|b`."""
         return _metavar(self.type)
 
 
 def settings_of(config: type[Config]) -> Iterator[Setting]:
-    """Yield the keys of a config: required keys, then keys of the class, then keys of its bases.
+    """Yield the keys of a config: first the required keys, then the class's own keys, then the inherited keys.
 
     Args:
-        config: Config class.
+        config: Config class to inspect.
     """
     declared_by = {name: depth for depth, base in reversed([*enumerate(config.__mro__)]) for name in _own(base)}
     fields = config.model_fields.items()
@@ -160,19 +162,19 @@ def _own(base: type) -> Iterator[str]:
 
 
 def _sentence_case(text: str) -> str:
-    """Capitalize the first word, unless it is a name, a number or the start of a list."""
+    """Capitalize the first word, unless this word is a name, a number or the start of a list."""
     first = text.partition(" ")[0]
     return text[:1].upper() + text[1:] if first.removesuffix(".").isalpha() and first.islower() else text
 
 
 def unwrap(annotation: Any) -> tuple[Any, bool]:
-    """Remove `Annotated` and `None` from an annotation.
+    """Remove `Annotated` and `None` from a type annotation.
 
     Args:
-        annotation: Type annotation.
+        annotation: Type annotation of a field.
 
     Returns:
-        The type, and whether `None` was allowed.
+        The remaining type, and whether the annotation allowed `None`.
     """
     if get_origin(annotation) is Annotated:
         return unwrap(get_args(annotation)[0])
@@ -185,7 +187,7 @@ def unwrap(annotation: Any) -> tuple[Any, bool]:
 
 
 def item_type(kind: Any) -> Any:
-    """Return the item type of a list, tuple or dict type, and `Any` for other types."""
+    """Return the type of the items of a list, tuple or dict type. For other types, return `Any`."""
     arguments = [argument for argument in get_args(kind) if argument is not Ellipsis]
     if get_origin(kind) in (list, tuple, dict) and arguments:
         return unwrap(arguments[-1])[0]
@@ -193,7 +195,7 @@ def item_type(kind: Any) -> Any:
 
 
 def tables_in(kind: Any) -> list[type[Config]]:
-    """Return the config classes that a value of this type or its items can have."""
+    """Return the config classes that a value of this type, or an item of such a value, can have."""
     kind = unwrap(kind)[0]
     if isinstance(kind, type) and issubclass(kind, Config):
         return [kind]

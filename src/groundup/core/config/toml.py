@@ -1,4 +1,4 @@
-"""TOML files: reading, `a.b=VALUE` overrides, and the annotated defaults that `groundup config STAGE` prints."""
+"""Reading of TOML files, `a.b=VALUE` overrides, and the commented defaults that `groundup config STAGE` prints."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ _COMMENT_WIDTH = 100
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file in UTF-8, with or without a byte order mark.
+    """Read a TOML file in UTF-8. A byte order mark at the start is ignored.
 
     Args:
-        path: The file.
+        path: File to read.
 
     Returns:
-        Its tables and keys.
+        The tables and keys of the file.
 
     Raises:
-        ConfigError: The file is missing, unreadable, or not valid TOML. The error has line and column.
+        ConfigError: The file does not exist, cannot be read, or is not valid TOML. For invalid TOML, the message
+            contains line and column.
     """
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
@@ -41,21 +42,22 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Apply `a.b=VALUE` overrides to a copy of a mapping.
+    """Apply `a.b=VALUE` overrides to a copy of nested tables.
 
-    VALUE is TOML (`3`, `true`, `[1, 2]`, `{kind="folder", path="~/notes"}`). A value that does not start like TOML is
-    text. An empty VALUE removes the key, which restores its default. A number in the key is a list index:
-    `sources.0.path=x`.
+    VALUE is written in TOML (`3`, `true`, `[1, 2]`, `{kind="folder", path="~/notes"}`). If VALUE does not start like a
+    TOML value, it is a string. An empty VALUE removes the key, and so restores its default. A number in the key is a
+    list index, as in `sources.0.path=x`.
 
     Args:
-        values: Tables and keys.
-        overrides: Overrides, in order.
+        values: Tables and keys to override.
+        overrides: Overrides, applied in this order.
 
     Returns:
-        The new mapping.
+        A new mapping with the overridden values.
 
     Raises:
-        ConfigError: An override has no "=", an empty key or an invalid value, or its key is not in a table.
+        ConfigError: An override has no "=", an empty key or an invalid value, or its key refers to a value that is not
+            a table.
     """
     result = copy.deepcopy(dict(values))
     for override in overrides:
@@ -93,7 +95,7 @@ def _value(text: str, override: str) -> Any:
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError as error:
-        column = text.startswith("{") and "=" not in text  # a template such as {question}; a table has an equals sign
+        column = text.startswith("{") and "=" not in text  # a template such as {question}; inline tables contain "="
         if text.startswith(("[", "{", '"', "'")) and not column:
             raise ConfigError(
                 f"--set {override}: {error}",
@@ -105,17 +107,17 @@ def _value(text: str, override: str) -> Any:
 
 
 def annotated_toml(config: type[Config], table: str) -> str:
-    """Return the defaults of a config as TOML, with the help of each key as a comment.
+    """Return the defaults of a config as TOML, with the help text of each key as a comment.
 
-    Required keys and keys without a default are commented out, so the text reads back as the defaults. The keys of
-    the tables that a list can hold (such as the sources of a corpus) are at the end, once.
+    Required keys and keys without a default are commented out, so the text is valid TOML that gives the defaults. If a
+    list can contain tables (such as the sources of a corpus), the keys of these tables are described once at the end.
 
     Args:
-        config: Config class.
-        table: Name of the table. A dot makes a sub-table.
+        config: Config class whose defaults are written.
+        table: Name of the table. If it contains a dot, the table is a sub-table.
 
     Returns:
-        The TOML text.
+        The commented TOML text.
     """
     *parents, last = table.split(".")
     document: Any = tomlkit.document()
@@ -134,15 +136,16 @@ def annotated_toml(config: type[Config], table: str) -> str:
 def _table(
     config: type[Config], values: Mapping[str, Any], item_tables: dict[tuple[type[Config], ...], list[str]]
 ) -> Table:
-    """Return a table with comments.
+    """Return a table whose keys have comments.
 
     Args:
-        config: Config class.
-        values: Its defaults.
-        item_tables: Classes of list items -> the keys of such lists. Lists of this table are added.
+        config: Config class of the table.
+        values: Maps each key to its default.
+        item_tables: Maps the config classes of list items to the keys that hold such lists. The lists of this table are
+            added.
     """
     table = tomlkit.table()
-    # In TOML, a table's keys must precede its sub-tables.
+    # In TOML, the keys of a table must precede its sub-tables.
     for item in sorted(settings_of(config), key=lambda item: _is_table(item, values)):
         value = values.get(item.name)
         help_line = f"{item.help.rstrip('.')}. Required." if item.required and value is None else item.help
@@ -165,7 +168,7 @@ def _table(
 
 
 def _item_keys(kinds: Sequence[type[Config]], lists: Sequence[str]) -> Iterator[str]:
-    """Yield the keys of the tables in lists: first the shared keys, then the keys of each kind."""
+    """Yield the description of the tables in lists: first the keys that all kinds share, then the keys of each kind."""
     keys = [list(settings_of(kind)) for kind in kinds]
     name = " or ".join(lists)
     if len(keys) == 1:

@@ -6,19 +6,19 @@ from typing import Any
 
 from groundup.core.errors import ConfigError
 
-RECIPE_VERSION = 2  # learning rates are absolute since version 2
+RECIPE_VERSION = 2  # since version 2, learning rates are absolute values
 VERSION = "version"
 
 
 def take_version(values: dict[str, Any], file: str) -> int:
-    """Remove the version from a recipe and return it. The default is 1.
+    """Remove the version from a recipe, and return it. If the recipe has no version, return 1.
 
     Args:
-        values: Recipe. The key `version` is removed.
-        file: Name of the recipe for errors.
+        values: Tables and keys of the recipe. The key `version` is removed.
+        file: File name of the recipe, for error messages.
 
     Raises:
-        ConfigError: The version is invalid, or of a later release.
+        ConfigError: The version is not a positive integer, or only a later release supports it.
     """
     version = values.pop(VERSION, 1)
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:

@@ -1,4 +1,4 @@
-"""Console output during a command: stages, progress, notes and tables."""
+"""Console output while a command runs: the list of stages, progress bars, messages and tables."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from groundup.core.redact import redacted
 
 __all__ = ["Console", "ProgressBar", "Stages", "format_count", "format_duration", "print_now", "visible"]
 
-_LOG_SECONDS = 10.0  # maximum time between progress lines without a terminal; also one line per 10 %
+_LOG_SECONDS = 10.0  # maximum time between progress lines if stderr is not a terminal
 _MIN_LOG_SECONDS = 2.0
 _LOG_WIDTH = 110
 _SAMPLE_WIDTH = 88
 
-# Text of models and documents may contain terminal commands (ESC, C1) or reverse the writing direction.
+# Text from models and documents may contain terminal control sequences (ESC, C1), or characters that reverse the
+# writing direction.
 _UNSAFE = {
     code: "�"
     for code in (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
@@ -36,29 +37,29 @@ _UNSAFE = {
 
 
 def print_now(text: str) -> None:
-    """Write to stdout without buffering.
+    """Write text to stdout and flush the buffer.
 
     Args:
-        text: The text.
+        text: Text to write.
     """
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
 def visible(text: str) -> str:
-    """Replace control characters by visible ones, so that the text is safe to print on a terminal.
+    """Replace control characters by visible characters, so that the text can be printed safely on a terminal.
 
     Args:
-        text: The text.
+        text: Text from a model or a document.
     """
     return text.replace("\r\n", "\n").translate(_UNSAFE)
 
 
 class ProgressBar(Protocol):
-    """A progress bar."""
+    """Interface of a progress bar."""
 
     def advance(self, amount: float = 1) -> None:
-        """Add finished units."""
+        """Add a number of finished units."""
         ...
 
     def expect(self, total: float) -> None:
@@ -66,33 +67,33 @@ class ProgressBar(Protocol):
         ...
 
     def show(self, **fields: str) -> None:
-        """Show named values next to the bar, e.g. `loss="3.21"`."""
+        """Show named values next to the bar, such as `loss="3.21"`."""
         ...
 
 
 class Stages(Protocol):
-    """The stage list of a run."""
+    """Interface of the stage list of a run."""
 
     def mark(self, name: str, state: State, *, seconds: float | None = None, detail: str = "") -> None:
-        """Set the state of a stage.
+        """Set the state of a stage and print it.
 
         Args:
             name: Name of the stage.
             state: New state.
-            seconds: Wall time. Default: measured since the stage was marked as running.
-            detail: Additional text.
+            seconds: Wall time of the stage. Default: the time since the stage was marked as running.
+            detail: Additional text after the state.
         """
         ...
 
 
 class Console:
-    """Messages to the user, on stderr. Results go to stdout instead.
+    """Messages to the user on stderr. Results go to stdout and do not use this class.
 
-    Without a terminal (a pipe, CI, `TERM=dumb`) or with `NO_COLOR`, the output is lines that are never overwritten.
-    Text is not interpreted as markup.
+    If stderr is not a terminal (a pipe, CI, `TERM=dumb`) or `NO_COLOR` is set, the console only appends lines and never
+    overwrites them. Markup in the text is not interpreted.
 
     Args:
-        quiet: Show only warnings and errors.
+        quiet: Whether to show only warnings and errors.
         stream: Output stream. Default: stderr.
     """
 
@@ -114,16 +115,16 @@ class Console:
         self._live: Live | None = None
 
     def note(self, text: str) -> None:
-        """Print a line of information."""
+        """Print a line of information, unless the console is quiet."""
         if not self.quiet:
             self._print(Text(visible(redacted(text))))
 
     def warn(self, text: str) -> None:
-        """Print a warning, even when quiet."""
+        """Print a warning, even if the console is quiet."""
         self._print(Text.assemble(("warning: ", "bold yellow"), visible(redacted(text))))
 
     def error(self, error: GroundupError) -> None:
-        """Print what is wrong, the rule if there is one, and the fix, even when quiet."""
+        """Print an error: the problem and the fix, even if the console is quiet."""
         for name, text, style in (
             ("error", error.value, "bold red"),
             (" rule", error.rule, "bold"),
@@ -138,11 +139,11 @@ class Console:
             self._print(Text(f"\n{visible(title)}", style="bold"))
 
     def sample(self, title: str, text: str | Sequence[tuple[str, str]]) -> None:
-        """Print an indented sample of a document or of generated text.
+        """Print an indented sample, such as an excerpt of a document or generated text.
 
         Args:
-            title: Heading.
-            text: Text, or pairs of text and rich style ("bold green", or "" for no style).
+            title: Heading above the sample.
+            text: Text to print, or pairs of text and rich style ("bold green", or "" for no style).
         """
         if self.quiet:
             return
@@ -159,7 +160,7 @@ class Console:
         self._print(shown)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table. The first column is left-aligned, all others right-aligned."""
+        """Print a table. The first column is left-aligned, and all other columns are right-aligned."""
         if self.quiet:
             return
         self.rule(title)
@@ -177,11 +178,11 @@ class Console:
         """Show a progress bar with rate and remaining time inside a `with` block.
 
         Args:
-            label: Text before the bar.
-            total: Total number of units, or None if unknown.
-            unit: Plural noun of the units ("tokens"). "bytes" are shown as kB, MB, GB.
-            done: Units finished in an earlier run. They do not count for the rate.
-            curve: Field of `show` whose history is drawn next to it, e.g. "loss".
+            label: Text in front of the bar.
+            total: Total number of units, or None if it is unknown.
+            unit: Plural noun of the units, such as "tokens". If it is "bytes", counts are shown in kB, MB or GB.
+            done: Number of units that an earlier run finished. They are not used to calculate the rate.
+            curve: Name of a value passed to `show`, such as "loss". The history of this value is drawn next to it.
         """
         outermost = not self._view.meters
         meter = Meter(visible(redacted(label)), total, unit, done, curve)
@@ -198,10 +199,10 @@ class Console:
 
     @contextmanager
     def stages(self, names: Mapping[str, str]) -> Iterator[Stages]:
-        """Show the list of stages inside a `with` block. It stays on the screen as a summary.
+        """Show the list of stages inside a `with` block. After the block, the list stays on the screen as a summary.
 
         Args:
-            names: Name -> summary of each stage.
+            names: Maps the name of each stage to its summary.
         """
         rows = {name: StageRow(about=visible(about)) for name, about in names.items()}
         self._view.rows = rows
@@ -221,7 +222,7 @@ class Console:
         self._rich.print(text, soft_wrap=True)
 
     def _open(self) -> bool:
-        """Start the live display if necessary, and return whether it was started."""
+        """Start the live display if it is not running. Return whether this call started it."""
         if self._live is not None or self.quiet or not self.interactive:
             return False
         self._live = start_display(self._view, self._rich)
@@ -234,7 +235,7 @@ class Console:
 
 
 class _Logged:
-    """Progress as lines: one for each 10 %, and at least one every 10 seconds."""
+    """Progress that is printed as lines: one line for each 10 %, and at least one line every 10 seconds."""
 
     def __init__(self, meter: Meter, write: Callable[[str], None]) -> None:
         self._meter, self._write = meter, write

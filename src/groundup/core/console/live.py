@@ -17,7 +17,7 @@ from groundup.core.console.meter import Meter, format_duration
 
 State = Literal["pending", "running", "done", "skipped", "failed"]
 
-_MARKS: dict[State, tuple[str, str, str]] = {  # state -> symbol, ASCII symbol, style
+_MARKS: dict[State, tuple[str, str, str]] = {  # symbol, ASCII symbol and style of each state
     "pending": ("○", ".", "dim"),
     "running": ("●", ">", "bold cyan"),
     "done": ("✓", "+", "green"),
@@ -26,12 +26,12 @@ _MARKS: dict[State, tuple[str, str, str]] = {  # state -> symbol, ASCII symbol, 
 }
 _SPINNER, _SPINNER_ASCII = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\"
 _MAX_BAR_WIDTH, _MIN_BAR_WIDTH = 30, 8
-_REFRESH_PER_SECOND = 5  # low, to save CPU time
+_REFRESH_PER_SECOND = 5  # a low rate saves CPU time
 
 
 @dataclass(slots=True)
 class StageRow:
-    """A line of the stage list."""
+    """A row of the stage list."""
 
     about: str
     state: State = "pending"
@@ -41,13 +41,13 @@ class StageRow:
 
     @property
     def elapsed(self) -> float | None:
-        """Wall time of the stage in seconds, so far or in total."""
+        """Wall time of the stage in seconds: so far if it is running, otherwise in total."""
         return time.monotonic() - self.started if self.state == "running" else self.seconds
 
 
 @dataclass(slots=True)
 class LiveView:
-    """The content of the live display. rich renders it for every frame."""
+    """Content of the live display. The library rich calls it to render each frame."""
 
     rows: Mapping[str, StageRow] = field(default_factory=dict)
     meters: list[Meter] = field(default_factory=list)
@@ -95,7 +95,7 @@ def _bar(meter: Meter, indent: str, options: ConsoleOptions) -> RenderResult:
     if meter.fraction is not None:
         width = max(_MIN_BAR_WIDTH, min(_MAX_BAR_WIDTH, available - len(tail) - 2))
         done = int(width * meter.fraction)
-        full, rest = ("#", "-") if options.ascii_only else ("━", "─")  # thick and thin
+        full, rest = ("#", "-") if options.ascii_only else ("━", "─")  # a thick and a thin line
         line.append(full * done, "cyan").append(rest * (width - done), "dim").append(" ")
     yield line.append(tail, "cyan")
     if meter.fields:
@@ -109,18 +109,18 @@ def _bar(meter: Meter, indent: str, options: ConsoleOptions) -> RenderResult:
 
 
 def start_display(view: LiveView, console: RichConsole) -> Live:
-    """Start the live display. Other output through `console` or to stderr appears above it.
+    """Start the live display. Other output through `console` or to stderr appears above the display.
 
     Args:
-        view: The content.
+        view: Content of the display.
         console: Rich console of the terminal.
     """
     live = Live(
         view,
         console=console,
         refresh_per_second=_REFRESH_PER_SECOND,
-        transient=not view.rows,  # the stage list stays as a summary; a single bar is replaced by a summary line
-        redirect_stdout=False,  # results go to stdout, not to the display
+        transient=not view.rows,  # a list of stages stays on the screen; a single bar does not
+        redirect_stdout=False,  # results must reach stdout unchanged
         vertical_overflow="visible",
     )
     live.start()

@@ -1,4 +1,4 @@
-"""State of a progress bar (count, rate, remaining time), and formatting of numbers."""
+"""State of a progress bar (count, rate, remaining time), and formatting of numbers and durations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from groundup.core.plural import singular_of
 
-_WINDOW_SECONDS = 30.0  # window of the rate; a slow first step (compilation) must not bias the estimate
+_WINDOW_SECONDS = 30.0  # averaging window, so a slow first step does not bias the rate
 _SPACING_SECONDS = 0.25
 _HISTORY = 512
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -18,11 +18,11 @@ _SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def format_count(value: float, unit: str = "") -> str:
-    """Format a number with three significant digits and its unit: "8.91k tokens", "1 token", "41.3 MB".
+    """Format a number with three significant digits and its unit, such as "8.91k tokens", "1 token" or "41.3 MB".
 
     Args:
-        value: The number.
-        unit: Plural noun. "bytes" and "B" become kB, MB, ...
+        value: Number to format.
+        unit: Plural noun. If it is "bytes" or "B", the result is in kB, MB or GB.
     """
     if not math.isfinite(value):
         return f"{value} {unit}".rstrip()
@@ -37,10 +37,10 @@ def format_count(value: float, unit: str = "") -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Format a duration: "2:04" or "1:02:03".
+    """Format a duration as minutes and seconds ("2:04") or hours, minutes and seconds ("1:02:03").
 
     Args:
-        seconds: The duration.
+        seconds: Duration in seconds.
     """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -49,17 +49,17 @@ def format_duration(seconds: float) -> str:
 
 @dataclass(slots=True)
 class Meter:
-    """The state of a progress bar.
+    """State of a progress bar.
 
     Attributes:
-        label: Text before the bar.
-        total: Total number of units, if known.
+        label: Text in front of the bar.
+        total: Total number of units, or None if it is unknown.
         unit: Plural noun of the units.
-        done_before: Units finished in an earlier run. They do not count for the rate.
-        curve: Field of `show` whose history is drawn, e.g. "loss".
-        completed: Finished units.
-        fields: Name -> value of the shown values.
-        started: Start time.
+        done_before: Number of units that an earlier run finished. They are not used to calculate the rate.
+        curve: Name of a value passed to `show`, such as "loss". The history of this value is drawn.
+        completed: Number of finished units.
+        fields: Maps the name of each shown value to the value.
+        started: Time at which the progress bar started.
     """
 
     label: str
@@ -80,11 +80,11 @@ class Meter:
         self._recent = deque([(self.started, self.completed)])
 
     def advance(self, amount: float = 1) -> None:
-        """Add finished units."""
+        """Add a number of finished units."""
         first = self.completed == self.done_before
         self.completed += amount
         now = time.monotonic()
-        if first:  # the first step may compile or load, so the rate starts after it
+        if first:  # the first step may include compilation, so the rate ignores it
             self._recent[0] = (now, self.completed)
         if now - self._recent[-1][0] >= _SPACING_SECONDS:
             self._recent.append((now, self.completed))
@@ -96,7 +96,7 @@ class Meter:
         self.total = total
 
     def show(self, **fields: str) -> None:
-        """Set named values. An empty value removes the name. The field `curve` is added to the history."""
+        """Set named values. An empty value removes the name. A value with the name `curve` is added to the history."""
         self.fields = {name: value for name, value in (self.fields | fields).items() if value}
         if self.curve in fields:
             try:
@@ -106,29 +106,29 @@ class Meter:
             self._shown += 1
             if self._shown % self._stride == 0:
                 self._history.append(value)
-            if len(self._history) > _HISTORY:  # keep every second value, evenly spaced in time
+            if len(self._history) > _HISTORY:  # keep every second value of the history
                 del self._history[::2]
                 self._stride *= 2
 
     @property
     def fraction(self) -> float | None:
-        """Finished fraction, 0 to 1, or None if the total is unknown."""
+        """Finished fraction from 0 to 1, or None if the total is unknown."""
         return None if not self.total else min(1.0, self.completed / self.total)
 
     @property
     def seconds(self) -> float:
-        """Wall time since the start, in seconds."""
+        """Wall time since the start in seconds."""
         return time.monotonic() - self.started
 
     @property
     def rate(self) -> float:
-        """Units per second over the last 30 seconds, 0 before the second step."""
+        """Units per second over the last 30 seconds. It is 0 before the second step."""
         since, then = self._recent[0]
         elapsed = time.monotonic() - since
         return (self.completed - then) / elapsed if elapsed > 0 else 0.0
 
     def parts(self) -> list[str]:
-        """Return the known ones of percentage, remaining time, rate and count, the most important first."""
+        """Return percentage, remaining time, rate and count in this order. Unknown values are left out."""
         rate = self.rate
         known = []
         if self.fraction is not None:
@@ -144,7 +144,7 @@ class Meter:
         return known
 
     def summary(self) -> str:
-        """Return the line that is printed at the end: count, time, mean rate, last values."""
+        """Return the line that is printed at the end, with the count, the time, the mean rate and the last values."""
         done, seconds = self.completed - self.done_before, self.seconds
         text = f"{self.label}: {format_count(self.completed, self.unit)} in {format_duration(seconds)}"
         if done > 0 and seconds >= 1:
@@ -152,7 +152,7 @@ class Meter:
         return ", ".join([text, *(f"{name} {value}" for name, value in self.fields.items())])
 
     def spark(self, width: int = 16) -> str:
-        """Return the history of the curve as a sparkline of block characters."""
+        """Return the history of the curve as a sparkline of Unicode block characters."""
         history = self._history
         if len(history) < 2:
             return ""
