@@ -88,7 +88,7 @@ class ClassifierRunner:
         if found is None:
             notes.append(NO_NOVELTY)
         elif found.unlike:
-            notes.append(f"Novelty {found.novelty:.2f}: {UNLIKE}")
+            notes.append(f"Novelty {found.novelty:.2f}. {UNLIKE}")
         result = AppResult(app.name, label, label, chosen, tuple(notes), len(chunks), sum(predicted.lengths))
         return replace(result, novelty=found.novelty, unlike=found.unlike) if found else result
 

@@ -185,7 +185,7 @@ class Prompter:
         return len(self.text_model.tokenizer.encode(text))
 
     def _max_chunk_output(self, given: Given) -> int:
-        """Return the maximum number of output tokens for a chunk: half of its tokens, so that the summary is shorter."""
+        """Return the maximum number of output tokens for a chunk: half of its tokens, so that summaries are shorter."""
         assert self.app.long is not None
         return max(1, min(self.max_tokens, self.num_tokens(given[self.app.long.input]) // 2))
 

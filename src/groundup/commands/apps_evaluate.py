@@ -22,9 +22,11 @@ EXAMPLE = "groundup apps evaluate --model runs/notes/base --tuned runs/notes/cha
 class AppsEvaluateConfig(Config):
     """Settings of `groundup apps evaluate`."""
 
-    names: tuple[str, ...] = setting((), help="Names of applications; default: all with a test set", positional=True)
+    names: tuple[str, ...] = setting(
+        (), help="Names of applications; default: all applications that have a test set", positional=True
+    )
     model: Path = setting(help="Model directory, or a run (its newest language model)", flag=True)
-    tuned: Path | None = setting(None, help="Fine-tuned model to compare with", flag=True)
+    tuned: Path | None = setting(None, help="Fine-tuned model to compare with --model", flag=True)
     apps: Path | None = setting(None, help="Directory with your applications; default: ./apps", flag=True)
     seed: int = setting(0, help="Random seed for confidence intervals", flag=True, ge=0)
     device: str | None = setting(None, help="Device, such as cpu or cuda; default: a GPU if available", flag=True)
@@ -37,20 +39,20 @@ def run(
     on_text: Callable[[str], object] = print_now,
     json_lines: bool = False,
 ) -> list[dict[str, Any]]:
-    """Evaluate applications with greedy decoding.
+    """Evaluate applications on their test sets with greedy decoding.
 
     Args:
-        config: Settings.
+        config: Settings of the command.
         console: Console for messages.
-        on_text: Called with the lines of a Markdown table, or of JSON.
-        json_lines: Print one JSON object per line.
+        on_text: Function that is called with the lines of a Markdown table, or with lines of JSON.
+        json_lines: Whether to print one JSON object per line.
 
     Returns:
         The scores of each application.
 
     Raises:
-        ConfigError: An application is unknown, or has no test set.
-        DataError: There is no model, or a test set is damaged.
+        ConfigError: An application is unknown, or an application has no test set.
+        DataError: The directory does not contain a model, or a test set is damaged.
     """
     from groundup.evaluation.applications import COLUMNS, compare_applications, rows, to_json
     from groundup.evaluation.comparison import COLUMNS as COMPARED

@@ -17,7 +17,7 @@ EXAMPLE = "groundup apps list summarize"
 class AppsListConfig(Config):
     """Settings of `groundup apps list`."""
 
-    name: str = setting("", help="Application to show with its inputs; default: list all", positional=True)
+    name: str = setting("", help="Application whose inputs are shown; default: list all applications", positional=True)
     apps: Path | None = setting(None, help="Directory with your applications; default: ./apps", flag=True)
 
 
@@ -28,19 +28,19 @@ def run(
     on_text: Callable[[str], object] = print_now,
     json_lines: bool = False,
 ) -> list[dict[str, Any]]:
-    """List the applications.
+    """List all applications, or show one application with its inputs.
 
     Args:
-        config: Settings.
+        config: Settings of the command.
         console: Console for warnings.
-        on_text: Called with the lines.
-        json_lines: Print one JSON object per line.
+        on_text: Function that is called with each line.
+        json_lines: Whether to print one JSON object per line.
 
     Returns:
         The declaration of each application.
 
     Raises:
-        ConfigError: The application is unknown, or its declaration is invalid.
+        ConfigError: The application is unknown, or the file that declares it is invalid.
     """
     catalog = open_catalog(config.apps, console or Console())
     chosen = [catalog.named(config.name)] if config.name else list(catalog.values())

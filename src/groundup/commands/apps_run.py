@@ -24,16 +24,16 @@ EXAMPLE = "groundup apps run summarize minutes.txt --model runs/quickstart"
 class AppsRunConfig(Config):
     """Settings of `groundup apps run`."""
 
-    name: str = setting(help="Application, see groundup apps list", positional=True)
-    input: str | None = setting(None, help="File, text, or - for standard input", positional=True)
-    inputs: dict[str, Any] = setting({}, help="Other inputs, as name = value")
+    name: str = setting(help="Name of the application; groundup apps list shows all names", positional=True)
+    input: str | None = setting(None, help="File name, text, or - for standard input", positional=True)
+    inputs: dict[str, Any] = setting({}, help="Other inputs of the application, as name = value")
     model: Path = setting(help="Model directory, or a run (its newest language model)", flag=True)
-    batch: Path | None = setting(None, help="Table (CSV, JSONL, ...) with inputs in its rows", flag=True)
-    column: tuple[str, ...] = setting((), help="Column of the table for an input, as INPUT=COLUMN", flag=True)
+    batch: Path | None = setting(None, help="Table (CSV, JSONL, ...) whose rows contain the inputs", flag=True)
+    column: tuple[str, ...] = setting((), help="Column of the table that contains an input, as INPUT=COLUMN", flag=True)
     out: Path | None = setting(None, help="File for the results of --batch: .jsonl or .csv", flag=True)
     temperature: float | None = setting(None, help="Sampling temperature; default: from the application", flag=True)
     max_tokens: int | None = setting(
-        None, help="Maximum number of tokens; default: from the application", flag=True, gt=0
+        None, help="Maximum number of tokens to generate; default: from the application", flag=True, gt=0
     )
     seed: int | None = setting(None, help="Random seed", flag=True, ge=0)
     apps: Path | None = setting(None, help="Directory with your applications; default: ./apps", flag=True)
@@ -47,19 +47,19 @@ def run(
     on_text: Callable[[str], object] = print_now,
     json_lines: bool = False,
 ) -> list[AppResult | GroundupError]:
-    """Run an application.
+    """Run an application on one text, or on each row of a table.
 
     Args:
-        config: Settings.
+        config: Settings of the command.
         console: Console for messages.
-        on_text: Called with pieces of generated text, or with lines of JSON or CSV.
-        json_lines: Print one JSON object per line.
+        on_text: Function that is called with pieces of generated text, or with lines of JSON or CSV.
+        json_lines: Whether to print one JSON object per line.
 
     Returns:
-        One result, or one per row.
+        A list with one result, or with one result per row of the table.
 
     Raises:
-        ConfigError: The application is unknown, or an input is invalid or too long.
+        ConfigError: The application is unknown, or an input is invalid or too long for the context.
         DataError: The model, the file or the table does not exist.
     """
     from groundup.apps.files import read_input, result_json
@@ -101,7 +101,7 @@ def run(
 def _run_batch(
     config: AppsRunConfig, app: App, constants: dict[str, Any], console: Console, on_text: Callable[[str], object]
 ) -> list[AppResult | GroundupError]:
-    """Return one result per row of a table. `constants` are inputs that all rows share."""
+    """Return one result per row of a table. All rows share the inputs in `constants`."""
     from groundup.apps.batches import read_batch
     from groundup.apps.files import batch_result_lines
     from groundup.apps.prompter import Options
@@ -109,7 +109,7 @@ def _run_batch(
     from groundup.hub.resolve import is_classifier
 
     assert config.batch is not None
-    labels = [app.output.labels_from] if is_classifier(config.model) else []  # a classifier has its own labels
+    labels = [app.output.labels_from] if is_classifier(config.model) else []  # a classifier provides its own labels
     batch = read_batch(app, config.batch, constants=constants, columns=config.column, optional=labels)
     for note in batch.notes:
         console.note(note)

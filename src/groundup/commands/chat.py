@@ -34,19 +34,19 @@ def run(
     on_text: Callable[[str], object] = print_now,
     json_lines: bool = False,
 ) -> None:
-    """Chat until the input ends. Without a terminal, each line of stdin is a message.
+    """Chat with a model until the input ends. If stdin is not a terminal, each line of stdin is a message.
 
-    A base model has no chat template and continues the text that is typed.
+    A base model has no chat template, so it continues the text that the user types.
 
     Args:
-        config: Settings.
+        config: Settings of the command.
         console: Console for messages.
-        on_text: Called with pieces of the answers.
-        json_lines: Print a JSON object for each turn.
+        on_text: Function that is called with each piece of an answer.
+        json_lines: Whether to print a JSON object for each turn.
 
     Raises:
-        DataError: There is no model.
-        ConfigError: A sampling setting is out of range, or a base model has a system message.
+        DataError: The directory does not contain a model.
+        ConfigError: A sampling setting is out of range, or a system message is given for a base model.
     """
     from groundup.chat import ChatFormat, PromptFormat, Session, Settings, Terminal, TextFormat
     from groundup.hub.resolve import open_chat_model
@@ -70,7 +70,7 @@ def run(
         )
     else:
         form = ChatFormat(template)
-    if hasattr(sys.stdin, "reconfigure"):  # invalid UTF-8 must not end the chat
+    if hasattr(sys.stdin, "reconfigure"):  # invalid UTF-8 in the input must not end the chat
         sys.stdin.reconfigure(errors="replace")
     with Engine(opened.model, opened.tokenizer, runner=make_runner(opened.model, config.dtype)) as engine:
         session = Session(engine, form)

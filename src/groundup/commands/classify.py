@@ -1,4 +1,4 @@
-"""`groundup classify`: classify texts, or the rows of a table."""
+"""`groundup classify`: classify texts or the rows of a table."""
 
 from __future__ import annotations
 
@@ -26,13 +26,17 @@ class ClassifyConfig(Config):
     """Settings of `groundup classify`."""
 
     model: Path = setting(help="Classifier directory, or a run (its newest classifier)", positional=True)
-    texts: tuple[str, ...] = setting((), help="Texts to classify; default: lines of standard input", positional=True)
+    texts: tuple[str, ...] = setting(
+        (), help="Texts to classify; default: each line of standard input", positional=True
+    )
     batch: Path | None = setting(None, help="Table (CSV, JSONL, ...) to classify, one text per row", flag=True)
     out: Path | None = setting(None, help="File for the results of --batch: .jsonl or .csv", flag=True)
     text: str | None = setting(
-        None, help="Column of --batch with the text, or a template; default: detected", flag=True
+        None, help="Column of the table that contains the text, or a template; default: detected", flag=True
     )
-    batch_size: int = setting(32, help="Number of texts per batch; 1 prints each result immediately", flag=True, gt=0)
+    batch_size: int = setting(
+        32, help="Number of texts per batch; with 1, each result is printed immediately", flag=True, gt=0
+    )
     base: Path | None = setting(None, help="Base model of an adapter, if it was moved", flag=True)
     device: str | None = setting(None, help="Device, such as cpu or cuda; default: a GPU if available", flag=True)
 
@@ -48,19 +52,21 @@ def run(
     """Classify texts in batches.
 
     Args:
-        config: Settings.
+        config: Settings of the command.
         console: Console for messages.
-        on_text: Called with the result lines. The returned list is then empty, so the input can be endless.
-        json_lines: Print one JSON object per line.
-        lines: Texts, if the config has neither texts nor a table. Blank lines are skipped. Default: standard input.
+        on_text: Function that is called with each line of results. If it is given, the returned list is empty, so that
+            the input can be endless.
+        json_lines: Whether to print one JSON object per line.
+        lines: Texts to classify if the config contains neither texts nor a table. Blank lines are skipped. Default: the
+            lines of standard input.
 
     Returns:
-        The results, without `on_text`.
+        The results, or an empty list if `on_text` is given.
 
     Raises:
         ConfigError: Both texts and a table are given, or a column does not exist.
-        DataError: There is no classifier or no table, or a text is blank.
-        FormatError: The classifier is damaged.
+        DataError: The classifier or the table does not exist, or a text is blank.
+        FormatError: A file of the classifier is damaged.
     """
     from groundup.data.labeled import read_unlabeled_texts
     from groundup.hub.resolve import open_classifier
@@ -129,7 +135,7 @@ def _require_one_input(config: ClassifyConfig) -> None:
 
 
 def _standard_input() -> TextIO:
-    if isinstance(sys.stdin, io.TextIOWrapper):  # invalid UTF-8 must not end the input
+    if isinstance(sys.stdin, io.TextIOWrapper):  # invalid UTF-8 must not stop the reading of input
         sys.stdin.reconfigure(errors="replace")
     return sys.stdin
 

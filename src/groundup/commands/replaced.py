@@ -1,4 +1,4 @@
-"""`groundup replaced`: list and delete outputs that newer ones replaced."""
+"""`groundup replaced`: list and delete outputs that newer outputs have replaced."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ EXAMPLE = "groundup replaced runs"
 class ReplacedConfig(Config):
     """Settings of `groundup replaced`."""
 
-    directory: Path = setting(Path("runs"), help="Directory of runs, a run, or a replaced output", positional=True)
+    directory: Path = setting(
+        Path("runs"), help="Directory of all runs, directory of one run, or a replaced output", positional=True
+    )
     remove: bool = setting(False, help="Delete the listed outputs", flag=True)
 
 
@@ -28,16 +30,16 @@ def run(
     on_text: Callable[[str], None] | None = None,
     json_lines: bool = False,
 ) -> list[Replaced]:
-    """List replaced outputs, and delete them with `remove`.
+    """List replaced outputs. If the setting `remove` is true, delete them.
 
     Args:
-        config: Settings.
-        console: Ignored.
-        on_text: Called with a line for each output.
-        json_lines: Print one JSON object per line.
+        config: Settings of the command.
+        console: Not used.
+        on_text: Function that is called with a line for each output.
+        json_lines: Whether to print one JSON object per line.
 
     Returns:
-        The replaced outputs.
+        The replaced outputs that were listed.
 
     Raises:
         DataError: The directory does not exist.

@@ -1,4 +1,4 @@
-"""`groundup serve`: serve models with an OpenAI-compatible HTTP API."""
+"""`groundup serve`: serve models with an HTTP API that is compatible with OpenAI's API."""
 
 from __future__ import annotations
 
@@ -21,18 +21,21 @@ class ServeConfig(Config):
 
     model: Path = setting(help="Model directory, or a run (its newest language model)", positional=True)
     host: str = setting("127.0.0.1", help="Address to listen on; a public address requires an API key", flag=True)
-    port: int = setting(8000, help="Port; 0 selects a free one", flag=True, ge=0, le=65535)
+    port: int = setting(8000, help="Port to listen on; 0 selects a free port", flag=True, ge=0, le=65535)
     api_key: str | None = setting(
-        None, help=f"API key of clients; safer: the environment variable {API_KEY_VARIABLE}", flag=True, repr=False
+        None,
+        help=f"API key that clients must send; the environment variable {API_KEY_VARIABLE} is safer",
+        flag=True,
+        repr=False,
     )
     name: str | None = setting(None, help="Name of the model in the API; default: its directory name", flag=True)
-    adapter: tuple[str, ...] = setting((), help="Adapter to serve with the same base model, as NAME=DIR", flag=True)
+    adapter: tuple[str, ...] = setting((), help="Adapter of the same base model to serve, as NAME=DIR", flag=True)
     base: Path | None = setting(None, help="Base model of an adapter, if it was moved", flag=True)
     apps: Path | None = setting(None, help="Directory with your applications, for /v1/apps", flag=True)
     kv_cache_bytes: int = setting(2**30, help="Maximum memory of a model's KV cache, in bytes", gt=0)
     max_active: int = setting(32, help="Maximum number of concurrent requests, over all models", gt=0)
-    max_waiting: int = setting(64, help="Maximum number of queued requests; further ones get status 503", gt=0)
-    grace_seconds: int = setting(10, help="Seconds for running requests to finish after Ctrl-C", ge=0)
+    max_waiting: int = setting(64, help="Maximum number of queued requests; further requests get status 503", gt=0)
+    grace_seconds: int = setting(10, help="Number of seconds that running requests have to finish after Ctrl-C", ge=0)
     device: str | None = setting(None, help="Device, such as cpu or cuda; default: a GPU if available", flag=True)
     dtype: InferenceDtype = setting("auto", help="Weight format; auto: bfloat16 if possible", flag=True)
 
@@ -44,19 +47,19 @@ def run(
     on_text: Callable[[str], object] = print_now,
     json_lines: bool = False,
 ) -> None:
-    """Serve until SIGINT or SIGTERM. Running requests may finish.
+    """Serve models until the process receives SIGINT or SIGTERM. Running requests may then finish.
 
     Args:
-        config: Settings.
+        config: Settings of the command.
         console: Console for messages.
-        on_text: Called with the JSON.
-        json_lines: Print one JSON object when clients can connect.
+        on_text: Function that is called with the JSON object.
+        json_lines: Whether to print one JSON object when clients can connect.
 
     Raises:
-        DataError: There is no model.
+        DataError: The directory does not contain a model.
         ConfigError: The API key or the name of a model is invalid.
-        FormatError: An adapter has another base model.
-        ResourceError: The address is in use.
+        FormatError: An adapter was trained for another base model.
+        ResourceError: The address is already in use.
     """
     from groundup.apps import open_catalog
     from groundup.apps.serving import ServedApps

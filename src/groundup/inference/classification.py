@@ -1,6 +1,7 @@
-"""Classification of texts: tokenization, batched prediction, labels and novelty scores.
+"""Classification of texts: tokenization, prediction in batches, labels and novelty scores.
 
-Shape letters: B batch, T sequence, D dim, E texts, C labels.
+Shape suffixes in variable names: B is the batch size, T the sequence length, D the hidden size, E the number of texts
+and C the number of labels.
 """
 
 from __future__ import annotations
@@ -27,21 +28,21 @@ from groundup.inference.novelty import NO_NOVELTY, UNLIKE, Novelty
 from groundup.model import SequenceClassifier
 from groundup.tokenizer import Tokenizer
 
-_BATCH_TOKENS = 16_384  # padded tokens per batch
-_NUM_SHOWN = 40  # texts on the page that shows training data
-_THRESHOLD = 0.5  # minimum probability of a label in a multi-label model
+_BATCH_TOKENS = 16_384  # maximum number of tokens per batch, including padding
+_NUM_SHOWN = 40  # maximum number of texts on the HTML page that shows the training data
+_THRESHOLD = 0.5  # a multi-label model assigns labels with at least this probability
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> tuple[list[list[int]], int]:
-    """Tokenize texts as `tokenizer(text, truncation=True)` of transformers does; see `Tokenizer.whole`.
+    """Tokenize and truncate texts in the same way as `tokenizer(text, truncation=True)` of transformers.
 
     Args:
-        tokenizer: The model's tokenizer.
-        texts: The texts.
-        max_tokens: Maximum number of tokens per text.
+        tokenizer: Tokenizer of the model.
+        texts: Texts to tokenize.
+        max_tokens: Maximum number of tokens per text. Longer texts are truncated.
 
     Returns:
-        The token ids, and the number of truncated texts.
+        The token IDs of each text, and the number of texts that were truncated.
     """
     ids = tokenizer.encode_batch(texts)
     n_truncated = sum(len(tokenizer.build_inputs(text)) > max_tokens for text in ids)
@@ -51,17 +52,17 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> tuple
 def show_texts(
     tokenizer: Tokenizer, examples: Labeled, max_tokens: int, console: Console, *, max_shown: int
 ) -> tuple[list[TokenView], list[str]]:
-    """Print some tokenized texts, and return more of them for an HTML page.
+    """Print some tokenized texts, and return a larger sample of tokenized texts for an HTML page.
 
     Args:
-        tokenizer: The model's tokenizer.
-        examples: The labeled texts.
-        max_tokens: Maximum number of tokens per text.
-        console: Where to print.
+        tokenizer: Tokenizer of the model.
+        examples: Labeled texts of the training set.
+        max_tokens: Maximum number of tokens per text. Longer texts are truncated.
+        console: Console on which the texts are printed.
         max_shown: Number of texts to print.
 
     Returns:
-        Tokenized texts at regular intervals from the examples, and their labels.
+        Tokenized texts at regular intervals in the training set, and their labels.
     """
     indices = range(0, len(examples), max(1, -(-len(examples) // _NUM_SHOWN)))
     texts = [examples.texts[index] for index in indices]
@@ -83,13 +84,15 @@ def predict(
     pad_id: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> NDArray[np.float64]:
-    """Return label probabilities (E, C) from the model's own head. See also `predict_texts`.
+    """Return label probabilities of shape (E, C), computed with the model's own classification head.
+
+    To use the lexical head if the classifier has one, call `predict_texts`.
 
     Args:
-        model: The classifier.
-        texts: Token ids of each text; not empty and not longer than the context.
-        pad_id: Padding token.
-        advance: Called with the number of texts after each batch.
+        model: Classifier to evaluate.
+        texts: Token IDs of each text. Each text has at least one token and fits into the context.
+        pad_id: ID of the padding token.
+        advance: Function that is called with the number of texts in a batch after each batch.
     """
     probabilities_EC = np.zeros((len(texts), len(model.score.weight)))
     for chosen, ids_BT, last_B in _padded(model, texts, pad_id):
@@ -100,12 +103,12 @@ def predict(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predicted:
-    """Label probabilities of texts.
+    """Predicted label probabilities of texts.
 
     Attributes:
-        probabilities: (E, C).
-        lengths: Number of tokens of each text, after truncation.
-        n_truncated: Number of truncated texts.
+        probabilities: Array of label probabilities with shape (E, C).
+        lengths: Number of tokens of each text after truncation.
+        n_truncated: Number of texts that were truncated.
     """
 
     probabilities: NDArray[np.float64]
@@ -116,12 +119,12 @@ class Predicted:
 def predict_texts(
     opened: OpenedClassifier, texts: Sequence[str], *, advance: Callable[[int], None] = lambda _: None
 ) -> Predicted:
-    """Predict label probabilities with the classifier's lexical head if it has one, otherwise with the model's head.
+    """Predict label probabilities. The lexical head is used if the classifier has one, otherwise the model's own head.
 
     Args:
-        opened: The classifier.
-        texts: The texts.
-        advance: Called with the number of texts after each batch.
+        opened: Classifier to use.
+        texts: Texts to classify.
+        advance: Function that is called with the number of texts in a batch after each batch.
     """
     ids, n_truncated = encode(opened.tokenizer, texts, opened.longest)
     pad_id = opened.tokenizer.pad_id
@@ -134,7 +137,7 @@ def predict_texts(
 
 
 def above_threshold(probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which labels a multi-label model assigns, in the shape of the probabilities, (E, C) or (C,)."""
+    """Return which labels a multi-label model assigns. The input and the output have the shape (E, C) or (C,)."""
     return probabilities >= _THRESHOLD
 
 
@@ -146,7 +149,10 @@ def last_hidden_states(
     pad_id: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> NDArray[np.float32]:
-    """Return the hidden states (E, D) of each text's last token: the inputs of the head. Arguments as for `predict`."""
+    """Return the last-layer hidden state of each text's last token, with shape (E, D). The head maps them to labels.
+
+    The arguments are the same as those of `predict`.
+    """
     states_ED = np.zeros((len(texts), model.config.dim), dtype=np.float32)
     for chosen, ids_BT, last_B in _padded(model, texts, pad_id):
         states_ED[chosen] = model.last_hidden_state(ids_BT, last_B).float().cpu().numpy()
@@ -156,7 +162,7 @@ def last_hidden_states(
 
 @torch.no_grad()
 def predict_from_states(model: SequenceClassifier, states_ED: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return label probabilities (E, C) of the model's own head from `last_hidden_states`."""
+    """Return label probabilities (E, C) that the model's own head computes from `last_hidden_states`."""
     weight_CD = model.score.weight
     logits_EC = torch.from_numpy(states_ED).to(weight_CD) @ weight_CD.T
     probabilities_EC: NDArray[np.float64] = model.probabilities(logits_EC.double()).cpu().numpy()
@@ -166,7 +172,7 @@ def predict_from_states(model: SequenceClassifier, states_ED: NDArray[np.float32
 def _padded(
     model: SequenceClassifier, texts: Sequence[Sequence[int]], pad_id: int
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """Yield batches of texts with similar lengths: their indices, padded ids and last positions."""
+    """Yield batches of texts of similar length: the texts' indices, the padded token IDs and the last positions."""
     device, padding = model.score.weight.device, Padding(pad_id, model.config.context_length)
     for chosen in _batches_by_length([len(text) for text in texts]):
         ids_BT, last_B = padding.pad([texts[i] for i in chosen])
@@ -186,17 +192,17 @@ def _batches_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """A text with its label.
+    """A text and its predicted labels.
 
     Attributes:
-        text: The text.
-        label: The most likely label. In a multi-label model: all labels with a probability of 50 % or more, joined by
-            ", ".
-        probabilities: Label -> probability, in the model's order.
-        labels: The assigned labels: exactly one, unless `multi_label`.
-        multi_label: Whether the model assigns any number of labels per text.
-        novelty: The novelty score, see `groundup.inference.novelty`; None: unknown.
-        unlike: Whether the text is flagged as unlike the training texts.
+        text: The classified text.
+        label: The most likely label. For a multi-label model, it contains all labels with a probability of at least 50
+            %, joined by ", ".
+        probabilities: Maps each label to its probability, in the order of the model's labels.
+        labels: Assigned labels. Only a multi-label model can assign no label or several labels.
+        multi_label: Whether the model can assign any number of labels to a text.
+        novelty: Novelty score (see `groundup.inference.novelty`), or None if the classifier does not have one.
+        unlike: Whether the text is flagged as different from the training texts.
     """
 
     text: str
@@ -209,12 +215,12 @@ class Classified:
 
     @property
     def probability(self) -> float | None:
-        """Probability of the label; of several labels the lowest; None without a label."""
+        """Probability of the assigned label, the lowest probability of several labels, or None if there is no label."""
         labels = self.labels if self.multi_label else (self.label,)
         return min((self.probabilities[label] for label in labels), default=None)
 
     def to_line(self, *, as_json: bool = False) -> str:
-        """Return one line: label, probability, novelty and text, separated by tabs; or a JSON object."""
+        """Return the result as one line: label, probability, novelty and text separated by tabs, or a JSON object."""
         if as_json:
             found = {"labels": self.labels} if self.multi_label else {"label": self.label}
             novel = {"novelty": self.novelty, "unlike": self.unlike}
@@ -225,10 +231,10 @@ class Classified:
         return visible(f"{self.label}\t{probability}\t{novelty}\t{' '.join(self.text.split())}") + "\n"
 
     def to_cells(self, *, nested: bool) -> dict[str, Any]:
-        """Return the new cells of a table row.
+        """Return the cells that the result adds to a table row.
 
         Args:
-            nested: Whether cells may be lists and mappings.
+            nested: Whether cells may contain lists and mappings.
         """
         label = list(self.labels) if self.multi_label and nested else self.label
         cells = {"label": label, "probability": self.probability, "novelty": self.novelty, "unlike": self.unlike}
@@ -236,7 +242,7 @@ class Classified:
 
 
 class Classifier:
-    """A classifier that also counts truncated texts and texts that are unlike its training texts."""
+    """A classifier that also counts truncated texts and texts that are different from the training texts."""
 
     def __init__(self, opened: OpenedClassifier) -> None:
         self._opened = opened
@@ -244,7 +250,7 @@ class Classifier:
         self._texts = self._truncated = self._unlike = 0
 
     def classify(self, texts: Sequence[str]) -> list[Classified]:
-        """Label texts that are not blank."""
+        """Classify texts. None of the texts may be blank."""
         predicted = predict_texts(self._opened, texts)
         found = [
             self._classified(text, dict(zip(self._opened.labels, probabilities_C.tolist(), strict=True)))
@@ -256,7 +262,7 @@ class Classifier:
         return found
 
     def classify_rows(self, texts: Sequence[str], batch_size: int, console: Console) -> list[Classified | None]:
-        """Label the texts of table rows. A row without text gets None."""
+        """Classify the texts of table rows. The result of a row without text is None."""
         found: list[Classified | None] = [None] * len(texts)
         filled = [index for index, text in enumerate(texts) if not is_blank(text)]
         with console.progress("classifying", len(texts), "rows") as bar:
@@ -280,7 +286,7 @@ class Classifier:
         return Classified(text, ", ".join(labels), probabilities, labels, multi_label, novelty, unlike)
 
     def report(self, console: Console) -> None:
-        """Print how many texts were truncated, and how many are unlike the training texts."""
+        """Print how many texts were truncated, and how many texts are different from the training texts."""
         if self._truncated:
             which = "1 text is" if self._truncated == 1 else f"{self._truncated:,} texts are"
             longest = self._opened.longest
@@ -288,4 +294,4 @@ class Classifier:
         if self._novelty is None:
             console.note(NO_NOVELTY)
         elif self._unlike:
-            console.warn(f"{self._unlike:,} of {self._texts:,} texts have a novelty above 1: {UNLIKE}")
+            console.warn(f"{self._unlike:,} of {self._texts:,} texts have a novelty score above 1. {UNLIKE}")

@@ -1,11 +1,11 @@
-"""Constrained decoding: JSON that always matches a JSON schema, also if max_tokens cuts the output.
+"""Constrained decoding: the output is JSON that matches a JSON schema, even if max_tokens ends the generation.
 
-llguidance computes the token masks from the schema's grammar and the vocabulary. In addition, a `Guide` always keeps a
-completion: tokens that would end the current text validly. A sampled token is accepted only if a completion from there
-fits into the remaining tokens. Otherwise the guide emits the next token of its completion. So the output is valid JSON
-for any sampled tokens and any limit.
+The library llguidance computes the mask of allowed tokens from the schema and the vocabulary. In addition, a `Guide`
+stores a completion: a sequence of tokens that would end the current output validly. A sampled token is accepted only if
+the output can be completed after it within the remaining tokens. Otherwise the guide emits the next token of the stored
+completion. The output is therefore valid JSON for any sampled tokens and any token limit.
 
-Shape letters: V vocab.
+Shape suffix in variable names: V is the vocabulary size.
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ from torch import Tensor
 from groundup.core.errors import ConfigError
 from groundup.tokenizer import Tokenizer
 
-_MAX_SCHEMA_BYTES = 64 * 2**10  # compiles in less than a second
-_MAX_DEPTH = 64  # nesting of a schema; the compiler is recursive
-_MAX_COMPLETION = 4096  # tokens
-_MAX_DIGITS = 64  # per number: a small model may never stop, and Python refuses to parse 5,000 digits
-_MAX_CACHED = 64  # compiled schemas per vocabulary
+_MAX_SCHEMA_BYTES = 64 * 2**10  # a schema of this size compiles in less than a second
+_MAX_DEPTH = 64  # maximum nesting depth of a schema, because the compiler is recursive
+_MAX_COMPLETION = 4096  # maximum number of tokens of a stored completion
+# Maximum number of digits per number. A small model may never stop, and Python refuses to parse 5,000 digits.
+_MAX_DIGITS = 64
+_MAX_CACHED = 64  # maximum number of compiled schemas that are cached per vocabulary
 
-# The style of json.dumps, which most JSON in training data has. Other white space is not allowed, because some models
-# would generate it forever. \u escapes are not allowed, because half of a surrogate pair is valid JSON but not text.
+# The output has the format of json.dumps, which is the most common format in training data. Other whitespace is not
+# allowed, because some models would generate it forever. \u escapes are not allowed, because half of a surrogate pair
+# is valid JSON but not valid text.
 _JSON_STYLE = {
     "whitespace_flexible": False,
     "item_separator": ", ",
@@ -44,19 +46,19 @@ _JSON_STYLE = {
     "lenient": False,
     "coerce_one_of": False,
 }
-_OPTIONS_KEY = "x-guidance"  # a schema could change these options with it
-_CLOSING = b"}],:"  # preferred bytes outside a string, in the order in which they end the text fastest
+_OPTIONS_KEY = "x-guidance"  # a schema could use this key to change the options above
+_CLOSING = b"}],:"  # bytes that end the JSON soonest, best first
 _QUOTE, _BACKSLASH = b'"'[0], b"\\"[0]
 
 Json = dict[str, Any]
 
 
 class Grammar:
-    """A JSON schema compiled for a vocabulary.
+    """A JSON schema that is compiled for the vocabulary of a tokenizer.
 
     Attributes:
-        schema: The JSON schema.
-        min_tokens: Length of a short valid output. `max_tokens` of a request must be at least this.
+        schema: The compiled JSON schema.
+        min_tokens: Number of tokens of a short valid output. `max_tokens` of a request must be at least this number.
     """
 
     def __init__(self, schema: Json, vocabulary: _Vocabulary) -> None:
@@ -75,14 +77,14 @@ class Grammar:
 
     @classmethod
     def of_schema(cls, schema: Mapping[str, Any], tokenizer: Tokenizer) -> Grammar:
-        """Return the compiled grammar of a JSON schema, from a cache if possible.
+        """Return the compiled grammar of a JSON schema. Compiled grammars are cached.
 
         Args:
-            schema: The JSON schema.
-            tokenizer: Its vocabulary is the one to compile for.
+            schema: JSON schema to compile.
+            tokenizer: Tokenizer whose vocabulary the grammar is compiled for.
 
         Returns:
-            The grammar.
+            The compiled grammar.
 
         Raises:
             ConfigError: The schema is invalid or too large, refers to other documents, or uses unsupported keywords.
@@ -91,7 +93,7 @@ class Grammar:
         return vocabulary.grammar(_validated(schema))
 
     def check_max_tokens(self, max_tokens: int) -> None:
-        """Check that an output fits into `max_tokens`.
+        """Raise an error if `max_tokens` is too small for a valid output.
 
         Args:
             max_tokens: Maximum number of output tokens.
@@ -107,14 +109,14 @@ class Grammar:
             )
 
     def start(self, max_tokens: int, stop_ids: Collection[int]) -> Guide:
-        """Return a guide for one output.
+        """Return a guide for the generation of one output.
 
         Args:
             max_tokens: Maximum number of output tokens, including the stop token.
-            stop_ids: Stop tokens that may follow the complete output, in addition to EOS.
+            stop_ids: IDs of stop tokens that may follow the complete output, in addition to EOS.
 
         Returns:
-            The guide.
+            A guide that has not accepted any token yet.
 
         Raises:
             ConfigError: `max_tokens` is less than `min_tokens`.
@@ -124,18 +126,20 @@ class Grammar:
 
 
 class Guide:
-    """The grammar state of one output. For each token: `mask` the logits, sample, and `accept` the sampled token.
+    """Grammar state while one output is generated.
+
+    For each token, call `mask` on the logits, sample a token, and pass the sampled token to `accept`.
 
     Args:
-        matcher: The matcher of the grammar; it is changed.
-        vocabulary: The compiled vocabulary.
-        completion: Tokens that form a complete output.
-        remaining: Maximum number of tokens that may follow.
-        stop_ids: Stop tokens that may follow the complete output, in addition to EOS.
+        matcher: Matcher of llguidance for the grammar. The guide changes its state.
+        vocabulary: Vocabulary that the grammar is compiled for.
+        completion: Tokens that form a complete valid output.
+        remaining: Maximum number of tokens that may still be generated.
+        stop_ids: IDs of stop tokens that may follow the complete output, in addition to EOS.
 
     Attributes:
-        stop_ids: The stop tokens, including EOS.
-        truncated: Whether the token limit, and not the model, ended the output.
+        stop_ids: IDs of the stop tokens, including EOS.
+        truncated: Whether the output ended because of the token limit and not because the model ended it.
     """
 
     def __init__(
@@ -156,15 +160,15 @@ class Guide:
 
     @property
     def finished(self) -> bool:
-        """Whether the output is complete and cannot be continued."""
+        """Whether the output is complete and no further token is allowed."""
         return not self._completion and self._matcher.is_stopped()
 
     def mask(self, logits_V: Tensor) -> Tensor:
-        """Return new logits (V,) with -inf for each token that the grammar does not allow next."""
+        """Return a copy of the logits, of shape (V,), in which tokens that the grammar does not allow next are -inf."""
         allowed_V = np.zeros(self._vocabulary.size, dtype=bool)
         if not self._matcher.is_stopped():
             allowed_V = self._vocabulary.allowed(self._matcher)
-        if self._matcher.is_error():  # a limit of llguidance: only the stored completion is certainly valid
+        if self._matcher.is_error():  # llguidance failed, so allow only the stored completion
             allowed_V = np.zeros(self._vocabulary.size, dtype=bool)
             allowed_V[list(self._completion[:1])] = True
         if not self._completion:
@@ -172,13 +176,13 @@ class Guide:
         return logits_V.masked_fill(~torch.from_numpy(allowed_V[: len(logits_V)]), -math.inf)
 
     def accept(self, token: int) -> int:
-        """Accept a sampled token if the output can then still be completed within the limit.
+        """Accept a sampled token if the output can still be completed within the token limit after it.
 
         Args:
-            token: A token sampled from masked logits.
+            token: ID of a token that was sampled from the masked logits.
 
         Returns:
-            The token, or otherwise the next token of the stored completion.
+            The sampled token if it is accepted, otherwise the next token of the stored completion.
         """
         self._remaining -= 1
         if token in self.stop_ids and not self._completion:
@@ -201,7 +205,7 @@ class Guide:
     def _completion_after(self, matcher: LLMatcher, token: int, state: _JsonState) -> tuple[int, ...] | None:
         if self._completion[:1] == (token,):
             return self._completion[1:]
-        # Inside a string, the previous completion is usually still valid, and this check is fast.
+        # Inside a string, the previous completion usually remains valid. Checking this is faster than a new search.
         if matcher.validate_tokens([*self._completion, self._vocabulary.eos_id]) == len(self._completion) + 1:
             return self._completion
         return self._vocabulary.completion(matcher.deep_copy(), state, min(self._remaining, _MAX_COMPLETION))
@@ -209,7 +213,10 @@ class Guide:
 
 @dataclass(frozen=True, slots=True)
 class _JsonState:
-    """The lexer state at the end of partial JSON: in a string, after a backslash, and digits of the last number."""
+    """State of the lexer at the end of partial JSON.
+
+    The state records whether the lexer is inside a string or after a backslash, and the digits of the last number.
+    """
 
     quoted: bool = False
     escaped: bool = False
@@ -229,12 +236,12 @@ class _JsonState:
 
 
 class _Vocabulary:
-    """A tokenizer's vocabulary for llguidance, and a cache of the schemas compiled for it.
+    """Vocabulary of a tokenizer in the form that llguidance needs, and a cache of the schemas compiled for it.
 
     Attributes:
-        size: Number of token ids.
-        tokens: Bytes of each id; empty for special tokens.
-        eos_id: End-of-sequence token.
+        size: Number of token IDs.
+        tokens: Bytes of each token. Special tokens have no bytes.
+        eos_id: ID of the end-of-sequence token.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -247,7 +254,7 @@ class _Vocabulary:
         self._lock = threading.Lock()
 
     def grammar(self, schema: Json) -> Grammar:
-        key = json.dumps(schema)  # not sorted, because the output has its keys in the order of the schema
+        key = json.dumps(schema)  # not sorted, because the order of keys matters for the output
         with self._lock:
             found = self._grammars.pop(key, None) or Grammar(schema, self)
             self._grammars[key] = found
@@ -269,14 +276,14 @@ class _Vocabulary:
         return matcher
 
     def allowed(self, matcher: LLMatcher) -> npt.NDArray[np.bool_]:
-        """Return whether each token may come next, (V,); False for EOS."""
+        """Return which tokens may come next, as an array of shape (V,). EOS is always False."""
         bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
         allowed_V = np.unpackbits(bits, bitorder="little")[: self.size].astype(bool)
         allowed_V[self.eos_id] = False
         return allowed_V
 
     def completion(self, matcher: LLMatcher, state: _JsonState, max_tokens: int) -> tuple[int, ...] | None:
-        """Return a short sequence of tokens that completes the output; None if a greedy search finds none."""
+        """Return a short sequence of tokens that completes the output, or None if a greedy search does not find one."""
         matcher = matcher.deep_copy()
         found: list[int] = []
         turn = 0
@@ -295,11 +302,11 @@ class _Vocabulary:
         return tuple(found)
 
     def _forced(self, matcher: LLMatcher) -> list[int]:
-        """Return the tokens of the only text that the grammar allows next; empty if there is a choice."""
+        """Return the tokens of the only text that the grammar allows next, or an empty list if several are possible."""
         written = matcher.compute_ff_bytes()
         try:
             step = self._compiler.greedy_tokenize(written.decode()) if written else []
-        except UnicodeDecodeError:  # part of a character
+        except UnicodeDecodeError:  # the bytes end inside a character
             return []
         return step if matcher.validate_tokens(step) == len(step) else []
 
@@ -310,7 +317,7 @@ class _Vocabulary:
             token = self._byte_tokens.get(byte)
             if token is not None and allowed_V[token] and not state.escaped:
                 return token
-        # Rotate through the other bytes, because a pattern may require a certain one.
+        # The other bytes are tried in rotation, because a pattern may require a particular byte.
         others = [token for byte, token in self._byte_tokens.items() if byte not in preferred and allowed_V[token]]
         if others:
             return others[turn % len(others)]
@@ -319,7 +326,7 @@ class _Vocabulary:
 
     @cached_property
     def _byte_tokens(self) -> dict[int, int]:
-        """The token of each byte that is a token, in byte order."""
+        """Maps each byte that is a token by itself to the ID of this token, sorted by byte."""
         return dict(sorted((token[0], number) for number, token in enumerate(self.tokens) if len(token) == 1))
 
     @cached_property
@@ -328,14 +335,14 @@ class _Vocabulary:
 
 
 class _TokenizerAdapter:
-    """A tokenizer with the attributes that llguidance expects."""
+    """Wraps a tokenizer in an object with the attributes that llguidance expects."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         text = tokenizer.text_tokens
         self.tokens = [text.get(i) or tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
         self.special_token_ids = [i for i in range(tokenizer.vocab_size) if i not in text]
         self.eos_token_id, self.bos_token_id = tokenizer.eos_id, tokenizer.bos_id
-        self._tokenizer = weakref.ref(tokenizer)  # weak, because the tokenizer is the key of `_vocabularies`
+        self._tokenizer = weakref.ref(tokenizer)  # weak, because the tokenizer is a key of `_vocabularies`
 
     def __call__(self, text: str | bytes) -> list[int]:
         tokenizer = self._tokenizer()
@@ -356,7 +363,7 @@ def _vocabulary_of(tokenizer: Tokenizer) -> _Vocabulary:
 
 
 def _validated(schema: Mapping[str, Any]) -> Json:
-    """Return the schema as JSON values, without options of llguidance; raise ConfigError if it is invalid."""
+    """Return the schema as JSON values without options of llguidance. Raise ConfigError if the schema is invalid."""
     waiting: list[tuple[Any, int]] = [(schema, 1)]
     while waiting:
         value, depth = waiting.pop()
@@ -375,7 +382,7 @@ def _validated(schema: Mapping[str, Any]) -> Json:
                     'Move the target to "$defs" and refer to it as "#/$defs/NAME".',
                 )
             minimum = value.get("minProperties")
-            if isinstance(minimum, int) and minimum > 1:  # a repeated property name would count twice
+            if isinstance(minimum, int) and minimum > 1:  # llguidance would count a repeated property name twice
                 raise _schema_error(
                     f'"minProperties": {minimum}',
                     "minProperties above 1 is not supported",

@@ -1,6 +1,6 @@
-"""Log-likelihoods of given continuations, for multiple-choice tasks.
+"""Log-likelihoods of given continuations, which are needed to score multiple-choice tasks.
 
-Shape letters: B batch, T sequence.
+Shape suffixes in variable names: B is the batch size and T the sequence length.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from groundup.core.types import IGNORE_INDEX
 from groundup.model import Transformer
 
-_BATCH_TOKENS = 8_192  # including padding
+_BATCH_TOKENS = 8_192  # maximum number of tokens per batch, including padding
 
 
 @torch.no_grad()
@@ -23,16 +23,16 @@ def loglikelihoods(
     *,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[float]:
-    """Return the log-likelihood (natural) of each continuation given its prompt.
+    """Return the log-likelihood of each continuation given its prompt, in nats.
 
     Args:
-        model: The language model.
-        pairs: Token ids of the prompt (at least one) and of the continuation. Both together have at most
-            `context_length + 1` tokens.
-        advance: Called with the number of pairs after each batch.
+        model: Language model that computes the probabilities.
+        pairs: Token IDs of the prompt and token IDs of the continuation. A prompt has at least one token. Prompt and
+            continuation together have at most `context_length + 1` tokens.
+        advance: Function that is called with the number of pairs in a batch after each batch.
 
     Returns:
-        One sum of log-probabilities per pair.
+        The sum of the token log-probabilities of each continuation.
     """
     device = model.lm_head.weight.device
     sums = [0.0] * len(pairs)
@@ -45,7 +45,7 @@ def loglikelihoods(
         for prompt, continuation in (pairs[index] for index in chosen):
             texts.append(torch.tensor([*prompt, *continuation][:-1]))
             scored.append(torch.tensor([IGNORE_INDEX] * (len(prompt) - 1) + list(continuation)))
-        # Padding is on the right, so with causal attention no real token attends to it.
+        # Padding is on the right, so with causal attention no real token attends to a padding token.
         ids_BT = pad_sequence(texts, batch_first=True, padding_value=0)
         labels_BT = pad_sequence(scored, batch_first=True, padding_value=IGNORE_INDEX)
         nll_BT = model(ids_BT.to(device), labels_BT=labels_BT.to(device), reduction="none")
@@ -59,15 +59,16 @@ def loglikelihoods(
 def shared_prompt_loglikelihoods(
     model: Transformer, prompt: Sequence[int], continuations: Sequence[Sequence[int]]
 ) -> list[float]:
-    """Return the log-likelihood (natural) of several continuations of one prompt, with one prefill.
+    """Return the log-likelihoods of several continuations of one prompt, in nats. The prompt is processed only once.
 
     Args:
-        model: The language model.
-        prompt: Token ids, at least one.
-        continuations: Token ids of each continuation, at least one. With the prompt they must fit into the context.
+        model: Language model that computes the probabilities.
+        prompt: Token IDs of the prompt. There is at least one token.
+        continuations: Token IDs of each continuation, which has at least one token. The prompt together with a
+            continuation must fit into the context.
 
     Returns:
-        One sum of log-probabilities per continuation.
+        The sum of the token log-probabilities of each continuation.
     """
     device = model.lm_head.weight.device
     cache = model.new_cache(1, len(prompt) + max(map(len, continuations)))

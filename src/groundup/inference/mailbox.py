@@ -1,4 +1,4 @@
-"""A bounded queue that carries events from the engine's thread to a consumer thread or coroutine."""
+"""A bounded queue that passes events from the engine's thread to a consumer thread or coroutine."""
 
 from __future__ import annotations
 
@@ -15,33 +15,35 @@ from groundup.inference.request import TokenEvent
 
 
 class Mailbox:
-    """A queue of the events of one request. `put` never blocks: the engine checks `full` before a step.
+    """A queue of the events of one request.
+
+    `put` never blocks. Instead, the engine checks `full` before it generates the next token.
 
     Args:
-        capacity: Number of unread events at which the mailbox is full.
-        on_space: Called by the consumer when it reads from a full mailbox.
+        capacity: Number of unread events at which the mailbox counts as full.
+        on_space: Function that is called in the consumer's thread when the consumer reads from a full mailbox.
     """
 
     def __init__(self, capacity: int, on_space: Callable[[], None]) -> None:
         self._capacity = capacity
         self._on_space = on_space
         self._items: deque[TokenEvent | BaseException] = deque()
-        self._filled_at = 0.0  # monotonic time at which the mailbox became full
+        self._filled_at = 0.0  # value of time.monotonic() when the mailbox became full
         self._arrived = threading.Condition()
         self._wake_coroutine: Callable[[], object] | None = None
 
     @property
     def full(self) -> bool:
-        """Whether `capacity` or more events are unread."""
+        """Whether the number of unread events has reached `capacity`."""
         return len(self._items) >= self._capacity
 
     @property
     def full_seconds(self) -> float | None:
-        """Seconds since the mailbox became full; None if it is not full. For the producer."""
+        """Number of seconds since the mailbox became full, or None if it is not full. The producer reads this value."""
         return time.monotonic() - self._filled_at if self.full else None
 
     def put(self, item: TokenEvent | BaseException) -> None:
-        """Add an event, or the error that ends the request."""
+        """Add an event. An exception as the last item reports that the request failed."""
         with self._arrived:
             self._items.append(item)
             if len(self._items) == self._capacity:
@@ -49,14 +51,14 @@ class Mailbox:
             self._arrived.notify()
             wake, self._wake_coroutine = self._wake_coroutine, None
         if wake is not None:
-            with suppress(RuntimeError):  # closed event loop: the consumer no longer waits
+            with suppress(RuntimeError):  # the event loop is closed, so the consumer no longer waits
                 wake()
 
     def get(self) -> TokenEvent:
-        """Block until the next event and return it.
+        """Block until an event is available, and return it.
 
         Raises:
-            BaseException: The error that ended the request.
+            BaseException: The exception that ended the request.
         """
         with self._arrived:
             while not self._items:
@@ -64,10 +66,10 @@ class Mailbox:
         return self._take()
 
     async def aget(self) -> TokenEvent:
-        """Await the next event and return it.
+        """Wait asynchronously until an event is available, and return it.
 
         Raises:
-            BaseException: The error that ended the request.
+            BaseException: The exception that ended the request.
         """
         loop = asyncio.get_running_loop()
         while True:
@@ -80,24 +82,27 @@ class Mailbox:
         return self._take()
 
     def _take(self) -> TokenEvent:
-        with self._arrived:  # without the lock, a concurrent `put` could fill the mailbox and `on_space` be missed
+        # Without the lock, a concurrent `put` could fill the mailbox unnoticed, and `on_space` would not be called.
+        with self._arrived:
             was_full = self.full
             item = self._items.popleft()
         if was_full:
-            self._on_space()  # outside the lock, because it acquires the worker's lock
+            self._on_space()  # called outside the lock, because it acquires the worker's lock
         if isinstance(item, BaseException):
             raise item
         return item
 
 
 class EventStream:
-    """An iterator and async iterator over the events of one request.
+    """An iterator and asynchronous iterator over the events of one request.
 
-    Closing or garbage-collecting the stream cancels the request. A generator would not do so before its first `next`.
+    The request is cancelled when the stream is closed or garbage-collected. A generator would not cancel a request
+    before the first call of `next`.
 
     Args:
-        mailbox: The events.
-        on_leave: Called when the stream is closed. It cancels the request if it still runs.
+        mailbox: Queue from which the events are read.
+        on_leave: Function that is called when the stream is closed. It cancels the request if the request is still
+            running.
     """
 
     def __init__(self, mailbox: Mailbox, on_leave: Callable[[], None]) -> None:
@@ -125,17 +130,17 @@ class EventStream:
             raise StopAsyncIteration
         try:
             return self._note(await self._mailbox.aget())
-        except BaseException:  # the consumer's task may have been cancelled while it waited
+        except BaseException:  # for example, the consumer's task was cancelled while it waited
             self.close()
             raise
 
     def close(self) -> None:
-        """Cancel the request if it has not ended."""
+        """Cancel the request if it is still running."""
         self._ended = True
         self._on_leave()
 
     async def aclose(self) -> None:
-        """Close the stream; the async counterpart of `close`."""
+        """Close the stream. This method is the asynchronous counterpart of `close`."""
         self.close()
 
     def __del__(self) -> None:

@@ -1,14 +1,16 @@
-"""Novelty score: out-of-distribution detection for classifier inputs.
+"""Novelty score: detection of out-of-distribution texts in the inputs of a classifier.
 
-A classifier assigns a label to any text, including gibberish, and its probabilities do not reveal this: a fine-tuned
-SmolLM2 labeled random letters with probability 0.999. A character n-gram model of the training texts does: gibberish
-and other languages need more bits per character than the training texts (Cavnar and Trenkle 1994, "N-Gram-Based Text
-Categorization"). Smoothing is Witten-Bell (1991, "The zero-frequency problem").
+A classifier assigns a label to any text, even to gibberish, and a high probability does not mean that the text is
+in-distribution. For example, a fine-tuned SmolLM2 labeled random letters with probability 0.999. A character n-gram
+model of the training texts detects such inputs, because gibberish and other languages need more bits per character than
+the training texts (Cavnar and Trenkle 1994, "N-Gram-Based Text Categorization"). The n-gram model uses Witten-Bell
+smoothing (1991, "The zero-frequency problem").
 
-The threshold is a quantile of the leave-one-out scores of the training texts. On average at most 5 % of new texts from
-the same source exceed it (conformal prediction, Vovk et al. 2005).
+The threshold is a quantile of the leave-one-out scores of the training texts. On average, at most 5 % of new texts from
+the same distribution exceed the threshold (conformal prediction, Vovk et al. 2005).
 
-Shape letters: P positions of characters in a text, G n-grams, K contexts, N orders of n-grams.
+Shape letters: P is the number of character positions in a text, G the number of n-grams, K the number of contexts and N
+the number of n-gram orders.
 """
 
 from __future__ import annotations
@@ -27,17 +29,17 @@ from groundup.core.errors import FormatError
 from groundup.core.files import atomic_file
 
 NOVELTY_FILE = "novelty.safetensors"
-FALSE_ALARMS = 0.05  # target false-alarm rate: share of in-distribution texts that are flagged
-_QUANTILE = 0.96  # 0.95 flagged 5.7 % of held-out texts (4 tables, 20 splits, 120 rows per split)
-UNLIKE = "above 1, a text is unlike the training texts, and its label may be meaningless."
-NO_NOVELTY = "Novelty is unknown: this classifier has no novelty.safetensors. Train it again to get one."
+FALSE_ALARMS = 0.05  # target fraction of in-distribution texts that are flagged
+_QUANTILE = 0.96  # with 0.95, 5.7 % of held-out texts were flagged (4 tables, 20 splits)
+UNLIKE = "A score above 1 means that a text differs from the training texts, so its label may be meaningless."
+NO_NOVELTY = "Novelty is unknown, because this classifier has no novelty.safetensors. Train it again to get scores."
 _FORMAT_VERSION = 1
 _ARRAYS = ("grams", "counts", "contexts", "totals", "kinds")
-_ORDERS = 5  # n-grams of 1 to 5 characters
-_ALPHABET = 256.0  # an unseen character has probability 1/256 before smoothing
-_MAX_COUNTED = 300_000  # characters of the training texts; more change the scores very little
-_MAX_READ = 4_000  # characters per text
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # an odd number: multiplication modulo 2^64 is then invertible
+_ORDERS = 5  # the model counts n-grams of 1 to 5 characters
+_ALPHABET = 256.0  # before smoothing, each character has probability 1/256
+_MAX_COUNTED = 300_000  # maximum number of training characters; more characters barely change the scores
+_MAX_READ = 4_000  # maximum number of characters that are used per text
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # multiplication by an odd number modulo 2^64 is invertible
 
 _Hashes = npt.NDArray[np.uint64]
 _Counts = npt.NDArray[np.int64]
@@ -48,29 +50,31 @@ class NoveltyScore:
     """The novelty score of one text.
 
     Attributes:
-        novelty: Bits per character divided by the threshold. Above 1, the text is unlike the training texts.
+        novelty: Bits per character divided by the threshold. A score above 1 means that the text differs from the
+            training texts.
     """
 
     novelty: float
 
     @property
     def unlike(self) -> bool:
-        """Whether the text is flagged as unlike the training texts."""
+        """Whether the text is flagged as different from the training texts."""
         return self.novelty > 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Novelty:
-    """A character n-gram model with a threshold.
+    """A character n-gram model of the training texts, with a threshold for novelty.
 
     Attributes:
-        grams: Sorted hashes of the n-grams of all orders, (G,).
-        counts: Number of occurrences of each n-gram, (G,).
-        contexts: Sorted hashes of the contexts, (K,). A context is an n-gram without its last character.
-        totals: Number of n-grams with each context, (K,).
-        kinds: Number of distinct n-grams with each context, (K,).
-        threshold: Bits per character.
-        false_alarms: Share of the held-out texts that are flagged; None: not measured.
+        grams: Sorted hashes of the n-grams of all orders, with shape (G,).
+        counts: Number of occurrences of each n-gram, with shape (G,).
+        contexts: Sorted hashes of the contexts, with shape (K,). The context of an n-gram consists of all its
+            characters except the last.
+        totals: Number of occurrences of n-grams with each context, with shape (K,).
+        kinds: Number of distinct n-grams with each context, with shape (K,).
+        threshold: Threshold in bits per character. It corresponds to the novelty score 1.
+        false_alarms: Fraction of the held-out texts that are flagged, or None if it was not measured.
         held_out: Number of held-out texts.
     """
 
@@ -85,11 +89,11 @@ class Novelty:
 
     @classmethod
     def fit(cls, texts: Sequence[str], *, seed: int) -> Novelty:
-        """Count the n-grams of the training texts, or of a sample of them, and choose the threshold.
+        """Count the n-grams of the training texts, or of a random sample of these texts, and compute the threshold.
 
         Args:
-            texts: The training texts.
-            seed: Seed of the sample.
+            texts: Texts of the training set.
+            seed: Random seed of the sample.
         """
         chosen: list[tuple[_Hashes, _Hashes]] = []
         counted = 0
@@ -110,24 +114,24 @@ class Novelty:
         return replace(fitted, threshold=max(bits[min(rank, len(bits) - 1)], 1e-3))
 
     def score(self, text: str) -> NoveltyScore:
-        """Return the novelty score of a text."""
+        """Return the novelty score of a text, compared with the training texts."""
         return NoveltyScore(self._bits(*_hashes(text)) / self.threshold)
 
     def with_held_out(self, texts: Sequence[str]) -> Novelty:
-        """Return a copy with the false-alarm rate on held-out texts."""
+        """Return a copy of the model that records the false-alarm rate on held-out texts."""
         flagged = sum(self.score(text).unlike for text in texts)
         return replace(self, false_alarms=flagged / len(texts), held_out=len(texts))
 
     @property
     def sentence(self) -> str:
-        """The false-alarm rate as a sentence."""
+        """A sentence that states the false-alarm rate."""
         target = f"target: at most {FALSE_ALARMS:.0%}"
         if self.false_alarms is None:
-            return f"Novelty: no held-out texts to measure false alarms on ({target})."
-        return f"Novelty: flags {self.false_alarms:.1%} of {self.held_out:,} held-out texts as unlike ({target})."
+            return f"Novelty: there are no held-out texts to measure false alarms on ({target})."
+        return f"Novelty: {self.false_alarms:.1%} of {self.held_out:,} held-out texts are flagged ({target})."
 
     def to_json(self) -> dict[str, Any]:
-        """Return the entries for `artifact.json`."""
+        """Return the values that `artifact.json` records."""
         return {
             "bits_per_character": self.threshold,
             "intended_false_alarms": FALSE_ALARMS,
@@ -136,7 +140,7 @@ class Novelty:
         }
 
     def save(self, directory: Path) -> Path:
-        """Write `novelty.safetensors`."""
+        """Write the model to `novelty.safetensors` in a directory, and return the path of this file."""
         from safetensors.numpy import save
 
         path = directory / NOVELTY_FILE
@@ -149,10 +153,10 @@ class Novelty:
 
     @classmethod
     def load(cls, directory: Path) -> Novelty | None:
-        """Read `novelty.safetensors` from a classifier's directory; return None if the file is missing.
+        """Read `novelty.safetensors` from the directory of a classifier. Return None if the file does not exist.
 
         Raises:
-            FormatError: The file is damaged, or has a later format version.
+            FormatError: The file is damaged, or has an unknown format version.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -180,25 +184,25 @@ class Novelty:
         return found
 
     def _check_arrays(self) -> None:
-        """Raise ValueError if the arrays do not match."""
+        """Raise ValueError if the lengths of the arrays do not match or the threshold is not positive."""
         sized = len(self.grams) == len(self.counts), len(self.contexts) == len(self.totals) == len(self.kinds)
         if not all(sized) or not len(self.grams) or not (math.isfinite(self.threshold) and self.threshold > 0):
             raise ValueError("array lengths differ, or the threshold is not positive")
 
     def _bits(self, grams: _Hashes, contexts: _Hashes, *, leave_out: bool = False) -> float:
-        """Return the bits per character of a text.
+        """Return the bits per character that the n-gram model needs for a text.
 
         Args:
-            grams: Hashes of the text's n-grams, (N * P,).
-            contexts: Hashes of their contexts, (N * P,).
-            leave_out: The text is a training text. Subtract its own counts (leave-one-out).
+            grams: Hashes of the n-grams in the text, with shape (N * P,).
+            contexts: Hash of the context of each n-gram, with shape (N * P,).
+            leave_out: Whether the text is a training text, whose own counts are then subtracted (leave-one-out).
         """
         counts = _lookup(self.grams, self.counts, grams)
         totals = _lookup(self.contexts, self.totals, contexts)
         kinds = _lookup(self.contexts, self.kinds, contexts)
         if leave_out:
             _, first, gram_of, own = np.unique(grams, return_index=True, return_inverse=True, return_counts=True)
-            unique = counts[first] == own  # n-grams that only this text has
+            unique = counts[first] == own  # marks n-grams that occur only in this text
             _, context_of, within = np.unique(contexts, return_inverse=True, return_counts=True)
             counts = counts - own[gram_of]
             totals = totals - within[context_of]
@@ -212,9 +216,12 @@ class Novelty:
 
 
 def _hashes(text: str) -> tuple[_Hashes, _Hashes]:
-    """Return hashes of the n-grams that end at each character, ordered by n, and of their contexts: both (N * P,).
+    """Return hashes of the n-grams that end at each character, and hashes of their contexts.
 
-    The text is lowercased, and white space is collapsed. It is padded with spaces at both ends.
+    Both arrays have the shape (N * P,) and are sorted by the order of the n-grams.
+
+    The text is converted to lower case, runs of whitespace are replaced by one space, and a space is added at both
+    ends.
     """
     words = f" {' '.join(text[:_MAX_READ].lower().split())} "
     codes = np.frombuffer((" " * (_ORDERS - 1) + words).encode("utf-32-le", "surrogatepass"), dtype="<u4")
@@ -232,7 +239,7 @@ def _hashes(text: str) -> tuple[_Hashes, _Hashes]:
 
 
 def _lookup(keys: _Hashes, values: _Counts, queries: _Hashes) -> _Counts:
-    """Return the value of each query in the sorted keys; 0 if it is missing."""
+    """Return the value of each query from sorted keys, or 0 if the keys do not contain the query."""
     index = np.minimum(np.searchsorted(keys, queries), len(keys) - 1)
     found: _Counts = np.where(keys[index] == queries, values[index], 0).astype(np.int64)
     return found

@@ -1,4 +1,4 @@
-"""Prompt formats: chat templates and plain-text layouts that turn a conversation into token ids."""
+"""Prompt formats, which convert a conversation to token IDs: chat templates and plain-text layouts."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from groundup.tokenizer import ChatTemplate, Tokenizer
 
 CandidateT = TypeVar("CandidateT")
 
-_ANSWER_TOKENS = 8  # of the context that a conversation must leave free
+_ANSWER_TOKENS = 8  # number of context tokens that a conversation must leave for an answer
 
 
 @dataclass(frozen=True, slots=True)
 class TextLayout:
-    """A plain-text layout of conversations.
+    """A plain-text layout of conversations, for models without a chat template.
 
     Attributes:
-        name: Display name.
-        before: Role -> text before each of its messages. A layout without "system" does not support system messages.
-        after: Role -> text after each of its messages.
-        stop: Stop texts of a model's answer.
+        name: Name of the layout in messages.
+        before: Maps each role to the text in front of a message. If the role "system" is missing, system messages are
+            not supported.
+        after: Maps each role to the text behind a message.
+        stop: Texts at which the generation of an answer stops.
     """
 
     name: str
@@ -50,18 +51,18 @@ PLAIN_LAYOUTS = (
     _layout("one line for all messages", "", "", " "),
 )
 CONTINUATION = TextLayout("continuation", {"user": "", "assistant": ""}, {"user": "", "assistant": "\n"})
-"""For a base model: the model continues the user's text, and the user's next message starts a new line."""
+"""Layout for a base model: the model continues the user's text, and the next message of the user starts a new line."""
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedConversation:
-    """A tokenized conversation.
+    """A conversation that was converted to tokens.
 
     Attributes:
-        ids: Token ids, with BOS.
+        ids: Token IDs of the conversation, including BOS.
         scored: Whether each token belongs to the text of an answer.
-        last: Whether each token is the last token of an answer's text.
-        ends: Whether each token is a stop token after an answer; always False in a plain-text layout.
+        last: Whether each token is the last token in the text of an answer.
+        ends: Whether each token is a stop token after an answer. In a plain-text layout, no token is.
     """
 
     ids: list[int]
@@ -74,14 +75,14 @@ Renderer = Callable[[Example], RenderedConversation]
 
 
 class PromptFormat(Protocol):
-    """A prompt format.
+    """Interface of a prompt format.
 
     Attributes:
-        name: Display name.
-        stop_ids: Stop tokens of an answer; None: the engine's stop tokens.
-        stop: Stop texts of an answer.
-        supports_system: Whether a conversation may have a system message.
-        is_reply: See `GenerationRequest.is_reply`.
+        name: Name of the format in messages.
+        stop_ids: IDs of the tokens that end an answer, or None for the stop tokens of the engine.
+        stop: Texts at which the generation of an answer stops.
+        supports_system: Whether a conversation may contain a system message.
+        is_reply: Value for `GenerationRequest.is_reply`.
     """
 
     name: str
@@ -91,16 +92,16 @@ class PromptFormat(Protocol):
     is_reply: bool
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        """Return the token ids of a prompt, with BOS, up to where the answer starts."""
+        """Return the token IDs of a prompt, including BOS. The prompt ends where the answer starts."""
         ...
 
     def render(self, example: Example) -> RenderedConversation:
-        """Return a tokenized conversation with its answers marked."""
+        """Convert a conversation to tokens, and mark the tokens of the answers."""
         ...
 
 
 class ChatFormat:
-    """The prompt format of a model's chat template; see `PromptFormat`."""
+    """Prompt format that uses the chat template of a model. It implements `PromptFormat`."""
 
     name = "the chat template"
     stop: tuple[str, ...] = ()
@@ -112,11 +113,11 @@ class ChatFormat:
         self._template = template
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        """Return the token ids of a prompt; see `PromptFormat`."""
+        """Return the token IDs of a prompt (see `PromptFormat.encode`)."""
         return self._template.encode(messages, add_generation_prompt=True)
 
     def render(self, example: Example) -> RenderedConversation:
-        """Return a tokenized conversation; see `PromptFormat`."""
+        """Convert a conversation to tokens (see `PromptFormat.render`)."""
         stop_ids = self._template.stop_ids
         ids, trained = self._template.encode_labeled(example.messages)
         ends = [is_trained and token in stop_ids for token, is_trained in zip(ids, trained, strict=True)]
@@ -126,7 +127,7 @@ class ChatFormat:
 
 
 class TextFormat:
-    """The prompt format of a plain-text layout; see `PromptFormat`."""
+    """Prompt format that uses a plain-text layout. It implements `PromptFormat`."""
 
     is_reply = False
 
@@ -140,19 +141,19 @@ class TextFormat:
         self._tokenizer = tokenizer
 
     def text(self, messages: Sequence[Message]) -> str:
-        """Return the text of a prompt, up to where the answer starts."""
+        """Return the text of a prompt, which ends where the answer starts."""
         before, after = self.layout.before, self.layout.after
         turns = "".join(f"{before[m.role]}{m.content}{after[m.role]}" for m in messages[:-1])
         last = messages[-1]
-        # Byte-level BPE puts the space before an answer into the answer's first token.
+        # The prompt ends without a space, because byte-level BPE makes this space a part of the answer's first token.
         return f"{turns}{before[last.role]}{last.content}" + (after[last.role] + before["assistant"]).rstrip(" ")
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        """Return the token ids of a prompt; see `PromptFormat`."""
+        """Return the token IDs of a prompt (see `PromptFormat.encode`)."""
         return self._tokenizer.encode_prompt(self.text(messages))
 
     def render(self, example: Example) -> RenderedConversation:
-        """Return a tokenized conversation. Each message is encoded separately, with the space before it."""
+        """Convert a conversation to tokens. Each message is tokenized separately, together with the space before it."""
         ids, scored, last = [self._tokenizer.bos_id], [False], [False]
         ending = ""
         for message in example.messages:
@@ -169,21 +170,21 @@ class TextFormat:
 
 
 def plain_formats(tokenizer: Tokenizer, stop_ids: tuple[int, ...] | None = None) -> tuple[TextFormat, ...]:
-    """Return a format for each of `PLAIN_LAYOUTS`, to prompt base models.
+    """Return one prompt format for each layout in `PLAIN_LAYOUTS`. They are used to prompt base models.
 
     Args:
-        tokenizer: The model's tokenizer.
-        stop_ids: Stop tokens of an answer; None: the engine's stop tokens.
+        tokenizer: Tokenizer of the model.
+        stop_ids: IDs of the tokens that end an answer, or None for the stop tokens of the engine.
     """
     return tuple(TextFormat(tokenizer, stop_ids, layout) for layout in PLAIN_LAYOUTS)
 
 
 def greedy_request(format: PromptFormat, messages: Sequence[Message], max_tokens: int) -> GenerationRequest:
-    """Return a request that answers a conversation with greedy decoding.
+    """Return a request that generates the next answer of a conversation with greedy decoding.
 
     Args:
-        format: The prompt format.
-        messages: The conversation.
+        format: Prompt format that the model expects.
+        messages: Messages of the conversation.
         max_tokens: Maximum number of tokens of the answer.
     """
     return GenerationRequest(
@@ -197,18 +198,18 @@ def greedy_request(format: PromptFormat, messages: Sequence[Message], max_tokens
 
 
 def fits(render: Renderer, example: Example, context_length: int) -> bool:
-    """Return whether a conversation fits into the context and leaves some tokens for an answer."""
+    """Return whether a conversation fits into the context and leaves at least 8 tokens for an answer."""
     return len(render(example).ids) <= context_length - _ANSWER_TOKENS
 
 
 def best_candidate(
     candidates: Sequence[CandidateT], loss: Callable[[CandidateT], float]
 ) -> tuple[CandidateT, list[float]]:
-    """Return the candidate (such as a prompt format) with the lowest loss, and the losses of all candidates.
+    """Return the candidate with the lowest loss, and the losses of all candidates. A candidate can be a prompt format.
 
     Args:
-        candidates: The candidates.
-        loss: Returns a candidate's loss on examples outside the test set. NaN counts as infinity.
+        candidates: Candidates to compare.
+        loss: Function that returns the loss of a candidate on examples outside the test set. NaN counts as infinity.
     """
     losses = [loss(candidate) for candidate in candidates]
     ranked = [value if math.isfinite(value) else math.inf for value in losses]

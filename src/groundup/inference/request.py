@@ -1,4 +1,4 @@
-"""The engine's interface: generation requests, token events and completions."""
+"""Interface of the inference engine: generation requests, token events and completions."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
-    """A prompt with its generation settings.
+    """A prompt and the settings for its generation.
 
     Attributes:
-        prompt: Text or token ids. Text is encoded with BOS if the model was trained with it; an empty prompt generates
-            a document from BOS. Token ids are used unchanged.
-        is_reply: The output is a new text, such as a chat reply, and not a continuation of the prompt. The space that
-            SentencePiece vocabularies put before a text is then removed from the output.
-        sampling: Sampling settings.
-        max_tokens: Maximum number of tokens to generate. Default: up to the end of the context.
-        stop: Stop texts. Generation ends before the first of them, and the output does not include it.
-        stop_ids: Stop tokens. Default: the engine's stop tokens. `()`: no stop tokens.
-        seed: Random seed. The output depends only on seed, prompt and model, not on other requests. Default: random.
-        grammar: Grammar that the output must follow, compiled for the engine's tokenizer. If the token limit forces an
-            early end, the output is still valid and the finish reason is "length".
-        logprobs: Number of most likely tokens reported per event, in addition to the sampled one.
-        id: Request id, for events and for `Engine.cancel`. Default: random.
+        prompt: Text or token IDs. A text is encoded with BOS if the model was trained with BOS. If the prompt is empty,
+            the model generates a document from BOS. Token IDs are used unchanged.
+        is_reply: Whether the output is a new text, such as a chat reply, and not a continuation of the prompt. If it is
+            true, the space that SentencePiece tokenizers add in front of a text is removed from the output.
+        sampling: Sampling settings, such as the temperature.
+        max_tokens: Maximum number of tokens to generate. Default: the output may fill the rest of the context.
+        stop: Stop texts. Generation ends when one of them occurs, and the output ends before the stop text.
+        stop_ids: IDs of stop tokens. Default: the stop tokens of the engine. An empty tuple means no stop tokens.
+        seed: Random seed. For the same seed, prompt and model, the output is the same and does not depend on other
+            requests. Default: a random seed.
+        grammar: Grammar that the output must match, compiled for the tokenizer of the engine. If the token limit ends
+            the output early, the output is still valid and the finish reason is "length".
+        logprobs: Number of most likely tokens that each event reports, in addition to the sampled token.
+        id: ID of the request, which occurs in its events and which `Engine.cancel` accepts. Default: a random ID.
 
     Raises:
-        ConfigError: A value is out of range, or values contradict each other.
+        ConfigError: A value is out of range, or two values contradict each other.
     """
 
     prompt: str | tuple[int, ...]
@@ -89,16 +90,19 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
-    """One generated token, or the cancellation of a request.
+    """A generated token, or the information that the request was cancelled.
 
     Attributes:
-        request_id: The request's id.
-        token_id: The sampled token; None if the request was cancelled.
-        text: New text. It is empty for part of a character, for the start of a possible stop text and for a stop token;
-            a later event then has the buffered text. The texts of all events join to the output.
-        logprob: Log-probability (natural) of the token under the model, before temperature, penalties and filters.
-        top_logprobs: The `GenerationRequest.logprobs` most likely tokens as (id, log-probability), most likely first.
-        finish_reason: None, except in the last event of the request.
+        request_id: ID of the request.
+        token_id: ID of the sampled token, or None if the request was cancelled.
+        text: New text of the output. It is empty for a stop token, for a part of a character and for the possible start
+            of a stop text. In the last two cases, a later event contains the text. The output is the concatenation of
+            the texts of all events.
+        logprob: Log-probability of the token in nats, as computed by the model before temperature, penalties and
+            filters.
+        top_logprobs: The most likely tokens as pairs of ID and log-probability, with the most likely token first.
+            `GenerationRequest.logprobs` sets their number.
+        finish_reason: Reason why the request ended, in its last event. None in all other events.
     """
 
     request_id: str
@@ -111,15 +115,15 @@ class TokenEvent:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The output of a finished request.
+    """The complete output of a finished request.
 
     Attributes:
-        text: The output, without prompt and stop text.
-        token_ids: All sampled tokens, including a final stop token.
-        logprobs: Log-probability of each of `token_ids`.
-        finish_reason: "stop" (a stop token or stop text), "length" (max_tokens or the end of the context) or
+        text: Generated text, without the prompt and without the stop text.
+        token_ids: IDs of all sampled tokens, including the final stop token if there is one.
+        logprobs: Log-probability of each token in `token_ids`.
+        finish_reason: "stop" after a stop token or stop text, "length" at `max_tokens` or at the end of the context, or
             "cancelled".
-        prompt_tokens: Number of tokens of the prompt.
+        prompt_tokens: Number of tokens in the prompt.
     """
 
     text: str
@@ -130,14 +134,14 @@ class Completion:
 
     @classmethod
     def of(cls, events: Sequence[TokenEvent], *, prompt_tokens: int) -> Completion:
-        """Return the completion that the events of one request describe.
+        """Combine the events of one request into a completion.
 
         Args:
-            events: All events. The last one has the finish reason.
-            prompt_tokens: Number of tokens of the prompt.
+            events: All events of the request in order. The last event contains the finish reason.
+            prompt_tokens: Number of tokens in the prompt.
 
         Returns:
-            The completion.
+            The output of the request.
         """
         reason = events[-1].finish_reason
         assert reason is not None, "a stream of events ends with its finish reason"

@@ -169,7 +169,7 @@ class ServedModel:
 
     @cached_property
     def _max_bytes(self) -> int:
-        """Maximum size in bytes of a text that can fit into the context. The factor 4 allows for Unicode composition."""
+        """Maximum size of a text that can fit into the context, in bytes. The factor 4 covers Unicode normalization."""
         return 4 * self.tokenizer.longest_token * self.context_length
 
     def _require_known_biases(self, biases: Mapping[int, float]) -> None:
