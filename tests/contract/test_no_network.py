@@ -1,4 +1,4 @@
-"""No telemetry: with local text, the complete pipeline opens no network connection."""
+"""No telemetry: if all input is local text, the complete pipeline does not open a network connection."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-# Python imports `sitecustomize` at its start, also in worker processes. The hook sees connections of all libraries, and
-# logs them to a file, since a library might catch the error.
+# Python imports `sitecustomize` at startup, also in worker processes. The hook blocks connections of all libraries. It
+# writes each attempt to a file, because a library might catch the error.
 BLOCK_NETWORK = """
 import os, sys
 
@@ -30,7 +30,7 @@ sys.addaudithook(watch)
 
 @pytest.fixture
 def blocked(tmp_path: Path) -> dict[str, str]:
-    """Return an environment that records and blocks network connections."""
+    """Return environment variables that make Python record and block network connections."""
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook" / "sitecustomize.py").write_text(BLOCK_NETWORK)
     log = tmp_path / "attempts.log"

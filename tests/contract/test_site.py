@@ -1,4 +1,4 @@
-"""Check the documentation site: complete navigation, generated reference, no external requests.
+"""The documentation site has complete navigation and a generated reference, and makes no external requests.
 
 These tests do not need MkDocs. tests/interop/test_site.py builds the site and opens it in a browser.
 """
@@ -62,7 +62,7 @@ def test_the_reference_navigation_has_every_page_once(hooks: ModuleType, referen
 
 
 def test_the_reference_has_every_command_with_its_settings(reference: dict[str, str]) -> None:
-    """Each page has the output of `--help` and valid TOML with every setting."""
+    """Each reference page contains the output of `--help`, and valid TOML that contains every setting."""
     for command, stage in COMMANDS.items():
         page = reference[f"reference/{command.replace(' ', '-')}.md"]
         assert f"Usage: groundup {command}" in page
@@ -77,7 +77,7 @@ def test_the_reference_has_every_command_with_its_settings(reference: dict[str, 
 
 
 def test_the_reference_contains_no_path_of_this_machine(reference: dict[str, str]) -> None:
-    """A default path could be expanded to the home directory of the user who builds the site."""
+    """A default path could have been expanded to the home directory of the user who builds the site."""
     for path, text in reference.items():
         assert str(Path.home()) not in text, path
         assert str(ROOT) not in text, path
@@ -98,9 +98,10 @@ def docstrings() -> Iterator[tuple[str, str]]:
 
 
 def test_tags_in_docstrings_are_in_backticks() -> None:
-    """Markdown passes tags through: "<h1>" without backticks turned the following text into a heading."""
+    """Markdown copies HTML tags to the page. In a docstring, "<h1>" without backticks made the rest a heading."""
     tag = re.compile(r"<[a-zA-Z/!][^>\n]*>")
-    assert any("`<h1>`" in text for _, text in docstrings())  # docstrings are found, and some have a tag
+    # The test finds docstrings, and some of these docstrings contain a tag.
+    assert any("`<h1>`" in text for _, text in docstrings())
     assert {where: found for where, text in docstrings() if (found := tag.findall(re.sub(r"`[^`]*`", "", text)))} == {}
 
 
@@ -136,10 +137,10 @@ def test_python_of_pages_imports_existing_names() -> None:
 
 
 def test_pages_load_no_fonts_or_scripts_from_other_hosts() -> None:
-    """The site must work without a network."""
+    """The site must work without network access."""
     assert SITE["theme"]["font"] is False
     assert "offline" in SITE["plugins"]
     assets = [*SITE["extra"]["polyfills"], *SITE["extra_css"]]
-    assert any("iframe-worker" in asset for asset in assets)  # instead of a script of another host
+    assert any("iframe-worker" in asset for asset in assets)  # replaces a script that would be loaded from another host
     for asset in assets:
         assert "//" not in re.sub(r"^\s*//.*$", "", (DOCS / asset).read_text(encoding="utf-8"), flags=re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The wheel contains the package, its license and its entry point, and nothing else."""
+"""The wheel contains only the package, its license and its entry point."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """Build the wheel like pip, with the build backend from the user's package index."""
+    """Build the wheel in the same way as pip, with the build backend from the user's package index."""
     out = tmp_path_factory.mktemp("wheel")
     command = [
         sys.executable,
@@ -32,7 +32,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     except subprocess.TimeoutExpired:
         pytest.skip("the package index did not answer in time")
     if done.returncode != 0 and ("No matching distribution" in done.stderr or "Connection" in done.stderr):
-        pytest.skip("no package index within reach, so no build backend")
+        pytest.skip("the build backend cannot be downloaded, because no package index can be reached")
     assert done.returncode == 0, done.stderr
     (path,) = out.glob("*.whl")
     return zipfile.ZipFile(path)
@@ -50,13 +50,13 @@ def test_wheel_has_license_and_command(wheel: zipfile.ZipFile) -> None:
     assert "groundup = groundup.__main__:start" in wheel.read(extra["entry_points.txt"]).decode()
     metadata = wheel.read(extra["METADATA"]).decode()
     assert "License-Expression: Apache-2.0" in metadata
-    # A dependency on one package index would prevent installation elsewhere.
+    # If a dependency existed only on one package index, users of other indexes could not install the package.
     assert not [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "+" in line]
 
 
 @pytest.mark.parametrize(("arguments", "said"), [(["--version"], "groundup "), (["run", "--list"], "quickstart ")])
 def test_package_of_the_wheel_runs(wheel: zipfile.ZipFile, tmp_path: Path, arguments: list[str], said: str) -> None:
-    """Run from the files of the wheel, not from the repository. The recipes were once missing."""
+    """The command runs from the files of the wheel and not from the repository. A past wheel lacked the recipes."""
     wheel.extractall(tmp_path)
     code = f"import groundup; from groundup.cli import main; print(groundup.__file__); main({arguments})"
     done = subprocess.run(

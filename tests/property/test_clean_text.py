@@ -1,4 +1,4 @@
-"""For any text, cleaning gives clean Unicode, splitting loses nothing, and filters return a result."""
+"""For any text, cleaning produces clean Unicode, splitting does not lose text, and filters return a result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An override sets exactly the TOML value that the user gives."""
+"""An override sets a key to exactly the TOML value that the user gives."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VALUES = st.recursive(
 
 
 def inline(value: Any) -> Any:
-    """Return the value as an inline TOML item."""
+    """Return a value as an inline TOML item."""
     if isinstance(value, dict):
         table = tomlkit.inline_table()
         for key, inner in value.items():

@@ -1,4 +1,4 @@
-"""Packing keeps all examples, for any examples and any context length."""
+"""Packing keeps all examples. This holds for any examples and any context length."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_every_label_once_an_epoch_with_its_own_past(
 ) -> None:
     pairs = [([token for token, _ in example], [trained for _, trained in example]) for example in examples]
     packed = ExampleLoader(pairs, context_length=context_length, batch_size=batch_size, pad_id=1, seed=seed)
-    epoch = packed.n_rows * batch_size  # full epochs for any batch size
+    epoch = packed.n_rows * batch_size  # the number of steps is a whole number of epochs for any batch size
     seen: Counter[tuple[tuple[int, ...], int]] = Counter()
     for batch in (packed.batch(i) for i in range(epoch // batch_size)):
         for row in range(batch_size):

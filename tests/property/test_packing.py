@@ -1,4 +1,4 @@
-"""Packing keeps all tokens, for any documents and any context length."""
+"""Packing keeps all tokens. This holds for any documents and any context length."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def written(documents: list[list[int]], directory: Path) -> TokenShards:
         lambda group: [np.array(next(remaining), dtype=np.uint32) for _ in group],
         vocab_size=64,
         bos_id=0,
-        shard_bytes=15,  # several shards, some without tokens
+        shard_bytes=15,  # creates several shards, and some of them contain no tokens
     )
     return TokenShards(directory, "train")
 
@@ -48,7 +48,8 @@ def test_every_token_is_a_target_once_an_epoch(
         labels = np.concatenate([loader.batch(i).labels.numpy().ravel() for i in range(batches)])
     expected = Counter(token for ids in documents for token in [0, *ids])
     for epoch in range(3):
-        # Target p of the stream is token p + 1, so the first BOS of an epoch is the last target of the previous epoch.
+        # Target p of the token stream is token p + 1, so the first BOS of an epoch is the last target of the previous
+        # epoch.
         targets = labels[max(epoch * per_epoch - 1, 0) : (epoch + 1) * per_epoch - 1]
         assert Counter(targets.tolist()) == expected - Counter([0] * (epoch == 0))
 

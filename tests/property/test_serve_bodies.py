@@ -1,4 +1,4 @@
-"""Any request body gives a request or an error in OpenAI's format, and never a server error."""
+"""Any request body results in a generation request or in an error in OpenAI's format, but never in a server error."""
 
 from __future__ import annotations
 
@@ -43,6 +43,6 @@ def check(kind: type[GenerationBody], body: bytes) -> None:
         assert refused.status == 400
         error = refused.body["error"]
         assert error["message"] and error["code"] and error["type"] == "invalid_request_error"
-        assert len(error["message"]) < 2000, "a long value is not sent back whole"
+        assert len(error["message"]) < 2000, "the error must not contain a long value in full"
     else:
         assert 0 <= read.temperature <= 2 and read.n >= 1 and (read.limit is None or read.limit >= 1)

@@ -1,4 +1,4 @@
-"""Encoding and decoding returns the same text, complete or as a stream."""
+"""Encoding and then decoding a text returns the same text, for a complete text and for a stream of tokens."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_fast_encoder_gives_the_same_ids(tokenizer: Tokenizer, encoder: CorpusEn
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_stream_decoder_equals_decode(tokenizer: Tokenizer, data: st.DataObject) -> None:
-    """A model can generate any ids, including parts of characters."""
+    """A model can generate any token IDs, including tokens that contain only a part of a character."""
     ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=60))
     stream = StreamDecoder(tokenizer)
     streamed = "".join([stream.feed([token_id]) for token_id in ids]) + stream.flush()

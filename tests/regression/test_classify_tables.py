@@ -76,7 +76,7 @@ def test_lines_show_the_novelty(classifier: Path) -> None:
     assert [len(each) for each in cells] == [4, 4]
     assert float(cells[0][2]) < 1
     assert cells[1][2].endswith(" unlike")
-    assert "1 of 2 texts have a novelty above 1" in told
+    assert "1 of 2 texts have a novelty score above 1" in told
     lines, _ = classified(classifier, texts=(ENGLISH, GIBBERISH), json_lines=True)
     found = [json.loads(line) for line in lines]
     assert [each["unlike"] for each in found] == [False, True]

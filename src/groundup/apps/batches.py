@@ -42,7 +42,7 @@ def read_batch(
 ) -> Batch:
     """Read a table and map its columns to the inputs of an application.
 
-    Constants apply to all rows. Another input is read from the column that `columns` selects, or else from the column
+    Constants apply to all rows. Another input is read from the column that `columns` selects, otherwise from the column
     with the same name. If the first input has no such column, it is read from the text column, provided that the table
     has exactly one.
 

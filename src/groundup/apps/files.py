@@ -41,7 +41,7 @@ def read_input(given: str) -> str:
     if path is not None and path.suffix[1:].isalnum() and not any(c.isspace() for c in given):
         raise DataError(
             f"{given}: no such file",
-            fix="Check the name. To use it as text instead, add a space.",
+            fix="Check the name. To use the argument as text, add a space to it.",
         )
     return given
 
@@ -112,7 +112,7 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    # The quote prevents CSV injection: without it, a spreadsheet would evaluate the text as a formula.
+    # The quote prevents CSV injection. A spreadsheet would otherwise evaluate the text as a formula.
     return f"'{text}" if isinstance(value, str) and text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 

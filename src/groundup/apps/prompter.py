@@ -91,7 +91,7 @@ class Prompter:
             self.grammar = Grammar.of_schema(self.schema, self.text_model.tokenizer)
         wanted = self.options.max_tokens or app.output.max_tokens
         minimum = self.grammar.min_tokens if self.grammar else 1
-        # In a short context, the output gets at most half of the context, so that there is space for the input.
+        # In a short context, the output gets at most half of the context, which leaves space for the input.
         self.max_tokens = max(minimum, min(wanted, context // 2)) if app.output.kind != "label" else 0
         self.shots = len(app.prompt.shots) if self.text_model.template is None or app.prompt.shots_in_chat else 0
         while self.shots and self.max_input_tokens() < _MIN_INPUT_TOKENS:

@@ -161,7 +161,7 @@ def _generate_output(
     """Generate the output, and return it with messages to the user.
 
     A grammar cannot enforce that the items of a list differ. If items repeat, the output is generated again at a higher
-    temperature. The output with the fewest repeated items is returned.
+    temperature. The output with the smallest number of repeated items is returned.
     """
     (best,) = yield from _generate(prompter, [given], used, shown=True)
     distinct = prompter.app.output.distinct
@@ -173,7 +173,7 @@ def _generate_output(
         used.add([other])
         if (repetitions := _repetitions(json.loads(other.text), distinct)) < min_repetitions:
             best, min_repetitions = other, repetitions
-    note = f"Items of {' or '.join(distinct)} repeat, in each of {_MAX_RETRIES + 1} attempts."
+    note = f"Items of {' or '.join(distinct)} repeat in each of {_MAX_RETRIES + 1} attempts."
     return best, [note] if min_repetitions else []
 
 
@@ -229,7 +229,7 @@ def _reduce(prompter: Prompter, used: _Usage) -> AppSteps:
         text = shorter
     raise ConfigError(
         f"{prompter.app.name}: {len(prompter.text):,} characters are too long for this model",
-        rule="its summaries of the chunks are not shorter than the chunks",
+        rule="the model's summaries of the chunks are not shorter than the chunks",
         fix="Use another model, or a shorter input.",
     )
 

@@ -49,7 +49,7 @@ class Settings:
             ids: Token IDs of the prompt.
             stop_ids: IDs of the stop tokens.
             draw: Number of answers that were generated since the seed was set.
-            is_reply: Whether the answer is a chat reply. It is false for a model without a chat template.
+            is_reply: Whether the answer is a chat reply. The value is false if the model has no chat template.
         """
         return GenerationRequest(
             prompt=tuple(ids),

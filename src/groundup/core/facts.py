@@ -55,7 +55,7 @@ class Facts:
         return Facts(self.at(*path))
 
     def number(self, *path: str | int) -> float | None:
-        """Return the finite number at a path, or None if there is no such number."""
+        """Return the finite number at a path, or None if the value is missing or is not a finite number."""
         value = self.at(*path)
         known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         return value if known else None

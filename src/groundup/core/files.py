@@ -254,7 +254,7 @@ def require_disk_space(directory: Path, needed_bytes: int, purpose: str) -> None
     """Raise an error if the disk has less free space than needed.
 
     Args:
-        directory: Directory that will be written to. It need not exist yet.
+        directory: Directory that will be written to. It need not exist.
         needed_bytes: Required space in bytes.
         purpose: Operation that needs the space, for the error message.
 

@@ -1,4 +1,4 @@
-"""Lazy exports of packages. They avoid an import of torch when only one module of a package is imported."""
+"""Lazy exports of packages. If only one module of a package is needed, torch is not imported."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def read_output(directory: Path, stage: str) -> Artifact:
         stage: Name of the stage that must have written the directory.
 
     Raises:
-        DataError: The directory is not such an output. The message contains the commands to run first.
+        DataError: The directory is not a finished output of this stage. The message contains the commands to run first.
         FormatError: The artifact or an output file is damaged, or a newer release wrote it.
     """
     found = _stage_at(directory)

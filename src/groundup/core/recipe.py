@@ -217,7 +217,7 @@ def save_recipe(path: Path, name: str, steps: Sequence[Step]) -> None:
 def _output_of(
     sources: str | tuple[str, ...], outputs: Mapping[str, Path], known: Mapping[str, Stage], directory: Path
 ) -> Path | None:
-    """Return the output of the first of these stages that the recipe contains, or else the first existing output."""
+    """Return the output of the first of these stages that the recipe contains, otherwise the first existing output."""
     names = [sources] if isinstance(sources, str) else sources
     if (found := next((outputs[name] for name in names if name in outputs), None)) is not None:
         return found

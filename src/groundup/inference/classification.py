@@ -151,7 +151,7 @@ def last_hidden_states(
 ) -> NDArray[np.float32]:
     """Return the last-layer hidden state of each text's last token, with shape (E, D). The head maps them to labels.
 
-    The arguments are the same as those of `predict`.
+    `predict` documents the arguments.
     """
     states_ED = np.zeros((len(texts), model.config.dim), dtype=np.float32)
     for chosen, ids_BT, last_B in _padded(model, texts, pad_id):

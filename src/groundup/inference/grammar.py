@@ -116,7 +116,7 @@ class Grammar:
             stop_ids: IDs of stop tokens that may follow the complete output, in addition to EOS.
 
         Returns:
-            A guide that has not accepted any token yet.
+            A guide in its initial state, before the first token.
 
         Raises:
             ConfigError: `max_tokens` is less than `min_tokens`.

@@ -102,7 +102,7 @@ class TokenEvent:
             filters.
         top_logprobs: The most likely tokens as pairs of ID and log-probability, with the most likely token first.
             `GenerationRequest.logprobs` sets their number.
-        finish_reason: Reason why the request ended, in its last event. None in all other events.
+        finish_reason: Reason why the request ended, in its last event. In all other events, the value is None.
     """
 
     request_id: str

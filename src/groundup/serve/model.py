@@ -133,7 +133,7 @@ class ServedModel:
             self.engine.cancel(request.id)
 
     def _grammar(self, body: ChatBody, prompt_tokens: int) -> Grammar | None:
-        """Return the grammar that the response must follow, or None if the request asks for plain text."""
+        """Return the grammar that the response must follow, or None if the response is plain text."""
         schema, limited = body.required_schema, "max_tokens" if body.max_tokens is not None else "max_completion_tokens"
         if schema is None:
             return None

@@ -53,7 +53,7 @@ def model_object(name: str, *, created: int, context_length: int, chats: bool) -
 
 
 class ServedModels:
-    """A fixed list of models. All of them are already loaded.
+    """A fixed list of models that are already loaded.
 
     Args:
         models: Models to serve.

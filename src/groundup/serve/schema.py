@@ -262,7 +262,7 @@ class ChatBody(GenerationBody):
 
     @property
     def template_variables(self) -> dict[str, tuple[str, Any]]:
-        """Variables for the chat template. Each name maps to the request parameter that sets it, and to the value."""
+        """Maps each variable of the chat template to the request parameter that sets the variable, and to its value."""
         found: dict[str, tuple[str, Any]] = {}
         if self.reasoning_effort is not None:
             found["reasoning_effort"] = ("reasoning_effort", self.reasoning_effort)

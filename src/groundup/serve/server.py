@@ -113,7 +113,7 @@ class Server(uvicorn.Server):
             self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Wait for running requests, and abort those that do not finish in the grace period."""
+        """Wait for running requests, and abort requests that do not finish in the grace period."""
         grace_over = asyncio.get_running_loop().call_later(self._grace_seconds, self._abort)
         try:
             await super().shutdown(sockets)

@@ -1,4 +1,4 @@
-"""Chunks of a long text are complete, within the limit, and end at sentences."""
+"""Chunks of a long text contain the whole text, do not exceed the token limit, and end at sentence boundaries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from groundup.tokenizer import Tokenizer
 
 @pytest.fixture(scope="module")
 def book(real_documents: list[str]) -> str:
-    """Return about fifty pages."""
+    """Return a text of about fifty pages."""
     return "\n\n".join(real_documents)[:150_000]
 
 
@@ -26,7 +26,7 @@ def test_chunks_are_complete_and_within_the_limit(tokenizer: Tokenizer, book: st
 
 
 def test_chunks_have_similar_sizes(tokenizer: Tokenizer, book: str) -> None:
-    """A last chunk of one sentence would count as much as a page."""
+    """If the last chunk had only one sentence, its summary would have the same weight as the summary of a page."""
     sizes = [len(chunk) for chunk in split_into_chunks(book, lambda texts: [len(text) for text in texts], 10_000)]
     assert min(sizes) > max(sizes) / 2
 
@@ -41,7 +41,7 @@ def test_chunks_end_at_paragraphs_or_sentences() -> None:
 
 @hypothesis.given(st.text(max_size=400), st.integers(1, 50))
 def test_chunks_of_any_text_are_complete(text: str, limit: int) -> None:
-    """Any white space, only punctuation, or no punctuation."""
+    """The text may contain any whitespace, only punctuation, or no punctuation."""
     chunks = split_into_chunks(text, lambda texts: [len(text) for text in texts], limit)
     assert "".join(chunks) == text
     assert all(len(chunk) <= limit for chunk in chunks)

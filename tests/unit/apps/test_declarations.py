@@ -1,4 +1,4 @@
-"""Declarations: bundled applications are valid, user applications are found, and errors are clear."""
+"""Bundled applications are valid, the user's applications are found, and errors in declarations are clear."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_all_required_applications_exist() -> None:
 
 @pytest.mark.parametrize("name", BUNDLED)
 def test_references_and_examples_are_valid_outputs(name: str) -> None:
-    """References and few-shot examples follow the schema or the labels."""
+    """The references of the test set and the few-shot examples match the schema or the labels."""
     app, rows = BUNDLED[name].app, BUNDLED[name].test_rows()
     assert len(rows) >= 4
     outputs = [(row, row["output"]) for row in rows]
@@ -70,7 +70,7 @@ def test_references_and_examples_are_valid_outputs(name: str) -> None:
 @pytest.mark.parametrize("name", BUNDLED)
 @pytest.mark.parametrize("chats", [True, False])
 def test_prompts_fit_chat_and_base_models(tokenizer: Tokenizer, template: ChatTemplate, name: str, chats: bool) -> None:
-    """A short context has fewer examples. The schema is compiled, too."""
+    """If the context is short, the prompt has fewer few-shot examples. The test also compiles the schema."""
     app, row = BUNDLED[name].app, BUNDLED[name].test_rows()[0]
     del row["output"]
     prompter = Prompter(app, TextModel(tokenizer, template if chats else None, 4_096), row)
@@ -98,7 +98,7 @@ def test_user_applications_replace_bundled_ones(tmp_path: Path, monkeypatch: pyt
     assert Catalog(folder)["poem"].app.title == "Shout"
     assert set(Catalog(folder)) == {*WANTED, "shout"}
     monkeypatch.chdir(write_app(tmp_path / "apps", SHOUT).parent)
-    assert "shout" in Catalog(), "./apps is the default directory"
+    assert "shout" in Catalog(), "applications in ./apps must be found by default"
 
 
 def test_the_declaration_in_the_documentation_is_valid(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_the_declaration_in_the_documentation_is_valid(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_an_invalid_declaration_is_an_error(tmp_path: Path, change: Callable[[str], str], said: str) -> None:
-    """The error contains the file and the key."""
+    """The error message contains the file and the key."""
     text = change(SHOUT)
     assert text != SHOUT
     with pytest.raises(ConfigError) as refused:
@@ -139,21 +139,21 @@ def test_an_invalid_declaration_is_an_error(tmp_path: Path, change: Callable[[st
 
 
 def test_invalid_files_do_not_affect_other_applications(tmp_path: Path) -> None:
-    """A directory called apps may belong to another program."""
+    """The directory `apps` may contain files of another program."""
     folder = write_app(tmp_path / "mine", SHOUT)
     (folder / "poem.toml").write_text("[tool]\nname = 1\n", encoding="utf-8")
     catalog = Catalog(folder)
     assert set(catalog) == {*WANTED, "shout"}
     assert [path.name for path in catalog.refused] == ["poem.toml"]
     with pytest.raises(ConfigError, match=r"poem\.toml"):
-        catalog.named("poem")  # the user's invalid file, not the bundled application
+        catalog.named("poem")  # the user's invalid file takes precedence over the bundled application
 
 
 def test_duplicate_names_and_a_missing_directory_are_errors(tmp_path: Path) -> None:
     folder = write_app(tmp_path / "mine", SHOUT)
     write_app(folder, SHOUT, "again.toml")
     catalog = Catalog(folder)
-    assert catalog["shout"].path.name == "again.toml", "the first file by name"
+    assert catalog["shout"].path.name == "again.toml", "the file whose name is first in alphabetical order must be used"
     with pytest.raises(ConfigError, match="already has the name"):
         catalog.named("shout")
     with pytest.raises(DataError, match="no such directory"):

@@ -1,4 +1,4 @@
-"""Inputs are validated and rendered into prompts."""
+"""Inputs are validated and inserted into prompt templates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BUNDLED = Catalog()
 
 
 def test_defaults_and_texts_of_forms_become_values() -> None:
-    """Forms and CSV files have only text."""
+    """HTML forms and CSV files contain only text, so numbers and labels must be parsed."""
     assert check_inputs(BUNDLED["summarize"].app, {"text": " A text.\n"}) == {"text": " A text.\n", "sentences": 3}
     assert check_inputs(BUNDLED["summarize"].app, {"text": "x", "sentences": "7"})["sentences"] == 7
     labels = check_inputs(BUNDLED["intent"].app, {"text": "x", "labels": "buy,  sell , buy,,"})["labels"]
@@ -44,7 +44,7 @@ def test_invalid_inputs_are_errors(name: str, given: dict[str, Any], said: str) 
 
 
 def test_a_value_is_rendered_unchanged() -> None:
-    """Braces and backslashes in a value have no effect."""
+    """Braces and backslashes in a value have no special meaning."""
     template = "Tone: {tone}\nText: {text}\nEnd {tone}."
     given = {"text": "{tone} \\1 {missing} %s", "tone": "dry"}
     assert render_template(template, given) == "Tone: dry\nText: {tone} \\1 {missing} %s\nEnd dry."

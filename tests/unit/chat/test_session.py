@@ -1,4 +1,4 @@
-"""Prompts and turns of a chat session."""
+"""Prompts and turns of a chat session are correct."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def session(engine: Engine, template: ChatTemplate) -> Session:
 
 
 def test_the_prompt_has_the_complete_conversation(session: Session, engine: Engine, template: ChatTemplate) -> None:
-    """With the system message and the earlier answers."""
+    """The prompt also contains the system message and the earlier answers."""
     session.configure(replace(SHORT, system="Be brief."))
     first, second = session.ask("Hello"), session.ask("And then?")
     talk = [
@@ -34,7 +34,9 @@ def test_the_prompt_has_the_complete_conversation(session: Session, engine: Engi
     ]
     ids = tuple(template.encode(talk, add_generation_prompt=True))
     request = GenerationRequest(prompt=ids, sampling=DEFAULT, max_tokens=8, seed=2, stop_ids=template.stop_ids)
-    assert second.text == engine.complete(request).text, "the second answer has the second draws of the seed"
+    assert second.text == engine.complete(request).text, (
+        "the second answer must use the second random state of the seed"
+    )
     assert second.prompt_tokens == len(ids)
     assert session.messages == [*talk, Message("assistant", second.text)]
 
@@ -54,7 +56,7 @@ def test_the_same_seed_gives_the_same_conversation(session: Session) -> None:
 
 
 def test_retry_draws_again(session: Session) -> None:
-    """With the same seed, the answer would not change."""
+    """If retry used the same seed, the answer would not change."""
     first = session.ask("Hello")
     again = session.retry()
     assert again.text != first.text
@@ -74,7 +76,7 @@ def test_undo_and_reset_remove_turns(session: Session) -> None:
 
 
 def test_the_oldest_turns_are_dropped_first(session: Session, template: ChatTemplate) -> None:
-    """The context has 512 tokens, of which a quarter or max_tokens is reserved for the answer."""
+    """The context has 512 tokens. A quarter of the context, or max_tokens, is reserved for the answer."""
     session.configure(replace(SHORT, system="Be brief."))
     turns = [session.ask(f"Question {i}: " + "what is this? " * 5) for i in range(20)]
     dropped = [turn.dropped_turns for turn in turns]
@@ -86,8 +88,10 @@ def test_the_oldest_turns_are_dropped_first(session: Session, template: ChatTemp
     assert turns[-1].prompt_tokens == len(template.encode(shown, add_generation_prompt=True))
     oldest = session.messages[1 + 2 * (dropped[-1] - 1) : -2]
     with_one_more = [Message("system", "Be brief."), *oldest, Message("user", turns[-1].prompt)]
-    assert len(template.encode(with_one_more, add_generation_prompt=True)) + 8 > 512, "it would have fitted"
-    assert len(session.turns) == 20, "what the model no longer sees can still be saved"
+    assert len(template.encode(with_one_more, add_generation_prompt=True)) + 8 > 512, (
+        "one more turn would have fitted into the context"
+    )
+    assert len(session.turns) == 20, "turns that were dropped from the prompt must be kept for /save"
 
 
 def test_dropped_turns_return_if_they_fit(session: Session) -> None:
@@ -117,7 +121,7 @@ def test_a_long_message_gets_a_short_answer(session: Session, template: ChatTemp
 
 
 def test_retry_without_an_answer_keeps_the_old_one(session: Session) -> None:
-    """After a longer system message, the question no longer fits."""
+    """The question no longer fits into the context because the system message is longer."""
     old = session.ask("Hello")
     session.configure(replace(SHORT, system="word " * 600))
     with pytest.raises(ConfigError):
@@ -126,7 +130,7 @@ def test_retry_without_an_answer_keeps_the_old_one(session: Session) -> None:
 
 
 def test_a_partial_answer_is_kept(session: Session) -> None:
-    """The user has seen it, and the next question may refer to it."""
+    """The user has already read the partial answer, so the next question may refer to it."""
     session.configure(replace(SHORT, max_tokens=None))
     pieces: list[str] = []
 
@@ -143,7 +147,7 @@ def test_a_partial_answer_is_kept(session: Session) -> None:
 
 
 def test_an_early_cancellation_is_not_lost(session: Session) -> None:
-    """Ctrl-C right after Enter, while the prompt is still being encoded."""
+    """The user presses Ctrl-C while the prompt is still being tokenized."""
     session.configure(replace(SHORT, max_tokens=None))
     submit = session.engine.complete
 
@@ -169,7 +173,7 @@ def test_invalid_settings_are_errors(wrong: dict[str, float]) -> None:
 
 
 def test_a_base_model_continues_the_text(engine: Engine, tokenizer: Tokenizer) -> None:
-    """Directly after the message, without a line end."""
+    """The model continues directly after the message, without a newline in between."""
     session = Session(engine, TextFormat(tokenizer, (tokenizer.eos_id,)), SHORT)
     first = session.ask("The with statement")
     alone = engine.complete(GenerationRequest(prompt="The with statement", max_tokens=8, seed=1, sampling=DEFAULT))

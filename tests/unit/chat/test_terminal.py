@@ -1,4 +1,4 @@
-"""The chat terminal in a script. Tests of the command cover a keyboard."""
+"""The chat terminal works with scripted input. The tests of the command cover keyboard input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Talk = Callable[..., tuple[str, str, Session]]
 
 @pytest.fixture
 def talk(engine: Engine, template: ChatTemplate) -> Talk:
-    """Return a function that sends lines and returns stdout, stderr and the session."""
+    """Return a function that sends lines to a session and returns stdout, stderr and the session."""
 
     def run(typed: str, *, quiet: bool = False, **options: Any) -> tuple[str, str, Session]:
         session = Session(engine, ChatFormat(template), Settings(max_tokens=6, seed=1))
@@ -48,14 +48,14 @@ def test_json_lines_hold_each_turn_whole(talk: Talk) -> None:
     first, second = (json.loads(line) for line in out.splitlines())
     assert (first["prompt"], first["text"]) == ("Hello", session.turns[0].text)
     assert (second["prompt"], second["completion_tokens"], second["dropped_turns"]) == ("Again", 6, 0)
-    assert out.isascii(), "JSON lets C1 control characters stand as they are"
+    assert out.isascii(), "JSON does not escape C1 control characters"
 
 
 def test_json_lines_hold_errors_too(talk: Talk) -> None:
     out, err, _ = talk("word " * 600 + "\n/nope\nHello\n", json_lines=True)
     long, unknown, fine = (json.loads(line) for line in out.splitlines())
     assert "512" in long["error"]["rule"] and unknown["error"]["kind"] == "ConfigError"
-    assert fine["text"], "an error ends its own turn only"
+    assert fine["text"], "the session must continue after an error"
     assert "error: " in err
 
 
@@ -138,7 +138,7 @@ def test_dropped_turns_are_reported_when_their_number_changes(talk: Talk) -> Non
 
 
 def test_a_model_cannot_control_the_terminal(engine: Engine, template: ChatTemplate) -> None:
-    """With escape sequences for the title, colors, the cursor, the clipboard or the writing direction."""
+    """The output has escape sequences for the title, colors, the cursor, the clipboard and the writing direction."""
     hostile = ["a\x1b]52;c;ZXZpbA==\x07", "\x9b2J", "b\r", "\nc\rd", "\u202eevil\x00\x7f"]
 
     class Hostile(Session):

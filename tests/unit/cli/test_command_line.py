@@ -1,4 +1,4 @@
-"""Behavior that scripts rely on: exit codes, stdout, and error messages."""
+"""Tests of behavior that scripts rely on: exit codes, stdout and error messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from groundup.cli import main
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Return exit code, stdout and stderr of `groundup ARGUMENTS`."""
+    """Run `groundup ARGUMENTS`, and return the exit code, stdout and stderr."""
     with pytest.raises(SystemExit) as exit_:
         main(arguments)
     out, err = capsys.readouterr()
@@ -25,7 +25,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 
 @pytest.fixture
 def notes(tmp_path: Path, real_documents: list[str]) -> Path:
-    """Return a folder of real text."""
+    """Return a directory that contains real text."""
     folder = tmp_path / "notes"
     folder.mkdir()
     for number, text in enumerate(real_documents):
@@ -110,7 +110,7 @@ def test_wrong_usage_with_json_is_an_object_too(capsys: pytest.CaptureFixture[st
 def test_folder_to_corpus_by_flag_recipe_and_set(
     capsys: pytest.CaptureFixture[str], notes: Path, tmp_path: Path
 ) -> None:
-    """All three give the same corpus."""
+    """The flag, the recipe and --set produce the same corpus."""
     recipe = tmp_path / "recipe.toml"
     folder = json.dumps(str(notes))
     recipe.write_text(f'name = "x"\n[collect]\nsources = [{{kind = "folder", path = {folder}}}]\n')
@@ -133,7 +133,7 @@ def test_quiet_prints_nothing_on_success(capsys: pytest.CaptureFixture[str], not
 
 
 def test_recipe_without_the_stage_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Otherwise its tables would be unknown settings."""
+    """Otherwise, the tables of the recipe would be reported as unknown settings."""
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("[tokenize]\nvocab_size = 512\n")
     code, _, err = call(capsys, "collect", str(recipe), "--out", str(tmp_path / "c"))
@@ -176,7 +176,7 @@ def test_cache_commands_list_and_clear_only_the_cache(
     assert (outside / "keep.txt").read_text() == "mine"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX error numbers")
+@pytest.mark.skipif(os.name == "nt", reason="requires POSIX error numbers")
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -196,7 +196,7 @@ def test_system_errors_have_no_traceback(
     arguments: list[str],
     said: str,
 ) -> None:
-    """They once printed a traceback and requested a bug report."""
+    """In an earlier release, such errors printed a traceback and asked for a bug report."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a-directory").mkdir()
     (tmp_path / "a-directory" / "text.txt").write_text("some text")
@@ -214,7 +214,7 @@ def test_system_errors_have_no_traceback(
 def test_a_system_error_without_a_path_has_a_traceback(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The user cannot fix it without a path."""
+    """Without a path, the user cannot fix the problem."""
 
     def broken() -> None:
         raise OSError("unclear")
@@ -227,7 +227,7 @@ def test_a_system_error_without_a_path_has_a_traceback(
 def test_a_folder_instead_of_a_recipe_suggests_the_folder_option(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """`groundup collect notes/` is what people type first."""
+    """New users often type `groundup collect notes/` first."""
     code, _, err = call(capsys, "collect", str(tmp_path))
     assert code == 2
     assert f"groundup collect --folder {tmp_path}" in err
@@ -238,7 +238,7 @@ def test_a_folder_instead_of_a_recipe_suggests_the_folder_option(
     assert "--folder" not in call(capsys, "collect", str(tmp_path / "none"))[2]
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the user root may write to any file")
 def test_no_permission_is_an_error_without_a_traceback(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     code, _, err = call(capsys, "config", "tokenize", "--output", str(tmp_path / "x"))
@@ -259,9 +259,9 @@ def test_a_bug_prints_the_traceback_and_a_request_to_report_it(
     assert "Please report it" in err
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.skipif(os.name == "nt", reason="requires POSIX signals")
 def test_ctrl_c_exits_with_130_and_a_hint(tmp_path: Path) -> None:
-    """Reading a pipe without a writer blocks, like long work."""
+    """Reading from a pipe without a writer blocks, which simulates a long computation."""
     fifo = tmp_path / "recipe.toml"
     os.mkfifo(fifo)
     process = subprocess.Popen([sys.executable, "-m", "groundup", "run", str(fifo)], stderr=subprocess.PIPE, text=True)
@@ -273,7 +273,7 @@ def test_ctrl_c_exits_with_130_and_a_hint(tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX shells")
+@pytest.mark.skipif(os.name == "nt", reason="requires a POSIX shell")
 def test_a_closed_pipe_causes_no_traceback() -> None:
     command = f"{sys.executable} -m groundup config pretrain | head -n 1"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Fixtures for fine-tuning: a run with a base model, and real paragraphs with labels."""
+"""Fixtures for fine-tuning: a run with a base model, and labeled paragraphs of real text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from groundup.hub import save_model
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
 
-# As the command line does it.
+# The command line starts the server in the same way.
 SERVE = """
 import json, sys
 from groundup.core.config import load
@@ -31,7 +31,7 @@ run(load(ServeConfig, json.loads(sys.argv[1])), json_lines=True)
 def run_directory(
     tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]
 ) -> Path:
-    """Return a run with a base model of random weights."""
+    """Return the directory of a run whose base model has random weights."""
     directory = tmp_path_factory.mktemp("runs") / "tiny"
     work = begin(directory / "base", "pretrain", {}, {})
     files = save_model(directory / "base", tiny_model(tokenizer.vocab_size), bos_id=0, eos_id=0)
@@ -42,7 +42,7 @@ def run_directory(
 
 @pytest.fixture(scope="module")
 def paragraphs(real_documents: list[str]) -> list[tuple[str, str]]:
-    """Return (paragraph, document) pairs of the three longest documents, which have different topics."""
+    """Return pairs of paragraph and document from the three longest documents, which have different topics."""
     longest = sorted(real_documents, key=len)[-3:]
     found = [(p.strip(), text.split("\n")[0].strip()) for text in longest for p in text.split("\n\n") if len(p) > 60]
     return list(dict(found).items())
@@ -50,7 +50,7 @@ def paragraphs(real_documents: list[str]) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="session")
 def serving() -> Callable[..., AbstractContextManager[tuple[subprocess.Popen[str], str]]]:
-    """Return a function that starts a server and returns the process and its URL."""
+    """Return a function that starts a server, and returns the process and the URL of the server."""
     return _serving
 
 

@@ -1,4 +1,4 @@
-"""`groundup apps` with a text, a file, a table, a classifier, and for evaluation."""
+"""`groundup apps` works with a text, a file, a table and a classifier, and evaluates applications."""
 
 from __future__ import annotations
 
@@ -105,14 +105,14 @@ def test_mistakes_are_explained(chat_directory: Path, arguments: tuple[str, ...]
 
 
 def test_generated_control_characters_do_not_reach_the_terminal(chat_directory: Path) -> None:
-    """This model generates random bytes, and a terminal would interpret some of them."""
+    """This model generates random bytes. A terminal would interpret some of them as control sequences."""
     control = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
     met = 0
     for seed in range(12):
         options = ("--model", chat_directory, "--temperature", "2", "--seed", str(seed), "--max-tokens", "200")
         met += bool(control.search(json.loads(call("continue", "x", *options, "--json").stdout)["text"]))
         assert not control.search(call("continue", "x", *options).stdout)
-    assert met, "the test needs at least one control character"
+    assert met, "the output must contain at least one control character for this test"
 
 
 def test_a_table_is_returned_with_results(chat_directory: Path, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_table_is_returned_with_results(chat_directory: Path, tmp_path: Path) 
         rows = list(csv.DictReader(file))
     assert [row["output"] in ("positive", "negative") for row in rows] == [True, True, False, True]
     assert "text is missing" in rows[2]["error"]
-    assert rows[1]["text"] == "'=2+5", "a spreadsheet would run it as a formula"
+    assert rows[1]["text"] == "'=2+5", "a spreadsheet would evaluate the text as a formula"
     printed = call("sentiment", "--batch", table, "--model", chat_directory).stdout
     lines = [json.loads(line) for line in printed.splitlines()]
     assert [line["output"] for line in lines] == [row["output"] or None for row in rows]
@@ -138,7 +138,7 @@ def test_a_table_without_the_input_column_is_an_error(chat_directory: Path, tmp_
         call("summarize", "--batch", tmp_path / "x.csv", "--model", chat_directory)
     (tmp_path / "y.csv").write_text("review\nGood.\nBad.\n", encoding="utf-8")
     done = call("sentiment", "--batch", tmp_path / "y.csv", "--model", chat_directory).stdout
-    assert len(done.splitlines()) == 2, "a single column may have any name"
+    assert len(done.splitlines()) == 2, "the only column of a table may have any name"
 
 
 def test_a_classifier_returns_its_own_labels(classifier: Path, real_documents: list[str]) -> None:
@@ -178,7 +178,7 @@ def test_user_applications_are_commands(chat_directory: Path, tmp_path: Path) ->
 
 
 def test_scores_of_one_model_and_of_two(chat_directory: Path, base_directory: Path) -> None:
-    """The same weights with and without a template. Equal scores are not significantly different."""
+    """Both models have the same weights, and one has a chat template. Equal scores are not significantly different."""
     names = ("sentiment", "poem", "mcq")
     alone = call("evaluate", *names, "--model", chat_directory).stdout
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in alone.splitlines()]

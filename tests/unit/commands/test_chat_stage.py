@@ -1,4 +1,4 @@
-"""`groundup chat` as a process, in a pipe and on a terminal."""
+"""`groundup chat` runs as a process, with its input from a pipe or from a terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from groundup.core.config import load
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError
 
-# As the command line does it.
+# The command line runs the chat in the same way.
 TALK = """
 import json, sys
 from groundup.core.config import load
@@ -36,7 +36,7 @@ def command(directory: Path, *options: str, **settings: object) -> list[str]:
 
 
 def test_each_line_of_a_pipe_gets_an_answer(chat_directory: Path) -> None:
-    """Also with invalid UTF-8."""
+    """A line with invalid UTF-8 also gets an answer."""
     done = subprocess.run(
         command(chat_directory, "--json", max_tokens=5), input=b"Hello\ncaf\xe9\nlast line", capture_output=True
     )
@@ -47,7 +47,7 @@ def test_each_line_of_a_pipe_gets_an_answer(chat_directory: Path) -> None:
 
 
 def test_a_base_model_prints_a_warning(base_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The warning explains why it does not answer, and what to do."""
+    """The warning explains why the model does not answer questions, and what the user can do."""
     monkeypatch.setattr("sys.stdin", io.StringIO("The with statement\n"))
     said, told = io.StringIO(), io.StringIO()
     config = load(ChatConfig, {"model": str(base_directory), "max_tokens": 5})
@@ -73,7 +73,7 @@ EXTERNAL_TEMPLATE = "{% for m in messages %}{{ m.role + ': ' + m.content + eos_t
 def test_an_unusable_template_prints_a_warning(
     chat_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: str | None, said: str
 ) -> None:
-    """An imported model uses its own template or none."""
+    """An imported model uses its own chat template. If that template cannot be used, the model has no template."""
     directory = shutil.copytree(chat_directory, tmp_path / "chat")
     path = directory / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -84,7 +84,7 @@ def test_an_unusable_template_prints_a_warning(
     assert said in told.getvalue() and bool(said) == ("cannot be used" in told.getvalue())
 
 
-@pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals")
+@pytest.mark.skipif(os.name == "nt", reason="requires pseudo-terminals")
 def test_ctrl_c_stops_the_answer_and_ctrl_d_the_session(endless_directory: Path) -> None:
     import pty
 
@@ -108,7 +108,7 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_the_session(endless_directory: Path)
         return done(screen)
 
     def wait_for(text: str) -> None:
-        """Wait until the text appears on the screen."""
+        """Wait until a text appears on the screen."""
         nonlocal screen
         assert read_until(lambda seen: text in seen), screen
         screen = screen.partition(text)[2]
@@ -117,7 +117,8 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_the_session(endless_directory: Path)
         wait_for("/help lists the commands")
         wait_for(">>> ")
         while not read_until(lambda seen: "Press Ctrl-D or type /quit" in seen, 0.5):
-            # Repeated, because a signal between readline's prompt and its wait has no effect before the next key.
+            # The signal is sent repeatedly. If it arrives between readline's prompt and its wait for input, it has no
+            # effect.
             process.send_signal(signal.SIGINT)
         wait_for("to quit")
         wait_for(">>> ")

@@ -1,4 +1,4 @@
-"""`groundup collect` is skipped if nothing changed, and runs again if a file changed."""
+"""`groundup collect` is skipped if nothing has changed, and runs again if a file has changed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_skipped_if_nothing_changed(notes: Path, tmp_path: Path) -> None:
 
 
 def test_a_changed_file_causes_a_new_run(notes: Path, tmp_path: Path) -> None:
-    """Otherwise training would use the old text."""
+    """Otherwise, training would use the text of the old file."""
     first = run(_config(notes, tmp_path), console=QUIET)
     (notes / "new.md").write_text("An entirely new page, which says what no other page before it has ever said.")
     second = run(_config(notes, tmp_path), console=QUIET)
@@ -63,7 +63,7 @@ def test_a_changed_setting_causes_a_new_run(notes: Path, tmp_path: Path) -> None
 
 
 def test_moved_folder_keeps_the_fingerprint(notes: Path, tmp_path: Path) -> None:
-    """Paths are not in the fingerprint, so a project can move to another disk."""
+    """The fingerprint does not contain paths, so a project can be moved to another disk."""
     first = run(_config(notes, tmp_path), console=QUIET)
     (tmp_path / "elsewhere").mkdir()
     moved = notes.rename(tmp_path / "elsewhere" / "notes")
@@ -71,7 +71,7 @@ def test_moved_folder_keeps_the_fingerprint(notes: Path, tmp_path: Path) -> None
 
 
 def test_a_skipped_run_shows_the_same_summary(notes: Path, tmp_path: Path) -> None:
-    """The first run printed no documents and drops, and the second run printed nothing."""
+    """In an earlier release, a skipped run printed nothing."""
     (notes / "short.md").write_text("hi")
     (notes / "rows.jsonl").write_text('{"summary": "A record that tells in a few words what there is to be told."}')
     said = []
@@ -88,7 +88,7 @@ def test_a_skipped_run_shows_the_same_summary(notes: Path, tmp_path: Path) -> No
 
 
 def test_an_empty_folder_name(tmp_path: Path) -> None:
-    """An empty shell variable, as in --folder "$NOTES", must not mean the current folder."""
+    """If a shell variable is empty, as in --folder "$NOTES", the folder must not become the current directory."""
     with pytest.raises(ConfigError, match="the current directory is"):
         load(CollectConfig, {"folder": "", "out": str(tmp_path)})
 
@@ -121,7 +121,7 @@ def test_the_quickstart_recipe_is_valid(tmp_path: Path) -> None:
 
 
 def test_import_is_light() -> None:
-    """Every --help imports this module."""
+    """The --help option of every command imports this module."""
     heavy = "{'torch', 'pyarrow', 'sklearn'}"
     code = f"import sys, groundup.commands.collect; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

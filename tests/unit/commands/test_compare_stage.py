@@ -1,4 +1,4 @@
-"""`groundup compare`: a base model and a fine-tuned model on real paragraphs."""
+"""`groundup compare` compares a base model with a fine-tuned model on paragraphs of real text."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def base(
 
 @pytest.fixture(scope="module")
 def paragraphs(real_documents: list[str]) -> list[tuple[str, str]]:
-    """(beginning of a paragraph, document) of the three longest documents."""
+    """Return pairs of the beginning of a paragraph and its document, from the three longest documents."""
     longest = sorted(real_documents, key=len)[-3:]
     found = [
         (" ".join(part.split()[:14]), text.split("\n")[0].strip())
@@ -48,7 +48,7 @@ def paragraphs(real_documents: list[str]) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def pairs(paragraphs: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Beginnings of paragraphs, with their continuations as answers."""
+    """Return a table with beginnings of paragraphs as prompts and their continuations as answers."""
     path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
     words = [text.split() for text, _ in paragraphs]
     rows = [{"question": " ".join(w[:8]), "answer": " ".join(w[8:])} for w in words]
@@ -97,7 +97,7 @@ def line(found: dict[str, Any], name: str) -> dict[str, Any]:
 def test_the_report_shows_gain_and_forgetting(
     base: Path, chat: Path, pairs: Path, real_documents: list[str], tmp_path: Path
 ):
-    """Of the table that was used for fine-tuning, only the held-out split counts."""
+    """If the table was used for fine-tuning, only its held-out split is scored."""
     (tmp_path / "general.txt").write_text(max(real_documents, key=len)[:30_000], encoding="utf-8")
     general = str(tmp_path / "general.txt")
     found, page = compared(base, chat, tmp_path / "out", data=str(pairs), general=general, metric="f1", max_examples=30)
@@ -114,7 +114,7 @@ def test_the_report_shows_gain_and_forgetting(
 
 
 def test_equal_models_are_not_significantly_different(base: Path, pairs: Path, tmp_path: Path):
-    """A difference between equal models could only result from different prompts."""
+    """If equal models differed, the cause could only be that their prompts differ."""
     found, _ = compared(base, base, tmp_path / "out", data=str(pairs), metric="chrf", max_examples=12)
     assert {each["verdict"] for each in found["lines"]} == {"not significantly different"}
     assert all(each["difference"]["value"] == 0 for each in found["lines"])
@@ -137,7 +137,7 @@ def test_a_classifier_is_compared_with_its_base_and_tfidf(base: Path, classifier
 
 
 def test_a_training_table_with_a_separate_test_set_is_rejected(base: Path, pairs: Path, tmp_path: Path):
-    """All of it was trained on, so a comparison would measure memorization."""
+    """The model was trained on the whole table, so a comparison on this table would measure memorization."""
     rows = pairs.read_text().splitlines(keepends=True)
     (tmp_path / "train.jsonl").write_text("".join(rows[:60]))
     (tmp_path / "test.jsonl").write_text("".join(rows[60:90]))
@@ -154,7 +154,7 @@ def test_a_training_table_with_a_separate_test_set_is_rejected(base: Path, pairs
 def test_training_rows_are_excluded_from_any_table(
     base: Path, chat: Path, pairs: Path, classifier: Path, table: Path, tmp_path: Path
 ):
-    """Rows stay training rows if people save a table again, add rows, or rename its columns."""
+    """A training row remains a training row if the user saves the table again, adds rows, or renames the columns."""
     tested = artifact.read(chat).facts["examples"]["test"]
     (tmp_path / "again.jsonl").write_text(pairs.read_text() + json.dumps({"question": "New?", "answer": "Yes."}) + "\n")
     keys = {"metric": "likelihood", "train": str(pairs)}
@@ -170,7 +170,7 @@ def test_training_rows_are_excluded_from_any_table(
 
 
 def test_one_given_column_keeps_the_other_settings(base: Path, table: Path, tmp_path: Path):
-    """Otherwise the same rows would be other texts with another split, mostly of training data."""
+    """With other settings, the same rows would become other texts with another split, mostly of training data."""
     mails = tmp_path / "mails.csv"
     with table.open(newline="", encoding="utf-8") as read, mails.open("w", newline="", encoding="utf-8") as written:
         rows = list(csv.reader(read))
@@ -191,7 +191,7 @@ def test_missing_data_is_reported_before_models_are_loaded(base: Path, tmp_path:
 
 
 def test_the_verdict_does_not_depend_on_the_precision(base: Path, chat: Path, pairs: Path, tmp_path: Path) -> None:
-    """Scores in bf16 differ in the third digit: an 8-bit mantissa, on values of about 5 bits per byte."""
+    """In bf16, scores of about 5 bits per byte differ in the third digit, because the mantissa has 8 bits."""
     found = {}
     for dtype in ("float32", "bfloat16"):
         report, _ = compared(base, chat, tmp_path / dtype, data=str(pairs), metric="likelihood", dtype=dtype)

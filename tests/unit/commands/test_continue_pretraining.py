@@ -1,4 +1,4 @@
-"""Continued pretraining: keeps the vocabulary, improves on the new text, and rejects incompatible tokens."""
+"""Continued pretraining keeps the vocabulary, improves the loss on the new text, and rejects incompatible tokens."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def tokenized(corpus: Path, out: Path, **settings: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def room(real_documents: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two corpora from the same language reference (statements and types), and a base model of the first."""
+    """Return two corpora from one language reference (statements and types) and a base model of the first corpus."""
     room = tmp_path_factory.mktemp("room")
     half = len(real_documents) // 2
     for name, documents in (("first", real_documents[:half]), ("second", real_documents[half:])):
@@ -50,7 +50,7 @@ def room(real_documents: list[str], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_continued_pretraining_improves_on_the_new_text(room: Path, tmp_path: Path) -> None:
-    """Starts from a run and uses its tokenizer; the base model is not changed."""
+    """Training starts from the model of a run, uses its tokenizer, and does not change the base model."""
     weights = (room / "run" / "base" / "model.safetensors").read_bytes()
     made = pretrained(room / "second-tokens", tmp_path / "on", model=room / "run", tokens=30_000)
     assert made.inputs["model"] == read(room / "run" / "base").digest
@@ -63,7 +63,7 @@ def test_continued_pretraining_improves_on_the_new_text(room: Path, tmp_path: Pa
     assert plan.optimizer.matrix_lr < 0.02
     assert (room / "run" / "base" / "model.safetensors").read_bytes() == weights
 
-    # Computed separately from the command: the whole validation set, from the two model directories.
+    # The expected score is computed without the command, from the two model directories and the whole validation set.
     def evaluated(directory: Path) -> dict[str, Any]:
         config = {"model": directory, "out": tmp_path / f"report-{directory.name}", "corpus": room / "second-corpus"}
         return evaluate.run(evaluate.EvaluateConfig(**config, compressors=False, samples=0)).facts
@@ -100,7 +100,7 @@ def test_new_tokens_are_initialized_from_their_pieces_and_trained(room: Path, tm
 @pytest.mark.parametrize("tied", [False, True])
 def test_new_embedding_rows_are_means_and_old_rows_are_unchanged(tied: bool, tiny_model: Any) -> None:
     model = tiny_model(64, tie_embeddings=tied)
-    pieces = {60: (1, 2), 64: (3, 4, 4), 65: (5,)}  # 60: an unused row
+    pieces = {60: (1, 2), 64: (3, 4, 4), 65: (5,)}  # row 60 is unused
     larger = resize_token_embeddings(model, 70, pieces)
     ids = torch.tensor([[1, 2, 3, 50]])
     torch.testing.assert_close(larger(ids)[..., :60], model(ids)[..., :60], atol=1e-6, rtol=0)
@@ -115,7 +115,7 @@ def test_new_embedding_rows_are_means_and_old_rows_are_unchanged(tied: bool, tin
 
 
 def test_bf16_weights_are_trained_in_fp32(room: Path, tmp_path: Path) -> None:
-    """Imported models are often bf16, whose resolution is too low for small updates."""
+    """Imported models often have bf16 weights. The resolution of bf16 is too low for small updates."""
     base = tmp_path / "imported"
     base.mkdir()
     for path in (room / "run" / "base").glob("*.json"):
@@ -130,7 +130,7 @@ def test_bf16_weights_are_trained_in_fp32(room: Path, tmp_path: Path) -> None:
 
 
 def test_tokens_of_another_vocabulary_are_rejected_before_training(room: Path, tmp_path: Path) -> None:
-    """All ids are below 512, so training would run with the wrong tokens."""
+    """All token IDs are below 512, so training would run without an error but with the wrong tokens."""
     other = tokenized(room / "second-corpus", tmp_path / "other", vocab_size=512)
     with pytest.raises(ConfigError, match="groundup tokenize CORPUS --tokenizer"):
         pretrained(other, tmp_path / "on", model=room / "run", tokens=2_000)

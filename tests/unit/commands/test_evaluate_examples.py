@@ -1,4 +1,4 @@
-"""`groundup evaluate` on tables: the task follows from model and data, and the scores are the model's."""
+"""`groundup evaluate` on a table selects the task from the model and the data, and reports the model's scores."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def a_table(path: Path, *rows: tuple[str, str]) -> Path:
 def classifier(tmp_path: Path, tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> Path:
     model = SequenceClassifier.from_language_model(tiny_model(tokenizer.vocab_size), 2, seed=0)
     with torch.no_grad():
-        model.score.weight.zero_()  # Equal scores: always the first label.
+        model.score.weight.zero_()  # With equal scores, the model always predicts the first label.
     directory = tmp_path / "classifier"
     save_classifier(directory, model, ["yes", "no"], bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=0)
     tokenizer.save(directory)
@@ -37,7 +37,7 @@ def classifier(tmp_path: Path, tokenizer: Tokenizer, tiny_model: Callable[..., T
 
 
 def test_a_classifier_is_scored_by_its_labels(classifier: Path, tmp_path: Path) -> None:
-    """Unknown labels are counted, but not as errors."""
+    """Examples with unknown labels are counted separately and not as errors."""
     rows = [("remark", "verdict"), ("one", "yes"), ("two", "yes"), ("three", "no"), ("four", "perhaps"), ("", "yes")]
     data = a_table(tmp_path / "remarks.csv", *rows)
     config = EvaluateConfig(model=classifier, data=data, text="remark", label="verdict", out=tmp_path / "report")
@@ -67,7 +67,7 @@ def test_the_loss_on_answers_equals_the_model_loss(chat_directory: Path, tmp_pat
         logprobs = load_model(chat_directory)(torch.tensor([ids]))[0].log_softmax(-1)
     nats = [-float(logprobs[at - 1, ids[at]]) for at in range(1, len(ids)) if trained[at]]
     assert facts["end_of_turn"]["loss"] == pytest.approx(nats[-1], abs=1e-3)
-    # The last token is scored by its bytes, which longer tokens share, so its loss is slightly lower.
+    # The last token is scored by its bytes, which are also the start of longer tokens, so its loss is slightly lower.
     words = facts["loss"] * facts["tokens"]
     assert sum(nats[:-2]) - 1e-3 <= words <= sum(nats[:-1]) + 1e-3
     assert math.isfinite(words)

@@ -1,4 +1,4 @@
-"""`groundup evaluate` and `groundup generate` on a run with real text, real shards, and a tiny model."""
+"""`groundup evaluate` and `groundup generate` work on a run with real text, real shards and a tiny model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from groundup.tokenizer import Tokenizer
 def finished_run(
     tmp_path_factory: pytest.TempPathFactory, real_documents: list[str], tiny_model: Callable[..., Transformer]
 ) -> Path:
-    """A run up to the model, with random weights."""
+    """Return a run that contains all outputs up to a model with random weights."""
     directory = tmp_path_factory.mktemp("runs") / "tiny"
     texts = tmp_path_factory.mktemp("texts")
     for number, text in enumerate(real_documents):
@@ -50,14 +50,14 @@ def report(finished_run: Path) -> dict[str, object]:
 
 
 def test_a_run_is_scored_on_its_held_out_text(finished_run: Path, report: dict[str, object]):
-    """All held-out text is scored, and nothing else: the counts equal the counts of the tokenize stage."""
+    """Exactly the held-out text is scored: the token counts equal the counts of the tokenize stage."""
     held_out = json.loads((finished_run / "tokens" / "artifact.json").read_text())["facts"]["validation"]
     assert {name: report["scored"][name] for name in ("documents", "tokens", "bytes")} == held_out
     assert report["bpb_interval"][0] < report["bpb"] < report["bpb_interval"][1]
 
 
 def test_the_report_contains_the_compressors(report: dict[str, object]):
-    """Random weights are worse than all compressors, and the report must show it."""
+    """A model with random weights is worse than all compressors, and the report must show this result."""
     seen = [score for score in report["compressors"] if score["saw_training"]]
     assert {score["name"] for score in seen} == {"xz -9e", "PPMd order 5", "PPMd order 8"}
     assert {score["better"] for score in seen} == {"the compressor"}
@@ -80,7 +80,7 @@ def test_a_finished_evaluation_is_skipped(finished_run: Path, report: dict[str, 
 
 
 def test_the_table_of_a_finished_evaluation_is_shown_again(finished_run: Path, tmp_path: Path):
-    """The second time, no table was shown, and a user's file was named held-out text."""
+    """In an earlier release, a repeated evaluation showed no table, and a user's file was called held-out text."""
     letter = tmp_path / "a letter.txt"
     letter.write_text("Dear reader, " * 40)
     said = []
@@ -98,7 +98,7 @@ def test_the_table_of_a_finished_evaluation_is_shown_again(finished_run: Path, t
 
 
 def test_a_missing_file_is_named_with_a_similar_one(finished_run: Path, tmp_path: Path):
-    """The error was "no such folder", with a rule about the sources of a corpus."""
+    """In an earlier release, the error was "no such folder", with a rule about the sources of a corpus."""
     (tmp_path / "letter.txt").write_text("Dear reader, ")
     with pytest.raises(DataError, match=r"leter\.txt: no such file") as caught:
         evaluate.run(EvaluateConfig(model=finished_run, data=tmp_path / "leter.txt"))
@@ -107,9 +107,9 @@ def test_a_missing_file_is_named_with_a_similar_one(finished_run: Path, tmp_path
         evaluate.run(EvaluateConfig(model=finished_run, data=tmp_path / "none" / "letter.txt"))
 
 
-@pytest.mark.skipif(os.name == "nt", reason="names of bytes are POSIX's")
+@pytest.mark.skipif(os.name == "nt", reason="requires file names that can be any bytes")
 def test_names_and_prompts_that_are_not_utf8_are_accepted(finished_run: Path, tmp_path: Path):
-    """Old archives contain Latin-1 names, which are decoded to lone surrogates."""
+    """Old archives contain file names in Latin-1, which Python decodes to lone surrogates."""
     path = tmp_path / os.fsdecode(b"caf\xe9.txt")
     path.write_text("Dear reader, " * 40)
     evaluate.run(load(EvaluateConfig, {"model": str(finished_run), "data": str(path), "compressors": False}))
@@ -120,7 +120,7 @@ def test_names_and_prompts_that_are_not_utf8_are_accepted(finished_run: Path, tm
 
 
 def test_shards_without_a_corpus_give_the_same_score(finished_run: Path, report: dict[str, object], tmp_path: Path):
-    """The corpus may have been deleted; the score must not depend on the source of the text."""
+    """The corpus may have been deleted. The score must not depend on where the text is read from."""
     config = EvaluateConfig(
         model=finished_run,
         tokens=finished_run / "tokens",
@@ -133,7 +133,7 @@ def test_shards_without_a_corpus_give_the_same_score(finished_run: Path, report:
 
 
 def test_a_users_file_gets_a_separate_report(finished_run: Path, report: dict[str, object], tmp_path: Path):
-    """In the run's report directory, it would overwrite the report, and `groundup run` would evaluate again."""
+    """In the report directory of the run, this report would overwrite the run's report."""
     (tmp_path / "letter.txt").write_text("Dear reader, " * 40)
     evaluate.run(EvaluateConfig(model=finished_run, data=tmp_path / "letter.txt", compressors=False))
     found = json.loads((finished_run / "report-letter" / "report.json").read_text(encoding="utf-8"))

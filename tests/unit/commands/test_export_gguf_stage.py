@@ -1,4 +1,4 @@
-"""A GGUF file gets its name after verification, and the reported results match the file."""
+"""A GGUF file gets its final name only after its verification, and the reported results describe this file."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ QUIET = Console(quiet=True)
 
 @pytest.fixture(autouse=True)
 def _no_peers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests without other engines; tests/interop uses llama.cpp."""
+    """Disable the comparison with other engines. The tests in tests/interop use llama.cpp."""
     from groundup.evaluation.verification import gguf, imports, peers
 
-    for module in (gguf, imports, peers):  # A module that is imported later would keep the replacement.
+    for module in (gguf, imports, peers):  # A module that is imported later would keep the mock.
         monkeypatch.setattr(module, "missing", lambda engine: f"{engine} is not installed")
 
 
@@ -50,7 +50,7 @@ def test_a_file_with_its_modelfile_and_record(sharp_directory: Path, tmp_path: P
     out = tmp_path / "m.gguf"
     made = run(ExportGgufConfig(model=sharp_directory, out=out, type="q8_0"), console=QUIET)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["Modelfile", "m.gguf", "m.gguf.json"]
-    fields = gguf.GGUFReader(out).fields  # An independent reader.
+    fields = gguf.GGUFReader(out).fields  # This reader is independent of our code.
     assert fields["general.architecture"].contents() == "qwen3"
     assert fields["tokenizer.ggml.pre"].contents() == "qwen2"
     assert "FROM ./m.gguf\n" in (tmp_path / "Modelfile").read_text()
@@ -64,7 +64,7 @@ def test_a_file_with_its_modelfile_and_record(sharp_directory: Path, tmp_path: P
 def test_norms_stored_with_an_offset_of_one_pass(
     tiny_model: Callable[..., Transformer], tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    """Gemma's norms are rounded by the export and the import, which is no error."""
+    """The export and the import round the norms of Gemma models. This rounding is not an error."""
     shape = {"dim": 64, "head_dim": 16, "context_length": 128, "sliding_window": 64, "tie_embeddings": True}
     model = tiny_model(tokenizer.vocab_size, family="gemma3", **shape)
     generator = torch.Generator().manual_seed(1)
@@ -84,7 +84,7 @@ def test_all_types_are_compared(sharp_directory: Path, tmp_path: Path) -> None:
     kl = {kind: facts["verification"]["checks"][0]["kl"] for kind, facts in files.items() if kind != "f32"}
     assert kl["f16"] < kl["bf16"] < kl["q8_0"] < min(kl["q4_0"], kl["q4_k"])
     assert files["f32"]["bytes"] > files["f16"]["bytes"] > files["q8_0"]["bytes"] > files["q4_0"]["bytes"]
-    # Rows of 64 are no multiple of 256, so each matrix has a fallback, which is listed.
+    # Rows of 64 values are not a multiple of 256, so a fallback type is used for each matrix, and the report lists it.
     assert {fallback["intended"] for fallback in files["q4_k"]["fallbacks"]} == {"Q4_K", "Q6_K"}
     assert not files["q8_0"]["fallbacks"]
 

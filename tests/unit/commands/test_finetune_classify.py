@@ -1,4 +1,4 @@
-"""`groundup finetune classify` and `groundup classify` on real paragraphs, labeled by their document."""
+"""`groundup finetune classify` and `groundup classify` work on real paragraphs, whose label is their document."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SETTINGS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def table(paragraphs: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CSV with extra columns, an empty cell, a duplicate, and a label with one example."""
+    """Return a CSV table with extra columns, an empty cell, a duplicate, and a label that has only one example."""
     path = tmp_path_factory.mktemp("data") / "paragraphs.csv"
     rows = [*paragraphs, ("", paragraphs[0][1]), paragraphs[0], ("a stray text", "stray")]
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -62,7 +62,7 @@ def facts_of(directory: Path) -> dict[str, Any]:
 
 
 def test_a_classifier_is_trained_and_evaluated(classifier: Path, paragraphs: list[tuple[str, str]]) -> None:
-    """The base model has random weights, so its accuracy comes from this training."""
+    """The base model has random weights, so the accuracy can only result from this training."""
     facts = facts_of(classifier)
     assert facts["columns"] == "paragraph -> document"
     assert facts["dropped"] == {"empty text": 1, "duplicate": 1, "only example of its label": 1}
@@ -86,7 +86,7 @@ def test_the_metrics_log_has_one_line_per_step(classifier: Path) -> None:
 
 
 def test_the_reported_accuracy_matches_the_saved_model(classifier: Path, table: Path) -> None:
-    """The saved model is what users load, not the model in memory."""
+    """The saved model must be tested, because users load it, and not the model in memory."""
     facts = facts_of(classifier)
     texts = tuple(sample["text"] for sample in facts["samples"] if len(sample["text"]) < 300)
     found = classify.run(ClassifyConfig(model=classifier, texts=texts))
@@ -130,7 +130,7 @@ def test_a_killed_run_resumes_with_the_same_result(
     )
     deadline = time.monotonic() + 120
     while not list((out / "checkpoints").glob("step-0000000[5-9]")):
-        assert process.poll() is None, "it ended before it could be killed"
+        assert process.poll() is None, "the process ended before the test could kill it"
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -166,7 +166,7 @@ def test_a_given_test_table_is_used(run_directory: Path, paragraphs: list[tuple[
 
 @pytest.fixture
 def words(paragraphs: list[tuple[str, str]], tmp_path: Path) -> Path:
-    """Even the mean hidden states of a random model separate texts by the word that fills them."""
+    """Return texts that consist of one repeated word. Even a random model's hidden states separate such texts."""
     words, path = ("yes", "no"), tmp_path / "words.jsonl"
     rows = [
         {"text": f"{text[:20]} {f'{words[n % 2]} ' * 8} it is", "label": words[n % 2]}
@@ -182,7 +182,10 @@ QUICKLY = SETTINGS | {"num_epochs": 1, "validation_fraction": 0.3, "baseline": F
 
 @pytest.fixture
 def judged(monkeypatch: pytest.MonkeyPatch, diverged: bool) -> list[tuple[float, float, int]]:
-    """Arguments of `significantly_worse`, whose result is fixed: no rate diverges for certain on every machine."""
+    """Replace `significantly_worse` by a function with a fixed result, and return the recorded arguments.
+
+    No learning rate is certain to diverge on every machine.
+    """
     asked: list[tuple[float, float, int]] = []
     monkeypatch.setattr(classifier_plan, "significantly_worse", lambda *found: asked.append(found) or diverged)
     return asked
@@ -202,7 +205,7 @@ def test_divergence_at_a_given_learning_rate_is_reported(
     said = " ".join(capsys.readouterr().err.split())
     ((before, after, texts),) = judged
     warning = f"{WORSE}{1 - before:.1%} to {1 - after:.1%} ({texts} texts). "
-    assert before < 0.2 and texts > 100  # the fitted head works
+    assert before < 0.2 and texts > 100  # the fitted head predicts most labels correctly
     assert said.count(warning + "Lower the learning rate: --learning-rate 10.") == diverged, said
 
 
@@ -225,12 +228,13 @@ def test_divergence_at_the_default_learning_rate_restarts_training(
     said = " ".join(capsys.readouterr().err.split())
     assert (
         len({before for before, _, _ in judged}) == 1 and len(judged) == 1 + halved
-    )  # the same initial head each time
+    )  # each restart uses the same initial head
     assert said.count("Restarting at half the learning rates.") == halved, said
     assert said.count(WORSE) == halved + (halved == 2), said
     assert json.loads((out / "plan.json").read_text()).get("rate_scale", 1) == 0.5**halved
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))  # steps of the last attempt
+    # The log contains only the steps of the last attempt.
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
     assert halved or made.facts["test"]["accuracy"]["value"] > 0.9
 
 
@@ -250,7 +254,7 @@ def test_a_classifier_truncates_texts_to_its_training_length(
 def test_a_classifier_uses_the_prompt_format_of_its_training(
     run_directory: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, better: int
 ) -> None:
-    """The tokenizer stores the prompt format, whose tokens do not count against the length of the text."""
+    """The tokenizer stores the prompt format. The tokens of the format do not count as part of the text."""
     monkeypatch.setattr(initial_head, "_MIN_PROMPTS_PER_CONTEXT", 1)
     fits = [HeadFit(nats, 0.5, 0.0, 10) for nats in (2.0, 2.5 - better)]
     monkeypatch.setattr(initial_head, "best_prompt_format", lambda *_: (better, fits))
@@ -286,7 +290,7 @@ def test_invalid_settings_are_rejected_before_training(
 
 
 def test_lines_are_labeled_as_they_arrive(classifier: Path) -> None:
-    """An endless input is labeled batch by batch; at most one batch is read ahead."""
+    """An endless input is classified batch by batch. At most one batch is read ahead."""
     read: list[int] = []
 
     def lines() -> Any:

@@ -1,4 +1,4 @@
-"""`groundup finetune instruct`: a base model, a table of real text, and the output directory."""
+"""`groundup finetune instruct` trains a base model on a table of real text and writes an output directory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def base(
 
 @pytest.fixture(scope="module")
 def rows(real_documents: list[str]) -> list[dict[str, Any]]:
-    """Questions are beginnings of real paragraphs, answers their continuations; some rows are invalid."""
+    """Return rows whose questions are beginnings of real paragraphs and whose answers are the continuations.
+
+    Some of the rows are invalid.
+    """
     paragraphs = [" ".join(part.split()) for text in real_documents for part in text.split("\n\n")]
     pairs = [p.split(" ") for p in dict.fromkeys(paragraphs) if len(p.split(" ")) > 12][:240]
     made: list[dict[str, Any]] = [
@@ -95,14 +98,14 @@ def test_the_artifact_records_the_data(tuned: Path, rows: list[dict[str, Any]], 
 
 
 def test_fine_tuning_beats_the_base_model(tuned: Path) -> None:
-    """Starting from random weights, two epochs are enough to beat the base model beyond the confidence interval."""
+    """The weights are random, so two epochs are enough to beat the base model by more than the confidence interval."""
     held_out = artifact.read(tuned).facts["held_out"]
     assert held_out["difference"]["interval"][1] < 0
     assert held_out["tuned"]["loss"] < held_out["base"]["loss"]
 
 
 def test_transformers_loads_the_directory(tuned: Path, tokenizer: Tokenizer) -> None:
-    """The template, both tokens that end an answer, and the logits."""
+    """The chat template, the two tokens that end an answer, and the logits must be equal."""
     transformers = pytest.importorskip("transformers")
     peer = transformers.AutoModelForCausalLM.from_pretrained(tuned)
     words = transformers.AutoTokenizer.from_pretrained(tuned)
@@ -150,7 +153,7 @@ def test_a_given_test_set_is_scored_and_not_trained_on(
 def test_the_number_of_scored_test_answers_is_limited(
     table: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Scoring a large test set would take longer than the training."""
+    """Scoring all answers of a large test set would take longer than the training."""
     monkeypatch.setattr(tuned_comparison, "_MAX_SCORED", 7)
     facts = tune(table, base, tmp_path / "out", num_epochs=0.2).facts
     assert facts["held_out"]["responses"] == 7 < facts["examples"]["test"]
@@ -207,7 +210,7 @@ def test_an_unknown_column_or_source_is_named_in_the_error(table: Path, base: Pa
 def test_xray_shows_the_training_examples_and_exits(
     table: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It must not create a model directory or lock the output directory."""
+    """The option must not create a model directory and must not lock the output directory."""
     out = tmp_path / "chat"
     keys = {"data": str(table), "model": str(base), "out": str(out), "xray": True}
     made = run(load(FinetuneInstructConfig, keys), console=Console())
@@ -237,7 +240,7 @@ def test_examples_with_chat_template_markup_are_rejected(base: Path, tmp_path: P
 
 
 def test_a_modified_chat_template_is_rejected_by_every_command(tuned: Path, table: Path, tmp_path: Path) -> None:
-    """Chat, API, evaluation and export must use the template of the training."""
+    """Chat, API, evaluation and export must use the same chat template as the training."""
     from groundup.commands import export_gguf
     from groundup.hub.resolve import open_chat_model
 
@@ -261,7 +264,7 @@ def test_a_modified_chat_template_is_rejected_by_every_command(tuned: Path, tabl
 def test_early_stopping_restores_the_best_checkpoint(
     table: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With many epochs the model memorizes the few examples, and the validation loss rises."""
+    """In many epochs, the model memorizes the few examples, so the validation loss rises."""
     keys = {"data": str(table), "model": str(base), "out": str(tmp_path / "out"), "threads": 1, "compile": False}
     config = load(
         FinetuneInstructConfig,
@@ -283,7 +286,7 @@ def test_early_stopping_restores_the_best_checkpoint(
 def test_the_best_checkpoint_is_selected_by_a_metric(
     table: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The loss may still fall while the answers no longer improve."""
+    """The validation loss may still fall although the answers no longer improve."""
     keys = {"data": str(table), "model": str(base), "out": str(tmp_path / "out"), "threads": 1, "compile": False}
     config = load(FinetuneInstructConfig, keys | {"num_epochs": 6.0, "learning_rate_scale": 3.0, "keep_best": "chrf"})
     facts = run(config, console=Console()).facts

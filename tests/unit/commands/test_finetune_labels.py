@@ -1,4 +1,4 @@
-"""`groundup finetune classify` with rare labels, several labels per text, and calibrated probabilities."""
+"""`groundup finetune classify` supports rare labels, several labels per text, and calibrated probabilities."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def facts_of(directory: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def large_table(real_documents: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Real lines, labeled by their first word: easy to learn, and enough for a validation set."""
+    """Return real lines labeled by their first word. The task is easy, and the table is large enough for validation."""
     lines = {line.strip() for text in real_documents for line in text.split("\n") if 30 < len(line.strip()) < 70}
     found = [
         (line, "upper" if line[0].isupper() else "lower") for line in sorted(lines, key=text_id) if line[0].isalpha()
@@ -43,7 +43,7 @@ def large_table(real_documents: list[str], tmp_path_factory: pytest.TempPathFact
 def test_calibrated_probabilities_are_the_same_in_transformers(
     run_directory: Path, large_table: Path, tmp_path: Path
 ) -> None:
-    """The temperature is part of the weights, so that other tools get calibrated probabilities as well."""
+    """The temperature of the calibration is part of the weights, so that other libraries get the same probabilities."""
     transformers = pytest.importorskip("transformers")
     import torch
 
@@ -69,7 +69,7 @@ def test_calibrated_probabilities_are_the_same_in_transformers(
 def test_long_texts_are_dropped_unless_truncation_is_set(
     run_directory: Path, paragraphs: list[tuple[str, str]], tmp_path: Path
 ) -> None:
-    """The end of a text may determine its label, so truncated texts are not trained on by default."""
+    """The end of a text may determine its label, so the default is not to train on truncated texts."""
     data = tmp_path / "t.csv"
     with data.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("text", "label"), *paragraphs])
@@ -84,13 +84,13 @@ def test_long_texts_are_dropped_unless_truncation_is_set(
     assert left_out > 0
     assert kept["cut"]["train"] == 0 and cut["cut"]["train"] == left_out
     assert sum(cut["counts"]["train"].values()) == sum(kept["counts"]["train"].values()) + left_out
-    assert kept["cut"]["test"] == cut["cut"]["test"]  # texts to classify are always truncated
+    assert kept["cut"]["test"] == cut["cut"]["test"]  # long test texts are always truncated and never dropped
 
 
 def test_rare_labels_cause_a_warning_and_can_be_balanced(
     run_directory: Path, paragraphs: list[tuple[str, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With one rare label in twenty texts, a model that never predicts it reaches 95 % accuracy."""
+    """If one text in twenty has a rare label, a model that never predicts this label reaches 95 % accuracy."""
     first = paragraphs[0][1]
     few = [pair for pair in paragraphs if pair[1] == first][:4]
     many = [pair for pair in paragraphs if pair[1] != first]
@@ -133,7 +133,7 @@ def test_xray_shows_texts_with_labels_and_exits(
 def test_the_best_checkpoint_is_selected_by_the_given_metric(
     run_directory: Path, large_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The learning rates are far too high, so the last checkpoint is worse than an earlier one."""
+    """The learning rates are far too high, so the last checkpoint is worse than an earlier checkpoint."""
     settings = SETTINGS | {"num_epochs": 4, "baseline": False, "keep_best": "macro_f1", "early_stopping_patience": 4}
     settings |= {"learning_rate": 0.2, "embedding_learning_rate": 0.01, "allow_high_learning_rate": True}
     config = FinetuneClassifyConfig(data=large_table, model=run_directory, out=tmp_path / "c", **settings)
@@ -149,7 +149,7 @@ def test_the_best_checkpoint_is_selected_by_the_given_metric(
 
 @pytest.fixture(scope="module")
 def topics_table(real_documents: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Real paragraphs with several labels: the words, out of three, that they contain."""
+    """Return real paragraphs with several labels. The labels are those of three words that the paragraph contains."""
     found = {p.strip() for text in real_documents for p in text.split("\n\n") if 40 < len(p.strip()) < 400}
     words = ("object", "statement", "class")
     tagged = [(text, [word for word in words if word in text.lower()]) for text in sorted(found, key=text_id)]
@@ -174,7 +174,7 @@ def test_several_labels_are_trained_and_compared_with_baselines(topics: Path, to
     assert facts["test"]["exact"]["value"] > facts["majority"]["exact"]
     low, high = facts["test"]["macro_f1"]["interval"]
     assert low <= facts["test"]["macro_f1"]["value"] <= high
-    assert facts["tfidf"]["micro_f1"]["value"] > 0.8  # TF-IDF sees these words directly
+    assert facts["tfidf"]["micro_f1"]["value"] > 0.8  # the features of TF-IDF include these words
     assert facts["calibration"]["fitted_on"] > 50
     given = [json.loads(line) for line in topics_table.read_text().splitlines()]
     for sample in facts["samples"]:
@@ -183,7 +183,7 @@ def test_several_labels_are_trained_and_compared_with_baselines(topics: Path, to
 
 
 def test_transformers_gives_the_same_multi_label_probabilities(topics: Path, topics_table: Path) -> None:
-    """The pipeline of transformers selects softmax or sigmoid by `problem_type`."""
+    """The pipeline of transformers selects softmax or sigmoid according to `problem_type`."""
     transformers = pytest.importorskip("transformers")
     texts = [json.loads(line)["text"] for line in topics_table.read_text(encoding="utf-8").splitlines()[:12]]
     pipeline = transformers.pipeline("text-classification", model=str(topics), device="cpu", top_k=None)
@@ -213,7 +213,7 @@ def test_several_labels_are_printed_and_evaluated(topics: Path, topics_table: Pa
 def test_several_labels_compared_with_the_base_model(
     run_directory: Path, topics: Path, topics_table: Path, large_table: Path, tmp_path: Path
 ) -> None:
-    """The table was trained on, so the test set is the part that was held out."""
+    """The model was trained on a part of the table, so the test set is the held-out part."""
     from groundup.commands import compare
 
     def compared(base: Path, tuned: Path, **keys: Any) -> dict[str, Any]:
@@ -242,7 +242,7 @@ def test_several_labels_compared_with_the_base_model(
 
 
 def test_limit_reduces_the_training_set_only(run_directory: Path, large_table: Path, tmp_path: Path) -> None:
-    """Learning curves need the same test set in all runs."""
+    """Learning curves require the same test set in all runs."""
     settings = SETTINGS | {"num_epochs": 1, "validation_fraction": 0}
     whole, part = tmp_path / "whole", tmp_path / "part"
     finetune_classify.run(FinetuneClassifyConfig(data=large_table, model=run_directory, out=whole, **settings))

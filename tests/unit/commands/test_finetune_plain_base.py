@@ -1,4 +1,4 @@
-"""Instruction tuning of base models without chat tokens (GPT-2 and Llama, written by transformers)."""
+"""Instruction tuning works for base models without chat tokens (GPT-2 and Llama models saved by transformers)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from groundup.tokenizer import ChatTemplate, Tokenizer
 
 transformers = pytest.importorskip("transformers")
 
-# Weights large enough that the untrained head prefers some tokens.
+# The weights are so large that the untrained language-model head prefers some tokens.
 SMALL: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.2}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("GPT2Config", SMALL | {"n_positions": 128, "tie_word_embeddings": True}),
@@ -47,7 +47,7 @@ TALK = [
 def tuned(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, real_documents: list[str]
 ) -> tuple[Path, Path]:
-    """(base model, fine-tuned model)"""
+    """Return the base model and the fine-tuned model."""
     family, method = request.param
     directory = tmp_path_factory.mktemp(f"{family}-{method}")
     base = save(directory / "base", MAKERS[family](real_documents))
@@ -72,7 +72,7 @@ def tuned(
 
 
 def test_transformers_loads_the_model_and_renders_the_same_conversations(tuned: tuple[Path, Path]) -> None:
-    """A special token that is missing in one of the files is tokenized as text, and no turn ends."""
+    """If a special token is missing in one of the files, it is tokenized as text, and no turn ever ends."""
     words = transformers.AutoTokenizer.from_pretrained(tuned[1])
     peer = transformers.AutoModelForCausalLM.from_pretrained(tuned[1])
     ours = open_model(tuned[1], device="cpu")
@@ -92,7 +92,7 @@ def test_transformers_loads_the_model_and_renders_the_same_conversations(tuned: 
 
 
 def test_existing_tokens_keep_their_ids(tuned: tuple[Path, Path], real_documents: list[str]) -> None:
-    """If ids moved, the embeddings would belong to other tokens."""
+    """If token IDs changed, the embeddings would belong to other tokens."""
     before, after = (transformers.AutoTokenizer.from_pretrained(directory) for directory in tuned)
     for text in [*(document[:300] for document in real_documents[:20]), "日本 😀  x\n\n"]:
         assert after(text)["input_ids"] == before(text)["input_ids"]
@@ -108,7 +108,7 @@ def test_the_model_learns_to_answer_and_to_stop(tuned: tuple[Path, Path]) -> Non
 
 
 def test_saving_only_adapters_is_rejected(tuned: tuple[Path, Path], tmp_path: Path) -> None:
-    """The base model has no embeddings for the new tokens."""
+    """The base model does not have embeddings for the new tokens, so adapters alone would not be enough."""
     keys = {"data": str(tuned[0].parent / "pairs.jsonl"), "model": str(tuned[0]), "out": str(tmp_path / "chat")}
     with pytest.raises(ConfigError, match="method = merged"):
         run(load(FinetuneInstructConfig, keys | {"method": "lora"}), console=Console(quiet=True))

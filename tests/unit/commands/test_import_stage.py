@@ -1,4 +1,4 @@
-"""An import is complete or leaves no model."""
+"""An import either writes a complete model or writes no model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ transformers = pytest.importorskip("transformers", reason="pip install '.[dev]'"
 
 @pytest.fixture
 def theirs(tokenizer: Tokenizer, tmp_path: Path) -> Path:
-    """A sharded bfloat16 model that transformers wrote, with a model card and a license."""
+    """Return a sharded bfloat16 model that transformers saved, with a model card and a license."""
     torch.manual_seed(0)
     config = transformers.Qwen2Config(
         vocab_size=tokenizer.vocab_size + 3,
@@ -56,7 +56,7 @@ def test_a_directory_is_imported_with_all_files(theirs: Path, tmp_path: Path) ->
         expected = transformers.AutoModelForCausalLM.from_pretrained(theirs, dtype=torch.float32)(ids).logits
         again = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)(ids).logits
         ours = load_model(out)(ids)
-    torch.testing.assert_close(again, expected, atol=0, rtol=0)  # The weights are bit-identical to the source.
+    torch.testing.assert_close(again, expected, atol=0, rtol=0)  # The weights are bit-identical to the source model.
     torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
     assert {t.dtype for f in out.glob("*.safetensors") for t in load_file(f).values()} == {torch.bfloat16}
     assert json.loads((out / "generation_config.json").read_text())["temperature"] == 0.6
@@ -77,9 +77,9 @@ def test_a_finished_import_is_skipped_unless_the_dtype_changes(theirs: Path, tmp
 
 
 def swapped(folder: Path) -> None:
-    """Shards with swapped names: everything loads, with another meaning."""
+    """Exchange the names of two shards. All weights still load, but into the wrong parameters."""
     for path in folder.glob("*.safetensors"):
-        weights = load(path.read_bytes())  # In memory, because the file is overwritten.
+        weights = load(path.read_bytes())  # The tensors are read into memory, because the file is overwritten.
         for name in [n for n in weights if n.endswith(("up_proj.weight", "gate_proj.weight"))]:
             weights[name] = weights[name] + 1
         save_file(weights, path, metadata={"format": "pt"})
@@ -174,11 +174,12 @@ HOSTILE_FILES = {
 
 @pytest.mark.parametrize("name", HOSTILE_FILES)
 def test_malicious_gguf_files_are_rejected_quickly_without_files(name: str, tmp_path: Path) -> None:
-    resource = pytest.importorskip("resource", reason="Unix tells how much memory was used")
+    resource = pytest.importorskip("resource", reason="the memory usage is available only on Unix")
     (tmp_path / "m.gguf").write_bytes(HOSTILE_FILES[name])
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(GroundupError):
         run(ImportConfig(path=str(tmp_path / "m.gguf"), out=tmp_path / "ours"), console=QUIET)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.gguf"]
-    assert time.process_time() - started < 20  # Including imports of torch.
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # In kB, for the imports.
+    assert time.process_time() - started < 20  # The time includes the import of torch.
+    # The limit is 500,000 kB, because imports also need memory.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000

@@ -1,4 +1,4 @@
-"""Fine-tuning with LoRA: the saved adapters, their use in every command, and errors about the base model."""
+"""Fine-tuning with LoRA: adapters are saved and work in every command, and a wrong base model is an error."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ QUIET = Console(quiet=True)
 def directory(
     tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]
 ) -> Path:
-    """A run with a base model of random weights."""
+    """Return a run whose base model has random weights."""
     run = tmp_path_factory.mktemp("runs") / "tiny"
     work = artifact.begin(run / "base", "pretrain", {}, {})
     ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
@@ -55,7 +55,7 @@ def directory(
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory, real_documents: list[str]) -> Path:
-    """Beginnings of real paragraphs with their continuations."""
+    """Return a table with beginnings of real paragraphs and their continuations."""
     paragraphs = dict.fromkeys(" ".join(part.split()) for text in real_documents for part in text.split("\n\n"))
     words = [paragraph.split(" ") for paragraph in paragraphs if len(paragraph.split(" ")) > 12][:160]
     path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
@@ -85,7 +85,7 @@ def adapter(pairs: Path, directory: Path) -> Path:
 
 @pytest.fixture
 def moved(adapter: Path, tmp_path: Path) -> Path:
-    """A copy of the run; the original directory no longer exists."""
+    """Return a copy of the run. The original directory no longer exists."""
     run = shutil.copytree(adapter.parent, tmp_path / "elsewhere")
     record = json.loads((run / "chat" / "groundup.json").read_text())
     record["base"]["path"] = str(tmp_path / "gone")
@@ -108,7 +108,7 @@ def test_adapters_are_saved_and_trained(adapter: Path) -> None:
 
 
 def test_every_command_loads_adapters_with_their_base(adapter: Path, pairs: Path, tmp_path: Path) -> None:
-    """The adapters are also the newest model of a run."""
+    """If a run is given, the adapters are the newest model of the run."""
     assert resolve_model(adapter.parent) == adapter
     opened = open_model(adapter, device="cpu")
     beside = with_adapter(load_model(adapter.parent / "base"), adapter)
@@ -138,9 +138,9 @@ def test_a_moved_run_still_works(moved: Path, adapter: Path) -> None:
 
 
 def test_a_missing_or_different_base_model_is_named(moved: Path) -> None:
-    """Peers load adapters on another model of the same shape, which generates nonsense."""
+    """Other tools load adapters on any model of the same shape, which then generates nonsense."""
     weights = moved.parent / "base" / "model.safetensors"
-    tensors = load_bytes(weights.read_bytes())  # the file is memory-mapped and then overwritten
+    tensors = load_bytes(weights.read_bytes())  # read into memory, because the memory-mapped file is overwritten
     name = next(iter(tensors))
     save_file(tensors | {name: tensors[name] + 0.01}, weights, metadata={"format": "pt"})
     with pytest.raises(FormatError, match=r"not the base model of .*: the adapter was trained on other weights"):
@@ -152,7 +152,7 @@ def test_a_missing_or_different_base_model_is_named(moved: Path) -> None:
 
 
 def test_a_base_model_at_another_path_can_be_given(moved: Path, adapter: Path, pairs: Path, tmp_path: Path) -> None:
-    """The base model may be moved or downloaded again, so it is identified by its weights."""
+    """The base model may have been moved or downloaded again, so it is identified by its weights."""
     elsewhere = tmp_path / "disk" / "model"
     shutil.move(moved.parent / "base", elsewhere)
     ids = torch.arange(60)[None]
@@ -180,7 +180,7 @@ def test_adapters_cannot_be_imported(adapter: Path, tmp_path: Path) -> None:
 def test_adapters_are_compared_with_their_base_and_other_adapters(
     adapter: Path, directory: Path, pairs: Path, tmp_path: Path
 ) -> None:
-    """A merged model keeps the record of its training, so the test set is the same."""
+    """A merged model keeps the record of its training, so the same test set is used."""
     other = tmp_path / "other"
     instruct(pairs, directory / "base", other, num_epochs=0.5)
 
@@ -197,8 +197,11 @@ def test_adapters_are_compared_with_their_base_and_other_adapters(
     values = [(line["before"]["value"], line["after"]["value"]) for line in lines]
     assert values[0] == pytest.approx(values[1], rel=1e-4)
     assert values[2] == pytest.approx(values[3], rel=1e-4)
-    # The adapters may have two values: which few-shot examples fit depends on the best prompt of the other model.
-    assert len({round(value, 3) for value in (*values[0], *values[2])}) >= 3, "base, other and adapter are three models"
+    # The adapters may have two different values, because the number of few-shot examples that fit into the context
+    # depends on the best prompt of the model that they are compared with.
+    assert len({round(value, 3) for value in (*values[0], *values[2])}) >= 3, (
+        "the base model, the other adapter and the adapter must differ"
+    )
 
 
 @pytest.mark.parametrize(
@@ -222,7 +225,7 @@ def test_adapters_that_name_themselves_as_base_are_rejected(moved: Path) -> None
 def test_a_merged_model_gives_the_same_answers(
     adapter: Path, directory: Path, tmp_path: Path, real_documents: list[str]
 ) -> None:
-    """Merged models of peers gave other answers than base and adapters."""
+    """In other tools, a merged model gave different answers than the base model with adapters."""
     merged = tmp_path / "merged"
     made = merge.run(merge.MergeConfig(adapter=adapter, out=merged), console=QUIET)
     (tried,) = made.facts["verification"]["checks"]
@@ -239,7 +242,8 @@ def test_a_merged_model_gives_the_same_answers(
     for prompt in prompts:
         ids = torch.tensor([whole.tokenizer.encode_prompt(prompt)[:100]])
         difference = (whole.model(ids) - beside(ids)).abs().flatten()
-        # So small a model at a high learning rate has vectors near 0 before its norms, which magnify rounding errors.
+        # In such a small model with a high learning rate, some vectors are close to 0 before a norm, which increases
+        # rounding errors.
         assert difference.quantile(0.999) < 1e-4 and difference.max() < 1e-3
     assert answers[0] == answers[1]
     assert whole.tokenizer.chat_template is not None
@@ -248,11 +252,11 @@ def test_a_merged_model_gives_the_same_answers(
 
 
 def test_a_merge_that_changes_the_output_is_not_saved(adapter: Path, directory: Path, tmp_path: Path) -> None:
-    """The weights overflow float16 but not float32."""
+    """The merged weights overflow float16 but not float32."""
     large = Path(shutil.copytree(adapter, directory / "large"))
     factors = load_bytes(
         (large / "adapter_model.safetensors").read_bytes()
-    )  # the file is memory-mapped and then overwritten
+    )  # read into memory, because the memory-mapped file is overwritten
     beyond = {name: 1e6 * factor if "lora_B" in name else factor for name, factor in factors.items()}
     save_file(beyond, large / "adapter_model.safetensors")
     artifact.accept(large / "artifact.json")
@@ -315,7 +319,7 @@ def test_a_classifier_can_be_an_adapter_with_a_head(
     torch.testing.assert_close(one(ids, last), other(ids, last), atol=1e-4, rtol=0)
     tensors = load_bytes(
         (out / "adapter_model.safetensors").read_bytes()
-    )  # the file is memory-mapped and then overwritten
+    )  # read into memory, because the memory-mapped file is overwritten
     beyond = {name: 1e6 * factor if "lora_B" in name else factor for name, factor in tensors.items()}
     save_file(beyond, out / "adapter_model.safetensors")
     artifact.accept(out / "artifact.json")
@@ -332,8 +336,8 @@ def test_a_classifier_can_be_an_adapter_with_a_head(
 def test_method_merged_saves_the_merged_model(
     directory: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The training is the same as with `lora`, but transformers loads the result without the base model or PEFT."""
-    # On a busy machine two measurements may select different dtypes, which changes the training.
+    """The training is the same as with `lora`, but transformers can load the result without the base model and PEFT."""
+    # On a busy machine, two measurements may select different dtypes, which would change the training.
     machine = Machine("cpu", "float32", compile=False, threads=1, product_flops=1e11)
     monkeypatch.setattr("groundup.kernels.measure_machine", lambda **_: machine)
     adapter = tmp_path / "adapter"
@@ -352,7 +356,7 @@ def test_method_merged_saves_the_merged_model(
 def test_large_models_get_adapters_by_default(
     asked: adapters.Method | None, dim: int, settled: str, tiny_model: Callable[..., Transformer]
 ) -> None:
-    """Muon on all weights of a large model takes minutes for small batches; adapters take one."""
+    """Training all weights of a large model with Muon takes minutes for small batches; training adapters takes one."""
     with torch.device("meta"):
         model = tiny_model(65_536, dim=dim)
     assert adapters.resolve_method(asked, model.config, adapters.LoraConfig(), QUIET) == settled
@@ -362,7 +366,7 @@ def test_large_models_get_adapters_by_default(
 def test_adapters_on_quantized_layers_merge_into_dense_weights(
     pairs: Path, directory: Path, tmp_path: Path, method: str, quantize: str
 ) -> None:
-    """All layers of the merged model have dense weights with the usual names, also layers without adapters."""
+    """All layers of the merged model have dense weights with the standard names, including layers without adapters."""
     lora = {"rank": 8, "quantize": quantize, "target_modules": ["q_proj", "up_proj"]}
     made = instruct(pairs, directory / "base", tmp_path / "out", method=method, lora=lora)
     assert made.facts["held_out"]["tuned"]["loss"] < made.facts["held_out"]["base"]["loss"]

@@ -1,4 +1,4 @@
-"""`groundup model list` and `show`: sizes and costs of published architectures and of models on disk."""
+"""`groundup model list` and `show` report sizes and costs of published architectures and of models on disk."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_gpt3_has_the_numbers_of_its_paper() -> None:
     facts = json.loads(shown("show", "gpt3-175b", "--json"))
     assert facts["flops_per_token"]["training"] == pytest.approx(3.14e23 / 300e9, rel=0.02)
     assert facts["memory_bytes"]["weights"]["bfloat16"] == 2 * 174_604_259_328
-    # KV cache: 2 x 96 layers x 12,288 x 2 bytes.
+    # The KV cache per token has 2 x 96 layers x 12,288 values of 2 bytes.
     assert facts["memory_bytes"]["cache_per_token"]["bfloat16"] == 4_718_592
     assert facts["memory_bytes"]["training"] > 16 * 174_604_259_328
 

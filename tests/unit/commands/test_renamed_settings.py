@@ -1,4 +1,4 @@
-"""Settings of earlier releases fail with the new name, and their outputs stay finished."""
+"""Old names of settings cause an error that contains the new name. Outputs with old names stay finished."""
 
 from __future__ import annotations
 

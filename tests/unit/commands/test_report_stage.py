@@ -1,4 +1,4 @@
-"""`groundup report`: location of the page, updates, and errors."""
+"""`groundup report` writes its page to the right place, updates the page, and reports errors."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_out_sets_the_directory(run_directory: Path, tmp_path: Path) -> None:
 
 
 def test_the_record_of_the_report_is_not_the_output_of_another_stage(run_directory: Path) -> None:
-    """`artifact.json` in a run's directory must not make the run look like a corpus."""
+    """`artifact.json` in the directory of a run must not make the run look like a corpus."""
     report.run(ReportConfig(run=run_directory))
     assert list(artifact.outputs_in(run_directory)) == [run_directory / "corpus"]
     assert list(artifact.outputs_in(run_directory.parent)) == [run_directory]
@@ -100,7 +100,7 @@ def test_replaced_outputs_are_not_reported(run_directory: Path) -> None:
 def test_as_the_last_stage_of_a_recipe_it_is_skipped_like_the_others(
     run_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The output is the directory of the run. A second run must skip the report."""
+    """The output is the directory of the run. A second run of the recipe must skip the report."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.toml").write_text(
         'name = "small"\n[collect]\nsources = [{ kind = "folder", path = "texts" }]\n[report]\n', encoding="utf-8"
@@ -131,7 +131,7 @@ def test_errors_have_a_fix(run_directory: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no finished stage"):
         report.run(ReportConfig(run=run_directory / "corpus"))
     report.run(ReportConfig(run=run_directory))
-    with pytest.raises(DataError, match="no finished stage"):  # the directory of runs is not a run
+    with pytest.raises(DataError, match="no finished stage"):  # the parent directory of all runs is not a run
         report.run(ReportConfig(run=run_directory.parent))
     assert not (run_directory / "corpus" / "report.html").exists()
 

@@ -1,4 +1,4 @@
-"""`groundup run`: order, inputs, skipping and resuming, with two small stages."""
+"""`groundup run` runs stages in order, connects inputs and outputs, skips finished stages and resumes others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, ResourceError
 from groundup.core.recipe import Stage, recipe_steps
 
-# Stages like those of groundup: a config, and a `run` that begins, works and finishes.
+# These stages have the same structure as the stages of groundup: a config, and a `run` that begins, works and finishes.
 STAGE = """
 from pathlib import Path
 from groundup.core import artifact
@@ -83,7 +83,7 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Stage]:
 
 
 class Runner:
-    """Runs recipes and records the messages."""
+    """Runs recipes and records the messages on the console."""
 
     def __init__(self, stages: dict[str, Stage]) -> None:
         self.stages, self.said = stages, ""
@@ -103,17 +103,17 @@ def runner(stages: dict[str, Stage]) -> Runner:
     return Runner(stages)
 
 
-# The tables are in another order than the pipeline, whose order counts.
+# The tables are not in the order of the pipeline. The order of the pipeline must be used.
 RECIPE = '[shout]\nmark = "?"\n[gather]\ntext = "quiet "\nrepeat = 2\n'
 
 
 def test_stages_run_in_order_on_earlier_outputs(runner: Runner) -> None:
     made = runner(RECIPE)
-    assert made.directory == Path("runs/small")  # named after the file
+    assert made.directory == Path("runs/small")  # the run is named after the recipe file
     assert Path("runs/small/loud/text.txt").read_text() == "QUIET QUIET ?"
     assert list(made.artifacts) == ["gather", "shout"]
     assert "[1/2] gather" in runner.said
-    assert "cat runs/small/loud/text.txt" in runner.said  # suggested commands have the real path
+    assert "cat runs/small/loud/text.txt" in runner.said  # suggested commands contain the actual path
 
 
 def test_second_run_skips_and_a_change_reruns_dependent_stages(runner: Runner) -> None:
@@ -163,7 +163,7 @@ def test_paths_of_the_recipe_take_precedence(runner: Runner) -> None:
     ("recipe", "overrides", "value", "fix"),
     [
         (RECIPE, ["gahter.text=x"], "unknown table 'gahter' in small.toml; did you mean 'gather'?", ""),
-        (RECIPE, ["other.x=1"], "other", ""),  # a stage, but not of recipes
+        (RECIPE, ["other.x=1"], "other", ""),  # other is a stage that recipes cannot contain
         (RECIPE, ["shout.marc=x"], "unknown setting 'marc' in [shout] in small.toml; did you mean 'mark'?", ""),
         (RECIPE, ["shout=3"], "shout = 3", "[shout]"),
         (RECIPE, ["name=../up"], "../up", "my-run"),
@@ -174,7 +174,7 @@ def test_paths_of_the_recipe_take_precedence(runner: Runner) -> None:
 def test_errors_are_found_before_anything_is_written(
     runner: Runner, recipe: str, overrides: list[str], value: str, fix: str
 ) -> None:
-    """A typo in the last table must not be found after an hour of earlier stages."""
+    """A typo in the last table must be reported immediately, and not after an hour of earlier stages."""
     with pytest.raises(ConfigError) as caught:
         runner(recipe, *overrides)
     assert value in caught.value.value
@@ -204,7 +204,7 @@ with locked_run(Path(sys.argv[1])):
 
 
 def test_two_runs_do_not_share_a_directory_and_a_killed_one_leaves_no_lock(runner: Runner) -> None:
-    """Two runs in one directory would overwrite each other's checkpoints."""
+    """Two runs in the same directory would overwrite each other's checkpoints."""
     holder = subprocess.Popen([sys.executable, "-c", HOLD, "runs/small"], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout is not None
@@ -212,14 +212,14 @@ def test_two_runs_do_not_share_a_directory_and_a_killed_one_leaves_no_lock(runne
         with pytest.raises(ResourceError, match=str(holder.pid)):
             runner(RECIPE)
     finally:
-        holder.kill()  # kill -9 on POSIX
+        holder.kill()  # sends SIGKILL on POSIX
         holder.communicate()
     runner(RECIPE)
     assert Path("runs/small/loud/text.txt").exists()
 
 
 def test_an_input_comes_from_the_stage_in_the_recipe(stages: dict[str, Stage], tmp_path: Path) -> None:
-    """Fine-tuning starts from a pretrained or an imported model."""
+    """Fine-tuning starts from a pretrained model or from an imported model."""
     either = replace(stages["shout"], inputs={"source": ("fetch", "gather")})
     fetch = replace(stages["gather"], directory="fetched")
     known = {"fetch": fetch, "gather": stages["gather"], "shout": either}
@@ -229,12 +229,14 @@ def test_an_input_comes_from_the_stage_in_the_recipe(stages: dict[str, Stage], t
 
     assert source({"gather": {"text": "x"}, "shout": {}}) == tmp_path / "run" / "words"
     (tmp_path / "run" / "fetched").mkdir(parents=True)
-    assert source({"gather": {"text": "x"}, "shout": {}}) == tmp_path / "run" / "words", "the recipe's own goes before"
+    assert source({"gather": {"text": "x"}, "shout": {}}) == tmp_path / "run" / "words", (
+        "a stage of the recipe must take precedence over an existing output"
+    )
     assert source({"shout": {}}) == tmp_path / "run" / "fetched"
 
 
 def test_a_shared_setting_is_in_the_recipe_once(tmp_path: Path) -> None:
-    """With two copies, a changed test table could leave a comparison on training examples."""
+    """If each stage had its own copy, a changed test table could leave a comparison on training examples."""
     recipe = {
         "import": {"path": "somewhere"},
         "finetune": {"instruct": {"data": "learn.csv", "test": "test.csv"}},

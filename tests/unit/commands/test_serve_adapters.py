@@ -1,4 +1,4 @@
-"""Several adapters with one base model: each has its own name, and the base weights are in memory once."""
+"""Several adapters share one base model. Each adapter has its own name, and the base weights are loaded once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PROMPT = "The with statement is used to wrap"
 
 
 def adapter_of(base: Path, directory: Path, seed: int) -> Path:
-    """Return an adapter whose outputs differ clearly from the base model."""
+    """Return the directory of an adapter whose outputs clearly differ from the outputs of the base model."""
     model = load_model(base)
     add_lora(model, LoRA(rank=4), seed=seed)
     generator = torch.Generator().manual_seed(seed)
@@ -76,7 +76,7 @@ def test_each_adapter_has_its_own_name(chat_directory: Path, adapters: tuple[Pat
 
 
 def test_streams_of_several_models_do_not_mix(chat_directory: Path, adapters: tuple[Path, Path], serving: Any) -> None:
-    """One thread runs all models in turn. A token must not reach the client of another model."""
+    """One thread runs all models in turn. A client must not receive tokens of another client's model."""
     names = ["chat", "law", "bank"] * 2
     with (
         serving(chat_directory, adapter=[f"law={adapters[0]}", f"bank={adapters[1]}"]) as (_, url),
@@ -97,7 +97,7 @@ def test_streams_of_several_models_do_not_mix(chat_directory: Path, adapters: tu
 
 
 def test_base_weights_are_in_memory_once(chat_directory: Path, adapters: tuple[Path, Path]) -> None:
-    """Ten adapters with copies of the base model would need ten times its memory."""
+    """If each of ten adapters loaded a copy of the base model, the server would need ten times as much memory."""
     base = open_model(chat_directory, device="cpu")
     before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
     for path in adapters:
@@ -115,7 +115,7 @@ def test_base_weights_are_in_memory_once(chat_directory: Path, adapters: tuple[P
 
 @pytest.fixture
 def another(tiny_model: Callable[..., Transformer], tokenizer: Tokenizer, chat_directory: Path, tmp_path: Path) -> Path:
-    """Return a model with the same architecture and tokenizer, and other weights."""
+    """Return a model with the same architecture and tokenizer but with other weights."""
     model = load_model(chat_directory)
     model.lm_head.weight.data += 0.01
     save_model(tmp_path / "another", model, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
@@ -126,7 +126,7 @@ def another(tiny_model: Callable[..., Transformer], tokenizer: Tokenizer, chat_d
 def test_adapters_that_do_not_match_are_errors(
     chat_directory: Path, adapters: tuple[Path, Path], another: Path, tmp_path: Path
 ) -> None:
-    """With another base model of the same shape, an adapter would generate nonsense without an error."""
+    """On another base model of the same shape, an adapter would generate nonsense without causing an error."""
     foreign = adapter_of(another, tmp_path / "foreign", 3)
     labelling = SequenceClassifier.from_language_model(load_model(chat_directory), 2, seed=0)
     add_lora(labelling, LoRA(rank=2))

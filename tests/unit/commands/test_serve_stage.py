@@ -1,4 +1,4 @@
-"""`groundup serve` as a process: output, access control and shutdown."""
+"""`groundup serve` runs as a process: the tests check output, access control and shutdown."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Serving = Callable[..., AbstractContextManager[tuple[subprocess.Popen[str], str]
 CALL = {"model": "tuned", "prompt": "The", "temperature": 0, "stream": True}
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.skipif(os.name == "nt", reason="requires POSIX signals")
 def test_a_signal_ends_the_server_after_running_requests(chat_directory: Path, serving: Serving) -> None:
-    """A restart must not break running streams."""
+    """A restart of the server must not interrupt running streams."""
     with serving(chat_directory, name="tuned") as (process, url), httpx.Client(trust_env=False, timeout=30) as http:
         with http.stream("POST", f"{url}/v1/completions", json=CALL | {"max_tokens": 400}) as answer:
             lines = answer.iter_lines()
@@ -40,7 +40,7 @@ def test_a_signal_ends_the_server_after_running_requests(chat_directory: Path, s
             http.get(f"{url}/health")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.skipif(os.name == "nt", reason="requires POSIX signals")
 def test_a_second_signal_aborts_running_requests(endless_directory: Path, serving: Serving) -> None:
     with (
         serving(endless_directory, name="tuned", grace_seconds=600) as (process, url),
@@ -88,7 +88,7 @@ def test_an_invalid_key_is_an_error_that_does_not_contain_it(chat_directory: Pat
 
 
 def test_a_port_in_use_is_an_error_before_the_model_is_loaded(tmp_path: Path) -> None:
-    """Loading can take minutes."""
+    """Loading the model can take minutes, so the port is checked first."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ResourceError, match=str(port)):

@@ -1,4 +1,4 @@
-"""`groundup studio` as a process: access control and shutdown."""
+"""`groundup studio` runs as a process: the tests check access control and shutdown."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_file_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("host", "password"), [("127.0.0.1", None), ("0.0.0.0", "sesame")])
-@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is sent otherwise there")
+@pytest.mark.skipif(os.name == "nt", reason="Windows requires another way to send Ctrl-C")
 def test_it_serves_authorized_clients_until_it_is_stopped(run_directory: Path, host: str, password: str | None) -> None:
     environment = os.environ | ({PASSWORD_VARIABLE: password} if password else {})
     command = [sys.executable, "-m", "groundup", "studio", str(run_directory), "--port", "0", "--host", host, "--json"]

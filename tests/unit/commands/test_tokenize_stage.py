@@ -1,4 +1,4 @@
-"""The tokenize stage on a corpus that the collect stage made of real text."""
+"""`groundup tokenize` works on a corpus of real text that `groundup collect` wrote."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_vocabulary_follows_from_the_corpus_unless_given(corpus: Path, tmp_path:
 
 
 def test_a_finished_run_is_skipped_and_a_cut_off_one_ends_the_same(corpus: Path, tmp_path: Path) -> None:
-    """Killed after the vocabulary and a shard: the vocabulary that the shard was made with must be kept."""
+    """The run was interrupted after the vocabulary and one shard. The shard requires that this vocabulary is kept."""
     out = tmp_path / "tokens"
     first = run(corpus, out, vocab_size=1024)
     assert run(corpus, out, vocab_size=1024) == first
@@ -83,14 +83,15 @@ def test_a_finished_run_is_skipped_and_a_cut_off_one_ends_the_same(corpus: Path,
     (out / "started.json").write_text(json.dumps(started), encoding="utf-8")
     again = run(corpus, out, vocab_size=1024)
     assert again.outputs == first.outputs
-    assert (out / "tokenizer" / "tokenizer.json").stat().st_mtime_ns == vocabulary.st_mtime_ns  # not trained again
+    # The tokenizer was not trained again.
+    assert (out / "tokenizer" / "tokenizer.json").stat().st_mtime_ns == vocabulary.st_mtime_ns
     assert {name: data for name, data in contents(out).items() if name != "artifact.json"} == {
         name: data for name, data in whole.items() if name != "artifact.json"
     }
 
 
 def test_what_came_out_is_told_also_when_it_was_done_before(corpus: Path, tmp_path: Path) -> None:
-    """Silence after the same command, given again, looked like a command that does nothing."""
+    """If a repeated command printed nothing, users would think that the command did nothing."""
     said = []
     for _ in range(2):
         shown = io.StringIO()
@@ -106,7 +107,7 @@ def test_what_came_out_is_told_also_when_it_was_done_before(corpus: Path, tmp_pa
 def test_a_full_disk_is_seen_before_the_encoding(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: int
 ) -> None:
-    """The estimate is near what is written in the end: neither a refusal without need nor an hour for nothing."""
+    """The estimated size is close to the written size. A wrong estimate would reject a valid run or waste an hour."""
     done = run(corpus, tmp_path / "done", vocab_size=512)
     size = sum(path.stat().st_size for path in (tmp_path / "done").glob("*.npy"))
     assert done.facts["train"]["documents"] > 20
@@ -121,17 +122,18 @@ def test_a_full_disk_is_seen_before_the_encoding(
 
 
 def test_the_slow_way_is_said(corpus: Path, tmp_path: Path) -> None:
-    """Five times slower without a word would look like a fault of the machine."""
+    """A run that is five times slower would look like a problem of the machine if there were no message."""
     run(corpus, tmp_path / "ours", vocab_size=512)
     ours = Tokenizer.load(tmp_path / "ours" / "tokenizer")
-    definition = ours.definition | {"normalizer": {"type": "NFC"}}  # as Qwen's has
+    definition = ours.definition | {"normalizer": {"type": "NFC"}}  # the tokenizer of Qwen has this normalizer
     Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(definition)), ours.config).save(tmp_path / "nfc")
     shown = io.StringIO()
     config = tokenize.TokenizeConfig(corpus=corpus, out=tmp_path / "out", tokenizer=tmp_path / "nfc")
     artifact = tokenize.run(config, console=Console(quiet=True, stream=shown))
     assert not artifact.facts["fast_encoding"]
     assert "without tiktoken" in shown.getvalue()
-    assert artifact.facts["train"] == run(corpus, tmp_path / "ours", vocab_size=512).facts["train"]  # all is NFC
+    # The text is already in NFC, so the normalizer does not change it.
+    assert artifact.facts["train"] == run(corpus, tmp_path / "ours", vocab_size=512).facts["train"]
 
 
 def test_errors_say_what_to_do(corpus: Path, tmp_path: Path) -> None:

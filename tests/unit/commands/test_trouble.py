@@ -1,4 +1,4 @@
-"""Pretraining with damaged weights: it recovers if it can, and never saves a broken model as a finished one."""
+"""If weights are damaged during pretraining, the run recovers if possible, and never saves a broken model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHAPE = {"dim": 64, "n_layers": 2, "context_length": 64}
 def poisoned_at(
     real_documents: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[int], Artifact]:
-    """Pretrain for 58 steps, evaluate after each, and damage a weight after the given step."""
+    """Return a function that pretrains for 58 steps, evaluates each step, and damages a weight after a given step."""
     (tmp_path / "notes.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in real_documents))
     source = {"kind": "folder", "path": str(tmp_path / "notes.jsonl")}
     collect.run(collect.CollectConfig(sources=[source], out=tmp_path / "corpus", workers=1))
@@ -51,13 +51,13 @@ def poisoned_at(
 def test_rollback_after_repeated_spikes(
     poisoned_at: Callable[[int], Artifact], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """After eight skipped steps. An evaluation of the damaged weights must not end the run."""
+    """The rollback occurs after eight skipped steps. An evaluation of the damaged weights must not end the run."""
     made = poisoned_at(22)
     said = capfd.readouterr().err
     assert "evaluation skipped" in said
     assert "Rolling back to step 20" in said
     rows = [json.loads(line) for line in (tmp_path / "base" / "metrics.jsonl").read_text().splitlines()]
-    assert len(rows) == made.facts["steps"] + 10  # ten steps were repeated
+    assert len(rows) == made.facts["steps"] + 10  # ten steps are logged twice, because they were repeated
 
 
 def test_divergence_before_the_last_step(poisoned_at: Callable[[int], Artifact], tmp_path: Path) -> None:

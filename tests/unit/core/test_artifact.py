@@ -1,4 +1,4 @@
-"""The state of an output directory, and the replacement of an earlier output."""
+"""A stage's output directory has the correct state, and a new output replaces an earlier output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from groundup.core.errors import ConfigError, FormatError, ResourceError
 
 
 def finish_stage(directory: Path, *, stage: str = "collect", key: int = 1) -> Path:
-    """Return a finished output with one file."""
+    """Write a finished output with one file, and return its directory."""
     work = begin(directory, stage, {"key": key}, {})
     (directory / "made.txt").write_text(f"{key}")
     work.finish({}, [directory / "made.txt"])
@@ -35,7 +35,7 @@ def test_equal_work_is_done_and_other_work_replaces_it(tmp_path: Path) -> None:
 
 
 def test_the_output_of_another_stage_is_refused(tmp_path: Path) -> None:
-    """`tokenize CORPUS --out CORPUS` once renamed its input."""
+    """In an earlier release, `tokenize CORPUS --out CORPUS` renamed its own input."""
     out = finish_stage(tmp_path / "corpus")
     with pytest.raises(ConfigError, match="is the output of collect"):
         begin(out, "tokenize", {}, {})
@@ -49,14 +49,14 @@ def test_a_finished_stage_with_deleted_files_is_not_done(tmp_path: Path) -> None
 
 
 def test_failed_attempts_without_files_leave_no_directory(tmp_path: Path) -> None:
-    """Each invalid command once left another directory."""
+    """In an earlier release, each invalid command left an additional directory."""
     for key in range(3):
         begin(tmp_path / "out", "collect", {"key": key}, {})
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
-    """Two `groundup collect` with the same --out once deleted each other's files."""
+    """In an earlier release, two `groundup collect` processes with the same --out deleted each other's files."""
     work = begin(tmp_path / "out", "collect", {}, {})
     code = (
         "import sys, pathlib; from groundup.core.artifact import begin; "
@@ -78,7 +78,7 @@ def test_an_invalid_record_is_an_error(tmp_path: Path) -> None:
 
 
 def test_nested_temporary_files_are_deleted(tmp_path: Path) -> None:
-    """A process killed while it wrote a file of a checkpoint leaves a temporary file in a temporary directory."""
+    """If a process is killed while it writes a checkpoint, a temporary file remains in a temporary directory."""
     begin(tmp_path / "out", "pretrain", {}, {})
     half = tmp_path / "out" / "checkpoints" / ".step-00000038.oe2d0q.tmp"
     half.mkdir(parents=True)
@@ -88,7 +88,7 @@ def test_nested_temporary_files_are_deleted(tmp_path: Path) -> None:
 
 
 def test_renamed_settings_keep_the_fingerprint() -> None:
-    """A release that renames settings would otherwise repeat every finished training run."""
+    """Otherwise, a release that renames a setting would repeat all finished training runs."""
     old = {"epochs": 3, "cut_long": True, "lora": {"rank": 8, "targets": ["q_proj"]}}
     new = {"num_epochs": 3, "truncate": True, "lora": {"rank": 8, "target_modules": ["q_proj"]}}
     assert fingerprint_of("finetune.instruct", new, {}) == fingerprint_of("finetune.instruct", old, {})

@@ -1,4 +1,4 @@
-"""Paths, atomic writes and JSON files."""
+"""Tests of paths, atomic writes and JSON files."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def test_home_directories_are_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert cache_dir() == tmp_path / ".cache" / "groundup"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX's user database")
+@pytest.mark.skipif(os.name == "nt", reason="requires the POSIX user database")
 def test_a_user_without_a_home_directory_is_an_error_with_a_fix(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Containers may run with an unknown user ID, and pathlib then raises RuntimeError."""
+    """In a container, the user ID may be unknown, and pathlib then raises RuntimeError."""
 
     def nobody(uid: int) -> None:
         raise KeyError(uid)
@@ -43,7 +43,7 @@ def test_a_user_without_a_home_directory_is_an_error_with_a_fix(
 
 @pytest.mark.parametrize("atomic", [atomic_file, atomic_directory])
 def test_errors_name_the_requested_path(tmp_path: Path, atomic: Callable[[Path], AbstractContextManager[Path]]) -> None:
-    """The temporary path no longer exists when the message is read."""
+    """The temporary path no longer exists when the user reads the message."""
     kind_of_the_other = tmp_path / "wanted"
     kind_of_the_other.mkdir() if atomic is atomic_file else kind_of_the_other.touch()
     long = tmp_path / ("x" * 255)
@@ -63,7 +63,7 @@ def test_a_directory_is_replaced_without_temporary_files(tmp_path: Path) -> None
 
 
 def test_a_directory_is_kept_if_the_replacement_fails(tmp_path: Path) -> None:
-    """The old directory is already renamed at that point."""
+    """At the time of the failure, the old directory has already been renamed."""
     (tmp_path / "wanted" / "first").mkdir(parents=True)
     with pytest.raises(FileNotFoundError), atomic_directory(tmp_path / "wanted") as made:
         made.chmod(0o700)
@@ -72,9 +72,9 @@ def test_a_directory_is_kept_if_the_replacement_fails(tmp_path: Path) -> None:
     assert (tmp_path / "wanted" / "first").is_dir()
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="requires /dev/full, a device on Linux that is always full")
 def test_a_disk_full_error_names_the_file(tmp_path: Path) -> None:
-    """The error of `write` has no file name."""
+    """The OSError that `write` raises does not contain a file name."""
     with pytest.raises(OSError) as caught, atomic_file(tmp_path / "wanted"), Path("/dev/full").open("wb") as full:
         full.write(bytes(100_000))
     assert caught.value.errno == errno.ENOSPC

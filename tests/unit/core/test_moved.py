@@ -1,4 +1,4 @@
-"""Imports of the previous release work, with a warning that contains the new name."""
+"""Imports of the previous release still work, and cause a warning that contains the new name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts are printed with the right form of the noun."""
+"""A count is printed with the singular or plural form of its noun."""
 
 from __future__ import annotations
 

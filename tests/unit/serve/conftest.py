@@ -1,4 +1,4 @@
-"""A real server on a loopback port, and OpenAI's client."""
+"""Fixtures that start a real server on a loopback port, and OpenAI's client for this server."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from groundup.serve import RequestGuard, ServedModel, ServedModels, Server, appl
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate
 
-LONG_CONTEXT = 32_768  # greedy decoding on random weights repeats, so a request only ends when it is cancelled
+# With random weights, greedy decoding repeats itself, so a request ends only when it is cancelled.
+LONG_CONTEXT = 32_768
 
 
 @dataclass(frozen=True)
 class Running:
-    """A running server with its log and engine."""
+    """A running server, with its log and its engine."""
 
     url: str
     engine: Engine
@@ -33,13 +34,13 @@ class Running:
     stop: Callable[[], None]
 
     def client(self, **options: Any) -> openai.OpenAI:
-        """Return OpenAI's client, without retries and proxies."""
+        """Return OpenAI's client without retries and without proxies."""
         given = {"api_key": "none", "max_retries": 0, "timeout": 60} | options
         http = openai.DefaultHttpxClient(trust_env=False)
         return openai.OpenAI(base_url=f"{self.url}/v1", http_client=http, **given)
 
     def http(self, **options: Any) -> httpx.Client:
-        """Return an HTTP client."""
+        """Return an HTTP client for the server."""
         return httpx.Client(base_url=self.url, trust_env=False, timeout=60, **options)
 
 
@@ -76,7 +77,7 @@ def running(
 
 @pytest.fixture(scope="module")
 def server(model: Transformer, tokenizer: Tokenizer, template: ChatTemplate) -> Iterator[Running]:
-    """Start a server with a chat model."""
+    """Start a server that serves a chat model."""
     with Engine(model, tokenizer) as engine, running(engine, template) as server:
         yield server
 
@@ -93,7 +94,7 @@ def long_model(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> 
 
 @pytest.fixture
 def start(tokenizer: Tokenizer, template: ChatTemplate) -> Iterator[Callable[..., Running]]:
-    """Return a function that starts a server with options of the engine and the guard."""
+    """Return a function that starts a server with the given options of the engine and the guard."""
     with ExitStack() as stack:
 
         def begin(

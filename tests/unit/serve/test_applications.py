@@ -1,4 +1,4 @@
-"""Applications over HTTP: inputs, results, streams and errors."""
+"""Applications over HTTP: the tests check inputs, results, streams and errors."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ LETTER = "The committee met on Monday. It chose a new chair. The roof will be me
 
 
 def events(answer: httpx.Response) -> list[Any]:
-    """Return the objects of a stream of server-sent events."""
+    """Return the JSON objects in a stream of server-sent events."""
     lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
     assert lines.pop() == "[DONE]"
     return [json.loads(line) for line in lines]
 
 
 def test_list_contains_the_inputs_of_applications(server: Any) -> None:
-    """The Studio builds its forms from it."""
+    """The Studio builds its forms from this list."""
     with server.http() as http:
         descriptions = {each["name"]: each for each in http.get("/v1/apps").json()["data"]}
     assert {"summarize", "translate", "mcq", "intent", "poem"} <= descriptions.keys()
@@ -44,7 +44,7 @@ def test_complete_and_streamed_results_are_equal(server: Any) -> None:
     assert told[-1] == {"type": "result", **whole}
     pieces = [each["text"] for each in told[:-1] if each["type"] == "text"]
     assert "".join(pieces).strip() == whole["text"]
-    assert len(pieces) > 5, "it came in one piece"
+    assert len(pieces) > 5, "the result must be streamed in several pieces"
 
 
 def test_a_long_text_streams_its_progress(server: Any) -> None:
@@ -89,7 +89,7 @@ def test_invalid_requests_are_errors(server: Any, name: str, body: dict[str, Any
 
 
 def test_an_error_in_a_stream_is_an_event_and_ends_it(server: Any) -> None:
-    """The status is already sent. Without the event, a client would wait forever."""
+    """The HTTP status is already sent. Without an error event, a client would wait forever."""
     with server.http() as http:
         answer = http.post("/v1/apps/summarize", json={"inputs": {"text": " "}, "stream": True})
     (error,) = [json.loads(line.removeprefix("data: ")) for line in answer.text.splitlines() if line]
@@ -105,7 +105,7 @@ def test_applications_require_the_api_key(start: Any, model: Any) -> None:
 
 
 def test_a_disconnected_client_cancels_its_task(start: Any, long_model: Any) -> None:
-    """Otherwise the task would use the engine until its last token."""
+    """Otherwise, the task would occupy the engine until its last token."""
     server = start(long_model, max_active=1)
     body = {"inputs": {"text": "The beginning"}, "stream": True, "max_tokens": 15_000, "temperature": 0.0}
     with server.http() as http:

@@ -1,4 +1,4 @@
-"""Disconnects, overload, failures of the model, and shutdown."""
+"""The server handles disconnected clients, overload, failures of the model, and shutdown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHORT: dict[str, Any] = {"model": "tiny", "prompt": "The", "max_tokens": 3, "tem
 
 
 def test_a_disconnected_stream_frees_its_slot(start: Any, long_model: Transformer) -> None:
-    """The engine has one slot, and the request would use it for minutes."""
+    """The engine processes one request at a time, and this request would take minutes."""
     server = start(long_model, max_active=1)
     stream = server.client().completions.create(**ENDLESS, stream=True)
     next(stream)
@@ -33,7 +33,7 @@ def test_a_disconnected_stream_frees_its_slot(start: Any, long_model: Transforme
 
 
 def test_a_disconnected_request_frees_its_slot(start: Any, long_model: Transformer) -> None:
-    """Nothing is written to this client before the end, so no write fails."""
+    """The response is sent only at its end, so the server cannot detect the disconnect by a failed write."""
     server = start(long_model, max_active=1)
     with pytest.raises(openai.APITimeoutError):
         server.client(timeout=0.5).completions.create(**ENDLESS)
@@ -46,13 +46,14 @@ def test_overload_is_503(start: Any, long_model: Transformer) -> None:
     client = server.client()
     running = [client.completions.create(**ENDLESS, stream=True)]
     next(running[0])
-    running.append(client.completions.create(**ENDLESS, stream=True))  # waits
-    with pytest.raises(openai.InternalServerError) as refused:  # the queue has space for one of two choices
+    running.append(client.completions.create(**ENDLESS, stream=True))  # this request waits in the queue
+    with pytest.raises(openai.InternalServerError) as refused:  # the queue has space for only one of the two choices
         client.completions.create(**SHORT, n=2)
     assert (refused.value.status_code, refused.value.code) == (503, "overloaded")
     assert refused.value.response.headers["retry-after"] == "1"
-    patient = server.client(max_retries=5, timeout=20)  # OpenAI's client retries
-    running.append(patient.completions.create(**ENDLESS, stream=True))  # the slot of that choice is free again
+    patient = server.client(max_retries=5, timeout=20)  # OpenAI's client retries after a 503 error
+    # The rejected request must not occupy space in the queue.
+    running.append(patient.completions.create(**ENDLESS, stream=True))
     with pytest.raises(openai.InternalServerError):
         client.completions.create(**SHORT)
     for stream in running:
@@ -61,7 +62,7 @@ def test_overload_is_503(start: Any, long_model: Transformer) -> None:
 
 
 def test_a_slow_reader_gets_the_complete_stream(server: Any) -> None:
-    """The engine pauses its request when its queue is full."""
+    """The engine pauses a request when its event queue is full."""
     call = {"model": "tiny", "prompt": "The", "max_tokens": 500, "temperature": 0, "stream": True}
     client = server.client()
     slow = client.completions.create(**call)
@@ -71,7 +72,10 @@ def test_a_slow_reader_gets_the_complete_stream(server: Any) -> None:
 
 
 def test_a_client_that_stops_reading_is_cancelled(long_model: Transformer, tokenizer: Tokenizer) -> None:
-    """Its connection stays open, so only the missing reads show it. The engine has one slot, which others need."""
+    """The connection stays open, so the server can detect the problem only because the client reads nothing.
+
+    The engine processes one request at a time, so this request blocks all others.
+    """
     body = json.dumps(ENDLESS | {"stream": True}).encode()
     headers = [(b"content-type", b"application/json")]
     scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": headers, "query_string": b""}
@@ -106,7 +110,7 @@ def test_a_client_that_stops_reading_is_cancelled(long_model: Transformer, token
 
 @pytest.fixture
 def broken(tiny_model: Any, tokenizer: Tokenizer) -> Transformer:
-    """Return a model that fails at its fifth token, like a device out of memory."""
+    """Return a model that raises an error at its fifth token, like a device that is out of memory."""
     model: Transformer = tiny_model(tokenizer.vocab_size, context_length=512)
     calls = 0
 
@@ -127,20 +131,22 @@ def test_a_failure_is_500_without_details(start: Any, broken: Transformer) -> No
     assert answer.status_code == 500
     assert answer.json()["error"]["type"] == "server_error"
     assert "secret" not in answer.text and "Traceback" not in answer.text
-    assert server.client().completions.create(**SHORT).usage.completion_tokens == 3, "the others go on"
+    assert server.client().completions.create(**SHORT).usage.completion_tokens == 3, (
+        "other requests must still be answered"
+    )
 
 
 def test_a_failure_in_a_stream_is_an_error_event(
     start: Any, broken: Transformer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The status 200 is already sent. Without the event, the answer would look complete."""
+    """The status 200 is already sent. Without an error event, the partial answer would look complete."""
     server = start(broken)
     call = SHORT | {"max_tokens": 50, "stream": True}
     with server.http() as http:
         text = http.post("/v1/completions", json=call).text
     assert '"error"' in text.strip().splitlines()[-1]
     assert "[DONE]" not in text and "secret" not in text
-    assert "secret" in caplog.text, "whoever runs the server needs to know"
+    assert "secret" in caplog.text, "the server's log must contain the cause"
     with pytest.raises(openai.APIError, match="internal server error"):
         list(server.client().completions.create(**call))
 
@@ -157,7 +163,7 @@ def test_prompts_and_answers_are_not_logged(server: Any, caplog: pytest.LogCaptu
 
 
 def test_events_follow_the_sse_format(server: Any) -> None:
-    """Exactly, for clients in other languages."""
+    """The format must be exact, because clients in other languages parse it."""
     with server.http() as http:
         answer = http.post("/v1/completions", json=SHORT | {"stream": True})
     assert answer.headers["content-type"].startswith("text/event-stream")
@@ -168,7 +174,7 @@ def test_events_follow_the_sse_format(server: Any) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_shutdown_aborts_requests_with_an_error(start: Any, long_model: Transformer, stream: bool) -> None:
-    """After one second. The partial answer must not look complete."""
+    """Requests are aborted after one second. The partial answer must not look like a complete answer."""
     server = start(long_model)
     begun = time.monotonic()
     threading.Timer(0.3, server.stop).start()

@@ -1,4 +1,4 @@
-"""Invalid requests are errors with the parameter, its value and the fix."""
+"""An invalid request causes an error that contains the parameter, its value and the fix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEXT: dict[str, Any] = {"model": "tiny", "prompt": "Hi"}
 
 
 def schema(name: str, given: Any) -> dict[str, Any]:
-    """Return the parameter for a JSON schema."""
+    """Return the request parameter that contains a JSON schema."""
     return {"response_format": {"type": "json_schema", "json_schema": {"name": name, "schema": given}}}
 
 
@@ -126,7 +126,7 @@ def test_invalid_json_is_400(server: Any, body: bytes) -> None:
 
 
 def test_defaults_of_unsupported_parameters_are_accepted(server: Any) -> None:
-    """Frameworks send all parameters that they know."""
+    """Some client libraries send all parameters that they support."""
     neutral = {
         "tools": [],
         "tool_choice": "none",
@@ -155,7 +155,7 @@ def test_an_unknown_model_is_404(client: openai.OpenAI) -> None:
 
 
 def test_a_conversation_that_does_not_fit_is_an_error(client: openai.OpenAI, tokenizer: Tokenizer) -> None:
-    """Truncation would drop its beginning silently."""
+    """If the conversation were truncated, its beginning would be lost without a message."""
     text = "word " * 600
     for call in (
         lambda: client.chat.completions.create(**CHAT | content(text)),
@@ -172,7 +172,7 @@ def test_a_conversation_that_does_not_fit_is_an_error(client: openai.OpenAI, tok
 
 @pytest.mark.parametrize("text", ["=" * 3_000_000, "\n" * 1_000_000, "a b " * 700_000])
 def test_a_megabyte_is_rejected_without_encoding(client: openai.OpenAI, text: str) -> None:
-    """Encoding takes seconds, which allows denial of service."""
+    """Tokenization of such a text takes seconds, which would allow denial-of-service attacks."""
     halves = [{"role": "user", "content": text[: len(text) // 2]}, {"role": "user", "content": text[len(text) // 2 :]}]
     for call in (
         lambda: client.chat.completions.create(**CHAT | {"messages": halves}),
@@ -203,7 +203,7 @@ def test_unknown_paths_and_methods_have_the_same_error_format(server: Any, metho
 
 
 def test_the_content_type_must_be_json(server: Any) -> None:
-    """A web page can send other content types to any origin without a CORS preflight."""
+    """Without a CORS preflight, a web page can send only other content types to a different origin."""
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
         with server.http() as http:
             answer = http.post("/v1/chat/completions", content=json.dumps(CHAT), headers={"Content-Type": kind})
@@ -212,7 +212,7 @@ def test_the_content_type_must_be_json(server: Any) -> None:
 
 @pytest.mark.parametrize("announced", [True, False])
 def test_a_large_body_is_rejected(server: Any, announced: bool) -> None:
-    """With a Content-Length, and as chunks of unknown total length."""
+    """The size of the body is either announced in the Content-Length header or unknown (chunked transfer encoding)."""
     body = b'{"model": "' + b"x" * 8_000_000 + b'"}'
     pieces = (body[i : i + 65_536] for i in range(0, len(body), 65_536))
     with server.http() as http:
@@ -230,7 +230,7 @@ def test_responses_have_no_cors_headers(server: Any) -> None:
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "", "a b", "[::1"])
 def test_other_host_names_are_rejected_on_loopback(server: Any, host: str) -> None:
-    """DNS rebinding: the domain of a web page resolves to this machine, so the browser sees the same origin."""
+    """DNS rebinding: the attacker's domain resolves to this machine, so the browser regards it as the same origin."""
     with server.http(headers={"Host": host}) as http:
         answer = http.get("/v1/models")
     assert answer.status_code in (400, 403)
@@ -239,7 +239,7 @@ def test_other_host_names_are_rejected_on_loopback(server: Any, host: str) -> No
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:99", "127.0.0.1:8000", "[::1]:8000"])
 def test_loopback_names_are_accepted(server: Any, host: str) -> None:
-    """With any port, since it may be forwarded."""
+    """Any port in the Host header is accepted, because the port may be forwarded."""
     with server.http(headers={"Host": host}) as http:
         assert http.get("/v1/models").status_code == 200
 
@@ -255,12 +255,12 @@ def test_only_health_works_without_the_key(start: Any, model: Transformer) -> No
         assert http.get("/v1/models").status_code == 401
         assert http.get("/v1/models", headers={"Authorization": "Basic sesame-street"}).status_code == 401
         assert http.get("/v1/models", headers={"Authorization": "bearer sesame-street"}).status_code == 200
-        assert http.get("/nowhere").status_code == 401, "what there is is not told to strangers"
+        assert http.get("/nowhere").status_code == 401, "clients without the key must not learn which paths exist"
         assert http.get("/health").json() == {"status": "ok"}
 
 
 def test_a_browser_may_send_the_key_as_a_password(start: Any, model: Transformer) -> None:
-    """Only with the option of the guard. A wrong password gives 401 again."""
+    """The guard accepts a password only if its option is set. A wrong password causes status 401."""
     server = start(model, api_key="sésame:street", loopback_only=False, browser=True)
     with server.http() as http:
         asked = http.get("/v1/models")

@@ -1,4 +1,4 @@
-"""JSON outputs with OpenAI's client."""
+"""JSON outputs work with OpenAI's client."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Question(BaseModel):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_parser_of_the_client_validates_the_output(client: openai.OpenAI, seed: int) -> None:
-    """The client sends a pydantic schema with $defs, titles and strict, and validates the answer."""
+    """The client sends a JSON schema from pydantic, with $defs, titles and strict, and validates the answer."""
     done = client.chat.completions.parse(**ASK, seed=seed, response_format=Question)
     [choice] = done.choices
     assert isinstance(choice.message.parsed, Question)
@@ -39,11 +39,11 @@ def test_a_json_object_and_its_stream(client: openai.OpenAI) -> None:
     assert isinstance(json.loads(whole.message.content or ""), dict)
     chunks = list(client.chat.completions.create(**ask, stream=True))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole.message.content
-    assert len(chunks) > 2, "it came in one piece"
+    assert len(chunks) > 2, "the JSON must be streamed in several chunks"
 
 
 def test_json_that_reaches_max_tokens_is_closed(client: openai.OpenAI) -> None:
-    """The content is valid JSON, and the finish reason is "length"."""
+    """If max_tokens ends the output, the content is still valid JSON, and the finish reason is "length"."""
     form = {"type": "json_schema", "json_schema": {"name": "q", "schema": Question.model_json_schema()}}
     choice = client.chat.completions.create(**ASK | {"max_tokens": 70, "seed": 1, "response_format": form}).choices[0]
     Question.model_validate_json(choice.message.content or "")

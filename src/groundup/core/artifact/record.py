@@ -207,7 +207,7 @@ def _parsed(path: Path, record: dict[str, Any]) -> Artifact:
     if record.get("format_version", 0) > FORMAT_VERSION:
         raise FormatError(
             f"{path}: format_version {record['format_version']}",
-            rule=f"this release reads up to {FORMAT_VERSION}",
+            rule=f"this release supports format versions up to {FORMAT_VERSION}",
             fix="Upgrade groundup: pip install --upgrade groundup.",
         )
     try:

@@ -79,7 +79,7 @@ class Work:
 
     @property
     def seconds(self) -> float:
-        """Wall time of this stage in seconds. Interrupted executions count up to their last call of `save_time`."""
+        """Wall time of this stage in seconds, including the saved time of interrupted executions (see `save_time`)."""
         return self.seconds_before + time.monotonic() - self.started
 
     def save_time(self) -> None:

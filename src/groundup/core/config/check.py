@@ -94,7 +94,7 @@ def unknown_name(kind: str, name: str, known: Sequence[str], *, where: str = "",
     Args:
         kind: Kind of thing that the name refers to, such as "setting", "table" or "command".
         name: Name that the user gave.
-        known: Valid names. If one of them is close to `name`, the error suggests it.
+        known: Valid names. If a valid name is close to `name`, the error suggests it.
         where: Table and file that contain the name.
         prefix: Text in front of the name, such as "sources[0].". It is also added to the suggested name.
     """

@@ -47,7 +47,7 @@ class StageRow:
 
 @dataclass(slots=True)
 class LiveView:
-    """Content of the live display. The library rich calls it to render each frame."""
+    """Content of the live display. The library rich renders this object for each frame."""
 
     rows: Mapping[str, StageRow] = field(default_factory=dict)
     meters: list[Meter] = field(default_factory=list)
@@ -119,7 +119,7 @@ def start_display(view: LiveView, console: RichConsole) -> Live:
         view,
         console=console,
         refresh_per_second=_REFRESH_PER_SECOND,
-        transient=not view.rows,  # a list of stages stays on the screen; a single bar does not
+        transient=not view.rows,  # the list of stages stays on the screen, but a single bar does not
         redirect_stdout=False,  # results must reach stdout unchanged
         vertical_overflow="visible",
     )
