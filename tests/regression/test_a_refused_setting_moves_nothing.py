@@ -1,4 +1,4 @@
-"""A refused setting once moved a finished output to `*.replaced-DATE` before it was refused."""
+"""In an earlier release, a rejected setting renamed a finished output to `*.replaced-DATE` before it was rejected."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SMALL = {"dim": 32, "n_layers": 1, "context_length": 32}
 
 @pytest.fixture(scope="module")
 def finished(real_documents: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with a finished corpus, token shards and a base model."""
+    """Return a run with a finished corpus, token shards and a base model."""
     run = tmp_path_factory.mktemp("run")
     (run / "notes.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in real_documents))
     collect.run(collect.CollectConfig(folder=run / "notes.jsonl", out=run / "corpus", workers=1))
@@ -61,7 +61,7 @@ def test_the_finished_output_stays(finished: Path, why: str) -> None:
     with pytest.raises(GroundupError):
         stage.run(config)
     after = contents(finished / config.out.name)
-    after.pop(".lock", None)  # of the test's own process, which is still there
+    after.pop(".lock", None)  # the lock of this test's process, which is still running
     assert after == before
     assert not list(finished.glob("*.replaced-*"))
 

@@ -1,6 +1,7 @@
-"""The API refused requests for optional parameters that official clients send.
+"""In an earlier release, the API rejected requests with optional parameters that official clients send.
 
-`reasoning_effort`, `verbosity`, `chat_template_kwargs`, `logit_bias`, `store` and more than 4 stops gave 400.
+Requests with `reasoning_effort`, `verbosity`, `chat_template_kwargs`, `logit_bias`, `store` or more than 4 stop texts
+caused status 400.
 """
 
 from __future__ import annotations
@@ -50,13 +51,13 @@ def notes() -> list[str]:
 
 @pytest.fixture(scope="module")
 def client(served: ServedModel, notes: list[str]) -> openai.OpenAI:
-    """The official client on the application itself."""
+    """Return the official client, connected directly to the ASGI application."""
     app = RequestGuard(build_app(ServedModels([served])), api_key=None, loopback_only=False, note=notes.append)
     return openai.OpenAI(base_url="http://tiny/v1", api_key="none", max_retries=0, http_client=TestClient(app))
 
 
 def created(client: openai.OpenAI, **changes: Any) -> tuple[Any, set[str]]:
-    """The answer, and the parameters that its header names."""
+    """Return the response, and the parameters that its header lists as ignored."""
     raw = client.chat.completions.with_raw_response.create(**CALL | changes)
     return raw.parse(), set(filter(None, raw.headers.get(HEADER, "").split(", ")))
 
@@ -92,15 +93,15 @@ def test_the_header_comes_with_streams_and_completions_too(client: openai.OpenAI
     assert set(raw.headers[HEADER].split(", ")) == {"user", "reasoning_effort"}
 
 
-def test_what_has_an_effect_or_asks_for_nothing_is_not_named(client: openai.OpenAI) -> None:
+def test_supported_parameters_and_defaults_are_not_reported(client: openai.OpenAI) -> None:
     _, ignored = created(
         client, store=False, service_tier="auto", parallel_tool_calls=True, modalities=["text"], tools=[], seed=1, n=1
     )
     assert ignored == set()
 
 
-def test_names_that_no_header_can_hold_do_no_harm(client: openai.OpenAI) -> None:
-    """A line break in a header would begin another one."""
+def test_names_that_are_invalid_in_a_header_are_replaced(client: openai.OpenAI) -> None:
+    """A line break in a header value would start a new header."""
     names = ["a\r\nSet-Cookie: x=1", "ключ", "", *(f"p{i}" for i in range(100))]
     _, ignored = created(client, extra_body=dict.fromkeys(names, 1))
     assert "?" in ignored
@@ -128,7 +129,10 @@ def test_a_logit_bias_is_added_to_the_logits() -> None:
 
 
 def test_biases_of_100_ban_and_select(client: openai.OpenAI, served: ServedModel) -> None:
-    """Also where the model's logits are further apart than 100; and log-probabilities stay the model's own."""
+    """Bans and selections work even if the model's logits differ by more than 100.
+
+    The reported log-probabilities are the log-probabilities of the model without the bias.
+    """
     steep = torch.tensor([0.0, 500.0, 1000.0])
     assert add_bias(steep, Sampling(logit_bias=((2, -100.0),))).argmax() == 1
     assert add_bias(steep, Sampling(logit_bias=((0, 100.0),))).argmax() == 0
@@ -148,8 +152,8 @@ def test_biases_of_100_ban_and_select(client: openai.OpenAI, served: ServedModel
     assert set(drawn) == {served.tokenizer.decode([i]) for i in only}
 
 
-def test_a_bias_breaks_no_json(served: ServedModel) -> None:
-    """A ban of what must come next cannot be followed: the schema holds."""
+def test_json_is_valid_in_spite_of_a_bias(served: ServedModel) -> None:
+    """If a bias bans the only token that the schema allows next, the schema takes precedence."""
     grammar = Grammar.of_schema({"type": "object", "properties": {"a": {"type": "integer"}}}, served.tokenizer)
     bias = tuple((i, -100.0) for i in range(served.engine.vocab_size) if i != 5)
     request = GenerationRequest(prompt="x", grammar=grammar, max_tokens=30, seed=0, sampling=Sampling(logit_bias=bias))
@@ -158,7 +162,7 @@ def test_a_bias_breaks_no_json(served: ServedModel) -> None:
 
 @pytest.fixture(scope="module")
 def thinking(model: Transformer, tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A model whose template reads variables."""
+    """Return a served model whose chat template reads variables."""
     directory: Path = tmp_path_factory.mktemp("template")
     tokenizer.save(directory)
     own = Tokenizer.load(directory)
@@ -186,10 +190,10 @@ def test_the_chat_template_gets_its_variables(thinking: ServedModel, tokenizer: 
         .requests[0]
         .prompt
     )
-    assert list(ids).count(tokenizer.token_id("<|im_end|>")) == 1, "text never becomes a special token"
+    assert list(ids).count(tokenizer.token_id("<|im_end|>")) == 1, "text must not be tokenized as a special token"
 
 
-def test_a_template_that_fails_on_a_variable_is_the_callers_mistake(thinking: ServedModel) -> None:
+def test_a_template_that_fails_on_a_variable_is_a_client_error(thinking: ServedModel) -> None:
     from groundup.serve import ApiError
 
     with pytest.raises(ApiError) as refused:

@@ -1,4 +1,8 @@
-"""`apps intent --batch FILE --labels a,b` and a table whose text is in a column `review` were refused."""
+"""Labels for all rows and tables with other column names are accepted.
+
+In an earlier release, `apps intent --batch FILE --labels a,b` and a table with its text in the column `review` were
+rejected.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +55,7 @@ def rows_of(done: Result) -> list[dict[str, Any]]:
 
 
 def written(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """The table in the format of the file's name."""
+    """Write a table in the format that the file name implies, and return its path."""
     if path.suffix in (".csv", ".tsv"):
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, rows[0], delimiter="\t" if path.suffix == ".tsv" else ",")
@@ -83,7 +87,7 @@ def test_the_only_column_of_text_is_taken_and_named(batch: Callable[..., Result]
     rows = rows_of(done)
     assert [row["review"] for row in rows] == [row["review"] for row in NUM_ADJUSTMENTS]
     assert {row["output"] for row in rows} <= {"positive", "negative"}
-    assert [int(row["id"]) for row in rows] == [1, 2], "a result without its row's id cannot be joined again"
+    assert [int(row["id"]) for row in rows] == [1, 2], "each result must contain the id of its row"
     assert "text: using 'review', the only text column." in done.stderr
 
 
@@ -113,7 +117,7 @@ def test_columns_are_mapped_to_inputs(batch: Callable[..., Result], tmp_path: Pa
     mapped = ("--column", "text=body", "--column", "question=ask for")
     rows = rows_of(batch("answer", "--batch", table, *mapped))
     assert all(row["output"] is not None and row["body"] for row in rows)
-    with pytest.raises(ConfigError) as caught:  # two columns hold text, and neither is called so
+    with pytest.raises(ConfigError) as caught:  # two columns contain text, and neither has the name of the input
         batch("answer", "--batch", table, "--question", "Who?")
     assert "Headline, body, ask for" in caught.value.value
     assert caught.value.fix == "Give --column text=COLUMN."

@@ -1,4 +1,7 @@
-"""`groundup classify` read no tables, answered empty texts, and showed no novelty of a text."""
+"""`groundup classify` reads tables, rejects empty texts and shows novelty scores.
+
+Earlier releases did not read tables, classified empty texts and had no novelty score.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ def classifier(
     real_documents: list[str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """Random weights, but a real novelty score."""
+    """Return a classifier with random weights but with a real novelty score."""
     directory = tmp_path_factory.mktemp("models") / "classifier"
     model = SequenceClassifier.from_language_model(tiny_model(tokenizer.vocab_size), 2, seed=0)
     save_classifier(directory, model, ("law", "music"), pad_id=tokenizer.pad_id, bos_id=0, eos_id=0)
@@ -44,7 +47,7 @@ def classifier(
 
 @pytest.fixture(scope="module")
 def older(classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As earlier releases left one: without a novelty score."""
+    """Return a classifier as earlier releases wrote it, which has no novelty score."""
     directory = tmp_path_factory.mktemp("older")
     for path in classifier.iterdir():
         if path.name != NOVELTY_FILE:
@@ -107,7 +110,7 @@ def test_an_application_shows_the_novelty(classifier: Path) -> None:
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    """A column "label" of its own, and a row without text."""
+    """Return a table that already has a column "label" and contains a row without text."""
     path = tmp_path / "mails.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = [("1", "a", ENGLISH), ("2", "b", " "), ("3", "c", GIBBERISH)]

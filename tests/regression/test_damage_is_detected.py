@@ -1,4 +1,8 @@
-"""Damage was silent: a flipped byte of a model generated text, one of a checkpoint ended in other weights."""
+"""Damaged files are detected.
+
+In an earlier release, a model with a flipped bit generated text, and a run with a damaged checkpoint continued with
+wrong weights.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ from groundup.train import logs_in, require_logs
 
 
 def flip(path: Path, at: int | None = None) -> None:
-    """Flip one bit."""
+    """Flip one bit of a file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2 if at is None else at] ^= 4
     path.write_bytes(content)
@@ -31,7 +35,7 @@ def flip(path: Path, at: int | None = None) -> None:
 
 @pytest.fixture
 def base(tmp_path: Path, tiny_model, tokenizer: Tokenizer) -> Path:  # type: ignore[no-untyped-def]
-    """A model as a stage leaves one."""
+    """Return the directory of a model as a stage writes it."""
     work = begin(tmp_path / "base", "pretrain", {}, {})
     files = save_model(work.directory, tiny_model(tokenizer.vocab_size), bos_id=0, eos_id=0)
     (work.directory / "metrics.jsonl").write_text('{"loss": 1.5}\n')
@@ -66,7 +70,7 @@ def test_a_change_by_the_user_can_be_accepted(base: Path) -> None:
 
 
 def test_a_model_of_an_earlier_release_opens(base: Path) -> None:
-    """Its record has no checksum of its own; its outputs are verified all the same."""
+    """The record of this model has no checksum for itself, but its output files are still verified."""
     record = json.loads((base / "artifact.json").read_text())
     del record["checksum"], record["logs"]
     (base / "artifact.json").write_text(json.dumps(record | {"format_version": 1}))
@@ -102,7 +106,7 @@ def test_a_verified_file_is_not_read_again(tmp_path: Path, monkeypatch: pytest.M
     read_files: list[Path] = []
     hashed = checksums.file_digest
     monkeypatch.setattr(checksums, "file_digest", lambda path: read_files.append(path) or hashed(path))
-    monkeypatch.setattr(checksums, "_known", {})  # as in another process
+    monkeypatch.setattr(checksums, "_known", {})  # simulates a new process
     monkeypatch.setattr(checksums, "_loaded", set())
     assert damaged_files(tmp_path, {"weights": digest}) == {}
     assert read_files == []
@@ -111,7 +115,7 @@ def test_a_verified_file_is_not_read_again(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_file_that_was_just_written_is_not_remembered(tmp_path: Path) -> None:
-    """Two writes within the resolution of a file system's times leave the same time."""
+    """If a file is written twice within the time resolution of the file system, both versions have the same time."""
     file = tmp_path / "weights"
     file.write_bytes(b"1")
     digest = digests_of([file])[file]
@@ -157,8 +161,8 @@ def test_a_checkpoint_of_an_earlier_release_is_read_with_a_note(tmp_path: Path) 
     assert "no checksums" in said[0]
 
 
-def test_a_run_goes_back_to_no_state_of_its_future(tmp_path: Path) -> None:
-    """A run that resumes from an earlier checkpoint may find a good state of a later step."""
+def test_a_rollback_does_not_use_a_state_of_a_later_step(tmp_path: Path) -> None:
+    """If a run resumes from an earlier checkpoint, a saved state of a later step may exist. It must not be used."""
     for step in (5, 9):
         save_state(tmp_path, state(step))
     found = load_newest_state(tmp_path, at_most=8)
@@ -167,7 +171,7 @@ def test_a_run_goes_back_to_no_state_of_its_future(tmp_path: Path) -> None:
 
 
 def test_an_id_beyond_the_vocabulary_is_named_with_its_place(tmp_path: Path) -> None:
-    """64 bad bytes trained to the end, and the error blamed the learning rate."""
+    """In an earlier release, training with 64 damaged bytes ran to its end, and the error blamed the learning rate."""
     texts = {"train": ["a b c", "d e"], "validation": ["f"]}
     write_shards(tmp_path, texts, lambda some: [np.arange(9, dtype=np.uint32) for _ in some], vocab_size=64, bos_id=0)  # type: ignore[arg-type]
     path = tmp_path / "train-00000.tokens.npy"
@@ -179,7 +183,7 @@ def test_an_id_beyond_the_vocabulary_is_named_with_its_place(tmp_path: Path) -> 
 
 
 def test_files_that_an_interrupted_stage_kept_are_made_again_when_damaged(tmp_path: Path) -> None:
-    """A cut-off `tokenize` used its finished shards and its vocabulary again, whatever was in them."""
+    """In an earlier release, a resumed `tokenize` used its finished shards and vocabulary without verifying them."""
     work = begin(tmp_path / "out", "tokenize", {}, {})
     for name in ("one", "two"):
         (work.directory / name).write_text(name)
@@ -196,7 +200,7 @@ def test_damage_of_a_log_is_said_on_resume(tmp_path: Path) -> None:
     logs = logs_in(tmp_path)
     said: list[str] = []
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"loss": 1.4}\n')  # written after the checkpoint
+        file.write('{"loss": 1.4}\n')  # this line was written after the checkpoint
     require_logs(tmp_path, logs, said.append)
     assert said == []
     flip(tmp_path / "metrics.jsonl", 9)

@@ -1,4 +1,7 @@
-"""A flipped bit in a part of an interrupted `collect` was not detected, because parts had no checksums."""
+"""A flipped bit in a temporary file of an interrupted `collect` is detected.
+
+In an earlier release, the temporary files had no checksums.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ class StopError(Exception):
 
 @pytest.fixture
 def settings(tmp_path: Path, real_documents: list[str], monkeypatch: pytest.MonkeyPatch) -> CorpusSettings:
-    """Two folders with near-duplicates of each other, and small runs that must be consolidated."""
+    """Return settings for two directories that contain near-duplicates of each other.
+
+    The runs of the external sort are so small that they must be consolidated.
+    """
     monkeypatch.setattr(reading_module, "RUN_BYTES", 20_000)
     monkeypatch.setattr(reading_module, "UNIT_BYTES", 20_000)
     monkeypatch.setattr(build, "FAN_IN", 2)
@@ -47,7 +53,7 @@ def settings(tmp_path: Path, real_documents: list[str], monkeypatch: pytest.Monk
 
 
 def collect(settings: CorpusSettings, out: Path, stop_at: str = "") -> tuple[dict[str, bytes], str]:
-    """Collect until the first task of the class `stop_at`; return the shards and the output."""
+    """Collect until the first task of the class `stop_at` starts. Return the shards and the printed output."""
     pool, printed = ProcessPool(1), io.StringIO()
 
     def execute(tasks: Sequence[TaskT], on_done: Callable[[TaskT], None]) -> None:
@@ -71,7 +77,7 @@ def test_a_flipped_bit_in_any_part_is_repaired_on_resume(
     expected, _ = collect(settings, tmp_path / "whole")
     interrupted = tmp_path / "interrupted"
     collect(settings, interrupted, stop_at)
-    kinds: dict[str, Path] = {}  # one file of each kind
+    kinds: dict[str, Path] = {}  # maps each kind of file to one file
     for path in sorted(interrupted.rglob("*")):
         if path.is_file() and path.stat().st_size:
             kinds.setdefault(re.sub(r"[0-9a-f]{4,}", "", path.name), path.relative_to(interrupted))

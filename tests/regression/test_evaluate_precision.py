@@ -1,4 +1,4 @@
-"""`evaluate` computed in float32 where bfloat16 is faster and gives the same bits per byte."""
+"""`evaluate` uses bfloat16 if it is faster and gives the same bits per byte. An earlier release used float32."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from groundup.tokenizer import Tokenizer
 
 @pytest.fixture(autouse=True)
 def _fast_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is faster is the machine's; what follows from it is not."""
+    """Make bfloat16 the faster dtype on every machine, so that the results do not depend on the machine."""
     monkeypatch.setattr(precision, "fastest_dtype", lambda device: ("bfloat16", 1e12))
 
 
@@ -68,7 +68,7 @@ def test_full_precision_is_kept_where_the_score_differs(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Logits around 200, where bfloat16 has whole numbers only."""
+    """The logits are about 200. At this size, bfloat16 can represent only whole numbers."""
     model = tiny_model(tokenizer.vocab_size)
     model.model.embed_tokens.weight.add_(10)
     model.lm_head.weight.mul_(10).add_(200 / model.config.dim)
@@ -93,4 +93,4 @@ def test_small_texts_and_other_machines_stay_in_full_precision(
     assert choose_precision(model, small, bos_id=tokenizer.bos_id, chosen="bfloat16").dtype == "bfloat16"
     monkeypatch.setattr(precision, "fastest_dtype", lambda device: ("float32", 1e12))
     assert choose_precision(model, large, bos_id=tokenizer.bos_id).dtype == "float32"
-    assert model.model.compute_dtype is None, "the model is left as it was"
+    assert model.model.compute_dtype is None, "the evaluation must not change the model"

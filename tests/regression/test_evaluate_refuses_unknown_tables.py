@@ -1,7 +1,8 @@
-"""`evaluate --data` took the longest column of a table that fits no task for running text.
+"""`evaluate --data` rejects tables that do not match any task.
 
-A BLiMP table was scored by its first column, and compressors ran over it. A model with a chat template took one
-sentence of a pair for the answer to the other.
+In an earlier release, it used the longest column of such a table as running text. A BLiMP table was scored by its first
+column, and the compressors were run on this column. For a model with a chat template, one sentence of a pair was used
+as the answer to the other sentence.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def directory(
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """A table in the format of the path's suffix."""
+    """Write a table in the format that the suffix of the path implies, and return the path."""
     match path.suffix:
         case ".jsonl":
             path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
@@ -154,7 +155,7 @@ def test_tables_among_texts_are_left_out_and_named(
 
 
 def test_an_exported_chat_is_text(directory: Path, tmp_path: Path) -> None:
-    """It has one reading as text, whatever its format: no column is chosen."""
+    """The chat can be read as text in only one way, so no column must be chosen in any format."""
     lines = [f"[01.02.24, 10:0{i}:00] {'Ann' if i % 2 else 'Bob'}: Message number {i}" for i in range(8)]
     data = tmp_path / "chat.txt"
     data.write_text("\n".join(lines), encoding="utf-8")

@@ -1,4 +1,7 @@
-"""`--minutes inf` and integers beyond 64 bits passed the bounds of settings and ended in a traceback."""
+"""Settings reject infinite numbers and integers that do not fit into 64 bits.
+
+In an earlier release, `--minutes inf` and such integers passed the validation and caused a traceback.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +50,6 @@ def test_every_integer_of_every_stage_must_fit_into_64_bits() -> None:
 
 
 def test_a_vocabulary_beyond_what_a_tokenizer_file_may_have_is_refused() -> None:
-    """The library panicked."""
+    """In the tokenizers library, such a vocabulary size caused a Rust panic."""
     with pytest.raises(ConfigError, match="from 320 to 4,000,000"):
         train_tokenizer(["some text"], 2**62)

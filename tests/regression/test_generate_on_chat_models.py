@@ -1,4 +1,7 @@
-"""The first command that the quickstart suggests opened the chat model, and printed nothing in 8 of 26 tries."""
+"""The first command that the quickstart suggests prints text.
+
+In an earlier release, this command opened the chat model and printed nothing in 8 of 26 attempts.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +31,12 @@ from groundup.tokenizer import ChatTemplate, Tokenizer
 def finished(
     tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]
 ) -> Path:
-    """A run with a base model that writes, and a chat model that always predicts the end of the text."""
+    """Return a run with a base model that generates text, and a chat model that always predicts the end of the text."""
     directory = tmp_path_factory.mktemp("runs") / "tiny run"
     for stage, name in (("pretrain", "base"), ("finetune_instruct", "chat")):
         model, out = tiny_model(tokenizer.vocab_size), directory / name
         if name == "chat":
-            model.lm_head.weight.zero_()  # all logits are equal: greedy takes the first id
+            model.lm_head.weight.zero_()  # all logits are equal, so greedy decoding selects ID 0
             assert tokenizer.eos_id == 0
         work = begin(out, stage, {}, {})
         files = save_model(out, model, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)

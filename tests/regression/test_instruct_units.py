@@ -1,4 +1,7 @@
-"""`finetune instruct` counted all tokens in its plan, padding included, and the trained ones in its progress."""
+"""The plan and the progress of `finetune instruct` count the same tokens.
+
+In an earlier release, the plan counted all tokens including padding, and the progress counted the trained tokens.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Ctrl-C during imports printed a traceback or was lost, and its tests failed where the parent ignores SIGINT."""
+"""Ctrl-C during imports ends the program with one line.
+
+In an earlier release, it printed a traceback or was lost. The tests failed if the parent process ignored SIGINT.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="requires POSIX signals")
 
-# Runs the command line, and sends itself SIGINT when a module is looked for.
+# This code runs the command line, and sends SIGINT to its own process when a particular module is imported.
 _PROBE = """
 import os, signal, sys
 
@@ -43,14 +46,14 @@ def test_an_interrupt_during_imports_is_one_line_and_130(module: str) -> None:
 
 
 def test_an_interrupt_that_torch_would_swallow_ends_the_command(tmp_path: Path) -> None:
-    """torch imports numpy from C++, ignores that it fails, and goes on without it."""
+    """torch imports numpy from C++, ignores an exception during this import, and continues without numpy."""
     done = interrupted_at("numpy.linalg", "generate", str(tmp_path), "Once")
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr == "Interrupted. Run the same command again to continue.\n"
 
 
 def test_an_interrupt_that_a_library_turns_into_another_error_is_still_one() -> None:
-    """safetensors, in Rust, makes a TypeError of it."""
+    """The Rust code of safetensors replaces KeyboardInterrupt by TypeError."""
     code = """
 import os, signal
 from groundup import cli
@@ -73,7 +76,7 @@ cli.main(["generate"])
 
 
 def test_the_tests_of_interrupts_pass_where_the_parent_ignores_them() -> None:
-    """As in `make test &` of a script."""
+    """The parent process ignores SIGINT, as in a script that runs `make test &`."""
     tests = Path(__file__).parents[1]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "ctrl_c"]
     done = subprocess.run(
@@ -88,7 +91,7 @@ def test_the_tests_of_interrupts_pass_where_the_parent_ignores_them() -> None:
 
 
 def test_a_job_that_was_started_with_interrupts_ignored_ignores_them() -> None:
-    """`nohup` and `&` in a script mean that."""
+    """`nohup` and `&` in a script start a process that ignores SIGINT."""
     code = """
 import os, signal
 from groundup.core import interrupts

@@ -1,7 +1,7 @@
-"""A request without `max_tokens` allocated and zeroed a key-value cache for the whole context.
+"""The KV cache grows with the number of generated tokens, and the growth does not change the tokens.
 
-That is 377 MB for SmolLM2-135M, and half a second before its first token. The cache grows with the tokens, and the
-tokens stay the same.
+In an earlier release, a request without `max_tokens` allocated and zeroed a KV cache for the whole context. For
+SmolLM2-135M, this cache has 377 MB, and the allocation delayed the first token by half a second.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def model(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> Trans
 
 
 def tickets_of(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[Ticket]:
-    """Return the list of the requests that the engine begins from now on."""
+    """Return a list to which the engine adds each request that it starts from now on."""
     begun: list[Ticket] = []
     begin = engine.begin
 
@@ -42,7 +42,7 @@ def tickets_of(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[Ticket]:
 
 
 def allocate_at_once(monkeypatch: pytest.MonkeyPatch, *kinds: type) -> None:
-    """Give each new cache all the memory that it may need, as it was before caches grew."""
+    """Make each new cache allocate its maximum size immediately, as in earlier releases."""
     for kind in kinds:
         make = kind.__init__
 
@@ -68,12 +68,12 @@ def test_a_request_without_a_limit_takes_memory_for_what_it_writes(
         engine.cancel(request.id)
         assert any(event.finish_reason == "cancelled" for event in stream)
     assert cache.max_length == CONTEXT
-    # The engine may be some hundred tokens ahead of its reader.
+    # The engine may have generated some hundred tokens more than its reader has read.
     assert 0 < cache.nbytes <= 2 * INITIAL_CAPACITY * model.cache_bytes_per_token
 
 
 def test_growth_changes_no_token(model: Transformer, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """600 tokens: the cache is doubled twice. Also the log-probabilities agree to the last bit."""
+    """With 600 tokens, the cache size is doubled twice. The log-probabilities must be bit-identical."""
     request = GenerationRequest(prompt="The with statement", max_tokens=600, seed=5, stop_ids=())
     with Engine(model, tokenizer) as engine:
         grown = engine.complete(request)
@@ -86,7 +86,7 @@ def test_growth_changes_no_token(model: Transformer, tokenizer: Tokenizer, monke
 def test_growth_of_a_batch_changes_no_token(
     model: Transformer, tokenizer: Tokenizer, real_documents: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows of other lengths are moved while the memory of all of them grows."""
+    """Rows of different lengths are moved when the memory for all rows grows."""
     text = max(real_documents, key=len)
     requests = [
         GenerationRequest(prompt=text[:length], max_tokens=tokens, seed=length, stop_ids=())

@@ -1,6 +1,8 @@
-"""Learning rates were multiples of built-in ones, and giving one turned LoRA into full fine-tuning without a word.
+"""Learning rates are absolute, and setting a learning rate does not change the fine-tuning method.
 
-With 2e-5, as every other trainer means it, the loss stayed where it was. Recipes with the old meaning are refused.
+In an earlier release, learning rates were multiples of built-in learning rates. With 2e-5, a common value in other
+trainers, the loss did not decrease. Setting a learning rate also replaced LoRA by full fine-tuning without a message.
+Recipes with the old meaning are rejected.
 """
 
 from __future__ import annotations
@@ -119,7 +121,7 @@ def test_the_rates_are_printed_recorded_and_an_unusual_one_is_warned_of(
 def test_a_rate_never_switches_the_method(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Here every model counts as large: adapters are the default."""
+    """In this test, every model counts as large, so adapters are the default."""
     monkeypatch.setattr(adapters, "_SMALL", 1)
     facts = tuned(base, tmp_path / "a", learning_rate=2e-5)
     said = " ".join(capsys.readouterr().err.split())
@@ -179,7 +181,7 @@ def test_renamed_settings_are_named(config: type[Config], keys: dict[str, Any], 
         load(config, keys)
 
 
-# A table of an earlier release, the width of its model, and the rates that it trained with.
+# Each entry has a table of an earlier release, the hidden size of its model, and the learning rates used in training.
 OLD: list[tuple[str, dict[str, Any], int, tuple[float, ...]]] = [
     ("finetune.instruct", {"learning_rate": 0.6}, 576, rates(tuning_rates(576, 0.6))),
     ("finetune.instruct", {"learning_rate": 0.3}, 576, rates(tuning_rates(576, 0.3))),
@@ -188,7 +190,8 @@ OLD: list[tuple[str, dict[str, Any], int, tuple[float, ...]]] = [
     ("finetune.classify", {"head_lr": 0.001}, 576, (0.01, 0.005, 0.001, 0.002)),
     ("pretrain", {"matrix_lr": 0.03, "vector_lr": 0.01}, 0, (0.03, 0.01, 0.003, 0.01)),
     ("pretrain", {"optimizer": "adamw", "matrix_lr": 0.004}, 0, (0.004, 0.01, 0.003, 0.003)),
-    ("pretrain", {"learning_rate": 0.5}, 0, rates(OptimizerConfig())),  # without effect on random weights
+    # The setting had no effect if training started from random weights.
+    ("pretrain", {"learning_rate": 0.5}, 0, rates(OptimizerConfig())),
     ("pretrain", {"learning_rate": 0.5, "model": "m"}, 512, rates(tuning_rates(512, 0.5))),
 ]
 
@@ -227,7 +230,7 @@ def refusal(recipe: Path) -> str:
 
 
 def test_a_recipe_without_a_version_is_refused_with_what_to_write(base: Path, tmp_path: Path) -> None:
-    """The lines are taken as they are printed: with them the recipe gets as far as its missing data."""
+    """The printed lines are added to the recipe. The recipe is then valid, and the run fails only at missing data."""
     recipe, body = tmp_path / "old.toml", f'data = "nowhere.jsonl"\nmodel = "{base}"\n'
     recipe.write_text(f"[finetune.instruct]\n{body}learning_rate = 0.5\n")
     told = refusal(recipe)
@@ -241,7 +244,7 @@ def test_a_recipe_without_a_version_is_refused_with_what_to_write(base: Path, tm
     kept = tomllib.loads((tmp_path / "runs" / "old" / "recipe.toml").read_text())
     assert kept["version"] == 2
 
-    # One stage's table of the recipe, or a file of bare keys, on the command line.
+    # The command line accepts the table of one stage in a recipe, or a file that contains the keys without a table.
     from groundup.cli.commands import _table
     from groundup.commands import STAGES
 
@@ -280,9 +283,9 @@ def test_an_unfinished_run_of_an_earlier_release_is_refused(base: Path, tmp_path
     tuned(base, out, method="full")
     record = json.loads((out / PLAN).read_text())
     assert record.pop("version") == 2
-    del record["checksum"]  # which plans had not then
+    del record["checksum"]  # plans of earlier releases had no checksum
     (out / PLAN).write_text(json.dumps(record))
-    require_current_plan(out)  # a finished one is not resumed
+    require_current_plan(out)  # a finished run is not resumed, so it is accepted
     (out / "artifact.json").unlink()
     with pytest.raises(ConfigError, match=r"earlier release \(version 1\).*delete"):
         tuned(base, out, method="full")

@@ -1,4 +1,8 @@
-"""MFU of 0.79 to 1.17 was printed: its reference was one small product, slower than what training steps sustain."""
+"""The reference throughput for MFU is the best throughput of large matrix products.
+
+In an earlier release, the reference was one small product, which was slower than a training step. The printed MFU was
+0.79 to 1.17.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ def report(seconds: float) -> StepReport:
 
 
 def test_the_reference_is_the_best_of_large_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine on which larger products are faster, as all are."""
+    """On this simulated machine, larger matrix products have higher throughput, as on real machines."""
     reached = {1024: 1.0e12, 1536: 1.4e12, 2048: 1.9e12}
     monkeypatch.setattr(machine, "_square_flops", lambda device, dtype, size, times=1: reached[size])
     monkeypatch.setattr(machine, "_device", lambda: "cpu")
@@ -32,7 +36,7 @@ def test_measuring_takes_little_time() -> None:
     small = machine._square_flops("cpu", torch.float32, 512)
     started = time.perf_counter()
     assert machine.sustained_flops("cpu", torch.float32) > 0
-    both = 2 * (1536**3 + 2048**3) / small  # a slow machine takes as long as its first products do
+    both = 2 * (1536**3 + 2048**3) / small  # the expected time on a slow machine
     assert time.perf_counter() - started < machine._PEAK_SECONDS + 5 * both
 
 

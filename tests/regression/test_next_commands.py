@@ -1,4 +1,7 @@
-"""`pretrain CORPUS` did not say that it must be tokenized first, and printed commands did not quote spaces."""
+"""Errors name the missing stage, and printed commands quote paths with spaces.
+
+In an earlier release, the error of `pretrain CORPUS` did not mention that the corpus must be tokenized first.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ QUIET = Console(quiet=True)
 
 @pytest.fixture(scope="module")
 def a_run(tmp_path_factory: pytest.TempPathFactory, real_documents: list[str]) -> Path:
-    """A corpus and token shards in a directory with a space in its name."""
+    """Return a corpus and token shards in a directory whose name contains a space."""
     root = tmp_path_factory.mktemp("my runs")
     (root / "texts").mkdir()
     for number, text in enumerate(real_documents[:40]):

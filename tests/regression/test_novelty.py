@@ -1,4 +1,8 @@
-"""A classifier gave gibberish a label with probability 0.999 and an empty text one with 0.816, and said nothing."""
+"""Classifiers report texts that are different from the training texts.
+
+In an earlier release, a classifier labeled gibberish with probability 0.999 and an empty text with probability 0.816
+without a warning.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ OTHER_LANGUAGES = (
 
 @pytest.fixture(scope="module")
 def sentences(real_documents: list[str]) -> list[str]:
-    """Sentences of one source in a random order."""
+    """Return sentences of one source in random order."""
     found = [s.strip() for text in real_documents for s in text.replace("\n", " ").split(". ") if 40 < len(s) < 160]
     return random.Random(0).sample(sorted(set(found)), 620)
 
@@ -38,7 +42,7 @@ def novelty(sentences: list[str]) -> Novelty:
 def test_few_texts_of_the_same_source_are_flagged(novelty: Novelty, sentences: list[str]) -> None:
     tested = novelty.with_held_out(sentences[120:])
     assert tested.false_alarms is not None
-    assert tested.false_alarms < 0.09  # 5 % is intended; 120 texts leave that much to chance
+    assert tested.false_alarms < 0.09  # the target is 5 %, and 120 texts allow this much variation
     assert tested.held_out == 500
 
 
@@ -54,11 +58,11 @@ def test_gibberish_and_other_languages_are_flagged(novelty: Novelty, sentences: 
 
 
 def test_the_threshold_leaves_each_text_out(sentences: list[str]) -> None:
-    """Scored with itself counted, every training text looks familiar and half of all others would be flagged."""
+    """If a text's own n-grams were counted, all training texts would look familiar, and half of new texts be flagged."""
     few = sentences[:40]
     fitted = Novelty.fit(few, seed=0)
     slow = sorted(Novelty.fit(few[:n] + few[n + 1 :], seed=0)._bits(*_hashed(few[n])) for n in range(len(few)))
-    assert fitted.threshold == pytest.approx(slow[-1], rel=1e-9)  # the 40th of 40: ceil(41 * 0.96)
+    assert fitted.threshold == pytest.approx(slow[-1], rel=1e-9)  # rank ceil(41 * 0.96) = 40 of 40 scores
 
 
 def _hashed(text: str) -> tuple:

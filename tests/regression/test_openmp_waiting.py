@@ -1,4 +1,7 @@
-"""Idle OpenMP threads spun: one busy process next to a training made its steps 10 to 15 times slower."""
+"""Idle OpenMP threads sleep soon.
+
+In an earlier release, idle threads spun. If another process used the CPU, training steps took 10 to 15 times longer.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import pytest
 
 from groundup.core.openmp import DEFAULTS
 
-# What the process has in its environment when torch, and with it OpenMP's library, is imported.
+# This code prints the environment of the process at the time when torch, and with it the OpenMP library, is imported.
 WATCHED = """
 import json, os, sys
 
@@ -70,9 +73,9 @@ print(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux" or (os.cpu_count() or 1) < 2, reason="GNU OpenMP on two cores")
+@pytest.mark.skipif(sys.platform != "linux" or (os.cpu_count() or 1) < 2, reason="requires GNU OpenMP and two cores")
 def test_idle_threads_sleep() -> None:
-    """CPU seconds of 200 short parallel loops with pauses of 4 ms: spinning in the pauses takes much more."""
+    """Measure the CPU time of 200 short parallel loops with pauses of 4 ms. Spinning threads take more CPU time."""
     kept = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", *DEFAULTS)}
 
     def seconds(changes: Mapping[str, str]) -> float:

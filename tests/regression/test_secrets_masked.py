@@ -1,4 +1,6 @@
-"""Secrets of unknown issuers were not masked: in prose, 69 % of the recognizable rules of gitleaks had no match.
+"""Secrets of unknown issuers are masked.
+
+In an earlier release, secrets of 69 % of the kinds that gitleaks recognizes were not masked in running text.
 
 The values are generated from documented lengths and alphabets, so that this file contains no secrets.
 """
@@ -17,7 +19,7 @@ from groundup.corpus.privacy import Masker, PrivacySettings
 MASKER = Masker(PrivacySettings())
 DIGITS, LOWER, UPPER = string.digits, string.ascii_lowercase, string.ascii_uppercase
 HEX, BASE36, BASE62, URL = "0123456789abcdef", LOWER + DIGITS, LOWER + UPPER + DIGITS, LOWER + UPPER + DIGITS + "-_"
-# Parts of a key: literal text, or (alphabet, length).
+# A key consists of parts. A part is literal text, or a pair of an alphabet and a length.
 FORMS = {
     "gitlab pipeline trigger": ["glp", "tt-", (HEX, 40)],
     "gitlab feed": ["gl", "ft-", (BASE62, 20)],
@@ -65,7 +67,7 @@ PLACES = [
     "See https://host.example/a?x={}&y=1 for it.",
     "- **Value:** {}\n",
 ]
-# Realistic lines without secrets.
+# These are realistic lines that contain no secrets.
 ORDINARY = [
     'integrity: "sha512-'
     + "Q8zYdG1kq3kJ0oP+u4mFq1Yb1l3n9K0rV8hU2tqYwZb1sXhK7dE5fP3mC6nA2gT9iJ4kL8oR0vW1xS5yU7zB3Q"
@@ -121,7 +123,7 @@ def test_keys_of_connection_strings_are_masked() -> None:
 
 @pytest.mark.parametrize("unit", ["gl" + "pat-", "acme_1", "op" + "s_eyJ", "heroku: ", "a1_", "s."])
 def test_time_is_linear_in_key_prefixes(unit: str) -> None:
-    """Each prefix is checked, but no prefix may cause a second scan of the text."""
+    """Each prefix of a key is checked, but a prefix must not cause a second scan of the text."""
     texts = (unit * (size // len(unit)) for size in (5_000, 40_000))
     few, many = (cpu_seconds(partial(MASKER.mask, text)) for text in texts)
     assert many < 24 * few + 0.05

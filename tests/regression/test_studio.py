@@ -1,4 +1,4 @@
-"""What the Studio's server tells for charts and chats; the pages are in tests/interop/test_studio_small_models.py."""
+"""The Studio's server returns correct data for charts and chats. tests/interop tests the pages of the Studio."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def served(
 
 
 def test_the_oldest_turns_give_way_at_the_end_of_the_context(served: ServedModel) -> None:
-    """Every message after that point was refused with a 400."""
+    """In an earlier release, every message after the end of the context was rejected with status 400."""
     turns = [("What is an import?", "A statement that binds names of modules.")] * 12
     window = fit_context_window(served, turns, "And a module?", max_tokens=200)
     assert 0 < window.dropped < len(turns)
@@ -45,7 +45,7 @@ def test_the_oldest_turns_give_way_at_the_end_of_the_context(served: ServedModel
 
 
 def test_a_classifier_counts_texts(tmp_path: Path) -> None:
-    """Its chart said tokens."""
+    """In an earlier release, the chart of a classifier had the unit tokens."""
     for name, stage in (("base", "pretrain"), ("chat", "finetune.instruct"), ("labels", "finetune.classify")):
         directory = tmp_path / "run" / name
         work = begin(directory, stage, {}, {})
@@ -57,7 +57,7 @@ def test_a_classifier_counts_texts(tmp_path: Path) -> None:
 
 
 def test_options_have_the_letters_that_answers_name() -> None:
-    """They had the numbers 1 to 4, and the answer was "B"."""
+    """In an earlier release, the options had the numbers 1 to 4, but the answer was the letter "B"."""
     app = Catalog()["mcq"].app
     value = {"questions": [{"question": "Who?", "options": ["a queen", "a drone"], "answer": "B"}]}
     lines = [line.strip() for line in as_text(value, app.output.lettered).splitlines()]

@@ -1,4 +1,7 @@
-"""`groundup config nope` asked whether `compare` was meant."""
+"""Suggested names are similar to the given name.
+
+In an earlier release, the error of `groundup config nope` suggested `compare`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Links to directories were skipped without being counted. A link to a system file became training text."""
+"""Links to directories are counted, and links that leave the source directory are not read.
+
+In an earlier release, skipped links were not counted, and a link to a system file became training text.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import pytest
 from groundup.corpus.sources import FolderSource
 from groundup.corpus.sources.archive import list_members
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="on Windows, only privileged users can create links")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A corpus with too little text still gets its data card, which shows what was dropped."""
+"""If a corpus has too little text, its data card is still written and shows which text was dropped."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ def test_too_little_text_leaves_its_card_and_drop_log(tmp_path: Path, real_docum
         asked = load(corpus_explain.CorpusExplainConfig, {"corpus": str(out), "document": "short.txt"})
         (record,) = corpus_explain.run(asked, console=QUIET)
         assert getattr(record, "reason", None) == "too short"
-    with pytest.raises(DataError, match="the unfinished output of collect"):  # the corpus is still not finished
+    with pytest.raises(DataError, match="the unfinished output of collect"):  # the corpus stays unfinished
         tokenize.run(load(tokenize.TokenizeConfig, {"corpus": str(out), "out": str(tmp_path / "t")}), console=QUIET)

@@ -1,4 +1,4 @@
-"""Passwords and tokens in URLs reached artifact.json, the run's recipe.toml and error texts."""
+"""Passwords and tokens in URLs do not reach artifact.json, the recipe.toml of a run, or error messages."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_run_stores_the_recipe_without_the_password(tmp_path: Path) -> None:
     assert PASSWORD not in text and TOKEN not in text and "${NAME}" in text
     again = recipe_steps(
         {"collect": tomllib.loads(text)["collect"]}, tmp_path, "recipe.toml", STAGES
-    )  # still a valid recipe
+    )  # the stored recipe is still valid
     assert steps[0].config.all_sources[0].identity() == again[0].config.all_sources[0].identity()
     with pytest.raises(ConfigError, match="environment variable"):
         again[0].config.all_sources[0].fetch(Console(quiet=True))
@@ -80,7 +80,7 @@ def test_a_run_stores_the_recipe_without_the_password(tmp_path: Path) -> None:
 
 @pytest.fixture
 def locked_site() -> Iterator[str]:
-    """A web server that requires a password for its file."""
+    """Start a web server that requires a password for its file, and yield the URL of the file."""
     import base64
     import threading
     from http.server import BaseHTTPRequestHandler, HTTPServer
