@@ -1,6 +1,6 @@
 """The initial head of a classifier minimizes the same loss as the training.
 
-In an earlier release, the initial head was fitted to plain cross-entropy with a logit scale of up to 2^7, but the
+In an earlier release, the initial head was fitted to unsmoothed cross-entropy with a logit scale of up to 2^7, but the
 training used label smoothing of 0.1. On 120 emails, the first step had a loss of 4 to 8 although all predictions were
 correct, its gradient norm was 1,655, and the next losses were 38 to 72.
 """
@@ -20,7 +20,7 @@ from groundup.train.objectives.classification import Classification, MultiLabelC
 def states() -> tuple[torch.Tensor, torch.Tensor]:
     """Return hidden states and labels of three classes that are easy to separate.
 
-    For such data, a larger logit scale always reduces the plain cross-entropy.
+    For such data, a larger logit scale always reduces the unsmoothed cross-entropy.
     """
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(120) % 3

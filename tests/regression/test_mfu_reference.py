@@ -1,6 +1,6 @@
-"""The reference throughput for MFU is the best throughput of large matrix products.
+"""The reference throughput for MFU is the best throughput of large matmuls.
 
-In an earlier release, the reference was one small product, which was slower than a training step. The printed MFU was
+In an earlier release, the reference was one small matmul, which was slower than a training step. The printed MFU was
 0.79 to 1.17.
 """
 
@@ -24,7 +24,7 @@ def report(seconds: float) -> StepReport:
 
 
 def test_the_reference_is_the_best_of_large_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On this simulated machine, larger matrix products have higher throughput, as on real machines."""
+    """On this simulated machine, larger matmuls have higher throughput, as on real machines."""
     reached = {1024: 1.0e12, 1536: 1.4e12, 2048: 1.9e12}
     monkeypatch.setattr(machine, "_square_flops", lambda device, dtype, size, times=1: reached[size])
     monkeypatch.setattr(machine, "_device", lambda: "cpu")

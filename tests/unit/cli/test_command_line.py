@@ -196,7 +196,7 @@ def test_system_errors_have_no_traceback(
     arguments: list[str],
     said: str,
 ) -> None:
-    """In an earlier release, such errors printed a traceback and asked for a bug report."""
+    """In an earlier release, such errors printed a traceback and requested a bug report."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a-directory").mkdir()
     (tmp_path / "a-directory" / "text.txt").write_text("some text")

@@ -47,7 +47,7 @@ def test_each_line_of_a_pipe_gets_an_answer(chat_directory: Path) -> None:
 
 
 def test_a_base_model_prints_a_warning(base_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The warning explains why the model does not answer questions, and what the user can do."""
+    """The warning explains why the model continues the text instead of answering, and what the user can do."""
     monkeypatch.setattr("sys.stdin", io.StringIO("The with statement\n"))
     said, told = io.StringIO(), io.StringIO()
     config = load(ChatConfig, {"model": str(base_directory), "max_tokens": 5})

@@ -149,7 +149,7 @@ def test_the_best_checkpoint_is_selected_by_the_given_metric(
 
 @pytest.fixture(scope="module")
 def topics_table(real_documents: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return real paragraphs with several labels. The labels are those of three words that the paragraph contains."""
+    """Return real paragraphs with several labels. The labels are the words, out of three, that a paragraph contains."""
     found = {p.strip() for text in real_documents for p in text.split("\n\n") if 40 < len(p.strip()) < 400}
     words = ("object", "statement", "class")
     tagged = [(text, [word for word in words if word in text.lower()]) for text in sorted(found, key=text_id)]

@@ -72,7 +72,7 @@ def tuned(
 
 
 def test_transformers_loads_the_model_and_renders_the_same_conversations(tuned: tuple[Path, Path]) -> None:
-    """If a special token is missing in one of the files, it is tokenized as text, and no turn ever ends."""
+    """If a special token is missing in one of the files, it is tokenized as text, and the model never ends a turn."""
     words = transformers.AutoTokenizer.from_pretrained(tuned[1])
     peer = transformers.AutoModelForCausalLM.from_pretrained(tuned[1])
     ours = open_model(tuned[1], device="cpu")

@@ -1,4 +1,4 @@
-"""Errors about a recipe name the key, the value and the fix."""
+"""An error about a recipe contains the key, its value and the fix."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_toml_values_become_typed_values() -> None:
 
 
 def test_home_directory_expands_also_inside_lists(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No shell expands "~" in a TOML file."""
+    """In a TOML file, no shell expands "~", so the config must expand it."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     config = load(Work, GOOD | {"sources": [{"kind": "folder", "path": "~/notes"}], "out": "~/corpus"})
@@ -75,7 +75,7 @@ def test_home_directory_expands_also_inside_lists(monkeypatch: pytest.MonkeyPatc
             "Write name =",
         ),
         ({"sources": "notes"}, 'sources = "notes"', "a list"),
-        ({"out": ""}, 'out = ""', "current directory"),  # Path("") is the current directory
+        ({"out": ""}, 'out = ""', "current directory"),  # Path("") would be the current directory
         ({"name": "two words"}, 'name = "two words"', "regular expression ^\\S+$"),
         ({"work": {"depth": 3}}, "unknown setting 'work'", 'Remove "work." from the start.'),
         ({"a": {"work": {"depth": 3}}}, "unknown setting 'a'", 'Remove "a.work." from the start.'),
@@ -83,7 +83,7 @@ def test_home_directory_expands_also_inside_lists(monkeypatch: pytest.MonkeyPatc
         ({"table": [{"kind": "folder", "pth": "x"}]}, "did you mean 'table[0].path'?", ""),
         ({"depth": 1}, "depth = 1", "greater than or equal to 2"),
         ({"depth": "4"}, 'depth = "4"', "whole number"),
-        ({"depth": True}, "depth = true", "whole number"),  # True == 1 in Python
+        ({"depth": True}, "depth = true", "whole number"),  # in Python, True == 1
         ({"depth": 4.5}, "depth = 4.5", "whole number"),
         ({"shuffle": 1}, "shuffle = 1", "true or false"),
         ({"out": 3}, "out = 3", "a path, in quotes"),
@@ -104,7 +104,7 @@ def test_error_names_key_value_and_fix(change: dict[str, Any], in_value: str, in
 
 
 def test_a_misspelled_required_key_is_unknown_and_not_missing() -> None:
-    """Both are true, but only the first shows what to change."""
+    """A misspelled key is unknown, and the correct key is missing. Only the first fact shows what to change."""
     with pytest.raises(ConfigError, match="unknown setting 'ot'"):
         load(Work, {"sources": GOOD["sources"], "ot": "corpus"})
 
@@ -123,7 +123,7 @@ def test_long_values_are_cut() -> None:
 
 
 def test_text_that_is_not_utf8_is_kept() -> None:
-    """File names that are not UTF-8 arrive as lone surrogates, which JSON rejects."""
+    """If a file name is not UTF-8, Python decodes some bytes to lone surrogates, which JSON rejects."""
     sources = [{"kind": "folder", "path": "caf\udce9", "license": "\udcff"}]
     config = load(Work, GOOD | {"sources": sources, "table": "t\udcff.csv"})
     assert config.sources == [Folder(kind="folder", path=Path("caf\udce9"), license="\udcff")]

@@ -1,4 +1,4 @@
-"""TOML files: overrides set what they name, and printed defaults read back as the defaults."""
+"""Overrides set exactly the given keys, and printed defaults can be read back as the defaults."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Optimizer(Config):
 
 
 class Work(Config):
-    optimizer: Optimizer = setting(Optimizer(lr=0.02), help="the optimizer")  # a table before other keys
+    optimizer: Optimizer = setting(Optimizer(lr=0.02), help="the optimizer")  # this table is declared before other keys
     sources: list[Annotated[Folder | Package, Field(discriminator="kind")]] = setting([], help="the sources")
     out: Path = setting(help="output directory")
     cache: Path = setting(Path("a \\ b"), help="where downloads go")
@@ -62,7 +62,7 @@ def test_printed_defaults_explain_every_key_and_comment_out_what_has_no_value() 
         "# depth = INTEGER",
     ):
         assert explained in text
-    assert '#     kind = "package"' in text  # the keys of the tables in a list
+    assert '#     kind = "package"' in text  # the keys of tables in a list are described at the end
 
 
 def test_required_settings_come_first_and_inherited_ones_last() -> None:
@@ -98,7 +98,7 @@ def test_another_version_is_refused(version: Any) -> None:
 
 
 def test_keys_that_all_kinds_of_a_table_share_are_printed_once() -> None:
-    """Six kinds of sources have ten keys in common."""
+    """All six kinds of sources have ten keys in common."""
 
     class Near(Config):
         name: str = setting("", help="its name")
@@ -136,7 +136,7 @@ def test_keys_that_all_kinds_of_a_table_share_are_printed_once() -> None:
         ("minutes = 2.5", {"minutes": 2.5}),
         ("name=my run", {"name": "my run"}),
         ("name=a=b", {"name": "a=b"}),
-        ("name=", {}),  # removed, so the default applies
+        ("name=", {}),  # the key is removed, so the default applies
         ('name=""', {"name": ""}),
         ("deep=true", {"deep": True}),
         ("a.b.c=1", {"a": {"b": {"c": 1}}}),
@@ -146,7 +146,7 @@ def test_keys_that_all_kinds_of_a_table_share_are_printed_once() -> None:
         ),
         ("path=C:\\notes", {"path": "C:\\notes"}),
         ("date=2024-13-45", {"date": "2024-13-45"}),
-        ("response={fr}", {"response": "{fr}"}),  # a template
+        ("response={fr}", {"response": "{fr}"}),  # this value is a template and not an inline table
         ("text={subject}: {body}", {"text": "{subject}: {body}"}),
         ("merge={}", {"merge": {}}),
         ("x=1\ny=2", {"x": "1\ny=2"}),  # an override sets one key only
@@ -182,7 +182,7 @@ def test_fix_for_an_override_names_its_key() -> None:
 
 
 def test_recipes_from_windows_editors_are_read(tmp_path: Path) -> None:
-    """Notepad writes a byte order mark and CRLF."""
+    """The Windows editor Notepad writes a byte order mark and CRLF line endings."""
     path = tmp_path / "recipe.toml"
     path.write_bytes(b'\xef\xbb\xbfname = "x"\r\n[collect]\r\nworkers = 2\r\n')
     assert read_toml(path) == {"name": "x", "collect": {"workers": 2}}

@@ -1,4 +1,4 @@
-"""Without a terminal, the console writes lines without control codes, and few of them."""
+"""If stderr is not a terminal, the console writes only a few lines, which contain no control codes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from groundup.core.errors import DataError
 
 
 def test_markup_and_control_codes_are_not_interpreted() -> None:
-    """Text of users and models may look like markup, or contain terminal commands."""
+    """Text from users and models may look like markup, or may contain control sequences of the terminal."""
     stream = io.StringIO()
     console = Console(stream=stream)
     console.note("[red]a[/red] :smile:")
@@ -36,7 +36,7 @@ def test_markup_and_control_codes_are_not_interpreted() -> None:
 
 
 def test_long_lines_are_not_broken() -> None:
-    """A path or command on two lines cannot be copied or searched."""
+    """A path or command that is broken over two lines cannot be copied or searched."""
     stream = io.StringIO()
     path = "/".join(["directory"] * 50)
     Console(stream=stream).note(path)
@@ -63,12 +63,12 @@ def test_quiet_shows_only_warnings_and_errors() -> None:
 def test_progress_is_logged_by_percentage_and_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A long log must not have a line per step, nor have no line for an hour."""
+    """A log must not contain a line for each step, and must not be silent for an hour."""
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
     stream = io.StringIO()
     with Console(stream=stream).progress("training", 1000, "steps") as progress:
-        for _ in range(1000):  # 1000 steps in 100 s: 10 % every 10 s
+        for _ in range(1000):  # with 1000 steps in 100 s, 10 % are reached every 10 s
             now += 0.1
             progress.show(loss="2.50")
             progress.advance()

@@ -1,4 +1,4 @@
-"""On a terminal, the stage list and the progress bar are drawn on stderr, and stdout has only results."""
+"""On a terminal, the stage list and the progress bar are drawn on stderr, and stdout contains only results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-pty = pytest.importorskip("pty", reason="pseudo-terminals are POSIX's")
+pty = pytest.importorskip("pty", reason="requires POSIX pseudo-terminals")
 
 WORK = """
 import sys, time
@@ -46,7 +46,7 @@ def on_a_terminal(code: str, **environment: str) -> tuple[str, str]:
     while True:
         try:
             piece = os.read(ours, 65536)
-        except OSError:  # Linux raises it when the other end is closed
+        except OSError:  # Linux raises OSError when the other end of the terminal is closed
             break
         if not piece:
             break
@@ -70,7 +70,8 @@ def test_stages_bar_time_left_and_curve_are_drawn() -> None:
     frame = text[: text.index("it writes")]
     assert re.search(r"training ━+.*\d+ %  \d:\d\d left  \d+(\.\d+)? tokens/s  \d+ of 1.00k tokens", frame)
     assert re.search(r"loss \d\.00 [▁▂▃▄▅▆▇█]+   lr 0\.02", frame)
-    assert text.rstrip().splitlines()[-2].lstrip().startswith("✓ pretrain")  # the list stays as a summary
+    # The stage list stays on the screen as a summary.
+    assert text.rstrip().splitlines()[-2].lstrip().startswith("✓ pretrain")
     assert "it writes�[2J this" in text
     assert "noise of a library" in text
     assert result == "the result\n"

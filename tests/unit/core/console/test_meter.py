@@ -1,4 +1,4 @@
-"""Rate, remaining time and number formats. Users stop a run if they are wrong."""
+"""Rates, remaining times and numbers are formatted correctly. Users may stop a run if these values are wrong."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from groundup.core.console.meter import Meter
         (7, "steps", "7 steps"),
         (999, "", "999"),
         (1000, "", "1.00k"),
-        (999_999, "tokens", "1.00M tokens"),  # not 1000k
+        (999_999, "tokens", "1.00M tokens"),  # the result must not be 1000k
         (8912.3, "tokens", "8.91k tokens"),
         (12_345, "", "12.3k"),
         (123_456, "", "123k"),
@@ -49,12 +49,12 @@ def test_format_duration(seconds: float, expected: str) -> None:
 
 
 def at(meter: Meter, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Set the clock to `seconds` after the start of the meter."""
+    """Set the clock to a number of seconds after the start of the meter."""
     monkeypatch.setattr(time, "monotonic", lambda: meter.started + seconds)
 
 
 def test_work_of_an_earlier_run_counts_as_done_but_not_in_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise a resumed run shows a far too high rate and "0:00 left" for its first minutes."""
+    """Otherwise, a resumed run would show a rate that is too high and "0:00 left" for its first minutes."""
     meter = Meter("training", 1000, "tokens", 890)
     at(meter, monkeypatch, 0)
     meter.advance(10)
@@ -65,7 +65,7 @@ def test_work_of_an_earlier_run_counts_as_done_but_not_in_the_rate(monkeypatch: 
 
 
 def test_remaining_time_ignores_a_slow_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first step may compile for 30 seconds, which must not bias the estimate."""
+    """The first step may include 30 seconds of compilation, which must not bias the estimate."""
     meter = Meter("training", 1000, "steps", 0)
     at(meter, monkeypatch, 60)
     meter.advance(1)
@@ -76,7 +76,7 @@ def test_remaining_time_ignores_a_slow_start(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_first_step_gives_no_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It compiles. A run of minutes began with "16.4 tokens/s, 3:22:14 left"."""
+    """The first step includes compilation. A run of a few minutes used to begin with "16.4 tokens/s, 3:22:14 left"."""
     meter = Meter("training", 100_000, "tokens", 0)
     at(meter, monkeypatch, 31)
     meter.advance(500)
@@ -93,7 +93,7 @@ def test_no_estimate_before_the_first_step() -> None:
 
 
 def test_sparkline_of_a_falling_loss_falls_evenly() -> None:
-    """Removing only old values would distort the curve."""
+    """If only old values were removed from the history, the curve would be distorted."""
     meter = Meter("training", None, "steps", 0, "loss")
     assert meter.spark() == ""
     for step in range(5000):
@@ -110,7 +110,7 @@ def test_sparkline_accepts_nan() -> None:
 
 
 def test_an_empty_value_is_removed() -> None:
-    """For example, the time that a step waited for data."""
+    """For example, the time that a step waited for data is removed when it is no longer shown."""
     meter = Meter("pretraining", 4, "steps")
     meter.show(loss="2.5", waiting="35 %")
     meter.show(loss="2.4", waiting="")
