@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from groundup.corpus.quality.sentences import split_sentences
 
-# Boundaries in order of preference. A text that contains none of them is cut in the middle.
+# Boundaries in order of preference. A text without any of these boundaries is cut in the middle.
 _PARAGRAPH, _LINE, _WORD = (re.compile(pattern) for pattern in (r"\n\s*\n", r"\n", r"\s+"))
 _FILL = 0.9  # fraction of max_tokens that a chunk should have on average
 

@@ -24,7 +24,7 @@ from groundup.inference import Completion, GenerationRequest
 
 _MAX_ROUNDS = 8  # maximum number of rounds that summarize summaries
 _SEPARATOR = "\n\n"  # text between the outputs of consecutive chunks
-_MAX_RETRIES = 4  # retries if list items repeat that must differ
+_MAX_RETRIES = 4  # maximum number of retries if the items of a list repeat
 
 
 @dataclass(frozen=True, slots=True)

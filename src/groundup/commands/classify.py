@@ -128,7 +128,7 @@ def _require_one_input(config: ClassifyConfig) -> None:
                 fix="Give a text with visible characters, or remove it.",
             )
     if config.batch is not None and config.texts:
-        raise ConfigError("both texts and --batch", fix="Remove one of them.")
+        raise ConfigError("both texts and --batch", fix="Give either texts or --batch.")
     if config.batch is None and (config.out or config.text):
         given = "--out" if config.out else "--text"
         raise ConfigError(f"{given} requires --batch", fix="Give a table: --batch FILE.")

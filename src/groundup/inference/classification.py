@@ -149,7 +149,7 @@ def last_hidden_states(
     pad_id: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> NDArray[np.float32]:
-    """Return the last-layer hidden state of each text's last token, with shape (E, D). The head maps them to labels.
+    """Return the last-layer hidden state of each text's last token, with shape (E, D): the input of the head.
 
     `predict` documents the arguments.
     """

@@ -30,7 +30,7 @@ from groundup.core.files import atomic_file
 
 NOVELTY_FILE = "novelty.safetensors"
 FALSE_ALARMS = 0.05  # target fraction of in-distribution texts that are flagged
-_QUANTILE = 0.96  # with 0.95, 5.7 % of held-out texts were flagged (4 tables, 20 splits)
+_QUANTILE = 0.96  # at 0.95, 5.7 % of held-out texts were flagged, which exceeds the target
 UNLIKE = "A score above 1 means that a text differs from the training texts, so its label may be meaningless."
 NO_NOVELTY = "Novelty is unknown, because this classifier has no novelty.safetensors. Train it again to get scores."
 _FORMAT_VERSION = 1

@@ -1,4 +1,4 @@
-"""Access control and the request log. Both run before the application handles a request."""
+"""Access control and request log of the server, as middleware around the application."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class RequestGuard:
         if self._api_key is not None and scope["path"] != _OPEN and not self._has_key(scope):
             return ApiError(
                 401,
-                "no valid API key",
+                "the request has no valid API key",
                 fix="Send the header Authorization: Bearer KEY.",
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": 'Basic realm="groundup", charset="UTF-8"' if self._browser else "Bearer"},

@@ -26,7 +26,7 @@ class Models(Protocol):
             name: Name of the model in the API.
 
         Raises:
-            ApiError: The status is 404 if the model does not exist. It has another value if the model cannot be loaded.
+            ApiError: The status is 404 if the model does not exist. Other statuses report a failure to load it.
         """
 
     def list_models(self) -> list[dict[str, Any]]:
