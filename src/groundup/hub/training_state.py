@@ -269,7 +269,7 @@ def _newest_intact(directory: Path, at_most: int | None, warn: Callable[[str], N
         for each in problems:
             warn(f"{each}. This checkpoint is damaged; using step {_step(path):,} instead.")
         if not has_checksums(path):
-            warn(f"{path} cannot be verified, because an earlier release wrote it without checksums.")
+            warn(f"{path} has no checksums and cannot be verified, because an earlier release wrote it.")
         return path
     if not steps:
         return None
