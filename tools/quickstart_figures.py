@@ -1,11 +1,11 @@
-"""Write the figures of one quickstart run into README.md and the documentation.
+"""Write the measured values of one quickstart run into README.md and the documentation.
 
-    python tools/quickstart_figures.py record RUN LOG   # measure: docs/quickstart.json, then fill the pages
-    python tools/quickstart_figures.py fill             # fill the pages from docs/quickstart.json
+    python tools/quickstart_figures.py record RUN LOG   # write docs/quickstart.json, then update the pages
+    python tools/quickstart_figures.py fill             # update the pages from docs/quickstart.json
 
-A page marks a figure with `<!-- quickstart NAME -->...<!-- end -->`; NAME is a key of docs/quickstart.json. RUN is the
-directory of a finished run of the recipe `quickstart`, LOG the output of `/usr/bin/time -v make quickstart` that
-made it in this checkout.
+A page marks the place of a value with `<!-- quickstart NAME -->...<!-- end -->`, where NAME is a key of
+docs/quickstart.json. RUN is the directory of a finished run of the recipe `quickstart`. LOG is the output of the
+command `/usr/bin/time -v make quickstart` that created this run in this checkout.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "docs" / "quickstart.json"
 _SLOT = re.compile(r"(<!-- quickstart ([\w.]+) -->)(.*?)(<!-- end -->)", re.DOTALL)
 _QUESTIONS = ("who wrote the play hamlet", "when did the second world war end", "Hi! How are you?")
-_SHOWN_WIDTH = 110  # characters of a line of the transcript
+_SHOWN_WIDTH = 110  # Maximum number of characters in a line of the transcript.
 
 
 def pages() -> Iterator[Path]:
-    """Yield the Markdown files that may show figures."""
+    """Yield the Markdown files that may contain measured values."""
     yield ROOT / "README.md"
     yield from sorted((ROOT / "docs").rglob("*.md"))
 
 
 def filled(page: str, figures: dict[str, str]) -> str:
-    """Return the text of a page with its marked figures replaced.
+    """Replace the marked values in the text of a page, and return the new text.
 
     Raises:
-        KeyError: The page marks a figure that does not exist.
+        KeyError: The page contains the name of a value that does not exist.
     """
     return _SLOT.sub(lambda slot: f"{slot[1]}{figures[slot[2]]}{slot[4]}", page)
 
 
 def fill() -> None:
-    """Replace the marked figures of all pages by those of docs/quickstart.json."""
+    """Replace the marked values in all pages by the values in docs/quickstart.json."""
     figures = json.loads(FIGURES.read_text(encoding="utf-8"))
     for path in pages():
         before = path.read_text(encoding="utf-8")
@@ -62,7 +62,7 @@ def _percent(share: float) -> str:
 
 
 def _transcript(log: str) -> str:
-    """Return what the console printed at the end of each stage, without progress bars."""
+    """Return the lines that the console printed at the end of each stage. Progress bars are omitted."""
     lines = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line).rstrip() for line in log.splitlines()]
     kept = [line for line in lines if re.match(r"\[\d/\d\] .*: done in|runs/quickstart/\w+: ", line)]
     short = [
@@ -72,7 +72,7 @@ def _transcript(log: str) -> str:
 
 
 def _chat(run: Path) -> str:
-    """Return the greedy answers of the run's chat model to fixed questions."""
+    """Return the answers of the run's chat model to fixed questions, with greedy decoding."""
     command = [sys.executable, "-m", "groundup", "chat", str(run), "--quiet", "--set", "temperature=0"]
     done = subprocess.run(command, input="\n".join(_QUESTIONS) + "\n", capture_output=True, text=True, check=True)
     answers = [line.strip() for line in done.stdout.splitlines() if line.strip()]
@@ -90,7 +90,7 @@ def _machine() -> str:
 
 
 def _peak_memory(log: str) -> int:
-    """Return the largest resident set of a process of the run, in bytes."""
+    """Return the maximum resident set size of the run's processes in bytes."""
     match = re.search(r"Maximum resident set size \(kbytes\): (\d+)", log)
     if match is None:
         raise SystemExit("LOG has no line of /usr/bin/time -v; run `/usr/bin/time -v make quickstart 2> LOG`")
@@ -102,7 +102,7 @@ def _size(directory: Path) -> int:
 
 
 def measure(run: Path, log: str) -> dict[str, str]:
-    """Return the figures of a finished quickstart run, as pages show them."""
+    """Return the measured values of a finished quickstart run, formatted for the pages."""
     corpus, base, chat, classifier, report = (
         _artifact(run / name)["facts"] for name in ("corpus", "base", "chat", "classifier", "report")
     )
@@ -155,7 +155,7 @@ def _classifier_figures(facts: dict[str, Any]) -> dict[str, str]:
 
 
 def main() -> int:
-    """Run the command line."""
+    """Run the command `record` or `fill`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(dest="action", required=True)
     record = actions.add_parser("record", help="measure a run, then fill the pages")

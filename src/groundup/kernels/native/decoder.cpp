@@ -1,6 +1,7 @@
-// A transformer's forward pass for rows of tokens of any sequences, as a list of operations that native_decoder.py makes
-// once per model. Rows do not influence each other: each is computed in the same order of operations alone,
-// in a batch, in prefill and in decode, with any number of threads. See quantized.h.
+// The forward pass of a transformer for inference. The input is rows of tokens, which may belong to different
+// sequences. native_decoder.py creates the list of operations once per model. The result for a row does not depend on
+// the other rows: each row is computed with the same order of operations alone, in a batch, in prefill and in decode,
+// with any number of threads. quantized.h explains the matmuls.
 #include "quantized.h"
 
 #include <omp.h>
@@ -12,9 +13,9 @@ using namespace groundup;
 
 namespace {
 
-constexpr int64_t BLOCK_TOKENS = 16; // tokens of a block of the KV cache; as many as a vector has lanes
-constexpr int64_t SHARED_ROWS = 4;   // from this many rows on, threads share the rounding of inputs
-constexpr int MAX_QUERIES = 6;       // queries that read keys and values together
+constexpr int64_t BLOCK_TOKENS = 16; // number of tokens in a block of the KV cache, which is the number of vector lanes
+constexpr int64_t SHARED_ROWS = 4;   // if there are more rows, each thread rounds only a part of the inputs
+constexpr int MAX_QUERIES = 6;       // maximum number of queries that are processed together
 
 enum OperationKind : int64_t { EMBED, LINEAR, ATTEND, ADD, GATE };
 enum Finish : int64_t { STORE, ACCUMULATE, ACTIVATE, GATED };
@@ -27,17 +28,17 @@ struct Norm {
     double eps;
 };
 
-// Fields that an operation does not use are zero.
+// One operation of the forward pass. Fields that an operation does not use are zero.
 struct Operation {
-    int64_t kind, source, second, target; // indices of buffers; GATE: whether the source has gate and up
+    int64_t kind, source, second, target; // indices of buffers; for GATE, `second` is whether the source has gate and up
     int64_t finish, activation, is_head;
-    double multiplier, softcap; // softcap 0: none
-    Norm norm;                  // of the source
+    double multiplier, softcap; // if softcap is 0, there is no soft cap
+    Norm norm;                  // the norm that is applied to the source
     Matrix matrix;
     const float *positions;     // learned position embeddings (context, dim)
     // Attention.
-    int64_t layer, n_heads, n_kv_heads, head_dim, rotary_dim, rope, window; // rope: index of the table; window 0: none
-    int64_t qk_norm;                                                         // 0 none, 1 per head, 2 over all heads
+    int64_t layer, n_heads, n_kv_heads, head_dim, rotary_dim, rope, window; // rope: index of the RoPE table; window: 0 if attention is not windowed
+    int64_t qk_norm;                                                         // 0: no norm, 1: per head, 2: over all heads
     const float *q_norm, *k_norm;
     double qk_eps, scale;
 };
@@ -45,11 +46,11 @@ struct Operation {
 struct Batch {
     int64_t rows;
     const int64_t *tokens, *positions, *sequences; // (rows,)
-    const uint64_t *const *tables;                 // per sequence: addresses of the blocks of its cache
+    const uint64_t *const *tables;                 // addresses of the KV cache blocks of each sequence
     int64_t outputs;
     const int64_t *output_rows;
     float *logits; // (outputs, vocabulary)
-    const float *const *cosines, *const *sines; // per rope table: (context, rotary_dim / 2)
+    const float *const *cosines, *const *sines; // (context, rotary_dim / 2) for each RoPE table
 };
 
 struct Decoder {
@@ -59,7 +60,8 @@ struct Decoder {
     const int64_t *widths;
 };
 
-// All threads wait for the last one. Spins first: the wait is short unless the machine is busy.
+// A barrier at which each thread waits until all threads have arrived. Threads spin first, because the wait is short
+// unless the machine is busy.
 class Barrier {
   public:
     explicit Barrier(int64_t count) : count_(count) {}
@@ -125,12 +127,12 @@ __m512 activated(__m512 x, int64_t kind) {
 }
 
 __m512 capped(__m512 x, float cap) {
-    // cap tanh(x / cap) = cap (2 sigmoid(2 x / cap) - 1)
+    // Compute cap tanh(x / cap) as cap (2 sigmoid(2 x / cap) - 1).
     const __m512 half = sigmoid(_mm512_mul_ps(x, _mm512_set1_ps(2.0f / cap)));
     return _mm512_mul_ps(_mm512_set1_ps(cap), _mm512_fmsub_ps(_mm512_set1_ps(2.0f), half, _mm512_set1_ps(1.0f)));
 }
 
-// The rotation of one head at a position: pairs (x[i], x[i + rotary_dim / 2]).
+// Applies RoPE to one head at one position. Rotates the pairs (x[i], x[i + rotary_dim / 2]).
 void rotate(float *x, const float *cosines, const float *sines, int64_t rotary_dim) {
     const int64_t half = rotary_dim / 2;
     for (int64_t i = 0; i < half; i++) {
@@ -149,7 +151,7 @@ float reciprocal_rms(const float *x, int64_t n, double eps) {
     return 1.0f / sqrtf(_mm512_reduce_add_ps(squares) / n + (float)eps);
 }
 
-// One thread of a forward pass.
+// Executes the part of a forward pass that one thread computes.
 class Worker {
   public:
     Worker(const Decoder &decoder, const Batch &batch, Barrier &barrier, std::atomic<int64_t> &next, Rows &shared, int64_t id)
@@ -186,7 +188,7 @@ class Worker {
         }
     }
 
-    // x += multiplier * norm(y)
+    // Computes target += multiplier * norm(source).
     void add(const Operation &o) {
         const int64_t width = decoder_.widths[o.target];
         int64_t begin, end;
@@ -199,7 +201,8 @@ class Worker {
         }
     }
 
-    // target = activation(source), or activation(gate) * up if the source has panels of both in turn
+    // Computes target = activation(source). If panels of gate and up alternate in the source, computes
+    // target = activation(gate) * up.
     void gate(const Operation &o) {
         const int64_t width = decoder_.widths[o.target];
         int64_t begin, end;
@@ -230,7 +233,7 @@ class Worker {
         }
         if (share_rows) barrier_.wait();
         mine(w.pairs(), begin, end);
-        if (o.finish == GATED) // a pair is a panel of the gate and one of the factors
+        if (o.finish == GATED) // each pair consists of a panel of gate and a panel of up
             multiply(w, begin, end, x, rows, [&](int64_t row, int64_t pair, __m512 gate, __m512 up) {
                 const int64_t column = pair * PANEL, width = decoder_.widths[o.target];
                 if (w.bias) {
@@ -262,7 +265,8 @@ class Worker {
         _mm512_mask_storeu_ps(out + column, lanes, sum);
     }
 
-    // Keys of a block of one kv head: (head_dim, 16 tokens); values: (16 tokens, head_dim).
+    // Return the keys (head_dim, 16 tokens) or values (16 tokens, head_dim) of one key/value head in a block of the
+    // cache.
     bf16 *keys_of(const Operation &o, int64_t sequence, int64_t block, int64_t head) const {
         char *address = (char *)batch_.tables[sequence][block] + o.layer * decoder_.layer_bytes;
         return (bf16 *)address + head * o.head_dim * BLOCK_TOKENS;
@@ -275,9 +279,10 @@ class Worker {
         store_keys(o);
         if (id_ == 0) next_.store(0, std::memory_order_relaxed);
         barrier_.wait();
-        // Consecutive rows of a sequence read its keys together, as do the query heads of a kv head.
+        // Keys are read once for several queries: for consecutive rows of the same sequence, and for the query heads
+        // that share a key/value head.
         const int64_t group = o.n_heads / o.n_kv_heads, rows_at_once = std::max<int64_t>(1, MAX_QUERIES / group);
-        const int64_t parts = (group + MAX_QUERIES - 1) / MAX_QUERIES; // of the query heads of a kv head
+        const int64_t parts = (group + MAX_QUERIES - 1) / MAX_QUERIES; // number of parts of such a group of query heads
         tiles_.clear();
         for (int64_t row = 0; row < batch_.rows;) {
             int64_t count = 1;
@@ -291,14 +296,14 @@ class Worker {
         for (;;) {
             const int64_t item = next_.fetch_add(1, std::memory_order_relaxed);
             if (item >= items) return;
-            const Tile &tile = tiles_[items / per_tile - 1 - item / per_tile]; // the longest first
+            const Tile &tile = tiles_[items / per_tile - 1 - item / per_tile]; // the last rows have the most keys and are processed first
             const int64_t head = item % per_tile / parts, part = item % parts;
             const int64_t first = head * group + group * part / parts, last = head * group + group * (part + 1) / parts;
             attend_tile(o, tile, head, first, last);
         }
     }
 
-    // Normalize and rotate queries and keys; store keys and values in the cache.
+    // Normalizes and rotates queries and keys, and stores keys and values in the KV cache.
     void store_keys(const Operation &o) {
         const int64_t n = o.head_dim, q_width = o.n_heads * n, k_width = o.n_kv_heads * n;
         const int64_t heads = o.n_heads + o.n_kv_heads;
@@ -403,7 +408,7 @@ class Worker {
             float *row = &scores_[q * length];
             for (int64_t i = 0; i < length; i += 16) {
                 const __m512 below = _mm512_max_ps(_mm512_sub_ps(_mm512_loadu_ps(row + i), shift), _mm512_set1_ps(-100.0f));
-                // Weights that would be denormal numbers are zero, hidden tokens among them.
+                // If an attention weight would be a denormal number, set it to zero. This includes masked tokens.
                 const __mmask16 counts = _mm512_cmp_ps_mask(below, _mm512_set1_ps(-80.0f), _CMP_GT_OQ);
                 const __m512 weight = _mm512_maskz_mov_ps(counts, exponential(below));
                 total = _mm512_add_ps(total, weight);
@@ -417,7 +422,7 @@ class Worker {
         if (i < o.head_dim) mix<Q, 1>(o, sequence, kv_head, begin, furthest, length, i, inverse, outs);
     }
 
-    // Weighted sums of 16 V features of the values, from feature `at` on.
+    // Computes weighted sums of the values for the features [at, at + 16 V).
     template <int Q, int V>
     void mix(const Operation &o, int64_t sequence, int64_t kv_head, int64_t begin, int64_t furthest, int64_t length,
              int64_t at, const float *inverse, float *const *outs) {
@@ -453,7 +458,7 @@ class Worker {
     std::atomic<int64_t> &next_;
     Rows &shared_;
     const int64_t id_;
-    // Kept between passes: a thread's scratch.
+    // Buffers that a thread reuses between forward passes.
     static thread_local Rows own_;
     static thread_local std::vector<float> normed_, scores_;
     static thread_local std::vector<Tile> tiles_;
@@ -467,16 +472,17 @@ thread_local std::vector<Worker::Tile> Worker::tiles_;
 
 extern "C" void groundup_decode(const Decoder *decoder, const Batch *batch) {
     static thread_local Rows shared;
-    Rows &rounded = shared; // of the calling thread, for all threads of the pass
+    Rows &rounded = shared; // belongs to the calling thread and is used by all threads of the pass
     Barrier barrier(decoder->threads);
     std::atomic<int64_t> next{0};
 #pragma omp parallel num_threads(decoder->threads)
     Worker(*decoder, *batch, barrier, next, rounded, omp_get_thread_num()).run();
 }
 
-// The quantized values of a matrix: for each output and group of 32 inputs, 32 int8 values or 16 bytes with int4 values of
-// inputs i in the low and 16 + i in the high bits; a fp16 scale; and for int4 a fp16 minimum. Strides are in bytes, from
-// group to group; the groups of an output follow each other.
+// A quantized matrix. Each output has groups of 32 inputs, and the groups of an output are contiguous. An int8 group
+// has 32 values and an fp16 scale. An int4 group has 16 bytes, an fp16 scale and an fp16 minimum. A byte contains the
+// value of input i in the low bits and of input 16 + i in the high bits. Strides are the distances between groups in
+// bytes.
 struct Quantized {
     const uint8_t *values, *scales, *minimums;
     int64_t value_stride, scale_stride;
@@ -508,7 +514,7 @@ extern "C" void groundup_pack_quantized(uint8_t *out, const Quantized *from, int
         }
 }
 
-// Pack bf16 values (n, k).
+// Packs a matrix of bf16 values (n, k).
 extern "C" void groundup_pack_bf16(uint8_t *out, const bf16 *values, int64_t n, int64_t k) {
     const Matrix w{BF16, n, k, out, nullptr};
 #pragma omp parallel for
