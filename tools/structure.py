@@ -1,6 +1,6 @@
 """Check the limits for functions, files and public names, and measure the size of the code.
 
-    python tools/structure.py check    # prints violations and exits with code 1 if there are any; part of `make check`
+    python tools/structure.py check    # prints violations and exits with code 1 if it finds one; part of `make check`
     python tools/structure.py bench    # prints measurements as JSON in the last line; part of `make bench-structure`
 
 Ruff measures the number of parameters (PLR0913) and the McCabe complexity (C901). Both limits are in pyproject.toml.

@@ -20,7 +20,7 @@ class TargetResult:
         low: Lower bound of the 95 % interval.
         high: Upper bound of the 95 % interval.
         target: The target value.
-        at_least: Whether the target is a minimum. If false, it is a maximum.
+        at_least: Whether the target is a minimum (true) or a maximum (false).
     """
 
     estimate: float

@@ -3,7 +3,7 @@
     python -m benchmarks.finetune.drivers.groundup_lora JOB.json
 
 The driver uses the same functions as `finetune instruct --method lora`. The input and the output have
-the same formats as those of `trl_lora.py`.
+the same formats as in `trl_lora.py`.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def _cgroup_limit() -> int | None:
             text = (_CGROUP / name).read_text().strip()
         except OSError:
             continue
-        if text.isdigit() and int(text) < 1 << 60:  # In cgroup v1, a very large number means that there is no limit.
+        if text.isdigit() and int(text) < 1 << 60:  # In cgroup v1, a very large number means "no limit".
             return int(text)
     return None
 

@@ -18,8 +18,8 @@ from groundup.tokenizer import Tokenizer
 COLLECT, TOKENIZE, PRETRAIN, EVALUATE = "collect", "tokenize", "pretrain", "evaluate"
 INSTRUCT, CLASSIFY, COMPARE = "finetune.instruct", "finetune.classify", "compare"
 _STAGE_ORDER = (COLLECT, TOKENIZE, PRETRAIN, INSTRUCT, CLASSIFY, EVALUATE, COMPARE)
-# The field "source" of an evaluation has this value if the text was the run's validation set. For any other text, the
-# field contains the path of the file.
+# The field "source" of an evaluation has this value if the text was the run's validation set. Otherwise, "source" is
+# the path of the text file.
 HELD_OUT_TEXT = "held-out text"
 _REPORT_STAGE = "report"  # The record of this stage is in the run directory itself and is not a stage output.
 _EXAMPLE_CHARS = 280

@@ -51,7 +51,7 @@ class Jobs:
         Args:
             recipe: Recipe file.
             name: Name of the run, which is also the name of the run directory.
-            overrides: Settings that replace those of the recipe, each in the form "stage.setting=value".
+            overrides: Settings that replace settings of the recipe, each in the form "stage.setting=value".
 
         Raises:
             ConfigError: `name` is not a valid run name.

@@ -55,7 +55,7 @@ def load_newest_checkpoint(directory: Path) -> OpenedModel:
     model = Transformer(plan.model)
     with torch.no_grad():
         weights = state.groups["model"]
-        for name, tensor in model.named_parameters():  # Tied weights occur only once here and in the checkpoint.
+        for name, tensor in model.named_parameters():  # Parameters and checkpoints contain tied weights only once.
             tensor.copy_(weights[name])
     return OpenedModel(directory, model.eval().requires_grad_(False), tokenizer, tokenizer.stop_ids)
 

@@ -30,7 +30,7 @@ struct Norm {
 
 // One operation of the forward pass. Fields that an operation does not use are zero.
 struct Operation {
-    int64_t kind, source, second, target; // indices of buffers; for GATE, `second` is whether the source has gate and up
+    int64_t kind, source, second, target; // indices of buffers; for `GATE`, `second` is whether the source has `gate` and `up`
     int64_t finish, activation, is_head;
     double multiplier, softcap; // if softcap is 0, there is no soft cap
     Norm norm;                  // the norm that is applied to the source
@@ -201,8 +201,8 @@ class Worker {
         }
     }
 
-    // Computes target = activation(source). If panels of gate and up alternate in the source, computes
-    // target = activation(gate) * up.
+    // Computes target = activation(source). If panels of `gate` and `up` alternate in the source, computes
+    // target = activation(`gate`) * `up`.
     void gate(const Operation &o) {
         const int64_t width = decoder_.widths[o.target];
         int64_t begin, end;
@@ -233,7 +233,7 @@ class Worker {
         }
         if (share_rows) barrier_.wait();
         mine(w.pairs(), begin, end);
-        if (o.finish == GATED) // each pair consists of a panel of gate and a panel of up
+        if (o.finish == GATED) // each pair consists of a panel of `gate` and a panel of `up`
             multiply(w, begin, end, x, rows, [&](int64_t row, int64_t pair, __m512 gate, __m512 up) {
                 const int64_t column = pair * PANEL, width = decoder_.widths[o.target];
                 if (w.bias) {

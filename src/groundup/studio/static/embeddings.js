@@ -1,4 +1,4 @@
-// The embeddings panel, which shows the tokens whose embeddings are most similar to that of the selected token.
+// The embeddings panel, which shows the tokens whose embeddings are most similar to the selected token's.
 import { el, fill, notice, visibleText } from "./dom.js";
 
 export function embeddingsPanel(fetchPanel) {

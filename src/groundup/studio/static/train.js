@@ -10,7 +10,7 @@ const WINDOW = 20; // the remaining time is estimated from this number of steps
 
 export function train(section) {
   const logs = new Map(); // maps stage ids to the metrics, the plan and the samples of the stage
-  let selected = ""; // the selected stage id, or "RUN/" if the run has no training stage yet
+  let selected = ""; // the selected stage id, or "RUN/" if no training stage of the run has started
   let timer = 0;
   let visible = false;
   let polling = false;
