@@ -106,7 +106,7 @@ def _explain_model(path: Path, opened: OpenedModel, console: Console) -> None:
 
 
 def _instead(opened: OpenedModel) -> str:
-    """Return advice that names better commands for a chat model than `generate`."""
+    """Return advice on which commands to use with a chat model instead of `generate`."""
     from groundup.hub.resolve import stage_output
 
     base, here = stage_output(opened.directory, "pretrain"), Path.cwd()

@@ -322,7 +322,7 @@ def _given_system(table: Table, rules: ConversationRules) -> str | None:
     if rules.system is None:
         return None
     if not (FIELD.search(rules.system) or rules.system in table.columns):
-        if nearest(rules.system, table.columns):  # The text is probably a mistyped column name.
+        if nearest(rules.system, table.columns):  # The setting `system` is probably a mistyped column name.
             _require_column(table, "system", rules.system, rules.system)
         return rules.system
     return _template(table, "system", rules.system)

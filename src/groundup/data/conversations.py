@@ -215,7 +215,7 @@ def without_prompts_of(tested: Sequence[Example], found: Conversations) -> list[
     if not learned:
         raise DataError(
             f"{found.sentence}: all training examples were dropped",
-            fix="Use test data that differs from the training data, or omit it.",
+            fix="Use test data that differs from the training data, or omit the test data.",
         )
     return learned
 

@@ -283,7 +283,7 @@ def read_labeled(table: Table, rules: LabelRules) -> Labeled:
 
 
 def without_duplicates(examples: Labeled) -> Labeled:
-    """Remove duplicate texts, of which the first one is kept. The comparison ignores case and white space."""
+    """Keep only the first of several duplicate texts. The comparison of texts ignores case and white space."""
     first: dict[str, int] = {}
     dropped = Counter(examples.dropped)
     for place, text in enumerate(examples.texts):
@@ -429,7 +429,10 @@ def _are_sets(cells: Sequence[Any]) -> bool:
 
 
 def _listed(cell: Any) -> Sequence[Any] | None:
-    """Return the list in a cell, or None. In CSV files, a list is written in Python or JSON syntax: "['a', 'b']"."""
+    """Return the list in a cell, or None if the cell is not a list.
+
+    In CSV files, a list is written in Python or JSON syntax, such as "['a', 'b']".
+    """
     if isinstance(cell, list | tuple):
         return cell
     if not (isinstance(cell, str) and cell[:1] == "[" and cell[-1:] == "]" and len(cell) < _MAX_LIST_CHARS):

@@ -109,7 +109,7 @@ def _not_text(path: Path, tables: Tables) -> DataError:
         rule=f"evaluate reads tables ({TABLE_FORMAT_NAMES}, also compressed) with the columns choices and answer, "
         "prompt and response, or messages (models with a chat template), text and label (classifiers); and text files "
         f"({TEXT_FORMAT_NAMES})",
-        fix="Rename the columns, name them (--prompt and --response, or --messages), or score one as text: "
+        fix="Rename the columns, set their names (--prompt and --response, or --messages), or score a column as text: "
         f"--measure text --set text={columns[0] if len(columns) == 1 else 'COLUMN'}.",
     )
 

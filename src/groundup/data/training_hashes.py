@@ -53,7 +53,8 @@ def training_hashes(directory: Path) -> frozenset[int]:
     if len(data) % _BYTES:
         raise FormatError(
             f"{path}: {len(data):,} bytes is not a multiple of {_BYTES}, the size of a hash",
-            fix="Download the model again, or delete this file, so that training texts are not excluded from tests.",
+            fix="Download the model again. If you delete this file instead, training texts are not excluded from "
+            "tests.",
         )
     return frozenset(int.from_bytes(data[at : at + _BYTES], "little") for at in range(0, len(data), _BYTES))
 

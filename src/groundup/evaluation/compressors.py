@@ -110,7 +110,8 @@ def score_compressors(
 ) -> list[CompressorScore]:
     """Compress the held-out text with several compressors.
 
-    gzip and xz compress the held-out text alone. `xz -9e` and PPMd also compress it after the training text.
+    gzip and xz compress the held-out text alone. `xz -9e` and PPMd also compress the held-out text after the training
+    text.
 
     A newline is written after each document. Newlines count in the compressed size but not in the uncompressed bytes,
     which costs the compressors a few bits per document. The dictionary of xz is as large as the text, up to 1.5 GiB.

@@ -41,7 +41,7 @@ class Agreement:
     """Agreement of one engine with the reference engine.
 
     A gap is the difference between the log-probabilities of two tokens, in nats. If the engines choose different tokens
-    at a small gap, rounding explains the difference.
+    and the gap is small, rounding explains the difference.
 
     Attributes:
         who: name of the engine.
