@@ -158,14 +158,9 @@ def begin(
 ) -> Work:
     """Check and lock the output directory, and determine whether the stage must run.
 
-    The state of the returned work is one of the following:
-
-    - "done": The stage has finished with the same config and inputs.
-    - "resumed": The stage was interrupted with the same config and inputs, and partial files exist.
-    - "fresh": The stage starts from the beginning.
-
-    If the directory contains an output with another config or other inputs, that output is kept until `Work.finish`.
-    The stage writes its files to `Work.directory`.
+    The state of the returned work is "done" if the stage finished with the same config and inputs. It is "resumed" if
+    the stage was interrupted with the same config and inputs, otherwise "fresh". An output with another config or
+    other inputs is kept until `Work.finish`. The stage writes its files to `Work.directory`.
 
     Args:
         directory: Output directory of the stage.
