@@ -115,7 +115,7 @@ def _same_name(item: Input, table: Table) -> str | None:
 
 
 def _only_text(table: Table, taken: Collection[str]) -> str | None:
-    """Return the text column, if the table has exactly one. If the table has only one column, any column counts."""
+    """Return the only text column of a table, or None. If the table has only one column, return that column."""
     if len(table.columns) == 1:
         return None if taken else table.columns[0]
     found = [column for column in table.columns if column not in taken and _holds_text(table, column)]

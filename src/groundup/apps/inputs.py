@@ -79,7 +79,7 @@ def _labels(label: str, value: Any) -> tuple[str, ...]:
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
         raise ConfigError(
-            f"{label} = {str(value)[:80]}", rule="labels must be text", fix="Separate them by commas, or give a list."
+            f"{label} = {str(value)[:80]}", rule="labels must be text", fix="Separate labels by commas, or give a list."
         )
     return tuple(dict.fromkeys(" ".join(well_formed(part).split()) for part in parts if part.strip()))
 

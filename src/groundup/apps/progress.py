@@ -28,7 +28,7 @@ class ChunkProgress:
         self._stack.close()
 
     def show(self, done: int, total: int) -> None:
-        """Show that `done` of `total` chunks are finished. Start a new progress bar if `done` is 0."""
+        """Show the number of finished chunks. Start a new progress bar if `done` is 0."""
         if done == 0:
             self._stack.close()
             self._bar, self._done = None, 0

@@ -101,7 +101,7 @@ class Session:
     settings: Settings = field(default_factory=Settings)
     turns: list[Turn] = field(default_factory=list)
     _draws: int = 0
-    # Number of turns that were dropped for the last answer. The search for the next answer starts at this number.
+    # Number of turns that the last prompt left out. The next prompt leaves out at least the same number of turns.
     _dropped: int = 0
     _running: str | None = None
     _stopping: bool = False

@@ -176,7 +176,7 @@ class Guide:
         return logits_V.masked_fill(~torch.from_numpy(allowed_V[: len(logits_V)]), -math.inf)
 
     def accept(self, token: int) -> int:
-        """Accept a sampled token if the output can still be completed within the token limit after it.
+        """Accept a sampled token if the output can then still be completed within the token limit.
 
         Args:
             token: ID of a token that was sampled from the masked logits.

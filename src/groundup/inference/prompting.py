@@ -62,7 +62,7 @@ class RenderedConversation:
         ids: Token IDs of the conversation, including BOS.
         scored: Whether each token belongs to the text of an answer.
         last: Whether each token is the last token in the text of an answer.
-        ends: Whether each token is a stop token after an answer. In a plain-text layout, no token is.
+        ends: Whether each token is a stop token after an answer. Plain-text layouts have no stop tokens.
     """
 
     ids: list[int]

@@ -110,7 +110,7 @@ class ServedModel:
         return Job(requests, sum(len(ids) for ids in prompts), body.ignored)
 
     def submit(self, job: Job) -> list[AsyncIterator[TokenEvent]]:
-        """Submit all requests of a job to the engine. If the engine cannot accept all of them, none is submitted.
+        """Submit all requests of a job to the engine. If the engine cannot accept all requests, it accepts no request.
 
         Args:
             job: Job with the requests.

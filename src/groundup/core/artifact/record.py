@@ -258,7 +258,7 @@ def read_intact(directory: Path, *, missing_ok: bool = False) -> Artifact:
 
 
 def require_intact(directory: Path, *, missing_ok: bool = False) -> None:
-    """Verify the checksums of an output of groundup. A directory without an artifact is accepted.
+    """Verify the checksums of an output of groundup. A directory without artifact.json is accepted.
 
     Args:
         directory: Directory to verify.

@@ -167,8 +167,7 @@ def begin(
         stage: Name of the stage.
         config: All settings that influence the output, as JSON values, without paths of inputs and outputs.
         inputs: Maps the name of each input to its digest.
-        shared: Whether the directory is the directory of a run. A run locks its directory itself and stores outputs of
-            other stages in this directory.
+        shared: Whether the directory belongs to a run, which locks it and stores outputs of other stages in it.
         console: Console for messages about a finished or replaced output.
 
     Returns:

@@ -141,8 +141,8 @@ def _table(
     Args:
         config: Config class of the table.
         values: Maps each key to its default.
-        item_tables: Maps the config classes of list items to the keys that hold such lists. The lists of this table are
-            added.
+        item_tables: Maps the config classes of list items to the keys that hold such lists. This function adds
+            the lists of this table.
     """
     table = tomlkit.table()
     # In TOML, the keys of a table must precede its sub-tables.
