@@ -102,7 +102,7 @@ def _chosen(app: App, table: Table, columns: Sequence[str], constants: Mapping[s
             fix = f"Did you mean {name}={match}?" if match else f"The columns are {_listed(table)}."
             raise ConfigError(option, rule=f"{table.name} has no column {column!r}", fix=fix)
         if name in constants:
-            raise ConfigError(f"both {option} and a value for {name}", fix="Give only one of the two options.")
+            raise ConfigError(f"{option}: the input {name} also has a constant value", fix="Remove one of them.")
         yield name, column
 
 

@@ -170,7 +170,7 @@ class TextFormat:
 
 
 def plain_formats(tokenizer: Tokenizer, stop_ids: tuple[int, ...] | None = None) -> tuple[TextFormat, ...]:
-    """Return one prompt format for each layout in `PLAIN_LAYOUTS`. They are used to prompt base models.
+    """Return one prompt format for each layout in `PLAIN_LAYOUTS`. Base models are prompted with these formats.
 
     Args:
         tokenizer: Tokenizer of the model.

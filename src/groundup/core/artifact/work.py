@@ -210,7 +210,7 @@ def begin(
 
 
 def working_directory(directory: Path) -> Path:
-    """Return the directory that the process that currently runs a stage writes to.
+    """Return the directory to which a running stage currently writes.
 
     Args:
         directory: Output directory of the stage.

@@ -203,7 +203,10 @@ def _locate(config: type[Config], loc: Sequence[str | int]) -> tuple[str, str, t
 
 
 def _member(union: Any, step: str) -> Any:
-    """Return the union member that pydantic names in a location: a table by tag or class name, otherwise a list."""
+    """Return the member of a union type that a part of pydantic's error location refers to.
+
+    A table is identified by its tag or its class name. Otherwise, the location refers to a list.
+    """
     members = [unwrap(member)[0] for member in get_args(union)]
     tables = (table for member in members for table in tables_in(member) if table is member and step in _tags(table))
     lists = (member for member in members if get_origin(member) is list)
