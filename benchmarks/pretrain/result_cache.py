@@ -15,7 +15,7 @@ from groundup.core.files import file_digest, read_json, write_json
 def cached(
     runner: ProcessRunner, name: str, settings: Mapping[str, Any], tokens: Path, run: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return a cached result with the same settings, code and text. If it does not exist, run the measurement.
+    """Return a cached result with the same settings, code and text, or run the measurement if no result is cached.
 
     Args:
         runner: The process runner, whose directory contains the cache.

@@ -105,7 +105,7 @@ def _meta_model(shape: Shape, n_layers: int, dim: int) -> Any:
 
 
 def _document_loader(job: Job) -> Iterator[tuple[Tensor, Tensor]]:
-    """Return nanochat's loader with best-fit packing, which reads token shards here instead of text."""
+    """Return nanochat's loader with best-fit packing. In this benchmark, the loader reads token shards, not text."""
     from nanochat import dataloader  # type: ignore[import-not-found]
 
     shards = TokenShards(job.tokens, "train")

@@ -118,7 +118,8 @@ def _head(title: str, description: str, *, script: bool) -> Html:
 
 
 def _inline(element: str, file: str) -> Html:
-    # The file is part of this package, so it is not escaped. Browsers do not parse its content as markup.
+    # The file is part of this package, so its content is not escaped. Browsers do not parse style sheets and scripts as
+    # markup.
     return join(Html(f"<{element}>{_text(file)}</{element}>"))
 
 

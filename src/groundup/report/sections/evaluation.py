@@ -215,7 +215,7 @@ def _calibration(facts: Facts) -> Html | None:
     result = f"The expected calibration error is {percent(after)}"
     fitted = calibration.count("fitted_on")
     if fitted:
-        result += f"; it was {percent(before)} before temperature scaling on {count(fitted, 'text')}"
+        result += f", compared with {percent(before)} before temperature scaling on {count(fitted, 'text')}"
     flagged, held_out = facts.number("novelty", "false_alarms"), facts.count("novelty", "held_out")
     novelty = ""
     if flagged is not None:

@@ -82,7 +82,7 @@ def _bits_per_byte(evaluation: Facts) -> str:
     bpb = evaluation.number("bpb")
     if bpb is None:
         return ""
-    result = f"It reaches {number(bpb, 2)} bits per byte on held-out text"
+    result = f"The model reaches {number(bpb, 2)} bits per byte on held-out text"
     compressors = [score for score in evaluation.rows("compressors") if score.at("saw_training") is True]
     compressors = [score for score in compressors if score.number("bpb") is not None]
     if not compressors:
@@ -103,11 +103,11 @@ def _instruct(run: RunRecord) -> str:
     held_out = instruct.facts.part("held_out")
     relation = comparison(held_out.number("difference", "interval", 0), held_out.number("difference", "interval", 1))
     sentences = {
-        "better": "After instruction tuning, its loss on held-out answers is lower than the base model's.",
-        "worse": "After instruction tuning, its loss on held-out answers is higher than the base model's.",
-        "not distinguishable": "Instruction tuning did not change its loss on held-out answers significantly.",
+        "better": "The instruction-tuned model has a lower loss on held-out answers than the base model.",
+        "worse": "The instruction-tuned model has a higher loss on held-out answers than the base model.",
+        "not distinguishable": "Instruction tuning did not change the loss on held-out answers significantly.",
     }
-    return sentences.get(relation, "It was instruction-tuned.")
+    return sentences.get(relation, "The model was instruction-tuned.")
 
 
 def _classify(run: RunRecord) -> str:
@@ -116,7 +116,7 @@ def _classify(run: RunRecord) -> str:
     if classifier is None or accuracy is None:
         return ""
     count = len(classifier.facts.rows("labels"))
-    result = f"As a classifier of {count} labels, it has an accuracy of {percent(accuracy)} on the test set"
+    result = f"As a classifier of {count} labels, the model has an accuracy of {percent(accuracy)} on the test set"
     majority = classifier.facts.number("majority", "accuracy")
     return f"{result}." if majority is None else f"{result}; the majority class has {percent(majority)}."
 

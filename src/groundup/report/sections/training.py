@@ -170,8 +170,8 @@ def _summary(base: StageOutput) -> Html:
     return tag(
         "p",
         f"The model was trained on {approximate(seen)} tokens{epochs_words}. "
-        "In each step it predicts the next tokens of a batch. The loss is the mean negative log-probability of the "
-        "actual next tokens. The optimizer minimizes this loss.",
+        "In each step, the model predicts the next tokens of a batch. The loss is the mean negative log-probability of "
+        "the actual next tokens. The optimizer minimizes this loss.",
     )
 
 

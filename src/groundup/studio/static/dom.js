@@ -54,7 +54,7 @@ export function updateOptions(control, options) {
 
 let noticeTimer = 0;
 
-// Show a message for 12 seconds. Screen readers announce it.
+// Show a message for 12 seconds. Screen readers announce the message.
 export function notice(text) {
   const line = document.getElementById("notice");
   line.textContent = text;

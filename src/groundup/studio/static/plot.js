@@ -49,7 +49,7 @@ export class Plot {
     this.figure = el("figure", { class: "chart" },
       el("figcaption", {}, el("strong", {}, title), this.units), this.legend, this.frame, this.reading);
     this.index = null; // the point whose value is shown
-    this.version = ""; // identifies the lines that are shown
+    this.version = ""; // the version identifies the lines that are shown
     this.drawn = ""; // the width and the version of the lines when the chart was last drawn
     this.frame.addEventListener("pointermove", (event) => this.#onPointer(event));
     this.frame.addEventListener("pointerleave", () => this.#read(null));
