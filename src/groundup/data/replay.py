@@ -68,7 +68,7 @@ def replay_examples(
             found += sum(trained)
     if found < wanted / 2:  # The model would memorize a small amount of data that is repeated.
         raise DataError(
-            f"{path} has {found:,} tokens to replay, but {share:.0%} of all trained tokens are {wanted:,}",
+            f"{path} has {found:,} tokens, but a replay fraction of {share:.0%} needs {wanted:,} tokens",
             fix="Use more text, or a smaller fraction: replay_fraction = 0.05.",
         )
     return taken

@@ -156,7 +156,9 @@ def _unreadable(found: Unreadable) -> DataError:
     return DataError(
         f"{found.origin}: {found.reason}{detail}",
         rule=_RULE,
-        fix="Convert it, or use the suffix of its format." if is_text else "Repair the file, or download it again.",
+        fix="Convert the file to a table, or use the suffix of its format."
+        if is_text
+        else "Repair the file, or download it again.",
     )
 
 

@@ -70,7 +70,7 @@ def test_conversations_are_replayed_as_conversations(
 def test_too_little_text_is_rejected(tmp_path: Path, template: ChatTemplate, tokenizer: Tokenizer) -> None:
     (tmp_path / "short.txt").write_text("A line.", encoding="utf-8")
     told = [template.encode_labeled([Message("user", "Why?"), Message("assistant", "So it is. " * 30)])] * 9
-    with pytest.raises(DataError, match="to replay"):
+    with pytest.raises(DataError, match="a replay fraction of 50% needs"):
         replay_examples(tmp_path / "short.txt", 0.5, told, template, tokenizer, 128)
 
 
