@@ -63,6 +63,7 @@ check: $(DEV)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/structure.py check
+	$(BIN)/python tools/prose.py
 
 format: $(DEV)
 	$(BIN)/ruff check --fix

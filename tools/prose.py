@@ -32,8 +32,8 @@ _MESSAGE = re.compile(r"[A-Za-z]{2,}[,;:]? [A-Za-z(]+,? [A-Za-z(\"']+")
 _COMMENT = {
     ".toml": re.compile(r"(?m)^\s*#(.*)$|\s#\s(.*)$"),
     ".css": re.compile(r"/\*(.*?)\*/", re.DOTALL),
-    ".h": re.compile(r"//(.*)$|/\*(.*?)\*/", re.MULTILINE | re.DOTALL),
-    ".cpp": re.compile(r"//(.*)$|/\*(.*?)\*/", re.MULTILINE | re.DOTALL),
+    ".h": re.compile(r"//([^\n]*(?:\n\s*//[^\n]*)*)|/\*(.*?)\*/", re.DOTALL),
+    ".cpp": re.compile(r"//([^\n]*(?:\n\s*//[^\n]*)*)|/\*(.*?)\*/", re.DOTALL),
     ".html": re.compile(r">([^<>]+)<"),
 }
 _SCRIPT_PART = re.compile(
@@ -164,7 +164,7 @@ def _markdown(path: str, source: str) -> Iterator[Text]:
 def _other(path: str, source: str) -> Iterator[Text]:
     suffix = Path(path).suffix
     for match in _COMMENT[suffix].finditer(source):
-        words = next((group for group in match.groups() if group), "")
+        words = re.sub(r"\n\s*//", " ", next((group for group in match.groups() if group), ""))
         if count_words(words) >= 2:
             kind = "message" if suffix == ".html" else "comment"
             yield Text(path, source.count("\n", 0, match.start()) + 1, kind, words)

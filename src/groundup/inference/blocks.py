@@ -80,7 +80,7 @@ class BlockPool:
         return table
 
     def reserve(self, table: BlockTable, length: int) -> None:
-        """Add blocks to a table until it has room for `length` tokens.
+        """Add blocks to a table until they hold `length` tokens.
 
         Raises:
             OutOfBlocksError: Other sequences use all blocks. The table keeps what it has.

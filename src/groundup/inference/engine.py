@@ -165,8 +165,8 @@ class Engine:
     def step(self, tickets: Sequence[Ticket]) -> list[StepResult]:
         """Compute the next tokens of active requests. For the worker only.
 
-        Every sequence that decodes gets its next token; what remains of the step goes to the prompts of the oldest
-        requests. If memory runs out, the newest requests lose theirs and are computed again later.
+        Every sequence in decode gets its next token. The remaining tokens of the forward pass are prompt tokens of the
+        oldest requests. If the KV cache is full, the newest requests are preempted and computed again later.
 
         Args:
             tickets: The requests, the oldest first.
@@ -196,7 +196,7 @@ class Engine:
             ticket.cache = None
 
     def _schedule(self, tickets: Sequence[Ticket]) -> dict[Ticket, SequenceStep]:
-        """Choose the new tokens of the next forward pass."""
+        """Select the tokens that the next forward pass computes."""
         for ticket in tickets:
             if ticket.cache is None:
                 assert ticket.sequence is not None
@@ -205,7 +205,7 @@ class Engine:
         prefill_left = self._runner.prefill_tokens(0, shared=shared)
         works: dict[Ticket, SequenceStep] = {}
         for index, ticket in enumerate(tickets):
-            if ticket.cache is None:  # an older request has taken its memory
+            if ticket.cache is None:  # preempted by an older request
                 continue
             assert ticket.sequence is not None
             ids, pending = ticket.sequence.ids, _num_pending(ticket)
@@ -221,7 +221,7 @@ class Engine:
         return works
 
     def _reserve(self, ticket: Ticket, length: int, newer: Sequence[Ticket]) -> bool:
-        """Make room for `length` tokens of a request, if need be at the cost of newer ones; return success."""
+        """Reserve memory for `length` tokens of a request, and preempt newer requests if needed; return success."""
         assert ticket.cache is not None
         while True:
             try:
@@ -243,6 +243,6 @@ class Engine:
 
 
 def _num_pending(ticket: Ticket) -> int:
-    """Return the number of tokens of a request that are not computed yet."""
+    """Return the number of tokens of a request that the KV cache does not hold."""
     assert ticket.sequence is not None
     return len(ticket.sequence.ids) - (0 if ticket.cache is None else ticket.cache.length)

@@ -36,7 +36,7 @@ class SequenceStep:
 
     Attributes:
         cache: The cache of the sequence.
-        ids: All token ids of the sequence up to the new ones, which are those that the cache does not have.
+        ids: All token ids of the sequence up to the last new one. The cache holds the first `cache.length` of them.
         scored: Whether the logits of the last token are needed.
     """
 
@@ -51,24 +51,24 @@ class Runner(Protocol):
     def open(self, ids: Sequence[int], max_tokens: int) -> SequenceCache:
         """Return a cache for a sequence that begins with `ids` and has at most `max_tokens` tokens.
 
-        It may hold keys and values of its first tokens already, but never of the last one.
+        The cache may already hold keys and values of the first tokens, but never of the last one.
         """
         ...
 
     def prefill_tokens(self, length: int, *, shared: bool) -> int:
-        """Return how many tokens of a prompt are computed at most in the next pass.
+        """Return the maximum number of prompt tokens in the next forward pass.
 
         Args:
-            length: Tokens that are computed already.
-            shared: Whether other sequences wait for the pass.
+            length: Number of tokens that the cache of the sequence holds.
+            shared: Whether other sequences decode in the same pass.
         """
         ...
 
     def reserve(self, cache: SequenceCache, length: int) -> None:
-        """Make room for `length` tokens of a sequence.
+        """Reserve memory for `length` tokens of a sequence.
 
         Raises:
-            OutOfBlocksError: Other sequences use the memory.
+            OutOfBlocksError: Other sequences use all of the memory.
         """
         ...
 
@@ -107,7 +107,7 @@ class TorchRunner:
         """Do nothing: the cache grows when it is extended."""
 
     def forward(self, works: Sequence[SequenceStep]) -> list[Tensor | Exception | None]:
-        """Compute one sequence after the other. An error of one does not affect the others."""
+        """Compute the sequences one after the other. An error in one sequence is returned for this sequence only."""
         results: list[Tensor | Exception | None] = []
         for work in works:
             try:
@@ -138,7 +138,7 @@ class NativeRunner:
         weights: Format of the copy.
         threads: CPU threads. Default: torch's number.
         base: A runner whose packed weights are used for layers that both models have.
-        cache_bytes: Limit of the KV cache; at least one sequence of the whole context fits in any case.
+        cache_bytes: Maximum size of the KV cache. It is at least one sequence of the full context length.
 
     Raises:
         ResourceError: The kernels cannot compute this model on this machine.

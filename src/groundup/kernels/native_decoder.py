@@ -1,7 +1,7 @@
 """A transformer's forward pass by the compiled kernels, for tokens of any sequences, with a paged KV cache.
 
-Results do not depend on what is computed together: a token's keys, values and logits are the same bits alone, in a
-batch, in prefill and in decode, with any number of threads. See native/quantized.h.
+The result for a token does not depend on other tokens in the same pass: its keys, values and logits are bitwise equal alone,
+in a batch, in prefill and in decode, with any number of threads. See native/quantized.h.
 
 Shape letters: R rows (tokens), V vocab, O outputs and I inputs of a layer.
 """
@@ -336,7 +336,7 @@ class NativeDecoder:
         )
 
     def _mlp(self, mlp: GatedMLP | MLP, norm: nn.Module) -> None:
-        """The MLP up to its down projection."""
+        """Add the operations of the MLP before its down projection."""
         activation = _ACTIVATIONS[mlp.activation]
         if isinstance(mlp, MLP):
             if not isinstance(mlp.up_proj, LoRALinear):
@@ -418,7 +418,7 @@ class NativeDecoder:
         return copy
 
     def _stacked(self, layers: Sequence[Linear], stack: Callable[[list[Tensor]], Tensor]) -> _Matrix:
-        """Return the packed weights of layers without their adapters, those of `base` if it has the same ones."""
+        """Return the packed weights of layers without their adapters. Weights that `base` has packed are reused."""
         key = tuple(_storage(layer) for layer in layers)
         if key not in self._matrices:
             weights, biases = zip(*(_dense(layer) for layer in layers), strict=True)
@@ -456,7 +456,7 @@ class NativeDecoder:
 
 
 class _Memory:
-    """Memory for packed weights, in large pages where the system has them: decoding then reads almost twice as fast."""
+    """Memory for packed weights, in huge pages if the system supports them. They make reading weights up to twice as fast."""
 
     _PIECE = 2**26
     _LINE = 64  # bytes of a cache line

@@ -1,4 +1,4 @@
-"""The engine on the compiled forward pass: the same tokens whatever else it computes."""
+"""The engine with the compiled forward pass: a request gives the same tokens in every schedule."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_a_turn_computes_only_its_new_tokens(
 def test_a_request_without_memory_waits_and_is_computed_again(
     model: Transformer, tokenizer: Tokenizer, real_documents: list[str]
 ) -> None:
-    """The cache has room for one sequence of the whole context only."""
+    """The cache holds only one sequence of the full context length."""
     long = [
         GenerationRequest(prompt=text[:800], sampling=GREEDY, max_tokens=150, stop_ids=(), id=str(number))
         for number, text in enumerate(real_documents[:4])

@@ -1,4 +1,4 @@
-"""The compiled forward pass: close to PyTorch's, and the same bits whatever is computed together."""
+"""The compiled forward pass: close to PyTorch, and bitwise equal in every schedule."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-// Matrix products with packed int8, int4 and bf16 weights whose results do not depend on the number of rows.
+// Matmuls with packed int8, int4 and bf16 weights. The result of a row does not depend on the other rows.
 //
-// out (rows x n) = x (rows x k) W^T. Each value of `out` is one sum in a fixed order, whatever other rows are computed
-// with it and however many threads there are: int8 products are summed exactly within a group of 32 inputs, and groups
-// are added in fp32 from the first to the last. Prefill and decode therefore give a token the same keys and values.
+// out (rows x n) = x (rows x k) W^T. Each value of `out` is summed in a fixed order, for any number of rows and threads:
+// int8 products are summed exactly within a group of 32 inputs, and the groups are added in fp32, from the first to the
+// last. Prefill and decode therefore compute the same keys and values for a token.
 //
 // Weights are packed in pairs of panels of 16 outputs, so that a thread reads memory from front to back. A pair holds, in
 // the order of the inputs:
