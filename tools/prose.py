@@ -24,7 +24,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = ROOT / "tools" / "words.toml"
 MAX_SENTENCE_WORDS = 30
-_DATA = ("tests/data/", "src/groundup/apps/declared/", "tools/words.toml")
+_DATA = (
+    "tests/data/",
+    "src/groundup/apps/declared/",
+    "src/groundup/corpus/privacy/accounts.py",
+    "src/groundup/corpus/privacy/issuers.py",
+    "src/groundup/corpus/quality/stop_words.py",
+    "src/groundup/tokenizer/edge_cases.py",
+    "tools/words.toml",
+)
 _DIRECTIVE = re.compile(r"#\s*(noqa|type:|mypy:|fmt:|pragma|!|-\*-)")
 _FENCE = re.compile(r"^( *)(```|~~~).*?^\1\2", re.MULTILINE | re.DOTALL)
 _NOT_PROSE = re.compile(r"`+[^`]*`+|\]\([^)]*\)|https?://\S+|<[^<>]{1,200}>|\{[^{}]*\}|[\w./-]*[/_][\w./-]*")

@@ -1,7 +1,7 @@
 """A transformer's forward pass by the compiled kernels, for tokens of any sequences, with a paged KV cache.
 
-The result for a token does not depend on other tokens in the same pass: its keys, values and logits are bitwise equal alone,
-in a batch, in prefill and in decode, with any number of threads. See native/quantized.h.
+The result for a token does not depend on other tokens in the same pass: its keys, values and logits are bitwise equal
+alone, in a batch, in prefill and in decode, with any number of threads. See native/quantized.h.
 
 Shape letters: R rows (tokens), V vocab, O outputs and I inputs of a layer.
 """
@@ -456,7 +456,7 @@ class NativeDecoder:
 
 
 class _Memory:
-    """Memory for packed weights, in huge pages if the system supports them. They make reading weights up to twice as fast."""
+    """Memory for packed weights, in huge pages if the system supports them, which makes reading up to twice as fast."""
 
     _PIECE = 2**26
     _LINE = 64  # bytes of a cache line

@@ -25,7 +25,7 @@ constexpr int MAX_TILE_ROWS = 6;
 // Bytes of the values that a pair holds for a group (bf16: for 2 inputs).
 constexpr int64_t values_per_step(int64_t kind) { return kind == INT8 ? GROUP * PAIR : kind == INT4 ? GROUP * PANEL : 4 * PAIR; }
 
-// Bytes of the scales (and minimums) before them.
+// Bytes of the scales (int4: scales and minimums) that precede the values of a group.
 constexpr int64_t scale_bytes(int64_t kind) { return kind == INT8 ? 2 * PAIR : kind == INT4 ? 4 * PAIR : 0; }
 
 struct Matrix {
