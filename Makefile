@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 WORKERS := auto
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --maxprocesses 4
 
-.PHONY: help quickstart test test-lowest test-interop check format lock docs bench-pretrain bench-collect bench-finetune bench-structure clean
+.PHONY: help quickstart test test-lowest test-interop check format lock docs bench-pretrain bench-collect bench-finetune bench-inference bench-structure clean
 
 help:
 	@echo "make quickstart    set up $(VENV) and train a small language model (groundup run quickstart)"
@@ -21,6 +21,7 @@ help:
 	@echo "make bench-pretrain  compare training speed and quality with nanoGPT and others (benchmarks/README.md)"
 	@echo "make bench-collect  compare corpus processing with datatrove; extraction, memory and privacy"
 	@echo "make bench-finetune  compare LoRA with TRL: speed and memory; gains of the recipes"
+	@echo "make bench-inference  compare inference speed with llama.cpp"
 	@echo "make bench-structure  measure the size of the code and the files that one training step executes"
 	@echo "make clean         remove .venv, .venv-* and caches, but not runs/"
 	@echo
@@ -95,6 +96,9 @@ bench-collect: $(VENV)/.bench
 export MODEL EXAMPLES TABLES
 bench-finetune: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks.finetune $(ARGS)
+
+bench-inference: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.inference $(ARGS)
 
 bench-structure: $(DEV)
 	@$(BIN)/python tools/structure.py bench

@@ -1,0 +1,1 @@
+"""Inference speed and quality compared with llama.cpp."""
