@@ -2,8 +2,8 @@
 
 MODEL names a model directory, GGUF a directory with the model as GGUF files in Q8_0, Q4_1 or Q4_0, and bf16, as
 `groundup export gguf` writes them. llama.cpp runs through xllamacpp in its own Python environment: PEER names its
-interpreter. Each round measures each side once, in alternating order. The best round of a side counts, for llama.cpp with
-and without flash attention. Prompts are random tokens, so that the prefix cache does not hold them; output is greedy.
+interpreter. Each round measures each side once, in alternating order. The best round of a side counts, for llama.cpp
+with and without flash attention. Prompts are random tokens, so that the prefix cache does not hold them; output is greedy.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from groundup.hub import load_model
 from groundup.hub.resolve import load_tokenizer
 from groundup.inference import Engine, GenerationRequest, Sampling
 from groundup.inference.runner import NativeRunner
+from groundup.kernels.native_decoder import WeightFormat
 
 _DRIVER = Path(__file__).parent / "drivers" / "llama_cpp.py"
-_FILES = {"int8": "*q8_0.gguf", "int4": "*q4_[01].gguf", "bfloat16": "*bf16.gguf"}
+_FILES: dict[WeightFormat, str] = {"int8": "*q8_0.gguf", "int4": "*q4_[01].gguf", "bfloat16": "*bf16.gguf"}
 _KEYS = (
     "decode_int8_vs_q8",
     "decode_int4_vs_q4",
@@ -100,7 +101,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     model, tokenizer = load_model(Path(options.model)), load_tokenizer(Path(options.model))
     figures: dict[str, Any] = {}
-    for dtype in options.dtype or _FILES:
+    dtypes: list[WeightFormat] = options.dtype or list(_FILES)
+    for dtype in dtypes:
         runner = NativeRunner(model, dtype, threads=options.threads)
         numbers = random.Random(0)
         with Engine(model, tokenizer, runner=runner, max_active=options.requests) as engine:
