@@ -3,7 +3,8 @@
 MODEL names a model directory, GGUF a directory with the model as GGUF files in Q8_0, Q4_1 or Q4_0, and bf16, as
 `groundup export gguf` writes them. llama.cpp runs through xllamacpp in its own Python environment: PEER names its
 interpreter. Each round measures each side once, in alternating order. The best round of a side counts, for llama.cpp
-with and without flash attention. Prompts are random tokens, so that the prefix cache does not hold them; output is greedy.
+with and without flash attention. Prompts are random tokens, so that the prefix cache does not hold them. Output is
+greedy.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Any
 
-import xllamacpp
+import xllamacpp  # type: ignore[import-not-found]
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-LAYER = "{layer}"  # placeholder for the layer index in a name
+LAYER = "{layer}"  # stands for the layer index in a name
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
@@ -153,7 +153,7 @@ class Weight:
     """One tensor of a file and the parameters that it contains.
 
     Attributes:
-        file_name: Name of the tensor in the file. `{layer}` is a placeholder for the layer index.
+        file_name: Name of the tensor in the file. `{layer}` stands for the layer index.
         names: Names of the parameters that the tensor contains.
         operations: Operations that convert the tensor to the parameters, in the order in which `read` applies them.
     """

@@ -48,7 +48,7 @@ def _summary(card: Facts) -> list[str]:
     once = sum(source.count("documents") for source in card.rows("sources"))
     sentence = (
         f"This corpus has {count(kept, 'document')}, {size(total_of(card, 'bytes'))} of text, from "
-        f"{count(len(card.rows('sources_section')), 'source')}."
+        f"{count(len(card.rows('sources')), 'source')}."
     )
     if kept > once:
         sentence += f" The corpus has {count(once, 'distinct document')}, and the mixture repeats some of them."

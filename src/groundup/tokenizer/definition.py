@@ -197,15 +197,15 @@ def with_protected_tokens(
 ) -> tuple[Definition, dict[str, str]]:
     """Return a definition with the same ids in which text cannot become a control token.
 
-    Control tokens are renamed to random placeholders. To encode a control token, use its placeholder in the text. The
-    tokenizers library treats the placeholder as a special token.
+    Control tokens get random replacement names. To encode a control token, use its replacement name in the text. The
+    tokenizers library treats this name as a special token.
 
     Args:
         definition: Contents of a `tokenizer.json`.
         control_tokens: Dictionary from each control token to its id.
 
     Returns:
-        The new definition, and a dictionary from each control token to its placeholder.
+        The new definition, and a dictionary from each control token to its replacement name.
     """
     random = secrets.token_hex(16)  # ASCII characters, because normalizers do not change them
     names = {token: f"<{random}-{number}>" for number, token in enumerate(control_tokens)}

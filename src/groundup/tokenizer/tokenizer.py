@@ -87,9 +87,9 @@ class Tokenizer:
             for name, number in self._vocabulary.items()
             if number in self.special_ids or (name in added and not self._is_word(name))
         }
-        safe, self._placeholder_of = with_protected_tokens(self.definition, self.control_tokens)
+        safe, self._replacement_of = with_protected_tokens(self.definition, self.control_tokens)
         self._plain = build(safe, TOKENIZER_FILE)
-        moved = [n for n, i in self.control_tokens.items() if self._plain.token_to_id(self._placeholder_of[n]) != i]
+        moved = [n for n, i in self.control_tokens.items() if self._plain.token_to_id(self._replacement_of[n]) != i]
         if moved:
             raise FormatError(
                 f"{TOKENIZER_FILE}: {moved[0]!r} has the id {self.control_tokens[moved[0]]}",
@@ -306,12 +306,12 @@ class Tokenizer:
             The ids, and the start and end offset of each token in the joined pieces. The offsets count characters and
             have shape (number of tokens, 2).
         """
-        encoded = [self._placeholder_of[piece] if n % 2 else well_formed(piece) for n, piece in enumerate(pieces)]
+        encoded = [self._replacement_of[piece] if n % 2 else well_formed(piece) for n, piece in enumerate(pieces)]
         encoding = self._plain.encode("".join(encoded), add_special_tokens=False)
-        # Convert offsets in the text with placeholders to offsets in the text with the real names.
-        real, placeholder = (np.array([0, *map(len, texts)]) for texts in (pieces, encoded))
+        # Convert offsets in the text with replacement names to offsets in the text with the real names.
+        real, replaced = (np.array([0, *map(len, texts)]) for texts in (pieces, encoded))
         offsets_N2 = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
-        starts = placeholder.cumsum()
+        starts = replaced.cumsum()
         piece_N2 = np.searchsorted(starts[:-1], offsets_N2, side="right") - 1
         inside_N2 = np.minimum(offsets_N2 - starts[piece_N2], real[1:][piece_N2])
         return encoding.ids, real.cumsum()[piece_N2] + inside_N2

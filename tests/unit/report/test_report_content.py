@@ -208,7 +208,7 @@ def test_sections_of_missing_stages_are_omitted(make_run: MakeRun, half_run: Pat
 def test_an_evaluation_of_another_text_is_not_the_headline(make_run: MakeRun) -> None:
     """`groundup evaluate --data letter.txt` writes a newer report."""
     directory = make_run()
-    facts = {"bpb": 0.5, "summary": "0.500 bits per byte", "source": "/home/user/letter.txt"}
+    facts = {"bpb": 0.5, "summary": "0.500 bits per byte", "source": "/data/letter.txt"}
     write_stage(directory / "report-letter", "evaluate", facts, {}, {"report.json": json.dumps({"bpb": 0.5})})
     tuned = {"model": artifact.read(directory / "chat").digest}
     facts = {"bpb": 2.5, "summary": "2.500 bits per byte", "source": "held-out text"}
