@@ -1,4 +1,4 @@
-"""Selection of held-out examples, on which a fine-tuned model was not trained, for its evaluation."""
+"""Select the examples that evaluate a fine-tuned model: examples that the model was not trained on."""
 
 from __future__ import annotations
 

@@ -50,8 +50,8 @@ class NoveltyScore:
     """The novelty score of one text.
 
     Attributes:
-        novelty: Bits per character divided by the threshold. A score above 1 means that the text differs from the
-            training texts.
+        novelty: Bits per character divided by the threshold. A score above 1 means that the text is less similar to the
+            training texts than almost all held-out texts are.
     """
 
     novelty: float

@@ -149,7 +149,8 @@ class _TokenLogprobs(torch.autograd.Function):
         ctx.operations, ctx.softcap = operations, softcap
         weight = weight_VD.to(h_RD.dtype)
         rows = CHUNK_ROWS
-        if ctx.needs_input_grad[0] and not ctx.needs_input_grad[1]:  # adapter training needs little other memory
+        # In adapter training, the logits use most of the memory.
+        if ctx.needs_input_grad[0] and not ctx.needs_input_grad[1]:
             rows = max(1, min(rows, MAX_FROZEN_LOGITS // len(weight)))
         dtype = torch.promote_types(h_RD.dtype, torch.float32)
         logprobs_R = torch.empty(len(h_RD), dtype=dtype, device=h_RD.device)

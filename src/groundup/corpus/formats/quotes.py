@@ -194,7 +194,7 @@ class _Lines:
         return _fits(cells, width) and not (self._tight and any(cell[:1] == " " for cell in cells[1:]))
 
     def _has_known_labels(self, rows: Sequence[Sequence[str]], width: int) -> bool:
-        """Return whether there is a column in which the value of each of `rows` also occurs in a previous row."""
+        """Return whether a column exists in which every row of `rows` repeats a value of an earlier row."""
         columns = ({row[at] for row in self.history if at < len(row) and row[at].strip()} for at in range(width))
         return any(all(row[at] in column for row in rows) for at, column in enumerate(columns))
 
