@@ -64,10 +64,11 @@ struct Decoder {
 // unless the machine is busy.
 class Barrier {
   public:
-    explicit Barrier(int64_t count) : count_(count) {}
+    int64_t count = 1; // of threads
+
     void wait() {
         const int64_t round = round_.load(std::memory_order_relaxed);
-        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == count_) {
+        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == count) {
             arrived_.store(0, std::memory_order_relaxed);
             round_.store(round + 1, std::memory_order_release);
             return;
@@ -80,7 +81,6 @@ class Barrier {
     }
 
   private:
-    const int64_t count_;
     alignas(64) std::atomic<int64_t> arrived_{0};
     alignas(64) std::atomic<int64_t> round_{0};
 };
@@ -473,10 +473,15 @@ thread_local std::vector<Worker::Tile> Worker::tiles_;
 extern "C" void groundup_decode(const Decoder *decoder, const Batch *batch) {
     static thread_local Rows shared;
     Rows &rounded = shared; // belongs to the calling thread and is used by all threads of the pass
-    Barrier barrier(decoder->threads);
+    Decoder team = *decoder;
+    Barrier barrier;
     std::atomic<int64_t> next{0};
 #pragma omp parallel num_threads(decoder->threads)
-    Worker(*decoder, *batch, barrier, next, rounded, omp_get_thread_num()).run();
+    {
+#pragma omp single
+        barrier.count = team.threads = omp_get_num_threads(); // the system may give fewer threads than requested
+        Worker(team, *batch, barrier, next, rounded, omp_get_thread_num()).run();
+    }
 }
 
 // A quantized matrix. Each output has groups of 32 inputs, and the groups of an output are contiguous. An int8 group
