@@ -73,9 +73,11 @@ def _transcript(log: str) -> str:
 
 def _chat(run: Path) -> str:
     """Return the answers of the run's chat model to fixed questions, with greedy decoding."""
-    command = [sys.executable, "-m", "groundup", "chat", str(run), "--quiet", "--set", "temperature=0"]
-    done = subprocess.run(command, input="\n".join(_QUESTIONS) + "\n", capture_output=True, text=True, check=True)
-    answers = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    answers = []
+    for question in _QUESTIONS:  # each in a conversation of its own
+        command = [sys.executable, "-m", "groundup", "chat", str(run), "--quiet", "--json", "--set", "temperature=0"]
+        done = subprocess.run(command, input=f"{question}\n", capture_output=True, text=True, check=True)
+        answers.append(json.loads(done.stdout)["text"].strip() or "(an empty answer)")
     turns = [f"> {question}\n{answer}" for question, answer in zip(_QUESTIONS, answers, strict=True)]
     return "\n\n```text\n" + "\n".join(turns) + "\n```\n\n"
 
