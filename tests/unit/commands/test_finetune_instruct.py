@@ -290,7 +290,7 @@ def test_the_best_checkpoint_is_selected_by_a_metric(
     keys = {"data": str(table), "model": str(base), "out": str(tmp_path / "out"), "threads": 1, "compile": False}
     config = load(FinetuneInstructConfig, keys | {"num_epochs": 6.0, "learning_rate_scale": 3.0, "keep_best": "chrf"})
     facts = run(config, console=Console()).facts
-    kept = re.search(r"best checkpoint, of step (\d+): validation chrf (0\.\d+)", capsys.readouterr().err)
+    kept = re.search(r"best checkpoint \(step (\d+)\): validation chrf (0\.\d+)", capsys.readouterr().err)
     assert kept is not None
     assert 1 <= int(kept[1]) <= facts["plan"]["total_steps"] and float(kept[2]) > 0
     with pytest.raises(ConfigError, match="keep_best = true") as refused:
