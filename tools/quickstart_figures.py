@@ -75,7 +75,8 @@ def _chat(run: Path) -> str:
     """Return the answers of the run's chat model to fixed questions, with greedy decoding."""
     answers = []
     for question in _QUESTIONS:  # each in a conversation of its own
-        command = [sys.executable, "-m", "groundup", "chat", str(run), "--quiet", "--json", "--set", "temperature=0"]
+        command = [sys.executable, "-m", "groundup", "chat", str(run), "--quiet", "--json"]
+        command += ["--max-tokens", "32", "--set", "temperature=0"]
         done = subprocess.run(command, input=f"{question}\n", capture_output=True, text=True, check=True)
         answers.append(json.loads(done.stdout)["text"].strip() or "(an empty answer)")
     turns = [f"> {question}\n{answer}" for question, answer in zip(_QUESTIONS, answers, strict=True)]
