@@ -83,7 +83,9 @@ def test_the_page_is_self_contained_and_accessible(card: Json) -> None:
 
 
 def test_the_page_has_the_content_of_the_card(card: Json) -> None:
-    sections = {e.attributes["id"]: e.text for e in page_of(card).all("section")}
+    page = page_of(card)
+    assert re.search(rf"of text, from {len(card['sources'])} sources?\.", page.text)
+    sections = {e.attributes["id"]: e.text for e in page.all("section")}
     assert list(sections) == ["filters", "sources", "statistics", "checks"]
     for text in ("2019-03-01 to 2024-11-30", "4.00 epochs, the maximum", "private"):
         assert text in sections["sources"]
