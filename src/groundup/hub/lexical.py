@@ -21,6 +21,7 @@ import numpy.typing as npt
 from groundup.core.errors import FormatError
 from groundup.core.files import atomic_file
 from groundup.data.tfidf import Tfidf
+from groundup.hub.arrays import read_arrays
 
 LEXICAL_FILE = "lexical.safetensors"
 _FORMAT_VERSION = 1
@@ -97,17 +98,14 @@ class LexicalHead:
         Raises:
             FormatError: the file is damaged, or it belongs to another classifier.
         """
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
 
         path = directory / LEXICAL_FILE
         if not path.is_file():
             return None
         try:
-            with safe_open(path, framework="numpy") as stored:
-                facts = stored.metadata() or {}
-                if facts.get("format_version") != str(_FORMAT_VERSION):
-                    raise ValueError(f"format_version {facts.get('format_version')}")
-                state, feature, bias, idf = (stored.get_tensor(name).astype(np.float64) for name in _ARRAYS)
+            facts, arrays = read_arrays(path, _FORMAT_VERSION, _ARRAYS)
+            state, feature, bias, idf = (array.astype(np.float64) for array in arrays.values())
             shapes = (n_labels, dim), (n_labels, len(idf)), (n_labels,)
             if (state.shape, feature.shape, bias.shape) != shapes:
                 raise ValueError(f"shapes {state.shape}, {feature.shape} and {bias.shape} instead of {shapes}")

@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from groundup.core.errors import FormatError
 from groundup.core.files import atomic_file
+from groundup.hub.arrays import read_arrays
 
 NOVELTY_FILE = "novelty.safetensors"
 FALSE_ALARMS = 0.05  # target fraction of in-distribution texts that are flagged
@@ -158,17 +159,13 @@ class Novelty:
         Raises:
             FormatError: The file is damaged, or has an unknown format version.
         """
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
 
         path = directory / NOVELTY_FILE
         if not path.is_file():
             return None
         try:
-            with safe_open(path, framework="numpy") as stored:
-                facts = stored.metadata() or {}
-                if facts.get("format_version") != str(_FORMAT_VERSION):
-                    raise ValueError(f"format_version {facts.get('format_version')}")
-                arrays = {name: stored.get_tensor(name) for name in _ARRAYS}
+            facts, arrays = read_arrays(path, _FORMAT_VERSION, _ARRAYS)
             rate = facts.get("false_alarms")
             measured = None if rate is None else float(rate)
             found = cls(
