@@ -33,65 +33,65 @@ def tokenized(corpus: Path, out: Path, **settings: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def room(real_documents: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(real_documents: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return two corpora from one language reference (statements and types) and a base model of the first corpus."""
-    room = tmp_path_factory.mktemp("room")
+    root = tmp_path_factory.mktemp("runs")
     half = len(real_documents) // 2
     for name, documents in (("first", real_documents[:half]), ("second", real_documents[half:])):
-        (room / name).mkdir()
+        (root / name).mkdir()
         for number, text in enumerate(documents):
-            (room / name / f"{number}.txt").write_text(text, encoding="utf-8")
-        corpus = {"folder": room / name, "out": room / f"{name}-corpus"}
+            (root / name / f"{number}.txt").write_text(text, encoding="utf-8")
+        corpus = {"folder": root / name, "out": root / f"{name}-corpus"}
         collect.run(collect.CollectConfig(**corpus, validation_fraction=0.15, workers=1, min_bytes=50_000))
-    tokenized(room / "first-corpus", room / "run" / "tokens", vocab_size=512)
-    pretrained(room / "run" / "tokens", room / "run" / "base", tokens=60_000, shape=SMALL)
-    tokenized(room / "second-corpus", room / "second-tokens", tokenizer=room / "run")
-    return room
+    tokenized(root / "first-corpus", root / "run" / "tokens", vocab_size=512)
+    pretrained(root / "run" / "tokens", root / "run" / "base", tokens=60_000, shape=SMALL)
+    tokenized(root / "second-corpus", root / "second-tokens", tokenizer=root / "run")
+    return root
 
 
-def test_continued_pretraining_improves_on_the_new_text(room: Path, tmp_path: Path) -> None:
+def test_continued_pretraining_improves_on_the_new_text(root: Path, tmp_path: Path) -> None:
     """Training starts from the model of a run, uses its tokenizer, and does not change the base model."""
-    weights = (room / "run" / "base" / "model.safetensors").read_bytes()
-    made = pretrained(room / "second-tokens", tmp_path / "on", model=room / "run", tokens=30_000)
-    assert made.inputs["model"] == read(room / "run" / "base").digest
+    weights = (root / "run" / "base" / "model.safetensors").read_bytes()
+    made = pretrained(root / "second-tokens", tmp_path / "on", model=root / "run", tokens=30_000)
+    assert made.inputs["model"] == read(root / "run" / "base").digest
     held_out = made.facts["held_out"]
     assert held_out["verdict"] == "better"
     assert held_out["difference_interval"][1] < 0
-    assert made.facts["base"] == str(room / "run")
+    assert made.facts["base"] == str(root / "run")
     plan = Plan.from_json(made.facts["plan"])
     assert plan.model.context_length == 128
     assert plan.optimizer.matrix_lr < 0.02
-    assert (room / "run" / "base" / "model.safetensors").read_bytes() == weights
+    assert (root / "run" / "base" / "model.safetensors").read_bytes() == weights
 
     # The expected score is computed without the command, from the two model directories and the whole validation set.
     def evaluated(directory: Path) -> dict[str, Any]:
-        config = {"model": directory, "out": tmp_path / f"report-{directory.name}", "corpus": room / "second-corpus"}
+        config = {"model": directory, "out": tmp_path / f"report-{directory.name}", "corpus": root / "second-corpus"}
         return evaluate.run(evaluate.EvaluateConfig(**config, compressors=False, samples=0)).facts
 
-    after, before = evaluated(tmp_path / "on"), evaluated(room / "run" / "base")
+    after, before = evaluated(tmp_path / "on"), evaluated(root / "run" / "base")
     assert after["bpb"] < before["bpb"] - 0.02
     assert after["began_from"]["before"] == pytest.approx(before["bpb"], abs=1e-6)
     assert after["began_from"]["verdict"] == "better"
     assert "its base model" in (tmp_path / "report-on" / "report.md").read_text(encoding="utf-8")
     assert "began_from" not in before
 
-    again = pretrained(room / "second-tokens", tmp_path / "on", model=room / "run", tokens=30_000)
+    again = pretrained(root / "second-tokens", tmp_path / "on", model=root / "run", tokens=30_000)
     assert again.finished_at == made.finished_at
 
 
-def test_new_tokens_are_initialized_from_their_pieces_and_trained(room: Path, tmp_path: Path) -> None:
-    tokens = tokenized(room / "second-corpus", tmp_path / "tokens", tokenizer=room / "run" / "base", extend=100)
-    base, extended = Tokenizer.load(room / "run" / "base"), Tokenizer.load(tokens / "tokenizer")
+def test_new_tokens_are_initialized_from_their_pieces_and_trained(root: Path, tmp_path: Path) -> None:
+    tokens = tokenized(root / "second-corpus", tmp_path / "tokens", tokenizer=root / "run" / "base", extend=100)
+    base, extended = Tokenizer.load(root / "run" / "base"), Tokenizer.load(tokens / "tokenizer")
     assert extended.vocab_size == base.vocab_size + 100
-    assert read(tokens).facts["bytes_per_token"] > 1.05 * read(room / "second-tokens").facts["bytes_per_token"]
+    assert read(tokens).facts["bytes_per_token"] > 1.05 * read(root / "second-tokens").facts["bytes_per_token"]
 
-    made = pretrained(tokens, tmp_path / "on", model=room / "run" / "base", tokens=30_000)
+    made = pretrained(tokens, tmp_path / "on", model=root / "run" / "base", tokens=30_000)
     assert made.facts["held_out"]["verdict"] == "better"
     assert read_full_config(tmp_path / "on").vocab_size == 640  # 612, rounded up to a multiple of 64
     model = load_model(tmp_path / "on")
-    config = {"model": tmp_path / "on", "out": tmp_path / "report", "corpus": room / "second-corpus"}
+    config = {"model": tmp_path / "on", "out": tmp_path / "report", "corpus": root / "second-corpus"}
     ours = evaluate.run(evaluate.EvaluateConfig(**config, compressors=False, samples=0)).facts["bpb"]
-    config |= {"model": room / "run" / "base", "out": tmp_path / "report-base"}
+    config |= {"model": root / "run" / "base", "out": tmp_path / "report-base"}
     before = evaluate.run(evaluate.EvaluateConfig(**config, compressors=False, samples=0)).facts["bpb"]
     assert ours < before
     assert model.lm_head.weight.shape[0] == 640
@@ -114,26 +114,26 @@ def test_new_embedding_rows_are_means_and_old_rows_are_unchanged(tied: bool, tin
     assert (larger.lm_head.weight is larger.model.embed_tokens.weight) == tied
 
 
-def test_bf16_weights_are_trained_in_fp32(room: Path, tmp_path: Path) -> None:
+def test_bf16_weights_are_trained_in_fp32(root: Path, tmp_path: Path) -> None:
     """Imported models often have bf16 weights. The resolution of bf16 is too low for small updates."""
     base = tmp_path / "imported"
     base.mkdir()
-    for path in (room / "run" / "base").glob("*.json"):
+    for path in (root / "run" / "base").glob("*.json"):
         if path.name != "artifact.json":
             (base / path.name).write_bytes(path.read_bytes())
-    half = {name: tensor.bfloat16() for name, tensor in load_file(room / "run" / "base" / "model.safetensors").items()}
+    half = {name: tensor.bfloat16() for name, tensor in load_file(root / "run" / "base" / "model.safetensors").items()}
     save_file(half, base / "model.safetensors", metadata={"format": "pt"})
-    pretrained(room / "second-tokens", tmp_path / "on", model=base, tokens=2_000)
+    pretrained(root / "second-tokens", tmp_path / "on", model=base, tokens=2_000)
     trained = load_file(tmp_path / "on" / "model.safetensors")
     assert {tensor.dtype for tensor in trained.values()} == {torch.float32}
     assert any(not torch.equal(tensor.bfloat16().float(), tensor) for tensor in trained.values())
 
 
-def test_tokens_of_another_vocabulary_are_rejected_before_training(room: Path, tmp_path: Path) -> None:
+def test_tokens_of_another_vocabulary_are_rejected_before_training(root: Path, tmp_path: Path) -> None:
     """All token IDs are below 512, so training would run without an error but with the wrong tokens."""
-    other = tokenized(room / "second-corpus", tmp_path / "other", vocab_size=512)
+    other = tokenized(root / "second-corpus", tmp_path / "other", vocab_size=512)
     with pytest.raises(ConfigError, match="groundup tokenize CORPUS --tokenizer"):
-        pretrained(other, tmp_path / "on", model=room / "run", tokens=2_000)
+        pretrained(other, tmp_path / "on", model=root / "run", tokens=2_000)
     assert not (tmp_path / "on").exists()
 
 
@@ -146,14 +146,14 @@ def test_tokens_of_another_vocabulary_are_rejected_before_training(room: Path, t
         ({"shape": {"context_length": 4096}, "tokens": 1}, "context length, 128"),
     ],
 )
-def test_the_shape_of_a_base_model_cannot_be_set(room: Path, tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
+def test_the_shape_of_a_base_model_cannot_be_set(root: Path, tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        pretrained(room / "second-tokens", tmp_path / "on", model=room / "run", **wrong)
+        pretrained(root / "second-tokens", tmp_path / "on", model=root / "run", **wrong)
 
 
-def test_a_preset_is_trained_with_overridden_fields(room: Path, tmp_path: Path) -> None:
+def test_a_preset_is_trained_with_overridden_fields(root: Path, tmp_path: Path) -> None:
     shape = {"preset": "smollm2-135m", "n_layers": 2, "dim": 48, "n_heads": 3, "n_kv_heads": 1, "context_length": 64}
-    made = pretrained(room / "run" / "tokens", tmp_path / "base", tokens=1_000, shape=shape)
+    made = pretrained(root / "run" / "tokens", tmp_path / "base", tokens=1_000, shape=shape)
     config = read_full_config(tmp_path / "base")
     assert (config.family, config.n_layers, config.dim, config.head_dim, config.ffn_dim) == ("llama", 2, 48, 16, 128)
     assert (config.rope_theta, config.norm_eps, config.tie_embeddings) == (100_000.0, 1e-5, True)
@@ -178,7 +178,7 @@ def test_attention_windows_of_a_preset_match_the_number_of_layers() -> None:
     ],
 )
 def test_invalid_presets_are_rejected(
-    room: Path, tmp_path: Path, wrong: dict[str, Any], error: type[Exception], said: str
+    root: Path, tmp_path: Path, wrong: dict[str, Any], error: type[Exception], said: str
 ) -> None:
     with pytest.raises(error, match=said):
-        pretrained(room / "run" / "tokens", tmp_path / "base", **wrong)
+        pretrained(root / "run" / "tokens", tmp_path / "base", **wrong)
