@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -11,6 +14,8 @@ import torch
 from torch import Tensor
 
 from family_shapes import small
+from groundup.kernels import native_decoder
+from groundup.kernels import native_library as native_library_module
 from groundup.kernels.native_decoder import (
     BLOCK_TOKENS,
     Chunk,
@@ -30,6 +35,24 @@ FORMATS: tuple[WeightFormat, ...] = ("bfloat16", "int8", "int4")
 LENGTH = 24
 # The kernels also round the inputs of matrices, to the format of the weights or 8 bits, and keys and values to bf16.
 TOLERANCE: dict[WeightFormat, float] = {"bfloat16": 0.02, "int8": 0.06, "int4": 0.06}
+
+
+@pytest.fixture(scope="module")
+def emulated_amx(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The kernels compiled for AMX, with the tile instructions in C++."""
+    library = tmp_path_factory.mktemp("emulated") / "kernels.so"
+    source = Path(native_library_module.__file__).parent / "native" / "decoder.cpp"
+    tiles = Path(__file__).parent / "emulated_tiles.h"
+    flags = [flag for flag in native_library_module._FLAGS if flag != "-O3"]
+    subprocess.run(["c++", "-O1", *flags, "-include", str(tiles), str(source), "-o", str(library)], check=True)
+    return ctypes.CDLL(str(library))
+
+
+@pytest.fixture(params=["this CPU", "emulated AMX"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "emulated AMX":
+        library = request.getfixturevalue("emulated_amx")
+        monkeypatch.setattr(native_decoder, "native_library", lambda: library)
 
 
 def build(family: str = "qwen3", seed: int = 0) -> Transformer:
@@ -89,6 +112,7 @@ def one_by_one(decoder: NativeDecoder, ids: Sequence[int]) -> Tensor:
     return torch.cat(steps)
 
 
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("weights", FORMATS)
 def test_logits_are_those_of_pytorch(family: str, weights: WeightFormat) -> None:
@@ -115,6 +139,7 @@ def test_adapters_are_applied(weights: WeightFormat) -> None:
     assert (logits_TV - expected_TV).norm() < TOLERANCE[weights] * expected_TV.norm()
 
 
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("family", ["qwen3", "gemma2", "olmo2", "gpt2"])
 @pytest.mark.parametrize("weights", FORMATS)
 def test_results_do_not_depend_on_the_schedule(family: str, weights: WeightFormat) -> None:
@@ -141,6 +166,23 @@ def test_results_do_not_depend_on_the_schedule(family: str, weights: WeightForma
             for chunk, owner in zip(chunks, owners, strict=True):
                 if chunk.scored:
                     assert torch.equal(next(logits), alone[owner][chunk.start + len(chunk.ids) - 1])
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+@pytest.mark.parametrize("length", [9, 16, 23])
+def test_amx_and_avx512_give_the_same_bits(
+    weights: WeightFormat, length: int, emulated_amx: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build()
+    (ids,) = random_ids(1, length)
+
+    def logits() -> Tensor:
+        decoder = NativeDecoder(model, weights, threads=2)
+        return decoder.forward([Chunk(ids, 0, Caches(decoder, 1).tables[0])])
+
+    with_avx512 = logits()
+    monkeypatch.setattr(native_decoder, "native_library", lambda: emulated_amx)
+    assert torch.equal(logits(), with_avx512)
 
 
 def test_int4_keeps_weights_that_are_on_its_grid() -> None:

@@ -221,7 +221,7 @@ class Worker {
         const int64_t rows = o.is_head ? batch_.outputs : batch_.rows;
         const bool share_rows = rows > SHARED_ROWS;
         Rows &x = share_rows ? shared_ : own_;
-        if (!share_rows || id_ == 0) x.reserve(rows, w.k);
+        if (!share_rows || id_ == 0) x.reserve(rows, w.k, w.kind);
         if (share_rows) barrier_.wait();
         int64_t begin = 0, end = rows;
         if (share_rows) mine(rows, begin, end);
@@ -480,6 +480,7 @@ extern "C" void groundup_decode(const Decoder *decoder, const Batch *batch) {
     {
 #pragma omp single
         barrier.count = team.threads = omp_get_num_threads(); // the system may give fewer threads than requested
+        const Tiles tiles(true);
         Worker(team, *batch, barrier, next, rounded, omp_get_thread_num()).run();
     }
 }

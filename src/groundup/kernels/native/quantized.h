@@ -2,7 +2,8 @@
 //
 // out (rows x n) = x (rows x k) W^T. Each value of `out` is summed in a fixed order, for any number of rows and threads:
 // int8 products are summed exactly within a group of 32 inputs, and the groups are added in fp32, from the first to the
-// last. Prefill and decode therefore compute the same keys and values for a token.
+// last. Prefill and decode therefore compute the same keys and values for a token. The results of int8 and int4 weights
+// are the same with AMX and with AVX-512.
 //
 // Weights are packed in pairs of panels of 16 outputs, so that a thread reads memory from front to back. A pair holds, in
 // the order of the inputs:
@@ -39,17 +40,36 @@ struct Matrix {
     }
 };
 
+// Whether AMX tiles multiply a number of rows. For few rows, AVX-512 multiplies int8 and int4 weights, with the same result.
+// bf16 sums have another order in AMX, so tiles multiply any number of rows.
+#if defined(__AMX_BF16__) && defined(__AMX_INT8__)
+#define GROUNDUP_TILES
+constexpr int64_t MIN_TILE_ROWS = 9;
+constexpr bool use_tiles(int64_t kind, int64_t rows) { return kind == BF16 || rows >= MIN_TILE_ROWS; }
+#else
+constexpr bool use_tiles(int64_t, int64_t) { return false; }
+#endif
+
 // Rows of x as the products read them.
 struct Rows {
     std::vector<int8_t> values;  // int8 and int4: round(x / scale)
-    std::vector<float> scales;   // (row, group)
-    std::vector<int32_t> offsets; // int8, (row, group): what the offset of the stored weights adds to a product, negated
-    std::vector<float> sums;      // int4, (row, group): sum of the rounded inputs
+    std::vector<float> scales;   // of the groups of the rows; for the order, see `at`
+    std::vector<int32_t> offsets; // int8, of the groups: what the offset of the stored weights adds to a product, negated
+    std::vector<float> sums;      // int4, of the groups: sum of the rounded inputs
     std::vector<bf16> halves;    // bf16
-    void reserve(int64_t rows, int64_t k) {
+    int64_t groups = 0;
+    bool tiled = false;
+
+    void reserve(int64_t rows, int64_t k, int64_t kind) {
+        groups = k / GROUP, tiled = use_tiles(kind, rows);
+        rows = round_up(rows, TILE); // AMX reads whole tiles
         if ((int64_t)values.size() < rows * k) values.resize(rows * k), halves.resize(rows * k);
-        const int64_t groups = rows * k / GROUP;
-        if ((int64_t)scales.size() < groups) scales.resize(groups), offsets.resize(groups), sums.resize(groups);
+        const int64_t count = rows * groups;
+        if ((int64_t)scales.size() < count) scales.resize(count), offsets.resize(count), sums.resize(count);
+    }
+    // Returns the index of a group of a row. Tiles read a group of 16 rows together.
+    int64_t at(int64_t row, int64_t group) const {
+        return tiled ? (row / TILE * groups + group) * TILE + row % TILE : row * groups + group;
     }
 };
 
@@ -74,7 +94,7 @@ inline void round_row(Rows &out, int64_t row, const float *x, int64_t k, int64_t
         int8_t *to = &out.values[row * k + g * GROUP];
         _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8(p));
         _mm_storeu_si128((__m128i *)(to + 16), _mm512_cvtepi32_epi8(q));
-        const int64_t at = row * (k / GROUP) + g;
+        const int64_t at = out.at(row, g);
         const int32_t sum = _mm512_reduce_add_epi32(_mm512_add_epi32(p, q));
         out.scales[at] = largest / 127.0f;
         out.offsets[at] = -128 * sum;
@@ -179,8 +199,115 @@ inline void multiply_tile(const Matrix &w, int64_t begin, int64_t end, const Row
     }
 }
 
+#ifdef GROUNDUP_TILES
+
+// Multiplies 16 rows by the two panels of a pair.
+template <class Finish>
+inline void multiply_bf16_tiles(const Matrix &w, int64_t pair, const Rows &x, int64_t row, int64_t count, const Finish &finish) {
+    alignas(64) float sums[2][TILE * PANEL];
+    const uint8_t *packed = w.packed + pair * w.pair_bytes();
+    _tile_zero(0);
+    _tile_zero(1);
+    for (int64_t i = 0; i < w.k; i += DEPTH, packed += DEPTH / 2 * 128) {
+        _tile_loadd(4, &x.halves[row * w.k + i], w.k * 2);
+        _tile_loadd(5, packed, 128);
+        _tile_dpbf16ps(0, 4, 5);
+        _tile_loadd(5, packed + 64, 128);
+        _tile_dpbf16ps(1, 4, 5);
+    }
+    _tile_stored(0, sums[0], PANEL * 4);
+    _tile_stored(1, sums[1], PANEL * 4);
+    for (int64_t r = 0; r < count; r++)
+        finish(row + r, pair, _mm512_load_ps(sums[0] + r * PANEL), _mm512_load_ps(sums[1] + r * PANEL));
+}
+
+// Writes the values of an int4 pair one per byte, in the layout of an int8 pair without scales.
+inline const uint8_t *unpacked_int4(const Matrix &w, const uint8_t *packed) {
+    static thread_local Scratch<uint8_t> scratch;
+    uint8_t *values = scratch.at_least(w.k * PAIR), *to = values;
+    const __m512i low_bits = _mm512_set1_epi8(15);
+    for (int64_t g = 0; g < w.k / GROUP; g++, packed += scale_bytes(INT4) + values_per_step(INT4), to += GROUP * PAIR)
+        for (int64_t i = 0; i < GROUP * PANEL; i += 64) {
+            const __m512i both = _mm512_loadu_si512(packed + scale_bytes(INT4) + i);
+            _mm512_store_si512(to + i, _mm512_and_si512(both, low_bits));
+            _mm512_store_si512(to + GROUP * PANEL + i, _mm512_and_si512(_mm512_srli_epi16(both, 4), low_bits));
+        }
+    return values;
+}
+
+// Multiplies 16 rows by one panel and writes the sums to `out`. The operations on fp32 values are those of `multiply_pair`,
+// in the same order.
+template <int KIND>
+inline void multiply_panel_tiles(float *out, const Matrix &w, const uint8_t *packed, const uint8_t *values, int panel,
+                                 const Rows &x, int64_t row) {
+    const int64_t groups = w.k / GROUP, step = scale_bytes(KIND) + values_per_step(KIND);
+    const int64_t value_step = KIND == INT8 ? step : GROUP * PAIR, at = x.at(row, 0);
+    const int8_t *left = &x.values[row * w.k];
+    const int32_t *offsets = &x.offsets[at];
+    const float *scales = &x.scales[at], *input_sums = &x.sums[at];
+    packed += panel * PAIR, values += panel * 64;
+    alignas(64) int32_t products[2][TILE * PANEL]; // of two groups, so that a group is multiplied while one is summed
+    __m512 sums[TILE];
+#pragma GCC unroll 16
+    for (int r = 0; r < TILE; r++) sums[r] = _mm512_setzero_ps();
+    for (int64_t g = 0; g < groups; g++) {
+        int32_t *product = products[g % 2];
+        _tile_zero(0);
+        _tile_loadd(6, left, w.k);
+        _tile_loadd(7, values, 128);
+        _tile_dpbsud(0, 6, 7);
+        _tile_stored(0, product, PANEL * 4);
+        const __m512 weight_scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)packed));
+        __m512 minimum = _mm512_setzero_ps();
+        if (KIND == INT4) minimum = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(packed + 2 * PAIR)));
+#pragma GCC unroll 16
+        for (int r = 0; r < TILE; r++) {
+            __m512i exact = _mm512_load_si512(product + r * PANEL);
+            if (KIND == INT8) exact = _mm512_add_epi32(exact, _mm512_set1_epi32(offsets[r]));
+            const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(exact), _mm512_set1_ps(scales[r]));
+            sums[r] = _mm512_fmadd_ps(scaled, weight_scale, sums[r]);
+            if (KIND == INT4) sums[r] = _mm512_fmadd_ps(_mm512_set1_ps(input_sums[r]), minimum, sums[r]);
+        }
+        left += GROUP, values += value_step, packed += step;
+        offsets += TILE, scales += TILE, input_sums += TILE;
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < TILE; r++) _mm512_store_ps(out + r * PANEL, sums[r]);
+}
+
+template <int KIND, class Finish>
+inline void multiply_tiles(const Matrix &w, int64_t begin, int64_t end, const Rows &x, int64_t rows, const Finish &finish) {
+    for (int64_t pair = begin; pair < end; pair++) {
+        const uint8_t *packed = w.packed + pair * w.pair_bytes();
+        const uint8_t *values = KIND == INT4 ? unpacked_int4(w, packed) : packed + scale_bytes(KIND);
+        for (int64_t row = 0; row < rows; row += TILE) {
+            const int64_t count = std::min<int64_t>(TILE, rows - row);
+            if constexpr (KIND == BF16) {
+                multiply_bf16_tiles(w, pair, x, row, count, finish);
+            } else {
+                alignas(64) float sums[2][TILE * PANEL];
+                for (int panel = 0; panel < 2; panel++)
+                    multiply_panel_tiles<KIND>(sums[panel], w, packed, values, panel, x, row);
+                for (int64_t r = 0; r < count; r++)
+                    finish(row + r, pair, _mm512_load_ps(sums[0] + r * PANEL), _mm512_load_ps(sums[1] + r * PANEL));
+            }
+        }
+    }
+}
+
+#else
+
+template <int KIND, class Finish>
+inline void multiply_tiles(const Matrix &, int64_t, int64_t, const Rows &, int64_t, const Finish &) {}
+
+#endif
+
 template <int KIND, class Finish>
 inline void multiply_kind(const Matrix &w, int64_t begin, int64_t end, const Rows &x, int64_t rows, const Finish &finish) {
+    if (use_tiles(KIND, rows)) {
+        multiply_tiles<KIND>(w, begin, end, x, rows, finish);
+        return;
+    }
     const int64_t tiles = (rows + MAX_TILE_ROWS - 1) / MAX_TILE_ROWS;
     // A pair stays in the first-level cache while all rows are multiplied by it.
     const int64_t block = tiles == 1 ? end - begin : std::max<int64_t>(1, (16 << 10) / w.pair_bytes());

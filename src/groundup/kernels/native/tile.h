@@ -39,16 +39,18 @@ inline bool tiles_allowed() {
 #endif
 }
 
-// Configures the eight tile registers of a thread, and releases them on destruction.
+// Configures the eight tile registers of a thread, and releases them on destruction. By default, all tiles have 16 rows of
+// 64 bytes. For products of 8-bit values in groups of 32, tile 6 has 16 rows of 32 bytes, and tile 7 has 8 rows of 64
+// bytes.
 class Tiles {
   public:
-    Tiles() {
+    explicit Tiles(bool in_groups = false) {
 #ifdef __AMX_BF16__
         alignas(64) uint8_t layout[64] = {0};
         layout[0] = 1; // palette 1 is the only palette that AMX defines
         for (int tile = 0; tile < 8; tile++) {
-            layout[16 + 2 * tile] = 64; // bytes per row
-            layout[48 + tile] = TILE;   // number of rows
+            layout[16 + 2 * tile] = in_groups && tile == 6 ? 32 : 64;      // bytes per row
+            layout[48 + tile] = in_groups && tile == 7 ? TILE / 2 : TILE; // number of rows
         }
         _tile_loadconfig(layout);
 #endif
