@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundup.serve.body import read_body
 from groundup.serve.errors import ApiError
-from groundup.serve.schema import ChatBody, CompletionBody, GenerationBody, read_body
+from groundup.serve.schema import ChatBody, CompletionBody, GenerationBody
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -20,7 +20,8 @@ from groundup.inference import Engine, GenerationRequest, Grammar, Sampling
 from groundup.inference.sampling import add_bias, distribution
 from groundup.model import Transformer
 from groundup.serve import RequestGuard, ServedModel, ServedModels, build_app
-from groundup.serve.schema import ChatBody, read_body
+from groundup.serve.body import read_body
+from groundup.serve.schema import ChatBody
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
 HEADER = "X-Groundup-Ignored"

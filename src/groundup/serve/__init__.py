@@ -2,11 +2,11 @@
 
 from groundup.serve.app import build_app
 from groundup.serve.applications import application_routes
+from groundup.serve.body import Body
 from groundup.serve.errors import ApiError, unknown_model
 from groundup.serve.guard import RequestGuard
 from groundup.serve.model import ServedModel
 from groundup.serve.models import Models, ServedModels, model_object
-from groundup.serve.schema import Body
 from groundup.serve.server import Server, bind, is_loopback, url_of
 from groundup.serve.transport import read_request
 

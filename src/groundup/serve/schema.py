@@ -9,51 +9,18 @@ have the same meaning as in vLLM.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import BeforeValidator, Field, PlainValidator, model_validator
+from pydantic_core import PydanticCustomError
 
-from groundup.core.config import nearest
-from groundup.serve.errors import ApiError
+from groundup.serve.body import Body, Lenient, only
 
 MAX_CHOICES = 16  # maximum number of choices in a request, summed over all prompts
 _MAX_STOPS = 256
 _MAX_BIASES = 1024
 _MAX_BIAS = 100.0  # a bias of -100 bans a token, and a bias of 100 forces it
 _MAX_ID_DIGITS = 9
-_SHOWN_CHARACTERS = 80
-# Ignored parameters that have one of these default values are not reported to the client.
-_IGNORED_DEFAULTS: dict[str, tuple[Any, ...]] = {
-    "store": (False,),
-    "service_tier": ("auto", "default"),
-    "parallel_tool_calls": (True, False),
-    "metadata": ({},),
-    "verbosity": ("medium",),
-    "include_obfuscation": (False,),
-}
-
-B = TypeVar("B", bound="Body")
-
-
-def _only(*harmless: Any) -> Any:
-    """Return the type of an unsupported parameter. A value is rejected unless it is one of the given values."""
-
-    def check(value: Any) -> Any:
-        if value not in harmless:
-            raise PydanticCustomError("unsupported", "not supported by this server")
-        return value
-
-    return Annotated[Any, AfterValidator(check)]
 
 
 def _stops(value: Any) -> Any:
@@ -105,31 +72,6 @@ def _prompts(value: Any) -> Any:
     if isinstance(value, list) and value and all(isinstance(item, str) or (is_ids(item) and item) for item in value):
         return value
     raise PydanticCustomError("value_error", "must be text, a list of texts, or one or several lists of token IDs")
-
-
-class Body(BaseModel):
-    """Base class of request bodies. Types are strict, unknown keys are rejected, and null means an omitted key."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_null(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            return {name: value for name, value in values.items() if value is not None or name == "content"}
-        return values
-
-
-class Lenient(Body):
-    """Base class of bodies that accept and ignore unknown keys, such as new or server-specific parameters."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
-
-    @property
-    def ignored(self) -> tuple[str, ...]:
-        """Names of unknown keys whose value is not a known default."""
-        extra = (self.model_extra or {}).items()
-        return tuple(name for name, value in extra if value not in _IGNORED_DEFAULTS.get(name, ()))
 
 
 class StreamOptions(Lenient):
@@ -189,11 +131,11 @@ class ChatMessage(Lenient):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[str, BeforeValidator(_joined_parts)]
-    refusal: _only() = None  # type: ignore[valid-type]
-    annotations: _only([]) = None  # type: ignore[valid-type]
-    audio: _only() = None  # type: ignore[valid-type]
-    tool_calls: _only([]) = None  # type: ignore[valid-type]
-    function_call: _only() = None  # type: ignore[valid-type]
+    refusal: only() = None  # type: ignore[valid-type]
+    annotations: only([]) = None  # type: ignore[valid-type]
+    audio: only() = None  # type: ignore[valid-type]
+    tool_calls: only([]) = None  # type: ignore[valid-type]
+    function_call: only() = None  # type: ignore[valid-type]
 
 
 class NamedSchema(Body):
@@ -234,11 +176,11 @@ class ChatBody(GenerationBody):
     logprobs: bool = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: ResponseFormat | None = None
-    tools: _only([]) = None  # type: ignore[valid-type]
-    tool_choice: _only("none", "auto") = None  # type: ignore[valid-type]
-    functions: _only([]) = None  # type: ignore[valid-type]
-    function_call: _only("none", "auto") = None  # type: ignore[valid-type]
-    modalities: _only(["text"]) = None  # type: ignore[valid-type]
+    tools: only([]) = None  # type: ignore[valid-type]
+    tool_choice: only("none", "auto") = None  # type: ignore[valid-type]
+    functions: only([]) = None  # type: ignore[valid-type]
+    function_call: only("none", "auto") = None  # type: ignore[valid-type]
+    modalities: only(["text"]) = None  # type: ignore[valid-type]
     reasoning_effort: str | None = None
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
 
@@ -286,8 +228,8 @@ class CompletionBody(GenerationBody):
     max_tokens: int | None = Field(16, ge=1)  # the same default as in OpenAI's API
     logprobs: int | None = Field(None, ge=0, le=20)
     echo: bool = False
-    best_of: _only(1) = None  # type: ignore[valid-type]
-    suffix: _only("") = None  # type: ignore[valid-type]
+    best_of: only(1) = None  # type: ignore[valid-type]
+    suffix: only("") = None  # type: ignore[valid-type]
 
     @model_validator(mode="after")
     def _fit_together(self) -> CompletionBody:
@@ -309,64 +251,3 @@ class AppBody(Body):
     temperature: float | None = Field(None, ge=0, le=2)
     max_tokens: int | None = Field(None, ge=1)
     seed: int | None = Field(None, ge=0, lt=2**63)
-
-
-def read_body(body: type[B], content: bytes) -> B:
-    """Parse and validate the JSON body of a request.
-
-    Args:
-        body: Class of the request body.
-        content: Bytes of the request body.
-
-    Raises:
-        ApiError: The status is 400. The error describes the first invalid parameter.
-    """
-    try:
-        return body.model_validate_json(content)
-    except ValidationError as error:
-        problems = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
-        raise _explain(body, problems[0]) from None
-    except RecursionError:
-        raise _invalid(
-            "body", "the JSON is nested too deeply", "Send a flat JSON object.", None, "invalid_json"
-        ) from None
-
-
-def _explain(body: type[Body], problem: ErrorDetails) -> ApiError:
-    kind, context = problem["type"], problem.get("ctx", {})
-    param = context.get("param") or _written(problem["loc"])[:_SHOWN_CHARACTERS]
-    name = str(problem["loc"][-1])[:_SHOWN_CHARACTERS] if problem["loc"] else ""
-    if kind == "json_invalid":
-        fix = 'Send a JSON object, e.g. {"model": ..., "messages": [...]}.'
-        return _invalid("body", f"not valid JSON ({context.get('error', 'syntax error')})", fix, None, "invalid_json")
-    if not param:
-        return _invalid("body", "must be a JSON object", "Send an object.", None, "invalid_type")
-    if kind == "missing":
-        return _invalid(f"{param} is missing", "", f"Give {name}.", param, "missing_required_parameter")
-    if kind == "extra_forbidden":
-        match = nearest(name, body.model_fields)
-        fix = f"Did you mean {match}? Otherwise omit it." if match else "Omit it."
-        return _invalid(f"unknown parameter {_shown(param)}", "", fix, param, "unknown_parameter")
-    rule = problem["msg"].replace("Input should be", "must be")
-    if "param" in context:  # a validator that compares several parameters failed
-        return _invalid(param, rule, "Change one of them.", param, "invalid_value")
-    code = {"unsupported": "unsupported_value"}.get(kind, "invalid_type" if kind.endswith("_type") else "invalid_value")
-    fix = "Omit it." if kind == "unsupported" else f"Give {param} another value."
-    return _invalid(f"{param} = {_shown(problem['input'])}", rule, fix, param, code)
-
-
-def _invalid(value: str, rule: str, fix: str, param: str | None, code: str) -> ApiError:
-    return ApiError(400, value, rule=rule.rstrip("."), fix=fix, param=param, code=code)
-
-
-def _written(location: tuple[str | int, ...]) -> str:
-    """Convert the location of an error to a path such as messages[0].content."""
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from groundup.serve.body import Body, read_body
 from groundup.serve.errors import ApiError, failed
-from groundup.serve.schema import Body, read_body
 from groundup.serve.streams import ClientGoneError, unless_gone
 
 IGNORED = "X-Groundup-Ignored"  # response header that lists the parameters without effect
