@@ -1,5 +1,5 @@
 // The AMX instructions that the kernels use, in C++, to test them on CPUs without AMX. The compiler includes this file
-// before each source file. The semantics are those of Intel's instruction set reference.
+// before each source file. The semantics follow Intel's instruction set reference.
 #pragma once
 #include <immintrin.h>
 #include <stdint.h>

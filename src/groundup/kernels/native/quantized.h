@@ -235,7 +235,7 @@ inline const uint8_t *unpacked_int4(const Matrix &w, const uint8_t *packed) {
     return values;
 }
 
-// Multiplies 16 rows by one panel and writes the sums to `out`. The operations on fp32 values are those of `multiply_pair`,
+// Multiplies 16 rows by one panel and writes the sums to `out`. The operations on fp32 values are the same as in `multiply_pair`,
 // in the same order.
 template <int KIND>
 inline void multiply_panel_tiles(float *out, const Matrix &w, const uint8_t *packed, const uint8_t *values, int panel,
