@@ -87,7 +87,7 @@ def complete_all(
         while batch is not None and (waiting or running):
             while waiting and len(running) < batch.num_slots:
                 index = waiting.pop()
-                sequence = GeneratedSequence(requests[index], ids[index], tokenizer, context, stops)
+                sequence = GeneratedSequence(requests[index], ids[index], tokenizer, context, vocab_size, stops)
                 running.append(_Running(index, sequence, batch.open()))
                 accept(len(running) - 1, _prefill(model, sequence, running[-1].cache))
             if running:

@@ -30,9 +30,11 @@ class BlockTable:
     Attributes:
         length: Number of tokens whose keys and values are stored.
         addresses: Memory address of each block, int64.
+        shared: Whether other sequences can use the blocks.
     """
 
     length: int = 0
+    shared: bool = True
     addresses: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     blocks: list[int] = field(default_factory=list)
     keys: list[bytes] = field(default_factory=list)  # of the full blocks that can be found again
@@ -63,21 +65,39 @@ class BlockPool:
         """Bytes that are allocated now."""
         return sum(slab.nbytes for slab in self._slabs)
 
-    def open(self, ids: Sequence[int]) -> BlockTable:
-        """Return a table that holds the stored tokens with which `ids` begins.
+    def open(self, ids: Sequence[int], *, shared: bool = True) -> BlockTable:
+        """Return a table that holds the stored tokens with which `ids` begins; see `extend`.
 
-        The last id is never among them, because its logits are needed.
+        Args:
+            ids: The first ids of the sequence.
+            shared: Whether the sequence uses blocks of other sequences, and they use its blocks.
         """
-        table = BlockTable()
-        for begin in range(0, len(ids) - self.block_tokens, self.block_tokens):
-            key = self._key(table, ids[begin : begin + self.block_tokens])
+        table = BlockTable(shared=shared)
+        self.extend(table, ids)
+        return table
+
+    def extend(self, table: BlockTable, ids: Sequence[int]) -> bytes | None:
+        """Add the stored blocks of `ids` that follow the tokens of a table.
+
+        The last id is never among them, because its outputs are needed.
+
+        Args:
+            table: The table. Its blocks are not changed if the last one is not full, or if it is not shared.
+            ids: The first ids of the sequence.
+
+        Returns:
+            The key of the next block, which another sequence may be about to compute. None if it cannot be shared.
+        """
+        size = self.block_tokens
+        while table.shared and table.length == len(table.blocks) * size and table.length + size < len(ids):
+            key = self._key(table, ids[table.length : table.length + size])
             block = self._found.get(key)
             if block is None:
-                break
+                return key
             self._take(table, block)
             table.keys.append(key)
-            table.length += self.block_tokens
-        return table
+            table.length += size
+        return None
 
     def reserve(self, table: BlockTable, length: int) -> None:
         """Add blocks to a table until they hold `length` tokens.
@@ -94,7 +114,7 @@ class BlockPool:
         Full blocks can be found from now on. If another sequence has stored the same tokens before, its block is found.
         """
         table.length = len(ids)
-        while (len(table.keys) + 1) * self.block_tokens <= table.length:
+        while table.shared and (len(table.keys) + 1) * self.block_tokens <= table.length:
             number = len(table.keys)
             key = self._key(table, ids[number * self.block_tokens : (number + 1) * self.block_tokens])
             table.keys.append(key)

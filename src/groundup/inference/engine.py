@@ -160,7 +160,9 @@ class Engine:
     def begin(self, ticket: Ticket) -> GeneratedSequence:
         """Return a new sequence for a request that becomes active. For the worker only."""
         context_length = self.model.config.context_length
-        return GeneratedSequence(ticket.request, ticket.ids, self.tokenizer, context_length, self._stop_ids)
+        return GeneratedSequence(
+            ticket.request, ticket.ids, self.tokenizer, context_length, self.vocab_size, self._stop_ids
+        )
 
     def step(self, tickets: Sequence[Ticket]) -> list[StepResult]:
         """Compute the next tokens of active requests. For the worker only.
@@ -176,18 +178,20 @@ class Engine:
         """
         works = self._schedule(tickets)
         outputs = dict(zip(works, self._runner.forward(list(works.values())), strict=True))
-        results: list[StepResult] = []
-        for ticket in tickets:
-            output = outputs.get(ticket)
+        return [self._result(ticket, outputs.get(ticket)) for ticket in tickets]
+
+    def _result(self, ticket: Ticket, output: Tensor | Exception | None) -> StepResult:
+        """Return the result of a step for one request, given the output of the forward pass."""
+        sequence = ticket.sequence
+        assert sequence is not None
+        try:
             if isinstance(output, Tensor):
-                assert ticket.sequence is not None
-                try:
-                    results.append(ticket.sequence.accept(output[: self.vocab_size]))
-                except Exception as error:
-                    results.append(error)
-            else:
-                results.append(output)
-        return results
+                return sequence.accept(output[: self.vocab_size])
+            if output is None and not sequence.samples and not _num_pending(ticket):
+                return sequence.finish()
+        except Exception as error:
+            return error
+        return output
 
     def release(self, ticket: Ticket) -> None:
         """Free the KV cache of a request. For the worker only."""
@@ -200,24 +204,38 @@ class Engine:
         for ticket in tickets:
             if ticket.cache is None:
                 assert ticket.sequence is not None
-                ticket.cache = self._runner.open(ticket.sequence.ids, ticket.sequence.max_length)
+                # The blocks of embeddings stay private: many documents would displace the prefixes of chats.
+                ticket.cache = self._runner.open(
+                    ticket.sequence.reusable_ids,
+                    ticket.sequence.max_length,
+                    shared=not ticket.request.embedding,
+                )
         shared = any(_num_pending(ticket) == 1 for ticket in tickets)
         prefill_left = self._runner.prefill_tokens(0, shared=shared)
         works: dict[Ticket, SequenceStep] = {}
+        begun: set[bytes] = set()  # keys of blocks that this pass computes
         for index, ticket in enumerate(tickets):
             if ticket.cache is None:  # preempted by an older request
                 continue
-            assert ticket.sequence is not None
-            ids, pending = ticket.sequence.ids, _num_pending(ticket)
+            sequence = ticket.sequence
+            assert sequence is not None
+            ids, pending = sequence.ids, _num_pending(ticket)
             count = pending
             if pending > 1:
                 if prefill_left <= 0:
                     continue
+                key = self._runner.extend(ticket.cache, sequence.reusable_ids)
+                if key in begun:  # an older request with the same prompt computes the block
+                    continue
+                if key is not None:
+                    begun.add(key)
+                pending = _num_pending(ticket)
                 count = min(pending, self._runner.prefill_tokens(ticket.cache.length, shared=shared))
                 prefill_left -= count
             end = ticket.cache.length + count
             if self._reserve(ticket, end, tickets[index + 1 :]):
-                works[ticket] = SequenceStep(ticket.cache, ids[:end], scored=end == len(ids))
+                scored = end == len(ids) and sequence.samples
+                works[ticket] = SequenceStep(ticket.cache, ids[:end], scored, sequence.reader)
         return works
 
     def _reserve(self, ticket: Ticket, length: int, newer: Sequence[Ticket]) -> bool:

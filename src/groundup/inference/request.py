@@ -7,11 +7,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from torch import Tensor
+
 from groundup.core.errors import ConfigError
 from groundup.inference.grammar import Grammar
 from groundup.inference.sampling import Sampling
 
 FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Log-probability of a token.
+
+    Attributes:
+        token_id: ID of the token.
+        logprob: Log-probability in nats, as computed by the model before temperature, penalties and filters. None for
+            the first token of a prompt, because the model does not predict it.
+        top_logprobs: The most likely tokens as pairs of ID and log-probability, with the most likely token first.
+    """
+
+    token_id: int
+    logprob: float | None
+    top_logprobs: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +42,8 @@ class GenerationRequest:
         is_reply: Whether the output is a new text, such as a chat reply, and not a continuation of the prompt. If it is
             true, the space that SentencePiece tokenizers add in front of a text is removed from the output.
         sampling: Sampling settings, such as the temperature.
-        max_tokens: Maximum number of tokens to generate. Default: the output may fill the rest of the context.
+        max_tokens: Maximum number of tokens to generate. Default: the output may fill the rest of the context. 0 is
+            allowed for requests that need only outputs of the prompt.
         stop: Stop texts. Generation ends when one of them occurs, and the output ends before the stop text.
         stop_ids: IDs of stop tokens. Default: the stop tokens of the engine. An empty tuple means no stop tokens.
         seed: Random seed. For the same seed, prompt and model, the output is the same and does not depend on other
@@ -32,6 +51,11 @@ class GenerationRequest:
         grammar: Grammar that the output must match, compiled for the tokenizer of the engine. If the token limit ends
             the output early, the output is still valid and the finish reason is "length".
         logprobs: Number of most likely tokens that each event reports, in addition to the sampled token.
+        prompt_logprobs: Number of most likely tokens that are reported for each prompt token, in addition to this
+            token. Default: the log-probabilities of the prompt are not computed.
+        prompt_logprobs_start: Index of the first prompt token whose log-probability is reported. The prefix cache can
+            be used for earlier tokens.
+        embedding: Whether to compute the embedding of the prompt. Such a request has max_tokens = 0.
         id: ID of the request, which occurs in its events and which `Engine.cancel` accepts. Default: a random ID.
 
     Raises:
@@ -47,14 +71,24 @@ class GenerationRequest:
     seed: int | None = None
     grammar: Grammar | None = None
     logprobs: int = 0
+    prompt_logprobs: int | None = None
+    prompt_logprobs_start: int = 0
+    embedding: bool = False
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
-        if self.max_tokens is not None and self.max_tokens < 1:
+        lowest = 0 if self.embedding or self.prompt_logprobs is not None else 1
+        if self.max_tokens is not None and self.max_tokens < lowest:
             raise ConfigError(
                 f"max_tokens = {self.max_tokens}",
-                rule="max_tokens must be at least 1",
-                fix="Set max_tokens >= 1, or omit it to generate up to the end of the context.",
+                rule=f"max_tokens must be at least {lowest}",
+                fix=f"Set max_tokens >= {lowest}, or omit it to generate up to the end of the context.",
+            )
+        if self.embedding and (self.max_tokens != 0 or self.prompt_logprobs is not None):
+            raise ConfigError(
+                f"embedding with max_tokens = {self.max_tokens}, prompt_logprobs = {self.prompt_logprobs}",
+                rule="a request for an embedding has no other output",
+                fix="Set max_tokens=0, and omit prompt_logprobs.",
             )
         if not isinstance(self.prompt, str) and not self.prompt:
             raise ConfigError(
@@ -74,12 +108,10 @@ class GenerationRequest:
                 rule="stop cannot be combined with a grammar, because a stop text could cut the output",
                 fix="Omit stop: generation ends when the output is complete.",
             )
-        if self.logprobs < 0:
-            raise ConfigError(
-                f"logprobs = {self.logprobs}",
-                rule="logprobs must be 0 or more",
-                fix="Set logprobs >= 0.",
-            )
+        for name in ("logprobs", "prompt_logprobs", "prompt_logprobs_start"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ConfigError(f"{name} = {value}", rule=f"{name} must be 0 or more", fix=f"Set {name} >= 0.")
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise ConfigError(
                 f"seed = {self.seed}",
@@ -90,11 +122,11 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
-    """A generated token, or the information that the request was cancelled.
+    """A generated token, or the end of a request without a token.
 
     Attributes:
         request_id: ID of the request.
-        token_id: ID of the sampled token, or None if the request was cancelled.
+        token_id: ID of the sampled token, or None if the request was cancelled or has max_tokens = 0.
         text: New text of the output. It is empty for a stop token, for a part of a character and for the possible start
             of a stop text. In the last two cases, a later event contains the text. The output is the concatenation of
             the texts of all events.
@@ -103,6 +135,9 @@ class TokenEvent:
         top_logprobs: The most likely tokens as pairs of ID and log-probability, with the most likely token first.
             `GenerationRequest.logprobs` sets their number.
         finish_reason: Reason why the request ended, in its last event. In all other events, the value is None.
+        prompt_logprobs: Log-probabilities of the prompt tokens, in the first event of a request that asks for them.
+        embedding: Embedding of the prompt (D,) for a request that asks for it: the mean of the hidden states after the
+            final norm over all prompt tokens, divided by its L2 norm.
     """
 
     request_id: str
@@ -111,6 +146,8 @@ class TokenEvent:
     logprob: float | None = None
     top_logprobs: tuple[tuple[int, float], ...] = ()
     finish_reason: FinishReason | None = None
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    embedding: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +161,8 @@ class Completion:
         finish_reason: "stop" after a stop token or stop text, "length" at `max_tokens` or at the end of the context, or
             "cancelled".
         prompt_tokens: Number of tokens in the prompt.
+        prompt_logprobs: Log-probabilities of the prompt tokens if the request asks for them.
+        embedding: Embedding of the prompt if the request asks for it; see `TokenEvent`.
     """
 
     text: str
@@ -131,6 +170,8 @@ class Completion:
     logprobs: tuple[float, ...]
     finish_reason: FinishReason
     prompt_tokens: int
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    embedding: Tensor | None = None
 
     @classmethod
     def of(cls, events: Sequence[TokenEvent], *, prompt_tokens: int) -> Completion:
@@ -151,4 +192,6 @@ class Completion:
             logprobs=tuple(event.logprob for event in events if event.logprob is not None),
             finish_reason=reason,
             prompt_tokens=prompt_tokens,
+            prompt_logprobs=events[0].prompt_logprobs,
+            embedding=events[-1].embedding,
         )

@@ -14,7 +14,15 @@ from torch import Tensor
 
 from groundup.core.types import InferenceDtype
 from groundup.inference.blocks import BlockPool, BlockTable
-from groundup.kernels.native_decoder import BLOCK_TOKENS, Chunk, NativeDecoder, WeightFormat, native_obstacle
+from groundup.kernels.native_decoder import (
+    BLOCK_TOKENS,
+    READ_ROWS,
+    Chunk,
+    NativeDecoder,
+    RowReader,
+    WeightFormat,
+    native_obstacle,
+)
 from groundup.model import KVCache, Transformer
 
 PREFILL_TOKENS = 256  # prompt tokens of a forward pass, so that a long prompt does not delay other requests
@@ -38,20 +46,32 @@ class SequenceStep:
         cache: The cache of the sequence.
         ids: All token ids of the sequence up to the last new one. The cache holds the first `cache.length` of them.
         scored: Whether the logits of the last token are needed.
+        reader: A consumer of the outputs of the new tokens that are in its range.
     """
 
     cache: SequenceCache
     ids: Sequence[int]
     scored: bool
+    reader: RowReader | None = None
 
 
 class Runner(Protocol):
     """What the engine needs of a model."""
 
-    def open(self, ids: Sequence[int], max_tokens: int) -> SequenceCache:
+    def open(self, ids: Sequence[int], max_tokens: int, *, shared: bool = True) -> SequenceCache:
         """Return a cache for a sequence that begins with `ids` and has at most `max_tokens` tokens.
 
-        The cache may already hold keys and values of the first tokens, but never of the last one.
+        The cache may already hold keys and values of the first ids, but never of the last one. If it is not shared,
+        it is empty, and other sequences do not use its keys and values.
+        """
+        ...
+
+    def extend(self, cache: SequenceCache, ids: Sequence[int]) -> bytes | None:
+        """Add keys and values that another sequence has stored in the meantime for the next of `ids`.
+
+        Returns:
+            A key of the tokens that follow: a sequence with an equal key can use what this sequence computes next.
+            None if other sequences cannot use it.
         """
         ...
 
@@ -95,9 +115,12 @@ class TorchRunner:
     def __init__(self, model: Transformer) -> None:
         self._model = model
 
-    def open(self, ids: Sequence[int], max_tokens: int) -> SequenceCache:
+    def open(self, ids: Sequence[int], max_tokens: int, *, shared: bool = True) -> SequenceCache:
         """Return an empty cache."""
         return self._model.new_cache(1, max_tokens)
+
+    def extend(self, cache: SequenceCache, ids: Sequence[int]) -> bytes | None:
+        """Do nothing: sequences do not share keys and values."""
 
     def prefill_tokens(self, length: int, *, shared: bool) -> int:
         """Return the tokens up to the end of the current chunk."""
@@ -125,9 +148,16 @@ class TorchRunner:
 
     def _logits(self, work: SequenceStep) -> Tensor | None:
         assert isinstance(work.cache, KVCache)
-        new_ids = torch.tensor(work.ids[work.cache.length :], device=self._model.lm_head.weight.device)
-        h_BTD = self._model.model(new_ids[None], cache=work.cache)
-        return self._model.logits(h_BTD[0, -1]).float().cpu() if work.scored else None
+        start = work.cache.length
+        new_ids = torch.tensor(work.ids[start:], device=self._model.lm_head.weight.device)
+        h_TD = self._model.model(new_ids[None], cache=work.cache)[0]
+        if work.reader is not None:
+            self._read(h_TD[max(0, work.reader.position - start) : max(0, work.reader.end - start)], work.reader)
+        return self._model.logits(h_TD[-1]).float().cpu() if work.scored else None
+
+    def _read(self, h_TD: Tensor, reader: RowReader) -> None:
+        for piece_RD in h_TD.split(READ_ROWS) if len(h_TD) else ():
+            reader.read((piece_RD if reader.reads_states else self._model.logits(piece_RD)).float().cpu())
 
 
 class NativeRunner:
@@ -161,9 +191,14 @@ class NativeRunner:
         block_bytes = self.decoder.block_bytes
         self.pool = BlockPool(BLOCK_TOKENS, block_bytes, max(cache_bytes, context_blocks * block_bytes))
 
-    def open(self, ids: Sequence[int], max_tokens: int) -> SequenceCache:
+    def open(self, ids: Sequence[int], max_tokens: int, *, shared: bool = True) -> SequenceCache:
         """Return a cache with the stored tokens with which `ids` begins."""
-        return self.pool.open(ids)
+        return self.pool.open(ids, shared=shared)
+
+    def extend(self, cache: SequenceCache, ids: Sequence[int]) -> bytes | None:
+        """Add the stored blocks that follow, and return the key of the next one."""
+        assert isinstance(cache, BlockTable)
+        return self.pool.extend(cache, ids)
 
     def prefill_tokens(self, length: int, *, shared: bool) -> int:
         """Return the size of a chunk, which does not affect results."""
@@ -180,7 +215,7 @@ class NativeRunner:
         for work in works:
             assert isinstance(work.cache, BlockTable)
             start = work.cache.length
-            chunks.append(Chunk(work.ids[start:], start, work.cache.addresses, work.scored))
+            chunks.append(Chunk(work.ids[start:], start, work.cache.addresses, work.scored, work.reader))
         logits = iter(self.decoder.forward(chunks))
         for work in works:
             assert isinstance(work.cache, BlockTable)

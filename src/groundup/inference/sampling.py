@@ -179,6 +179,15 @@ def draw(probs_V: Tensor, generator: torch.Generator) -> int:
     return min(index, int(probs_V.nonzero()[-1]))
 
 
+def not_finite() -> FormatError:
+    """Return the error for outputs of a model that are NaN or infinite."""
+    return FormatError(
+        "logits: not finite",
+        rule="the model computes NaN or infinity",
+        fix="Its weights are damaged or its training diverged: copy the model again, or train it again.",
+    )
+
+
 def sample(
     logits_V: Tensor,
     sampling: Sampling,
@@ -202,11 +211,7 @@ def sample(
         FormatError: The logits are NaN or infinite.
     """
     if not bool(torch.isfinite(logits_V.max())):  # max() returns NaN if any logit is; -inf only excludes a token
-        raise FormatError(
-            "logits: not finite",
-            rule="the model computes NaN or infinity",
-            fix="Its weights are damaged or its training diverged: copy the model again, or train it again.",
-        )
+        raise not_finite()
     logits_V = add_bias(logits_V, sampling)
     if sampling.penalizes:
         prompt, output = (torch.tensor(ids, dtype=torch.int64) for ids in (prompt_ids, output_ids))

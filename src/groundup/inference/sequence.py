@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from groundup.core.errors import ConfigError
-from groundup.inference.request import FinishReason, GenerationRequest, TokenEvent
+from groundup.inference.prompt_outputs import MeanPooling, PromptLogprobs, prompt_reader, token_logprob
+from groundup.inference.request import FinishReason, GenerationRequest, TokenEvent, TokenLogprob
 from groundup.inference.sampling import sample
 from groundup.tokenizer import StreamDecoder, Tokenizer
 
@@ -74,11 +75,18 @@ def prompt_ids(
     ids = request.prompt
     if isinstance(ids, str):
         ids = tuple(tokenizer.encode_prompt(ids))
-    if len(ids) >= context_length:
+    longest = context_length - (request.max_tokens != 0)
+    if len(ids) > longest:
         raise ConfigError(
             f"prompt: {len(ids)} tokens",
             rule=f"prompt and output must fit into the context of {context_length} tokens",
-            fix=f"Shorten the prompt to {context_length - 1} tokens or fewer.",
+            fix=f"Shorten the prompt to {longest} tokens or fewer.",
+        )
+    if request.prompt_logprobs_start >= len(ids):
+        raise ConfigError(
+            f"prompt_logprobs_start = {request.prompt_logprobs_start}",
+            rule=f"prompt_logprobs_start must be an index of the prompt, which has {len(ids)} tokens",
+            fix="Set a smaller index, e.g. 0.",
         )
     unknown = [token for token in ids if not 0 <= token < vocab_size]
     if unknown:
@@ -108,6 +116,7 @@ class GeneratedSequence:
         prompt_ids: Token ids of the prompt.
         tokenizer: For decoding.
         context_length: Maximum number of tokens of prompt and output.
+        vocab_size: Number of tokens that can be sampled.
         stop_ids: Stop tokens if the request has none.
 
     Attributes:
@@ -121,6 +130,7 @@ class GeneratedSequence:
         prompt_ids: Sequence[int],
         tokenizer: Tokenizer,
         context_length: int,
+        vocab_size: int,
         stop_ids: frozenset[int],
     ) -> None:
         self.request = request
@@ -137,6 +147,22 @@ class GeneratedSequence:
         self._scanner = StopScanner(request.stop)
         self._generator = torch.Generator()
         self._generator.manual_seed(secrets.randbits(63) if request.seed is None else request.seed)
+        self._reader = prompt_reader(request, prompt_ids, vocab_size)
+
+    @property
+    def samples(self) -> bool:
+        """Whether tokens are generated, and not only outputs of the prompt."""
+        return self._max_tokens > 0
+
+    @property
+    def reader(self) -> PromptLogprobs | MeanPooling | None:
+        """The reader of the prompt's outputs, or None if it has read them all or is not needed."""
+        return self._reader if self._reader is not None and self._reader.position < self._reader.end else None
+
+    @property
+    def reusable_ids(self) -> Sequence[int]:
+        """The first ids. The prefix cache may replace the computation of all of them but the last one."""
+        return self.ids if self.reader is None else self.ids[: self.reader.position + 1]
 
     def accept(self, logits_V: Tensor) -> TokenEvent:
         """Sample the next token.
@@ -155,20 +181,36 @@ class GeneratedSequence:
             token = self._guide.accept(token)
         self.ids.append(token)
         text, reason = self._decode(token)
-        logprobs_V = logits_V.log_softmax(dim=-1)
-        top = logprobs_V.topk(min(request.logprobs, len(logprobs_V)))
+        scored = token_logprob(logits_V, token, request.logprobs)
+        is_first = len(self.ids) == self._n_prompt + 1
         return TokenEvent(
             request.id,
             token,
             text,
-            logprob=float(logprobs_V[token]),
-            top_logprobs=tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True)),
+            logprob=scored.logprob,
+            top_logprobs=scored.top_logprobs,
             finish_reason=reason,
+            prompt_logprobs=self._prompt_logprobs() if is_first else (),
+        )
+
+    def finish(self) -> TokenEvent:
+        """Return the only event of a request that does not generate tokens."""
+        embedding = self._reader.result() if isinstance(self._reader, MeanPooling) else None
+        return TokenEvent(
+            self.request.id,
+            None,
+            "",
+            finish_reason="length",
+            prompt_logprobs=self._prompt_logprobs(),
+            embedding=embedding,
         )
 
     def cancelled(self) -> TokenEvent:
         """Return the last event of a cancelled request."""
         return TokenEvent(self.request.id, None, self._flush(), finish_reason="cancelled")
+
+    def _prompt_logprobs(self) -> tuple[TokenLogprob, ...]:
+        return self._reader.result() if isinstance(self._reader, PromptLogprobs) else ()
 
     def _decode(self, token: int) -> tuple[str, FinishReason | None]:
         """Return the text that a new token completes, and the finish reason if it ends the output."""

@@ -13,7 +13,7 @@ import mmap
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ WeightFormat = Literal["bfloat16", "int8", "int4"]
 BLOCK_TOKENS = 16  # tokens of a block of the KV cache
 _INT4_FITS = 4  # rounds of rounding and fitting
 MAX_ROWS = 256  # tokens of a pass; more are computed in several passes
+READ_ROWS = 64  # tokens whose logits a reader gets at a time, which limits the memory for a large vocabulary
 _PANEL, _PAIR = 16, 32  # outputs
 _BYTES: dict[WeightFormat, float] = {
     "int8": 1 + 2 / GROUP_SIZE,
@@ -41,6 +42,7 @@ _EMBED, _LINEAR, _ATTEND, _ADD, _GATE = range(5)
 _STORE, _ACCUMULATE, _ACTIVATE, _GATED = range(4)
 _QK_NORMS = {None: 0, "head": 1, "projection": 2}
 _ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2}
+_HEAD, _FINAL_NORM = -2, -1  # the last two operations of the program; the second one only runs for hidden states
 _RESIDUAL, _QKV, _QUERIES, _ATTENDED, _INNER, _BRANCH, _GATE_UP, _LOW_RANK = range(8)
 
 _int, _double, _pointer = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
@@ -106,6 +108,24 @@ class _Decoder(ctypes.Structure):
     ]
 
 
+class RowReader(Protocol):
+    """A consumer of the outputs of a range of tokens of one sequence. It reads the tokens in order.
+
+    Attributes:
+        reads_states: Whether it reads hidden states after the final norm (R, D), and not logits (R, V).
+        position: Position of the next token whose output it reads.
+        end: Position after the last token whose output it reads.
+    """
+
+    reads_states: bool
+    position: int
+    end: int
+
+    def read(self, rows: Tensor) -> None:
+        """Read the outputs of the next tokens, in fp32, and advance `position`. The memory is reused after the call."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """New tokens of one sequence.
@@ -115,12 +135,14 @@ class Chunk:
         start: Position of the first one.
         table: Addresses of the blocks of the sequence's cache, int64, BLOCK_TOKENS tokens each, from position 0 on.
         scored: Whether the logits after the last token are returned.
+        reader: A consumer of the outputs of the tokens that are in its range.
     """
 
     ids: Sequence[int]
     start: int
     table: Tensor
     scored: bool = True
+    reader: RowReader | None = None
 
 
 def native_obstacle(model: Transformer) -> str | None:
@@ -224,27 +246,62 @@ class NativeDecoder:
         positions = (_int * n)(*(chunks[index].start + offset for index, offset in rows))
         sequences = (_int * n)(*(index for index, _ in rows))
         tables = (_pointer * len(chunks))(*(chunk.table.data_ptr() for chunk in chunks))
-        output_rows = (_int * max(1, len(outputs)))(*outputs)
         cosines, sines = ((_pointer * 2)(*(table[part].data_ptr() for table in self._tables)) for part in (0, 1))
-        batch = _Batch(
-            n,
-            *(ctypes.addressof(array) for array in (tokens, positions, sequences, tables)),
-            len(outputs),
-            ctypes.addressof(output_rows),
-            logits.data_ptr(),
-            ctypes.addressof(cosines),
-            ctypes.addressof(sines),
-        )
-        decoder = _Decoder(
-            ctypes.addressof(self._program),
-            len(self._operations),
-            self.threads,
-            self.layer_bytes,
-            ctypes.addressof(self._buffer_pointers),
-            ctypes.addressof(self._buffer_widths),
-        )
-        self._library.groundup_decode(ctypes.byref(decoder), ctypes.byref(batch))
+
+        def run(operations: slice, output_rows: Sequence[int], out: Tensor) -> None:
+            first, end, _ = operations.indices(len(self._program))
+            numbers = (_int * max(1, len(output_rows)))(*output_rows)
+            batch = _Batch(
+                n,
+                *(ctypes.addressof(array) for array in (tokens, positions, sequences, tables)),
+                len(output_rows),
+                ctypes.addressof(numbers),
+                out.data_ptr(),
+                ctypes.addressof(cosines),
+                ctypes.addressof(sines),
+            )
+            decoder = _Decoder(
+                ctypes.addressof(self._program[first]),
+                end - first,
+                self.threads,
+                self.layer_bytes,
+                ctypes.addressof(self._buffer_pointers),
+                ctypes.addressof(self._buffer_widths),
+            )
+            self._library.groundup_decode(ctypes.byref(decoder), ctypes.byref(batch))
+
+        run(slice(_FINAL_NORM), outputs, logits)
+        self._read(chunks, rows, run)
         return len(outputs)
+
+    def _read(
+        self,
+        chunks: Sequence[Chunk],
+        rows: Sequence[tuple[int, int]],
+        run: Callable[[slice, Sequence[int], Tensor], None],
+    ) -> None:
+        """Give the outputs of the computed rows to the readers of their chunks."""
+        wanted: dict[int, list[int]] = {}
+        for row, (index, offset) in enumerate(rows):
+            reader = chunks[index].reader
+            if reader is not None and reader.position <= chunks[index].start + offset < reader.end:
+                wanted.setdefault(index, []).append(row)
+        readers = [(reader, own) for index, own in wanted.items() if (reader := chunks[index].reader) is not None]
+        if any(reader.reads_states for reader, _ in readers):
+            states = self._buffers[_BRANCH]
+            states[: len(rows)] = 0  # the operation adds to its target
+            run(slice(_FINAL_NORM, None), (), states)
+        logits: Tensor | None = None
+        for reader, own in readers:
+            if reader.reads_states:
+                reader.read(states[own[0] : own[-1] + 1])
+                continue
+            if logits is None:
+                logits = torch.empty(READ_ROWS, self.config.vocab_size)
+            for begin in range(0, len(own), READ_ROWS):
+                piece = own[begin : begin + READ_ROWS]
+                run(slice(_HEAD, _FINAL_NORM), piece, logits)
+                reader.read(logits[: len(piece)])
 
     def _reserve_positions(self, length: int) -> None:
         """Extend the tables of rotary angles to `length` positions."""
@@ -290,6 +347,7 @@ class NativeDecoder:
             multiplier=1 / (config.logits_scaling or 1),
             softcap=config.logit_softcap or 0,
         )
+        self._add(_ADD, source=_RESIDUAL, target=_BRANCH, norm=self._norm(decoder.norm))
 
     def _block(self, block: Any, index: int, *, sliding: bool) -> None:
         config = self.config
