@@ -34,7 +34,8 @@ class ServeConfig(Config):
     apps: Path | None = setting(None, help="Directory with your applications, for /v1/apps", flag=True)
     kv_cache_bytes: int = setting(2**30, help="Maximum memory of a model's KV cache, in bytes", gt=0)
     max_active: int = setting(32, help="Maximum number of concurrent requests, over all models", gt=0)
-    max_waiting: int = setting(64, help="Maximum number of queued requests; further requests get status 503", gt=0)
+    max_waiting: int = setting(512, help="Maximum number of queued requests; further requests get status 429", gt=0)
+    request_seconds: float = setting(600, help="Maximum number of seconds per request, including the queue", gt=0)
     grace_seconds: int = setting(10, help="Number of seconds that running requests have to finish after Ctrl-C", ge=0)
     device: str | None = setting(None, help="Device, such as cpu or cuda; default: a GPU if available", flag=True)
     dtype: InferenceDtype = setting("auto", help="Weight format; auto: bfloat16 if possible", flag=True)
@@ -93,7 +94,8 @@ def run(
                     names = {"url": url_of(bound), "model": name, "models": [model.name for model in models]}
                     on_text(json.dumps(names | {"chat": template is not None}) + "\n")
 
-            app = build_app(models, routes=application_routes(apps, models))
+            routes = application_routes(apps, models)
+            app = build_app(models, routes=routes, request_seconds=config.request_seconds)
             guard = RequestGuard(app, api_key=api_key, loopback_only=loopback, note=console.note)
             Server(guard, grace_seconds=config.grace_seconds, abort=engine.close, on_ready=report_ready).run([bound])
     console.note("Stopped.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -12,7 +12,7 @@ from torch import Tensor
 from groundup.core.errors import ConfigError
 from groundup.inference.blocks import OutOfBlocksError
 from groundup.inference.mailbox import EventStream
-from groundup.inference.request import Completion, GenerationRequest, TokenEvent
+from groundup.inference.request import Completion, GenerationRequest
 from groundup.inference.runner import Runner, SequenceStep, TorchRunner
 from groundup.inference.sequence import GeneratedSequence, prompt_ids
 from groundup.inference.worker import StepResult, Ticket, Worker
@@ -64,6 +64,7 @@ class Engine:
         self.vocab_size = min(tokenizer.vocab_size, model.config.vocab_size)
         self._stop_ids = frozenset((tokenizer.eos_id,) if stop_ids is None else stop_ids)
         self._worker = worker or Worker(max_active, max_waiting, read_timeout)
+        self._shortest_first = False
 
     def share_worker(
         self, model: Transformer, tokenizer: Tokenizer, *, stop_ids: tuple[int, ...] | None = None
@@ -85,7 +86,7 @@ class Engine:
         """
         return Engine(model, tokenizer, runner=self._runner.share(model), stop_ids=stop_ids, worker=self._worker)
 
-    def submit(self, request: GenerationRequest) -> AsyncIterator[TokenEvent]:
+    def submit(self, request: GenerationRequest) -> EventStream:
         """Queue a request and return an async iterator over its events.
 
         The request is cancelled if the iterator is closed or garbage-collected, or if the consumer's task is cancelled.
@@ -102,7 +103,7 @@ class Engine:
         """
         return self._events(self._enqueue(request))
 
-    def stream(self, request: GenerationRequest) -> Iterator[TokenEvent]:
+    def stream(self, request: GenerationRequest) -> EventStream:
         """Queue a request and return a synchronous iterator over its events; see `submit`."""
         return self._events(self._enqueue(request))
 
@@ -167,8 +168,8 @@ class Engine:
     def step(self, tickets: Sequence[Ticket]) -> list[StepResult]:
         """Compute the next tokens of active requests. For the worker only.
 
-        Every sequence in decode gets its next token. The remaining tokens of the forward pass are prompt tokens of the
-        oldest requests. If the KV cache is full, the newest requests are preempted and computed again later.
+        Every sequence in decode gets its next token. The remaining tokens of the forward pass are prompt tokens. If the
+        KV cache is full, the newest requests are preempted and computed again later.
 
         Args:
             tickets: The requests, the oldest first.
@@ -210,33 +211,51 @@ class Engine:
                     ticket.sequence.max_length,
                     shared=not ticket.request.embedding,
                 )
-        shared = any(_num_pending(ticket) == 1 for ticket in tickets)
-        prefill_left = self._runner.prefill_tokens(0, shared=shared)
+                if ticket.cached_tokens is None:
+                    ticket.cached_tokens = ticket.cache.length
+        counts = self._count_new_tokens(tickets)
         works: dict[Ticket, SequenceStep] = {}
-        begun: set[bytes] = set()  # keys of blocks that this pass computes
         for index, ticket in enumerate(tickets):
-            if ticket.cache is None:  # preempted by an older request
+            if ticket.cache is None or ticket not in counts:  # preempted by an older request, or not scheduled
                 continue
             sequence = ticket.sequence
             assert sequence is not None
-            ids, pending = sequence.ids, _num_pending(ticket)
-            count = pending
-            if pending > 1:
-                if prefill_left <= 0:
-                    continue
-                key = self._runner.extend(ticket.cache, sequence.reusable_ids)
-                if key in begun:  # an older request with the same prompt computes the block
-                    continue
-                if key is not None:
-                    begun.add(key)
-                pending = _num_pending(ticket)
-                count = min(pending, self._runner.prefill_tokens(ticket.cache.length, shared=shared))
-                prefill_left -= count
-            end = ticket.cache.length + count
+            ids, end = sequence.ids, ticket.cache.length + counts[ticket]
             if self._reserve(ticket, end, tickets[index + 1 :]):
                 scored = end == len(ids) and sequence.samples
                 works[ticket] = SequenceStep(ticket.cache, ids[:end], scored, sequence.reader)
         return works
+
+    def _count_new_tokens(self, tickets: Sequence[Ticket]) -> dict[Ticket, int]:
+        """Return the number of tokens that the next forward pass computes for each request.
+
+        The prompt tokens of a pass are limited. Every second pass prefers the client that has received the least. The
+        other passes prefer short prompts, which would otherwise wait for all long prompts of the same client.
+        """
+        pending = {ticket: _num_pending(ticket) for ticket in tickets}
+        counts = {ticket: 1 for ticket, count in pending.items() if count == 1}
+        shared = bool(counts)
+        left = self._runner.prefill_tokens(0, shared=shared)
+        prefilling = [ticket for ticket in tickets if ticket not in counts]
+        self._shortest_first = not self._shortest_first
+        if self._shortest_first:
+            prefilling.sort(key=pending.__getitem__)
+        else:
+            prefilling.sort(key=lambda ticket: ticket.served)
+        begun: set[bytes] = set()  # keys of blocks that this pass computes
+        for ticket in prefilling:
+            if left <= 0:
+                break
+            assert ticket.cache is not None and ticket.sequence is not None
+            key = self._runner.extend(ticket.cache, ticket.sequence.reusable_ids)
+            if key in begun:  # another request with the same prompt computes the block
+                continue
+            if key is not None:
+                begun.add(key)
+            limit = self._runner.prefill_tokens(ticket.cache.length, shared=shared)
+            counts[ticket] = min(_num_pending(ticket), limit)
+            left -= counts[ticket]
+        return counts
 
     def _reserve(self, ticket: Ticket, length: int, newer: Sequence[Ticket]) -> bool:
         """Reserve memory for `length` tokens of a request, and preempt newer requests if needed; return success."""

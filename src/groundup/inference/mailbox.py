@@ -8,10 +8,27 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Self
 
 from groundup.inference.request import TokenEvent
+
+
+class WakeUps:
+    """Coroutines to wake after a step of the engine: one call per event loop instead of one call per request."""
+
+    def __init__(self) -> None:
+        self._waiters: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+
+    def add(self, waiter: asyncio.Future[None]) -> None:
+        """Add the future that a coroutine awaits."""
+        self._waiters.setdefault(waiter.get_loop(), []).append(waiter)
+
+    def send(self) -> None:
+        """Wake all coroutines."""
+        for loop, waiters in self._waiters.items():
+            with suppress(RuntimeError):  # the event loop is closed, so the consumer no longer waits
+                loop.call_soon_threadsafe(_wake, waiters)
+        self._waiters.clear()
 
 
 class Mailbox:
@@ -30,29 +47,36 @@ class Mailbox:
         self._items: deque[TokenEvent | BaseException] = deque()
         self._filled_at = 0.0  # value of time.monotonic() when the mailbox became full
         self._arrived = threading.Condition()
-        self._wake_coroutine: Callable[[], object] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._wants_end = False  # the consumer reads nothing before the last event
 
     @property
     def full(self) -> bool:
-        """Whether the number of unread events has reached `capacity`."""
-        return len(self._items) >= self._capacity
+        """Whether the number of unread events has reached `capacity`. False if the consumer waits for the end."""
+        return len(self._items) >= self._capacity and not self._wants_end
 
     @property
     def full_seconds(self) -> float | None:
         """Number of seconds since the mailbox became full, or None if it is not full. The producer reads this value."""
         return time.monotonic() - self._filled_at if self.full else None
 
-    def put(self, item: TokenEvent | BaseException) -> None:
-        """Add an event. An exception as the last item reports that the request failed."""
+    def put(self, item: TokenEvent | BaseException, wake_ups: WakeUps) -> None:
+        """Add an event. An exception as the last item reports that the request failed.
+
+        Args:
+            item: The event, or the exception.
+            wake_ups: Receives the coroutine that waits for the event, if there is one.
+        """
         with self._arrived:
             self._items.append(item)
             if len(self._items) == self._capacity:
                 self._filled_at = time.monotonic()
+            if self._wants_end and not _is_last(item):
+                return
             self._arrived.notify()
-            wake, self._wake_coroutine = self._wake_coroutine, None
-        if wake is not None:
-            with suppress(RuntimeError):  # the event loop is closed, so the consumer no longer waits
-                wake()
+            if self._waiter is not None:
+                wake_ups.add(self._waiter)
+                self._waiter = None
 
     def get(self) -> TokenEvent:
         """Block until an event is available, and return it.
@@ -71,15 +95,33 @@ class Mailbox:
         Raises:
             BaseException: The exception that ended the request.
         """
-        loop = asyncio.get_running_loop()
         while True:
             with self._arrived:
                 if self._items:
                     break
-                arrived = asyncio.Event()
-                self._wake_coroutine = partial(loop.call_soon_threadsafe, arrived.set)
-            await arrived.wait()
+                waiter = self._waiter = asyncio.get_running_loop().create_future()
+            await waiter
         return self._take()
+
+    async def aget_all(self) -> list[TokenEvent]:
+        """Wait asynchronously until the request has ended, and return all events that were not read.
+
+        The consumer is woken only once, which costs less than one call of `aget` per token.
+
+        Raises:
+            BaseException: The exception that ended the request.
+        """
+        with self._arrived:
+            was_full, self._wants_end = self.full, True
+        if was_full:
+            self._on_space()
+        while True:
+            with self._arrived:
+                if self._items and _is_last(self._items[-1]):
+                    break
+                waiter = self._waiter = asyncio.get_running_loop().create_future()
+            await waiter
+        return [self._take() for _ in range(len(self._items))]
 
     def _take(self) -> TokenEvent:
         # Without the lock, a concurrent `put` could fill the mailbox unnoticed, and `on_space` would not be called.
@@ -134,6 +176,17 @@ class EventStream:
             self.close()
             raise
 
+    async def rest(self) -> list[TokenEvent]:
+        """Wait until the request has ended, and return all events that were not read.
+
+        Raises:
+            BaseException: The exception that ended the request.
+        """
+        try:
+            return await self._mailbox.aget_all()
+        finally:
+            self.close()
+
     def close(self) -> None:
         """Cancel the request if it is still running."""
         self._ended = True
@@ -149,3 +202,13 @@ class EventStream:
     def _note(self, event: TokenEvent) -> TokenEvent:
         self._ended = event.finish_reason is not None
         return event
+
+
+def _is_last(item: TokenEvent | BaseException) -> bool:
+    return isinstance(item, BaseException) or item.finish_reason is not None
+
+
+def _wake(waiters: list[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)

@@ -56,6 +56,8 @@ class GenerationRequest:
         prompt_logprobs_start: Index of the first prompt token whose log-probability is reported. The prefix cache can
             be used for earlier tokens.
         embedding: Whether to compute the embedding of the prompt. Such a request has max_tokens = 0.
+        timeout: Number of seconds after which the request fails, including the time in the queue. Default: no limit.
+        client: Client that sent the request, such as (address, user). Clients share the engine equally.
         id: ID of the request, which occurs in its events and which `Engine.cancel` accepts. Default: a random ID.
 
     Raises:
@@ -74,6 +76,8 @@ class GenerationRequest:
     prompt_logprobs: int | None = None
     prompt_logprobs_start: int = 0
     embedding: bool = False
+    timeout: float | None = None
+    client: tuple[str, ...] = ()
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
@@ -112,6 +116,18 @@ class GenerationRequest:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ConfigError(f"{name} = {value}", rule=f"{name} must be 0 or more", fix=f"Set {name} >= 0.")
+        if self.logprobs < 0:
+            raise ConfigError(
+                f"logprobs = {self.logprobs}",
+                rule="logprobs must be 0 or more",
+                fix="Set logprobs >= 0.",
+            )
+        if self.timeout is not None and not self.timeout > 0:
+            raise ConfigError(
+                f"timeout = {self.timeout}",
+                rule="timeout must be greater than 0 seconds",
+                fix="Set timeout = 60, for example, or omit it.",
+            )
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise ConfigError(
                 f"seed = {self.seed}",

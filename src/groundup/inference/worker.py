@@ -2,26 +2,67 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 
 from groundup.core.errors import ConfigError, ResourceError
 from groundup.distributed.ranks import same_gpu_initializer
-from groundup.inference.mailbox import Mailbox
+from groundup.inference.fairness import OUTPUT_WEIGHT, FairQueue, Share, Shares
+from groundup.inference.mailbox import Mailbox, WakeUps
 from groundup.inference.request import GenerationRequest, TokenEvent
 from groundup.inference.runner import SequenceCache
 from groundup.inference.sequence import GeneratedSequence
 
 _MAILBOX_EVENTS = 256  # a slower consumer pauses its own request only
+_NEWCOMER_SHARE = 4  # a quarter more slots and places in the queue, for clients that have none
+_TIMEOUT_CHECK_SECONDS = 0.25
+_RATE_REQUESTS = 32  # ended requests from which the rate is measured
+_MAX_RETRY_SECONDS = 60  # OpenAI's clients ignore longer times
 
 
 StepResult = TokenEvent | Exception | None
 """The event of a sampled token, an error that ends the request, or None during prefill."""
+
+
+class QueueFullError(ResourceError):
+    """Too many requests are waiting.
+
+    Args:
+        num_waiting: Number of waiting requests.
+        max_waiting: Limit of the queue.
+        retry_seconds: Estimated number of seconds until the queue has space for several requests.
+    """
+
+    def __init__(self, num_waiting: int, max_waiting: int, retry_seconds: int) -> None:
+        super().__init__(
+            f"{num_waiting} requests are waiting",
+            rule=f"max_waiting is {max_waiting}",
+            fix="Try again when a request has finished, or increase max_waiting.",
+        )
+        self.retry_seconds = retry_seconds
+
+
+class RequestTimeoutError(ResourceError):
+    """A request did not finish within its timeout.
+
+    Args:
+        timeout: Timeout of the request in seconds.
+        queue_seconds: Number of seconds that the request waited in the queue.
+    """
+
+    def __init__(self, timeout: float, queue_seconds: float) -> None:
+        super().__init__(
+            f"the request did not finish within {timeout:g} s",
+            rule=f"it waited in the queue for {queue_seconds:.1f} s",
+            fix="Reduce max_tokens, or send fewer requests at the same time.",
+        )
 
 
 class StepEngine(Protocol):
@@ -42,33 +83,89 @@ class StepEngine(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """A request in the worker."""
+    """A request in the worker.
+
+    Attributes:
+        request: The request.
+        ids: Token IDs of its prompt.
+        engine: The engine that runs it.
+        mailbox: The queue of its events.
+        shares: Token counters of its client; see `Shares.join`.
+        sequence: State of the generation, created when the request becomes active.
+        cache: The KV cache. It is None before the first step, and while other requests use all memory.
+        cached_tokens: Number of prompt tokens that the prefix cache contained, or None before the first step.
+        cancelled: Whether the request was cancelled.
+        timed_out: Whether the request exceeded its timeout.
+        submitted: Value of `time.monotonic` when the request was queued.
+        started: Value of `time.monotonic` when the request became active.
+        last_token: Value of `time.monotonic` when its latest token was sampled.
+    """
 
     request: GenerationRequest
     ids: tuple[int, ...]
     engine: StepEngine
     mailbox: Mailbox
-    sequence: GeneratedSequence | None = None  # created when the request becomes active
-    cache: SequenceCache | None = None  # None also while other requests use all memory
+    shares: tuple[Share, ...] = (Share(),)
+    sequence: GeneratedSequence | None = None
+    cache: SequenceCache | None = None
+    cached_tokens: int | None = None
     cancelled: bool = False
+    timed_out: bool = False
+    submitted: float = field(default_factory=time.monotonic)
+    started: float | None = None
+    last_token: float | None = None
+
+    @property
+    def served(self) -> list[float]:
+        """Weighted number of tokens that the client has received; requests of clients with fewer tokens are first."""
+        return [share.tokens for share in self.shares]
+
+
+class WorkerObserver(Protocol):
+    """Receives what the worker does, for metrics. The worker's thread calls the methods."""
+
+    def on_token(self, ticket: Ticket, now: float) -> None:
+        """Note a sampled token. `ticket.last_token` is the time of the previous token, or None for the first one."""
+        ...
+
+    def on_end(self, ticket: Ticket, now: float, result: TokenEvent | Exception) -> None:
+        """Note the end of a request."""
+        ...
 
 
 class Worker:
     """A thread that runs the steps of active requests. Requests can be added and cancelled at any time.
 
+    Clients share the worker equally: when a request ends, the next one is from the client with the lowest token
+    counter. A client without a running request may exceed `max_active` by a quarter, so that it need not wait until a
+    request of another client ends. The same holds for a client without a waiting request and `max_waiting`.
+
     Args:
         max_active: Maximum number of active requests.
         max_waiting: Maximum number of queued requests.
         read_timeout: Seconds after which a request with a full mailbox is cancelled, to free its slot for others.
+        observer: Receives sampled tokens and ended requests.
     """
 
-    def __init__(self, max_active: int, max_waiting: int, read_timeout: float = 60.0) -> None:
+    def __init__(
+        self,
+        max_active: int,
+        max_waiting: int,
+        read_timeout: float = 60.0,
+        *,
+        observer: WorkerObserver | None = None,
+    ) -> None:
         self._max_active = max_active
         self._max_waiting = max_waiting
         self._read_timeout = read_timeout
+        self._observer = observer
         self._tickets: dict[str, Ticket] = {}
-        self._waiting: deque[Ticket] = deque()
+        self._shares = Shares()
+        self._waiting: FairQueue[Ticket] = FairQueue()
+        self._ending: list[Ticket] = []  # cancelled or timed out in the queue; they need no slot
         self._active: list[Ticket] = []  # used by the worker thread only
+        self._ended_at: deque[float] = deque(maxlen=_RATE_REQUESTS)
+        self._timeouts_checked = 0.0
         self._changed = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -77,6 +174,17 @@ class Worker:
     def busy(self) -> bool:
         """Whether a request is waiting or running."""
         return bool(self._tickets)
+
+    @property
+    def num_running(self) -> int:
+        """Number of running requests."""
+        return len(self._active)
+
+    @property
+    def num_waiting(self) -> int:
+        """Number of queued requests."""
+        with self._changed:
+            return len(self._waiting)
 
     @property
     def closed(self) -> bool:
@@ -96,7 +204,8 @@ class Worker:
 
         Raises:
             ConfigError: The request id is in use.
-            ResourceError: Too many requests are waiting, or the worker is closed.
+            QueueFullError: Too many requests are waiting.
+            ResourceError: The worker is closed.
         """
         with self._changed:
             if self._closed:
@@ -107,15 +216,14 @@ class Worker:
                     rule="a waiting or running request has this id",
                     fix="Omit the id to get a new one.",
                 )
-            if len(self._waiting) >= self._max_waiting:
-                raise ResourceError(
-                    f"{len(self._waiting)} requests are waiting",
-                    rule=f"max_waiting is {self._max_waiting}",
-                    fix="Try again when a request has finished, or increase max_waiting.",
-                )
-            ticket = Ticket(request, ids, engine, Mailbox(_MAILBOX_EVENTS, self._notify))
+            shares = self._shares.join(request.client)
+            newcomer = self._waiting.num_items(shares) == 0
+            if len(self._waiting) >= _limit(self._max_waiting, newcomer=newcomer):
+                self._shares.leave(shares)
+                raise QueueFullError(len(self._waiting), self._max_waiting, self._retry_seconds())
+            ticket = Ticket(request, ids, engine, Mailbox(_MAILBOX_EVENTS, self._notify), shares)
             self._tickets[request.id] = ticket
-            self._waiting.append(ticket)
+            self._waiting.put(ticket, shares)
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._work, args=(same_gpu_initializer(),), name="groundup-engine", daemon=True
@@ -137,29 +245,41 @@ class Worker:
             ticket = self._tickets.get(request_id)
             if ticket is None:
                 return False
-            ticket.cancelled = True
-            self._changed.notify()
+            self._cancel(ticket)
             return True
 
     def release(self, ticket: Ticket) -> None:
         """Cancel a request if it has not ended. Its id may belong to a newer request, which is not cancelled."""
         with self._changed:
             if self._tickets.get(ticket.request.id) is ticket:
-                self.cancel(ticket.request.id)
+                self._cancel(ticket)
 
     def close(self) -> None:
         """Cancel all requests and stop the thread."""
         with self._changed:
             self._closed = True
             for ticket in self._tickets.values():
-                ticket.cancelled = True
+                self._cancel(ticket)
             self._changed.notify()
         if self._thread is not None:
             self._thread.join()
 
+    def _cancel(self, ticket: Ticket) -> None:
+        ticket.cancelled = True
+        if self._waiting.remove(ticket, ticket.shares):
+            self._ending.append(ticket)
+        self._changed.notify()
+
     def _notify(self) -> None:
         with self._changed:
             self._changed.notify()
+
+    def _retry_seconds(self) -> int:
+        """Estimate the number of seconds until a quarter of the queue has been processed."""
+        if not self._ended_at:
+            return 1
+        seconds_per_request = (time.monotonic() - self._ended_at[0]) / len(self._ended_at)
+        return min(_MAX_RETRY_SECONDS, max(1, math.ceil(len(self._waiting) / 4 * seconds_per_request)))
 
     def _work(self, set_device: Callable[[], None]) -> None:
         set_device()
@@ -171,17 +291,45 @@ class Worker:
         """Wait until a request can run, and activate waiting requests. Return False to stop the thread."""
         with self._changed:
             while True:
-                for ticket in list(self._waiting):
-                    # A cancelled request does not need a slot.
-                    if ticket.cancelled or len(self._active) < self._max_active:
-                        self._waiting.remove(ticket)
-                        self._active.append(ticket)
+                self._time_out()
+                while (ticket := self._next_ticket()) is not None:
+                    self._activate(ticket)
                 timeout = self._cancel_unread()
-                if any(ticket.cancelled or not ticket.mailbox.full for ticket in self._active):
+                if self._ending or any(_can_step(ticket) for ticket in self._active):
                     return True
                 if self._closed and not self._active:
                     return False
+                if any(ticket.request.timeout is not None for ticket in self._tickets.values()):
+                    timeout = min(_TIMEOUT_CHECK_SECONDS, timeout or _TIMEOUT_CHECK_SECONDS)
                 self._changed.wait(timeout)
+
+    def _next_ticket(self) -> Ticket | None:
+        """Return the waiting request that gets the next slot, or None if there is no request or no slot."""
+        if len(self._active) < self._max_active:
+            return self._waiting.take()
+        if len(self._active) < _limit(self._max_active, newcomer=True):
+            return self._waiting.take(newcomers_only=True)
+        return None
+
+    def _activate(self, ticket: Ticket) -> None:
+        ticket.started = time.monotonic()
+        for share in ticket.shares:
+            share.num_running += 1
+            share.tokens += len(ticket.ids)
+        self._active.append(ticket)
+
+    def _time_out(self) -> None:
+        """End the requests that exceed their timeout. The check has a minimum interval because it is not free."""
+        now = time.monotonic()
+        if now - self._timeouts_checked < _TIMEOUT_CHECK_SECONDS:
+            return
+        self._timeouts_checked = now
+        for ticket in self._tickets.values():
+            timeout = ticket.request.timeout
+            if timeout is not None and now - ticket.submitted > timeout:
+                ticket.timed_out = True
+                if self._waiting.remove(ticket, ticket.shares):
+                    self._ending.append(ticket)
 
     def _cancel_unread(self) -> float | None:
         """Cancel requests that exceed the read timeout; return the seconds until the next check, if any is needed."""
@@ -195,29 +343,66 @@ class Worker:
 
     def _step(self) -> None:
         """Run one step of each active request whose consumer keeps up."""
+        with self._changed:
+            ending, self._ending = self._ending, []
         batches: dict[StepEngine, list[Ticket]] = {}
-        for ticket in list(self._active):
-            if ticket.cancelled:
-                self._deliver(ticket, _cancelled(ticket))
+        for ticket in self._active:
+            if ticket.cancelled or ticket.timed_out:
+                ending.append(ticket)
             elif not ticket.mailbox.full:
                 batches.setdefault(ticket.engine, []).append(ticket)
+        wake_ups = WakeUps()
+        for ticket in ending:
+            self._deliver(ticket, _ending_of(ticket), wake_ups)
         for engine, tickets in batches.items():
             for ticket, result in zip(tickets, _results(engine, tickets), strict=True):
-                self._deliver(ticket, result)
+                self._deliver(ticket, result, wake_ups)
+        wake_ups.send()
 
-    def _deliver(self, ticket: Ticket, result: StepResult) -> None:
+    def _deliver(self, ticket: Ticket, result: StepResult, wake_ups: WakeUps) -> None:
         """Send the result of a step to the consumer of its request, and remove a request that has ended."""
         if result is None:
             return
+        now = time.monotonic()
+        if not isinstance(result, Exception) and result.token_id is not None:
+            for share in ticket.shares:
+                share.tokens += OUTPUT_WEIGHT
+            if self._observer is not None:
+                self._observer.on_token(ticket, now)
+            ticket.last_token = now
         if isinstance(result, Exception) or result.finish_reason is not None:
-            self._active.remove(ticket)
-            ticket.engine.release(ticket)
-            with self._changed:
-                del self._tickets[ticket.request.id]
-        ticket.mailbox.put(result)
+            self._remove(ticket, now)
+            if self._observer is not None:
+                self._observer.on_end(ticket, now, result)
+        ticket.mailbox.put(result, wake_ups)
+
+    def _remove(self, ticket: Ticket, now: float) -> None:
+        ticket.engine.release(ticket)
+        with self._changed:
+            if ticket.started is not None:
+                self._active.remove(ticket)
+                for share in ticket.shares:
+                    share.num_running -= 1
+                self._ended_at.append(now)
+            self._shares.leave(ticket.shares)
+            del self._tickets[ticket.request.id]
 
 
-def _cancelled(ticket: Ticket) -> TokenEvent:
+def _limit(limit: int, *, newcomer: bool) -> int:
+    """Return a limit, which is a quarter higher for a client that uses nothing of it."""
+    return limit + limit // _NEWCOMER_SHARE if newcomer else limit
+
+
+def _can_step(ticket: Ticket) -> bool:
+    return ticket.cancelled or ticket.timed_out or not ticket.mailbox.full
+
+
+def _ending_of(ticket: Ticket) -> TokenEvent | Exception:
+    """Return the last item for the consumer of a request that was cancelled or timed out."""
+    if ticket.timed_out and not ticket.cancelled:
+        assert ticket.request.timeout is not None
+        in_queue = (time.monotonic() if ticket.started is None else ticket.started) - ticket.submitted
+        return RequestTimeoutError(ticket.request.timeout, in_queue)
     if ticket.sequence is None:
         return TokenEvent(ticket.request.id, None, "", finish_reason="cancelled")
     return ticket.sequence.cancelled()

@@ -13,8 +13,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from groundup.inference import TokenEvent
+from groundup.inference.mailbox import EventStream
+from groundup.inference.worker import RequestTimeoutError
 from groundup.serve.answers import Answer, ChatAnswer, CompletionAnswer, Json
-from groundup.serve.errors import ApiError, client_too_slow, failed, shutting_down, unknown_model
+from groundup.serve.errors import ApiError, client_too_slow, failed, shutting_down, timed_out, unknown_model
 from groundup.serve.model import Job, ServedModel
 from groundup.serve.models import Models
 from groundup.serve.schema import ChatBody, CompletionBody
@@ -26,7 +28,7 @@ _CLIENT_CLOSED = 499  # nginx's status code for a closed connection; it appears 
 Events = AsyncGenerator[tuple[int, TokenEvent]]
 
 
-def build_app(models: Models, *, routes: Sequence[BaseRoute] = ()) -> Starlette:
+def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), request_seconds: float | None = None) -> Starlette:
     """Return the ASGI application with the endpoints for chat, completions, models and health.
 
     The application does not check the API key, so wrap it in a `RequestGuard`.
@@ -34,6 +36,8 @@ def build_app(models: Models, *, routes: Sequence[BaseRoute] = ()) -> Starlette:
     Args:
         models: Models to serve.
         routes: Additional routes of the application.
+        request_seconds: Number of seconds after which a request fails, including the time in the queue, or None for no
+            limit.
     """
 
     async def chat(request: Request) -> Response:
@@ -61,7 +65,7 @@ def build_app(models: Models, *, routes: Sequence[BaseRoute] = ()) -> Starlette:
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/v1/chat/completions", chat, methods=["POST"]),
             Route("/v1/completions", complete, methods=["POST"]),
@@ -75,29 +79,32 @@ def build_app(models: Models, *, routes: Sequence[BaseRoute] = ()) -> Starlette:
             HTTPException: _on_http_error,
             ClientGoneError: _on_client_gone,
             ClientDisconnect: _on_client_gone,
+            RequestTimeoutError: _on_timeout,
             Exception: _on_failure,
         },
     )
+    app.state.request_seconds = request_seconds
+    return app
 
 
 async def _answer(request: Request, model: ServedModel, job: Job, answer: Answer, *, stream: bool) -> Response:
-    streams, headers = model.submit(job), ignored_header(job.ignored)
+    address = request.client.host if request.client is not None else ""
+    streams = model.submit(job, address=address, timeout=request.app.state.request_seconds)
+    headers = ignored_header(job.ignored)
     if stream:
         return ServerSentEvents(_chunks(model, answer, merged(streams)), lambda: model.cancel(job), headers)
     try:
-        outputs = await unless_gone(request.receive, _gathered(model, job, merged(streams)))
+        outputs = await unless_gone(request.receive, _gathered(model, streams))
     finally:
         model.cancel(job)
     return JSONResponse(answer.complete(outputs), headers=headers)
 
 
-async def _gathered(model: ServedModel, job: Job, events: Events) -> list[list[TokenEvent]]:
+async def _gathered(model: ServedModel, streams: Sequence[EventStream]) -> list[list[TokenEvent]]:
     """Wait for all events, and return the events of each choice."""
-    outputs: list[list[TokenEvent]] = [[] for _ in job.requests]
-    async with aclosing(events):
-        async for index, event in events:
-            _require_not_cancelled(model, event)
-            outputs[index].append(event)
+    outputs = await asyncio.gather(*(stream.rest() for stream in streams))
+    for events in outputs:
+        _require_not_cancelled(model, events[-1])
     return outputs
 
 
@@ -136,6 +143,11 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         code="not_found" if error.status_code == 404 else "method_not_allowed",
         headers=error.headers,
     ).response
+
+
+async def _on_timeout(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestTimeoutError)
+    return timed_out(error).response
 
 
 async def _on_client_gone(request: Request, error: Exception) -> Response:

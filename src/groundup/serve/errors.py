@@ -8,6 +8,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 from groundup.core.errors import ConfigError, GroundupError, ResourceError
+from groundup.inference.worker import QueueFullError, RequestTimeoutError
 
 _SHOWN_MODELS = 12
 
@@ -46,6 +47,7 @@ class ApiError(Exception):
     def body(self) -> dict[str, Any]:
         """Body of the error response as JSON."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
+        kind = "rate_limit_error" if self.status == 429 else kind
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
     @property
@@ -54,20 +56,32 @@ class ApiError(Exception):
         return JSONResponse(self.body, self.status, self.headers)
 
 
-def overloaded(problem: ResourceError) -> ApiError:
-    """Return a 503 error for a request that exceeds the engine's capacity. OpenAI's clients then retry automatically.
+def overloaded(problem: ResourceError, retry_seconds: int = 1) -> ApiError:
+    """Return a 429 error for a request that exceeds the capacity. OpenAI's clients then retry automatically.
+
+    Args:
+        problem: Error that the engine raised.
+        retry_seconds: Number of seconds after which the client should retry.
+    """
+    return ApiError(
+        429,
+        problem.value,
+        rule=problem.rule,
+        fix=f"Try again in {retry_seconds} s.",
+        code="overloaded",
+        headers={"Retry-After": str(retry_seconds)},
+    )
+
+
+def timed_out(problem: RequestTimeoutError) -> ApiError:
+    """Return a 408 error for a request that exceeded its timeout.
 
     Args:
         problem: Error that the engine raised.
     """
-    return ApiError(
-        503,
-        problem.value,
-        rule=problem.rule,
-        fix="Try again in a moment.",
-        code="overloaded",
-        headers={"Retry-After": "1"},
-    )
+    # Without the header, OpenAI's clients would send the request again, which increases the load.
+    headers = {"X-Should-Retry": "false"}
+    return ApiError(408, problem.value, rule=problem.rule, fix=problem.fix, code="request_timeout", headers=headers)
 
 
 def from_groundup(problem: GroundupError, *, param: str | None = None, code: str = "invalid_value") -> ApiError:
@@ -78,6 +92,10 @@ def from_groundup(problem: GroundupError, *, param: str | None = None, code: str
         param: Name of the invalid parameter.
         code: Machine-readable error code.
     """
+    if isinstance(problem, QueueFullError):
+        return overloaded(problem, problem.retry_seconds)
+    if isinstance(problem, RequestTimeoutError):
+        return timed_out(problem)
     if isinstance(problem, ResourceError):
         return overloaded(problem)
     if isinstance(problem, ConfigError):
@@ -125,10 +143,11 @@ def client_too_slow() -> ApiError:
 
 
 def shutting_down() -> ApiError:
-    """Return a 503 error for a request that was cancelled because the server is shutting down."""
+    """Return a 503 error for a request that the server rejects or cancels because it is shutting down."""
     return ApiError(
         503,
         "the server is shutting down",
         fix="Send the request again later.",
         code="shutting_down",
+        headers={"Retry-After": "5", "Connection": "close"},
     )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NoReturn
 
 from groundup.core.errors import FormatError, GroundupError
 from groundup.core.types import Message
-from groundup.inference import Engine, GenerationRequest, Grammar, Sampling, TokenEvent
+from groundup.inference import Engine, GenerationRequest, Grammar, Sampling
+from groundup.inference.mailbox import EventStream
 from groundup.inference.sampling import MAX_BIAS
-from groundup.serve.errors import ApiError, from_groundup
+from groundup.serve.errors import ApiError, from_groundup, shutting_down
 from groundup.serve.schema import ChatBody, ChatMessage, CompletionBody, GenerationBody
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate
@@ -109,23 +110,26 @@ class ServedModel:
         requests = self._requests(prompts, body, body.logprobs or 0, None)
         return Job(requests, sum(len(ids) for ids in prompts), body.ignored)
 
-    def submit(self, job: Job) -> list[AsyncIterator[TokenEvent]]:
+    def submit(self, job: Job, *, address: str = "", timeout: float | None = None) -> list[EventStream]:
         """Submit all requests of a job to the engine. If the engine cannot accept all requests, it accepts no request.
 
         Args:
             job: Job with the requests.
+            address: Network address of the client. Addresses, and the users of an address, share the engine equally.
+            timeout: Number of seconds after which the requests fail, including the time in the queue.
 
         Returns:
             One stream of events per request.
 
         Raises:
-            ApiError: The status is 503 if the engine is full.
+            ApiError: The status is 429 if too many requests are waiting, and 503 if the engine is closed.
         """
+        requests = [replace(each, client=(address, *each.client), timeout=timeout) for each in job.requests]
         try:
-            return [self.engine.submit(request) for request in job.requests]
+            return [self.engine.submit(request) for request in requests]
         except GroundupError as error:
             self.cancel(job)
-            raise from_groundup(error) from error
+            raise shutting_down() if self.engine.closed else from_groundup(error) from error
 
     def cancel(self, job: Job) -> None:
         """Cancel all requests of a job."""
@@ -239,6 +243,7 @@ class ServedModel:
                 seed=None if body.seed is None else (body.seed + choice) % _NUM_SEEDS,
                 logprobs=logprobs,
                 grammar=grammar,
+                client=() if body.end_user is None else (body.end_user,),
             )
             for ids in prompts
             for choice in range(body.n)

@@ -1,6 +1,6 @@
 """Request bodies in the format of OpenAI's API.
 
-If a supported parameter has an invalid value, the request is rejected. Parameters without effect (`store`, `user`,
+If a supported parameter has an invalid value, the request is rejected. Parameters without effect (`store`,
 `verbosity`, and parameters that only other servers have) are ignored and listed in a response header. Unsupported
 parameters that would change the response (`tools`, `best_of`, `suffix`) are rejected. Their default values (`tools:
 []`, `best_of: 1`) are accepted because some clients send them. The extensions `top_k`, `min_p` and `repetition_penalty`
@@ -100,6 +100,8 @@ class GenerationBody(Lenient):
     min_p: float = Field(0.0, ge=0, le=1)
     repetition_penalty: float = Field(1.0, gt=0, le=100)
     logit_bias: Annotated[dict[int, float], PlainValidator(_biases)] = Field(default_factory=dict)
+    user: str | None = None
+    safety_identifier: str | None = None
 
     @model_validator(mode="after")
     def _stream_options_require_stream(self) -> GenerationBody:
@@ -113,6 +115,11 @@ class GenerationBody(Lenient):
     def limit(self) -> int | None:
         """Maximum number of tokens to generate, or None if the response may fill the rest of the context."""
         return self.max_tokens
+
+    @property
+    def end_user(self) -> str | None:
+        """Name of the end user, for fairness between users. OpenAI renamed `user` to `safety_identifier`."""
+        return self.safety_identifier or self.user
 
     @property
     def ignored(self) -> tuple[str, ...]:

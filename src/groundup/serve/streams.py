@@ -49,6 +49,10 @@ async def merged(streams: Sequence[AsyncIterator[TokenEvent]]) -> AsyncGenerator
     Args:
         streams: Streams of events to merge.
     """
+    if len(streams) == 1:  # the usual case, without a task per event
+        async for event in streams[0]:
+            yield 0, event
+        return
     waiting = {asyncio.ensure_future(_next(stream)): index for index, stream in enumerate(streams)}
     try:
         while waiting:

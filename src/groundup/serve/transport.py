@@ -13,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from groundup.inference.worker import RequestTimeoutError
 from groundup.serve.body import Body, read_body
-from groundup.serve.errors import ApiError, failed
+from groundup.serve.errors import ApiError, failed, timed_out
 from groundup.serve.streams import ClientGoneError, unless_gone
 
 IGNORED = "X-Groundup-Ignored"  # response header that lists the parameters without effect
@@ -68,6 +69,8 @@ class ServerSentEvents(Response):
             await send_event("[DONE]")
         except ApiError as error:
             await send_event(_compact(error.body))
+        except RequestTimeoutError as error:
+            await send_event(_compact(timed_out(error).body))
         except Exception:
             # The status code is already sent, so an error event shows the client that the response is incomplete.
             _log.exception("a stream failed")

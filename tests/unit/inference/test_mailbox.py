@@ -6,7 +6,7 @@ import threading
 from collections import deque
 
 from groundup.inference import TokenEvent
-from groundup.inference.mailbox import Mailbox
+from groundup.inference.mailbox import Mailbox, WakeUps
 
 EVENT = TokenEvent("a", 1, "x")
 
@@ -21,7 +21,7 @@ def test_put_during_get_loses_no_wake_up() -> None:
     engine_sleeps: list[bool] = []
 
     def engine() -> None:
-        mailbox.put(EVENT)
+        mailbox.put(EVENT, WakeUps())
         engine_sleeps.append(mailbox.full)
 
     thread = threading.Thread(target=engine)
@@ -33,7 +33,7 @@ def test_put_during_get_loses_no_wake_up() -> None:
             return super().popleft()
 
     mailbox._items = Interrupted()
-    mailbox.put(EVENT)
+    mailbox.put(EVENT, WakeUps())
     assert mailbox.get() is EVENT
     thread.join()
     assert rooms or not engine_sleeps[0]

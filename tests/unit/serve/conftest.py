@@ -52,11 +52,12 @@ def running(
     api_key: str | None = None,
     loopback_only: bool = True,
     browser: bool = False,
+    request_seconds: float | None = None,
 ) -> Iterator[Running]:
     notes: list[str] = []
     ready = threading.Event()
     models = ServedModels([ServedModel("tiny", engine, template, created=1_700_000_000)])
-    app = build_app(models, routes=application_routes(ServedApps(Catalog()), models))
+    app = build_app(models, routes=application_routes(ServedApps(Catalog()), models), request_seconds=request_seconds)
     guard = RequestGuard(app, api_key=api_key, loopback_only=loopback_only, browser=browser, note=notes.append)
     with bind("127.0.0.1", 0) as bound:
         server = Server(guard, grace_seconds=1, abort=engine.close, on_ready=ready.set)

@@ -41,24 +41,36 @@ def test_a_disconnected_request_frees_its_slot(start: Any, long_model: Transform
     assert any(note.startswith("499 POST /v1/completions") for note in server.notes)
 
 
-def test_overload_is_503(start: Any, long_model: Transformer) -> None:
+def test_overload_is_429(start: Any, long_model: Transformer) -> None:
     server = start(long_model, max_active=1, max_waiting=2)
     client = server.client()
     running = [client.completions.create(**ENDLESS, stream=True)]
     next(running[0])
     running.append(client.completions.create(**ENDLESS, stream=True))  # this request waits in the queue
-    with pytest.raises(openai.InternalServerError) as refused:  # the queue has space for only one of the two choices
+    with pytest.raises(openai.RateLimitError) as refused:  # the queue has space for only one of the two choices
         client.completions.create(**SHORT, n=2)
-    assert (refused.value.status_code, refused.value.code) == (503, "overloaded")
-    assert refused.value.response.headers["retry-after"] == "1"
-    patient = server.client(max_retries=5, timeout=20)  # OpenAI's client retries after a 503 error
+    assert (refused.value.status_code, refused.value.code) == (429, "overloaded")
+    assert 1 <= int(refused.value.response.headers["retry-after"]) <= 60
+    patient = server.client(max_retries=5, timeout=20)  # OpenAI's client retries after a 429 error
     # The rejected request must not occupy space in the queue.
     running.append(patient.completions.create(**ENDLESS, stream=True))
-    with pytest.raises(openai.InternalServerError):
+    with pytest.raises(openai.RateLimitError):
         client.completions.create(**SHORT)
     for stream in running:
         stream.close()
     assert patient.completions.create(**SHORT).usage.completion_tokens == 3
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_timeout_is_408(start: Any, long_model: Transformer, stream: bool) -> None:
+    server = start(long_model, request_seconds=0.5)
+    client = server.client(max_retries=2)
+    with pytest.raises(openai.APIError, match=r"did not finish within 0\.5 s"):
+        list(client.completions.create(**ENDLESS, stream=stream))
+    assert client.completions.create(**SHORT).usage.completion_tokens == 3
+    if not stream:
+        assert [note for note in server.notes if note.startswith("408")], "and OpenAI's client does not send it again"
+        assert len(server.notes) == 2
 
 
 def test_a_slow_reader_gets_the_complete_stream(server: Any) -> None:
