@@ -1,0 +1,178 @@
+"""Grammars that are compiled for the vocabulary of a tokenizer."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from groundup.core.errors import ConfigError
+from groundup.inference.grammar.guide import MAX_COMPLETION, Guide
+from groundup.inference.grammar.search import CompletionSearch, JsonState
+from groundup.inference.grammar.sources import GrammarSource, from_choices, from_lark, from_regex, from_schema
+from groundup.inference.grammar.vocabulary import Vocabulary, vocabulary_of
+from groundup.tokenizer import Tokenizer
+
+_MAX_CACHED = 64  # maximum number of compiled grammars that are cached per vocabulary
+
+
+class Grammar:
+    """A grammar that is compiled for the vocabulary of a tokenizer. Make one with the methods `of_...`.
+
+    Attributes:
+        kind: Name of the format, such as "JSON schema".
+        min_tokens: Number of tokens of a short valid output. `max_tokens` of a request must be at least this number.
+    """
+
+    def __init__(self, source: GrammarSource, vocabulary: Vocabulary) -> None:
+        self.kind = source.kind
+        self._is_json = source.is_json
+        self._vocabulary = vocabulary
+        self._matcher = vocabulary.matcher(source)
+        self._search = CompletionSearch(vocabulary, source)
+        completion = self._search.find(self._matcher, JsonState(), (), MAX_COMPLETION, thorough=True)
+        if completion is None:
+            raise ConfigError(
+                source.kind,
+                rule=f"no valid output of at most {MAX_COMPLETION:,} tokens was found",
+                fix="Decrease minimum lengths and repeat counts, simplify patterns, and make recursion optional.",
+            )
+        self.min_tokens = len(completion)
+        self._completion = completion
+
+    @classmethod
+    def of_schema(cls, schema: Mapping[str, Any], tokenizer: Tokenizer) -> Grammar:
+        """Return the compiled grammar of a JSON schema. Compiled grammars are cached.
+
+        Args:
+            schema: JSON schema to compile.
+            tokenizer: Tokenizer whose vocabulary the grammar is compiled for.
+
+        Returns:
+            The compiled grammar.
+
+        Raises:
+            ConfigError: The schema is invalid or too large, refers to other documents, or uses unsupported keywords.
+        """
+        return _compiled(tokenizer, from_schema(schema))
+
+    @classmethod
+    def of_regex(cls, pattern: str, tokenizer: Tokenizer) -> Grammar:
+        """Return the compiled grammar of a regex that the whole output must match.
+
+        Args:
+            pattern: Regex in the syntax of Rust's regex crate, without look-around.
+            tokenizer: Tokenizer whose vocabulary the grammar is compiled for.
+
+        Returns:
+            The compiled grammar.
+
+        Raises:
+            ConfigError: The regex is invalid, too large or too complex.
+        """
+        return _compiled(tokenizer, from_regex(pattern))
+
+    @classmethod
+    def of_choice(cls, choices: Sequence[str], tokenizer: Tokenizer) -> Grammar:
+        """Return the compiled grammar of a list of texts. The output is one of them.
+
+        Args:
+            choices: The texts.
+            tokenizer: Tokenizer whose vocabulary the grammar is compiled for.
+
+        Returns:
+            The compiled grammar.
+
+        Raises:
+            ConfigError: There are no choices, or they are too large.
+        """
+        return _compiled(tokenizer, from_choices(choices))
+
+    @classmethod
+    def of_lark(cls, grammar: str, tokenizer: Tokenizer) -> Grammar:
+        r"""Return a compiled context-free grammar.
+
+        The syntax is llguidance's variant of Lark, whose first rule is `start`, or GBNF, whose first rule is `root`. In
+        Lark, `%json {...}` is a rule that matches a JSON schema, and `<[42]>` is the token with ID 42. A rule with
+        `[lazy]` ends at its first match. This grammar allows free text with any number of tool calls. After the marker,
+        the JSON is enforced. The end of the text is optional, so the minimum output is empty:
+
+            %llguidance {}
+            start: call* TEXT
+            call: begin %json {"type": "object"} "\n</tool_call>"
+            begin[lazy]: TEXT "<tool_call>\n"
+            TEXT: /(.|\n)*/
+
+        If the marker is a special token, use `call: TEXT <[42]> "\n" %json ...` and no lazy rule. For at least one
+        call, write `call+`; for only calls, omit `TEXT`.
+
+        Args:
+            grammar: The grammar.
+            tokenizer: Tokenizer whose vocabulary the grammar is compiled for.
+
+        Returns:
+            The compiled grammar.
+
+        Raises:
+            ConfigError: The grammar is invalid, too large or too complex.
+        """
+        return _compiled(tokenizer, from_lark(grammar))
+
+    def check_max_tokens(self, max_tokens: int) -> None:
+        """Raise an error if `max_tokens` is too small for a valid output.
+
+        Args:
+            max_tokens: Maximum number of output tokens.
+
+        Raises:
+            ConfigError: `max_tokens` is less than `min_tokens`.
+        """
+        if max_tokens < self.min_tokens:
+            raise ConfigError(
+                f"max_tokens = {max_tokens}",
+                rule=f"output for this {self.kind} may need {self.min_tokens} tokens",
+                fix=f"Set max_tokens >= {self.min_tokens}, shorten the prompt, or use a smaller {self.kind}.",
+            )
+
+    def start(self, max_tokens: int, stop_ids: Collection[int]) -> Guide:
+        """Return a guide for the generation of one output.
+
+        Args:
+            max_tokens: Maximum number of output tokens, including the stop token.
+            stop_ids: IDs of stop tokens that may follow the complete output, in addition to EOS.
+
+        Returns:
+            A guide in its initial state, before the first token.
+
+        Raises:
+            ConfigError: `max_tokens` is less than `min_tokens`.
+        """
+        self.check_max_tokens(max_tokens)
+        return Guide(
+            self._matcher.deep_copy(),
+            self._vocabulary,
+            self._search,
+            self._completion,
+            remaining=max_tokens,
+            stop_ids=stop_ids,
+            is_json=self._is_json,
+        )
+
+
+_grammars: weakref.WeakKeyDictionary[Tokenizer, dict[str, Grammar]] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def _compiled(tokenizer: Tokenizer, source: GrammarSource) -> Grammar:
+    """Return a grammar from the cache, or compile it."""
+    with _lock:
+        cached = _grammars.setdefault(tokenizer, {})
+        found = cached.pop(source.text, None)
+    if found is None:
+        found = Grammar(source, vocabulary_of(tokenizer))
+    with _lock:
+        cached[source.text] = found
+        while len(cached) > _MAX_CACHED:
+            del cached[next(iter(cached))]
+    return found
