@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from groundup.train.initial_model import Base
     from groundup.train.planner import Plan
 
-
 EXAMPLE = "groundup pretrain runs/notes/tokens --out runs/notes/base --minutes 5"
 
 
@@ -37,6 +36,8 @@ class PretrainConfig(TrainingSettings):
     minutes: float | None = setting(None, help="training time on this machine, in minutes", flag=True, gt=0)
     tokens: int | None = setting(None, help="number of training tokens", flag=True, gt=0)
     depth: int | None = setting(None, help="number of layers; training uses 20 tokens per parameter", flag=True, gt=0)
+    max_epochs: float = setting(4.0, help="maximum number of epochs over the training text", flag=True, gt=0)
+    dropout: float = setting(0.0, help="dropout probability for the outputs of attention and MLP", ge=0, lt=1)
     shape: ShapeConfig = setting(ShapeConfig(), help="architecture of the model; keys that are not set are derived")
     z_loss: float = setting(0.0, help="coefficient of the z-loss, the squared log of the softmax denominator", ge=0)
     compile: bool = setting(True, help="use torch.compile if a C++ compiler is installed")
@@ -88,7 +89,7 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     from groundup.tokenizer import Tokenizer
     from groundup.train import Evaluation, Trainer, TrainingSteps
     from groundup.train.objectives import NextToken
-    from groundup.train.planner import MAX_EPOCHS, Budget, micro_batches_per_rank
+    from groundup.train.planner import Budget, micro_batches_per_rank
     from groundup.train.planning import plan_pretraining
     from groundup.train.trainer import measured_machine
 
@@ -98,19 +99,18 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     if ranks.first:
         shards.require_known_ids()
         validation.require_known_ids()
-    objective, start = NextToken(config.z_loss), InitialModel.of(config.shape, base, shards.vocab_size)
-    loader = partial(_loader, config, shards, ranks)
+    objective, start = NextToken(config.z_loss), InitialModel.of(config.shape, base, shards.vocab_size, config.dropout)
+    loader, tokens = partial(_loader, config, shards, ranks), shards.n_tokens + shards.n_documents
 
     def planned() -> tuple[Machine, Plan]:
         console.note("Benchmarking this machine. The first run also compiles the kernels.")
         machine = measured_machine(config, run, native=config.compile, compile=config.compile, fp8=config.fp8)
-        budget = Budget(config.minutes, config.tokens, config.depth, run.work.seconds)
-        tokens = shards.n_tokens + shards.n_documents
+        budget = Budget(config.minutes, config.tokens, config.depth, run.work.seconds, config.max_epochs)
         return machine, plan_pretraining(config, run, machine, budget, start, objective, loader, corpus_tokens=tokens)
 
     machine, plan, new = run.plan(planned)
     console.table("Training plan", ["", ""], plan.describe())
-    if base is not None:
+    if base:
         console.note(base.sentence)
     model = start.build(plan.model, config.seed)
     trainer = Trainer(model, objective, config, run, machine=machine, label="pretraining")
@@ -118,7 +118,7 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     plan = trainer.fit_micro_batches(plan, lambda rows: loader(context, rows, machine).batch(0)) if new else plan
     rates = show_rates(config, model, plan.optimizer, console, pretraining=base is None)
     rows, _ = micro_batches_per_rank(plan.rows, plan.micro_batch_size, ranks.size)
-    steps = TrainingSteps.of(plan, ranks, max_epochs=MAX_EPOCHS)
+    steps = TrainingSteps.of(plan, ranks, max_epochs=config.max_epochs)
     score = text_score(validation, model)
     with trainer.readable():
         before = score() if base else None

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.core.errors import ConfigError
@@ -26,7 +27,13 @@ LayerHook = Callable[[int, Tensor, Rope | None], object]
 
 
 class Block(nn.Module):
-    """Pre-norm block: the inputs of attention and MLP are normalized."""
+    """Pre-norm block: the inputs of attention and MLP are normalized.
+
+    Attributes:
+        dropout: Dropout probability for the outputs of attention and MLP during training.
+    """
+
+    dropout = 0.0
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -49,6 +56,9 @@ class Block(nn.Module):
 
     def add(self, x_BTD: Tensor, branch_BTD: Tensor) -> Tensor:
         """Add the output of attention or of the MLP to the residual stream."""
+        # Evaluations during training do not use dropout: they compute no gradients.
+        if self.dropout and self.training and torch.is_grad_enabled():
+            branch_BTD = F.dropout(branch_BTD, self.dropout)
         return x_BTD + (branch_BTD if self.multiplier is None else branch_BTD * self.multiplier)
 
 
@@ -250,6 +260,12 @@ class Transformer(Accelerated):
         """
         logits_BTV = self.lm_head(self._scaled(h_BTD))
         return softcapped(logits_BTV, self.config.logit_softcap).float()
+
+    def set_dropout(self, dropout: float) -> None:
+        """Set the dropout probability for the outputs of attention and MLP during training."""
+        for layer in self.model.layers:
+            assert isinstance(layer, Block)
+            layer.dropout = dropout
 
     def new_cache(self, batch_size: int, max_length: int) -> KVCache:
         """Return an empty KV cache.

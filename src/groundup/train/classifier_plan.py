@@ -43,7 +43,6 @@ class ClassifierSettings(FineTuningSettings, LabelSettings):
     learning_rate_scale: float | None = setting(
         None, help="factor on the default rates of this command, instead of learning_rate", gt=0, allow_inf_nan=False
     )
-    weight_decay: float = setting(0.0, help="decoupled weight decay of the 2-D weights in the layers", ge=0)
     label_smoothing: float = setting(
         0.1, help="probability mass spread over all labels, if each text has one label", ge=0, lt=1
     )
@@ -89,7 +88,7 @@ class ClassifierSettings(FineTuningSettings, LabelSettings):
         adapted = method != "full"
         if adapted and all(getattr(self, name) is None for name in _RATES):
             scale *= _FITTED_HEAD_RATE
-        return classifier_rates(self, dim=dim, adapted=adapted, weight_decay=self.weight_decay).scaled(scale)
+        return classifier_rates(self, dim=dim, adapted=adapted).scaled(scale)
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,24 +170,27 @@ class InitialModel:
         vocab_size: Vocabulary size of the model, i.e. the number of rows of the token embeddings.
         shape: Fields of `ModelConfig` that are given, which always include `family` and `context_length`; the planner
             derives all other fields.
+        dropout: Dropout probability during training.
     """
 
     base: Base | None
     vocab_size: int
     shape: Mapping[str, Any]
+    dropout: float = 0.0
 
     @classmethod
-    def of(cls, shape: ShapeConfig, base: Base | None, vocab_size: int) -> Self:
+    def of(cls, shape: ShapeConfig, base: Base | None, vocab_size: int, dropout: float = 0.0) -> Self:
         """Return the initial model of a run.
 
         Args:
             shape: Architecture settings.
             base: Base model, or None for random weights.
             vocab_size: Vocabulary size of the training tokens.
+            dropout: Dropout probability during training.
         """
         if base is None:
-            return cls(None, vocab_size, given_shape(shape))
-        return cls(base, base.config.vocab_size, base.training_shape(shape.context_length))
+            return cls(None, vocab_size, given_shape(shape), dropout)
+        return cls(base, base.config.vocab_size, base.training_shape(shape.context_length), dropout)
 
     def build(self, config: ModelConfig, seed: int) -> Transformer:
         """Return the model with fp32 weights.
@@ -196,12 +199,24 @@ class InitialModel:
             config: Architecture of the plan, used only for random weights.
             seed: Random seed of the weights.
         """
+        if self.base is None:
+            return self.build_random(config, seed)
+        model = self.base.load()
+        model.set_dropout(self.dropout)
+        return model
+
+    def build_random(self, config: ModelConfig, seed: int) -> Transformer:
+        """Return a model with random fp32 weights, also if there is a base model.
+
+        Args:
+            config: Architecture.
+            seed: Random seed of the weights.
+        """
         from groundup.model import Transformer, init_weights
 
-        if self.base is not None:
-            return self.base.load()
         model = Transformer(config)
         init_weights(model, seed)
+        model.set_dropout(self.dropout)
         return model
 
 

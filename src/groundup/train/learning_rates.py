@@ -55,6 +55,9 @@ class OptimizerSettings(Config):
         "AdamW learning rate of norms and biases; default: computed like embedding_learning_rate"
     )
     allow_high_learning_rate: bool = setting(False, help="allow learning rates of 0.1 or more")
+    weight_decay: float = setting(
+        0.0, help="decoupled weight decay of the 2-D weights in the layers, a factor on the learning rate", ge=0
+    )
     adam_beta1: float = setting(0.9, help="AdamW beta1: decay rate of the first moment", ge=0, lt=1)
     adam_beta2: float = setting(0.95, help="AdamW beta2: decay rate of the second moment", ge=0, lt=1)
     adam_epsilon: float = setting(1e-10, help="AdamW epsilon", gt=0, lt=1)
@@ -123,16 +126,13 @@ def language_model_rates(
     return _chosen(settings, usual)
 
 
-def classifier_rates(
-    settings: OptimizerSettings, *, dim: int, adapted: bool, weight_decay: float = 0.0
-) -> OptimizerConfig:
+def classifier_rates(settings: OptimizerSettings, *, dim: int, adapted: bool) -> OptimizerConfig:
     """Return the optimizer config for training a classifier.
 
     Args:
         settings: Settings of the run, in which `learning_rate_scale` is a factor on the default rates of classifiers.
         dim: Hidden size of the base model.
         adapted: Whether LoRA adapters are trained instead of all weights.
-        weight_decay: Decoupled weight decay of the 2-D weights in the layers.
 
     Returns:
         The config. Learning rates that are not set have their default values.
@@ -141,7 +141,7 @@ def classifier_rates(
     from groundup.train.planner.rates import CLASSIFIER
     from groundup.train.planner.tuning import adapter_rates
 
-    usual = replace(CLASSIFIER, weight_decay=weight_decay)
+    usual = CLASSIFIER
     if adapted:
         usual = replace(adapter_rates(dim), head_lr=CLASSIFIER.head_lr)
     elif settings.optimizer == "adamw":
@@ -162,6 +162,7 @@ def _chosen(settings: OptimizerSettings, usual: OptimizerConfig) -> OptimizerCon
         rates,
         betas=(settings.adam_beta1, settings.adam_beta2),
         eps=settings.adam_epsilon,
+        weight_decay=settings.weight_decay,
         **{name: rate for name, rate in own.items() if rate is not None},
     )
 

@@ -11,14 +11,14 @@ from typing import Any
 from groundup.data import ExampleLoader
 from groundup.distributed.parallel_model import rank_memory
 from groundup.kernels import Machine
-from groundup.model import ModelConfig, Transformer, init_weights
+from groundup.model import ModelConfig, Transformer
 from groundup.model.flops import IDLE_BYTES, training_bytes
 from groundup.model.lora import adapter_parameters
 from groundup.model.quantized import bits_per_weight
 from groundup.train.initial_model import InitialModel
 from groundup.train.learning_rates import language_model_rates, show_rates
 from groundup.train.objectives import Objective
-from groundup.train.planner import MAX_EPOCHS, Budget, Plan, plan_run
+from groundup.train.planner import Budget, Plan, plan_run
 from groundup.train.planner.plan import SAVE_FRACTION
 from groundup.train.planner.tuning import (
     DEFAULT_EPOCHS,
@@ -72,9 +72,7 @@ def plan_pretraining(
     def measure(shape: ModelConfig, rows: int) -> float:
         if ranks.first:
             ranks.broadcast_object([shape.to_json(), rows])
-        model = Transformer(shape)
-        init_weights(model, settings.seed)
-        trainer = Trainer(model, objective, settings, run, machine=machine)
+        trainer = Trainer(start.build_random(shape, settings.seed), objective, settings, run, machine=machine)
         rows = trainer.max_rows(lambda rows: loader(shape.context_length, rows, machine).batch(0), rows)
         steps = trainer.steps_per_second(loader(shape.context_length, rows, machine).batch, optimizer)
         rate = steps * rows * ranks.size * shape.context_length
@@ -96,8 +94,9 @@ def plan_pretraining(
         memory_bytes=rank_memory(machine, ranks, settings.parallel.mode),
     )
     ranks.broadcast_object(plan.to_json())
-    if plan.epochs > 0.95 * MAX_EPOCHS:
-        run.console.note(f"The training set is small for this budget; the run is limited to {MAX_EPOCHS:g} epochs.")
+    if plan.epochs > 0.95 * budget.max_epochs:
+        limit = f"{budget.max_epochs:g} epochs (setting max_epochs)"
+        run.console.note(f"The training set is small for this budget; the run is limited to {limit}.")
     return plan
 
 

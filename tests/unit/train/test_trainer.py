@@ -47,12 +47,18 @@ def tokens(tokenizer: Tokenizer, real_documents: list[str], tmp_path_factory: py
 
 
 def trained(
-    tokens: Path, out: Path, steps: int = 12, stop_at: int = 0, selection: Selection | None = None
+    tokens: Path,
+    out: Path,
+    steps: int = 12,
+    stop_at: int = 0,
+    selection: Selection | None = None,
+    dropout: float = 0.0,
 ) -> Trainer[Transformer, object]:
     """Train a small model; `stop_at` interrupts it after a checkpoint, as a kill would."""
     shards = TokenShards(tokens, "train")
     torch.manual_seed(0)
     model = Transformer(shape_for_depth(1, shards.vocab_size, {"family": "llama", "context_length": 64, "dim": 32}))
+    model.set_dropout(dropout)
     loader = Loader(shards, context_length=64, batch_size=2, bos_id=shards.bos_id, seed=0)
 
     class Stop:
@@ -101,12 +107,26 @@ def test_the_objective_of_the_documentation_raises_the_entropy(tokens: Path, tmp
     assert found["penalty"] > found["plain"]
 
 
-def test_an_interrupted_run_ends_with_the_same_weights(tokens: Path, tmp_path: Path) -> None:
-    whole = trained(tokens, tmp_path / "whole").gathered().state_dict()
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_an_interrupted_run_ends_with_the_same_weights(dropout: float, tokens: Path, tmp_path: Path) -> None:
+    whole = trained(tokens, tmp_path / "whole", dropout=dropout).gathered().state_dict()
     with pytest.raises(KeyboardInterrupt):
-        trained(tokens, tmp_path / "halves", stop_at=5)
-    resumed = trained(tokens, tmp_path / "halves").gathered().state_dict()
+        trained(tokens, tmp_path / "halves", stop_at=5, dropout=dropout)
+    resumed = trained(tokens, tmp_path / "halves", dropout=dropout).gathered().state_dict()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_dropout_changes_training_but_not_scores(tokens: Path) -> None:
+    shards = TokenShards(tokens, "train")
+    model = Transformer(shape_for_depth(1, shards.vocab_size, {"family": "llama", "context_length": 64, "dim": 32}))
+    ids = torch.arange(32)[None]
+    with torch.no_grad():
+        score = model(ids)
+    model.set_dropout(0.5)
+    with torch.no_grad():
+        assert torch.equal(model.train()(ids), score)
+    assert not torch.equal(model(ids), model(ids))
+    torch.testing.assert_close(model.eval()(ids), score)
 
 
 def test_a_checkpoint_of_other_steps_is_rejected(tokens: Path, tmp_path: Path) -> None:

@@ -238,12 +238,14 @@ class Budget:
         seconds_spent: Time in seconds that the command took before planning, which is subtracted from the time budget.
             The time for measuring steps is subtracted from the time budget, too. However, training gets at least the
             fraction `MIN_TRAINING_FRACTION` of the budget.
+        max_epochs: Maximum number of epochs.
     """
 
     minutes: float | None = None
     tokens: int | None = None
     depth: int | None = None
     seconds_spent: float = 0.0
+    max_epochs: float = MAX_EPOCHS
 
     def __post_init__(self) -> None:
         """Check that exactly one of `minutes`, `tokens` and `depth` is set.
@@ -319,7 +321,7 @@ def plan_run(
     optimizer: OptimizerConfig,
     memory_bytes: int | None = None,
 ) -> Plan:
-    """Plan a run for a budget. The run has at most `MAX_EPOCHS` epochs.
+    """Plan a run for a budget. The run has at most `budget.max_epochs` epochs.
 
     Args:
         budget: Minutes, tokens or depth.
@@ -341,7 +343,7 @@ def plan_run(
     def shape(depth: int) -> ModelConfig:
         return shape_for_depth(given_shape.get("n_layers") or depth, vocab_size, given_shape)
 
-    max_tokens = MAX_EPOCHS * corpus_tokens
+    max_tokens = budget.max_epochs * corpus_tokens
     speed = seconds = None
     if budget.depth is not None:
         depth = budget.depth

@@ -69,8 +69,8 @@ def test_more_time_gives_a_deeper_model_and_larger_batches() -> None:
 
 
 def test_epochs_of_a_small_corpus_are_limited() -> None:
-    plan = _plan(Budget(minutes=60), corpus=100_000)
-    assert plan.epochs <= 4.1
+    assert _plan(Budget(minutes=60), corpus=100_000).epochs <= 4.1
+    assert 11.8 < _plan(Budget(minutes=60, max_epochs=12), corpus=100_000).epochs < 12.2
 
 
 def test_given_fields_are_kept() -> None:
