@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from groundup.core.config import Config, setting
@@ -66,6 +67,7 @@ def run(
     from groundup.apps.serving import ServedApps
     from groundup.hub.resolve import open_adapter, open_chat_model
     from groundup.inference import Engine, make_runner
+    from groundup.inference.runner import make_pool
     from groundup.inference.worker import Worker
     from groundup.serve import RequestGuard, Server, application_routes, bind, build_app, is_loopback, url_of
     from groundup.serve.guard import require_api_key
@@ -79,9 +81,9 @@ def run(
         opened, template = open_chat_model(config.model, config.device, console, base=config.base)
         name = config.name or config.model.resolve().name
         adapters = [(each, open_adapter(opened, path)) for each, path in map(named_directory, config.adapter)]
-        runner = make_runner(opened.model, config.dtype, cache_bytes=config.kv_cache_bytes)
-        worker = Worker(config.max_active, config.max_waiting)
-        with Engine(opened.model, opened.tokenizer, runner=runner, stop_ids=opened.stop_ids, worker=worker) as engine:
+        runner = make_runner(opened.model, config.dtype, pool=make_pool(config.kv_cache_bytes))
+        with closing(Worker(config.max_active, config.max_waiting)) as worker:
+            engine = Engine(opened.model, opened.tokenizer, runner=runner, stop_ids=opened.stop_ids, worker=worker)
             models = serve_opened(engine, (name, opened, template), adapters, console)
             directories = [opened.directory, *(each.directory for _, each in adapters)]
 
@@ -97,7 +99,7 @@ def run(
             routes = application_routes(apps, models)
             app = build_app(models, routes=routes, request_seconds=config.request_seconds)
             guard = RequestGuard(app, api_key=api_key, loopback_only=loopback, note=console.note)
-            Server(guard, grace_seconds=config.grace_seconds, abort=engine.close, on_ready=report_ready).run([bound])
+            Server(guard, grace_seconds=config.grace_seconds, abort=worker.close, on_ready=report_ready).run([bound])
     console.note("Stopped.")
 
 

@@ -111,6 +111,7 @@ def _new_batch_cache(
 
 def _prefill(model: Transformer, sequence: GeneratedSequence, cache: KVCache) -> Tensor:
     """Run the model on a prompt and return the logits (V,) of its last token."""
+    sequence.note_computed(len(sequence.ids))
     for chunk_T in torch.tensor(sequence.ids, device=model.lm_head.weight.device).split(PREFILL_TOKENS):
         h_BTD = model.model(chunk_T[None], cache=cache)
     return model.logits(h_BTD[0, -1])

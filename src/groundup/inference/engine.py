@@ -9,7 +9,7 @@ from typing import Self
 
 from torch import Tensor
 
-from groundup.core.errors import ConfigError
+from groundup.core.errors import ConfigError, ResourceError
 from groundup.inference.blocks import OutOfBlocksError
 from groundup.inference.mailbox import EventStream
 from groundup.inference.request import Completion, GenerationRequest
@@ -33,7 +33,7 @@ class Engine:
         max_active: Maximum number of requests that run concurrently.
         max_waiting: Maximum number of queued requests.
         read_timeout: Seconds after which a request is cancelled if its 256 buffered events are not read.
-        worker: The worker of another engine, whose limits then apply. Default: a new worker.
+        worker: A worker that engines share, whose limits then apply, and which its creator closes. Default: a new one.
 
     Raises:
         ConfigError: The tokenizer has more ids than the model.
@@ -64,19 +64,28 @@ class Engine:
         self.vocab_size = min(tokenizer.vocab_size, model.config.vocab_size)
         self._stop_ids = frozenset((tokenizer.eos_id,) if stop_ids is None else stop_ids)
         self._worker = worker or Worker(max_active, max_waiting, read_timeout)
+        self._owns_worker = worker is None
+        self._closed = False
         self._shortest_first = False
 
     def share_worker(
-        self, model: Transformer, tokenizer: Tokenizer, *, stop_ids: tuple[int, ...] | None = None
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        *,
+        stop_ids: tuple[int, ...] | None = None,
+        identity: bytes | None = None,
     ) -> Engine:
         """Return an engine for another model that shares this engine's thread, request limits and common weights.
 
-        Closing either engine closes both.
+        It cannot run requests after the thread was stopped, which closing this engine does unless the engine was
+        created with a worker.
 
         Args:
             model: The other model.
             tokenizer: The other model's tokenizer.
             stop_ids: Stop tokens for requests without their own. Default: the tokenizer's EOS.
+            identity: See `make_runner`.
 
         Returns:
             The new engine.
@@ -84,7 +93,8 @@ class Engine:
         Raises:
             ConfigError: The tokenizer has more ids than the model.
         """
-        return Engine(model, tokenizer, runner=self._runner.share(model), stop_ids=stop_ids, worker=self._worker)
+        runner = self._runner.share(model, identity)
+        return Engine(model, tokenizer, runner=runner, stop_ids=stop_ids, worker=self._worker)
 
     def submit(self, request: GenerationRequest) -> EventStream:
         """Queue a request and return an async iterator over its events.
@@ -138,17 +148,26 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        """Whether a request is waiting or running."""
-        return self._worker.busy
+        """Whether a request of this engine is waiting or running."""
+        return self._worker.has_requests(self)
 
     @property
     def closed(self) -> bool:
-        """Whether `close` has been called."""
-        return self._worker.closed
+        """Whether the engine or its worker was closed."""
+        return self._closed or self._worker.closed
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of weights that the compiled kernels hold in addition to the model."""
+        return self._runner.nbytes
 
     def close(self) -> None:
-        """Cancel all requests and stop the engine's thread."""
-        self._worker.close()
+        """Cancel all requests of this engine, wait until they have ended, and stop its own thread."""
+        self._closed = True
+        if self._owns_worker:
+            self._worker.close()
+        else:
+            self._worker.cancel_all(self)
 
     def __enter__(self) -> Self:
         return self
@@ -165,7 +184,7 @@ class Engine:
             ticket.request, ticket.ids, self.tokenizer, context_length, self.vocab_size, self._stop_ids
         )
 
-    def step(self, tickets: Sequence[Ticket]) -> list[StepResult]:
+    def step(self, tickets: Sequence[Ticket], active: Sequence[Ticket]) -> list[StepResult]:
         """Compute the next tokens of active requests. For the worker only.
 
         Every sequence in decode gets its next token. The remaining tokens of the forward pass are prompt tokens. If the
@@ -173,11 +192,12 @@ class Engine:
 
         Args:
             tickets: The requests, the oldest first.
+            active: The active requests of all engines of the worker, the oldest first.
 
         Returns:
             One result per request, None if it got no token.
         """
-        works = self._schedule(tickets)
+        works = self._schedule(tickets, active)
         outputs = dict(zip(works, self._runner.forward(list(works.values())), strict=True))
         return [self._result(ticket, outputs.get(ticket)) for ticket in tickets]
 
@@ -200,7 +220,7 @@ class Engine:
             self._runner.close(ticket.cache)
             ticket.cache = None
 
-    def _schedule(self, tickets: Sequence[Ticket]) -> dict[Ticket, SequenceStep]:
+    def _schedule(self, tickets: Sequence[Ticket], active: Sequence[Ticket]) -> dict[Ticket, SequenceStep]:
         """Select the tokens that the next forward pass computes."""
         for ticket in tickets:
             if ticket.cache is None:
@@ -211,22 +231,21 @@ class Engine:
                     ticket.sequence.max_length,
                     shared=not ticket.request.embedding,
                 )
-                if ticket.cached_tokens is None:
-                    ticket.cached_tokens = ticket.cache.length
-        counts = self._count_new_tokens(tickets)
+        counts = self._count_new_tokens(tickets, active)
         works: dict[Ticket, SequenceStep] = {}
-        for index, ticket in enumerate(tickets):
+        for ticket in tickets:
             if ticket.cache is None or ticket not in counts:  # preempted by an older request, or not scheduled
                 continue
             sequence = ticket.sequence
             assert sequence is not None
             ids, end = sequence.ids, ticket.cache.length + counts[ticket]
-            if self._reserve(ticket, end, tickets[index + 1 :]):
+            if self._reserve(ticket, end, active):
                 scored = end == len(ids) and sequence.samples
                 works[ticket] = SequenceStep(ticket.cache, ids[:end], scored, sequence.reader)
+                sequence.note_computed(counts[ticket])
         return works
 
-    def _count_new_tokens(self, tickets: Sequence[Ticket]) -> dict[Ticket, int]:
+    def _count_new_tokens(self, tickets: Sequence[Ticket], active: Sequence[Ticket]) -> dict[Ticket, int]:
         """Return the number of tokens that the next forward pass computes for each request.
 
         The prompt tokens of a pass are limited. Every second pass prefers the client that has received the least. The
@@ -234,7 +253,7 @@ class Engine:
         """
         pending = {ticket: _num_pending(ticket) for ticket in tickets}
         counts = {ticket: 1 for ticket, count in pending.items() if count == 1}
-        shared = bool(counts)
+        shared = any(_num_pending(ticket) == 1 and not ticket.mailbox.full for ticket in active)
         left = self._runner.prefill_tokens(0, shared=shared)
         prefilling = [ticket for ticket in tickets if ticket not in counts]
         self._shortest_first = not self._shortest_first
@@ -257,7 +276,7 @@ class Engine:
             left -= counts[ticket]
         return counts
 
-    def _reserve(self, ticket: Ticket, length: int, newer: Sequence[Ticket]) -> bool:
+    def _reserve(self, ticket: Ticket, length: int, active: Sequence[Ticket]) -> bool:
         """Reserve memory for `length` tokens of a request, and preempt newer requests if needed; return success."""
         assert ticket.cache is not None
         while True:
@@ -265,12 +284,15 @@ class Engine:
                 self._runner.reserve(ticket.cache, length)
                 return True
             except OutOfBlocksError:
-                victims = [each for each in newer if each.cache is not None]
-                self.release(victims[-1] if victims else ticket)
-                if not victims:
+                newer = active[active.index(ticket) + 1 :]
+                victim = next((each for each in reversed(newer) if each.cache is not None), ticket)
+                victim.engine.release(victim)
+                if victim is ticket:
                     return False
 
     def _enqueue(self, request: GenerationRequest) -> Ticket:
+        if self._closed:
+            raise ResourceError(f"request {request.id}", rule="the engine is closed", fix="Create a new Engine.")
         context_length = self.model.config.context_length
         ids = prompt_ids(request, self.tokenizer, vocab_size=self.vocab_size, context_length=context_length)
         return self._worker.enqueue(request, ids, self)
@@ -280,6 +302,7 @@ class Engine:
 
 
 def _num_pending(ticket: Ticket) -> int:
-    """Return the number of tokens of a request that the KV cache does not hold."""
-    assert ticket.sequence is not None
+    """Return the number of tokens of a request that the KV cache does not hold, 0 if it has not begun."""
+    if ticket.sequence is None:
+        return 0
     return len(ticket.sequence.ids) - (0 if ticket.cache is None else ticket.cache.length)

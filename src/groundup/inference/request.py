@@ -151,6 +151,7 @@ class TokenEvent:
         top_logprobs: The most likely tokens as pairs of ID and log-probability, with the most likely token first.
             `GenerationRequest.logprobs` sets their number.
         finish_reason: Reason why the request ended, in its last event. In all other events, the value is None.
+        cached_tokens: Number of prompt tokens that were not computed, because the prefix cache held them.
         prompt_logprobs: Log-probabilities of the prompt tokens, in the first event of a request that asks for them.
         embedding: Embedding of the prompt (D,) for a request that asks for it: the mean of the hidden states after the
             final norm over all prompt tokens, divided by its L2 norm.
@@ -162,6 +163,7 @@ class TokenEvent:
     logprob: float | None = None
     top_logprobs: tuple[tuple[int, float], ...] = ()
     finish_reason: FinishReason | None = None
+    cached_tokens: int = 0
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     embedding: Tensor | None = None
 
@@ -177,6 +179,7 @@ class Completion:
         finish_reason: "stop" after a stop token or stop text, "length" at `max_tokens` or at the end of the context, or
             "cancelled".
         prompt_tokens: Number of tokens in the prompt.
+        cached_tokens: Number of prompt tokens that were not computed, because the prefix cache held them.
         prompt_logprobs: Log-probabilities of the prompt tokens if the request asks for them.
         embedding: Embedding of the prompt if the request asks for it; see `TokenEvent`.
     """
@@ -186,6 +189,7 @@ class Completion:
     logprobs: tuple[float, ...]
     finish_reason: FinishReason
     prompt_tokens: int
+    cached_tokens: int = 0
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     embedding: Tensor | None = None
 
@@ -208,6 +212,7 @@ class Completion:
             logprobs=tuple(event.logprob for event in events if event.logprob is not None),
             finish_reason=reason,
             prompt_tokens=prompt_tokens,
+            cached_tokens=events[0].cached_tokens,
             prompt_logprobs=events[0].prompt_logprobs,
             embedding=events[-1].embedding,
         )

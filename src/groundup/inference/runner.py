@@ -5,6 +5,8 @@ Shape letters: T tokens, V vocab.
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 from groundup.core.types import InferenceDtype
-from groundup.inference.blocks import BlockPool, BlockTable
+from groundup.inference.blocks import BlockLayout, BlockPool, BlockTable
 from groundup.kernels.native_decoder import (
     BLOCK_TOKENS,
     READ_ROWS,
@@ -58,6 +60,11 @@ class SequenceStep:
 class Runner(Protocol):
     """What the engine needs of a model."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights that the runner holds in addition to the model."""
+        ...
+
     def open(self, ids: Sequence[int], max_tokens: int, *, shared: bool = True) -> SequenceCache:
         """Return a cache for a sequence that begins with `ids` and has at most `max_tokens` tokens.
 
@@ -100,8 +107,13 @@ class Runner(Protocol):
         """Release the memory of a sequence."""
         ...
 
-    def share(self, model: Transformer) -> Runner:
-        """Return a runner of the same kind for another model, which shares weights that both models have."""
+    def share(self, model: Transformer, identity: bytes | None = None) -> Runner:
+        """Return a runner of the same kind for another model, which shares the weights that both models have.
+
+        Args:
+            model: The other model.
+            identity: See `make_runner`.
+        """
         ...
 
 
@@ -114,6 +126,11 @@ class TorchRunner:
 
     def __init__(self, model: Transformer) -> None:
         self._model = model
+
+    @property
+    def nbytes(self) -> int:
+        """Return 0: the runner uses the weights of the model."""
+        return 0
 
     def open(self, ids: Sequence[int], max_tokens: int, *, shared: bool = True) -> SequenceCache:
         """Return an empty cache."""
@@ -142,7 +159,7 @@ class TorchRunner:
     def close(self, cache: SequenceCache) -> None:
         """Do nothing: the memory is freed with the cache."""
 
-    def share(self, model: Transformer) -> Runner:
+    def share(self, model: Transformer, identity: bytes | None = None) -> Runner:
         """Return a runner for another model."""
         return TorchRunner(model)
 
@@ -168,7 +185,9 @@ class NativeRunner:
         weights: Format of the copy.
         threads: CPU threads. Default: torch's number.
         base: A runner whose packed weights are used for layers that both models have.
-        cache_bytes: Maximum size of the KV cache. It is at least one sequence of the full context length.
+        pool: Memory of the KV cache, which runners of one worker thread share. It is allowed at least one sequence of
+            the full context length. Default: a pool of its own.
+        identity: See `make_runner`.
 
     Raises:
         ResourceError: The kernels cannot compute this model on this machine.
@@ -181,19 +200,26 @@ class NativeRunner:
         *,
         threads: int | None = None,
         base: NativeRunner | None = None,
-        cache_bytes: int = _CACHE_BYTES,
+        pool: BlockPool | None = None,
+        identity: bytes | None = None,
     ) -> None:
         self.decoder: NativeDecoder = NativeDecoder(
             model, weights, threads=threads, base=None if base is None else base.decoder
         )
-        self._cache_bytes = cache_bytes
-        context_blocks = -(-model.config.context_length // BLOCK_TOKENS)
-        block_bytes = self.decoder.block_bytes
-        self.pool = BlockPool(BLOCK_TOKENS, block_bytes, max(cache_bytes, context_blocks * block_bytes))
+        given = secrets.token_bytes(16) if identity is None else identity
+        digest = hashlib.blake2b(given + weights.encode(), digest_size=16).digest()
+        self._layout = BlockLayout(digest, self.decoder.block_bytes)
+        self.pool = make_pool() if pool is None else pool
+        self.pool.allow(-(-model.config.context_length // BLOCK_TOKENS) * self.decoder.block_bytes)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed weights."""
+        return self.decoder.nbytes
 
     def open(self, ids: Sequence[int], max_tokens: int, *, shared: bool = True) -> SequenceCache:
         """Return a cache with the stored tokens with which `ids` begins."""
-        return self.pool.open(ids, shared=shared)
+        return self.pool.open(self._layout, ids, shared=shared)
 
     def extend(self, cache: SequenceCache, ids: Sequence[int]) -> bytes | None:
         """Add the stored blocks that follow, and return the key of the next one."""
@@ -227,22 +253,37 @@ class NativeRunner:
         assert isinstance(cache, BlockTable)
         self.pool.close(cache)
 
-    def share(self, model: Transformer) -> Runner:
+    def share(self, model: Transformer, identity: bytes | None = None) -> Runner:
         """Return a runner for another model; PyTorch if the kernels cannot compute it."""
         if native_obstacle(model) is not None:
             return TorchRunner(model)
         decoder = self.decoder
-        return NativeRunner(model, decoder.weights, threads=decoder.threads, base=self, cache_bytes=self._cache_bytes)
+        return NativeRunner(
+            model, decoder.weights, threads=decoder.threads, base=self, pool=self.pool, identity=identity
+        )
 
 
-def make_runner(model: Transformer, dtype: InferenceDtype = "auto", *, cache_bytes: int = _CACHE_BYTES) -> Runner:
+def make_pool(max_bytes: int = _CACHE_BYTES) -> BlockPool:
+    """Return an empty memory for the KV cache of the compiled kernels, with a limit in bytes."""
+    return BlockPool(BLOCK_TOKENS, max_bytes)
+
+
+def make_runner(
+    model: Transformer,
+    dtype: InferenceDtype = "auto",
+    *,
+    pool: BlockPool | None = None,
+    identity: bytes | None = None,
+) -> Runner:
     """Return the runner of a model for a weight format.
 
     Args:
         model: The language model.
         dtype: "auto": bf16 by the compiled kernels if they can compute the model, otherwise PyTorch with the model's
             own weights. "float32": PyTorch.
-        cache_bytes: Limit of the KV cache of the compiled kernels.
+        pool: Memory of the KV cache of the compiled kernels, which the runners of one worker share. Default: a new one.
+        identity: Digest of everything that the model computes: its weights and its config. Models with the same one
+            find the same prefixes in the pool. Default: a new one, so that only this runner finds its prefixes.
 
     Returns:
         The runner.
@@ -252,4 +293,4 @@ def make_runner(model: Transformer, dtype: InferenceDtype = "auto", *, cache_byt
     """
     if dtype == "float32" or (dtype == "auto" and native_obstacle(model) is not None):
         return TorchRunner(model)
-    return NativeRunner(model, "bfloat16" if dtype == "auto" else dtype, cache_bytes=cache_bytes)
+    return NativeRunner(model, "bfloat16" if dtype == "auto" else dtype, pool=pool, identity=identity)

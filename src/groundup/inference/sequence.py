@@ -122,6 +122,7 @@ class GeneratedSequence:
     Attributes:
         ids: Token ids of the prompt and of the output so far.
         max_length: Maximum number of tokens of prompt and output.
+        cached_tokens: Number of prompt tokens that no forward pass computed; see `note_computed`.
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class GeneratedSequence:
         self.request = request
         self.ids = list(prompt_ids)
         self._n_prompt = len(prompt_ids)
+        self.cached_tokens = len(prompt_ids)
         self._max_tokens = _max_output_tokens(request, len(prompt_ids), context_length)
         self.max_length = len(prompt_ids) + self._max_tokens
         self._stop_ids = stop_ids if request.stop_ids is None else frozenset(request.stop_ids)
@@ -164,6 +166,11 @@ class GeneratedSequence:
         """The first ids. The prefix cache may replace the computation of all of them but the last one."""
         return self.ids if self.reader is None else self.ids[: self.reader.position + 1]
 
+    def note_computed(self, count: int) -> None:
+        """Note that the next forward pass computes `count` tokens."""
+        if len(self.ids) == self._n_prompt:  # more than the prompt has if the request is preempted
+            self.cached_tokens = max(0, self.cached_tokens - count)
+
     def accept(self, logits_V: Tensor) -> TokenEvent:
         """Sample the next token.
 
@@ -190,6 +197,7 @@ class GeneratedSequence:
             logprob=scored.logprob,
             top_logprobs=scored.top_logprobs,
             finish_reason=reason,
+            cached_tokens=self.cached_tokens,
             prompt_logprobs=self._prompt_logprobs() if is_first else (),
         )
 
@@ -201,6 +209,7 @@ class GeneratedSequence:
             None,
             "",
             finish_reason="length",
+            cached_tokens=self.cached_tokens,
             prompt_logprobs=self._prompt_logprobs(),
             embedding=embedding,
         )

@@ -72,8 +72,13 @@ class StepEngine(Protocol):
         """Return a new sequence for a request that becomes active."""
         ...
 
-    def step(self, tickets: Sequence[Ticket]) -> Sequence[StepResult]:
-        """Compute the next tokens of active requests, the oldest first; return one result per request."""
+    def step(self, tickets: Sequence[Ticket], active: Sequence[Ticket]) -> Sequence[StepResult]:
+        """Compute the next tokens of active requests; return one result per request.
+
+        Args:
+            tickets: The requests of this engine, the oldest first.
+            active: The active requests of all engines, the oldest first.
+        """
         ...
 
     def release(self, ticket: Ticket) -> None:
@@ -93,7 +98,6 @@ class Ticket:
         shares: Token counters of its client; see `Shares.join`.
         sequence: State of the generation, created when the request becomes active.
         cache: The KV cache. It is None before the first step, and while other requests use all memory.
-        cached_tokens: Number of prompt tokens that the prefix cache contained, or None before the first step.
         cancelled: Whether the request was cancelled.
         timed_out: Whether the request exceeded its timeout.
         submitted: Value of `time.monotonic` when the request was queued.
@@ -108,7 +112,6 @@ class Ticket:
     shares: tuple[Share, ...] = (Share(),)
     sequence: GeneratedSequence | None = None
     cache: SequenceCache | None = None
-    cached_tokens: int | None = None
     cancelled: bool = False
     timed_out: bool = False
     submitted: float = field(default_factory=time.monotonic)
@@ -170,10 +173,10 @@ class Worker:
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    @property
-    def busy(self) -> bool:
-        """Whether a request is waiting or running."""
-        return bool(self._tickets)
+    def has_requests(self, engine: StepEngine) -> bool:
+        """Return whether a request of an engine is waiting or running."""
+        with self._changed:
+            return any(ticket.engine is engine for ticket in self._tickets.values())
 
     @property
     def num_running(self) -> int:
@@ -229,7 +232,7 @@ class Worker:
                     target=self._work, args=(same_gpu_initializer(),), name="groundup-engine", daemon=True
                 )
                 self._thread.start()
-            self._changed.notify()
+            self._changed.notify_all()
         return ticket
 
     def cancel(self, request_id: str) -> bool:
@@ -254,13 +257,21 @@ class Worker:
             if self._tickets.get(ticket.request.id) is ticket:
                 self._cancel(ticket)
 
+    def cancel_all(self, engine: StepEngine) -> None:
+        """Cancel all requests of an engine, and wait until they have ended."""
+        with self._changed:
+            for ticket in self._tickets.values():
+                if ticket.engine is engine:
+                    self._cancel(ticket)
+            self._changed.wait_for(lambda: all(ticket.engine is not engine for ticket in self._tickets.values()))
+
     def close(self) -> None:
         """Cancel all requests and stop the thread."""
         with self._changed:
             self._closed = True
             for ticket in self._tickets.values():
                 self._cancel(ticket)
-            self._changed.notify()
+            self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
 
@@ -268,11 +279,11 @@ class Worker:
         ticket.cancelled = True
         if self._waiting.remove(ticket, ticket.shares):
             self._ending.append(ticket)
-        self._changed.notify()
+        self._changed.notify_all()
 
     def _notify(self) -> None:
         with self._changed:
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _retry_seconds(self) -> int:
         """Estimate the number of seconds until a quarter of the queue has been processed."""
@@ -355,7 +366,7 @@ class Worker:
         for ticket in ending:
             self._deliver(ticket, _ending_of(ticket), wake_ups)
         for engine, tickets in batches.items():
-            for ticket, result in zip(tickets, _results(engine, tickets), strict=True):
+            for ticket, result in zip(tickets, _results(engine, tickets, self._active), strict=True):
                 self._deliver(ticket, result, wake_ups)
         wake_ups.send()
 
@@ -386,6 +397,7 @@ class Worker:
                 self._ended_at.append(now)
             self._shares.leave(ticket.shares)
             del self._tickets[ticket.request.id]
+            self._changed.notify_all()  # for `cancel_all`
 
 
 def _limit(limit: int, *, newcomer: bool) -> int:
@@ -408,7 +420,7 @@ def _ending_of(ticket: Ticket) -> TokenEvent | Exception:
     return ticket.sequence.cancelled()
 
 
-def _results(engine: StepEngine, tickets: Sequence[Ticket]) -> list[StepResult]:
+def _results(engine: StepEngine, tickets: Sequence[Ticket], active: Sequence[Ticket]) -> list[StepResult]:
     """Return the results of one step. A request that cannot begin fails alone."""
     failed: dict[Ticket, Exception] = {}
     for ticket in tickets:
@@ -419,7 +431,7 @@ def _results(engine: StepEngine, tickets: Sequence[Ticket]) -> list[StepResult]:
                 failed[ticket] = error
     begun = [ticket for ticket in tickets if ticket not in failed]
     try:
-        results: dict[Ticket, StepResult] = dict(zip(begun, engine.step(begun), strict=True)) if begun else {}
+        results: dict[Ticket, StepResult] = dict(zip(begun, engine.step(begun, active), strict=True)) if begun else {}
     except Exception as error:
         results = dict.fromkeys(begun, error)
     return [failed.get(ticket) or results[ticket] for ticket in tickets]

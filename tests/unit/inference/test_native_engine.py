@@ -11,7 +11,7 @@ import torch
 
 from family_shapes import small
 from groundup.inference import Engine, GenerationRequest, Sampling, TokenEvent
-from groundup.inference.runner import NativeRunner, SequenceStep
+from groundup.inference.runner import NativeRunner, SequenceStep, make_pool
 from groundup.kernels.native_decoder import BLOCK_TOKENS, WeightFormat
 from groundup.kernels.native_library import native_library
 from groundup.model import Transformer
@@ -26,7 +26,7 @@ SEEDED = Sampling(temperature=0.9, top_p=0.9, repetition_penalty=1.1)
 def make_engine(
     model: Transformer, tokenizer: Tokenizer, weights: WeightFormat = "int8", threads: int = 1, cache_bytes: int = 2**26
 ) -> Engine:
-    runner = NativeRunner(model, weights, threads=threads, cache_bytes=cache_bytes)
+    runner = NativeRunner(model, weights, threads=threads, pool=make_pool(cache_bytes))
     return Engine(model, tokenizer, runner=runner, max_active=16)
 
 
@@ -156,3 +156,22 @@ def test_adapters_share_the_packed_weights(model: Transformer) -> None:
     assert isinstance(other, NativeRunner)
     alone = NativeRunner(adapted, "int8", threads=1)
     assert other.decoder.nbytes < alone.decoder.nbytes - 0.9 * base.decoder.nbytes
+
+
+def test_a_prompt_of_several_requests_is_computed_once(
+    model: Transformer, tokenizer: Tokenizer, real_documents: list[str], computed: list[int]
+) -> None:
+    """Two clients send the same system prompt at the same time, and one of them asks for several choices."""
+    system = list(tokenizer.encode(real_documents[0]))[:200]
+    prompts = [(*system, 7, 8, 9)] * 4 + [(*system, *range(20, 30))]
+    with make_engine(model, tokenizer) as engine:
+        streams = [
+            engine.stream(GenerationRequest(prompt=prompt, sampling=SEEDED, seed=seed, max_tokens=2, stop_ids=()))
+            for seed, prompt in enumerate(prompts)
+        ]
+        events = [list(stream) for stream in streams]
+    cached = [each[0].cached_tokens for each in events]
+    assert cached[0] == 0
+    assert cached[1:] == [192] * 4  # full blocks of 16 tokens
+    decoded = len(prompts)  # the second token of each request
+    assert sum(computed) == sum(len(prompt) for prompt in prompts) - sum(cached) + decoded

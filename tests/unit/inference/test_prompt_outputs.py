@@ -13,7 +13,7 @@ from family_shapes import small
 from groundup.core.errors import ConfigError
 from groundup.inference import Completion, Engine, GenerationRequest, Sampling
 from groundup.inference.likelihood import loglikelihoods
-from groundup.inference.runner import NativeRunner, SequenceStep
+from groundup.inference.runner import NativeRunner, SequenceStep, make_pool
 from groundup.kernels.native_decoder import BLOCK_TOKENS
 from groundup.kernels.native_library import native_library
 from groundup.model import Transformer
@@ -113,7 +113,7 @@ def test_outputs_do_not_depend_on_the_schedule(
     """Alone; in batches with warm caches, with little memory, so that requests are computed again, and two threads."""
 
     def start(threads: int, cache_bytes: int) -> Engine:
-        runner = NativeRunner(model, "int8", threads=threads, cache_bytes=cache_bytes)
+        runner = NativeRunner(model, "int8", threads=threads, pool=make_pool(cache_bytes))
         return Engine(model, tokenizer, runner=runner, max_active=16)
 
     kinds: list[dict[str, Any]] = [
@@ -206,7 +206,7 @@ def test_choices_compute_their_prompt_once(
 def test_embeddings_leave_the_prefix_cache_to_others(
     model: Transformer, tokenizer: Tokenizer, prompts: list[tuple[int, ...]], computed: list[int]
 ) -> None:
-    with Engine(model, tokenizer, runner=NativeRunner(model, "int8", threads=1, cache_bytes=0)) as engine:
+    with Engine(model, tokenizer, runner=NativeRunner(model, "int8", threads=1, pool=make_pool(0))) as engine:
         chat = GenerationRequest(prompt=prompts[4], max_tokens=1, stop_ids=())
         engine.complete(chat)
         for ids in prompts[5:]:
