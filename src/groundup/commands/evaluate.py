@@ -11,7 +11,6 @@ from groundup.core.artifact import ARTIFACT, Artifact, Work, begin, read, read_i
 from groundup.core.config import Config, setting
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError
-from groundup.core.files import write_json, write_text
 from groundup.data import ConversationRules, table_identity
 
 if TYPE_CHECKING:
@@ -42,6 +41,7 @@ class EvaluateConfig(Config):
     seed: int = setting(0, help="seed of the generated samples and of the bootstrap intervals", flag=True, ge=0)
     text: str | None = setting(None, help='name of the text column, or a template such as "{title}: {body}"')
     label: str | None = setting(None, help="name of the label column")
+    group: tuple[str, ...] | None = setting(None, help="columns that divide choices into groups; default: detected")
     separator: str | None = setting(None, help='separator between several labels in a cell, such as ";"')
     device: str | None = setting(None, help="device, such as cpu or cuda; default: a GPU if available", flag=True)
     dtype: Literal["float32", "bfloat16"] | None = setting(
@@ -119,7 +119,7 @@ def _on_examples(
     directory = resolve_classifier(config.model) if measure == "labels" else resolve_model(config.model)
     chosen = {"seed", "text", "label", "separator", "columns"}
     settings = config.model_dump(mode="json", include=chosen) | {"measure": measure}
-    settings |= config.model_dump(include={"dtype"}, exclude_none=True)
+    settings |= config.model_dump(include={"dtype", "group"}, exclude_none=True)
     inputs = {"model": model_identity(directory), "data": table_identity(config.data)}
     work = begin(config.out or _default_out(config, directory), "evaluate", settings, inputs, console=console)
     if work.state == "done":
@@ -129,7 +129,8 @@ def _on_examples(
         rules = LabelRules(config.text, config.label, separator=config.separator)
         found = evaluate_labels(directory, config.data, rules, console, **place)
     elif measure == "choices":
-        found = evaluate_choices(directory, config.data, config.text, console, dtype=config.dtype, **place)
+        place |= {"dtype": config.dtype, "groups": config.group}
+        found = evaluate_choices(directory, config.data, config.text, console, **place)
     else:
         found = evaluate_answers(directory, config.data, config.columns, console, dtype=config.dtype, **place)
     table = result_facts(found.sentence, "On these examples", COLUMNS, found.rows)
@@ -137,10 +138,9 @@ def _on_examples(
 
 
 def _finish(work: Work, found: Report | ExampleEvaluation, facts: dict[str, Any], console: Console) -> Artifact:
-    files = [work.directory / "report.json", work.directory / "report.md"]
-    write_json(files[0], found.to_json())
-    write_text(files[1], found.to_markdown())
-    return show_result(console, work.directory, work.finish(facts, files))
+    from groundup.evaluation.report import write_evaluation
+
+    return show_result(console, work.directory, work.finish(facts, write_evaluation(work.directory, found)))
 
 
 def _default_out(config: EvaluateConfig, directory: Path) -> Path:

@@ -1,10 +1,13 @@
-"""Reader of multiple-choice questions in a table."""
+"""Reader of multiple-choice questions and minimal pairs in a table.
+
+A minimal pair is a question without a prompt. Its choices are an acceptable and an unacceptable sentence.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +20,10 @@ from groundup.data.tables import Table, cell_text
 _CHOICES = ("choices", "options", "endings", "candidates", "answers")
 _ANSWERS = ("answer", "label", "gold", "target", "correct", "answer_index", "answerKey", "gt")
 _QUESTIONS = ("question", "query", "prompt", "context", "ctx", "premise", "goal", "sentence", "text")
+_PAIRS = (("sentence_good", "sentence_bad"), ("good", "bad"), ("acceptable", "unacceptable"))  # the first is BLiMP's
+# Common names of columns that divide a data set into parts, such as the paradigms (UID) and the fields of BLiMP.
+_GROUPS = ("field", "linguistics_term", "UID", "category", "subject", "task", "topic", "type", "difficulty", "language")
+_MAX_GROUPS = 200
 PROMPT = "Question: {question}\nAnswer:"  # Prompt of most multiple-choice tasks in lm-evaluation-harness.
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -44,11 +51,25 @@ class Choices:
         items: The questions.
         columns: Description of the columns that were read.
         dropped: Number of dropped rows for each reason.
+        groups: The group of each question, for each column that divides the questions into groups.
+        kind: "questions" or "minimal pairs".
     """
 
     items: list[Choice]
     columns: str
     dropped: Counter[str] = field(default_factory=Counter)
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    kind: str = "questions"
+
+
+def pair_columns(table: Table) -> tuple[str, str] | None:
+    """Return the names of the columns with acceptable and unacceptable sentences, or None if the table has none."""
+    return next((pair for pair in _PAIRS if set(pair) <= set(table.columns)), None)
+
+
+def has_choices(table: Table) -> bool:
+    """Return whether a table has multiple-choice questions or minimal pairs."""
+    return choice_columns(table) is not None or pair_columns(table) is not None
 
 
 def choice_columns(table: Table) -> tuple[str, str, str | None] | None:
@@ -66,10 +87,11 @@ def choice_columns(table: Table) -> tuple[str, str, str | None] | None:
     return choices, answer, next((c for c in _QUESTIONS if c in table.columns and c not in (choices, answer)), None)
 
 
-def read_choices(table: Table, template: str | None = None) -> Choices:
-    r"""Read the multiple-choice questions of a table.
+def read_choices(table: Table, template: str | None = None, groups: Sequence[str] | None = None) -> Choices:
+    r"""Read the multiple-choice questions or the minimal pairs of a table.
 
-    The table needs a column with the choices and a column with the answer. The choices are a list (as JSON in CSV
+    Minimal pairs are in the columns `sentence_good` and `sentence_bad`, as in BLiMP (arXiv:1912.00582). Otherwise, the
+    table needs a column with the choices and a column with the answer. The choices are a list (as JSON in CSV
     files) or have the form `{"text": [...], "label": [...]}` as in ARC. The answer is given as the index of the correct
     choice from 0, as its letter, as its label, or as its text. A column with the question is optional.
 
@@ -77,11 +99,15 @@ def read_choices(table: Table, template: str | None = None) -> Choices:
         table: The table.
         template: Template of the prompt, e.g. "{context}\nQ: {question}\nA:"; default: "Question: ...\nAnswer:" if the
             table has a column with questions, otherwise an empty prompt.
+        groups: Columns that divide the questions into groups; default: columns with common names, such as `category`.
 
     Raises:
         ConfigError: A column that the template refers to does not exist.
         DataError: The columns were not found, or none of the rows contains a valid question.
     """
+    group_columns = _group_columns(table, groups)
+    if template is None and (pair := pair_columns(table)) is not None:
+        return _read_pairs(table, pair, group_columns)
     found = choice_columns(table)
     if found is None:
         raise DataError(
@@ -97,7 +123,7 @@ def read_choices(table: Table, template: str | None = None) -> Choices:
             fix=f"Correct {missing[0]}.",
         )
     template = template or (PROMPT.replace("question", question) if question else "")
-    items, dropped = [], Counter[str]()
+    items, kept, dropped = [], [], Counter[str]()
     for row in table.rows:
         texts = _listed(row.get(choices))
         place = _place(row.get(answer), texts, row.get(choices))
@@ -110,13 +136,45 @@ def read_choices(table: Table, template: str | None = None) -> Choices:
             dropped["empty question"] += 1
         else:
             items.append(Choice(prompt, texts, place))
+            kept.append(row)
     if not items:
         raise DataError(
             f"{table.name}: none of {len(table.rows):,} rows contains a valid question ({dict(dropped)})",
             rule="an answer is the index of a choice from 0, its letter, or its text",
             fix="Correct the table.",
         )
-    return Choices(items, f"{question + ', ' if question else ''}{choices} -> {answer}", dropped)
+    columns = f"{question + ', ' if question else ''}{choices} -> {answer}"
+    return Choices(items, columns, dropped, _grouped(kept, group_columns))
+
+
+def _read_pairs(table: Table, pair: tuple[str, str], group_columns: Sequence[str]) -> Choices:
+    complete = [row for row in table.rows if all(cell_text(row.get(column)) for column in pair)]
+    if not complete:
+        raise DataError(
+            f"{table.name}: none of {len(table.rows):,} rows has a text in both {pair[0]} and {pair[1]}",
+            fix="Correct the table.",
+        )
+    items = [Choice("", tuple(cell_text(row[column]) for column in pair), 0) for row in complete]
+    dropped = Counter({"empty sentence": missing} if (missing := len(table.rows) - len(complete)) else {})
+    return Choices(items, " > ".join(pair), dropped, _grouped(complete, group_columns), "minimal pairs")
+
+
+def _group_columns(table: Table, given: Sequence[str] | None) -> Sequence[str]:
+    """Return the given columns, or the columns with common names that have between 2 and `_MAX_GROUPS` values."""
+    if given is None:
+        values = {name: {cell_text(row.get(name)) for row in table.rows} for name in _GROUPS if name in table.columns}
+        return [name for name, found in values.items() if 2 <= len(found) <= _MAX_GROUPS]
+    unknown = [name for name in given if name not in table.columns]
+    if unknown:
+        raise ConfigError(
+            f"group = {unknown[0]!r}: {table.name} has the columns {', '.join(table.columns[:12])}",
+            fix=f"Correct {unknown[0]}.",
+        )
+    return given
+
+
+def _grouped(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, list[str]]:
+    return {column: [cell_text(row.get(column)) for row in rows] for column in columns}
 
 
 def _listed(value: Any) -> tuple[str, ...]:

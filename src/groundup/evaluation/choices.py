@@ -5,7 +5,7 @@ Shape letters: E: number of questions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +30,14 @@ class ChoiceScore:
         accuracy_per_byte: accuracy if each log-likelihood is divided by the number of UTF-8 bytes of the choice.
             Without this division, short choices have an advantage.
         chance: expected accuracy of randomly chosen answers.
+        right_E: 1 for each question whose most likely choice is correct, otherwise 0.
     """
 
     loglikelihoods: list[list[float]]
     accuracy: Interval
     accuracy_per_byte: Interval
     chance: float
+    right_E: npt.NDArray[np.float64]
 
     def to_json(self) -> dict[str, Any]:
         """Return the accuracies as JSON values."""
@@ -70,13 +72,35 @@ def score_choices(
         [nats / max(len(choice.encode()), 1) for nats, choice in zip(nats_of, item.choices, strict=True)]
         for nats_of, item in zip(found, items, strict=True)
     ]
-    ones = np.ones(len(items))
+    ones, right_E = np.ones(len(items)), right_choices(found, items)
     return ChoiceScore(
         found,
-        ratio_interval(right_choices(found, items), ones, seed=seed),
+        ratio_interval(right_E, ones, seed=seed),
         ratio_interval(right_choices(per_byte, items), ones, seed=seed),
         float(np.mean([1 / len(item.choices) for item in items])),
+        right_E,
     )
+
+
+def group_accuracies(
+    right_E: npt.NDArray[np.float64], groups: Mapping[str, Sequence[str]], *, seed: int = 0
+) -> dict[str, dict[str, Interval]]:
+    """Return the accuracy in each group of questions.
+
+    Args:
+        right_E: 1 for each question that is answered correctly, otherwise 0.
+        groups: for each column, the group of each question.
+        seed: seed of the bootstrap.
+
+    Returns:
+        For each column, the groups in alphabetical order with their accuracies.
+    """
+    found: dict[str, dict[str, Interval]] = {}
+    for column, names in groups.items():
+        of = np.array(names)
+        parts = {str(name): right_E[of == name] for name in np.unique(of)}
+        found[column] = {name: ratio_interval(part, np.ones(len(part)), seed=seed) for name, part in parts.items()}
+    return found
 
 
 def choice_ids(tokenizer: Tokenizer, prompt: str, choice: str) -> tuple[list[int], int]:
@@ -106,5 +130,9 @@ def _loglikelihoods(
 
 
 def right_choices(scores: Sequence[Sequence[float]], items: Sequence[Choice]) -> npt.NDArray[np.float64]:
-    """Return an array (E,) that is 1 for each question whose choice with the highest score is correct, otherwise 0."""
-    return np.array([float(np.argmax(of) == item.answer) for of, item in zip(scores, items, strict=True)])
+    """Return an array (E,) that is 1 for each question whose choice with the highest score is correct, otherwise 0.
+
+    If n choices have the highest score, and one of them is correct, the question counts 1 / n.
+    """
+    best = [np.flatnonzero(np.asarray(of) == max(of)) for of in scores]
+    return np.array([float(item.answer in of) / len(of) for of, item in zip(best, items, strict=True)])

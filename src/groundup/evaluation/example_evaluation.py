@@ -7,7 +7,7 @@ by its accuracy on multiple-choice questions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +16,11 @@ import numpy as np
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, GroundupError
 from groundup.data import ConversationRules, TokenLists, read_conversations, read_table
-from groundup.data.choices import choice_columns, read_choices
+from groundup.data.choices import has_choices, read_choices
 from groundup.data.columns import find_columns
 from groundup.data.conversations import FolderExamples
 from groundup.data.labeled import UNKNOWN_LABEL, LabelRules, read_labeled, summary, with_labels
-from groundup.evaluation.choices import score_choices
+from groundup.evaluation.choices import group_accuracies, score_choices
 from groundup.evaluation.classifier_evaluation import label_evaluator
 from groundup.evaluation.precision import choose_precision
 from groundup.evaluation.responses import response_tokens, score_responses
@@ -51,11 +51,15 @@ class ExampleEvaluation:
         sentence: a sentence that reports the main metric.
         rows: rows of the table of metrics. The columns are `COLUMNS`.
         facts: results as JSON values. The value of `columns` describes the columns that were read.
+        groups: for each column that divides the examples into groups, the rows of the table of groups.
+        items: results of each example as JSON values, in the order of the data.
     """
 
     sentence: str
     rows: Sequence[tuple[str, str, str]]
     facts: Mapping[str, Any]
+    groups: Mapping[str, Sequence[tuple[str, str, str]]] = field(default_factory=dict)
+    items: Sequence[Mapping[str, Any]] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values."""
@@ -64,8 +68,14 @@ class ExampleEvaluation:
     def to_markdown(self) -> str:
         """Return the result as a Markdown page."""
         lines = ["# Evaluation", "", self.sentence, "", f"Columns: {self.facts['columns']}.", ""]
-        lines += [f"| {' | '.join(row)} |" for row in (COLUMNS, ("---",) * len(COLUMNS), *self.rows)]
+        lines += _markdown_table(COLUMNS, self.rows)
+        for column, rows in self.groups.items():
+            lines += ["", f"## By {column}", "", *_markdown_table((column, *COLUMNS[1:]), rows)]
         return "\n".join(lines) + "\n"
+
+
+def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (columns, ("---",) * len(columns), *rows)]
 
 
 def detect_evaluation(model: Path, data: Path | None, label: str | None, columns: ConversationRules) -> Evaluated:
@@ -100,7 +110,7 @@ def _task_of(data: Path, *, chats: bool) -> Literal["choices", "answers"] | None
     """
     try:
         table = read_table(data)
-        if choice_columns(table) is not None:
+        if has_choices(table):
             return "choices"
         if not chats:
             return None
@@ -225,11 +235,14 @@ def evaluate_choices(
     prompt: str | None,
     console: Console,
     *,
+    groups: Sequence[str] | None = None,
     dtype: ComputeDtype | None = None,
     seed: int = 0,
     device: str | None = None,
 ) -> ExampleEvaluation:
-    """Compute the accuracy of a model on multiple-choice questions. The most likely choice counts as its answer.
+    """Compute the accuracy of a model on multiple-choice questions or minimal pairs.
+
+    The most likely choice counts as the answer of the model.
 
     Args:
         directory: directory of the model.
@@ -237,6 +250,7 @@ def evaluate_choices(
         prompt: name of the prompt column, or a template that combines columns; default: the column is detected by its
             name.
         console: console that prints progress.
+        groups: columns that divide the questions into groups; default: columns with common names, such as `category`.
         dtype: data type to compute in; default: float32, because rounding errors may change the most likely choice.
         seed: seed of the bootstrap.
         device: device to compute on; default: a GPU if available.
@@ -244,17 +258,33 @@ def evaluate_choices(
     Returns:
         The accuracy.
     """
-    found = read_choices(read_table(data), prompt)
+    found = read_choices(read_table(data), prompt, groups)
     opened = open_model(directory, device=device)
     dtype, count = dtype or "float32", sum(len(item.choices) for item in found.items)
     with console.progress("scoring", count, "choices") as bar, use_compute_dtype(opened.model, dtype):
         score = score_choices(opened.model, opened.tokenizer, found.items, seed=seed, advance=bar.advance)
     rows = _percent_rows({"accuracy": score.accuracy, "accuracy, per byte": score.accuracy_per_byte})
     rows.append(("random guess", f"{score.chance:.1%}", ""))
+    accuracies = group_accuracies(score.right_E, found.groups, seed=seed)
+    for column, parts in accuracies.items():
+        mean = float(np.mean([part.estimate for part in parts.values()]))
+        rows.append((f"mean over {column}", f"{mean:.1%}", f"{len(parts)} groups"))
     facts = {"columns": found.columns, "dropped": dict(found.dropped), "items": len(found.items), **score.to_json()}
-    accuracy, questions = f"{score.accuracy.estimate:.1%}", f"{len(found.items):,} questions"
+    accuracy, questions = f"{score.accuracy.estimate:.1%}", f"{len(found.items):,} {found.kind}"
     sentence = f"Accuracy {accuracy} on {questions}; random guessing: {score.chance:.1%}."
-    return ExampleEvaluation(sentence, rows, facts | {"dtype": dtype})
+    facts["groups"] = {
+        column: {name: part.to_json() for name, part in parts.items()} for column, parts in accuracies.items()
+    }
+    items = [
+        {
+            "right": float(right),
+            "loglikelihoods": nats,
+            **{column: names[index] for column, names in found.groups.items()},
+        }
+        for index, (right, nats) in enumerate(zip(score.right_E, score.loglikelihoods, strict=True))
+    ]
+    tables = {column: _percent_rows(parts) for column, parts in accuracies.items()}
+    return ExampleEvaluation(sentence, rows, facts | {"dtype": dtype}, tables, items)
 
 
 def _percent_rows(metrics: Mapping[str, Interval]) -> list[tuple[str, str, str]]:

@@ -1,18 +1,56 @@
-"""Report of an evaluation on text, in JSON and Markdown."""
+"""Report of an evaluation on text, and the files of an evaluation."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
 
+from groundup.core.files import write_json, write_text
 from groundup.evaluation.comparison import Comparison
 from groundup.evaluation.compressors import CompressorScore
 from groundup.evaluation.stats import Interval
 
 FORMAT_VERSION = 1
 Verdict = Literal["the model", "the compressor", "not significantly different"]
+
+
+class Evaluation(Protocol):
+    """The result of an evaluation."""
+
+    @property
+    def items(self) -> Sequence[Mapping[str, Any]]:
+        """Results of each example as JSON values, or nothing if the result has no examples."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON values."""
+        ...
+
+    def to_markdown(self) -> str:
+        """Return the result as a Markdown page."""
+        ...
+
+
+def write_evaluation(directory: Path, evaluation: Evaluation) -> list[Path]:
+    """Write `report.json`, `report.md` and, if there are examples, `items.jsonl` with one line per example.
+
+    Args:
+        directory: output directory.
+        evaluation: result to write.
+
+    Returns:
+        The files written.
+    """
+    files = [directory / "report.json", directory / "report.md"]
+    write_json(files[0], evaluation.to_json())
+    write_text(files[1], evaluation.to_markdown())
+    if evaluation.items:
+        files.append(directory / "items.jsonl")
+        write_text(files[2], "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in evaluation.items))
+    return files
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +77,8 @@ class Report:
         next_commands: commands that are suggested as the next step.
         began_from: comparison with the base model if this model was trained by continued pretraining, otherwise None.
     """
+
+    items: ClassVar[Sequence[Mapping[str, Any]]] = ()
 
     bpb: Interval
     scored: Mapping[str, Any]

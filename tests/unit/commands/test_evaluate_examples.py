@@ -71,3 +71,16 @@ def test_the_loss_on_answers_equals_the_model_loss(chat_directory: Path, tmp_pat
     words = facts["loss"] * facts["tokens"]
     assert sum(nats[:-2]) - 1e-3 <= words <= sum(nats[:-1]) + 1e-3
     assert math.isfinite(words)
+
+
+def test_minimal_pairs_are_scored_by_group_and_ties_count_one_half(base_directory: Path, tmp_path: Path) -> None:
+    rows = [("sentence_good", "sentence_bad", "UID"), ("a cat", "a cat", "same"), ("the dog", "dog the", "order")]
+    config = EvaluateConfig(model=base_directory, data=a_table(tmp_path / "pairs.csv", *rows), out=tmp_path / "report")
+    facts = run(config).facts
+    items = [json.loads(line) for line in (tmp_path / "report" / "items.jsonl").read_text().splitlines()]
+    assert [item["UID"] for item in items] == ["same", "order"]
+    good, bad = items[1]["loglikelihoods"]
+    assert items[0]["right"] == 0.5 and items[1]["right"] == float(good > bad)
+    assert facts["groups"]["UID"]["same"]["value"] == 0.5
+    assert facts["accuracy"]["value"] == pytest.approx((0.5 + items[1]["right"]) / 2)
+    assert "## By UID" in (tmp_path / "report" / "report.md").read_text()

@@ -66,3 +66,26 @@ def test_unusable_rows_are_dropped_and_counted(tmp_path: Path) -> None:
         read_choices(read_table(rows(tmp_path, good | {"answer": 7})))
     with pytest.raises(DataError, match="list of choices"):
         read_choices(read_table(rows(tmp_path, {"question": "Why?", "answer": "so"})))
+
+
+def test_minimal_pairs_of_blimp_are_questions_without_a_prompt(tmp_path: Path) -> None:
+    pairs = [
+        {"sentence_good": "She sees herself.", "sentence_bad": "She sees himself.", "UID": "anaphor", "pairID": "0"},
+        {"sentence_good": "They have run.", "sentence_bad": "They have ran.", "UID": "participle", "pairID": "1"},
+        {"sentence_good": "They have run.", "sentence_bad": "", "UID": "participle", "pairID": "2"},
+    ]
+    found = read_choices(read_table(rows(tmp_path, *pairs)))
+    assert found.items == [
+        Choice("", ("She sees herself.", "She sees himself."), 0),
+        Choice("", ("They have run.", "They have ran."), 0),
+    ]
+    assert found.groups == {"UID": ["anaphor", "participle"]}
+    assert found.dropped == {"empty sentence": 1}
+
+
+def test_groups_are_columns_of_the_table(tmp_path: Path) -> None:
+    table = read_table(rows(tmp_path, *({"choices": ["a", "b"], "answer": 0, "level": level} for level in "xyx")))
+    assert read_choices(table).groups == {}
+    assert read_choices(table, groups=["level"]).groups == {"level": ["x", "y", "x"]}
+    with pytest.raises(ConfigError, match="levels"):
+        read_choices(table, groups=["levels"])
