@@ -42,8 +42,8 @@ class GenerationRequest:
         is_reply: Whether the output is a new text, such as a chat reply, and not a continuation of the prompt. If it is
             true, the space that SentencePiece tokenizers add in front of a text is removed from the output.
         sampling: Sampling settings, such as the temperature.
-        max_tokens: Maximum number of tokens to generate. Default: the output may fill the rest of the context. 0 is
-            allowed for requests that need only outputs of the prompt.
+        max_tokens: Maximum number of tokens to generate. Default: the output may fill the rest of the context. With
+            0, only the prompt is computed.
         stop: Stop texts. Generation ends when one of them occurs, and the output ends before the stop text.
         stop_ids: IDs of stop tokens. Default: the stop tokens of the engine. An empty tuple means no stop tokens.
         seed: Random seed. For the same seed, prompt and model, the output is the same and does not depend on other
@@ -81,12 +81,11 @@ class GenerationRequest:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
-        lowest = 0 if self.embedding or self.prompt_logprobs is not None else 1
-        if self.max_tokens is not None and self.max_tokens < lowest:
+        if self.max_tokens is not None and self.max_tokens < 0:
             raise ConfigError(
                 f"max_tokens = {self.max_tokens}",
-                rule=f"max_tokens must be at least {lowest}",
-                fix=f"Set max_tokens >= {lowest}, or omit it to generate up to the end of the context.",
+                rule="max_tokens must be 0 or more",
+                fix="Set max_tokens >= 0, or omit it to generate up to the end of the context.",
             )
         if self.embedding and (self.max_tokens != 0 or self.prompt_logprobs is not None):
             raise ConfigError(

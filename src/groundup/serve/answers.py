@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from groundup.inference import TokenEvent
 from groundup.serve.model import Job, ServedModel
-from groundup.serve.schema import ChatBody, CompletionBody
+from groundup.serve.schema import ChatBody
 
 Json = dict[str, Any]
 
@@ -40,7 +40,7 @@ class Answer(ABC):
         for events in outputs:
             for event in events:
                 self._count(event)
-        choices = [self._choice(index, events) for index, events in enumerate(outputs)]
+        choices = [self._choice(index, events) for index, events in enumerate(self._selected(outputs))]
         return {**self._head, "object": self.kind, "choices": choices, "usage": self.usage}
 
     def opening(self) -> Iterator[Json]:
@@ -67,6 +67,10 @@ class Answer(ABC):
         prompt, completion = self._job.prompt_tokens, self._completion_tokens
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
+    def _selected(self, outputs: Sequence[Sequence[TokenEvent]]) -> Sequence[Sequence[TokenEvent]]:
+        """Return the outputs that become choices of a complete response."""
+        return outputs
+
     @abstractmethod
     def _choice(self, index: int, events: Sequence[TokenEvent]) -> Json: ...
 
@@ -82,15 +86,6 @@ class Answer(ABC):
 
     def _count(self, event: TokenEvent) -> None:
         self._completion_tokens += event.token_id is not None
-
-    def _shown_tokens(self, events: Sequence[TokenEvent]) -> list[TokenEvent]:
-        """Return the events whose token is part of the text. Events of stop tokens are left out."""
-        special = self._model.tokenizer.special_ids
-        return [event for event in events if event.token_id is not None and event.token_id not in special]
-
-    def _token(self, token_id: int) -> tuple[str, bytes]:
-        raw = self._model.tokenizer.token_bytes(token_id)
-        return raw.decode("utf-8", errors="replace"), raw
 
 
 class ChatAnswer(Answer):
@@ -136,67 +131,11 @@ class ChatAnswer(Answer):
             content.append({**self._scored(event.token_id, event.logprob), "top_logprobs": top})
         return {"content": content, "refusal": None}
 
+    def _shown_tokens(self, events: Sequence[TokenEvent]) -> list[TokenEvent]:
+        """Return the events whose token is part of the text. Events of stop tokens are left out."""
+        special = self._model.tokenizer.special_ids
+        return [event for event in events if event.token_id is not None and event.token_id not in special]
+
     def _scored(self, token_id: int, logprob: float) -> Json:
-        text, raw = self._token(token_id)
-        return {"token": text, "logprob": logprob, "bytes": list(raw)}
-
-
-class CompletionAnswer(Answer):
-    """Response of the endpoint `/v1/completions`.
-
-    Args:
-        model: Model that generates the response.
-        job: Generation requests of the response, one per choice.
-        body: Body of the request.
-    """
-
-    kind = "text_completion"
-    chunk_kind = "text_completion"
-    prefix = "cmpl"
-
-    def __init__(self, model: ServedModel, job: Job, body: CompletionBody) -> None:
-        super().__init__(model, job, include_usage=body.include_usage)
-        self._return_logprobs = body.logprobs is not None
-        self._echoed = [self._prompt_text(prompt) if body.echo else "" for prompt in body.prompt for _ in range(body.n)]
-        self._offsets = [0] * len(job.requests)
-
-    def _choice(self, index: int, events: Sequence[TokenEvent]) -> Json:
-        text = self._echoed[index] + "".join(event.text for event in events)
-        return self._text_choice(index, text, events)
-
-    def _opening_choice(self, index: int) -> Json | None:
-        return self._text_choice(index, self._echoed[index], []) if self._echoed[index] else None
-
-    def _chunk_choice(self, index: int, event: TokenEvent) -> Json | None:
-        choice = self._text_choice(index, event.text, [event])
-        logprobs = choice["logprobs"]
-        if event.text or event.finish_reason or (logprobs and logprobs["tokens"]):
-            return choice
-        return None
-
-    def _text_choice(self, index: int, text: str, events: Sequence[TokenEvent]) -> Json:
-        reason = events[-1].finish_reason if events else None
-        return {"index": index, "text": text, "logprobs": self._logprobs(index, events), "finish_reason": reason}
-
-    def _logprobs(self, index: int, events: Sequence[TokenEvent]) -> Json | None:
-        if not self._return_logprobs:
-            return None
-        found: Json = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
-        for event in self._shown_tokens(events):
-            assert event.token_id is not None, "shown tokens have an ID"
-            name = self._name(event.token_id)
-            top = {self._name(token_id): logprob for token_id, logprob in event.top_logprobs}
-            found["tokens"].append(name)
-            found["token_logprobs"].append(event.logprob)
-            found["top_logprobs"].append({**top, name: event.logprob})
-            found["text_offset"].append(self._offsets[index])
-            self._offsets[index] += len(self._token(event.token_id)[0])
-        return found
-
-    def _name(self, token_id: int) -> str:
-        """Return the text of a token, or its bytes in OpenAI's notation if the token is only a part of a character."""
-        text, raw = self._token(token_id)
-        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw) if "�" in text else text
-
-    def _prompt_text(self, prompt: str | list[int]) -> str:
-        return prompt if isinstance(prompt, str) else self._model.tokenizer.decode(prompt)
+        raw = self._model.tokenizer.token_bytes(token_id)
+        return {"token": raw.decode("utf-8", errors="replace"), "logprob": logprob, "bytes": list(raw)}

@@ -15,11 +15,13 @@ from starlette.routing import BaseRoute, Route
 from groundup.inference import TokenEvent
 from groundup.inference.mailbox import EventStream
 from groundup.inference.worker import RequestTimeoutError
-from groundup.serve.answers import Answer, ChatAnswer, CompletionAnswer, Json
+from groundup.serve.answers import Answer, ChatAnswer, Json
+from groundup.serve.completions import CompletionAnswer
+from groundup.serve.embeddings import embedding_job, embedding_response, parts
 from groundup.serve.errors import ApiError, client_too_slow, failed, shutting_down, timed_out, unknown_model
 from groundup.serve.model import Job, ServedModel
 from groundup.serve.models import Models
-from groundup.serve.schema import ChatBody, CompletionBody
+from groundup.serve.schema import ChatBody, CompletionBody, EmbeddingBody
 from groundup.serve.streams import ClientGoneError, merged, unless_gone
 from groundup.serve.transport import ServerSentEvents, ignored_header, read_request
 
@@ -29,7 +31,7 @@ Events = AsyncGenerator[tuple[int, TokenEvent]]
 
 
 def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), request_seconds: float | None = None) -> Starlette:
-    """Return the ASGI application with the endpoints for chat, completions, models and health.
+    """Return the ASGI application with the endpoints for chat, completions, embeddings, models and health.
 
     The application does not check the API key, so wrap it in a `RequestGuard`.
 
@@ -52,6 +54,14 @@ def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), request_secon
         job = await asyncio.to_thread(model.complete, body)
         return await _answer(request, model, job, CompletionAnswer(model, job, body), stream=body.stream)
 
+    async def embed(request: Request) -> Response:
+        body = await read_request(request, EmbeddingBody)
+        model = await asyncio.to_thread(models.get_model, body.model)
+        job = await asyncio.to_thread(embedding_job, model, body)
+        outputs = [events[-1] for part in parts(job) for events in await _outputs(request, model, part)]
+        response = await asyncio.to_thread(embedding_response, model, job, body, outputs)
+        return JSONResponse(response, headers=ignored_header(job.ignored))
+
     async def all_models(request: Request) -> Response:
         return JSONResponse({"object": "list", "data": await asyncio.to_thread(models.list_models)})
 
@@ -69,6 +79,7 @@ def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), request_secon
         routes=[
             Route("/v1/chat/completions", chat, methods=["POST"]),
             Route("/v1/completions", complete, methods=["POST"]),
+            Route("/v1/embeddings", embed, methods=["POST"]),
             Route("/v1/models", all_models, methods=["GET"]),
             Route("/v1/models/{name:path}", one_model, methods=["GET"]),
             Route("/health", health, methods=["GET"]),
@@ -88,16 +99,25 @@ def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), request_secon
 
 
 async def _answer(request: Request, model: ServedModel, job: Job, answer: Answer, *, stream: bool) -> Response:
-    address = request.client.host if request.client is not None else ""
-    streams = model.submit(job, address=address, timeout=request.app.state.request_seconds)
     headers = ignored_header(job.ignored)
     if stream:
+        streams = _submit(request, model, job)
         return ServerSentEvents(_chunks(model, answer, merged(streams)), lambda: model.cancel(job), headers)
+    return JSONResponse(answer.complete(await _outputs(request, model, job)), headers=headers)
+
+
+def _submit(request: Request, model: ServedModel, job: Job) -> list[EventStream]:
+    address = request.client.host if request.client is not None else ""
+    return model.submit(job, address=address, timeout=request.app.state.request_seconds)
+
+
+async def _outputs(request: Request, model: ServedModel, job: Job) -> list[list[TokenEvent]]:
+    """Run a job, and return the events of each of its requests."""
+    streams = _submit(request, model, job)
     try:
-        outputs = await unless_gone(request.receive, _gathered(model, streams))
+        return await unless_gone(request.receive, _gathered(model, streams))
     finally:
         model.cancel(job)
-    return JSONResponse(answer.complete(outputs), headers=headers)
 
 
 async def _gathered(model: ServedModel, streams: Sequence[EventStream]) -> list[list[TokenEvent]]:
@@ -139,7 +159,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         error.status_code,
         f"{request.method} {request.url.path[:80]}",
         rule=str(error.detail),
-        fix="The paths are POST /v1/chat/completions, POST /v1/completions, GET /v1/models and GET /health.",
+        fix="The paths are POST /v1/chat/completions, POST /v1/completions, POST /v1/embeddings, GET /v1/models and GET /health.",
         code="not_found" if error.status_code == 404 else "method_not_allowed",
         headers=error.headers,
     ).response

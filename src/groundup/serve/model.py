@@ -106,9 +106,40 @@ class ServedModel:
         Raises:
             ApiError: The status is 400 if the prompt is too long or a token ID is unknown.
         """
-        prompts = [self._prompt_ids(prompt) for prompt in body.prompt]
+        prompts = [self.prompt_ids(prompt, "prompt", output=body.max_tokens != 0) for prompt in body.prompt]
         requests = self._requests(prompts, body, body.logprobs or 0, None)
+        if body.echo:
+            requests = tuple(replace(request, prompt_logprobs=body.logprobs) for request in requests)
         return Job(requests, sum(len(ids) for ids in prompts), body.ignored)
+
+    def prompt_ids(self, prompt: str | list[int], param: str, *, output: bool) -> list[int]:
+        """Return the token IDs of a text or of a list of token IDs, which is checked.
+
+        Args:
+            prompt: Text or token IDs.
+            param: Name of the request parameter that contains the prompt.
+            output: Whether at least one token is generated after the prompt.
+
+        Raises:
+            ApiError: The status is 400 if the prompt is too long or a token ID is unknown.
+        """
+        if isinstance(prompt, str):
+            self._require_encodable(prompt, param)
+            ids = self.tokenizer.encode_prompt(prompt)
+        else:
+            ids = prompt
+            unknown = [token for token in ids if not 0 <= token < self.engine.vocab_size]
+            if unknown:
+                raise ApiError(
+                    400,
+                    f"{param}: unknown token ID {unknown[0]}",
+                    rule=f"this model has the IDs 0 to {self.engine.vocab_size - 1}",
+                    fix="Encode with this model's tokenizer, or send text.",
+                    param=param,
+                    code="invalid_value",
+                )
+        self._require_space(ids, param, output=output)
+        return ids
 
     def submit(self, job: Job, *, address: str = "", timeout: float | None = None) -> list[EventStream]:
         """Submit all requests of a job to the engine. If the engine cannot accept all requests, it accepts no request.
@@ -152,25 +183,6 @@ class ServedModel:
             raise from_groundup(error, param=limited) from error
         return grammar
 
-    def _prompt_ids(self, prompt: str | list[int]) -> list[int]:
-        if isinstance(prompt, str):
-            self._require_encodable(prompt, "prompt")
-            ids = self.tokenizer.encode_prompt(prompt)
-        else:
-            ids = prompt
-            unknown = [token for token in ids if not 0 <= token < self.engine.vocab_size]
-            if unknown:
-                raise ApiError(
-                    400,
-                    f"prompt: unknown token ID {unknown[0]}",
-                    rule=f"this model has the IDs 0 to {self.engine.vocab_size - 1}",
-                    fix="Encode with this model's tokenizer, or send text.",
-                    param="prompt",
-                    code="invalid_value",
-                )
-        self._require_space(ids, "prompt")
-        return ids
-
     @cached_property
     def _max_bytes(self) -> int:
         """Maximum size of a text that can fit into the context, in bytes. The factor 4 covers Unicode normalization."""
@@ -195,8 +207,8 @@ class ServedModel:
         if size > self._max_bytes:
             self._refuse_length(f"{param}: {size:,} bytes of text", param)
 
-    def _require_space(self, ids: Sequence[int], param: str) -> None:
-        if len(ids) >= self.context_length:
+    def _require_space(self, ids: Sequence[int], param: str, *, output: bool = True) -> None:
+        if len(ids) > self.context_length - output:
             self._refuse_length(f"{param}: {len(ids):,} tokens", param)
 
     def _refuse_length(self, found: str, param: str) -> NoReturn:
@@ -246,7 +258,7 @@ class ServedModel:
                 client=() if body.end_user is None else (body.end_user,),
             )
             for ids in prompts
-            for choice in range(body.n)
+            for choice in range(body.num_candidates)
         )
 
 

@@ -49,6 +49,7 @@ def model_object(name: str, *, created: int, context_length: int, chats: bool) -
         "owned_by": "groundup",
         "context_length": context_length,
         "has_chat_template": chats,
+        "embedding": "mean of the hidden states after the final norm, divided by its L2 norm",
     }
 
 

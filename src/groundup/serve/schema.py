@@ -2,8 +2,8 @@
 
 If a supported parameter has an invalid value, the request is rejected. Parameters without effect (`store`,
 `verbosity`, and parameters that only other servers have) are ignored and listed in a response header. Unsupported
-parameters that would change the response (`tools`, `best_of`, `suffix`) are rejected. Their default values (`tools:
-[]`, `best_of: 1`) are accepted because some clients send them. The extensions `top_k`, `min_p` and `repetition_penalty`
+parameters that would change the response (`tools`, `suffix`) are rejected. Their default values (`tools:
+[]`, `suffix: ""`) are accepted because some clients send them. The extensions `top_k`, `min_p` and `repetition_penalty`
 have the same meaning as in vLLM.
 """
 
@@ -16,7 +16,8 @@ from pydantic_core import PydanticCustomError
 
 from groundup.serve.body import Body, Lenient, only
 
-MAX_CHOICES = 16  # maximum number of choices in a request, summed over all prompts
+MAX_INPUTS = 2048  # maximum number of texts in a request for embeddings, as in OpenAI's API
+MAX_CHOICES = 128  # maximum number of choices in a request, summed over all prompts
 _MAX_STOPS = 256
 _MAX_BIASES = 1024
 _MAX_BIAS = 100.0  # a bias of -100 bans a token, and a bias of 100 forces it
@@ -80,10 +81,22 @@ class StreamOptions(Lenient):
     include_usage: bool = False
 
 
-class GenerationBody(Lenient):
-    """Parameters that the endpoints for chat and for completions share."""
+class ModelBody(Lenient):
+    """Parameters that all requests to a model share."""
 
     model: str
+    user: str | None = None
+    safety_identifier: str | None = None
+
+    @property
+    def end_user(self) -> str | None:
+        """Name of the end user, for fairness between users. OpenAI renamed `user` to `safety_identifier`."""
+        return self.safety_identifier or self.user
+
+
+class GenerationBody(ModelBody):
+    """Parameters that the endpoints for chat and for completions share."""
+
     max_tokens: int | None = Field(None, ge=1)
     temperature: float = Field(1.0, ge=0, le=2)
     top_p: float = Field(1.0, gt=0, le=1)
@@ -100,8 +113,6 @@ class GenerationBody(Lenient):
     min_p: float = Field(0.0, ge=0, le=1)
     repetition_penalty: float = Field(1.0, gt=0, le=100)
     logit_bias: Annotated[dict[int, float], PlainValidator(_biases)] = Field(default_factory=dict)
-    user: str | None = None
-    safety_identifier: str | None = None
 
     @model_validator(mode="after")
     def _stream_options_require_stream(self) -> GenerationBody:
@@ -117,15 +128,15 @@ class GenerationBody(Lenient):
         return self.max_tokens
 
     @property
-    def end_user(self) -> str | None:
-        """Name of the end user, for fairness between users. OpenAI renamed `user` to `safety_identifier`."""
-        return self.safety_identifier or self.user
-
-    @property
     def ignored(self) -> tuple[str, ...]:
         """Names of ignored parameters, including parameters in nested objects."""
         inside = self.stream_options.ignored if self.stream_options is not None else ()
         return (*super().ignored, *(f"stream_options.{name}" for name in inside))
+
+    @property
+    def num_candidates(self) -> int:
+        """Number of outputs that are generated for each prompt."""
+        return self.n
 
     @property
     def include_usage(self) -> bool:
@@ -232,20 +243,41 @@ class CompletionBody(GenerationBody):
     """Body of a request to `POST /v1/completions`."""
 
     prompt: Annotated[list[str | list[int]], BeforeValidator(_prompts)]
-    max_tokens: int | None = Field(16, ge=1)  # the same default as in OpenAI's API
+    max_tokens: int | None = Field(16, ge=0)  # the same default as in OpenAI's API
     logprobs: int | None = Field(None, ge=0, le=20)
     echo: bool = False
-    best_of: only(1) = None  # type: ignore[valid-type]
+    best_of: int | None = Field(None, ge=1, le=MAX_CHOICES)
     suffix: only("") = None  # type: ignore[valid-type]
 
     @model_validator(mode="after")
     def _fit_together(self) -> CompletionBody:
-        if self.echo and self.logprobs is not None:
-            rule = "echo cannot be combined with logprobs, because logprobs of the prompt are not supported"
-            raise PydanticCustomError("unsupported", rule, {"param": "echo"})
-        if len(self.prompt) * self.n > MAX_CHOICES:
-            rule = f"the number of prompts times n must be at most {MAX_CHOICES}"
+        if self.num_candidates < self.n:
+            raise PydanticCustomError("value_error", "best_of must be at least n", {"param": "best_of"})
+        if self.num_candidates > self.n and self.stream:
+            rule = "best_of cannot be combined with stream, because the best output is known only at the end"
+            raise PydanticCustomError("value_error", rule, {"param": "best_of"})
+        if len(self.prompt) * self.num_candidates > MAX_CHOICES:
+            rule = f"the number of prompts times n (or best_of) must be at most {MAX_CHOICES}"
             raise PydanticCustomError("value_error", rule, {"param": "n"})
+        return self
+
+    @property
+    def num_candidates(self) -> int:
+        """Number of outputs that are generated for each prompt. The best `n` of them are returned."""
+        return self.n if self.best_of is None else self.best_of
+
+
+class EmbeddingBody(ModelBody):
+    """Body of a request to `POST /v1/embeddings`."""
+
+    input: Annotated[list[str | list[int]], BeforeValidator(_prompts)] = Field(max_length=MAX_INPUTS)
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _inputs_have_text(self) -> EmbeddingBody:
+        if "" in self.input:
+            raise PydanticCustomError("value_error", "an empty text has no embedding", {"param": "input"})
         return self
 
 

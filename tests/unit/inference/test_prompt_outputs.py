@@ -219,7 +219,7 @@ def test_embeddings_leave_the_prefix_cache_to_others(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_tokens": 0}, "at least 1"),
+        ({"max_tokens": -1}, "0 or more"),
         ({"max_tokens": 4, "embedding": True}, "no other output"),
         ({"max_tokens": 0, "embedding": True, "prompt_logprobs": 1}, "no other output"),
         ({"prompt_logprobs": -1}, "0 or more"),
