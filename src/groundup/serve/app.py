@@ -159,7 +159,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         error.status_code,
         f"{request.method} {request.url.path[:80]}",
         rule=str(error.detail),
-        fix="The paths are POST /v1/chat/completions, POST /v1/completions, POST /v1/embeddings, GET /v1/models and GET /health.",
+        fix="The paths are POST /v1/chat/completions, /v1/completions, /v1/embeddings, and GET /v1/models, /health.",
         code="not_found" if error.status_code == 404 else "method_not_allowed",
         headers=error.headers,
     ).response

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from groundup.inference import TokenEvent
@@ -10,6 +11,8 @@ from groundup.serve.answers import Answer, Json
 from groundup.serve.model import Job, ServedModel
 from groundup.serve.schema import CompletionBody
 from groundup.tokenizer import StreamDecoder
+
+_UTF8_CONTINUATION = re.compile(rb"[\x80-\xbf]").match  # a byte of a character that is not its first byte
 
 
 class CompletionAnswer(Answer):
@@ -86,9 +89,16 @@ class _Choice:
             found["tokens"].append(self._name(token.token_id))
             found["token_logprobs"].append(token.logprob)
             found["top_logprobs"].append(self._top(token))
-            found["text_offset"].append(self._offset)
-            self._offset += len(self._decoder.feed([token.token_id]))
+            found["text_offset"].append(self._start_of(token.token_id))
         return found
+
+    def _start_of(self, token_id: int) -> int:
+        """Return the position in the text at which the next token starts."""
+        if not _UTF8_CONTINUATION(self._tokenizer.token_bytes(token_id)):
+            self._offset += len(self._decoder.flush())  # the last character stays incomplete
+        start = self._offset
+        self._offset += len(self._decoder.feed([token_id]))
+        return start
 
     def _top(self, token: TokenLogprob) -> Json | None:
         if token.logprob is None:

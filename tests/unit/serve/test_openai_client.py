@@ -9,7 +9,8 @@ from typing import Any
 
 import openai
 import pytest
-from openai.types import Completion, Model
+import torch
+from openai.types import Completion, CreateEmbeddingResponse, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from groundup.inference import Engine, GenerationRequest, Sampling
@@ -211,6 +212,92 @@ def test_logprobs_of_completions_line_up_with_the_text(client: openai.OpenAI):
     assert [o for part in streamed if part for o in part.text_offset or []] == found.text_offset
 
 
+def test_echo_returns_the_log_probabilities_of_the_prompt(
+    client: openai.OpenAI, model: Transformer, tokenizer: Tokenizer
+) -> None:
+    """The tokens of prompt and answer line up with the text, whole and streamed, also without an answer."""
+    prompt = "Größe → “the with statement”"
+    ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
+    with torch.inference_mode():
+        logprobs_TV = model(torch.tensor([ids]))[0, :, : tokenizer.vocab_size].log_softmax(-1)
+    expected = [float(logprobs_TV[i, token]) for i, token in enumerate(ids[1:])]
+    call: dict[str, Any] = {"model": "tiny", "prompt": prompt, "echo": True, "logprobs": 2, "seed": 3}
+    for max_tokens in (0, 1, 9):
+        done = client.completions.create(max_tokens=max_tokens, **call)
+        [choice] = done.choices
+        found: Any = choice.logprobs
+        count = len(ids) + max_tokens
+        assert choice.text.startswith(prompt) and choice.finish_reason == "length"
+        assert len(found.tokens) == len(found.token_logprobs) == len(found.top_logprobs) == count
+        assert found.token_logprobs[0] is None and found.top_logprobs[0] is None
+        assert found.token_logprobs[1 : len(ids)] == pytest.approx(expected, abs=1e-4)
+        scored = zip(found.token_logprobs[1:], found.top_logprobs[1:], strict=True)
+        assert all(logprob in top.values() for logprob, top in scored)
+        for token, offset in list(zip(found.tokens, found.text_offset, strict=True))[1:]:  # BOS is not in the text
+            assert token.startswith("bytes:") or choice.text[offset:].startswith(token)
+        assert done.usage is not None and done.usage.prompt_tokens == len(ids)
+        chunks = list(client.completions.create(max_tokens=max_tokens, stream=True, **call))
+        streamed: list[Any] = [chunk.choices[0].logprobs for chunk in chunks]
+        assert "".join(chunk.choices[0].text for chunk in chunks) == choice.text
+        for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+            assert [each for part in streamed if part for each in getattr(part, name)] == getattr(found, name)
+    plain = client.completions.create(**call | {"logprobs": None, "max_tokens": 0})
+    assert (plain.choices[0].text, plain.choices[0].logprobs) == (prompt, None)
+
+
+def test_parameters_of_completions_work_together(client: openai.OpenAI, tokenizer: Tokenizer) -> None:
+    """Several prompts as token IDs, two choices each, echo, log-probabilities, a stop text and a bias."""
+    prompts = [tokenizer.encode("The with statement"), tokenizer.encode("A class")]
+    call: dict[str, Any] = {"model": "tiny", "n": 2, "max_tokens": 12, "seed": 5, "logprobs": 1, "echo": True}
+    call["logit_bias"] = {"5": -100, "300": 3}
+    whole = client.completions.create(prompt=prompts, **call)
+    texts = [choice.text for choice in whole.choices]
+    assert [text[: len(tokenizer.decode(prompts[i // 2]))] for i, text in enumerate(texts)] == [
+        tokenizer.decode(prompts[i // 2]) for i in range(4)
+    ]
+    stop = texts[0][-4:-1]
+    stopped = client.completions.create(prompt=prompts, stop=stop, **call)
+    for choice in stopped.choices:
+        prompt = prompts[choice.index // 2]
+        found: Any = choice.logprobs
+        before: Any = whole.choices[choice.index].logprobs
+        assert found.token_logprobs[: len(prompt)] == before.token_logprobs[: len(prompt)]
+        assert stop not in choice.text[len(tokenizer.decode(prompt)) :]
+    assert stopped.choices[0].finish_reason == "stop"
+
+
+def test_best_of_returns_the_most_likely_choices(client: openai.OpenAI) -> None:
+    call: dict[str, Any] = {"model": "tiny", "prompt": ["The", "A class"], "seed": 5, "max_tokens": 6, "logprobs": 0}
+    every = client.completions.create(n=5, **call)
+    best = client.completions.create(n=2, best_of=5, **call)
+
+    def score(choice: Any) -> float:
+        return sum(choice.logprobs.token_logprobs) / len(choice.logprobs.token_logprobs)
+
+    for prompt in (0, 1):
+        ranked = sorted(every.choices[5 * prompt : 5 * prompt + 5], key=score, reverse=True)[:2]
+        found = best.choices[2 * prompt : 2 * prompt + 2]
+        assert [(each.text, each.logprobs) for each in found] == [(each.text, each.logprobs) for each in ranked]
+    assert [choice.index for choice in best.choices] == [0, 1, 2, 3]
+    assert best.usage == every.usage, "all candidates are counted"
+
+
+def test_embeddings(client: openai.OpenAI, model: Transformer, tokenizer: Tokenizer) -> None:
+    """The official client asks for base64 and decodes it. The order of the inputs is kept."""
+    texts = [f"{'The with statement. ' * (number % 5)}Number {number}" for number in range(40)]
+    made = client.embeddings.create(model="tiny", input=texts, user="u")
+    assert [each.index for each in made.data] == list(range(40))
+    tokens = [[tokenizer.bos_id, *tokenizer.encode(text)] for text in texts]
+    assert made.usage.prompt_tokens == made.usage.total_tokens == sum(map(len, tokens))
+    for text, ids, each in list(zip(texts, tokens, made.data, strict=True))[::8]:
+        with torch.inference_mode():
+            mean_D = model.model(torch.tensor([ids]))[0].mean(dim=0)
+        assert each.embedding == pytest.approx((mean_D / mean_D.norm()).tolist(), abs=1e-5)
+        floats = client.embeddings.create(model="tiny", input=text, encoding_format="float").data[0].embedding
+        by_ids = client.embeddings.create(model="tiny", input=[ids], dimensions=len(floats)).data[0].embedding
+        assert floats == by_ids == each.embedding
+
+
 def test_the_list_of_models(client: openai.OpenAI):
     [found] = client.models.list()
     assert (found.id, found.object, found.created) == ("tiny", "model", 1_700_000_000)
@@ -238,6 +325,8 @@ def test_responses_match_the_types_of_the_official_client(server: Any):
                 # one.
                 cut = event.replace('"finish_reason":null', '"finish_reason":"stop"') if chunk is Completion else event
                 chunk.model_validate_json(cut, strict=True)
+        embeddings = http.post("/v1/embeddings", json={"model": "tiny", "input": ["a", "b"]})
+        CreateEmbeddingResponse.model_validate_json(embeddings.content, strict=True)
         Model.model_validate_json(http.get("/v1/models/tiny").content, strict=True)
 
 

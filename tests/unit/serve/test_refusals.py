@@ -91,10 +91,13 @@ def test_an_invalid_chat_call_is_400(server: Any, changes: dict[str, Any], param
         ({"prompt": ["a", 1]}, "prompt"),
         ({"prompt": [999_999]}, "prompt"),
         ({"prompt": [-1]}, "prompt"),
-        ({"prompt": ["a"] * 17}, "n"),
-        ({"best_of": 2}, "best_of"),
+        ({"prompt": ["a"] * 129}, "n"),
+        ({"prompt": ["a"] * 5, "best_of": 100}, "n"),
+        ({"n": 3, "best_of": 2}, "best_of"),
+        ({"best_of": 2, "stream": True}, "best_of"),
+        ({"max_tokens": -1}, "max_tokens"),
+        ({"echo": True, "logprobs": 21}, "logprobs"),
         ({"suffix": "end"}, "suffix"),
-        ({"echo": True, "logprobs": 1}, "echo"),
         ({"logprobs": True}, "logprobs"),
     ],
 )
@@ -102,6 +105,26 @@ def test_an_invalid_completion_call_is_400(server: Any, changes: dict[str, Any],
     with server.http() as http:
         answer = http.post("/v1/completions", json=TEXT | changes)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+@pytest.mark.parametrize(
+    ("changes", "param", "said"),
+    [
+        ({"input": []}, "input", "text"),
+        ({"input": ["a", ""]}, "input", "empty"),
+        ({"input": ["a", 1]}, "input", "text"),
+        ({"input": [[-1]]}, "input", "unknown token ID -1"),
+        ({"input": [1] * 513}, "input", "513 tokens"),
+        ({"input": ["a"] * 2049}, "input", "2048"),
+        ({"dimensions": 7}, "dimensions", "dimensions = 7"),
+        ({"encoding_format": "hex"}, "encoding_format", "hex"),
+    ],
+)
+def test_an_invalid_embedding_call_is_400(server: Any, changes: dict[str, Any], param: str, said: str) -> None:
+    with server.http() as http:
+        answer = http.post("/v1/embeddings", json={"model": "tiny", "input": "Hi"} | changes)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+    assert said in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -189,7 +212,7 @@ def test_a_megabyte_is_rejected_without_encoding(client: openai.OpenAI, text: st
         ("GET", "/v1/chat/completions", 405),
         ("POST", "/v1/models", 405),
         ("OPTIONS", "/v1/chat/completions", 405),
-        ("POST", "/v1/embeddings", 404),
+        ("POST", "/v1/images", 404),
         ("GET", "/", 404),
         ("GET", "/v1/models/none", 404),
         ("GET", "/../../etc/passwd", 404),
