@@ -9,7 +9,7 @@ from typing import Literal
 
 IGNORE_INDEX = -100  # positions with this label do not contribute to the loss, as in PyTorch
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 Split = Literal["train", "validation"]
 DeciderName = Literal["loss", "rouge", "chrf", "bleu", "exact", "f1"]  # metric that selects the best checkpoint
 InferenceDtype = Literal["auto", "float32", "bfloat16", "int8", "int4"]  # data type of the weights during inference
@@ -77,11 +77,37 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a function that a model requests.
+
+    Attributes:
+        id: ID of the call, which the message with the result refers to.
+        name: Name of the function.
+        arguments: Arguments of the function as a JSON object.
+    """
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """A message of a conversation, with the role of its author."""
+    """A message of a conversation.
+
+    Attributes:
+        role: Role of the author. Messages with the role "tool" contain the result of a tool call.
+        content: Text of the message.
+        tool_calls: Tool calls that a message of the assistant requests after its text.
+        tool_call_id: ID of the tool call whose result the message contains.
+        name: Name of the author or of the called function, or "" if it is not given.
+    """
 
     role: Role
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from functools import cached_property
+from typing import Any
 
 from groundup.core.errors import ConfigError
 from groundup.core.types import Message, Role
 from groundup.tokenizer.external_chat import ExternalChat
 from groundup.tokenizer.jinja import JinjaTemplate
 from groundup.tokenizer.tokenizer import Tokenizer
+from groundup.tokenizer.tool_format import ToolFormat, Tools
 from groundup.tokenizer.vocabulary import IM_END, IM_START
 
-ROLES: tuple[Role, ...] = get_args(Role)
+ROLES: tuple[Role, ...] = ("system", "user", "assistant")  # roles of messages in training data
 
 
 class ChatTemplate:
@@ -58,6 +60,7 @@ class ChatTemplate:
         *,
         add_generation_prompt: bool = False,
         variables: Mapping[str, Any] | None = None,
+        tools: Tools = (),
     ) -> list[int]:
         """Return the token ids of a conversation.
 
@@ -66,14 +69,42 @@ class ChatTemplate:
             add_generation_prompt: Whether to append the start of an assistant turn, so that the model generates the
                 answer.
             variables: Values of template variables, keyed by a name from `variable_names`.
+            tools: Descriptions of the functions that the model may call, in the format of OpenAI's API.
 
         Raises:
-            ConfigError: A role is not one of `ROLES`, or the template does not accept the conversation.
+            ConfigError: A role is unknown, the template does not accept the conversation, or the conversation has
+                tools and the template does not support them.
         """
-        _require_known(messages)
-        if variables and isinstance(self._format, ExternalChat):
-            return self._format.encode(messages, add_generation_prompt=add_generation_prompt, variables=variables)
+        if tools or any(message.role == "tool" or message.tool_calls for message in messages):
+            messages = self._with_rendered_calls(messages)
+        else:
+            _require_known(messages)
+        if isinstance(self._format, ExternalChat):
+            return self._format.encode(
+                messages, add_generation_prompt=add_generation_prompt, variables=variables, tools=tools
+            )
         return self._format.encode(messages, add_generation_prompt=add_generation_prompt)
+
+    @cached_property
+    def tool_format(self) -> ToolFormat | None:
+        """The format in which the model writes tool calls, or None if the template does not support tools."""
+        return self._format.tool_format if isinstance(self._format, ExternalChat) else None
+
+    def _with_rendered_calls(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Return the messages, with tool calls as content if the template does not render tool calls."""
+        found = self.tool_format
+        if found is None:
+            raise ConfigError(
+                "a conversation with tools",
+                rule="the model's chat template does not support tools",
+                fix="Omit tools and their calls, or use a model whose chat template supports tools, such as Qwen 2.5.",
+            )
+        if found.is_rendered:
+            return messages
+        return [
+            Message(m.role, f"{m.content}\n{found.text(m.tool_calls)}".lstrip()) if m.tool_calls else m
+            for m in messages
+        ]
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
         """Render a conversation as text with the Jinja template.
@@ -215,9 +246,9 @@ class ChatML:
 
 def _require_known(messages: Sequence[Message]) -> None:
     for message in messages:
-        if message.role not in ROLES:
+        if message.role not in ROLES or message.tool_calls:
             raise ConfigError(
-                f"role = {message.role!r}",
+                "tool calls" if message.tool_calls else f"role = {message.role!r}",
                 rule=f"the supported roles are {', '.join(ROLES)}",
                 fix="Change the role of the message.",
             )

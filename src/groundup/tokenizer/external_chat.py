@@ -5,19 +5,22 @@ The ids are the same as in transformers, except that message content cannot inje
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from dataclasses import replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from groundup.core.errors import ConfigError, GroundupError
-from groundup.core.types import Message, Role, well_formed
+from groundup.core.types import Message, Role, ToolCall, well_formed
 from groundup.tokenizer.jinja import JinjaTemplate, TemplateRefusalError
 from groundup.tokenizer.tokenizer import Tokenizer
+from groundup.tokenizer.tool_format import ToolFormat, Tools, find_tool_format
 
 # Unicode noncharacters, which are reserved for the internal use of programs. A noncharacter that does not occur in the
 # conversation is inserted as a separator into each special token name in message content. The separator breaks the
@@ -78,9 +81,12 @@ class ExternalChat:
         *,
         add_generation_prompt: bool = False,
         variables: Mapping[str, Any] | None = None,
+        tools: Tools = (),
     ) -> list[int]:
         """See `ChatTemplate.encode`."""
-        text, mark = self._render_safely(messages, add_generation_prompt=add_generation_prompt, variables=variables)
+        text, mark = self._render_safely(
+            messages, add_generation_prompt=add_generation_prompt, variables=variables, tools=tools
+        )
         return self._tokenizer.encode_with_control_tokens(self._split(text, mark))[0]
 
     def encode_labeled(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
@@ -114,6 +120,7 @@ class ExternalChat:
         *,
         add_generation_prompt: bool = False,
         variables: Mapping[str, Any] | None = None,
+        tools: Tools = (),
     ) -> tuple[str, str]:
         """Return the rendered text, and the separator character that breaks special token names in message content."""
         if not self.supports_system and any(message.role == "system" for message in messages):
@@ -123,11 +130,12 @@ class ExternalChat:
                 fix="Omit the system message, or add its text to the first question.",
             )
         mark = self._break_for(messages)
-        safe = [Message(m.role, self._broken(m, mark)) for m in messages]
+        safe = [self._safe_message(message, mark) for message in messages]
         given = {name: self._safe_value(value, mark) for name, value in (variables or {}).items()}
-        text = self.render(safe, add_generation_prompt=add_generation_prompt, variables=given)
-        neutral = tuple(Message(m.role, _NEUTRAL if m.content.strip() else m.content) for m in messages)
-        planned = self._plan(neutral, add_generation_prompt, given) if given else None
+        described = self._safe_value(list(tools), mark)
+        text = self.render(safe, add_generation_prompt=add_generation_prompt, variables=given, tools=described)
+        neutral = tuple(replace(m, content=_NEUTRAL if m.content.strip() else m.content) for m in safe)
+        planned = self._plan(neutral, add_generation_prompt, given, described) if given or tools else None
         if self._structure(text) != (planned or self._cached_plan(neutral, add_generation_prompt)):
             raise ConfigError(
                 "a message that changes the special tokens of the chat template",
@@ -137,10 +145,27 @@ class ExternalChat:
         return text, mark
 
     def _plan(
-        self, messages: Sequence[Message], add_generation_prompt: bool, variables: Mapping[str, Any] | None = None
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool,
+        variables: Mapping[str, Any] | None = None,
+        tools: Tools = (),
     ) -> list[str]:
-        text = self.render(messages, add_generation_prompt=add_generation_prompt, variables=variables)
+        text = self.render(messages, add_generation_prompt=add_generation_prompt, variables=variables, tools=tools)
         return self._structure(text)
+
+    def _safe_message(self, message: Message, mark: str) -> Message:
+        """Return the message in which special token names are broken."""
+        calls = tuple(
+            ToolCall(
+                self._safe_value(call.id, mark),
+                self._safe_value(call.name, mark),
+                json.dumps(self._safe_value(json.loads(call.arguments), mark), ensure_ascii=False),
+            )
+            for call in message.tool_calls
+        )
+        answered, name = (self._safe_value(each, mark) for each in (message.tool_call_id, message.name))
+        return Message(message.role, self._broken(message, mark), calls, answered, name)
 
     def _safe_value(self, value: Any, mark: str) -> Any:
         """Return the value of a template variable in which special token names are broken, including nested values."""
@@ -197,10 +222,25 @@ class ExternalChat:
         *,
         add_generation_prompt: bool = False,
         variables: Mapping[str, Any] | None = None,
+        tools: Tools = (),
     ) -> str:
         """See `ChatTemplate.render`."""
-        conversation = [{"role": message.role, "content": message.content} for message in messages]
-        return self._template.render(conversation, add_generation_prompt=add_generation_prompt, variables=variables)
+        return self._template.render(
+            list(map(_as_json, messages)),
+            add_generation_prompt=add_generation_prompt,
+            variables=variables,
+            tools=tools,
+        )
+
+    @cached_property
+    def tool_format(self) -> ToolFormat | None:
+        """See `ChatTemplate.tool_format`."""
+        ids = self._tokenizer.control_tokens
+        return find_tool_format(
+            lambda messages, tools, opens: self.render(messages, tools=tools, add_generation_prompt=opens),
+            ends=[name for name, token in ids.items() if token in self.stop_ids],
+            names=[name for name in ids if name in self.jinja],
+        )
 
     def _answer_spans(self, text: str, mark: str, messages: Sequence[Message]) -> list[tuple[int, int]]:
         """Return the spans of the answers, including their end-of-turn tokens, in the rendered text without separators.
@@ -244,12 +284,12 @@ class ExternalChat:
             numbers: Indices of the messages whose content is to be found.
         """
         unknown = [None] * len(numbers)
-        replaced = [Message(m.role, self._broken(m, mark)) for m in messages]
+        replaced = [replace(m, content=self._broken(m, mark)) for m in messages]
         contents = [replaced[n].content for n in numbers]
         self._unique_words += [_unique() for _ in numbers[len(self._unique_words) :]]
         unique = self._unique_words[: len(numbers)]
         for n, word in zip(numbers, unique, strict=True):
-            replaced[n] = Message(messages[n].role, word)
+            replaced[n] = replace(messages[n], content=word)
         around = re.split("|".join(unique) or r"(?!)", self.render(replaced))
         if len(around) != len(numbers) + 1:
             return unknown
@@ -298,6 +338,22 @@ def _tokens_in(span: tuple[int, int], offsets_N2: NDArray[np.int64], plain: str)
 def _without(mark: str, text: str, first: int, last: int) -> tuple[int, int]:
     """Convert a span of the text to the corresponding span of the text from which the separators are removed."""
     return first - text.count(mark, 0, first), last - text.count(mark, 0, last)
+
+
+def _as_json(message: Message) -> dict[str, Any]:
+    """Return a message in the format that chat templates expect, which differs from OpenAI's API in the arguments."""
+    found: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:  # templates test whether a key exists
+        found["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": json.loads(call.arguments)},
+            }
+            for call in message.tool_calls
+        ]
+    optional = {"tool_call_id": message.tool_call_id, "name": message.name}
+    return found | {key: value for key, value in optional.items() if value}
 
 
 def variables(tokenizer: Tokenizer) -> dict[str, Any]:

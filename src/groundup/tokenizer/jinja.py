@@ -68,27 +68,33 @@ class JinjaTemplate:
                 named = meta.find_undeclared_variables(environment.parse(text))
         except (jinja2.TemplateError, SyntaxError, RecursionError, MemoryError, _LimitError) as error:
             raise _damaged(_message(error)) from error
+        # An early template of SmolLM3 has the variable xml_tools instead of tools.
+        self._tools_variable = "tools" if "tools" in named or "xml_tools" not in named else "xml_tools"
         self.variable_names = frozenset(named - _GIVEN - environment.globals.keys() - variables.keys())
 
     def render(
         self,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Mapping[str, Any]],
         *,
         add_generation_prompt: bool = False,
         variables: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> str:
         """Return the rendered text of a conversation, which contains special token names such as `<|im_end|>`.
 
         Args:
-            messages: The messages. Each message has the keys "role" and "content".
+            messages: The messages. Each message has the keys "role" and "content". Messages with tool calls or with
+                their results have additional keys, as in OpenAI's API.
             add_generation_prompt: Whether to append the start of an assistant turn.
             variables: Values of optional variables, keyed by a name from `variable_names`.
+            tools: Descriptions of the functions that the model may call, in the format of OpenAI's API.
 
         Raises:
             TemplateRefusalError: The template called `raise_exception`. `rule` contains the message of the template.
             FormatError: The template raised another error or exceeded a limit.
         """
         given = {"messages": [dict(message) for message in messages], "tools": None, "documents": None}
+        given |= {self._tools_variable: [dict(tool) for tool in tools]} if tools else {}
         try:
             with _Budget():
                 values = {**(variables or {}), **given, **self._variables}

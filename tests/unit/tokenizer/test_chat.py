@@ -58,8 +58,12 @@ def test_end_of_turn_and_eos_are_stop_tokens(tokenizer: Tokenizer) -> None:
 
 
 def test_unknown_roles_are_errors(tokenizer: Tokenizer) -> None:
+    with pytest.raises(ConfigError, match="'narrator'"):
+        ChatTemplate(tokenizer).encode([Message("narrator", "x")])  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="does not support tools"):
+        ChatTemplate(tokenizer).encode([Message("tool", "x")])
     with pytest.raises(ConfigError, match="'tool'"):
-        ChatTemplate(tokenizer).encode([Message("tool", "x")])  # type: ignore[arg-type]
+        ChatTemplate(tokenizer).encode_labeled([Message("tool", "x")])
 
 
 def test_a_vocabulary_without_turn_tokens_is_an_error(tokenizer: Tokenizer) -> None:
