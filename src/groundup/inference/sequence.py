@@ -145,7 +145,7 @@ class GeneratedSequence:
         if self._guide is not None:
             self._stop_ids = self._guide.stop_ids
         starts_text = request.is_reply or prompt_ids[-1] in tokenizer.special_ids
-        self._decoder = StreamDecoder(tokenizer, continues=not starts_text)
+        self._decoder = StreamDecoder(tokenizer, continues=not starts_text, shown_ids=request.shown_ids)
         self._scanner = StopScanner(request.stop)
         self._generator = torch.Generator()
         self._generator.manual_seed(secrets.randbits(63) if request.seed is None else request.seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from groundup.tokenizer.tokenizer import Tokenizer
 
@@ -18,12 +18,20 @@ class StreamDecoder:
         tokenizer: The tokenizer.
         skip_special_tokens: Whether to omit special tokens from the text.
         continues: Whether the text continues other text, so that a leading space must be kept.
+        shown_ids: Ids of special tokens whose names are part of the text even if special tokens are omitted.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True, continues: bool = False) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        skip_special_tokens: bool = True,
+        continues: bool = False,
+        shown_ids: Collection[int] = (),
+    ) -> None:
         self._tokenizer = tokenizer
         self._drops_space = tokenizer.strips_leading_space and not continues
-        self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset[int]()
+        self._skipped = tokenizer.special_ids.difference(shown_ids) if skip_special_tokens else frozenset[int]()
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, ids: Iterable[int]) -> str:

@@ -10,5 +10,7 @@ Shape suffix in variable names: V is the vocabulary size.
 
 from groundup.inference.grammar.grammar import Grammar
 from groundup.inference.grammar.guide import Guide
+from groundup.inference.grammar.schemas import checked_schema
+from groundup.inference.grammar.sources import JSON_STYLE
 
-__all__ = ["Grammar", "Guide"]
+__all__ = ["JSON_STYLE", "Grammar", "Guide", "checked_schema"]

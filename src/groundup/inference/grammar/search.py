@@ -18,6 +18,7 @@ from groundup.inference.grammar.sources import GrammarSource
 from groundup.inference.grammar.vocabulary import Vocabulary
 
 _CLOSING = b"}],:"  # bytes that end JSON soonest, best first
+_TOKEN = b"\xff["  # llguidance writes a token of the grammar, such as <[42]>, as b"\xff[42]"
 _QUOTE, _BACKSLASH = b'"'[0], b"\\"[0]
 _MAX_SKIPPED = 32  # tokens that are skipped at the start of a known completion
 _MAX_PROBED_LITERALS = 32
@@ -188,7 +189,8 @@ class CompletionSearch:
 
     def _forced(self, matcher: LLMatcher) -> list[int]:
         """Return the tokens of the only text that the grammar allows next, or an empty list if several are possible."""
-        step = self._vocabulary.tokenize(matcher.compute_ff_bytes())
+        text, special, rest = matcher.compute_ff_bytes().partition(_TOKEN)
+        step = [int(rest.partition(b"]")[0])] if special and not text else self._vocabulary.tokenize(text)
         return step if matcher.validate_tokens(step) == len(step) else []
 
     def _closing_token(self, allowed_V: npt.NDArray[np.bool_], state: JsonState, turn: int) -> int:

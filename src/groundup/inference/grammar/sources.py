@@ -18,7 +18,7 @@ _MAX_LITERALS = 128
 # The output has the format of json.dumps, which is the most common format in training data. Other whitespace is not
 # allowed, because some models would generate it forever. \u escapes are not allowed, because half of a surrogate pair
 # is valid JSON but not valid text.
-_JSON_STYLE = {
+JSON_STYLE = {
     "whitespace_flexible": False,
     "item_separator": ", ",
     "key_separator": ": ",
@@ -60,7 +60,7 @@ def from_schema(schema: Mapping[str, Any]) -> GrammarSource:
     given = json.dumps(checked_schema(schema))  # not sorted, because the order of keys matters for the output
     return GrammarSource(
         "JSON schema",
-        LLMatcher.grammar_from_json_schema(given, overrides=_JSON_STYLE),  # type: ignore[arg-type]
+        LLMatcher.grammar_from_json_schema(given, overrides=JSON_STYLE),  # type: ignore[arg-type]
         "Remove the keyword that the message names, or use type, properties, required, items, enum, anyOf (not oneOf), "
         "minimum, maxLength or a simpler pattern.",
         is_json=True,
