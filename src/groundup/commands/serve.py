@@ -37,7 +37,9 @@ class ServeConfig(Config):
     max_active: int = setting(32, help="Maximum number of concurrent requests, over all models", gt=0)
     max_waiting: int = setting(512, help="Maximum number of queued requests; further requests get status 429", gt=0)
     request_seconds: float = setting(600, help="Maximum number of seconds per request, including the queue", gt=0)
-    grace_seconds: int = setting(10, help="Number of seconds that running requests have to finish after Ctrl-C", ge=0)
+    client_seconds: float = setting(30, help="Seconds that clients have to send headers, and then the body", gt=0)
+    max_connections: int = setting(512, help="Maximum number of open connections", gt=0)
+    grace_seconds: int = setting(60, help="Number of seconds that running requests have to finish after Ctrl-C", ge=0)
     device: str | None = setting(None, help="Device, such as cpu or cuda; default: a GPU if available", flag=True)
     dtype: InferenceDtype = setting("auto", help="Weight format; auto: bfloat16 if possible", flag=True)
 
@@ -69,7 +71,7 @@ def run(
     from groundup.inference import Engine, make_runner
     from groundup.inference.runner import make_pool
     from groundup.inference.worker import Worker
-    from groundup.serve import RequestGuard, Server, application_routes, bind, build_app, is_loopback, url_of
+    from groundup.serve import Limits, RequestGuard, Server, application_routes, bind, build_app, is_loopback, url_of
     from groundup.serve.guard import require_api_key
     from groundup.serve.models import named_directory, serve_opened
 
@@ -97,9 +99,22 @@ def run(
                     on_text(json.dumps(names | {"chat": template is not None}) + "\n")
 
             routes = application_routes(apps, models)
-            app = build_app(models, routes=routes, request_seconds=config.request_seconds)
+            limits = Limits(
+                request_seconds=config.request_seconds,
+                client_seconds=config.client_seconds,
+                max_connections=config.max_connections,
+            )
+            app = build_app(models, routes=routes, limits=limits)
             guard = RequestGuard(app, api_key=api_key, loopback_only=loopback, note=console.note)
-            Server(guard, grace_seconds=config.grace_seconds, abort=worker.close, on_ready=report_ready).run([bound])
+            server = Server(
+                guard,
+                grace_seconds=config.grace_seconds,
+                abort=worker.close,
+                on_ready=report_ready,
+                limits=limits,
+                note=console.note,
+            )
+            server.run([bound])
     console.note("Stopped.")
 
 

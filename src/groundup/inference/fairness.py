@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
-class Share:
+class ClientShare:
     """What one client, or all users of one address, have received.
 
     Attributes:
@@ -33,13 +33,13 @@ class Share:
     num_running: int = 0
 
 
-class Shares:
+class ClientShares:
     """The shares of all clients."""
 
     def __init__(self) -> None:
-        self._shares: dict[Client, Share] = {}
+        self._shares: dict[Client, ClientShare] = {}
 
-    def join(self, client: Client) -> tuple[Share, ...]:
+    def join(self, client: Client) -> tuple[ClientShare, ...]:
         """Count a new request of a client.
 
         A client that had no requests starts with the smallest counter of the others. It cannot save up tokens while it
@@ -55,15 +55,15 @@ class Shares:
             share.num_requests += 1
         return tuple(path)
 
-    def leave(self, path: tuple[Share, ...]) -> None:
+    def leave(self, path: tuple[ClientShare, ...]) -> None:
         """Count the end of a request. `path` is what `join` returned."""
         for share in path:
             share.num_requests -= 1
         if len(self._shares) > _MAX_ABSENT:
             self._shares = {name: share for name, share in self._shares.items() if share.num_requests}
 
-    def _share(self, name: Client) -> Share:
-        share = self._shares.setdefault(name, Share())
+    def _share(self, name: Client) -> ClientShare:
+        share = self._shares.setdefault(name, ClientShare())
         if not share.num_requests:
             others = (each.tokens for key, each in self._shares.items() if each.num_requests and key[:-1] == name[:-1])
             share.tokens = max(share.tokens, min(others, default=0.0))
@@ -74,17 +74,17 @@ class FairQueue(Generic[T]):
     """A queue of items of several clients. The items of one client stay in order."""
 
     def __init__(self) -> None:
-        self._queues: dict[Share, deque[tuple[int, tuple[Share, ...], T]]] = {}
+        self._queues: dict[ClientShare, deque[tuple[int, tuple[ClientShare, ...], T]]] = {}
         self._numbers = itertools.count()
 
     def __len__(self) -> int:
         return sum(len(queue) for queue in self._queues.values())
 
-    def num_items(self, path: tuple[Share, ...]) -> int:
+    def num_items(self, path: tuple[ClientShare, ...]) -> int:
         """Return the number of items of one client."""
         return len(self._queues.get(path[-1], ()))
 
-    def put(self, item: T, path: tuple[Share, ...]) -> None:
+    def put(self, item: T, path: tuple[ClientShare, ...]) -> None:
         """Append an item of the client with these shares."""
         self._queues.setdefault(path[-1], deque()).append((next(self._numbers), path, item))
 
@@ -105,7 +105,7 @@ class FairQueue(Generic[T]):
         self._drop_if_empty(path[-1])
         return item
 
-    def remove(self, item: T, path: tuple[Share, ...]) -> bool:
+    def remove(self, item: T, path: tuple[ClientShare, ...]) -> bool:
         """Remove an item of a client. Return whether the item was in the queue."""
         queue = self._queues.get(path[-1], deque())
         found = next((entry for entry in queue if entry[2] is item), None)
@@ -115,6 +115,6 @@ class FairQueue(Generic[T]):
         self._drop_if_empty(path[-1])
         return True
 
-    def _drop_if_empty(self, share: Share) -> None:
+    def _drop_if_empty(self, share: ClientShare) -> None:
         if not self._queues[share]:
             del self._queues[share]

@@ -14,7 +14,7 @@ import torch
 
 from groundup.core.errors import ConfigError, ResourceError
 from groundup.distributed.ranks import same_gpu_initializer
-from groundup.inference.fairness import OUTPUT_WEIGHT, FairQueue, Share, Shares
+from groundup.inference.fairness import OUTPUT_WEIGHT, ClientShare, ClientShares, FairQueue
 from groundup.inference.mailbox import Mailbox, WakeUps
 from groundup.inference.request import GenerationRequest, TokenEvent
 from groundup.inference.runner import SequenceCache
@@ -95,7 +95,7 @@ class Ticket:
         ids: Token IDs of its prompt.
         engine: The engine that runs it.
         mailbox: The queue of its events.
-        shares: Token counters of its client; see `Shares.join`.
+        shares: Token counters of its client; see `ClientShares.join`.
         sequence: State of the generation, created when the request becomes active.
         cache: The KV cache. It is None before the first step, and while other requests use all memory.
         cancelled: Whether the request was cancelled.
@@ -109,7 +109,7 @@ class Ticket:
     ids: tuple[int, ...]
     engine: StepEngine
     mailbox: Mailbox
-    shares: tuple[Share, ...] = (Share(),)
+    shares: tuple[ClientShare, ...] = (ClientShare(),)
     sequence: GeneratedSequence | None = None
     cache: SequenceCache | None = None
     cancelled: bool = False
@@ -163,7 +163,7 @@ class Worker:
         self._read_timeout = read_timeout
         self._observer = observer
         self._tickets: dict[str, Ticket] = {}
-        self._shares = Shares()
+        self._shares = ClientShares()
         self._waiting: FairQueue[Ticket] = FairQueue()
         self._ending: list[Ticket] = []  # cancelled or timed out in the queue; they need no slot
         self._active: list[Ticket] = []  # used by the worker thread only

@@ -19,6 +19,7 @@ from groundup.serve.answers import Answer, ChatAnswer, Json
 from groundup.serve.completions import CompletionAnswer
 from groundup.serve.embeddings import embedding_job, embedding_response, parts
 from groundup.serve.errors import ApiError, client_too_slow, failed, shutting_down, timed_out, unknown_model
+from groundup.serve.limits import Limits
 from groundup.serve.model import Job, ServedModel
 from groundup.serve.models import Models
 from groundup.serve.schema import ChatBody, CompletionBody, EmbeddingBody
@@ -30,7 +31,7 @@ _CLIENT_CLOSED = 499  # nginx's status code for a closed connection; it appears 
 Events = AsyncGenerator[tuple[int, TokenEvent]]
 
 
-def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), request_seconds: float | None = None) -> Starlette:
+def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), limits: Limits | None = None) -> Starlette:
     """Return the ASGI application with the endpoints for chat, completions, embeddings, models and health.
 
     The application does not check the API key, so wrap it in a `RequestGuard`.
@@ -38,8 +39,7 @@ def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), request_secon
     Args:
         models: Models to serve.
         routes: Additional routes of the application.
-        request_seconds: Number of seconds after which a request fails, including the time in the queue, or None for no
-            limit.
+        limits: Deadlines of requests and of their bodies.
     """
 
     async def chat(request: Request) -> Response:
@@ -94,7 +94,7 @@ def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), request_secon
             Exception: _on_failure,
         },
     )
-    app.state.request_seconds = request_seconds
+    app.state.limits = limits or Limits()
     return app
 
 
@@ -108,7 +108,7 @@ async def _answer(request: Request, model: ServedModel, job: Job, answer: Answer
 
 def _submit(request: Request, model: ServedModel, job: Job) -> list[EventStream]:
     address = request.client.host if request.client is not None else ""
-    return model.submit(job, address=address, timeout=request.app.state.request_seconds)
+    return model.submit(job, address=address, timeout=request.app.state.limits.request_seconds)
 
 
 async def _outputs(request: Request, model: ServedModel, job: Job) -> list[list[TokenEvent]]:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import os
 import socket
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from groundup.core.errors import ResourceError
+from groundup.serve.drain import Drain
+from groundup.serve.limits import Limits
+from groundup.serve.protocol import LimitedProtocol
 
 _ABORT_SECONDS = 5  # time for aborted requests to send an error to their clients
+_WATCH_SECONDS, _BLOCKED_SECONDS = 0.2, 0.25
+_log = logging.getLogger(__name__)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -76,8 +85,10 @@ class Server(uvicorn.Server):
         app: ASGI application to serve.
         grace_seconds: Number of seconds that running requests have to finish.
         abort: Function that aborts running requests, so that their clients receive an error. It may be called several
-            times.
+            times. Another thread calls this function.
         on_ready: Function that is called when clients can connect.
+        limits: Limits for clients and connections.
+        note: Function that is called with a message when a shutdown waits for running requests.
     """
 
     def __init__(
@@ -87,22 +98,26 @@ class Server(uvicorn.Server):
         grace_seconds: int,
         abort: Callable[[], None],
         on_ready: Callable[[], None] | None = None,
+        limits: Limits | None = None,
+        note: Callable[[str], None] | None = None,
     ) -> None:
+        self._drain = Drain(app)
         super().__init__(
             uvicorn.Config(
-                app,
+                self._drain,
                 lifespan="off",
                 ws="none",
-                http="h11",
+                http=partial(LimitedProtocol, limits=limits or Limits()),  # type: ignore[arg-type]
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=grace_seconds + _ABORT_SECONDS,
+                timeout_graceful_shutdown=_ABORT_SECONDS,
             )
         )
         self._grace_seconds = grace_seconds
         self._abort = abort
         self._on_ready = on_ready
+        self._note = note
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -112,16 +127,32 @@ class Server(uvicorn.Server):
         if self.started and self._on_ready is not None:
             self._on_ready()
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Wait for running requests, and abort requests that do not finish in the grace period."""
-        grace_over = asyncio.get_running_loop().call_later(self._grace_seconds, self._abort)
+    async def main_loop(self) -> None:
+        """Serve until `should_exit` is set. Then reject new requests until the running requests have ended."""
+        watching = asyncio.ensure_future(_log_blocked_loop())
         try:
-            await super().shutdown(sockets)
+            await super().main_loop()
+            self._drain.start()
+            if self._note is not None and self._drain.num_running:
+                self._note(f"Waiting for {self._drain.num_running} requests. Press Ctrl-C again to abort them.")
+            if not await self._drain.finished(self._grace_seconds):
+                await asyncio.to_thread(self._abort)
+                await self._drain.finished(_ABORT_SECONDS)
         finally:
-            grace_over.cancel()
+            watching.cancel()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Handle a signal. Unlike uvicorn, do not raise the signal again, because the process exits with success."""
         if self.should_exit and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._abort)
+            with suppress(RuntimeError):  # the event loop is closed, so the server has already stopped
+                self._loop.call_soon_threadsafe(self._drain.give_up)
         self.should_exit = True
+
+
+async def _log_blocked_loop() -> None:
+    """Log when a callback blocks the event loop: all clients wait for it."""
+    while True:
+        due = time.monotonic() + _WATCH_SECONDS
+        await asyncio.sleep(_WATCH_SECONDS)
+        if (late := time.monotonic() - due) > _BLOCKED_SECONDS:
+            _log.warning("the event loop was blocked for %.2f s", late)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -21,6 +22,7 @@ from groundup.serve.streams import ClientGoneError, unless_gone
 IGNORED = "X-Groundup-Ignored"  # response header that lists the parameters without effect
 _MAX_IGNORED = 32
 _PRINTABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_LARGE_BODY_BYTES = 2**16
 MAX_BODY_BYTES = 4 * 2**20  # larger than the text of any context
 _log = logging.getLogger(__name__)
 
@@ -99,8 +101,8 @@ async def read_request(request: Request, kind: type[B]) -> B:
         kind: Class of the request body.
 
     Raises:
-        ApiError: The status is 415 for a content type other than JSON, 413 if the body is too large, and 400 if the
-            JSON or a parameter is invalid.
+        ApiError: The status is 415 for a content type other than JSON, 413 if the body is too large, 408 if the client
+            sends it too slowly, and 400 if the JSON or a parameter is invalid.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
@@ -112,17 +114,41 @@ async def read_request(request: Request, kind: type[B]) -> B:
             fix="Send the header Content-Type: application/json.",
             code="unsupported_media_type",
         )
+    seconds = request.app.state.limits.client_seconds
+    try:
+        async with asyncio.timeout(seconds):
+            content = await _content(request)
+    except TimeoutError:
+        raise ApiError(
+            408,
+            f"body: incomplete after {seconds:g} s",
+            fix="Send the whole body without a delay.",
+            code="body_timeout",
+            headers={"Connection": "close"},
+        ) from None
+    if len(content) > _LARGE_BODY_BYTES:  # validation would block the event loop
+        return await asyncio.to_thread(read_body, kind, content)
+    return read_body(kind, content)
+
+
+async def _content(request: Request) -> bytes:
+    announced = request.headers.get("content-length", "")
     content = bytearray()
-    async for piece in request.stream():
-        content += piece
-        if len(content) > MAX_BODY_BYTES:
-            raise ApiError(
-                413,
-                f"body: more than {MAX_BODY_BYTES:,} bytes",
-                fix="Send less text: it must fit into the model's context.",
-                code="body_too_large",
-            )
-    return read_body(kind, bytes(content))
+    # The HTTP parser has checked that a Content-Length is a number of at most 20 digits.
+    too_large = bool(announced) and int(announced) > MAX_BODY_BYTES
+    if not too_large:
+        async for piece in request.stream():
+            content += piece
+            if too_large := len(content) > MAX_BODY_BYTES:
+                break
+    if too_large:
+        raise ApiError(
+            413,
+            f"body: more than {MAX_BODY_BYTES:,} bytes",
+            fix="Send less text: it must fit into the model's context.",
+            code="body_too_large",
+        )
+    return bytes(content)
 
 
 def _compact(value: Json) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from groundup.inference import Engine, GenerationRequest, Sampling, TokenEvent
-from groundup.inference.fairness import FairQueue, Shares
+from groundup.inference.fairness import ClientShares, FairQueue
 from groundup.inference.worker import QueueFullError, RequestTimeoutError, Ticket, Worker
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
@@ -71,7 +71,7 @@ def test_a_newcomer_need_not_wait_for_a_slot(model: Transformer, tokenizer: Toke
 
 def test_the_queue_counts_tokens_by_address_and_by_user() -> None:
     """An address with many users gets as much as an address with one user."""
-    shares, queue = Shares(), FairQueue[tuple[str, ...]]()
+    shares, queue = ClientShares(), FairQueue[tuple[str, ...]]()
     clients = [("proxy", f"user-{number}") for number in range(3)] + [("laptop",)]
     for client in clients * 6:
         path = shares.join(client)
@@ -89,7 +89,7 @@ def test_the_queue_counts_tokens_by_address_and_by_user() -> None:
 
 
 def test_a_client_cannot_save_up_tokens() -> None:
-    shares = Shares()
+    shares = ClientShares()
     (busy,) = shares.join(("busy",))
     busy.tokens = 1000.0
     (new,) = shares.join(("new",))
@@ -100,7 +100,7 @@ def test_a_client_cannot_save_up_tokens() -> None:
 
 
 def test_forged_names_do_not_fill_the_memory() -> None:
-    shares = Shares()
+    shares = ClientShares()
     shares.join(("honest",))
     for number in range(5000):
         shares.leave(shares.join(("attacker", str(number))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,17 @@ from groundup.apps import Catalog
 from groundup.apps.serving import ServedApps
 from groundup.inference import Engine
 from groundup.model import Transformer
-from groundup.serve import RequestGuard, ServedModel, ServedModels, Server, application_routes, bind, build_app, url_of
+from groundup.serve import (
+    Limits,
+    RequestGuard,
+    ServedModel,
+    ServedModels,
+    Server,
+    application_routes,
+    bind,
+    build_app,
+    url_of,
+)
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate
 
@@ -52,21 +63,22 @@ def running(
     api_key: str | None = None,
     loopback_only: bool = True,
     browser: bool = False,
-    request_seconds: float | None = None,
+    limits: Limits | None = None,
+    grace_seconds: int = 1,
 ) -> Iterator[Running]:
     notes: list[str] = []
     ready = threading.Event()
     models = ServedModels([ServedModel("tiny", engine, template, created=1_700_000_000)])
-    app = build_app(models, routes=application_routes(ServedApps(Catalog()), models), request_seconds=request_seconds)
+    app = build_app(models, routes=application_routes(ServedApps(Catalog()), models), limits=limits)
     guard = RequestGuard(app, api_key=api_key, loopback_only=loopback_only, browser=browser, note=notes.append)
     with bind("127.0.0.1", 0) as bound:
-        server = Server(guard, grace_seconds=1, abort=engine.close, on_ready=ready.set)
+        server = Server(guard, grace_seconds=grace_seconds, abort=engine.close, on_ready=ready.set, limits=limits)
         thread = threading.Thread(target=server.run, args=([bound],))
         thread.start()
         assert ready.wait(30)
 
         def stop() -> None:
-            server.should_exit = True
+            server.handle_exit(signal.SIGTERM, None)
 
         try:
             yield Running(url_of(bound), engine, notes, stop)

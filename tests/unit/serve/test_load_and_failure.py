@@ -16,7 +16,7 @@ import torch
 from groundup.core.errors import ResourceError
 from groundup.inference import Engine, GenerationRequest
 from groundup.model import Transformer
-from groundup.serve import ServedModel, ServedModels, bind, build_app, is_loopback
+from groundup.serve import Limits, ServedModel, ServedModels, bind, build_app, is_loopback
 from groundup.tokenizer import Tokenizer
 
 ENDLESS: dict[str, Any] = {"model": "tiny", "prompt": "The", "max_tokens": 32_000, "temperature": 0}
@@ -63,14 +63,13 @@ def test_overload_is_429(start: Any, long_model: Transformer) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_timeout_is_408(start: Any, long_model: Transformer, stream: bool) -> None:
-    server = start(long_model, request_seconds=0.5)
+    server = start(long_model, limits=Limits(request_seconds=0.5))
     client = server.client(max_retries=2)
     with pytest.raises(openai.APIError, match=r"did not finish within 0\.5 s"):
         list(client.completions.create(**ENDLESS, stream=stream))
     assert client.completions.create(**SHORT).usage.completion_tokens == 3
     if not stream:
-        assert [note for note in server.notes if note.startswith("408")], "and OpenAI's client does not send it again"
-        assert len(server.notes) == 2
+        assert len([note for note in server.notes if note.startswith("408")]) == 1, "OpenAI's client must not retry"
 
 
 def test_a_slow_reader_gets_the_complete_stream(server: Any) -> None:
@@ -193,6 +192,45 @@ def test_shutdown_aborts_requests_with_an_error(start: Any, long_model: Transfor
     with pytest.raises(openai.APIError, match="shutting down"):
         list(server.client().completions.create(**ENDLESS, stream=stream))
     assert 1.2 < time.monotonic() - begun < 20
+
+
+def texts(lines: list[str]) -> list[str]:
+    """Return the texts of the events of a stream."""
+    return [json.loads(line[6:])["choices"][0]["text"] for line in lines if line.startswith("data: {")]
+
+
+def test_accepted_requests_finish_during_a_shutdown(start: Any, long_model: Transformer) -> None:
+    """The accepted stream is complete, and clients of new requests learn that another server must answer them."""
+    server = start(long_model, grace_seconds=60)
+    with server.http() as http:
+        call = ENDLESS | {"stream": True, "max_tokens": 400, "seed": 1}
+        alone = http.post("/v1/completions", json=call).text.splitlines()
+        with http.stream("POST", "/v1/completions", json=call) as accepted:
+            lines = accepted.iter_lines()
+            first = next(lines)
+            server.stop()
+            while (health := http.get("/health")).json() != {"status": "draining"}:
+                time.sleep(0.01)
+            new = http.post("/v1/completions", json=SHORT)
+            for refused in (health, new):
+                assert refused.status_code == 503 and int(refused.headers["retry-after"]) > 0
+                assert refused.headers["connection"] == "close"
+            assert new.json()["error"]["code"] == "shutting_down"
+            streamed = [first, *lines]
+    assert streamed[-2:] == alone[-2:] == ["data: [DONE]", ""]
+    assert texts(streamed) == texts(alone)
+
+
+def test_a_second_signal_aborts(start: Any, long_model: Transformer) -> None:
+    server = start(long_model, grace_seconds=60)
+    stream = server.client().completions.create(**ENDLESS, stream=True)
+    next(stream)
+    begun = time.monotonic()
+    for delay in (0.1, 0.4):
+        threading.Timer(delay, server.stop).start()
+    with pytest.raises(openai.APIError, match="shutting down"):
+        list(stream)
+    assert time.monotonic() - begun < 20
 
 
 def test_an_address_in_use_is_an_error() -> None:
