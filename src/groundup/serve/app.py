@@ -22,7 +22,7 @@ from groundup.serve.errors import ApiError, client_too_slow, failed, shutting_do
 from groundup.serve.limits import Limits
 from groundup.serve.model import Job, ServedModel
 from groundup.serve.models import Models
-from groundup.serve.schema import ChatBody, CompletionBody, EmbeddingBody
+from groundup.serve.schema import ChatBody, CompletionBody, EmbeddingBody, ModelBody
 from groundup.serve.streams import ClientGoneError, merged, unless_gone
 from groundup.serve.transport import ServerSentEvents, ignored_header, read_request
 
@@ -41,48 +41,14 @@ def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), limits: Limit
         routes: Additional routes of the application.
         limits: Deadlines of requests and of their bodies.
     """
-
-    async def chat(request: Request) -> Response:
-        body = await read_request(request, ChatBody)
-        model = await asyncio.to_thread(models.get_model, body.model)  # the call may load the model
-        job = await asyncio.to_thread(model.chat, body)  # tokenization of a long prompt takes time
-        return await _answer(request, model, job, ChatAnswer(model, job, body), stream=body.stream)
-
-    async def complete(request: Request) -> Response:
-        body = await read_request(request, CompletionBody)
-        model = await asyncio.to_thread(models.get_model, body.model)
-        job = await asyncio.to_thread(model.complete, body)
-        return await _answer(request, model, job, CompletionAnswer(model, job, body), stream=body.stream)
-
-    async def embed(request: Request) -> Response:
-        body = await read_request(request, EmbeddingBody)
-        model = await asyncio.to_thread(models.get_model, body.model)
-        job = await asyncio.to_thread(embedding_job, model, body)
-        outputs = [events[-1] for part in parts(job) for events in await _outputs(request, model, part)]
-        response = await asyncio.to_thread(embedding_response, model, job, body, outputs)
-        return JSONResponse(response, headers=ignored_header(job.ignored))
-
-    async def all_models(request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": await asyncio.to_thread(models.list_models)})
-
-    async def one_model(request: Request) -> Response:
-        name = request.path_params["name"]
-        there = {each["id"]: each for each in await asyncio.to_thread(models.list_models)}
-        if name not in there:
-            raise unknown_model(name, list(there))
-        return JSONResponse(there[name])
-
-    async def health(request: Request) -> Response:
-        return JSONResponse({"status": "ok"})
-
     app = Starlette(
         routes=[
-            Route("/v1/chat/completions", chat, methods=["POST"]),
-            Route("/v1/completions", complete, methods=["POST"]),
-            Route("/v1/embeddings", embed, methods=["POST"]),
-            Route("/v1/models", all_models, methods=["GET"]),
-            Route("/v1/models/{name:path}", one_model, methods=["GET"]),
-            Route("/health", health, methods=["GET"]),
+            Route("/v1/chat/completions", _chat, methods=["POST"]),
+            Route("/v1/completions", _complete, methods=["POST"]),
+            Route("/v1/embeddings", _embed, methods=["POST"]),
+            Route("/v1/models", _all_models, methods=["GET"]),
+            Route("/v1/models/{name:path}", _one_model, methods=["GET"]),
+            Route("/health", _health, methods=["GET"]),
             *routes,
         ],
         exception_handlers={
@@ -94,8 +60,58 @@ def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), limits: Limit
             Exception: _on_failure,
         },
     )
+    app.state.models = models
     app.state.limits = limits or Limits()
     return app
+
+
+async def _get_model(request: Request, body: ModelBody) -> ServedModel:
+    model: ServedModel = await asyncio.to_thread(request.app.state.models.get_model, body.model)  # it may be loaded now
+    return model
+
+
+async def _list_models(request: Request) -> list[Json]:
+    found: list[Json] = await asyncio.to_thread(request.app.state.models.list_models)
+    return found
+
+
+async def _chat(request: Request) -> Response:
+    body = await read_request(request, ChatBody)
+    model = await _get_model(request, body)
+    job = await asyncio.to_thread(model.chat, body)  # tokenization of a long prompt takes time
+    return await _answer(request, model, job, ChatAnswer(model, job, body), stream=body.stream)
+
+
+async def _complete(request: Request) -> Response:
+    body = await read_request(request, CompletionBody)
+    model = await _get_model(request, body)
+    job = await asyncio.to_thread(model.complete, body)
+    return await _answer(request, model, job, CompletionAnswer(model, job, body), stream=body.stream)
+
+
+async def _embed(request: Request) -> Response:
+    body = await read_request(request, EmbeddingBody)
+    model = await _get_model(request, body)
+    job = await asyncio.to_thread(embedding_job, model, body)
+    outputs = [events[-1] for part in parts(job) for events in await _outputs(request, model, part)]
+    response = await asyncio.to_thread(embedding_response, model, job, body, outputs)
+    return JSONResponse(response, headers=ignored_header(job.ignored))
+
+
+async def _all_models(request: Request) -> Response:
+    return JSONResponse({"object": "list", "data": await _list_models(request)})
+
+
+async def _one_model(request: Request) -> Response:
+    name = request.path_params["name"]
+    there = {each["id"]: each for each in await _list_models(request)}
+    if name not in there:
+        raise unknown_model(name, list(there))
+    return JSONResponse(there[name])
+
+
+async def _health(request: Request) -> Response:
+    return JSONResponse({"status": "ok"})
 
 
 async def _answer(request: Request, model: ServedModel, job: Job, answer: Answer, *, stream: bool) -> Response:
