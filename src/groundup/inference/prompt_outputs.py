@@ -15,6 +15,7 @@ from torch import Tensor
 
 from groundup.inference.request import GenerationRequest, TokenLogprob
 from groundup.inference.sampling import not_finite
+from groundup.kernels.native_sampling import log_sum_exp
 
 
 def token_logprob(logits_V: Tensor, token: int, top: int) -> TokenLogprob:
@@ -25,10 +26,12 @@ def token_logprob(logits_V: Tensor, token: int, top: int) -> TokenLogprob:
         token: ID of the token.
         top: Number of most likely tokens.
     """
-    logprobs_V = logits_V.log_softmax(dim=-1)
-    best = logprobs_V.topk(min(top, len(logprobs_V)))
-    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return TokenLogprob(token, float(logprobs_V[token]), tuple(pairs))
+    normalizer = log_sum_exp(logits_V)
+    if not top:
+        return TokenLogprob(token, float(logits_V[token]) - normalizer, ())
+    best = logits_V.topk(min(top, len(logits_V)))
+    pairs = zip(best.indices.tolist(), (best.values.double() - normalizer).tolist(), strict=True)
+    return TokenLogprob(token, float(logits_V[token]) - normalizer, tuple(pairs))
 
 
 class PromptLogprobs:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from groundup.core.errors import ConfigError, FormatError
+from groundup.kernels.native_sampling import sample_natively
 
 _NUCLEUS_CANDIDATES = 512  # tokens that are sorted for top-p at first
 MAX_BIAS = 100.0  # -100 bans a token, 100 selects it exclusively, as in OpenAI's API
@@ -165,15 +166,15 @@ def _nucleus(probs_V: Tensor, top_p: float) -> Tensor:
     return torch.zeros_like(probs_V).index_copy(0, kept, probs_V[kept])
 
 
-def draw(probs_V: Tensor, generator: torch.Generator) -> int:
-    """Sample one token id by inverse transform sampling, with one uniform number.
+def draw(probs_V: Tensor, uniform: float) -> int:
+    """Sample one token id by inverse transform sampling.
 
     Args:
         probs_V: Probabilities (V,), float64.
-        generator: Random generator on the CPU.
+        uniform: Random number in [0, 1).
     """
     cumulative_V = probs_V.cumsum(dim=-1)
-    point = torch.rand((), generator=generator, dtype=torch.float64) * cumulative_V[-1]
+    point = uniform * cumulative_V[-1]
     # right=True skips tokens with probability 0; min() handles a point that rounding puts at the end.
     index = int(torch.searchsorted(cumulative_V, point, right=True))
     return min(index, int(probs_V.nonzero()[-1]))
@@ -210,12 +211,23 @@ def sample(
     Raises:
         FormatError: The logits are NaN or infinite.
     """
-    if not bool(torch.isfinite(logits_V.max())):  # max() returns NaN if any logit is; -inf only excludes a token
-        raise not_finite()
     logits_V = add_bias(logits_V, sampling)
     if sampling.penalizes:
         prompt, output = (torch.tensor(ids, dtype=torch.int64) for ids in (prompt_ids, output_ids))
         logits_V = penalize(logits_V, sampling, prompt, output)
-    if sampling.temperature == 0:
-        return int(logits_V.argmax())
-    return draw(distribution(logits_V, sampling), generator)
+    uniform = 0.0 if sampling.temperature == 0 else float(torch.rand((), generator=generator, dtype=torch.float64))
+    token = sample_natively(
+        logits_V,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        min_p=sampling.min_p,
+        uniform=uniform,
+    )
+    if token is None:
+        if not bool(torch.isfinite(logits_V.max())):  # max() returns NaN if any logit is; -inf only excludes a token
+            raise not_finite()
+        return draw(distribution(logits_V, sampling), uniform)
+    if token < 0:
+        raise not_finite()
+    return token

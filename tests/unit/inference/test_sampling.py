@@ -9,6 +9,8 @@ import torch
 
 from groundup.core.errors import ConfigError, FormatError
 from groundup.inference.sampling import Sampling, distribution, draw, penalize, sample
+from groundup.kernels.native_library import native_library
+from groundup.kernels.native_sampling import log_sum_exp, sample_natively
 
 PROBS = [0.4, 0.3, 0.15, 0.1, 0.05]
 NOTHING = torch.empty(0, dtype=torch.int64)
@@ -57,7 +59,9 @@ def test_draws_follow_the_distribution(options: dict[str, float]):
     expected = distribution(logits(), Sampling(**options))
     generator = torch.Generator().manual_seed(7)
     n = 20_000
-    counts = torch.bincount(torch.tensor([draw(expected, generator) for _ in range(n)]), minlength=5)
+    counts = torch.bincount(
+        torch.tensor([draw(expected, float(torch.rand((), generator=generator))) for _ in range(n)]), minlength=5
+    )
     possible = expected > 0
     assert counts[~possible].sum() == 0, "a filtered token was drawn"
     chi_square = ((counts - n * expected)[possible] ** 2 / (n * expected[possible])).sum()
@@ -112,3 +116,34 @@ def test_settings_out_of_range_are_errors(options: dict[str, float]):
     (name,) = options
     with pytest.raises(ConfigError, match=name):
         Sampling(**options)
+
+
+@pytest.mark.skipif(native_library() is None, reason="no AVX-512 bf16 or no compiler here")
+@pytest.mark.parametrize("size", [1, 5, 16, 1000, 5000])
+@pytest.mark.parametrize("spread", [0.5, 4.0])
+def test_the_kernel_samples_from_the_same_distribution(size: int, spread: float):
+    """The tokens must be those of inverse transform sampling, except for points at the border of two tokens."""
+    generator = torch.Generator().manual_seed(size)
+    for options in (
+        {},
+        {"temperature": 0.7},
+        {"temperature": 1e-30},
+        {"top_k": 3},
+        {"top_p": 0.9},
+        {"top_p": 0.3, "temperature": 2.0},
+        {"min_p": 0.1},
+        {"min_p": 0.01, "top_p": 0.8},
+        {"top_k": 40, "top_p": 0.95, "min_p": 0.02, "temperature": 1.3},
+    ):
+        logits_V = torch.randn(size, generator=generator) * spread
+        logits_V[size // 2 + 1 :: 3] = -math.inf
+        logits_V[size // 4 :: 5] = logits_V[0]  # equally likely tokens
+        cumulative_V = distribution(logits_V, Sampling(**options)).cumsum(-1)
+        usual = {"temperature": 1.0, "top_k": None, "top_p": 1.0, "min_p": 0.0}
+        for uniform in torch.rand(40, generator=generator, dtype=torch.float64).tolist():
+            token = sample_natively(logits_V, uniform=uniform, **usual | options)
+            assert token is not None
+            before = float(cumulative_V[token - 1]) if token else 0.0
+            assert before < float(cumulative_V[token]), "the token has probability 0"
+            assert before - 1e-5 <= uniform <= float(cumulative_V[token]) + 1e-5
+    assert log_sum_exp(logits_V) == pytest.approx(float(logits_V.double().logsumexp(-1)), abs=1e-5)
