@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 from groundup.core.config import Config, setting
 from groundup.core.console import Console, print_now
@@ -20,7 +23,18 @@ EXAMPLE = "groundup serve runs/quickstart --port 8000"
 class ServeConfig(Config):
     """Settings of `groundup serve`."""
 
-    model: Path = setting(help="Model directory, or a run (its newest language model)", positional=True)
+    renamed: ClassVar = {"model": "models"}
+
+    models: tuple[str, ...] = setting(
+        (), help="Model directory, GGUF file, or run (its newest language model), as PATH or NAME=PATH", positional=True
+    )
+    models_dir: Path | None = setting(None, help="Folder of models, which are loaded at their first use", flag=True)
+    lazy: bool = setting(False, help="Load all models at their first use", flag=True)
+    max_models: int | None = setting(None, help="Maximum number of loaded models; default: no limit", flag=True, gt=0)
+    model_bytes: int | None = setting(
+        None, help="Maximum memory of loaded models, in bytes; default: 3/4 of the memory", flag=True, gt=0
+    )
+    model_wait_seconds: float = setting(60, help="Maximum number of seconds that requests wait for a model", gt=0)
     host: str = setting("127.0.0.1", help="Address to listen on; a public address requires an API key", flag=True)
     port: int = setting(8000, help="Port to listen on; 0 selects a free port", flag=True, ge=0, le=65535)
     api_key: str | None = setting(
@@ -29,11 +43,11 @@ class ServeConfig(Config):
         flag=True,
         repr=False,
     )
-    name: str | None = setting(None, help="Name of the model in the API; default: its directory name", flag=True)
-    adapter: tuple[str, ...] = setting((), help="Adapter of the same base model to serve, as NAME=DIR", flag=True)
+    name: str | None = setting(None, help="Name of a single model in the API; default: its directory name", flag=True)
+    adapter: tuple[str, ...] = setting((), help="Adapter of one of the models to serve, as NAME=DIR", flag=True)
     base: Path | None = setting(None, help="Base model of an adapter, if it was moved", flag=True)
     apps: Path | None = setting(None, help="Directory with your applications, for /v1/apps", flag=True)
-    kv_cache_bytes: int = setting(2**30, help="Maximum memory of a model's KV cache, in bytes", gt=0)
+    kv_cache_bytes: int = setting(2**30, help="Maximum memory of the KV cache of all models, in bytes", gt=0)
     max_active: int = setting(32, help="Maximum number of concurrent requests, over all models", gt=0)
     max_waiting: int = setting(512, help="Maximum number of queued requests; further requests get status 429", gt=0)
     request_seconds: float = setting(600, help="Maximum number of seconds per request, including the queue", gt=0)
@@ -67,36 +81,45 @@ def run(
     """
     from groundup.apps import open_catalog
     from groundup.apps.serving import ServedApps
-    from groundup.hub.resolve import open_adapter, open_chat_model
-    from groundup.inference import Engine, make_runner
     from groundup.inference.runner import make_pool
     from groundup.inference.worker import Worker
     from groundup.serve import Limits, RequestGuard, Server, application_routes, bind, build_app, is_loopback, url_of
+    from groundup.serve.errors import cannot_load
     from groundup.serve.guard import require_api_key
-    from groundup.serve.models import named_directory, serve_opened
+    from groundup.serve.model_cache import ModelCache, default_model_bytes
+    from groundup.serve.sources import Opening, open_sources
 
     console = console or Console()
     apps = ServedApps(open_catalog(config.apps, console))
     with bind(config.host, config.port) as bound:
         loopback = is_loopback(bound)
         require_api_key(api_key := _api_key(config), API_KEY_VARIABLE, config.host, loopback=loopback)
-        opened, template = open_chat_model(config.model, config.device, console, base=config.base)
-        name = config.name or config.model.resolve().name
-        adapters = [(each, open_adapter(opened, path)) for each, path in map(named_directory, config.adapter)]
-        runner = make_runner(opened.model, config.dtype, pool=make_pool(config.kv_cache_bytes))
-        with closing(Worker(config.max_active, config.max_waiting)) as worker:
-            engine = Engine(opened.model, opened.tokenizer, runner=runner, stop_ids=opened.stop_ids, worker=worker)
-            models = serve_opened(engine, (name, opened, template), adapters, console)
-            directories = [opened.directory, *(each.directory for _, each in adapters)]
+        opening = Opening(config.device, config.base, console)
+        given, sources = open_sources(config.models, config.adapter, config.models_dir, opening, name=config.name)
+        models = ModelCache(
+            sources,
+            Worker(config.max_active, config.max_waiting),
+            make_pool(config.kv_cache_bytes),
+            dtype=config.dtype,
+            max_models=config.max_models,
+            max_bytes=config.model_bytes or default_model_bytes(config.device),
+            wait_seconds=config.model_wait_seconds,
+            explain=partial(cannot_load, warn=console.warn),
+        )
+        with closing(models):
+            asyncio.run(models.load_all(() if config.lazy else given))
 
             def report_ready() -> None:
-                for model, directory in zip(models, directories, strict=True):
-                    completes = "" if model.template is not None else " (completions only)"
-                    console.note(f"Serving {directory} as {model.name!r} at {url_of(bound)}/v1{completes}")
+                listed = models.list_models()
+                for model, source in zip(listed, sources.all(), strict=True):
+                    notes = "" if model["has_chat_template"] else " (completions only)"
+                    notes += "" if model["loaded"] else " (loaded at its first use)"
+                    console.note(f"Serving {source.directory} as {source.name!r} at {url_of(bound)}/v1{notes}")
                 console.note("Press Ctrl-C to stop.")
                 if json_lines:
-                    names = {"url": url_of(bound), "model": name, "models": [model.name for model in models]}
-                    on_text(json.dumps(names | {"chat": template is not None}) + "\n")
+                    first = listed[0] if listed else {"id": None, "has_chat_template": False}
+                    names = {"url": url_of(bound), "model": first["id"], "models": [each["id"] for each in listed]}
+                    on_text(json.dumps(names | {"chat": first["has_chat_template"]}) + "\n")
 
             routes = application_routes(apps, models)
             limits = Limits(
@@ -109,7 +132,7 @@ def run(
             server = Server(
                 guard,
                 grace_seconds=config.grace_seconds,
-                abort=worker.close,
+                abort=models.close,
                 on_ready=report_ready,
                 limits=limits,
                 note=console.note,

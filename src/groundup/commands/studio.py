@@ -64,7 +64,7 @@ def run(
     from groundup.apps.serving import ServedApps
     from groundup.hub.resolve import open_chat_model
     from groundup.serve import RequestGuard, Server, bind, is_loopback, url_of
-    from groundup.studio import Jobs, ModelCache, Workspace, build_studio
+    from groundup.studio import Jobs, StudioModels, Workspace, build_studio
 
     console = console or Console()
     password = config.password or os.environ.get(PASSWORD_VARIABLE) or None
@@ -78,7 +78,7 @@ def run(
             fix = f"Set the environment variable {PASSWORD_VARIABLE}, or omit --host to serve this machine only."
             raise ConfigError(f"host = {config.host}", rule="a public address requires a password", fix=fix)
         workspace = Workspace(config.directory, config.recipes)
-        models = ModelCache(workspace, lambda path: open_chat_model(path, config.device, console))
+        models = StudioModels(workspace, lambda path: open_chat_model(path, config.device, console))
         jobs = Jobs(workspace.runs_directory)
 
         def report_ready() -> None:

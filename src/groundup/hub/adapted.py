@@ -132,6 +132,22 @@ def weights_digest(directory: Path) -> str:
     return hashlib.blake2b("".join([*digests, named]).encode(), digest_size=16).hexdigest()
 
 
+def content_digest(directory: Path, base: Path | None = None) -> bytes:
+    """Return a digest of all files that the outputs of a model depend on: its weights and config, and its base model.
+
+    Args:
+        directory: model directory, adapter directory or model file.
+        base: directory of an adapter's base model, if it was moved.
+    """
+    files: list[Path] = []
+    for each in [directory] if directory.is_file() else _stack(directory, base):
+        weights = [each] if each.is_file() else weight_files(each)
+        files += weights or [each / WEIGHTS]
+        files += [path for path in (each / full_models.CONFIG, each / CONFIG) if path.is_file()]
+    found = digests_of(files)
+    return hashlib.blake2b("".join(found[path] for path in files).encode(), digest_size=16).digest()
+
+
 def load_model(
     directory: Path,
     *,

@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -19,6 +20,7 @@ from groundup.serve.answers import Answer, ChatAnswer, Json
 from groundup.serve.completions import CompletionAnswer
 from groundup.serve.embeddings import embedding_job, embedding_response, parts
 from groundup.serve.errors import ApiError, client_too_slow, failed, shutting_down, timed_out, unknown_model
+from groundup.serve.leases import ModelLeases, use_model
 from groundup.serve.limits import Limits
 from groundup.serve.model import Job, ServedModel
 from groundup.serve.models import Models
@@ -51,6 +53,7 @@ def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), limits: Limit
             Route("/health", _health, methods=["GET"]),
             *routes,
         ],
+        middleware=[Middleware(ModelLeases)],
         exception_handlers={
             ApiError: _on_api_error,
             HTTPException: _on_http_error,
@@ -66,8 +69,8 @@ def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), limits: Limit
 
 
 async def _get_model(request: Request, body: ModelBody) -> ServedModel:
-    model: ServedModel = await asyncio.to_thread(request.app.state.models.get_model, body.model)  # it may be loaded now
-    return model
+    models: Models = request.app.state.models
+    return await use_model(request, models.use(body.model))  # it may be loaded now
 
 
 async def _list_models(request: Request) -> list[Json]:

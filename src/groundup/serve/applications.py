@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from starlette.requests import Request
@@ -14,6 +15,7 @@ from starlette.routing import Route
 from groundup.core.errors import GroundupError
 from groundup.hub.resolve import OpenedClassifier
 from groundup.serve.errors import ApiError, from_groundup
+from groundup.serve.leases import use_model
 from groundup.serve.model import ServedModel
 from groundup.serve.models import Models
 from groundup.serve.schema import AppBody
@@ -59,16 +61,18 @@ class Applications(Protocol):
 
 
 def application_routes(
-    applications: Applications, models: Models, find: Callable[[str], ServedModel | OpenedClassifier] | None = None
+    applications: Applications,
+    models: Models,
+    use: Callable[[str], AbstractAsyncContextManager[ServedModel | OpenedClassifier]] | None = None,
 ) -> list[Route]:
     """Return the routes `GET /v1/apps` and `POST /v1/apps/{name}`.
 
     Args:
         applications: Applications that the server offers.
         models: Models that the server serves.
-        find: Function that returns the model with a given name, or raises `ApiError`. Default: `models.get_model`.
+        use: Function that returns the context of the model with a given name. Default: `models.use`.
     """
-    find = find or models.get_model
+    find = use or models.use
     # Applications have a separate thread pool, so that they do not delay the tokenization of other prompts.
     threads = ThreadPoolExecutor(_MAX_CONCURRENT, "groundup-app")
 
@@ -78,7 +82,7 @@ def application_routes(
     async def run(request: Request) -> Response:
         body = await read_request(request, AppBody)
         requested = body.model or next((each["id"] for each in await asyncio.to_thread(models.list_models)), "")
-        model = await asyncio.to_thread(find, requested)
+        model = await use_model(request, find(requested))
         name = request.path_params["name"]
         task = applications.task(name, model, body)
         if task is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -119,6 +119,24 @@ def unknown_model(name: str, there: Sequence[str]) -> ApiError:
         fix="Use this name." if one else "Use one of these names.",
         param="model",
         code="model_not_found",
+    )
+
+
+def cannot_load(name: str, error: GroundupError, *, warn: Callable[[str], object]) -> ApiError:
+    """Return a 400 error for a model that cannot be loaded. OpenAI's clients do not retry the request.
+
+    Args:
+        name: Name of the model.
+        error: The reason, which may contain paths of the server.
+        warn: Function that is called with the reason.
+    """
+    warn(f"model {name!r} cannot be loaded: {error}")
+    return ApiError(
+        400,
+        f"model {name[:80]!r} cannot be loaded",
+        fix="Use another model. The server's log contains the reason.",
+        param="model",
+        code="model_not_loaded",
     )
 
 

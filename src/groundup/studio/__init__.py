@@ -7,20 +7,20 @@ from starlette.types import ASGIApp
 from groundup.serve import application_routes, build_app
 from groundup.serve.applications import Applications
 from groundup.studio.jobs import Jobs
-from groundup.studio.model_cache import ModelCache
+from groundup.studio.model_cache import StudioModels
 from groundup.studio.routes import routes
 from groundup.studio.security_headers import SecurityHeaders
 from groundup.studio.workspace import Workspace
 
-__all__ = ["Jobs", "ModelCache", "Workspace", "build_studio"]
+__all__ = ["Jobs", "StudioModels", "Workspace", "build_studio"]
 
 
-def build_studio(workspace: Workspace, models: ModelCache, jobs: Jobs, applications: Applications) -> ASGIApp:
+def build_studio(workspace: Workspace, models: StudioModels, jobs: Jobs, applications: Applications) -> ASGIApp:
     """Build the ASGI app of the Studio: the page, its endpoints, and the OpenAI API for all models.
 
     Args:
         workspace: The runs, models and recipes that the Studio shows.
-        models: The cache that loads the models that requests name.
+        models: The models, which are loaded when requests name them.
         jobs: The runs that users start from the page.
         applications: The applications that the Studio offers.
 
@@ -31,7 +31,7 @@ def build_studio(workspace: Workspace, models: ModelCache, jobs: Jobs, applicati
         build_app(
             models,
             routes=[
-                *application_routes(applications, models, models.for_applications),
+                *application_routes(applications, models, models.use_any),
                 *routes(workspace, models, jobs),
             ],
         )

@@ -1,29 +1,30 @@
-"""A cache of at most two loaded models.
-
-A model is loaded when a request first uses it. If the cache is full, the least recently used model is evicted.
-"""
+"""The models of a workspace, of which at most two are loaded; see `groundup.serve.model_cache`."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
-import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
-from groundup.core.errors import DataError, GroundupError, ResourceError
+from groundup.core.errors import DataError, GroundupError
 from groundup.core.files import read_json
 from groundup.evaluation.internals import TextTrace
-from groundup.hub import load_newest_state, read_config
+from groundup.hub import load_newest_state
+from groundup.hub.adapted import content_digest
 from groundup.hub.resolve import OpenedClassifier, OpenedModel, finished, open_classifier
-from groundup.inference import Engine, make_runner
+from groundup.inference.runner import make_pool
+from groundup.inference.worker import Worker
 from groundup.model import Transformer
-from groundup.serve import ServedModel, model_object, unknown_model
-from groundup.serve.errors import overloaded
+from groundup.serve import ServedModel
+from groundup.serve.model_cache import LoadedModel, ModelCache, ModelSource
 from groundup.studio.api_errors import to_api_error
 from groundup.studio.workspace import ModelInfo, Workspace
 from groundup.tokenizer import Tokenizer
@@ -62,29 +63,40 @@ def load_newest_checkpoint(directory: Path) -> OpenedModel:
 
 Opener = Callable[[Path], tuple[OpenedModel, ChatTemplate | None]]
 
-_MAX_OPEN = 2  # The Chat view can compare two models.
-_IDLE_SECONDS = 0.4
+_MAX_LOADED = 2  # The Chat view can compare two models.
+_MAX_ACTIVE, _MAX_WAITING = 8, 256
 
 
 @dataclass(slots=True, eq=False)
-class LoadedModel:
-    """A model in memory.
+class InspectionState:
+    """What inspections of a loaded model share.
 
     Attributes:
-        served: The model with its inference engine, as the API uses it.
-        step: Training step of the checkpoint, or None if the model is not in training.
         reading: Cached results of the forward pass over the text that was inspected last.
         lock: A lock that an inspection of the model holds.
     """
 
-    served: ServedModel
-    step: int | None
     reading: TextTrace | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-class ModelCache:
-    """The models of a workspace, which are loaded on demand. This class implements `groundup.serve.Models`.
+@dataclass(frozen=True, slots=True)
+class InspectedModel:
+    """A loaded model that is inspected.
+
+    Attributes:
+        served: The model with its inference engine, as the API uses it.
+        step: Training step of the checkpoint, or None if the model is not in training.
+        state: State of the model's inspections.
+    """
+
+    served: ServedModel
+    step: int | None
+    state: InspectionState
+
+
+class WorkspaceSources:
+    """The language models of a workspace. This class implements `groundup.serve.model_cache.ModelSources`.
 
     Args:
         workspace: The workspace that contains the models.
@@ -94,120 +106,94 @@ class ModelCache:
     def __init__(self, workspace: Workspace, opener: Opener) -> None:
         self._workspace = workspace
         self._opener = opener
-        self._open: OrderedDict[str, LoadedModel] = OrderedDict()
+
+    def find(self, name: str) -> ModelSource | None:
+        """Return the model with this name, or None if it does not exist."""
+        return next((source for source in self.all() if source.name == name), None)
+
+    def all(self) -> Sequence[ModelSource]:
+        """Return all models except classifiers."""
+        return [self._source(model) for model in self._workspace.models() if model.kind != "classifier"]
+
+    def _source(self, info: ModelInfo) -> ModelSource:
+        if info.step is not None:  # loaded again when training has saved a newer checkpoint
+            return ModelSource(info.name, info.directory, self._open_checkpoint(info.directory), version=info.step)
+        digest = partial(content_digest, info.directory)
+        return ModelSource(info.name, info.directory, lambda _: self._opener(info.directory), digest)
+
+    def _open_checkpoint(self, directory: Path) -> Callable[[OpenedModel | None], tuple[OpenedModel, None]]:
+        return lambda _: (load_newest_checkpoint(directory), None)
+
+
+class StudioModels:
+    """The models of a workspace, which are loaded on demand. This class implements `groundup.serve.Models`.
+
+    Args:
+        workspace: The workspace that contains the models.
+        opener: A function that loads a model directory.
+    """
+
+    def __init__(self, workspace: Workspace, opener: Opener) -> None:
+        self._workspace = workspace
+        self._cache = ModelCache(
+            WorkspaceSources(workspace, opener),
+            Worker(_MAX_ACTIVE, _MAX_WAITING),
+            make_pool(),
+            max_models=_MAX_LOADED,
+            explain=lambda _, error: to_api_error(error),
+        )
+        self._states: WeakKeyDictionary[LoadedModel, InspectionState] = WeakKeyDictionary()
         # The loaded classifier, with its directory and the modification time of the directory.
         self._classifier: tuple[Path, float, OpenedClassifier] | None = None
-        # Loading takes memory and uses all cores, so the lock makes threads load models one at a time.
-        self._lock = threading.Lock()
+        self._classifier_lock = threading.Lock()
 
-    def get_model(self, name: str) -> ServedModel:
-        """Return the model with this name.
-
-        Raises:
-            ApiError: The status is 404 if the name is unknown, 400 if the model cannot be loaded, and 503 if all loaded
-                models are in use.
-        """
-        return self.load(name).served
-
-    def for_applications(self, name: str) -> ServedModel | OpenedClassifier:
-        """Return the model or classifier with this name. This method raises the same errors as `get_model`."""
-        info = next((model for model in self._workspace.models() if model.name == name), None)
-        if info is None or info.kind != "classifier":
-            return self.get_model(name)
-        with self._lock:
-            modified = finished(info.directory)
-            if self._classifier is None or self._classifier[:2] != (info.directory, modified):
-                try:
-                    self._classifier = info.directory, modified, open_classifier(info.directory)
-                except GroundupError as error:
-                    raise to_api_error(error) from error
-            return self._classifier[2]
-
-    def load(self, name: str) -> LoadedModel:
-        """Return the model with this name. The model is reloaded if training has saved a newer checkpoint.
+    def use(self, name: str) -> AbstractAsyncContextManager[ServedModel]:
+        """Return a context in which the model with this name stays loaded.
 
         Raises:
-            ApiError: The status is 404 if the name is unknown, 400 if the model cannot be loaded, and 503 if all loaded
-                models are in use.
+            ApiError: The status is 404 if the name is unknown, 400 or 503 if the model cannot be loaded, and 429 if all
+                loaded models are in use.
         """
-        models = {model.name: model for model in self._models()}
-        if name not in models:
-            raise unknown_model(name, list(models))
-        info = models[name]
-        with self._lock:
-            model = self._open.get(name)
-            if model is not None and model.step != info.step and not model.served.engine.busy:
-                self._close(name)
-                model = None
-            if model is None:
-                self._evict()
-                model = self._open[name] = self._load(info)
-            self._open.move_to_end(name)
-            return model
+        return self._cache.use(name)
+
+    @asynccontextmanager
+    async def inspect(self, name: str) -> AsyncIterator[InspectedModel]:
+        """Return a context in which the model with this name can be inspected. Raises the same errors as `use`."""
+        async with self._cache.load(name) as loaded:
+            step = loaded.source.version
+            assert step is None or isinstance(step, int)
+            state = self._states.setdefault(loaded, InspectionState())
+            yield InspectedModel(loaded.served, step, state)
+
+    @asynccontextmanager
+    async def use_any(self, name: str) -> AsyncIterator[ServedModel | OpenedClassifier]:
+        """Return a context of the model or classifier with this name. Raises the same errors as `use`."""
+        infos = await asyncio.to_thread(self._workspace.models)
+        info = next((model for model in infos if model.name == name), None)
+        if info is not None and info.kind == "classifier":
+            yield await asyncio.to_thread(self._load_classifier, info.directory)
+            return
+        async with self._cache.use(name) as served:
+            yield served
 
     def list_models(self) -> list[dict[str, Any]]:
         """Return all models, except classifiers, as model objects of the OpenAI API."""
-        return [
-            model_object(
-                model.name,
-                created=0 if model.step is not None else int(finished(model.directory)),
-                context_length=_context_length(model),
-                chats=model.has_chat_template,
-            )
-            for model in self._models()
-        ]
+        return self._cache.list_models()
 
     def loaded_names(self) -> list[str]:
         """Return the names of the loaded models. The least recently used model is first."""
-        return list(self._open)
+        return self._cache.loaded_names()
 
     def close(self) -> None:
         """Unload all models and cancel generations that are in progress."""
-        for name in list(self._open):
-            self._close(name)
+        self._cache.close()
 
-    def _models(self) -> list[ModelInfo]:
-        return [model for model in self._workspace.models() if model.kind != "classifier"]
-
-    def _load(self, info: ModelInfo) -> LoadedModel:
-        try:
-            opened, template = (
-                (load_newest_checkpoint(info.directory), None) if info.step else self._opener(info.directory)
-            )
-        except GroundupError as error:
-            raise to_api_error(error) from error
-        runner = make_runner(opened.model)
-        engine = Engine(opened.model, opened.tokenizer, runner=runner, stop_ids=opened.stop_ids)
-        created = 0 if info.step is not None else int(finished(info.directory))
-        return LoadedModel(ServedModel(info.name, engine, template, created), info.step)
-
-    def _evict(self) -> None:
-        while len(self._open) >= _MAX_OPEN:
-            idle = next((name for name, model in self._open.items() if _is_idle(model)), None)
-            if idle is None:
-                rule = "all loaded models are processing requests"
-                raise overloaded(ResourceError(", ".join(self._open), rule=rule, fix="Try again in a moment."))
-            self._close(idle)
-
-    def _close(self, name: str) -> None:
-        self._open.pop(name).served.engine.close()
-
-
-def _is_idle(model: LoadedModel) -> bool:
-    """Return whether a model does not process any request for 0.4 s.
-
-    The wait is necessary because an application sends a separate request for each chunk of a long text.
-    """
-    deadline = time.monotonic() + _IDLE_SECONDS
-    while not model.served.engine.busy:
-        if time.monotonic() > deadline:
-            return True
-        time.sleep(_IDLE_SECONDS / 20)
-    return False
-
-
-def _context_length(model: ModelInfo) -> int:
-    try:
-        return 0 if model.step is not None else read_config(model.directory).context_length
-    except GroundupError:  # The error is reported when a request loads the model.
-        return 0
+    def _load_classifier(self, directory: Path) -> OpenedClassifier:
+        with self._classifier_lock:
+            modified = finished(directory)
+            if self._classifier is None or self._classifier[:2] != (directory, modified):
+                try:
+                    self._classifier = directory, modified, open_classifier(directory)
+                except GroundupError as error:
+                    raise to_api_error(error) from error
+            return self._classifier[2]

@@ -24,11 +24,12 @@ from groundup.corpus.lookup import find_documents, occurrences
 from groundup.report import read_run, render, render_card
 from groundup.report.page import content_policy
 from groundup.serve import Body, ServedModel, read_request
+from groundup.serve.leases import use_model
 from groundup.studio import inspection
 from groundup.studio.api_errors import to_api_error
 from groundup.studio.curves import new_rows, plan_and_samples
 from groundup.studio.jobs import Jobs
-from groundup.studio.model_cache import ModelCache
+from groundup.studio.model_cache import InspectedModel, StudioModels
 from groundup.studio.workspace import Workspace, run_name
 
 # A sandboxed frame has an opaque origin, so its scripts cannot access the Studio's page or its server.
@@ -161,7 +162,7 @@ class WindowRequest(Body):
     max_tokens: int | None = Field(None, ge=1)
 
 
-def routes(workspace: Workspace, models: ModelCache, jobs: Jobs) -> list[BaseRoute]:
+def routes(workspace: Workspace, models: StudioModels, jobs: Jobs) -> list[BaseRoute]:
     """Return all routes of the Studio except the routes of the OpenAI API."""
     return [
         Route("/", lambda _: RedirectResponse("/studio/")),
@@ -195,7 +196,7 @@ def _static_routes() -> list[BaseRoute]:
     ]
 
 
-def _overview_routes(workspace: Workspace, models: ModelCache, jobs: Jobs) -> list[BaseRoute]:
+def _overview_routes(workspace: Workspace, models: StudioModels, jobs: Jobs) -> list[BaseRoute]:
     def overview() -> Json:
         return {
             "name": workspace.root.name,
@@ -272,13 +273,13 @@ def _training_routes(workspace: Workspace, jobs: Jobs) -> list[BaseRoute]:
     ]
 
 
-def _chat_routes(models: ModelCache) -> list[BaseRoute]:
+def _chat_routes(models: StudioModels) -> list[BaseRoute]:
     async def window(request: Request) -> Response:
         body = await read_request(request, WindowRequest)
         turns = [(turn.user, turn.answer) for turn in body.turns]
+        served = await use_model(request, models.use(body.model))
 
         def fit() -> Json:
-            served = models.get_model(body.model)
             return asdict(fit_context_window(served, turns, body.user, system=body.system, max_tokens=body.max_tokens))
 
         return await _json_response(fit)
@@ -286,19 +287,20 @@ def _chat_routes(models: ModelCache) -> list[BaseRoute]:
     return [Route("/studio/api/window", window, methods=["POST"])]
 
 
-def _inside_routes(models: ModelCache) -> list[BaseRoute]:
-    inspections: dict[str, Callable[[InsideRequest], Json]] = {
-        "surprisal": lambda body: inspection.token_surprisals(models.load(body.model), body.text),
-        "attention": lambda body: inspection.attention_weights(models.load(body.model), body.text, body.layer),
-        "lens": lambda body: inspection.logit_lens(models.load(body.model), body.text),
-        "embeddings": lambda body: inspection.nearest_embeddings(models.load(body.model), body.token),
-        "parameters": lambda body: inspection.parameters(models.load(body.model)),
+def _inside_routes(models: StudioModels) -> list[BaseRoute]:
+    inspections: dict[str, Callable[[InspectedModel, InsideRequest], Json]] = {
+        "surprisal": lambda model, body: inspection.token_surprisals(model, body.text),
+        "attention": lambda model, body: inspection.attention_weights(model, body.text, body.layer),
+        "lens": lambda model, body: inspection.logit_lens(model, body.text),
+        "embeddings": lambda model, body: inspection.nearest_embeddings(model, body.token),
+        "parameters": lambda model, body: inspection.parameters(model),
     }
 
-    def handler(inspect: Callable[[InsideRequest], Json]) -> Handler:
+    def handler(inspect: Callable[[InspectedModel, InsideRequest], Json]) -> Handler:
         async def answer(request: Request) -> Response:
             body = await read_request(request, InsideRequest)
-            return await _json_response(lambda: inspect(body))
+            model = await use_model(request, models.inspect(body.model))
+            return await _json_response(lambda: inspect(model, body))
 
         return answer
 

@@ -58,7 +58,7 @@ def serving() -> Callable[..., AbstractContextManager[tuple[subprocess.Popen[str
 def _serving(
     directory: Path, key: str | None = None, **settings: object
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    values = {"model": str(directory), "port": 0, "grace_seconds": 20, **settings}
+    values = {"models": [str(directory)], "port": 0, "grace_seconds": 20, **settings}
     environment = os.environ | ({API_KEY_VARIABLE: key} if key else {})
     with subprocess.Popen(
         [sys.executable, "-c", SERVE, json.dumps(values)],

@@ -134,7 +134,7 @@ def test_adapters_that_do_not_match_are_errors(
     same = adapter_of(chat_directory, tmp_path / "elsewhere" / "law", 4)
 
     def serve(*given: str) -> None:
-        run(load(ServeConfig, {"model": str(chat_directory), "port": 0, "adapter": list(given)}), console=Console())
+        run(load(ServeConfig, {"models": [str(chat_directory)], "port": 0, "adapter": list(given)}), console=Console())
 
     with pytest.raises(FormatError, match=r"another: not the base model|chat: not the base model of .*foreign"):
         serve(f"foreign={foreign}")

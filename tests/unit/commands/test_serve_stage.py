@@ -74,14 +74,14 @@ def test_a_key_allows_a_public_address(chat_directory: Path, serving: Serving) -
 
 def test_a_public_address_requires_a_key(chat_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(API_KEY_VARIABLE, raising=False)
-    config = load(ServeConfig, {"model": str(chat_directory), "host": "0.0.0.0", "port": 0})
+    config = load(ServeConfig, {"models": [str(chat_directory)], "host": "0.0.0.0", "port": 0})
     with pytest.raises(ConfigError, match=API_KEY_VARIABLE):
         run(config)
 
 
 @pytest.mark.parametrize("key", ["clé", "two words", "line\nend"])
 def test_an_invalid_key_is_an_error_that_does_not_contain_it(chat_directory: Path, key: str) -> None:
-    config = load(ServeConfig, {"model": str(chat_directory), "api_key": key, "port": 0})
+    config = load(ServeConfig, {"models": [str(chat_directory)], "api_key": key, "port": 0})
     with pytest.raises(ConfigError, match="API key") as refused:
         run(config)
     assert key not in str(refused.value) and key not in repr(config)
@@ -92,4 +92,4 @@ def test_a_port_in_use_is_an_error_before_the_model_is_loaded(tmp_path: Path) ->
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ResourceError, match=str(port)):
-            run(load(ServeConfig, {"model": str(tmp_path / "none"), "port": port}))
+            run(load(ServeConfig, {"models": [str(tmp_path / "none")], "port": port}))

@@ -18,7 +18,7 @@ from groundup.hub import save_model
 from groundup.hub.resolve import OpenedModel, open_model
 from groundup.model import Transformer
 from groundup.serve import RequestGuard, Server, bind, url_of
-from groundup.studio import Jobs, ModelCache, Workspace, build_studio
+from groundup.studio import Jobs, StudioModels, Workspace, build_studio
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
 
@@ -28,7 +28,7 @@ class Studio:
 
     url: str
     workspace: Workspace
-    models: ModelCache
+    models: StudioModels
     jobs: Jobs
 
     def http(self, **options: Any) -> httpx.Client:
@@ -64,7 +64,7 @@ def studio(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stu
     recipes = tmp_path_factory.mktemp("recipes")
     (recipes / "bad.toml").write_text('name = "bad"\n[tokenise]\n', encoding="utf-8")
     workspace = Workspace(runs, recipes)
-    models, jobs = ModelCache(workspace, opener), Jobs(workspace.runs_directory)
+    models, jobs = StudioModels(workspace, opener), Jobs(workspace.runs_directory)
     ready = threading.Event()
     guard = RequestGuard(
         build_studio(workspace, models, jobs, ServedApps(Catalog(None))),

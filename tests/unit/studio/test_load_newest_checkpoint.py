@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from groundup.core.errors import DataError
 from groundup.core.files import write_json
 from groundup.model import Transformer
 from groundup.optim import Optimizer, OptimizerConfig
-from groundup.studio import ModelCache, Workspace
-from groundup.studio.model_cache import load_newest_checkpoint
+from groundup.studio import StudioModels, Workspace
+from groundup.studio.model_cache import InspectedModel, load_newest_checkpoint
 from groundup.tokenizer import Tokenizer
 from groundup.train import Checkpoints, Progress
 from groundup.train.planner import Plan
@@ -46,15 +47,20 @@ def test_a_model_is_reloaded_after_a_new_checkpoint(
     with pytest.raises(DataError, match="no checkpoint"):
         load_newest_checkpoint(directory)
     ids = torch.tensor([tokenizer.encode("The import system")])
-    models = ModelCache(workspace, lambda _: pytest.fail("a model in training is loaded from its checkpoint"))
+    models = StudioModels(workspace, lambda _: pytest.fail("a model in training is loaded from its checkpoint"))
+
+    async def load() -> InspectedModel:
+        async with models.inspect("some/base") as model:
+            return model
+
     for step in (5, 9):
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.01)
         save(directory, model, step)
         assert [(info.name, info.step) for info in workspace.models()] == [("some/base", step)]
-        loaded = models.load("some/base")
+        loaded = asyncio.run(load())
         assert loaded.step == step
         torch.testing.assert_close(loaded.served.engine.model(ids), model(ids))
-    assert models.load("some/base") is loaded
+    assert asyncio.run(load()).served is loaded.served
     models.close()

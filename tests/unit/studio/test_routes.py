@@ -20,7 +20,7 @@ from groundup.hub import load_model, save_classifier
 from groundup.hub.resolve import open_model
 from groundup.model import SequenceClassifier
 from groundup.recipes import bundled
-from groundup.studio import Jobs, ModelCache, Workspace, build_studio
+from groundup.studio import Jobs, StudioModels, Workspace, build_studio
 from groundup.tokenizer import Tokenizer
 
 TEXT = "The import system is powerful enough. <script>alert(1)</script>"
@@ -202,7 +202,7 @@ def test_a_classifier_returns_its_labels(tmp_path: Path, tokenizer: Tokenizer, t
     files = save_classifier(labels, model, ("praise", "blame"), pad_id=tokenizer.pad_id, bos_id=0, eos_id=0)
     work.finish({}, [*files, *tokenizer.save(labels)])
     workspace = Workspace(tmp_path, tmp_path / "recipes")
-    models, jobs = ModelCache(workspace, lambda path: (open_model(path), None)), Jobs(workspace.runs_directory)
+    models, jobs = StudioModels(workspace, lambda path: (open_model(path), None)), Jobs(workspace.runs_directory)
     app = build_studio(workspace, models, jobs, ServedApps(Catalog()))
 
     async def run_app(name: str, **body: Any) -> httpx.Response:
