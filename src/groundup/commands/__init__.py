@@ -80,6 +80,7 @@ STAGES: dict[str, Stage] = {
         Stage("apps.run", "Run an application on a text, a file or a table", streams=True),
         Stage("apps.evaluate", "Evaluate applications on their test sets", streams=True),
         Stage("serve", "Serve models with an OpenAI-compatible HTTP API", streams=True),
+        Stage("bench", "Measure the inference speed, memory and quality of a model", streams=True),
         Stage("studio", "Use, inspect and train models in the browser", streams=True),
         Stage("classify", "Classify texts with a fine-tuned classifier", streams=True),
         Stage("corpus.explain", "Show why documents were kept or dropped", streams=True),

@@ -294,3 +294,17 @@ def make_runner(
     if dtype == "float32" or (dtype == "auto" and native_obstacle(model) is not None):
         return TorchRunner(model)
     return NativeRunner(model, "bfloat16" if dtype == "auto" else dtype, pool=pool, identity=identity)
+
+
+def runner_format(runner: Runner, model: Transformer) -> str:
+    """Return the format of the weights with which a runner computes a model."""
+    if isinstance(runner, NativeRunner):
+        return runner.decoder.weights
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
+
+
+def runner_weight_bytes(runner: Runner, model: Transformer) -> int:
+    """Return the bytes of the weights that a runner reads in a forward pass of a model."""
+    if isinstance(runner, NativeRunner):
+        return runner.decoder.nbytes
+    return sum(parameter.nbytes for parameter in model.parameters())

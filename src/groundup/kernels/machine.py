@@ -26,6 +26,8 @@ from groundup.model import Operations, SequenceClassifier, Transformer, use_oper
 ComputeDtype = Literal["float32", "bfloat16"]
 _PEAK_SIZES = (1536, 2048)
 _PEAK_SECONDS = 0.25
+_READ_BYTES = 2**28  # more than the caches of most CPUs
+_NUM_READS = 5
 _NUM_TRIALS = 6  # The first trial of a dtype is slow because it also creates the kernels.
 _DTYPES: dict[ComputeDtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -172,6 +174,17 @@ def sustained_flops(device: str, dtype: torch.dtype) -> float:
     best = _square_flops(device, dtype, _PEAK_SIZES[0])
     while time.perf_counter() < deadline:
         best = max(best, *(_square_flops(device, dtype, size) for size in _PEAK_SIZES))
+    return best
+
+
+def read_bandwidth() -> float:
+    """Return the read bandwidth of the memory in bytes/s, with torch's number of threads. It takes about 0.2 s."""
+    values = torch.ones(_READ_BYTES // 4)
+    best = 0.0
+    for _ in range(_NUM_READS):
+        started = time.perf_counter()
+        values.sum().item()
+        best = max(best, values.nbytes / (time.perf_counter() - started))
     return best
 
 

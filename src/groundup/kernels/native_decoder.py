@@ -147,11 +147,15 @@ class Chunk:
 
 def native_obstacle(model: Transformer) -> str | None:
     """Return why the kernels cannot compute a model on this machine, or None if they can."""
-    config = model.config
-    if native_library() is None:
-        return "the kernels need AVX-512 with bf16 and VNNI, and a C++ compiler"
     if model.lm_head.weight.device.type != "cpu":
         return f"the model is on {model.lm_head.weight.device}"
+    return shape_obstacle(model.config)
+
+
+def shape_obstacle(config: ModelConfig) -> str | None:
+    """Return why the kernels cannot compute models with a config on this machine, or None if they can."""
+    if native_library() is None:
+        return "the kernels need AVX-512 with bf16 and VNNI, and a C++ compiler"
     if config.head_dim % _PANEL or any(
         size % GROUP_SIZE for size in (config.dim, config.ffn_dim, config.n_heads * config.head_dim)
     ):

@@ -5,18 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from groundup.core.checksums import CHECKSUM, MISSING, damaged_files, digests_of, read_checked_json, write_checked_json
+from groundup.core.environment import library_versions, machine_facts
 from groundup.core.errors import DataError, FormatError
 from groundup.core.files import file_digest, read_json
 from groundup.core.redact import redacted_config
@@ -55,7 +53,6 @@ _FINGERPRINTED_FORMAT = 1  # constant, so outputs of older releases stay valid
 ARTIFACT = "artifact.json"
 STARTED = "started.json"
 REPLACED_INFIX = ".replaced-"  # part of the directory name of a replaced output
-_LIBRARIES = ("groundup", "torch", "tokenizers", "tiktoken", "numpy", "pyarrow", "safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +124,8 @@ def record(
         facts=redacted_config(facts),
         seconds=round(seconds, 3),
         finished_at=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        versions=_versions(),
-        machine=_machine(),
+        versions=library_versions(),
+        machine=machine_facts(),
         logs={path.name: file_digest(path) for path in sorted(logs)},
     )
 
@@ -335,22 +332,3 @@ def outputs_in(run: Path) -> dict[Path, Artifact]:
         if (child / ARTIFACT).is_file() and REPLACED_INFIX not in child.name and not child.name.startswith(".")
     }
     return dict(sorted(found.items(), key=lambda item: datetime.fromisoformat(item[1].finished_at).timestamp()))
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for library in _LIBRARIES:
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "platform": sys.platform,
-    }

@@ -31,7 +31,7 @@ def _as_declared(value: Any, kind: Any) -> Any:
             value = _as_declared(value, member)
     elif kind is Path and isinstance(value, str):
         return Path(value) if value else value  # Path("") would mean the current directory
-    elif get_origin(kind) in (list, tuple) and isinstance(value, list):
+    elif get_origin(kind) in (list, tuple) and isinstance(value, list | tuple):
         return get_origin(kind)(_as_declared(item, item_type(kind)) for item in value)
     return value
 
