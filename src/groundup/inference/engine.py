@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self
 
+import torch
 from torch import Tensor
 
 from groundup.core.errors import ConfigError, ResourceError
 from groundup.inference.blocks import OutOfBlocksError
-from groundup.inference.mailbox import EventStream
+from groundup.inference.mailbox import EventStream, Mailbox
 from groundup.inference.request import Completion, GenerationRequest
 from groundup.inference.runner import Runner, SequenceStep, TorchRunner
 from groundup.inference.sequence import GeneratedSequence, prompt_ids
-from groundup.inference.worker import StepResult, Ticket, Worker
+from groundup.inference.worker import StepResult, Ticket, Worker, step_results
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
 
@@ -134,6 +136,57 @@ class Engine:
             if on_text is not None and event.text:
                 on_text(event.text)
         return Completion.of(events, prompt_tokens=len(ticket.ids))
+
+    def complete_all(
+        self,
+        requests: Sequence[GenerationRequest],
+        *,
+        max_active: int = 32,
+        advance: Callable[[float], object] = lambda _: None,
+    ) -> list[Completion]:
+        """Run requests to their end and return the completions. Each request gets the same tokens as by `complete`.
+
+        The steps run in the calling thread and without a queue, so no other request may run at the same time. The order
+        of the steps depends only on the requests. If one request fails, the others are dropped and its error is raised.
+
+        Args:
+            requests: The generation requests.
+            max_active: Maximum number of requests that run concurrently, if memory allows.
+            advance: Called with the number of completions since the last call.
+
+        Returns:
+            One completion per request, in the same order.
+
+        Raises:
+            ConfigError: A prompt does not fit into the context.
+        """
+        tickets = [
+            Ticket(request, self._prompt_ids(request), self, Mailbox(sys.maxsize, lambda: None)) for request in requests
+        ]
+        # Longest first: the last requests to finish are then short ones, and an out-of-memory error occurs early.
+        waiting = sorted(tickets, key=lambda ticket: len(ticket.ids))
+        active: list[Ticket] = []
+        done: dict[Ticket, Completion] = {}
+        max_active = min(max_active, self._runner.max_sequences(max(map(self._max_length, tickets), default=1)))
+        try:
+            while waiting or active:
+                while waiting and len(active) < max_active:
+                    active.append(waiting.pop())
+                with torch.inference_mode():
+                    results = step_results(self, active)
+                for ticket, result in zip(list(active), results, strict=True):
+                    if result is None:
+                        continue
+                    ticket.mailbox.put(result)
+                    if isinstance(result, Exception) or result.finish_reason is not None:
+                        active.remove(ticket)
+                        self.release(ticket)
+                        done[ticket] = Completion.of(list(self._events(ticket)), prompt_tokens=len(ticket.ids))
+                        advance(1)
+        finally:
+            for ticket in active:
+                self.release(ticket)
+        return [done[ticket] for ticket in tickets]
 
     def cancel(self, request_id: str) -> bool:
         """Cancel a request. Its consumer receives an event with the finish reason "cancelled".
@@ -293,9 +346,16 @@ class Engine:
     def _enqueue(self, request: GenerationRequest) -> Ticket:
         if self._closed:
             raise ResourceError(f"request {request.id}", rule="the engine is closed", fix="Create a new Engine.")
+        return self._worker.enqueue(request, self._prompt_ids(request), self)
+
+    def _prompt_ids(self, request: GenerationRequest) -> tuple[int, ...]:
         context_length = self.model.config.context_length
-        ids = prompt_ids(request, self.tokenizer, vocab_size=self.vocab_size, context_length=context_length)
-        return self._worker.enqueue(request, ids, self)
+        return prompt_ids(request, self.tokenizer, vocab_size=self.vocab_size, context_length=context_length)
+
+    def _max_length(self, ticket: Ticket) -> int:
+        """Return the maximum number of tokens of a request's prompt and output."""
+        context_length = self.model.config.context_length
+        return min(context_length, len(ticket.ids) + (ticket.request.max_tokens or context_length))
 
     def _events(self, ticket: Ticket) -> EventStream:
         return EventStream(ticket.mailbox, partial(self._worker.release, ticket))

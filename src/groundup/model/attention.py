@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from groundup.model.cache import Cache
+from groundup.model.cache import BatchCache, Cache
 from groundup.model.config import ModelConfig, RopeScaling
 from groundup.model.layers import Linear, apply_linears, make_norm
 from groundup.model.operations import Accelerated
@@ -99,6 +99,7 @@ class Attention(Accelerated):
         self.config = config
         self.layer = layer
         self.scale, self.qk_norm = config.attention_scale, config.qk_norm
+        self.window = config.sliding_window if config.slides(layer) else None
         q_dim, kv_dim = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
         self.q_proj = Linear(config.dim, q_dim, bias=config.qkv_bias)
         self.k_proj = Linear(config.dim, kv_dim, bias=config.qkv_bias)
@@ -116,10 +117,29 @@ class Attention(Accelerated):
     ) -> Tensor:
         """Return the output of attention, of shape (B, T, D)."""
         q_BTNH, k_BTKH, v_BTKH = self.project(x_BTD, rope)
+        if isinstance(cache, BatchCache):
+            return self.o_proj(self._attend_rows(q_BTNH, k_BTKH, v_BTKH, cache).flatten(2))
         if cache is not None:
             k_BTKH, v_BTKH = cache.extend(self.layer, k_BTKH, v_BTKH)
         out_BTNH = self.operations.attend(q_BTNH, k_BTKH, v_BTKH, attn_mask, self.scale, self.config.attention_softcap)
         return self.o_proj(out_BTNH.flatten(2))
+
+    def _attend_rows(self, q_BTNH: Tensor, k_BTKH: Tensor, v_BTKH: Tensor, cache: BatchCache) -> Tensor:
+        """Compute attention for one new token of each sequence, of shape (B, 1, N, H). Padding rows get zeros.
+
+        Sequences are computed separately, so that the result does not depend on the lengths of other sequences.
+        """
+        out_BTNH = torch.zeros_like(q_BTNH)
+        for row, each in enumerate(cache.rows):
+            here = slice(row, row + 1)
+            keys, values = each.extend(self.layer, k_BTKH[here], v_BTKH[here])
+            if self.window is not None:
+                keys, values = keys[:, -self.window :], values[:, -self.window :]
+            query = q_BTNH[here].clone()  # matmul kernels may round differently at another memory alignment
+            out_BTNH[here] = self.operations.attend(
+                query, keys, values, None, self.scale, self.config.attention_softcap
+            )
+        return out_BTNH
 
     def project(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         """Compute queries, keys and values from normalized inputs. QK norm and RoPE are already applied."""

@@ -43,7 +43,7 @@ def attend(
         q_BTNH: Queries.
         k_BSKH: Keys.
         v_BSKH: Values.
-        mask_B1TS: Boolean attention mask. None means the causal mask.
+        mask_B1TS: Boolean attention mask. None means the causal mask, or no mask if there is only one query.
         scale: Factor by which the attention scores are multiplied.
         recompute: Whether to recompute the attention weights in the backward pass instead of saving them.
     """
@@ -59,7 +59,7 @@ def attend(
         k_BKSH,
         v_BKSH,
         attn_mask=mask_B1TS,
-        is_causal=mask_B1TS is None,
+        is_causal=mask_B1TS is None and q_BTNH.shape[1] > 1,
         scale=scale,
         enable_gqa=q_BNTH.shape[1] != k_BKSH.shape[1],
     )
@@ -199,13 +199,13 @@ def _blocks(length: int) -> list[tuple[int, int]]:
 
 
 def _block_mask(start: int, end: int, keys: int, mask_B1TS: Tensor | None, device: torch.device) -> Tensor:
-    """Return the attention mask for the queries `start:end` and the first `keys` keys.
+    """Return the attention mask for the queries `start:end`, whose own keys are the last of the first `keys` keys.
 
     The mask can be broadcast to the shape (B, K, G, T, S).
     """
     if mask_B1TS is not None:
         return mask_B1TS[:, :, None, start:end, :keys]
-    return torch.arange(start, end, device=device)[:, None] >= torch.arange(keys, device=device)
+    return torch.arange(keys - (end - start), keys, device=device)[:, None] >= torch.arange(keys, device=device)
 
 
 def _matmul(a_BKGTX: Tensor, b_BKXY: Tensor) -> Tensor:
@@ -450,7 +450,7 @@ class Operations:
             k_BSKH: Keys.
             v_BSKH: Values.
             attn_mask: The mask that `attention_mask` returned, or a boolean mask of shape (B, 1, T, S). None means the
-                causal mask.
+                causal mask, or no mask if there is only one query.
             scale: Factor by which the attention scores are multiplied.
             softcap: Scores are replaced by softcap x tanh(scores / softcap). None means no softcap.
         """

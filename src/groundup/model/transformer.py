@@ -184,6 +184,8 @@ class Decoder(Accelerated):
     def _attention_mask(
         self, positions_BT: Tensor, document_ids_BT: Tensor | None, cache: Cache | None, window: int | None
     ) -> Tensor | None:
+        if isinstance(cache, BatchCache):
+            return None  # each query attends to all keys of its own sequence
         if cache is not None and cache.length:
             return cached_attention_mask(positions_BT, cache.length + positions_BT.shape[1], window)
         return self.operations.attention_mask(positions_BT, document_ids_BT, window)
@@ -275,15 +277,6 @@ class Transformer(Accelerated):
             max_length: Maximum number of tokens per sequence.
         """
         return KVCache(self._cache_shape(batch_size, max_length))
-
-    def new_batch_cache(self, num_slots: int, max_length: int) -> BatchCache:
-        """Return an empty KV cache for batched decoding of sequences that have different lengths.
-
-        Args:
-            num_slots: Maximum number of sequences in the batch.
-            max_length: Maximum number of tokens per sequence.
-        """
-        return BatchCache(self._cache_shape(num_slots, max_length))
 
     @property
     def cache_bytes_per_token(self) -> int:
