@@ -13,7 +13,7 @@ from torch import Tensor
 
 from groundup.core.errors import ConfigError, ResourceError
 from groundup.inference.blocks import OutOfBlocksError
-from groundup.inference.mailbox import EventStream, Mailbox
+from groundup.inference.mailbox import EventStream, Mailbox, WakeUps
 from groundup.inference.request import Completion, GenerationRequest
 from groundup.inference.runner import Runner, SequenceStep, TorchRunner
 from groundup.inference.sequence import GeneratedSequence, prompt_ids
@@ -177,7 +177,7 @@ class Engine:
                 for ticket, result in zip(list(active), results, strict=True):
                     if result is None:
                         continue
-                    ticket.mailbox.put(result)
+                    ticket.mailbox.put(result, WakeUps())
                     if isinstance(result, Exception) or result.finish_reason is not None:
                         active.remove(ticket)
                         self.release(ticket)
