@@ -19,7 +19,7 @@ from groundup.commands import import_model
 from groundup.core.console import Console
 from groundup.core.types import Message
 from groundup.hub.resolve import open_model
-from groundup.inference import Engine, GenerationRequest, Grammar, complete_all
+from groundup.inference import Engine, GenerationRequest, Grammar
 from groundup.tokenizer import ChatTemplate
 
 pytestmark = pytest.mark.interop
@@ -47,8 +47,8 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppRunner]:
     given = import_model.ImportConfig(path=SPEC.submodule_search_locations[0], out=out, verify=False)
     import_model.run(given, console=Console(quiet=True))
     opened = open_model(out)
-    with Engine(opened.model, opened.tokenizer, stop_ids=opened.stop_ids) as engine:
-        yield AppRunner(engine, ChatTemplate(opened.tokenizer), stop_ids=opened.stop_ids)
+    with Engine.of(opened) as engine:
+        yield AppRunner(engine, ChatTemplate(opened.tokenizer))
 
 
 @pytest.mark.parametrize("name", ["mcq", "lesson-plan", "script"])
@@ -70,7 +70,7 @@ def test_every_sample_of_a_schema_with_formats_is_valid(runner: AppRunner) -> No
         GenerationRequest(prompt=ids, is_reply=True, grammar=grammar, max_tokens=grammar.min_tokens + 9 * n, seed=n)
         for n in range(32)
     ]
-    texts = [done.text for done in complete_all(runner.engine.model, runner.engine.tokenizer, requests)]
+    texts = [done.text for done in runner.engine.complete_all(requests)]
     for text in texts:
         check.validate(json.loads(text))
     assert len(set(texts)) == 32

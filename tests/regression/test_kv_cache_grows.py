@@ -16,7 +16,7 @@ from groundup.inference import Engine, GenerationRequest, Sampling, complete_all
 from groundup.inference.sequence import GeneratedSequence
 from groundup.inference.worker import Ticket
 from groundup.model import Transformer
-from groundup.model.cache import INITIAL_CAPACITY, BatchCache, KVCache
+from groundup.model.cache import INITIAL_CAPACITY, KVCache
 from groundup.tokenizer import Tokenizer
 
 CONTEXT = 4096
@@ -48,7 +48,7 @@ def allocate_at_once(monkeypatch: pytest.MonkeyPatch, *kinds: type) -> None:
 
         def whole(self: Any, *args: Any, make: Callable[..., None] = make) -> None:
             make(self, *args)
-            self._storage.reserve(self._storage.shape.max_length)
+            self.reserve(self.max_length)
 
         monkeypatch.setattr(kind, "__init__", whole)
 
@@ -86,15 +86,15 @@ def test_growth_changes_no_token(model: Transformer, tokenizer: Tokenizer, monke
 def test_growth_of_a_batch_changes_no_token(
     model: Transformer, tokenizer: Tokenizer, real_documents: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows of different lengths are moved when the memory for all rows grows."""
+    """The caches of a batch grow at different steps."""
     text = max(real_documents, key=len)
     requests = [
         GenerationRequest(prompt=text[:length], max_tokens=tokens, seed=length, stop_ids=())
         for length, tokens in ((5, 600), (900, 300), (40, 20), (3, 280), (700, 9))
     ]
-    grown = complete_all(model, tokenizer, requests, batch_size=3)
-    allocate_at_once(monkeypatch, BatchCache)
-    whole = complete_all(model, tokenizer, requests, batch_size=3)
+    grown = complete_all(model, tokenizer, requests, dtype="float32")
+    allocate_at_once(monkeypatch, KVCache)
+    whole = complete_all(model, tokenizer, requests, dtype="float32")
     assert [(each.token_ids, each.logprobs) for each in grown] == [(each.token_ids, each.logprobs) for each in whole]
 
 

@@ -15,7 +15,7 @@ from groundup.apps.steps import AppResult, AppSteps, GenerateStep, ScoreStep, ap
 from groundup.core.console import Console
 from groundup.core.errors import GroundupError, ResourceError
 from groundup.hub.resolve import is_classifier, open_chat_model, open_classifier
-from groundup.inference import Completion, Engine, GenerationRequest, complete_all, make_runner
+from groundup.inference import Completion, Engine, GenerationRequest
 from groundup.inference.likelihood import loglikelihoods, shared_prompt_loglikelihoods
 from groundup.tokenizer import ChatTemplate
 
@@ -33,14 +33,12 @@ class AppRunner:
     Attributes:
         engine: Engine that generates streamed outputs. It can process other requests at the same time.
         template: Chat template of the model, or None if it is a base model.
-        batched: Whether to generate in batches without the engine. In this case, nothing else may use the model.
-        stop_ids: Stop tokens for batches if the model has no chat template. Default: the EOS token of the tokenizer.
+        batched: Whether to generate in batches in the calling thread. In this case, nothing else may use the engine.
     """
 
     engine: Engine
     template: ChatTemplate | None
     batched: bool = True
-    stop_ids: tuple[int, ...] | None = None
     _running: str | None = None
     _cancelled: bool = False
 
@@ -173,8 +171,7 @@ class AppRunner:
             ended += int(amount)
             on_progress(ended, len(requests))
 
-        model, tokenizer = self.engine.model, self.engine.tokenizer
-        return complete_all(model, tokenizer, requests, stop_ids=self.stop_ids, advance=count)
+        return self.engine.complete_all(requests, advance=count)
 
     def _streamed(
         self, step: GenerateStep, on_text: Callable[[str], object], on_progress: Callable[[int, int], object]
@@ -257,6 +254,4 @@ def open_runner(model: Path, device: str | None, console: Console, stack: ExitSt
     if is_classifier(model):
         return ClassifierRunner(open_classifier(model, device=device))
     opened, template = open_chat_model(model, device, console)
-    forward = make_runner(opened.model)
-    engine = stack.enter_context(Engine(opened.model, opened.tokenizer, runner=forward, stop_ids=opened.stop_ids))
-    return AppRunner(engine, template, stop_ids=opened.stop_ids)
+    return AppRunner(stack.enter_context(Engine.of(opened)), template)

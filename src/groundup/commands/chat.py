@@ -50,7 +50,7 @@ def run(
     """
     from groundup.chat import ChatFormat, PromptFormat, Session, Settings, Terminal, TextFormat
     from groundup.hub.resolve import open_chat_model
-    from groundup.inference import Engine, make_runner
+    from groundup.inference import Engine
 
     console = console or Console()
     settings = Settings(
@@ -72,7 +72,7 @@ def run(
         form = ChatFormat(template)
     if hasattr(sys.stdin, "reconfigure"):  # invalid UTF-8 in the input must not end the chat
         sys.stdin.reconfigure(errors="replace")
-    with Engine(opened.model, opened.tokenizer, runner=make_runner(opened.model, config.dtype)) as engine:
+    with Engine.of(opened, config.dtype) as engine:
         session = Session(engine, form)
         session.configure(settings)
         console.note(f"{opened.directory}: context of {session.context_length:,} tokens. /help lists the commands.")

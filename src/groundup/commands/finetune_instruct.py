@@ -77,7 +77,6 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     from groundup.evaluation.during_training import show_answers
     from groundup.evaluation.selection import answer_selection
     from groundup.evaluation.tuned_comparison import compare_tuned, load_tuned_and_base
-    from groundup.inference import Engine
     from groundup.report.xray_page import NUM_SHOWN, write_xray
     from groundup.tokenizer import load_chat_template, save_chat
     from groundup.train import Evaluation, Trainer
@@ -104,20 +103,18 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     window = plan.model.context_length
     plan = trainer.fit_micro_batches(plan, lambda rows: loader(window, rows, machine).batch(0)) if new else plan
     batches = loader(window, micro_batches_per_rank(plan.rows, plan.micro_batch_size, ranks.size)[0], machine)
-    with Engine(model, tokenizer, stop_ids=template.stop_ids) as engine:
-        evaluation = Evaluation(show_answers(engine, template, data.test, run), config.num_evaluations)
-        selection = answer_selection(config.keep_best, config.early_stopping_patience, model, data)
-        epochs = config.num_epochs or DEFAULT_EPOCHS
-        facts = fine_tune(
-            trainer, plan, batches, new=new, max_epochs=epochs, evaluation=evaluation, selection=selection
-        )
+    show = show_answers(model, tokenizer, template, data.test, run)
+    evaluation = Evaluation(show, config.num_evaluations)
+    selection = answer_selection(config.keep_best, config.early_stopping_patience, model, data)
+    epochs = config.num_epochs or DEFAULT_EPOCHS
+    facts = fine_tune(trainer, plan, batches, new=new, max_epochs=epochs, evaluation=evaluation, selection=selection)
     tuned_model = trainer.gathered()
     if not ranks.first:
         return
     files = save_language_model(method, out, tuned_model, base, tokenizer, template.stop_ids)
     files += [*save_chat(out, template, tokenizer), save_training_hashes(out, split.questions, training_hashes(base))]
     files.append(write_xray(out / "xray.html", f"{split.found.sentence}.", data.token_views(NUM_SHOWN)))
-    del model, tuned_model, trainer, opened, engine, planned, evaluation, selection  # frees memory
+    del model, tuned_model, trainer, opened, show, planned, evaluation, selection  # frees memory
     tuned, original = load_tuned_and_base(out, base, machine, adapter=method == "lora")
     compared, transcripts = compare_tuned(tuned, original, data, seed=config.seed, console=console)
     facts |= data.facts(batches) | {"held_out": compared.to_json(), "transcripts": transcripts}

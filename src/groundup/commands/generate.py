@@ -61,7 +61,7 @@ def run(
         ConfigError: A sampling setting is out of range, or the prompt is longer than the context length.
     """
     from groundup.hub.resolve import open_model
-    from groundup.inference import Engine, GenerationRequest, Sampling, make_runner
+    from groundup.inference import Engine, GenerationRequest, Sampling
 
     request = GenerationRequest(
         prompt=config.prompt,
@@ -79,8 +79,7 @@ def run(
     console = console or Console()
     opened = open_model(config.model, device=config.device, base=config.base)
     _explain_model(config.model, opened, console)
-    runner = make_runner(opened.model, config.dtype)
-    with Engine(opened.model, opened.tokenizer, runner=runner, stop_ids=opened.stop_ids) as engine:
+    with Engine.of(opened, config.dtype) as engine:
         completion = engine.complete(request, on_text=on_text)
     if not completion.text.strip():
         console.warn(_no_text(config, completion, opened))

@@ -85,7 +85,6 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     from groundup.evaluation.bpb import compare_bits_per_byte
     from groundup.evaluation.during_training import show_text, text_score
     from groundup.hub import save_model
-    from groundup.inference import Engine
     from groundup.tokenizer import Tokenizer
     from groundup.train import Evaluation, Trainer, TrainingSteps
     from groundup.train.objectives import NextToken
@@ -122,9 +121,8 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     score = text_score(validation, model)
     with trainer.readable():
         before = score() if base else None
-    with Engine(model, tokenizer) as engine:
-        evaluation = Evaluation(show_text(engine, score, config.sample_prompt, run), config.num_evaluations)
-        trainer.train(loader(context, rows, machine).batch, steps, evaluation=evaluation)
+    evaluation = Evaluation(show_text(model, tokenizer, score, config.sample_prompt, run), config.num_evaluations)
+    trainer.train(loader(context, rows, machine).batch, steps, evaluation=evaluation)
     with trainer.readable():
         compared = compare_bits_per_byte(score(), before) if before else None
     model = trainer.gathered()

@@ -18,7 +18,7 @@ from groundup.evaluation.comparison import Comparison
 from groundup.evaluation.measure import mean
 from groundup.evaluation.prompt_search import trial_examples
 from groundup.evaluation.responses import ResponseScore, response_tokens, score_responses
-from groundup.inference import Engine
+from groundup.inference import complete_all
 from groundup.inference.prompting import (
     ChatFormat,
     PromptFormat,
@@ -74,20 +74,28 @@ class BaseComparison:
         }
 
     def transcripts(
-        self, tuned: Engine, base: Engine, count: int, max_tokens: int, *, seed: int = 0
+        self,
+        tuned: Transformer,
+        base: Transformer,
+        tokenizer: Tokenizer,
+        *,
+        count: int,
+        max_tokens: int,
+        seed: int = 0,
     ) -> list[dict[str, Any]]:
         """Return randomly chosen questions, each with the answers of both models and the reference answer."""
-        drawn = np.random.default_rng(seed).permutation(len(self.examples))[:count]
+        drawn = [self.examples[e] for e in np.random.default_rng(seed).permutation(len(self.examples))[:count]]
+        questions = [example.messages[:-1] for example in drawn]
+        tuned_answers = greedy_answers(tuned, tokenizer, questions, self.chat_format, max_tokens=max_tokens)
+        base_answers = greedy_answers(base, tokenizer, questions, self.base_format, max_tokens=max_tokens)
         made = []
-        for example in (self.examples[e] for e in drawn):
-            question, reference = example.messages[:-1], example.messages[-1]
-            tuned_answer = answer(tuned, question, self.chat_format, max_tokens=max_tokens)
-            messages = [*question, Message("assistant", tuned_answer)]
+        for example, tuned_answer, base_answer in zip(drawn, tuned_answers, base_answers, strict=True):
+            messages = [*example.messages[:-1], Message("assistant", tuned_answer)]
             made.append(
                 {
                     "messages": [{"role": m.role, "content": m.content} for m in messages],
-                    "base": answer(base, question, self.base_format, max_tokens=max_tokens),
-                    "reference": reference.content,
+                    "base": base_answer,
+                    "reference": example.messages[-1].content,
                 }
             )
         return made
@@ -166,6 +174,14 @@ def best_format(
     return best_candidate(formats, loss)[0]
 
 
-def answer(engine: Engine, question: Sequence[Message], format: PromptFormat, *, max_tokens: int) -> str:
-    """Generate the next answer of a conversation by greedy decoding and return it."""
-    return engine.complete(greedy_request(format, question, max_tokens)).text.strip()
+def greedy_answers(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    questions: Sequence[Sequence[Message]],
+    format: PromptFormat,
+    *,
+    max_tokens: int,
+) -> list[str]:
+    """Generate the next answer of each conversation by greedy decoding."""
+    requests = [greedy_request(format, question, max_tokens) for question in questions]
+    return [done.text.strip() for done in complete_all(model, tokenizer, requests)]

@@ -10,14 +10,14 @@ from groundup.core.console import ProgressBar as ProgressBar
 from groundup.core.types import Example
 from groundup.data import TokenShards
 from groundup.data.tables import evenly_spaced
-from groundup.evaluation.base_comparison import answer
+from groundup.evaluation.base_comparison import greedy_answers
 from groundup.evaluation.bpb import BitsPerByte, bits_per_byte, model_nll
 from groundup.evaluation.responses import response_tokens, score_responses
-from groundup.inference import Engine, GenerationRequest, Sampling
+from groundup.inference import GenerationRequest, Sampling, complete_all
 from groundup.inference.prompting import ChatFormat, fits
 from groundup.kernels import eager_mode
 from groundup.model import Transformer
-from groundup.tokenizer import ChatTemplate
+from groundup.tokenizer import ChatTemplate, Tokenizer
 from groundup.train import SampleLog, StepReport, TrainingRun
 
 _TEXT_TOKENS = 16_384  # Number of validation tokens per score. Scoring them takes 1 to 2 seconds.
@@ -56,11 +56,14 @@ def text_score(validation: TokenShards, model: Transformer) -> Callable[[], Bits
     return score
 
 
-def show_text(engine: Engine, score: Callable[[], BitsPerByte], prompt: str, run: TrainingRun) -> Show:
+def show_text(
+    model: Transformer, tokenizer: Tokenizer, score: Callable[[], BitsPerByte], prompt: str, run: TrainingRun
+) -> Show:
     """Return a callback that shows the current bits per byte and a generated continuation of a prompt.
 
     Args:
-        engine: inference engine of the model that is being trained.
+        model: model that is being trained.
+        tokenizer: tokenizer of the model.
         score: function that returns the bits per byte; see `text_score`.
         prompt: text that the model continues.
         run: training run, which has the directory and the console for the output.
@@ -74,7 +77,7 @@ def show_text(engine: Engine, score: Callable[[], BitsPerByte], prompt: str, run
     def show(report: StepReport, bar: ProgressBar) -> None:
         bpb = score().bpb
         with eager_mode():
-            text = prompt + engine.complete(request).text
+            text = prompt + complete_all(model, tokenizer, [request])[0].text
         bar.show(bpb=f"{bpb:.3f}")
         run.console.sample(f"sample at step {report.step:,}, {bpb:.3f} bits per byte", text)
         samples.add(report.step, text, bpb=bpb)
@@ -82,11 +85,14 @@ def show_text(engine: Engine, score: Callable[[], BitsPerByte], prompt: str, run
     return show
 
 
-def show_answers(engine: Engine, template: ChatTemplate, examples: Sequence[Example], run: TrainingRun) -> Show:
+def show_answers(
+    model: Transformer, tokenizer: Tokenizer, template: ChatTemplate, examples: Sequence[Example], run: TrainingRun
+) -> Show:
     """Return a callback that shows the loss on a few validation answers and one generated answer.
 
     Args:
-        engine: inference engine of the model that is being trained.
+        model: model that is being trained.
+        tokenizer: tokenizer of the model.
         template: chat template of the model.
         examples: validation examples.
         run: training run, which has the directory and the console for the output.
@@ -96,18 +102,18 @@ def show_answers(engine: Engine, template: ChatTemplate, examples: Sequence[Exam
     """
     format = ChatFormat(template)
     render = format.render
-    context = engine.model.config.context_length
+    context = model.config.context_length
     scored = [example for example in evenly_spaced(examples, _NUM_EXAMPLES) if fits(render, example, context)]
-    tokens = int(response_tokens(engine.tokenizer, scored).sum())
+    tokens = int(response_tokens(tokenizer, scored).sum())
     samples = SampleLog(run.directory, run.ranks)
 
     def show(report: StepReport, bar: ProgressBar) -> None:
         if not scored:
             return
         with eager_mode():
-            loss = float(score_responses(engine.model, engine.tokenizer, scored, render).nll_E.sum()) / tokens
+            loss = float(score_responses(model, tokenizer, scored, render).nll_E.sum()) / tokens
             question = scored[report.step % len(scored)].messages[:-1]
-            written = answer(engine, question, format, max_tokens=_ANSWER_TOKENS)
+            (written,) = greedy_answers(model, tokenizer, [question], format, max_tokens=_ANSWER_TOKENS)
         bar.show(held_out=f"{loss:.3f}")
         text = f"{question[-1].content}\n-> {written}"
         run.console.sample(f"step {report.step:,}, {loss:.3f} nats per token of held-out answers", text)

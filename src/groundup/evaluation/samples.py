@@ -33,11 +33,14 @@ def write_samples(engine: Engine, documents: TokenDocuments, count: int, *, seed
     drawn = np.random.default_rng(seed).permutation(long_enough)[: max(count - 1, 0)]
     tokenizer = engine.tokenizer
     beginnings = [documents.document(int(index))[:given].tolist() for index in drawn]
-    samples = []
-    for offset, ids in enumerate([*beginnings, []][:count]):
-        request = GenerationRequest(
+    prompts = [*beginnings, []][:count]
+    requests = [
+        GenerationRequest(
             prompt=(tokenizer.bos_id, *ids), sampling=SAMPLING, max_tokens=SAMPLE_TOKENS, seed=seed + offset
         )
-        done = engine.complete(request)
-        samples.append(Sample(tokenizer.decode(ids), done.text, done.finish_reason, seed + offset))
-    return samples
+        for offset, ids in enumerate(prompts)
+    ]
+    return [
+        Sample(tokenizer.decode(ids), done.text, done.finish_reason, seed + offset)
+        for offset, (ids, done) in enumerate(zip(prompts, engine.complete_all(requests), strict=True))
+    ]

@@ -87,7 +87,7 @@ def evaluate_text(
     if train:
         with console.progress("compressing", 100, "%") as progress:
             compressors = score_compressors(train, texts, advance=lambda share: progress.advance(100 * share))
-    with Engine(model, tokenizer, stop_ids=opened.stop_ids) as engine:
+    with Engine.of(opened) as engine:
         samples = write_samples(engine, documents, rules.samples, seed=rules.seed)
     counts = {"documents": score.documents, "tokens": score.tokens, "bytes": score.bytes}
     place = shell_quoted(directory)

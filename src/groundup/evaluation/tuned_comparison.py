@@ -11,7 +11,6 @@ from groundup.data.tables import evenly_spaced
 from groundup.evaluation.base_comparison import BaseComparison, compare_with_base
 from groundup.hub import load_model
 from groundup.hub.adapted import with_adapter
-from groundup.inference import Engine
 from groundup.kernels import Machine, cast_for_inference
 from groundup.model import Transformer
 
@@ -71,8 +70,7 @@ def compare_tuned(
         compared = compare_with_base(
             tuned, base, tokenizer, template, data.train, scored, seed=seed, advance=bar.advance
         )
-    with Engine(tuned, tokenizer, stop_ids=template.stop_ids) as ours, Engine(base, tokenizer) as before:
-        transcripts = compared.transcripts(ours, before, _NUM_TRANSCRIPTS, _ANSWER_TOKENS)
+    transcripts = compared.transcripts(tuned, base, tokenizer, count=_NUM_TRANSCRIPTS, max_tokens=_ANSWER_TOKENS)
     for transcript in transcripts:
         said = "\n".join(f"{message['role']}: {message['content']}" for message in transcript["messages"])
         console.sample("test question", f"{said}\n(base: {transcript['base']})")

@@ -6,20 +6,24 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
 
 from groundup.core.errors import ConfigError, ResourceError
-from groundup.inference.blocks import OutOfBlocksError
+from groundup.core.types import InferenceDtype
+from groundup.inference.blocks import BlockPool, OutOfBlocksError
 from groundup.inference.mailbox import EventStream, Mailbox, WakeUps
 from groundup.inference.request import Completion, GenerationRequest
-from groundup.inference.runner import Runner, SequenceStep, TorchRunner
+from groundup.inference.runner import Runner, SequenceStep, TorchRunner, make_runner
 from groundup.inference.sequence import GeneratedSequence, prompt_ids
 from groundup.inference.worker import StepResult, Ticket, Worker, step_results
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from groundup.hub.resolve import OpenedModel
 
 
 class Engine:
@@ -69,6 +73,32 @@ class Engine:
         self._owns_worker = worker is None
         self._closed = False
         self._shortest_first = False
+
+    @classmethod
+    def of(
+        cls,
+        opened: OpenedModel,
+        dtype: InferenceDtype = "auto",
+        *,
+        pool: BlockPool | None = None,
+        identity: bytes | None = None,
+        worker: Worker | None = None,
+    ) -> Self:
+        """Return an engine for a model that was loaded from its directory.
+
+        Args:
+            opened: The model with its tokenizer and stop tokens.
+            dtype: Weight format; see `make_runner`.
+            pool: See `make_runner`.
+            identity: See `make_runner`.
+            worker: The worker of another engine. Default: a new worker.
+
+        Raises:
+            ConfigError: The tokenizer has more ids than the model.
+            ResourceError: The weight format needs the compiled kernels, and they cannot compute this model.
+        """
+        runner = make_runner(opened.model, dtype, pool=pool, identity=identity)
+        return cls(opened.model, opened.tokenizer, runner=runner, stop_ids=opened.stop_ids, worker=worker)
 
     def share_worker(
         self,
@@ -173,7 +203,7 @@ class Engine:
                 while waiting and len(active) < max_active:
                     active.append(waiting.pop())
                 with torch.inference_mode():
-                    results = step_results(self, active)
+                    results = step_results(self, active, active)
                 for ticket, result in zip(list(active), results, strict=True):
                     if result is None:
                         continue

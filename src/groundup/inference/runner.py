@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from groundup.core.types import InferenceDtype
@@ -304,7 +305,7 @@ class NativeRunner:
 
     def max_sequences(self, length: int) -> int:
         """Return the number of blocks: if they are all in use, the engine preempts sequences."""
-        return self.pool.max_blocks
+        return self.pool.max_bytes // self._layout.block_bytes
 
     def reserve(self, cache: SequenceCache, length: int) -> None:
         """Add blocks to the cache of a sequence."""
@@ -367,7 +368,7 @@ def make_runner(
     Raises:
         ResourceError: The kernels cannot compute this model, and the format needs them.
     """
-    if dtype == "float32" or (dtype == "auto" and native_obstacle(model) is not None):
+    if dtype == "float32" or (dtype == "auto" and not _kernels_can_compute(model)):
         return TorchRunner(model)
     return NativeRunner(model, "bfloat16" if dtype == "auto" else dtype, pool=pool, identity=identity)
 
@@ -384,3 +385,13 @@ def runner_weight_bytes(runner: Runner, model: Transformer) -> int:
     if isinstance(runner, NativeRunner):
         return runner.decoder.nbytes
     return sum(parameter.nbytes for parameter in model.parameters())
+
+
+def _kernels_can_compute(model: Transformer) -> bool:
+    """Return whether the compiled kernels can compute a model. They cannot read weights that FSDP has sharded."""
+    if dist.is_available() and dist.is_initialized():
+        from groundup.distributed import is_sharded
+
+        if any(map(is_sharded, model.parameters())):
+            return False
+    return native_obstacle(model) is None

@@ -366,7 +366,7 @@ class Worker:
         for ticket in ending:
             self._deliver(ticket, _ending_of(ticket), wake_ups)
         for engine, tickets in batches.items():
-            for ticket, result in zip(tickets, _results(engine, tickets, self._active), strict=True):
+            for ticket, result in zip(tickets, step_results(engine, tickets, self._active), strict=True):
                 self._deliver(ticket, result, wake_ups)
         wake_ups.send()
 
@@ -420,8 +420,17 @@ def _ending_of(ticket: Ticket) -> TokenEvent | Exception:
     return ticket.sequence.cancelled()
 
 
-def _results(engine: StepEngine, tickets: Sequence[Ticket], active: Sequence[Ticket]) -> list[StepResult]:
-    """Return the results of one step. A request that cannot begin fails alone."""
+def step_results(engine: StepEngine, tickets: Sequence[Ticket], active: Sequence[Ticket]) -> list[StepResult]:
+    """Return the results of one step. A request that cannot begin fails alone.
+
+    Args:
+        engine: The engine that runs the requests.
+        tickets: The requests that may take a step, the oldest first.
+        active: All active requests of the worker. Their caches may be released.
+
+    Returns:
+        One result per request of `tickets`.
+    """
     failed: dict[Ticket, Exception] = {}
     for ticket in tickets:
         if ticket.sequence is None:

@@ -12,9 +12,8 @@ import torch
 
 from groundup.core.errors import DataError, FormatError
 from groundup.core.types import Example, Message
-from groundup.evaluation.base_comparison import answer, best_format, compare_with_base
+from groundup.evaluation.base_comparison import best_format, compare_with_base, greedy_answers
 from groundup.evaluation.responses import response_tokens, score_responses
-from groundup.inference import Engine
 from groundup.inference.prompting import (
     PLAIN_LAYOUTS,
     ChatFormat,
@@ -157,8 +156,7 @@ def test_one_conversation_gives_null_bounds_in_json(
 def test_transcripts_show_both_answers(tokenizer: Tokenizer, model: Transformer, examples: list[Example]) -> None:
     template = ChatTemplate(tokenizer)
     compared = compare_with_base(model, model, tokenizer, template, examples, examples)
-    with Engine(model, tokenizer, stop_ids=template.stop_ids) as engine:
-        shown = compared.transcripts(engine, engine, 3, 5)
+    shown = compared.transcripts(model, model, tokenizer, count=3, max_tokens=5)
     assert len(shown) == 3
     for transcript in shown:
         example = next(e for e in examples if e.messages[-1].content == transcript["reference"])
@@ -170,9 +168,9 @@ def test_transcripts_show_both_answers(tokenizer: Tokenizer, model: Transformer,
 def test_an_answer_without_template_ends_with_its_turn(tokenizer: Tokenizer, model: Transformer) -> None:
     """A base model continues with the next question."""
     question = [Message("user", "Why?")]
-    with Engine(model, tokenizer) as engine:
-        for format in plain_formats(tokenizer):
-            assert "\n" not in answer(engine, question, format, max_tokens=40) or format.stop == ("\n\n",)
+    for format in plain_formats(tokenizer):
+        (answer,) = greedy_answers(model, tokenizer, [question], format, max_tokens=40)
+        assert "\n" not in answer or format.stop == ("\n\n",)
 
 
 def test_too_long_examples_are_an_error(tokenizer: Tokenizer, model: Transformer, examples: list[Example]) -> None:
