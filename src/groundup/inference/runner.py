@@ -168,7 +168,7 @@ class TorchRunner:
     def forward(self, works: Sequence[SequenceStep]) -> list[Tensor | Exception | None]:
         """Compute chunks of prompts one after the other, and tokens of sequences in decode in batches.
 
-        An error in a prompt is returned for this sequence only.
+        An error is returned only for the sequence that causes it.
         """
         results: list[Tensor | Exception | None] = [None] * len(works)
         decoding: list[int] = []
@@ -219,8 +219,11 @@ class TorchRunner:
         for piece_RD in h_TD.split(READ_ROWS) if len(h_TD) else ():
             reader.read((piece_RD if reader.reads_states else self._model.logits(piece_RD)).float().cpu())
 
-    def _decode(self, works: Sequence[SequenceStep]) -> Sequence[Tensor | Exception | None]:
-        """Compute one new token of each sequence; return the logits (V,) of each, or None if they are not needed."""
+    def _decode(self, works: Sequence[SequenceStep]) -> list[Tensor | Exception | None]:
+        """Compute one new token of each sequence; return the logits (V,) of each, or None if they are not needed.
+
+        If a batch fails, its sequences are computed again one by one, to find those that fail.
+        """
         caches = [work.cache for work in works if isinstance(work.cache, KVCache)]
         starts = [cache.length for cache in caches]
         try:
@@ -230,7 +233,9 @@ class TorchRunner:
             logits_BV = self._model.logits(h_BD)[: len(works)].float().cpu()
             return [logits_V if work.scored else None for work, logits_V in zip(works, logits_BV, strict=True)]
         except Exception as error:
-            return [error] * len(works)
+            for cache, start in zip(caches, starts, strict=True):
+                cache.truncate(start)
+            return [error] if len(works) == 1 else [result for work in works for result in self._decode([work])]
 
     def _batch_states(self, ids: Sequence[int], caches: Sequence[KVCache]) -> Tensor:
         """Return the hidden states (B, D) after one new token of each sequence, followed by those of the padding."""
