@@ -9,11 +9,14 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from groundup.core.config import Config, setting
 from groundup.core.console import Console, print_now
 from groundup.core.types import InferenceDtype
+
+if TYPE_CHECKING:
+    from groundup.serve.model_cache import ModelCache
 
 API_KEY_VARIABLE = "GROUNDUP_API_KEY"
 
@@ -81,53 +84,29 @@ def run(
     """
     from groundup.apps import open_catalog
     from groundup.apps.serving import ServedApps
-    from groundup.inference.runner import make_pool
-    from groundup.inference.worker import Worker
     from groundup.serve import Limits, RequestGuard, Server, application_routes, bind, build_app, is_loopback, url_of
-    from groundup.serve.errors import cannot_load
     from groundup.serve.guard import require_api_key
-    from groundup.serve.model_cache import ModelCache, default_model_bytes
-    from groundup.serve.sources import Opening, open_sources
+    from groundup.serve.sources import summarize
 
     console = console or Console()
     apps = ServedApps(open_catalog(config.apps, console))
+    limits = Limits(
+        request_seconds=config.request_seconds,
+        client_seconds=config.client_seconds,
+        max_connections=config.max_connections,
+    )
     with bind(config.host, config.port) as bound:
         loopback = is_loopback(bound)
         require_api_key(api_key := _api_key(config), API_KEY_VARIABLE, config.host, loopback=loopback)
-        opening = Opening(config.device, config.base, console)
-        given, sources = open_sources(config.models, config.adapter, config.models_dir, opening, name=config.name)
-        models = ModelCache(
-            sources,
-            Worker(config.max_active, config.max_waiting),
-            make_pool(config.kv_cache_bytes),
-            dtype=config.dtype,
-            max_models=config.max_models,
-            max_bytes=config.model_bytes or default_model_bytes(config.device),
-            wait_seconds=config.model_wait_seconds,
-            explain=partial(cannot_load, warn=console.warn),
-        )
-        with closing(models):
-            asyncio.run(models.load_all(() if config.lazy else given))
+        with closing(_open_models(config, console)) as models:
 
             def report_ready() -> None:
-                listed = models.list_models()
-                for model, source in zip(listed, sources.all(), strict=True):
-                    notes = "" if model["has_chat_template"] else " (completions only)"
-                    notes += "" if model["loaded"] else " (loaded at its first use)"
-                    console.note(f"Serving {source.directory} as {source.name!r} at {url_of(bound)}/v1{notes}")
+                summary = summarize(models, url_of(bound), console)
                 console.note("Press Ctrl-C to stop.")
                 if json_lines:
-                    first = listed[0] if listed else {"id": None, "has_chat_template": False}
-                    names = {"url": url_of(bound), "model": first["id"], "models": [each["id"] for each in listed]}
-                    on_text(json.dumps(names | {"chat": first["has_chat_template"]}) + "\n")
+                    on_text(json.dumps(summary) + "\n")
 
-            routes = application_routes(apps, models)
-            limits = Limits(
-                request_seconds=config.request_seconds,
-                client_seconds=config.client_seconds,
-                max_connections=config.max_connections,
-            )
-            app = build_app(models, routes=routes, limits=limits)
+            app = build_app(models, routes=application_routes(apps, models), limits=limits)
             guard = RequestGuard(app, api_key=api_key, loopback_only=loopback, note=console.note)
             server = Server(
                 guard,
@@ -139,6 +118,29 @@ def run(
             )
             server.run([bound])
     console.note("Stopped.")
+
+
+def _open_models(config: ServeConfig, console: Console) -> ModelCache:
+    from groundup.inference.runner import make_pool
+    from groundup.inference.worker import Worker
+    from groundup.serve.errors import cannot_load
+    from groundup.serve.model_cache import ModelCache, default_model_bytes
+    from groundup.serve.sources import Opening, open_sources
+
+    opening = Opening(config.device, config.base, console)
+    given, sources = open_sources(config.models, config.adapter, config.models_dir, opening, name=config.name)
+    models = ModelCache(
+        sources,
+        Worker(config.max_active, config.max_waiting),
+        make_pool(config.kv_cache_bytes),
+        dtype=config.dtype,
+        max_models=config.max_models,
+        max_bytes=config.model_bytes or default_model_bytes(config.device),
+        wait_seconds=config.model_wait_seconds,
+        explain=partial(cannot_load, warn=console.warn),
+    )
+    asyncio.run(models.load_all(() if config.lazy else given))
+    return models
 
 
 def _api_key(config: ServeConfig) -> str | None:

@@ -34,12 +34,13 @@ class Answer(ABC):
         self._include_usage = include_usage
         self._head = {"id": f"{self.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model.name}
         self._completion_tokens = 0
+        self._cached_tokens: dict[int, int] = {}  # by index of the first choice of each prompt
 
     def complete(self, outputs: Sequence[Sequence[TokenEvent]]) -> Json:
         """Return the complete response. `outputs` contains the list of events of each choice."""
-        for events in outputs:
+        for index, events in enumerate(outputs):
             for event in events:
-                self._count(event)
+                self._count(index, event)
         choices = [self._choice(index, events) for index, events in enumerate(self._selected(outputs))]
         return {**self._head, "object": self.kind, "choices": choices, "usage": self.usage}
 
@@ -52,7 +53,7 @@ class Answer(ABC):
 
     def chunk(self, index: int, event: TokenEvent) -> Json | None:
         """Return the chunk for an event of a choice. Return None if the event adds nothing to the response."""
-        self._count(event)
+        self._count(index, event)
         choice = self._chunk_choice(index, event)
         return None if choice is None else self._chunk([choice])
 
@@ -65,7 +66,12 @@ class Answer(ABC):
     def usage(self) -> Json:
         """Number of prompt tokens and of tokens generated so far. Stop tokens are counted."""
         prompt, completion = self._job.prompt_tokens, self._completion_tokens
-        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "prompt_tokens_details": {"cached_tokens": sum(self._cached_tokens.values())},
+        }
 
     def _selected(self, outputs: Sequence[Sequence[TokenEvent]]) -> Sequence[Sequence[TokenEvent]]:
         """Return the outputs that become choices of a complete response."""
@@ -84,8 +90,10 @@ class Answer(ABC):
         usage = {"usage": None} if self._include_usage else {}
         return {**self._head, "object": self.chunk_kind, "choices": choices, **usage}
 
-    def _count(self, event: TokenEvent) -> None:
+    def _count(self, index: int, event: TokenEvent) -> None:
         self._completion_tokens += event.token_id is not None
+        if index % self._job.num_choices == 0:  # other choices find the prompt of the first one
+            self._cached_tokens[index] = event.cached_tokens
 
 
 class ChatAnswer(Answer):

@@ -29,11 +29,13 @@ class Job:
         requests: Generation requests, one per choice.
         prompt_tokens: Number of prompt tokens. A prompt with several choices counts once.
         ignored: Names of the parameters that have no effect.
+        num_choices: Number of consecutive requests that have the same prompt.
     """
 
     requests: tuple[GenerationRequest, ...]
     prompt_tokens: int
     ignored: tuple[str, ...] = ()
+    num_choices: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +97,7 @@ class ServedModel:
         logprobs = (body.top_logprobs or 0) if body.logprobs else 0
         grammar = self._grammar(body, len(ids))
         requests = self._requests([ids], body, logprobs, self.template.stop_ids, is_reply=True, grammar=grammar)
-        return Job(requests, len(ids), (*body.ignored, *ignored))
+        return Job(requests, len(ids), (*body.ignored, *ignored), body.num_candidates)
 
     def complete(self, body: CompletionBody) -> Job:
         """Convert the body of a completion request to a job.
@@ -110,7 +112,7 @@ class ServedModel:
         requests = self._requests(prompts, body, body.logprobs or 0, None)
         if body.echo:
             requests = tuple(replace(request, prompt_logprobs=body.logprobs) for request in requests)
-        return Job(requests, sum(len(ids) for ids in prompts), body.ignored)
+        return Job(requests, sum(len(ids) for ids in prompts), body.ignored, body.num_candidates)
 
     def prompt_ids(self, prompt: str | list[int], param: str, *, output: bool) -> list[int]:
         """Return the token IDs of a text or of a list of token IDs, which is checked.

@@ -115,6 +115,9 @@ class ModelCache:
         max_bytes: Maximum bytes of the weights of loaded models, or None for no limit.
         wait_seconds: Maximum number of seconds that a request waits until it is the turn of its model.
         explain: Function that returns the response to the error of a model that cannot be loaded.
+
+    Attributes:
+        sources: The models that can be loaded.
     """
 
     def __init__(
@@ -129,7 +132,7 @@ class ModelCache:
         wait_seconds: float = 60.0,
         explain: Callable[[str, GroundupError], ApiError],
     ) -> None:
-        self._sources = sources
+        self.sources = sources
         self._worker = worker
         self._pool = pool
         self._dtype: InferenceDtype = dtype
@@ -162,9 +165,9 @@ class ModelCache:
             ApiError: The status is 404 if the model does not exist, 429 if other models use the memory for too long,
                 and the one of `explain` if it cannot be loaded.
         """
-        source = await asyncio.to_thread(self._sources.find, name)
+        source = await asyncio.to_thread(self.sources.find, name)
         if source is None:
-            raise unknown_model(name, [each.name for each in await asyncio.to_thread(self._sources.all)])
+            raise unknown_model(name, [each.name for each in await asyncio.to_thread(self.sources.all)])
         try:
             loaded = await self._acquire(source)
         except ModelsBusyError as error:
@@ -188,7 +191,7 @@ class ModelCache:
         held = []
         try:
             for name in names:
-                source = self._sources.find(name)
+                source = self.sources.find(name)
                 assert source is not None, "the sources contain the name"
                 held.append(self._used(await self._load(source, deadline=0.0)))
         finally:
@@ -197,7 +200,7 @@ class ModelCache:
 
     def list_models(self) -> list[dict[str, Any]]:
         """Return descriptions of all models in the format of the API."""
-        return [self._described(source) for source in self._sources.all()]
+        return [self._described(source) for source in self.sources.all()]
 
     def loaded_names(self) -> list[str]:
         """Return the names of the loaded models. The least recently used model is first."""
@@ -311,7 +314,7 @@ class ModelCache:
     async def _load_base(self, source: ModelSource, deadline: float) -> LoadedModel | None:
         if source.base is None:
             return None
-        base = await asyncio.to_thread(self._sources.find, source.base)
+        base = await asyncio.to_thread(self.sources.find, source.base)
         assert base is not None, "the base model of an adapter has a source"
         return self._used(await self._load(base, deadline))
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from groundup.core.artifact import REPLACED_INFIX
 from groundup.core.console import Console
@@ -14,7 +15,7 @@ from groundup.core.errors import ConfigError, DataError, GroundupError
 from groundup.core.files import expand_home
 from groundup.hub.adapted import content_digest, find_adapter_base, is_adapter_of
 from groundup.hub.resolve import OpenedModel, finished, open_adapter, open_chat_model, resolve_model, usable_template
-from groundup.serve.model_cache import ModelSource, ModelSources
+from groundup.serve.model_cache import ModelCache, ModelSource, ModelSources
 from groundup.tokenizer import ChatTemplate
 
 _GGUF = ".gguf"
@@ -188,6 +189,25 @@ def open_sources(
     given = GivenModels(models, adapters, opening, name=name)
     names = [source.name for source in given.all()]
     return names, given if folder is None else FolderModels(given, folder, opening)
+
+
+def summarize(models: ModelCache, url: str, console: Console) -> dict[str, Any]:
+    """Print a line per model, and return the names of the models and whether the first one has a chat template.
+
+    Args:
+        models: The models of the server.
+        url: URL of the server.
+        console: Console for the lines.
+    """
+    listed = models.list_models()
+    directories = {source.name: source.directory for source in models.sources.all()}
+    for model in listed:
+        notes = "" if model["has_chat_template"] else " (completions only)"
+        notes += "" if model["loaded"] else " (loaded at its first use)"
+        console.note(f"Serving {directories.get(model['id'], '')} as {model['id']!r} at {url}/v1{notes}")
+    first = listed[0] if listed else {"id": None, "has_chat_template": False}
+    names = [model["id"] for model in listed]
+    return {"url": url, "model": first["id"], "models": names, "chat": first["has_chat_template"]}
 
 
 def named_path(kind: str, given: str) -> tuple[str, Path]:
