@@ -25,6 +25,7 @@ class ChatConfig(Config):
     base: Path | None = setting(None, help="Base model of an adapter, if it was moved", flag=True)
     device: str | None = setting(None, help="Device, such as cpu or cuda; default: a GPU if available", flag=True)
     dtype: InferenceDtype = setting("auto", help="Weight format; auto: bfloat16 if possible", flag=True)
+    quality: bool = setting(True, help="Print the quality of int8 and int4 weights, measured once per model")
 
 
 def run(
@@ -73,6 +74,10 @@ def run(
     if hasattr(sys.stdin, "reconfigure"):  # invalid UTF-8 in the input must not end the chat
         sys.stdin.reconfigure(errors="replace")
     with Engine.of(opened, config.dtype) as engine:
+        if config.quality and config.dtype in ("int8", "int4") and not console.quiet:
+            from groundup.evaluation.quantization import quality_note
+
+            console.note(quality_note(opened, engine.runner))
         session = Session(engine, form)
         session.configure(settings)
         console.note(f"{opened.directory}: context of {session.context_length:,} tokens. /help lists the commands.")

@@ -38,6 +38,7 @@ class GenerateConfig(Config):
     base: Path | None = setting(None, help="path of an adapter's base model if the base model was moved", flag=True)
     device: str | None = setting(None, help="device, such as cpu or cuda; default: a GPU if available", flag=True)
     dtype: InferenceDtype = setting("auto", help="Weight format; auto: bfloat16 if possible", flag=True)
+    quality: bool = setting(True, help="Print the quality of int8 and int4 weights, measured once per model")
 
 
 def run(
@@ -81,6 +82,11 @@ def run(
     _explain_model(config.model, opened, console)
     with Engine.of(opened, config.dtype) as engine:
         completion = engine.complete(request, on_text=on_text)
+        # After the answer, because the first measurement of a model takes about 2 s.
+        if config.quality and config.dtype in ("int8", "int4") and not console.quiet:
+            from groundup.evaluation.quantization import quality_note
+
+            console.note(f"\n{quality_note(opened, engine.runner)}")
     if not completion.text.strip():
         console.warn(_no_text(config, completion, opened))
     return completion

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from groundup.core.config import Config, setting
 from groundup.core.console import Console, format_count, visible
 from groundup.core.errors import ConfigError
 
+if TYPE_CHECKING:
+    from groundup.model import ModelConfig
+
+_SHOWN_HISTORY = 5
 EXAMPLE = "groundup model show gpt3-175b"
 
 
@@ -18,6 +22,7 @@ class ModelShowConfig(Config):
     """Settings of `groundup model show`."""
 
     model: str = setting(help="model directory, run, GGUF file, or name in `groundup model list`", positional=True)
+    speed: bool = setting(True, help="predict speed and memory on this machine", flag=True)
 
 
 def run(
@@ -43,7 +48,7 @@ def run(
         DataError: the directory does not contain a model.
         FormatError: the model is damaged, or its architecture is unknown.
     """
-    facts = _facts(config.model)
+    facts = _facts(config.model, speed=config.speed)
     if on_text is not None and json_lines:
         on_text(json.dumps(facts, ensure_ascii=False) + "\n")
     elif on_text is not None:
@@ -52,7 +57,7 @@ def run(
     return facts
 
 
-def _facts(named: str) -> dict[str, Any]:
+def _facts(named: str, *, speed: bool) -> dict[str, Any]:
     from groundup.core.files import expand_home
     from groundup.hub.description import describe_directory, describe_gguf
     from groundup.model.presets import preset
@@ -61,7 +66,7 @@ def _facts(named: str) -> dict[str, Any]:
     path = expand_home(Path(named))
     if path.is_dir() or path.is_file():
         found = describe_directory(path) if path.is_dir() else describe_gguf(path)
-        return found.place | Figures.of(found.config).to_json() | found.details
+        return found.place | Figures.of(found.config).to_json() | found.details | _speed(found.config, wanted=speed)
     try:
         published = preset(named)
     except ConfigError as error:
@@ -70,7 +75,13 @@ def _facts(named: str) -> dict[str, Any]:
         fix = "Check the path, or give a name that `groundup model list` shows."
         raise ConfigError(f"{named}: no such file or directory", fix=fix) from error
     origin = {"name": published.name, "source": published.source, "note": published.note}
-    return origin | Figures.of(published.config).to_json()
+    return origin | Figures.of(published.config).to_json() | _speed(published.config, wanted=speed)
+
+
+def _speed(config: ModelConfig, *, wanted: bool) -> dict[str, Any]:
+    from groundup.inference.prediction import speed_facts
+
+    return {"speed": speed_facts(config)} if wanted else {}
 
 
 def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -108,6 +119,25 @@ def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         base = f", from {made['base']}" if made["base"] else ""
         yield "created by", f"{made['stage']}{base}, {made['finished_at']}, in {made['seconds']:,.0f} s"
         yield "inputs", ", ".join(f"{name} {digest[:12]}" for name, digest in made["inputs"].items()) or "none"
+    if speed := facts.get("speed"):
+        yield from _speed_rows(speed)
+
+
+def _speed_rows(speed: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "predicted speed", f"at a context of 512 tokens, on {speed['sentence']}"
+    for each in speed["formats"]:
+        sizes = f"weights {_size(each['weights'])}, KV cache {_size(each['cache_per_1k'])} per 1,000 tokens"
+        speeds = {"prefill": each["prefill"], "decode": each["decode"], "8 requests": each["decode_batch_8"]}
+        shown = ", ".join(f"{name} {value:,.{0 if value >= 100 else 1}f}" for name, value in speeds.items())
+        if each["fits"]:
+            yield each["format"], f"{shown} tokens/s; {sizes}"
+        else:
+            needed, available = _size(each["needed"]), _size(each["available"])
+            yield each["format"], f"does not fit: needs {needed}, this machine has {available}; {sizes}"
+    for each in speed["history"][-_SHOWN_HISTORY:]:
+        error = f"{each['predicted'] / each['measured'] - 1:+.0%}"
+        found = f"predicted {each['predicted']:,.1f}, measured {each['measured']:,.1f} tokens/s ({error})"
+        yield each["at"][:10], f"{each['model']}, {each['format']}, {each['figure'].replace('_', ' ')}: {found}"
 
 
 def _size(value: int) -> str:

@@ -27,6 +27,7 @@ from groundup.hub.resolve import OpenedModel, run_text
 from groundup.inference.runner import NativeRunner, Runner, SequenceStep, TorchRunner, make_runner, runner_format
 from groundup.kernels.native_decoder import native_obstacle
 from groundup.model.flops import matmul_parameters
+from groundup.model.quantized import QuantizedWeight
 
 WINDOW_TOKENS = 512
 _ROWS = 64  # positions whose log-probabilities are in memory at a time
@@ -296,43 +297,50 @@ def default_windows(opened: OpenedModel, max_tokens: int) -> Windows:
     return text_windows(texts, opened, max_tokens=max_tokens, source=source)
 
 
-def note_quality(opened: OpenedModel, runner: Runner, console: Console) -> None:
-    """Print the quality of quantized weights in one line. It is measured once per model and format, on 256 tokens.
+def quality_note(opened: OpenedModel, runner: Runner) -> str:
+    """Return the quality of quantized weights in one line. It is measured once per model and format, on 256 tokens.
 
-    Nothing is printed if the weights are not quantized. If the measurement would take more than about 2 s, the line
-    names the command that measures the quality.
+    The measurement takes at most about 2 s on 2 cores. For larger models, and for models whose files are quantized, the
+    line names the command that measures the quality.
 
     Args:
         opened: The model, with the weights before quantization.
-        runner: The runner of the model.
-        console: Console that prints the line.
+        runner: The runner of the model, with the quantized weights.
     """
-    if not isinstance(runner, NativeRunner) or runner.decoder.weights == "bfloat16":
-        return
-    command = f"groundup bench {shell_quoted(opened.directory)} --quality --dtype {runner.decoder.weights}"
-    if matmul_parameters(opened.model.config) > _MAX_SHORT_PARAMETERS:
-        console.note(f"{runner.decoder.weights} weights. To measure their quality: {command}")
-        return
-    file = cache_dir() / "quality" / f"{_identity(opened.directory, runner.decoder.weights)}.json"
-    sentence = None
-    with suppress(Exception):  # a missing or damaged file
-        sentence = str(read_json(file)["sentence"])
-    if sentence is None:
+    assert isinstance(runner, NativeRunner)
+    weights = runner.decoder.weights
+    file = _quality_file(opened.directory, weights)
+    small = matmul_parameters(opened.model.config) <= _MAX_SHORT_PARAMETERS
+    dense = not any(isinstance(module, QuantizedWeight) for module in opened.model.modules())
+    if small and dense and not file.is_file():
         windows = default_windows(opened, _SHORT_TOKENS)
-        others: dict[str, LogitsFunction] = {runner.decoder.weights: runner_logits(runner)}
+        others: dict[str, LogitsFunction] = {weights: runner_logits(runner)}
         (quality,) = compare_quality(("float32", runner_logits(TorchRunner(opened.model))), others, windows)
-        sentence = quality_sentence(quality, windows.source)
+        value = {"sentence": quality_sentence(quality, windows.source), **quality.to_json()}
         with suppress(OSError):  # the cache directory is not writable
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(file, {"sentence": sentence, **quality.to_json()})
-    console.note(f"{sentence} More tokens: {command}")
+            write_json(file, value)
+    return stored_quality(opened.directory, weights)
 
 
-def _identity(directory: Path, weights: str) -> str:
-    """Return a key for the files of a model, a weight format and the version of groundup."""
+def stored_quality(directory: Path, weights: str) -> str:
+    """Return the stored quality of a model in one line, or the command that measures it if it has not been measured.
+
+    Args:
+        directory: Directory of the model.
+        weights: Weight format.
+    """
+    command = f"groundup bench {shell_quoted(directory)} --quality --dtype {weights}"
+    with suppress(Exception):  # a missing or damaged file
+        return f"{read_json(_quality_file(directory, weights))['sentence']} More tokens: {command}"
+    return f"To measure the quality of {weights} weights: {command}"
+
+
+def _quality_file(directory: Path, weights: str) -> Path:
+    """Return the file for the quality of a model. Its name depends on the model's files and on groundup's version."""
     from groundup import __version__
 
-    paths = sorted(each for each in directory.iterdir() if each.is_file())
+    paths = sorted(each for each in directory.iterdir() if each.is_file()) if directory.is_dir() else [directory]
     files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     key = json.dumps([str(directory.resolve()), files, weights, __version__])
-    return hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+    return cache_dir() / "quality" / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.json"

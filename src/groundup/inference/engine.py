@@ -240,6 +240,11 @@ class Engine:
         return self._closed or self._worker.closed
 
     @property
+    def runner(self) -> Runner:
+        """The runner that computes the forward passes."""
+        return self._runner
+
+    @property
     def packed_bytes(self) -> int:
         """Bytes of weights that the compiled kernels hold in addition to the model."""
         return self._runner.nbytes

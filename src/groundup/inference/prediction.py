@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ import torch
 
 from groundup.core.environment import OtherLoad, cpu_name
 from groundup.core.files import cache_dir, read_json, write_json
+from groundup.core.plural import pluralize
 from groundup.kernels.machine import read_bandwidth, sustained_flops
 from groundup.kernels.memory import memory_bytes
 from groundup.kernels.native_decoder import shape_obstacle
@@ -77,7 +79,7 @@ class MachineRates:
     @property
     def key(self) -> str:
         """Name of the machine in the history."""
-        return f"{self.cpu}, {self.threads} threads"
+        return f"{self.cpu}, {pluralize(self.threads, 'thread')}"
 
     @property
     def sentence(self) -> str:
@@ -128,14 +130,19 @@ class Prediction:
 
 
 def machine_rates() -> MachineRates:
+    """Return the rates of this machine with torch's number of threads; see `_measured_rates`."""
+    return _measured_rates(cpu_name(), torch.get_num_threads())
+
+
+@cache
+def _measured_rates(cpu: str, threads: int) -> MachineRates:
     """Return the rates of this machine. They are measured in about a second, and stored for 30 days.
 
     Rates that were measured while other processes used the CPU are not stored.
     """
-    cpu, threads = cpu_name(), torch.get_num_threads()
     file = _directory() / "machine.json"
     stored = _read(file, {})
-    known = stored.get(f"{cpu}, {threads} threads") if isinstance(stored, dict) else None
+    known = stored.get(f"{cpu}, {pluralize(threads, 'thread')}") if isinstance(stored, dict) else None
     with suppress(TypeError):  # no entry, or one of another release
         rates = MachineRates(**(known or {}))
         if time.time() - rates.measured_at < _MAX_AGE_SECONDS:
@@ -208,6 +215,18 @@ def read_history() -> list[dict[str, Any]]:
     """Return the predictions that benchmarks on this machine compared with measurements, the oldest first."""
     stored = _read(_directory() / "predictions.json", [])
     return [each for each in stored if isinstance(each, dict)] if isinstance(stored, list) else []
+
+
+def speed_facts(config: ModelConfig) -> dict[str, Any]:
+    """Return rates of the machine, predictions for each weight format, and earlier comparisons, as JSON values.
+
+    Args:
+        config: Config of the model.
+    """
+    rates = machine_rates()
+    predictions = [prediction.to_json() for prediction in predict_formats(config, rates)]
+    history = [each for each in read_history() if each.get("machine") == rates.key]
+    return {"machine": asdict(rates), "sentence": rates.sentence, "formats": predictions, "history": history}
 
 
 def remember(rates: MachineRates, model: str, prediction: Prediction, measured: Mapping[str, float]) -> None:

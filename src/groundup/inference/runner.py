@@ -387,9 +387,7 @@ def runner_format(runner: Runner, model: Transformer) -> str:
 
 def runner_weight_bytes(runner: Runner, model: Transformer) -> int:
     """Return the bytes of the weights that a runner reads in a forward pass of a model."""
-    if isinstance(runner, NativeRunner):
-        return runner.decoder.nbytes
-    return sum(parameter.nbytes for parameter in model.parameters())
+    return runner.nbytes or sum(parameter.nbytes for parameter in model.parameters())
 
 
 def _kernels_can_compute(model: Transformer) -> bool:

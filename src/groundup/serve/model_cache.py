@@ -135,7 +135,7 @@ class ModelCache:
         self.sources = sources
         self._worker = worker
         self._pool = pool
-        self._dtype: InferenceDtype = dtype
+        self.dtype: InferenceDtype = dtype
         self._max_models = max_models
         self._max_bytes = max_bytes
         self._wait_seconds = wait_seconds
@@ -330,7 +330,7 @@ class ModelCache:
                 opened.model, opened.tokenizer, stop_ids=opened.stop_ids, identity=identity
             )
         else:
-            runner = make_runner(opened.model, self._dtype, pool=self._pool, identity=identity)
+            runner = make_runner(opened.model, self.dtype, pool=self._pool, identity=identity)
             engine = Engine(
                 opened.model, opened.tokenizer, runner=runner, stop_ids=opened.stop_ids, worker=self._worker
             )

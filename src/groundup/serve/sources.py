@@ -13,6 +13,7 @@ from groundup.core.artifact import REPLACED_INFIX
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, GroundupError
 from groundup.core.files import expand_home
+from groundup.evaluation.quantization import stored_quality
 from groundup.hub.adapted import content_digest, find_adapter_base, is_adapter_of
 from groundup.hub.resolve import OpenedModel, finished, open_adapter, open_chat_model, resolve_model, usable_template
 from groundup.serve.model_cache import ModelCache, ModelSource, ModelSources
@@ -204,7 +205,10 @@ def summarize(models: ModelCache, url: str, console: Console) -> dict[str, Any]:
     for model in listed:
         notes = "" if model["has_chat_template"] else " (completions only)"
         notes += "" if model["loaded"] else " (loaded at its first use)"
-        console.note(f"Serving {directories.get(model['id'], '')} as {model['id']!r} at {url}/v1{notes}")
+        directory = directories.get(model["id"])
+        console.note(f"Serving {directory or ''} as {model['id']!r} at {url}/v1{notes}")
+        if directory is not None and model["loaded"] and models.dtype in ("int8", "int4"):
+            console.note(stored_quality(directory, models.dtype))  # not measured now, because requests may wait
     first = listed[0] if listed else {"id": None, "has_chat_template": False}
     names = [model["id"] for model in listed]
     return {"url": url, "model": first["id"], "models": names, "chat": first["has_chat_template"]}

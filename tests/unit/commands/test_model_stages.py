@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,12 @@ def test_a_missing_model_is_reported(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"\x80\x04pickle")
     with pytest.raises(FormatError, match="GGUF"):
         show(tmp_path / "model.bin")
+
+
+def test_speed_and_memory_are_predicted_for_this_machine(base_directory: Path) -> None:
+    text = shown("show", "gpt3-175b")
+    assert re.search(r"float32 +does not fit: needs \d+ GB, this machine has \d", text)
+    formats = {each["format"]: each for each in show(base_directory)["speed"]["formats"]}
+    assert formats["float32"]["fits"]
+    assert formats["float32"]["decode"] > 1
+    assert "predicted speed" not in shown("show", "gpt3-175b", "--no-speed")

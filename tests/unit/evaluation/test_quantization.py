@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,18 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from family_shapes import small
-from groundup.core.console import Console
 from groundup.evaluation.quantization import (
     WINDOW_TOKENS,
     Windows,
     compare_quality,
-    note_quality,
+    quality_note,
     quality_row,
     runner_logits,
+    stored_quality,
     text_windows,
 )
 from groundup.hub.resolve import OpenedModel
 from groundup.inference.runner import NativeRunner, TorchRunner
+from groundup.kernels.native_decoder import WeightFormat
 from groundup.kernels.native_library import native_library
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
@@ -88,14 +88,13 @@ def test_the_note_is_measured_once_per_model_and_format(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (opened.directory / "weights").write_text("1")
 
-    def noted(weights: str) -> str:
-        stream = io.StringIO()
-        note_quality(opened, NativeRunner(opened.model, weights), Console(stream=stream))  # type: ignore[arg-type]
-        return stream.getvalue()
+    def noted(weights: WeightFormat) -> str:
+        return quality_note(opened, NativeRunner(opened.model, weights))
 
-    assert noted("bfloat16") == ""
+    assert stored_quality(opened.directory, "int8").startswith("To measure the quality of int8 weights: groundup bench")
     first = noted("int8")
     assert "bits per byte" in first
+    assert first == stored_quality(opened.directory, "int8")
     assert "--quality --dtype int8" in first
     monkeypatch.setattr("groundup.evaluation.quantization.TorchRunner", None)  # measuring again would fail
     assert noted("int8") == first
