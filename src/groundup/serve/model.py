@@ -71,8 +71,8 @@ class ServedModel:
             body: Body of the request.
 
         Raises:
-            ApiError: The status is 400 if the model has no chat template, the conversation is too long, the JSON schema
-                is not supported, or a token ID is unknown.
+            ApiError: The status is 400 if the model has no chat template, the conversation is too long, the grammar is
+                not supported, or a token ID is unknown.
         """
         if self.template is None:
             raise ApiError(
@@ -95,7 +95,7 @@ class ServedModel:
             raise from_groundup(error) from error
         self._require_space(ids, "messages")
         logprobs = (body.top_logprobs or 0) if body.logprobs else 0
-        grammar = self._grammar(body, len(ids))
+        grammar = self._grammar(body, [ids])
         requests = self._requests([ids], body, logprobs, self.template.stop_ids, is_reply=True, grammar=grammar)
         return Job(requests, len(ids), (*body.ignored, *ignored), body.num_candidates)
 
@@ -106,10 +106,11 @@ class ServedModel:
             body: Body of the request.
 
         Raises:
-            ApiError: The status is 400 if the prompt is too long or a token ID is unknown.
+            ApiError: The status is 400 if the prompt is too long, the grammar is not supported, or a token ID is
+                unknown.
         """
         prompts = [self.prompt_ids(prompt, "prompt", output=body.max_tokens != 0) for prompt in body.prompt]
-        requests = self._requests(prompts, body, body.logprobs or 0, None)
+        requests = self._requests(prompts, body, body.logprobs or 0, None, grammar=self._grammar(body, prompts))
         if body.echo:
             requests = tuple(replace(request, prompt_logprobs=body.logprobs) for request in requests)
         return Job(requests, sum(len(ids) for ids in prompts), body.ignored, body.num_candidates)
@@ -169,20 +170,22 @@ class ServedModel:
         for request in job.requests:
             self.engine.cancel(request.id)
 
-    def _grammar(self, body: ChatBody, prompt_tokens: int) -> Grammar | None:
-        """Return the grammar that the response must follow, or None if the response is plain text."""
-        schema, limited = body.required_schema, "max_tokens" if body.max_tokens is not None else "max_completion_tokens"
-        if schema is None:
+    def _grammar(self, body: GenerationBody, prompts: Sequence[Sequence[int]]) -> Grammar | None:
+        """Return the grammar that the output must match, or None if the output is text."""
+        constraint = body.constraint
+        if constraint is None:
             return None
         try:
-            grammar = Grammar.of_schema(schema, self.tokenizer)
+            grammar = constraint.compile(constraint.value, self.tokenizer)
         except GroundupError as error:
-            raise from_groundup(error, param="response_format", code="invalid_json_schema") from error
-        available = self.context_length - prompt_tokens
+            code = "invalid_grammar" if constraint.schema is None else "invalid_json_schema"
+            raise from_groundup(error, param=constraint.param, code=code) from error
+        available = self.context_length - max(map(len, prompts))
         try:
             grammar.check_max_tokens(available if body.limit is None else min(available, body.limit))
         except GroundupError as error:
-            raise from_groundup(error, param=limited) from error
+            limit = "max_tokens" if body.max_tokens is not None else "max_completion_tokens"
+            raise from_groundup(error, param=limit) from error
         return grammar
 
     @cached_property

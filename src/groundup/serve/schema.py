@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from groundup.serve.body import Body, Lenient, only
+from groundup.serve.constraints import ConstrainedBody
 
 MAX_INPUTS = 2048  # maximum number of texts in a request for embeddings, as in OpenAI's API
 MAX_CHOICES = 128  # maximum number of choices in a request, summed over all prompts
@@ -94,7 +95,7 @@ class ModelBody(Lenient):
         return self.safety_identifier or self.user
 
 
-class GenerationBody(ModelBody):
+class GenerationBody(ModelBody, ConstrainedBody):
     """Parameters that the endpoints for chat and for completions share."""
 
     max_tokens: int | None = Field(None, ge=1)
@@ -122,6 +123,13 @@ class GenerationBody(ModelBody):
             )
         return self
 
+    @model_validator(mode="after")
+    def _constraint_excludes_stop(self) -> GenerationBody:
+        if self.stop and (constraint := self.constraint) is not None:
+            rule = f"stop cannot be combined with {constraint.param}, because it could cut the output"
+            raise PydanticCustomError("value_error", rule, {"param": "stop"})
+        return self
+
     @property
     def limit(self) -> int | None:
         """Maximum number of tokens to generate, or None if the response may fill the rest of the context."""
@@ -130,8 +138,9 @@ class GenerationBody(ModelBody):
     @property
     def ignored(self) -> tuple[str, ...]:
         """Names of ignored parameters, including parameters in nested objects."""
-        inside = self.stream_options.ignored if self.stream_options is not None else ()
-        return (*super().ignored, *(f"stream_options.{name}" for name in inside))
+        nested = {"stream_options": self.stream_options, "structured_outputs": self.structured_outputs}
+        inside = (f"{name}.{key}" for name, value in nested.items() if value is not None for key in value.ignored)
+        return (*super().ignored, *inside)
 
     @property
     def num_candidates(self) -> int:
@@ -156,36 +165,6 @@ class ChatMessage(Lenient):
     function_call: only() = None  # type: ignore[valid-type]
 
 
-class NamedSchema(Body):
-    """A named JSON schema that the response must match."""
-
-    name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
-    description: str | None = None
-    json_schema: dict[str, Any] = Field(alias="schema")
-    strict: bool = True  # accepted for compatibility: the schema is always enforced
-
-
-class ResponseFormat(Body):
-    """Format of the response: text, any JSON object, or JSON that matches a schema."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: NamedSchema | None = None
-
-    @model_validator(mode="after")
-    def _schema_matches_type(self) -> ResponseFormat:
-        if (self.json_schema is not None) != (self.type == "json_schema"):
-            rule = 'type "json_schema" requires json_schema = {"name", "schema"}, and other types do not have it'
-            raise PydanticCustomError("value_error", rule, {"param": "response_format.json_schema"})
-        return self
-
-    @property
-    def required_schema(self) -> dict[str, Any] | None:
-        """JSON schema that the response must match, or None if the response is text."""
-        if self.json_schema is not None:
-            return self.json_schema.json_schema
-        return {"type": "object"} if self.type == "json_object" else None
-
-
 class ChatBody(GenerationBody):
     """Body of a request to `POST /v1/chat/completions`."""
 
@@ -193,7 +172,6 @@ class ChatBody(GenerationBody):
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    response_format: ResponseFormat | None = None
     tools: only([]) = None  # type: ignore[valid-type]
     tool_choice: only("none", "auto") = None  # type: ignore[valid-type]
     functions: only([]) = None  # type: ignore[valid-type]
@@ -209,9 +187,6 @@ class ChatBody(GenerationBody):
         if self.max_tokens is not None and self.max_completion_tokens is not None:
             rule = "max_tokens is the old name of max_completion_tokens: give only one of them"
             raise PydanticCustomError("value_error", rule, {"param": "max_completion_tokens"})
-        if self.required_schema is not None and self.stop:
-            rule = "stop cannot be combined with response_format, because it could cut the JSON"
-            raise PydanticCustomError("value_error", rule, {"param": "stop"})
         return self
 
     @property
@@ -227,11 +202,6 @@ class ChatBody(GenerationBody):
         if self.reasoning_effort is not None:
             found["reasoning_effort"] = ("reasoning_effort", self.reasoning_effort)
         return found | {name: (f"chat_template_kwargs.{name}", v) for name, v in self.chat_template_kwargs.items()}
-
-    @property
-    def required_schema(self) -> dict[str, Any] | None:
-        """JSON schema that the response must match, or None if the response is text."""
-        return None if self.response_format is None else self.response_format.required_schema
 
     @property
     def limit(self) -> int | None:

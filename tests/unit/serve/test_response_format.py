@@ -1,8 +1,9 @@
-"""JSON outputs work with OpenAI's client."""
+"""Constrained outputs work with OpenAI's client, and with the parameters of vLLM and llama.cpp."""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Literal
 
 import openai
@@ -56,3 +57,34 @@ def test_all_choices_are_valid(client: openai.OpenAI) -> None:
     assert len({choice.message.content for choice in done.choices}) == 3
     for choice in done.choices:
         Question.model_validate_json(choice.message.content or "")
+
+
+DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+SUM = 'root ::= [0-9]+ ("+" [0-9]+)*'
+
+
+@pytest.mark.parametrize(
+    ("constraint", "pattern"),
+    [
+        ({"structured_outputs": {"regex": DAY}}, DAY),
+        ({"structured_outputs": {"choice": ["yes", "no"]}}, "yes|no"),
+        ({"structured_outputs": {"grammar": SUM}}, r"\d+(\+\d+)*"),
+        ({"structured_outputs": {"json": {"enum": ["yes", 1]}}}, '"yes"|1'),
+        ({"structured_outputs": {"json_object": True}}, r"\{.*\}"),
+        ({"guided_regex": DAY}, DAY),
+        ({"guided_choice": ["yes", "no"]}, "yes|no"),
+        ({"guided_grammar": SUM}, r"\d+(\+\d+)*"),
+        ({"guided_json": '{"enum": ["yes", 1]}'}, '"yes"|1'),
+        ({"grammar": SUM}, r"\d+(\+\d+)*"),
+        ({"json_schema": {"enum": ["yes", 1]}}, '"yes"|1'),
+        ({"response_format": {"type": "json_object", "schema": {"enum": ["yes", 1]}}}, '"yes"|1'),
+    ],
+)
+def test_parameters_of_other_servers(client: openai.OpenAI, constraint: dict[str, Any], pattern: str) -> None:
+    """The output matches on both endpoints, at a limit that ends most outputs early."""
+    limits: dict[str, Any] = {"model": "tiny", "max_tokens": 12, "temperature": 1.0, "n": 4, "extra_body": constraint}
+    chat = client.chat.completions.create(**limits, messages=[QUESTION])
+    texts = [choice.message.content or "" for choice in chat.choices]
+    texts += [choice.text for choice in client.completions.create(**limits, prompt="The answer is").choices]
+    for text in texts:
+        assert re.fullmatch(pattern, text, re.DOTALL), text
