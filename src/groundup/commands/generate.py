@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,10 @@ class GenerateConfig(Config):
         1.0, help="penalty on tokens that occurred before; values above 1 make them less likely", flag=True
     )
     stop: tuple[str, ...] = setting((), help="text before which generation ends", flag=True)
+    json_schema: Path | None = setting(None, help="file with a JSON schema that the output must match", flag=True)
+    regex: str | None = setting(None, help="regular expression that the whole output must match", flag=True)
+    choice: tuple[str, ...] = setting((), help="allowed output; repeat the flag for each one", flag=True)
+    grammar: Path | None = setting(None, help="file with a Lark or GBNF grammar that the output must match", flag=True)
     seed: int | None = setting(None, help="random seed, for reproducible output", flag=True)
     base: Path | None = setting(None, help="path of an adapter's base model if the base model was moved", flag=True)
     device: str | None = setting(None, help="device, such as cpu or cuda; default: a GPU if available", flag=True)
@@ -59,10 +64,12 @@ def run(
 
     Raises:
         DataError: The model does not exist.
-        ConfigError: A sampling setting is out of range, or the prompt is longer than the context length.
+        ConfigError: A setting is out of range, the prompt is longer than the context length, or the grammar is not
+            supported.
     """
     from groundup.hub.resolve import open_model
     from groundup.inference import Engine, GenerationRequest, Sampling
+    from groundup.inference.grammar import one_grammar
 
     request = GenerationRequest(
         prompt=config.prompt,
@@ -80,6 +87,12 @@ def run(
     console = console or Console()
     opened = open_model(config.model, device=config.device, base=config.base)
     _explain_model(config.model, opened, console)
+    request = replace(
+        request,
+        grammar=one_grammar(
+            opened.tokenizer, schema=config.json_schema, regex=config.regex, choices=config.choice, lark=config.grammar
+        ),
+    )
     with Engine.of(opened, config.dtype) as engine:
         completion = engine.complete(request, on_text=on_text)
         # After the answer, because the first measurement of a model takes about 2 s.

@@ -8,9 +8,10 @@ completion. The output is therefore valid for any sampled tokens and any token l
 Shape suffix in variable names: V is the vocabulary size.
 """
 
+from groundup.inference.grammar.files import one_grammar
 from groundup.inference.grammar.grammar import Grammar
 from groundup.inference.grammar.guide import Guide
 from groundup.inference.grammar.schemas import checked_schema
 from groundup.inference.grammar.sources import JSON_STYLE
 
-__all__ = ["JSON_STYLE", "Grammar", "Guide", "checked_schema"]
+__all__ = ["JSON_STYLE", "Grammar", "Guide", "checked_schema", "one_grammar"]
