@@ -20,7 +20,7 @@ class ChatConfig(Config):
     system: str | None = setting(None, help="System message", flag=True)
     temperature: float = setting(0.8, help="Sampling temperature; 0 is greedy", flag=True)
     top_p: float = setting(0.95, help="Cumulative probability for nucleus sampling", flag=True)
-    max_tokens: int | None = setting(512, help="Maximum number of tokens per answer", flag=True)
+    max_tokens: int | None = setting(512, help="Maximum number of tokens per answer", flag=True, gt=0)
     seed: int | None = setting(None, help="Random seed", flag=True)
     base: Path | None = setting(None, help="Base model of an adapter, if it was moved", flag=True)
     device: str | None = setting(None, help="Device, such as cpu or cuda; default: a GPU if available", flag=True)

@@ -24,7 +24,7 @@ class GenerateConfig(Config):
 
     model: Path = setting(help="model directory, or a run (its newest fine-tuned model)", positional=True)
     prompt: str = setting("", help="text to continue; default: generate a new document", positional=True)
-    max_tokens: int | None = setting(200, help="maximum number of tokens to generate", flag=True)
+    max_tokens: int | None = setting(200, help="maximum number of tokens to generate", flag=True, gt=0)
     temperature: float = setting(0.8, help="sampling temperature; 0: always the most likely token (greedy)", flag=True)
     top_k: int | None = setting(None, help="sample from the k most likely tokens only", flag=True)
     top_p: float = setting(

@@ -295,7 +295,7 @@ class Engine:
         assert sequence is not None
         try:
             if isinstance(output, Tensor):
-                return sequence.accept(output[: self.vocab_size])
+                return sequence.accept(output)
             if output is None and not sequence.samples and not _num_pending(ticket):
                 return sequence.finish()
         except Exception as error:

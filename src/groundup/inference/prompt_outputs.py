@@ -18,18 +18,21 @@ from groundup.inference.sampling import not_finite
 from groundup.kernels.native_sampling import log_sum_exp
 
 
-def token_logprob(logits_V: Tensor, token: int, top: int) -> TokenLogprob:
+def token_logprob(logits_V: Tensor, token: int, top: int, vocab_size: int) -> TokenLogprob:
     """Return the log-probability of a token, and of the most likely tokens.
+
+    The probabilities are normalized over all logits, as in transformers.
 
     Args:
         logits_V: Logits (V,) in fp32 at the position before the token.
         token: ID of the token.
         top: Number of most likely tokens.
+        vocab_size: Number of tokens of the tokenizer. Larger IDs are not reported.
     """
     normalizer = log_sum_exp(logits_V)
     if not top:
         return TokenLogprob(token, float(logits_V[token]) - normalizer, ())
-    best = logits_V.topk(min(top, len(logits_V)))
+    best = logits_V[:vocab_size].topk(min(top, vocab_size))
     pairs = zip(best.indices.tolist(), (best.values.double() - normalizer).tolist(), strict=True)
     return TokenLogprob(token, float(logits_V[token]) - normalizer, tuple(pairs))
 
@@ -41,7 +44,7 @@ class PromptLogprobs:
         ids: IDs of the prompt.
         top: Number of most likely tokens to report for each token.
         start: Index of the first token to report.
-        vocab_size: Number of tokens of the tokenizer. The model may have more logits, which are ignored.
+        vocab_size: Number of tokens of the tokenizer. The model may have more logits.
     """
 
     reads_states = False
@@ -55,9 +58,9 @@ class PromptLogprobs:
 
     def read(self, rows: Tensor) -> None:
         """Read the logits (R, V) of the next tokens."""
-        for logits_V in rows[:, : self._vocab_size]:
+        for logits_V in rows:
             self.position += 1
-            self._found.append(token_logprob(logits_V, self._ids[self.position], self._top))
+            self._found.append(token_logprob(logits_V, self._ids[self.position], self._top, self._vocab_size))
 
     def result(self) -> tuple[TokenLogprob, ...]:
         """Return the log-probabilities.

@@ -149,6 +149,7 @@ class GeneratedSequence:
         self._scanner = StopScanner(request.stop)
         self._generator = torch.Generator()
         self._generator.manual_seed(secrets.randbits(63) if request.seed is None else request.seed)
+        self._vocab_size = vocab_size
         self._reader = prompt_reader(request, prompt_ids, vocab_size)
 
     @property
@@ -181,14 +182,16 @@ class GeneratedSequence:
             The event of the sampled token.
         """
         request = self.request
-        possible_V = logits_V if self._guide is None else self._guide.mask(logits_V)
+        possible_V = logits_V[: self._vocab_size]
+        if self._guide is not None:
+            possible_V = self._guide.mask(possible_V)
         prompt, output = self.ids[: self._n_prompt], self.ids[self._n_prompt :]
         token = sample(possible_V, request.sampling, prompt, output, self._generator)
         if self._guide is not None:
             token = self._guide.accept(token)
         self.ids.append(token)
         text, reason = self._decode(token)
-        scored = token_logprob(logits_V, token, request.logprobs)
+        scored = token_logprob(logits_V, token, request.logprobs, self._vocab_size)
         is_first = len(self.ids) == self._n_prompt + 1
         return TokenEvent(
             request.id,

@@ -24,9 +24,12 @@ def never_ending(**options: object) -> GenerationRequest:
     return GenerationRequest(prompt=PROMPT, max_tokens=None, stop_ids=(), seed=1, **options)  # type: ignore[arg-type]
 
 
-def uncached_logits(model: Transformer, ids: list[int], tokenizer: Tokenizer) -> torch.Tensor:
-    """Return logits of one forward pass without cache, chunks and engine."""
-    return model(torch.tensor([ids]))[0, -1, : tokenizer.vocab_size]
+def uncached_logprobs(model: Transformer, ids: list[int], tokenizer: Tokenizer) -> torch.Tensor:
+    """Return log-probabilities of one forward pass without cache, chunks and engine.
+
+    They are normalized over all logits, but the ids that are only padding cannot be sampled.
+    """
+    return model(torch.tensor([ids]))[0, -1].log_softmax(-1)[: tokenizer.vocab_size]
 
 
 @pytest.mark.parametrize("n_prompt", [1, 7, 256, 257, 300])
@@ -39,9 +42,9 @@ def test_greedy_is_the_argmax_of_the_uncached_model(
         GenerationRequest(prompt=tuple(ids), sampling=GREEDY, max_tokens=12, stop_ids=(), logprobs=3)
     )
     for token, logprob in zip(done.token_ids, done.logprobs, strict=True):
-        logits = uncached_logits(model, ids, tokenizer)
-        assert token == int(logits.argmax())
-        assert logprob == pytest.approx(float(logits.log_softmax(-1)[token]), abs=1e-4)
+        logprobs = uncached_logprobs(model, ids, tokenizer)
+        assert token == int(logprobs.argmax())
+        assert logprob == pytest.approx(float(logprobs[token]), abs=1e-4)
         ids.append(token)
 
 
@@ -143,7 +146,7 @@ def test_logprobs_are_before_temperature_and_filters(engine: Engine, model: Tran
     request = GenerationRequest(prompt=PROMPT, max_tokens=1, logprobs=4, sampling=Sampling(temperature=0.1, top_k=1))
     [event] = engine.stream(request)
     ids = [tokenizer.bos_id, *tokenizer.encode(PROMPT)]
-    expected = uncached_logits(model, ids, tokenizer).log_softmax(-1).sort(descending=True)
+    expected = uncached_logprobs(model, ids, tokenizer).sort(descending=True)
     assert [token for token, _ in event.top_logprobs] == expected.indices[:4].tolist()
     assert [logprob for _, logprob in event.top_logprobs] == pytest.approx(expected.values[:4].tolist(), abs=1e-4)
 
@@ -342,7 +345,7 @@ def test_close_cancels_all_requests(model: Transformer, tokenizer: Tokenizer):
 @pytest.mark.parametrize(
     "options",
     [
-        {"max_tokens": 0},
+        {"max_tokens": -1},
         {"prompt": ()},
         {"stop": ("",)},
         {"stop": "text"},
