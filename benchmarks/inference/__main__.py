@@ -26,7 +26,7 @@ from groundup.hub import load_model
 from groundup.hub.resolve import load_tokenizer
 from groundup.inference import Engine, GenerationRequest, Sampling
 from groundup.inference.runner import NativeRunner
-from groundup.kernels.native_decoder import WeightFormat
+from groundup.kernels.packing import WeightFormat
 
 _DRIVER = Path(__file__).parent / "drivers" / "llama_cpp.py"
 _FILES: dict[WeightFormat, str] = {"int8": "*q8_0.gguf", "int4": "*q4_[01].gguf", "bfloat16": "*bf16.gguf"}

@@ -50,7 +50,7 @@ def text_score(validation: TokenShards, model: Transformer) -> Callable[[], Bits
                 context_length=model.config.context_length,
                 bos_id=validation.bos_id,
                 subset=subset,
-                device=model.lm_head.weight.device,
+                device=model.device,
             )
 
     return score

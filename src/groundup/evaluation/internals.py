@@ -102,7 +102,7 @@ class TextTrace:
             self._ropes.append(rope)
 
         with torch.inference_mode():
-            last_BTD = model.model(torch.tensor([ids], device=model.lm_head.weight.device), layer_hook=record)
+            last_BTD = model.model(torch.tensor([ids], device=model.device), layer_hook=record)
         self.states_LTD = states  # Hidden states before each layer.
         self._last_TD = last_BTD[0]  # Output of the last layer after the final norm.
 
@@ -208,7 +208,7 @@ def nearest_tokens(model: Transformer, token: int, *, count: int = 12) -> list[t
     Returns:
         (id, cosine similarity) pairs in descending order of similarity.
     """
-    table_VD = F.normalize(model.model.embed_tokens.weight.float(), dim=1)
+    table_VD = F.normalize(model.model.embed_tokens.dense_weight().float(), dim=1)
     cosines_V = table_VD @ table_VD[token]
     cosines_V[token] = -math.inf
     top = cosines_V.topk(min(count, len(cosines_V) - 1))

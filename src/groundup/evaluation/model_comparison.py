@@ -201,7 +201,7 @@ def compare_text(
                 context_length=context,
                 bos_id=model.tokenizer.bos_id,
                 batch_size=4,
-                device=model.model.lm_head.weight.device,
+                device=model.model.device,
                 advance=bar.advance,
             )
 

@@ -76,7 +76,7 @@ def choose_precision(
     """
     if chosen is not None:
         return Precision(chosen, chosen=True)
-    device = model.lm_head.weight.device
+    device = model.device
     sample = _sample(documents)
     small = documents.lengths.sum() < _MIN_SAMPLES * _NUM_PIECES * _PIECE_TOKENS
     if small or not len(sample.lengths) or fastest_dtype(device.type)[0] == "float32":

@@ -106,7 +106,7 @@ def _score_batch(
     The first tensor contains the negative log-likelihoods of answer tokens and is 0 elsewhere. The second tensor
     contains the negative log-likelihoods of end-of-turn tokens and is 0 elsewhere.
     """
-    device = model.lm_head.weight.device
+    device = model.device
     B, T = len(rows), max(len(row.ids) for row in rows) - 1
     inputs, targets = np.zeros((B, T), dtype=np.int64), np.full((B, T), IGNORE_INDEX, dtype=np.int64)
     scored, last, ends = (np.zeros((B, T), dtype=bool) for _ in range(3))

@@ -115,7 +115,7 @@ def _scored(
             context_length=opened.model.config.context_length,
             bos_id=opened.tokenizer.bos_id,
             batch_size=rules.batch_size,
-            device=opened.model.lm_head.weight.device,
+            device=opened.model.device,
             advance=progress.advance,
         )
 

@@ -34,7 +34,7 @@ def loglikelihoods(
     Returns:
         The sum of the token log-probabilities of each continuation.
     """
-    device = model.lm_head.weight.device
+    device = model.device
     sums = [0.0] * len(pairs)
     order = sorted(range(len(pairs)), key=lambda index: sum(map(len, pairs[index])))
     while order:
@@ -70,7 +70,7 @@ def shared_prompt_loglikelihoods(
     Returns:
         The sum of the token log-probabilities of each continuation.
     """
-    device = model.lm_head.weight.device
+    device = model.device
     cache = model.new_cache(1, len(prompt) + max(map(len, continuations)))
     h_BTD = model.model(torch.tensor([prompt], device=device), cache=cache)
     first_V = model.logits(h_BTD[0, -1]).double().log_softmax(-1)

@@ -198,7 +198,7 @@ class TorchRunner:
 
     @property
     def _device(self) -> torch.device:
-        return self._model.lm_head.weight.device
+        return self._model.device
 
     @property
     def _rows(self) -> int:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
+import re
 import sys
+from bisect import bisect
+from contextlib import suppress
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from groundup.kernels.heap import release_unused_heap
 
@@ -71,6 +77,39 @@ class Peak:
     def now(self) -> int:
         """Current memory use in bytes, or -1 if it is unknown."""
         return int(torch.cuda.memory_allocated()) if self._cuda else _of_process("VmRSS")
+
+
+class CleanFilePages:
+    """Releases memory-mapped pages that can be read from their files again. Only on Linux; elsewhere it does nothing.
+
+    The kernel knows which mappings of files were never written to, at the time when this object is created.
+    """
+
+    _RANGE = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) ...p \S+ \S+ (\d+)", re.MULTILINE)
+    _WRITTEN = re.compile(rb"^(?:Anonymous|Swap): +[1-9]", re.MULTILINE)
+
+    def __init__(self) -> None:
+        self._ranges: list[tuple[int, int]] = []
+        if not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        with suppress(OSError):
+            known = (_PROCESS / "smaps").read_bytes()
+            found = [*self._RANGE.finditer(known)]
+            ends = [each.start() for each in found[1:]] + [len(known)]
+            for each, end in zip(found, ends, strict=True):
+                if int(each[3]) and not self._WRITTEN.search(known, each.start(), end):
+                    self._ranges.append((int(each[1], 16), int(each[2], 16)))
+
+    def release(self, tensor: Tensor) -> None:
+        """Release the pages of a tensor, if it is in a mapping of a file that was never written to."""
+        begin = tensor.data_ptr()
+        last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+        end = begin + (last + 1) * tensor.itemsize
+        index = bisect(self._ranges, (begin, sys.maxsize)) - 1
+        if index < 0 or end > self._ranges[index][1]:
+            return
+        begin = max(self._ranges[index][0], begin // mmap.PAGESIZE * mmap.PAGESIZE)
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
 
 
 def _of_process(key: str) -> int:

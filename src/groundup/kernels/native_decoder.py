@@ -9,41 +9,32 @@ Shape letters: R rows (tokens), V vocab, O outputs and I inputs of a layer.
 from __future__ import annotations
 
 import ctypes
-import mmap
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from groundup.core.errors import ResourceError
 from groundup.kernels.native_library import native_library
+from groundup.kernels.packing import KINDS, PAIR, PANEL, Packer, WeightFormat, packed_format
 from groundup.model import ModelConfig, Transformer
 from groundup.model.attention import Attention
 from groundup.model.layers import MLP, GatedMLP, LayerNorm, Linear, RMSNormPlusOne
 from groundup.model.lora import LoRALinear
 from groundup.model.quantized import GROUP_SIZE, QuantizedWeight
 
-WeightFormat = Literal["bfloat16", "int8", "int4"]
 BLOCK_TOKENS = 16  # tokens of a block of the KV cache
-_INT4_FITS = 4  # rounds of rounding and fitting
 MAX_ROWS = 256  # tokens of a pass; more are computed in several passes
 READ_ROWS = 64  # tokens whose logits a reader gets at a time, which limits the memory for a large vocabulary
-_PANEL, _PAIR = 16, 32  # outputs
-_BYTES: dict[WeightFormat, float] = {
-    "int8": 1 + 2 / GROUP_SIZE,
-    "int4": 0.5 + 4 / GROUP_SIZE,
-    "bfloat16": 2,
-}  # per weight
-_KINDS: dict[WeightFormat, int] = {"int8": 0, "int4": 1, "bfloat16": 2}
 _EMBED, _LINEAR, _ATTEND, _ADD, _GATE = range(5)
 _STORE, _ACCUMULATE, _ACTIVATE, _GATED = range(4)
 _QK_NORMS = {None: 0, "head": 1, "projection": 2}
 _ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2}
 _HEAD, _FINAL_NORM = -2, -1  # the last two operations of the program; the second one only runs for hidden states
-_RESIDUAL, _QKV, _QUERIES, _ATTENDED, _INNER, _BRANCH, _GATE_UP, _LOW_RANK = range(8)
+_RESIDUAL, _QKV, _QUERIES, _ATTENDED, _INNER, _BRANCH, _GATE_UP, _LOW_RANK, _KEYS, _VALUES = range(10)
+_QUERIES_KEYS_VALUES = (_QKV, _KEYS, _VALUES)  # the last two are columns of the first one
 
 _int, _double, _pointer = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
 
@@ -59,16 +50,6 @@ class _Matrix(ctypes.Structure):
         ("k", _int),
         ("packed", _pointer),
         ("bias", _pointer),
-    ]
-
-
-class _Quantized(ctypes.Structure):
-    _fields_ = [
-        ("values", _pointer),
-        ("scales", _pointer),
-        ("minimums", _pointer),
-        ("value_stride", _int),
-        ("scale_stride", _int),
     ]
 
 
@@ -147,8 +128,8 @@ class Chunk:
 
 def native_obstacle(model: Transformer) -> str | None:
     """Return why the kernels cannot compute a model on this machine, or None if they can."""
-    if model.lm_head.weight.device.type != "cpu":
-        return f"the model is on {model.lm_head.weight.device}"
+    if model.device.type != "cpu":
+        return f"the model is on {model.device}"
     return shape_obstacle(model.config)
 
 
@@ -156,10 +137,10 @@ def shape_obstacle(config: ModelConfig) -> str | None:
     """Return why the kernels cannot compute models with a config on this machine, or None if they can."""
     if native_library() is None:
         return "the kernels need AVX-512 with bf16 and VNNI, and a C++ compiler"
-    if config.head_dim % _PANEL or any(
+    if config.head_dim % PANEL or any(
         size % GROUP_SIZE for size in (config.dim, config.ffn_dim, config.n_heads * config.head_dim)
     ):
-        return f"sizes that are not multiples of {GROUP_SIZE} (head size: of {_PANEL})"
+        return f"sizes that are not multiples of {GROUP_SIZE} (head size: of {PANEL})"
     if config.qk_norm is not None and config.norm == "layer":
         return "LayerNorm of queries and keys"
     return None
@@ -168,11 +149,11 @@ def shape_obstacle(config: ModelConfig) -> str | None:
 class NativeDecoder:
     """A transformer, packed for the kernels.
 
-    The weights are copied: the model may be freed afterwards.
+    The weights are copied: the model may be freed afterwards. Pages of memory-mapped weights are released.
 
     Args:
-        weights: Format of the matrices. int8 has one fp16 scale per 32 inputs (GGUF's Q8_0), int4 also a fp16 minimum
-            (GGUF's Q4_1). With int4, embeddings and head are int8.
+        weights: Format of dense matrices. int8 has one fp16 scale per 32 inputs (GGUF's Q8_0), int4 also a fp16 minimum
+            (GGUF's Q4_1). With int4, embeddings and head are int8. Quantized matrices keep their values.
         threads: CPU threads. Default: torch's number.
         base: A decoder whose packed weights are used for layers that the two models share, as adapters do.
 
@@ -196,7 +177,7 @@ class NativeDecoder:
         self.config: ModelConfig = model.config
         self.weights = weights
         self.threads = threads or torch.get_num_threads()
-        self._memory = _Memory()
+        self._packer = Packer(library)
         self._base = base if base is not None and base.weights == weights else None
         self._matrices: dict[tuple[int, ...], _Matrix] = dict(self._base._matrices) if self._base is not None else {}
         self._kept: list[Tensor] = []
@@ -206,10 +187,12 @@ class NativeDecoder:
         self._rotaries = [rotary for rotary in (model.model.rotary, model.model.local_rotary) if rotary is not None]
         self._tables: list[tuple[Tensor, Tensor]] = []
         self._buffers = [torch.zeros(MAX_ROWS, width) for width in self._widths()]
+        queries, keys = (heads * self.config.head_dim for heads in (self.config.n_heads, self.config.n_kv_heads))
+        self._buffers += [self._buffers[_QKV][:, first:] for first in (queries, queries + keys)]
         self.layer_bytes = 2 * 2 * BLOCK_TOKENS * self.config.n_kv_heads * self.config.head_dim
         self._program = (_Operation * len(self._operations))(*self._operations)
         self._buffer_pointers = (_pointer * len(self._buffers))(*(each.data_ptr() for each in self._buffers))
-        self._buffer_widths = (_int * len(self._buffers))(*self._widths())
+        self._buffer_widths = (_int * len(self._buffers))(*(each.stride(0) for each in self._buffers))
 
     @property
     def block_bytes(self) -> int:
@@ -219,7 +202,7 @@ class NativeDecoder:
     @property
     def nbytes(self) -> int:
         """Bytes of the packed weights."""
-        return self._memory.nbytes + sum(tensor.nbytes for tensor in self._kept)
+        return self._packer.nbytes + sum(tensor.nbytes for tensor in self._kept)
 
     def forward(self, chunks: Sequence[Chunk]) -> Tensor:
         """Compute new tokens of one or more sequences, and store their keys and values.
@@ -322,7 +305,7 @@ class NativeDecoder:
         """Return the columns of the buffers, in their order."""
         config = self.config
         queries, keys = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-        gate_up = 2 * -(-config.ffn_dim // _PANEL) * _PANEL
+        gate_up = 2 * -(-config.ffn_dim // PANEL) * PANEL
         return [config.dim, queries + 2 * keys, queries, queries, config.ffn_dim, config.dim, gate_up, self._max_rank]
 
     # The program: one call per operation, in the order in which they run.
@@ -356,7 +339,7 @@ class NativeDecoder:
     def _block(self, block: Any, index: int, *, sliding: bool) -> None:
         config = self.config
         attention, mlp = block.self_attn, block.mlp
-        self._linear([attention.q_proj, attention.k_proj, attention.v_proj], _RESIDUAL, _QKV, block.input_layernorm)
+        self._project(attention, block.input_layernorm)
         self._attend(attention, index, sliding=sliding)
         if config.block in ("sandwich", "post"):
             self._linear([attention.o_proj], _ATTENDED, _BRANCH)
@@ -372,6 +355,15 @@ class NativeDecoder:
             self._linear([attention.o_proj], _ATTENDED, _RESIDUAL, finish=_ACCUMULATE)
             self._mlp(mlp, block.post_attention_layernorm)
         self._linear([mlp.down_proj], _INNER, _RESIDUAL, finish=_ACCUMULATE)
+
+    def _project(self, attention: Attention, norm: nn.Module) -> None:
+        """Add the projections to queries, keys and values: one operation if their weights have the same format."""
+        layers = [attention.q_proj, attention.k_proj, attention.v_proj]
+        if len({packed_format(_weight(layer), self.weights) for layer in layers}) == 1:
+            self._linear(layers, _RESIDUAL, _QUERIES_KEYS_VALUES[0], norm)
+        else:
+            for layer, target in zip(layers, _QUERIES_KEYS_VALUES, strict=True):
+                self._linear([layer], _RESIDUAL, target, norm)
 
     def _attend(self, attention: Attention, index: int, *, sliding: bool) -> None:
         config = self.config
@@ -416,7 +408,7 @@ class NativeDecoder:
                 norm,
                 finish=_STORE if adapted else _GATED,
                 activation=activation,
-                stack=_alternated,
+                alternate=True,
             )
             if adapted:
                 self._add(_GATE, source=_GATE_UP, second=1, target=_INNER, activation=activation)
@@ -429,12 +421,13 @@ class NativeDecoder:
         norm: nn.Module | None = None,
         finish: int = _STORE,
         activation: int = 0,
-        stack: Callable[[list[Tensor]], Tensor] = torch.cat,
+        *,
+        alternate: bool = False,
     ) -> None:
         """Multiply by the stacked weights of layers that read the same input, then by their adapters."""
         fields = {"source": source, "norm": _Norm() if norm is None else self._norm(norm)}
         scale = (self.config.residual_multiplier or 1) if finish == _ACCUMULATE else 1
-        matrix = self._stacked(layers, stack)
+        matrix = self._stacked(layers, alternate=alternate)
         self._add(
             _LINEAR, **fields, target=target, finish=finish, activation=activation, multiplier=scale, matrix=matrix
         )
@@ -442,11 +435,11 @@ class NativeDecoder:
             if not isinstance(layer, LoRALinear):
                 continue
             rank = -len(layer.lora_A) % GROUP_SIZE
-            low = self._packed(nn.functional.pad(layer.lora_A, (0, 0, 0, rank)), None, "bfloat16")
+            low = self._packed([nn.functional.pad(layer.lora_A, (0, 0, 0, rank))], "bfloat16")
             # Rows of zeros for the other layers.
             parts = [layer.lora_B if each is layer else layer.lora_B.new_zeros(each.out_features, 1) for each in layers]
             wide = [nn.functional.pad(part, (0, len(layer.lora_A) + rank - part.shape[1])) for part in parts]
-            high = self._packed(stack(wide), None, "bfloat16")
+            high = self._packed(wide, "bfloat16", alternate=alternate)
             self._max_rank = max(self._max_rank, low.n)
             self._add(_LINEAR, **fields, target=_LOW_RANK, matrix=low)
             self._add(
@@ -479,128 +472,54 @@ class NativeDecoder:
         self._kept.append(copy)
         return copy
 
-    def _stacked(self, layers: Sequence[Linear], stack: Callable[[list[Tensor]], Tensor]) -> _Matrix:
+    def _stacked(self, layers: Sequence[Linear], *, alternate: bool) -> _Matrix:
         """Return the packed weights of layers without their adapters. Weights that `base` has packed are reused."""
-        key = tuple(_storage(layer) for layer in layers)
+        key = tuple(map(_storage, layers))
         if key not in self._matrices:
-            weights, biases = zip(*(_dense(layer) for layer in layers), strict=True)
-            bias = None if biases[0] is None else stack(list(biases))
-            self._matrices[key] = self._packed(stack(list(weights)), bias, self.weights)
+            bias = None
+            if layers[0].bias is not None:
+                bias = (_alternated if alternate else torch.cat)([layer.bias for layer in layers])
+            self._matrices[key] = self._packed(list(map(_weight, layers)), self.weights, bias, alternate=alternate)
         return self._matrices[key]
 
     def _outer(self, layer: nn.Module, weights: WeightFormat) -> _Matrix:
         """Return the packed embedding or head."""
-        weight: Any = layer.weight
-        key = (weight.data_ptr(),)
+        key = (_storage(layer),)
         if key not in self._matrices:
-            self._matrices[key] = self._packed(weight, None, weights)
+            self._matrices[key] = self._packed([_weight(layer)], weights)
         return self._matrices[key]
 
-    def _packed(self, weight_OI: Tensor, bias_O: Tensor | None, weights: WeightFormat) -> _Matrix:
-        outputs, inputs = weight_OI.shape
-        sizes = (_int(outputs), _int(inputs))
-        padded = -(-outputs // _PAIR) * _PAIR
-        packed = self._memory.take(int(padded * inputs * _BYTES[weights]))
-        if weights == "bfloat16":
-            dense = weight_OI.detach().bfloat16().contiguous()
-            self._library.groundup_pack_bf16(_pointer(packed), _pointer(dense.data_ptr()), *sizes)
-        else:
-            if weights == "int8":
-                quantized = QuantizedWeight.quantize(weight_OI, 8)
-                parts: tuple[Tensor | None, ...] = (quantized.values.contiguous(), quantized.scales.contiguous(), None)
-            else:
-                parts = quantize_int4(weight_OI)
-            source = _Quantized(*map(_address, parts), GROUP_SIZE if weights == "int8" else GROUP_SIZE // 2, 2)
-            kind = _int(_KINDS[weights])
-            self._library.groundup_pack_quantized(_pointer(packed), ctypes.byref(source), kind, *sizes)
-        bias = None if bias_O is None else self._floats(nn.functional.pad(bias_O, (0, padded - outputs)))
-        return _Matrix(_KINDS[weights], outputs, inputs, packed, _address(bias))
-
-
-class _Memory:
-    """Memory for packed weights, in huge pages if the system supports them, which makes reading up to twice as fast."""
-
-    _PIECE = 2**26
-    _LINE = 64  # bytes of a cache line
-
-    def __init__(self) -> None:
-        self._pieces: list[mmap.mmap] = []
-        self._addresses: list[int] = []
-        self._used = self._PIECE
-        self.nbytes = 0
-
-    def take(self, size: int) -> int:
-        """Return the address of `size` new bytes, which live as long as this object."""
-        size = -(-size // self._LINE) * self._LINE
-        if not self._pieces or self._used + size > len(self._pieces[-1]):
-            piece = mmap.mmap(-1, max(size, self._PIECE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            if hasattr(mmap, "MADV_HUGEPAGE"):
-                with suppress(OSError):  # a system without large pages
-                    piece.madvise(mmap.MADV_HUGEPAGE)
-            self._pieces.append(piece)
-            self._addresses.append(ctypes.addressof(ctypes.c_char.from_buffer(piece)))
-            self._used = 0
-        address = self._addresses[-1] + self._used
-        self._used += size
-        self.nbytes += size
-        return address
-
-
-def quantize_int4(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Round weights to scale x q + minimum with q from 0 to 15, per group of 32 inputs.
-
-    Scale and minimum begin at the range of the group and are then fitted to the rounded values by least squares.
-
-    Args:
-        weight_OI: Weights (O, I), I a multiple of 32.
-
-    Returns:
-        Values (O, I / 2) as uint8, in each group inputs i in the low and 16 + i in the high bits; scales and minimums
-        (O, I / 32) in fp16.
-    """
-    groups_OGS = weight_OI.detach().float().unflatten(1, (-1, GROUP_SIZE))
-    minimums_OG1, maximums_OG1 = groups_OGS.aminmax(dim=-1, keepdim=True)
-    scales_OG1 = ((maximums_OG1 - minimums_OG1) / 15).half().float()
-    minimums_OG1 = minimums_OG1.half().float()
-    best: tuple[Tensor, ...] | None = None
-    for _ in range(_INT4_FITS):
-        q_OGS = ((groups_OGS - minimums_OG1) / scales_OG1.where(scales_OG1 != 0, 1.0)).round_().clamp_(0, 15)
-        error_OG1 = (q_OGS * scales_OG1 + minimums_OG1 - groups_OGS).square().sum(-1, keepdim=True)
-        found = (error_OG1, q_OGS, scales_OG1, minimums_OG1)
-        if best is None:
-            best = found
-        else:
-            better_OG1 = error_OG1 < best[0]
-            best = tuple(torch.where(better_OG1, new, old) for new, old in zip(found, best, strict=True))
-        mean_q, mean_w = q_OGS.mean(-1, keepdim=True), groups_OGS.mean(-1, keepdim=True)
-        variance = (q_OGS - mean_q).square().sum(-1, keepdim=True)
-        slope = ((q_OGS - mean_q) * (groups_OGS - mean_w)).sum(-1, keepdim=True) / variance.clamp(min=1e-20)
-        scales_OG1 = slope.half().float()
-        minimums_OG1 = (mean_w - slope * mean_q).half().float()
-    assert best is not None
-    _, q_OGS, scales_OG1, minimums_OG1 = best
-    half = GROUP_SIZE // 2
-    stored = q_OGS.to(torch.uint8)
-    values = stored[..., :half] | (stored[..., half:] << 4)
-    return values.flatten(1).contiguous(), scales_OG1.squeeze(-1).half(), minimums_OG1.squeeze(-1).half()
+    def _packed(
+        self,
+        weights: Sequence[Tensor | QuantizedWeight],
+        chosen: WeightFormat,
+        bias_O: Tensor | None = None,
+        *,
+        alternate: bool = False,
+    ) -> _Matrix:
+        packed = self._packer.pack(weights, chosen, alternate=alternate)
+        bias = None if bias_O is None else self._floats(nn.functional.pad(bias_O, (0, -len(bias_O) % PAIR)))
+        return _Matrix(KINDS[packed.format], packed.outputs, packed.inputs, packed.address, _address(bias))
 
 
 def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def _dense(layer: Linear) -> tuple[Tensor, Tensor | None]:
-    return layer.frozen_weight() if layer.quantized is not None else layer.weight, layer.bias
+def _weight(layer: nn.Module) -> Tensor | QuantizedWeight:
+    stored: Any = layer.weight if layer.quantized is None else layer.quantized
+    return stored
 
 
-def _storage(layer: Linear) -> int:
+def _storage(layer: nn.Module) -> int:
     """Return the address of a layer's weights, which layers of the same base share."""
-    return (layer.weight if layer.quantized is None else layer.quantized.values).data_ptr()
+    weight = _weight(layer)
+    return (weight.values if isinstance(weight, QuantizedWeight) else weight).data_ptr()
 
 
 def _alternated(matrices: list[Tensor]) -> Tensor:
     """Return panels of two matrices in turn, each padded to whole panels."""
-    missing = -len(matrices[0]) % _PANEL
+    missing = -len(matrices[0]) % PANEL
     pad = (0, missing) if matrices[0].dim() == 1 else (0, 0, 0, missing)
-    panels = (nn.functional.pad(each, pad).unflatten(0, (-1, _PANEL)) for each in matrices)
+    panels = (nn.functional.pad(each, pad).unflatten(0, (-1, PANEL)) for each in matrices)
     return torch.stack(list(panels), dim=1).flatten(0, 2)

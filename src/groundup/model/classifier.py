@@ -50,7 +50,7 @@ class SequenceClassifier(Accelerated):
         with torch.device("meta"):
             classifier = cls(base.config, n_labels, multi_label=multi_label)
         classifier.model = base.model.requires_grad_(True)
-        classifier.score.to_empty(device=base.lm_head.weight.device)
+        classifier.score.to_empty(device=base.device)
         nn.init.normal_(classifier.score.weight, std=_HEAD_STD, generator=torch.Generator().manual_seed(seed))
         return classifier
 

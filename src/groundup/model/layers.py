@@ -38,10 +38,13 @@ class Linear(nn.Linear, Accelerated):
             return self.quantized(x, self.bias)
         return self.operations.linear(x, self.weight, self.bias)
 
+    def dense_weight(self) -> Tensor:
+        """Return the weight. A quantized weight is dequantized to fp32."""
+        return self.weight if self.quantized is None else self.quantized.dequantize()
+
     def frozen_weight(self) -> nn.Parameter:
         """Return the weight as a frozen parameter. A quantized weight is dequantized to fp32."""
-        dense = self.weight.detach() if self.quantized is None else self.quantized.dequantize()
-        return nn.Parameter(dense, requires_grad=False)
+        return nn.Parameter(self.dense_weight().detach(), requires_grad=False)
 
 
 def apply_linears(x: Tensor, *layers: Linear) -> Sequence[Tensor]:
@@ -79,10 +82,27 @@ def _parameters(layers: Sequence[Linear]) -> tuple[list[Tensor], list[Tensor | N
 
 
 class Embedding(nn.Embedding):
-    """Embedding that is not initialized on the meta device.
+    """Embedding that may be quantized, and is not initialized on the meta device.
 
     Initializing a meta tensor would import torch's compiler, which doubles the time to load a model.
+
+    Attributes:
+        quantized: Frozen quantized weights, like `Linear.quantized`. If `quantized` is set, `weight` is None.
     """
+
+    quantized: QuantizedWeight | None
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, _weight: Tensor | None = None) -> None:
+        super().__init__(num_embeddings, embedding_dim, _weight=_weight)
+        self.register_module("quantized", None)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the embeddings of token ids."""
+        return super().forward(input) if self.quantized is None else self.quantized.rows(input)
+
+    def dense_weight(self) -> Tensor:
+        """Return the weight. A quantized weight is dequantized to fp32."""
+        return self.weight if self.quantized is None else self.quantized.dequantize()
 
     def reset_parameters(self) -> None:
         """Initialize the weight. On the meta device, do nothing."""

@@ -157,6 +157,8 @@ class Decoder(Accelerated):
         if positions_BT is None:
             positions_BT = torch.arange(start, end, device=input_ids_BT.device).expand_as(input_ids_BT)
         x_BTD = self.embed_tokens(input_ids_BT)
+        if self.compute_dtype == torch.float32:  # before the scale is applied, which the weights' dtype may round
+            x_BTD = x_BTD.float()
         if self.embedding_scale != 1:
             x_BTD = x_BTD * torch.tensor(self.embedding_scale, dtype=x_BTD.dtype)
         if self.embed_positions is not None:
@@ -244,11 +246,16 @@ class Transformer(Accelerated):
         h_BTD = self.model(input_ids_BT, positions_BT, document_ids_BT, cache)
         if labels_BT is None:
             return self.logits(h_BTD)
-        h_BTD, weight, softcap = self._scaled(h_BTD), self.lm_head.weight, self.config.logit_softcap
+        h_BTD, weight, softcap = self._scaled(h_BTD), self.lm_head.dense_weight(), self.config.logit_softcap
         if reduction == "none":
             return -token_logprobs(h_BTD, weight, labels_BT, self.operations, softcap=softcap)
         h_RD, labels_R = h_BTD.flatten(0, 1), labels_BT.flatten()
         return summed_nll(h_RD, weight, labels_R, self.operations, z_loss=z_loss, softcap=softcap)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model."""
+        return next(self.model.norm.parameters()).device
 
     def _scaled(self, h_BTD: Tensor) -> Tensor:
         """Divide hidden states by `logits_scaling`. This is equivalent to a division of the logits."""
@@ -284,13 +291,13 @@ class Transformer(Accelerated):
         return self._cache_shape(1, 1).bytes_per_token
 
     def _cache_shape(self, batch_size: int, max_length: int) -> CacheShape:
-        weight = self.model.embed_tokens.weight
+        dtype = self.model.compute_dtype
         return CacheShape(
             self.config.n_layers,
             batch_size,
             max_length,
             self.config.n_kv_heads,
             self.config.head_dim,
-            dtype=self.model.compute_dtype or weight.dtype,
-            device=weight.device,
+            dtype=self.model.embed_tokens.weight.dtype if dtype is None else dtype,
+            device=self.device,
         )

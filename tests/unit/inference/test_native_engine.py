@@ -12,8 +12,9 @@ import torch
 from family_shapes import small
 from groundup.inference import Engine, GenerationRequest, Sampling, TokenEvent
 from groundup.inference.runner import NativeRunner, SequenceStep, make_pool
-from groundup.kernels.native_decoder import BLOCK_TOKENS, WeightFormat
+from groundup.kernels.native_decoder import BLOCK_TOKENS
 from groundup.kernels.native_library import native_library
+from groundup.kernels.packing import WeightFormat
 from groundup.model import Transformer
 from groundup.model.lora import LoRA, add_lora, copy_sharing_weights
 from groundup.tokenizer import Tokenizer

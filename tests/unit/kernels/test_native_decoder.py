@@ -20,15 +20,14 @@ from groundup.kernels.native_decoder import (
     BLOCK_TOKENS,
     Chunk,
     NativeDecoder,
-    WeightFormat,
     native_obstacle,
-    quantize_int4,
 )
 from groundup.kernels.native_library import native_library
+from groundup.kernels.packing import WeightFormat
 from groundup.model import Transformer
 from groundup.model.families import FAMILIES
 from groundup.model.lora import LoRA, add_lora
-from groundup.model.quantized import QuantizedWeight
+from groundup.model.quantized import QuantizedWeight, quantize_int4
 
 pytestmark = pytest.mark.skipif(native_library() is None, reason="no AVX-512 bf16 or no compiler here")
 FORMATS: tuple[WeightFormat, ...] = ("bfloat16", "int8", "int4")
@@ -85,10 +84,7 @@ def rounded(model: Transformer, weights: WeightFormat) -> Transformer:
 
 def int4(weight: Tensor) -> Tensor:
     """Return a matrix rounded to 4 bits."""
-    values, scales, minimums = quantize_int4(weight)
-    q = values.unflatten(1, (-1, 16))
-    groups = torch.cat([q & 15, q >> 4], dim=-1) * scales.float()[..., None] + minimums.float()[..., None]
-    return groups.flatten(1)
+    return quantize_int4(weight).dequantize()
 
 
 class Caches:

@@ -485,53 +485,49 @@ extern "C" void groundup_decode(const Decoder *decoder, const Batch *batch) {
     }
 }
 
-// A quantized matrix. Each output has groups of 32 inputs, and the groups of an output are contiguous. An int8 group
-// has 32 values and an fp16 scale. An int4 group has 16 bytes, an fp16 scale and an fp16 minimum. A byte contains the
-// value of input i in the low bits and of input 16 + i in the high bits. Strides are the distances between groups in
-// bytes.
+// A quantized matrix. Each output has groups of 32 inputs. An int8 group has 32 values and an fp16 scale. An int4 group
+// has 16 bytes, an fp16 scale and an fp16 minimum. A byte contains the value of input i in the low bits and of input
+// 16 + i in the high bits. Strides are the distances between groups in bytes, also from the last group of an output to
+// the first group of the next output.
 struct Quantized {
     const uint8_t *values, *scales, *minimums;
     int64_t value_stride, scale_stride;
 };
 
-extern "C" void groundup_pack_quantized(uint8_t *out, const Quantized *from, int64_t kind, int64_t n, int64_t k) {
-    const Matrix w{kind, n, k, out, nullptr};
-    const int64_t groups = k / GROUP, step = scale_bytes(kind) + values_per_step(kind), bytes = kind == INT8 ? 32 : 16;
+// Packs `rows` outputs of k inputs. The first 16 outputs are stored at output `first` of the packed matrix, the next 16 at
+// `first + step`, and so on. The memory of the packed matrix must be zero before.
+extern "C" void groundup_pack_quantized(uint8_t *out, const Quantized *from, int64_t kind, int64_t rows, int64_t k,
+                                        int64_t first, int64_t step) {
+    const Matrix w{kind, 0, k, out, nullptr};
+    const int64_t groups = k / GROUP, bytes = kind == INT8 ? 32 : 16, group_bytes = scale_bytes(kind) + values_per_step(kind);
+    const uint32_t sign = kind == INT8 ? 0x80808080u : 0;
 #pragma omp parallel for
-    for (int64_t pair = 0; pair < w.pairs(); pair++)
-        for (int64_t g = 0; g < groups; g++) {
-            uint8_t *to = out + pair * w.pair_bytes() + g * step;
-            for (int64_t column = 0; column < PAIR; column++) {
-                const int64_t output = pair * PAIR + column, index = output * groups + g;
-                uint8_t group[32];
-                uint16_t scale = 0, minimum = 0;
-                memset(group, kind == INT8 ? 0x80 : 0, sizeof group);
-                if (output < n) {
-                    const uint8_t *source = from->values + index * from->value_stride;
-                    memcpy(&scale, from->scales + index * from->scale_stride, 2);
-                    if (kind == INT4) memcpy(&minimum, from->minimums + index * from->scale_stride, 2);
-                    for (int64_t i = 0; i < bytes; i++) group[i] = kind == INT8 ? source[i] ^ 0x80 : source[i];
+    for (int64_t panel = 0; panel < (rows + PANEL - 1) / PANEL; panel++)
+        for (int64_t g = 0; g < groups; g++)
+            for (int64_t row = panel * PANEL; row < std::min(rows, (panel + 1) * PANEL); row++) {
+                const int64_t output = first + panel * step + row % PANEL, column = output % PAIR, index = row * groups + g;
+                uint8_t *to = out + output / PAIR * w.pair_bytes() + g * group_bytes;
+                memcpy(to + column * 2, from->scales + index * from->scale_stride, 2);
+                if (kind == INT4) memcpy(to + 2 * PAIR + column * 2, from->minimums + index * from->scale_stride, 2);
+                const uint8_t *source = from->values + index * from->value_stride;
+                uint8_t *values = to + scale_bytes(kind) + column / PANEL * 64 + column % PANEL * 4;
+                for (int64_t i = 0; i < bytes; i += 4) {
+                    uint32_t four;
+                    memcpy(&four, source + i, 4);
+                    four ^= sign;
+                    memcpy(values + i / 4 * 128, &four, 4);
                 }
-                memcpy(to + column * 2, &scale, 2);
-                if (kind == INT4) memcpy(to + 2 * PAIR + column * 2, &minimum, 2);
-                uint8_t *panel = to + scale_bytes(kind) + column / PANEL * 64 + column % PANEL * 4;
-                for (int64_t i = 0; i < bytes; i += 4) memcpy(panel + i / 4 * 128, group + i, 4);
             }
-        }
 }
 
-// Packs a matrix of bf16 values (n, k).
-extern "C" void groundup_pack_bf16(uint8_t *out, const bf16 *values, int64_t n, int64_t k) {
-    const Matrix w{BF16, n, k, out, nullptr};
+// Packs `rows` outputs of k bf16 values in the same way.
+extern "C" void groundup_pack_bf16(uint8_t *out, const bf16 *values, int64_t rows, int64_t k, int64_t first, int64_t step) {
+    const Matrix w{BF16, 0, k, out, nullptr};
 #pragma omp parallel for
-    for (int64_t pair = 0; pair < w.pairs(); pair++)
-        for (int64_t column = 0; column < PAIR; column++) {
-            const int64_t output = pair * PAIR + column;
-            uint8_t *to = out + pair * w.pair_bytes() + column / PANEL * 64 + column % PANEL * 4;
-            for (int64_t i = 0; i < k; i += 2)
-                if (output < n)
-                    memcpy(to + i / 2 * 128, values + output * k + i, 4);
-                else
-                    memset(to + i / 2 * 128, 0, 4);
+    for (int64_t panel = 0; panel < (rows + PANEL - 1) / PANEL; panel++)
+        for (int64_t row = panel * PANEL; row < std::min(rows, (panel + 1) * PANEL); row++) {
+            const int64_t output = first + panel * step + row % PANEL;
+            uint8_t *to = out + output / PAIR * w.pair_bytes() + output % PAIR / PANEL * 64 + output % PANEL * 4;
+            for (int64_t i = 0; i < k; i += 2) memcpy(to + i / 2 * 128, values + row * k + i, 4);
         }
 }
