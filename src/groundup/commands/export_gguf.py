@@ -29,7 +29,7 @@ class ExportGgufConfig(Config):
 
     model: Path = setting(help="model directory, or a run (uses its newest language model)", positional=True)
     out: Path = setting(help="output file NAME.gguf, or directory for files named MODEL-TYPE.gguf", flag=True)
-    type: Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k", "all"] = setting(
+    type: Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q4_k", "all"] = setting(
         "f16", help="data type of the matrices; all: write one file per type and compare them", flag=True
     )
     verify: bool = setting(True, help="compare the file with the model, also in llama.cpp if installed", flag=True)

@@ -79,10 +79,10 @@ def test_norms_stored_with_an_offset_of_one_pass(
 def test_all_types_are_compared(sharp_directory: Path, tmp_path: Path) -> None:
     made = run(ExportGgufConfig(model=sharp_directory, out=tmp_path / "all", type="all"), console=QUIET)
     files = made.facts["files"]
-    assert list(files) == ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k"]
+    assert list(files) == ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q4_k"]
     assert files["f32"]["verification"]["equal_bit_for_bit"] and not files["q4_0"]["verification"]["equal_bit_for_bit"]
     kl = {kind: facts["verification"]["checks"][0]["kl"] for kind, facts in files.items() if kind != "f32"}
-    assert kl["f16"] < kl["bf16"] < kl["q8_0"] < min(kl["q4_0"], kl["q4_k"])
+    assert kl["f16"] < kl["bf16"] < kl["q8_0"] < min(kl["q4_0"], kl["q4_1"], kl["q4_k"])
     assert files["f32"]["bytes"] > files["f16"]["bytes"] > files["q8_0"]["bytes"] > files["q4_0"]["bytes"]
     # Rows of 64 values are not a multiple of 256, so a fallback type is used for each matrix, and the report lists it.
     assert {fallback["intended"] for fallback in files["q4_k"]["fallbacks"]} == {"Q4_K", "Q6_K"}

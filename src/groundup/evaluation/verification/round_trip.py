@@ -56,7 +56,12 @@ class Limits:
 # 99.50 % (4e-5) for q8_0. A model with a wrong permutation, norm offset or vocabulary exceeds even the widest limits.
 # ENGINE_LIMITS maps the type of a file to the limits for two engines that read the same file. These limits allow for
 # rounding inside an engine, because llama.cpp rounds activations to 8 bits if the weights are quantized.
-ENGINE_LIMITS = {"f32": "exact", "f16": "f16", "bf16": "bf16", "q8_0": "q8_0", "q4_k": "q8_0", "q4_0": "q8_0"}
+ENGINE_LIMITS = {
+    "f32": "exact",
+    "f16": "f16",
+    "bf16": "bf16",
+    **dict.fromkeys(("q8_0", "q4_k", "q4_1", "q4_0"), "q8_0"),
+}
 
 # Minimum share of the tokenization edge cases that both engines tokenize equally. Engines differ in a few edge cases,
 # which is only reported.
@@ -69,13 +74,12 @@ LIMITS: dict[str, Limits] = {
     "bf16": Limits(0.95, 0.5, 1e-2, 1e-2),
     "q8_0": Limits(0.93, 1.0, 2e-2, 1e-2),
     # The quality loss of 4-bit quantization is reported but not limited. Errors are detected with `WEIGHT_LIMITS`.
-    "q4_k": Limits(0.0, math.inf, math.inf, math.inf),
-    "q4_0": Limits(0.0, math.inf, math.inf, math.inf),
+    **dict.fromkeys(("q4_k", "q4_1", "q4_0"), Limits(0.0, math.inf, math.inf, math.inf)),
 }
 # Maximum relative error of a tensor, which is the root mean square of the difference divided by the root mean square of
 # the values. Permuted rows cause an error of 1.4, a misplaced factor an error of 1, and rounding to 4 bits an error of
 # 0.08 to 0.1. f32 files are exact except for Gemma's norms, because GGUF stores 1 + weight and the sum is rounded.
-WEIGHT_LIMITS = {"f32": 1e-6, "f16": 1e-3, "bf16": 5e-3, "q8_0": 0.02, "q4_k": 0.25, "q4_0": 0.25}
+WEIGHT_LIMITS = {"f32": 1e-6, "f16": 1e-3, "bf16": 5e-3, "q8_0": 0.02, "q4_k": 0.25, "q4_1": 0.25, "q4_0": 0.25}
 
 
 class GroundupRunner:

@@ -1,4 +1,4 @@
-"""Choice of the GGUF type of each tensor, with the same rules as llama.cpp (llama-quant.cpp).
+"""Choice of the GGUF type of each tensor, with the same rules as llama.cpp (llama-quant.cpp), except for q4_1.
 
 If the row length of a tensor is not a multiple of the block size of the intended type, a fallback type is used.
 """
@@ -12,7 +12,15 @@ from groundup.hub.gguf.types import FileType, TensorType, tensor_type
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
 _SENSITIVE = re.compile(r"_norm\.weight$|^position_embd\.weight$")  # Small tensors that have a large effect on quality.
-_MOSTLY = {"f32": "F32", "f16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0", "q4_k": "Q4_K"}
+_MOSTLY = {
+    "f32": "F32",
+    "f16": "F16",
+    "bf16": "BF16",
+    "q8_0": "Q8_0",
+    "q4_0": "Q4_0",
+    "q4_1": "Q4_1",
+    "q4_k": "Q4_K",
+}
 _FALLBACKS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}  # Fallbacks have blocks of 32 values instead of 256.
 _LAST_FALLBACK = "F16"
 
@@ -63,6 +71,8 @@ def _wanted(name: str, shape: tuple[int, ...], file_type: FileType, n_layers: in
     if len(shape) < 2 or _SENSITIVE.search(name):
         return "F32"
     mostly = _MOSTLY[file_type]
+    if file_type == "q4_1" and name in ("output.weight", "token_embd.weight"):
+        return "Q8_0"  # the types of groundup's own int4 format, which has kernels for Q4_1 and Q8_0
     if file_type not in ("q4_0", "q4_k"):
         return mostly
     if name == "output.weight" or (tied and name == "token_embd.weight"):

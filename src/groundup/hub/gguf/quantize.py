@@ -1,6 +1,7 @@
 """Quantization of tensors to GGUF types.
 
-The K-quants (Q4_K, Q5_K, Q6_K) are implemented here. The gguf library quantizes to all other types.
+The K-quants (Q4_K, Q5_K, Q6_K) are implemented here. Q4_1 is fitted as in inference, which has a smaller error than the
+minimum and the maximum of a group. The gguf library quantizes to all other types.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from groundup.core.errors import FormatError
 from groundup.hub.gguf.types import PLAIN_TYPES, TensorType
+from groundup.model.quantized import quantize_int4
 
 Array = np.ndarray[Any, Any]
 
@@ -83,6 +85,21 @@ def quantize_q6_k(values: Array) -> Array:
     low = (level[:, :, :2] & 15) | (level[:, :, 2:] & 15) << 4
     high = level[:, :, 0] >> 4 | level[:, :, 1] >> 4 << 2 | level[:, :, 2] >> 4 << 4 | level[:, :, 3] >> 4 << 6
     return np.concatenate([_flat(low), _flat(high), scales_NS.astype(np.int8).view(np.uint8), _bytes(d_N)], axis=1)
+
+
+def quantize_q4_1(values: Array) -> Array:
+    """Quantize blocks of 32 values to Q4_1, with 5 bits per value; see `groundup.model.quantized.quantize_int4`.
+
+    Args:
+        values: float32 array of shape (blocks, 32).
+
+    Returns:
+        uint8 array of shape (blocks, 20). A block contains the scale and the minimum (float16), and the 4-bit values.
+    """
+    found = quantize_int4(torch.from_numpy(values))
+    assert found.minimums is not None
+    head = torch.cat([found.scales, found.minimums], dim=1).view(torch.uint8)
+    return np.concatenate([head.numpy(), _flat(found.values.numpy())], axis=1)
 
 
 def _with_minima(values: Array, *, highest: int, first: float, tries: int) -> tuple[Array, Array]:
@@ -195,7 +212,8 @@ def _flat(packed: Array) -> Array:
     return packed.reshape(len(packed), -1)
 
 
-_K_QUANTS: dict[str, Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]] = {
+_OWN: dict[str, Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]] = {
+    "Q4_1": quantize_q4_1,
     "Q4_K": quantize_q4_k,
     "Q5_K": quantize_q5_k,
     "Q6_K": quantize_q6_k,
@@ -231,7 +249,7 @@ def quantize(name: str, tensor: Tensor, kind: TensorType) -> np.ndarray[Any, Any
 
     def quantize_chunk(first: int) -> None:
         chunk = values[first : first + step]
-        own = _K_QUANTS.get(kind.name)
+        own = _OWN.get(kind.name)
         if own is not None:
             quantized[first : first + step] = own(chunk)
         else:  # Pass a single row. The library processes 16 rows at a time, which is 7 times slower for short rows.

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
 
-FileType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k"]
+FileType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q4_k"]
 FILE_TYPES: tuple[FileType, ...] = get_args(FileType)
 
 # Type of most matrices in a file -> value of the metadata key `general.file_type`. "q4_k" is Q4_K_M in llama.cpp.
@@ -18,6 +18,7 @@ FILE_TYPE_NUMBERS: dict[FileType, LlamaFileType] = {
     "bf16": LlamaFileType.MOSTLY_BF16,
     "q8_0": LlamaFileType.MOSTLY_Q8_0,
     "q4_0": LlamaFileType.MOSTLY_Q4_0,
+    "q4_1": LlamaFileType.MOSTLY_Q4_1,
     "q4_k": LlamaFileType.MOSTLY_Q4_K_M,
 }
 

@@ -32,7 +32,15 @@ TOKENS = {
     "tokenizer.ggml.merges": [],
 }
 # Relative error (root mean square) of normally distributed weights; 4-bit files contain tensors of 6 and 8 bits.
-ERRORS: dict[FileType, float] = {"f32": 0, "f16": 3e-4, "bf16": 2.5e-3, "q8_0": 8e-3, "q4_0": 0.12, "q4_k": 0.10}
+ERRORS: dict[FileType, float] = {
+    "f32": 0,
+    "f16": 3e-4,
+    "bf16": 2.5e-3,
+    "q8_0": 8e-3,
+    "q4_0": 0.12,
+    "q4_1": 0.09,
+    "q4_k": 0.10,
+}
 
 
 def neighbours(rows: np.ndarray, heads: int) -> np.ndarray:
