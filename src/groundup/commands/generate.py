@@ -22,7 +22,7 @@ EXAMPLE = 'groundup generate runs/quickstart/base "Once upon a time" --max-token
 class GenerateConfig(Config):
     """Settings of `groundup generate`."""
 
-    model: Path = setting(help="model directory, or a run (its newest fine-tuned model)", positional=True)
+    model: Path = setting(help="model directory, GGUF file, or a run (its newest fine-tuned model)", positional=True)
     prompt: str = setting("", help="text to continue; default: generate a new document", positional=True)
     max_tokens: int | None = setting(200, help="maximum number of tokens to generate", flag=True, gt=0)
     temperature: float = setting(0.8, help="sampling temperature; 0: always the most likely token (greedy)", flag=True)
@@ -85,7 +85,7 @@ def run(
         seed=config.seed,
     )
     console = console or Console()
-    opened = open_model(config.model, device=config.device, base=config.base)
+    opened = open_model(config.model, device=config.device, base=config.base, as_stored=True)
     _explain_model(config.model, opened, console)
     request = replace(
         request,
@@ -109,6 +109,8 @@ def _explain_model(path: Path, opened: OpenedModel, console: Console) -> None:
     """Print which model of a run was opened, and a note if it is a chat model that should be used with `chat`."""
     from groundup.hub.resolve import is_base
 
+    if opened.note:
+        console.note(opened.note)
     if opened.directory != path:
         kind = (
             "base model, because it does not contain a fine-tuned model"

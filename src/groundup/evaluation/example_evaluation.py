@@ -187,7 +187,7 @@ def evaluate_answers(
         DataError: no conversation fits into the context length.
     """
     found = read_conversations([FolderExamples(path=data)], columns, console=console)
-    opened, template = open_chat_model(directory, device, console)
+    opened, template = open_chat_model(directory, device, console, as_stored=False)
     if template is None:
         raise ConfigError(
             f"{directory}: no chat template",

@@ -92,7 +92,8 @@ def open_prompted(path: Path, base: Path, device: str | None, dtype: ComputeDtyp
         DataError: the model does not exist.
         FormatError: the model is damaged.
     """
-    opened, template = open_chat_model(path, device, console, base=base if is_adapter_of(path, base) else None)
+    of_base = base if is_adapter_of(path, base) else None
+    opened, template = open_chat_model(path, device, console, base=of_base, as_stored=False)
     cast_for_inference(opened.model, dtype)
     return PromptedModel(opened.model, opened.tokenizer, template, opened.stop_ids)
 

@@ -28,7 +28,8 @@ from groundup.core.files import read_json, write_json
 from groundup.hub import directory as full_models
 from groundup.hub.adapter_config import CLASSIFIER
 from groundup.hub.adapters import CONFIG, WEIGHTS, head_rows, load_adapter, read_adapter_json, save_adapter
-from groundup.hub.weight_files import weight_files
+from groundup.hub.exports import require_intact_export
+from groundup.hub.weight_files import is_gguf, weight_files
 from groundup.model import ModelConfig, SequenceClassifier, Transformer
 from groundup.model.lora import copy_sharing_weights, fuse_lora
 
@@ -93,7 +94,7 @@ def find_adapter_base(directory: Path, given: Path | None = None) -> Path:
     candidates += [Path(place) for place in places if isinstance(place, str) and place]
     if given is not None:
         candidates = [given]
-    there = [path for path in dict.fromkeys(candidates) if path.is_dir()]
+    there = [path for path in dict.fromkeys(candidates) if path.is_dir() or is_gguf(path)]
     if not there:
         raise DataError(
             f"{directory}: its base model {given or written or named.get('path')} does not exist",
@@ -118,8 +119,11 @@ def is_adapter_of(directory: Path, base: Path) -> bool:
 
 
 def weights_digest(directory: Path) -> str:
-    """Return a digest of the weights of a model directory. The digest of an adapter covers its base model too."""
-    files = weight_files(directory)
+    """Return a digest of the weights of a model directory or of a GGUF file.
+
+    The digest of an adapter covers its base model too.
+    """
+    files = [directory] if is_gguf(directory) else weight_files(directory)
     if not files and (directory / CONFIG).is_file():
         files = [directory / CONFIG, directory / WEIGHTS]
         named = _record(directory).get("base", {}).get("digest", "")
@@ -158,8 +162,9 @@ def load_model(
     """Load a language model for inference. If the directory contains an adapter, merge it into its base model.
 
     Args:
-        directory: model directory or adapter directory.
-        dtype: data type of the loaded weights. If None, the weights keep their stored data type.
+        directory: model directory, adapter directory or GGUF file.
+        dtype: data type of the loaded weights. If None, the weights of a full model keep their stored data type or
+            quantization; see `load_full_model`.
         device: device of the weights.
         base: directory of an adapter's base model, if it was moved; see `find_adapter_base`.
 
@@ -172,6 +177,8 @@ def load_model(
             file is damaged, or the adapter was trained on another base model.
     """
     *adapters, lowest = _stack(directory, base)
+    if adapters and dtype is None:  # Merging would round the sum to the stored data type.
+        dtype = torch.float32
     model = full_models.load_full_model(lowest, dtype=dtype, device=device)
     for adapter in reversed(adapters):
         load_adapter(adapter, model)
@@ -277,7 +284,10 @@ def require_intact_model(directory: Path, base: Path | None = None) -> None:
         FormatError: a file is damaged.
     """
     for each in _stack(directory, base):
-        require_intact(each)
+        if is_gguf(each):
+            require_intact_export(each)
+        else:
+            require_intact(each)
 
 
 def _stack(directory: Path, given: Path | None = None) -> list[Path]:

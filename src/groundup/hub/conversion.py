@@ -17,7 +17,8 @@ from groundup.core.files import read_json, write_json
 from groundup.hub import SpecialTokenIds, open_weights, save_weights
 from groundup.hub.directory import GENERATION_CONFIG
 from groundup.hub.gguf import GgufModel, tokenizer_from_gguf
-from groundup.hub.source import copy_notices, is_gguf, license_of
+from groundup.hub.source import copy_notices, license_of
+from groundup.hub.weight_files import is_gguf
 from groundup.model import ModelConfig
 from groundup.model.flops import parameter_count
 from groundup.model.weight_map import EMBEDDING

@@ -15,7 +15,7 @@ from groundup.core.files import read_json, write_json
 from groundup.hub.config_json import read_config_json, to_config_json
 from groundup.hub.families import Head
 from groundup.hub.stored_weights import StoredWeights, write_stored
-from groundup.hub.weight_files import SHARD_BYTES, require_no_pickle
+from groundup.hub.weight_files import SHARD_BYTES, is_gguf, require_no_pickle
 from groundup.model import ModelConfig, SequenceClassifier, Transformer
 from groundup.model.weight_map import EMBEDDING, HEAD
 
@@ -152,8 +152,9 @@ def load_full_model(
     time, so that peak memory is only slightly larger than the weights.
 
     Args:
-        directory: model directory.
-        dtype: data type of the loaded weights. If None, the weights keep their stored data type.
+        directory: model directory or GGUF file.
+        dtype: data type of the loaded weights. If None, the weights keep their stored data type or quantization, and
+            activations are fp32.
         device: device of the weights.
 
     Returns:
@@ -163,10 +164,29 @@ def load_full_model(
         FormatError: the directory does not contain a model, the weights are pickles, the architecture is unknown, or a
             file is damaged.
     """
+    if is_gguf(directory):
+        return _load_gguf(directory, dtype, device)
     stored = open_weights(directory)
     with torch.device("meta"):
         model = Transformer(stored.config)
     _fill(model, stored, dtype, device)
+    if stored.config.tie_embeddings:
+        model.lm_head.weight = model.model.embed_tokens.weight
+    if dtype is None:
+        model.model.compute_dtype = torch.float32
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _load_gguf(path: Path, dtype: torch.dtype | None, device: str | torch.device) -> Transformer:
+    from groundup.hub.gguf import open_gguf  # slow to import
+
+    stored = open_gguf(path)
+    if dtype is None:
+        return stored.as_stored().to(device)
+    with torch.device("meta"):
+        model = Transformer(stored.config)
+    state = stored.state(dtype)
+    model.load_state_dict({name: state[name].to(device) for name in state}, assign=True)
     if stored.config.tie_embeddings:
         model.lm_head.weight = model.model.embed_tokens.weight
     return model.to(device).eval().requires_grad_(False)
@@ -205,11 +225,15 @@ def open_weights(directory: Path) -> StoredWeights:
 
 
 def read_full_config(directory: Path) -> ModelConfig:
-    """Return the config of a model directory without reading weights.
+    """Return the config of a model directory or GGUF file without reading weights.
 
     Raises:
         FormatError: `config.json` does not exist, the architecture is unknown, or sizes are invalid.
     """
+    if is_gguf(directory):
+        from groundup.hub.gguf import open_gguf
+
+        return open_gguf(directory).config
     return read_config_json(_read_json(directory))
 
 

@@ -14,9 +14,8 @@ from groundup.data import TokenShards
 from groundup.hub.adapted import find_adapter_base, is_adapter
 from groundup.hub.exports import STAGE as EXPORT
 from groundup.hub.exports import export_records
-from groundup.hub.source import is_gguf
 from groundup.hub.training_state import damaged_state, has_checksums
-from groundup.hub.weight_files import WeightFiles, weight_files
+from groundup.hub.weight_files import WeightFiles, is_gguf, weight_files
 
 CHECKPOINTS = ("checkpoints", "checkpoints/good", "checkpoints/best")
 _NO_CHECKSUMS = "no checksums"

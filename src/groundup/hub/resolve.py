@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -27,7 +28,7 @@ from groundup.hub.adapted import (
 from groundup.hub.adapters import WEIGHTS as ADAPTER
 from groundup.hub.directory import CONFIG
 from groundup.hub.lexical import LexicalHead
-from groundup.hub.weight_files import INDEX, WEIGHTS, require_no_pickle, weight_files
+from groundup.hub.weight_files import INDEX, WEIGHTS, is_gguf, require_no_pickle, weight_files
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import (
     CONFIG_FILE,
@@ -37,6 +38,9 @@ from groundup.tokenizer import (
     Tokenizer,
     verify_template_check,
 )
+
+if TYPE_CHECKING:
+    from groundup.hub.gguf import GgufModel
 
 _PRETRAINED = "pretrain"  # Name of the stage that writes base models. Other stages write fine-tuned models.
 # Suffixes of transformers' class names of causal language models and of classifiers.
@@ -50,16 +54,18 @@ class OpenedModel:
     """A loaded model with its tokenizer.
 
     Attributes:
-        directory: model directory that the path was resolved to.
+        directory: model directory or GGUF file that the path was resolved to.
         model: the loaded model.
         tokenizer: tokenizer of the model.
         stop_ids: ids of the tokens that end generation (`eos_token_id` of the generation config).
+        note: sentence for the user about a conversion of the weights; empty if they were not converted.
     """
 
     directory: Path
     model: Transformer
     tokenizer: Tokenizer
     stop_ids: tuple[int, ...]
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,13 +90,18 @@ class OpenedClassifier:
     lexical: LexicalHead | None = None
 
 
-def open_model(path: Path, *, device: str | None = None, base: Path | None = None) -> OpenedModel:
+def open_model(
+    path: Path, *, device: str | None = None, base: Path | None = None, as_stored: bool = False
+) -> OpenedModel:
     """Load a language model and its tokenizer.
 
     Args:
-        path: model directory or run; see `resolve_model`.
+        path: model directory, GGUF file or run; see `resolve_model`.
         device: device of the model. Default: a GPU if available, otherwise the CPU.
         base: directory of an adapter's base model, if it was moved.
+        as_stored: whether the weights on a CPU keep their stored data type or quantization, and are memory-mapped.
+            PyTorch converts such weights each time that it uses them; see `make_runner` for fast inference. By default,
+            weights are fp32.
 
     Returns:
         The model with its tokenizer.
@@ -103,20 +114,23 @@ def open_model(path: Path, *, device: str | None = None, base: Path | None = Non
     directory, device = resolve_model(path), usable_device(device)
     require_intact_model(directory, base)
     tokenizer = load_tokenizer(directory, base)
-    model = load_model(directory, device=device, base=base)
-    return OpenedModel(directory, model, tokenizer, tokenizer.stop_ids)
+    as_stored = as_stored and torch.device(device).type == "cpu"
+    model = load_model(directory, dtype=None if as_stored else torch.float32, device=device, base=base)
+    note = _open_gguf(directory).conversion_note() if as_stored and is_gguf(directory) else ""
+    return OpenedModel(directory, model, tokenizer, tokenizer.stop_ids, note)
 
 
 def open_chat_model(
-    path: Path, device: str | None, console: Console, *, base: Path | None = None
+    path: Path, device: str | None, console: Console, *, base: Path | None = None, as_stored: bool = True
 ) -> tuple[OpenedModel, ChatTemplate | None]:
     """Load a language model and its chat template; see `open_model` and `usable_template`.
 
     Args:
-        path: model directory or run.
+        path: model directory, GGUF file or run.
         device: device of the model. If None, a GPU is used if available, otherwise the CPU.
         console: output for warnings.
         base: directory of an adapter's base model, if it was moved.
+        as_stored: whether the weights on a CPU keep their stored data type or quantization. By default they do.
 
     Returns:
         The model, and its chat template. The template is None if the model does not have a usable chat template.
@@ -126,7 +140,9 @@ def open_chat_model(
         FormatError: the model is damaged, or its chat template now renders a different text than at the time when the
             model was written.
     """
-    opened = open_model(path, device=device, base=base)
+    opened = open_model(path, device=device, base=base, as_stored=as_stored)
+    if opened.note:
+        console.note(opened.note)
     return opened, usable_template(opened, console)
 
 
@@ -199,27 +215,38 @@ def open_classifier(path: Path, *, device: str | None = None, base: Path | None 
 
 
 def load_tokenizer(directory: Path, base: Path | None = None) -> Tokenizer:
-    """Load the tokenizer of a model directory, or of the base model if an adapter does not have a tokenizer."""
+    """Load the tokenizer of a model directory or GGUF file.
+
+    For an adapter without a tokenizer, load the tokenizer of its base model.
+    """
     while is_adapter(directory) and not (directory / TOKENIZER_FILE).is_file():
         directory, base = find_adapter_base(directory, base), None
-    return Tokenizer.load(directory)
+    return _open_gguf(directory).tokenizer() if is_gguf(directory) else Tokenizer.load(directory)
+
+
+def _open_gguf(path: Path) -> GgufModel:
+    from groundup.hub.gguf import open_gguf  # slow to import
+
+    return open_gguf(path)
 
 
 def resolve_model(path: Path) -> Path:
-    """Resolve a path to the directory of a language model.
+    """Resolve a path to the directory or GGUF file of a language model.
 
-    A model directory is returned unchanged. For a run, the newest fine-tuned model is returned, or the newest base
-    model if the run does not contain a fine-tuned model.
+    A model directory or GGUF file is returned unchanged. For a run, the newest fine-tuned model is returned, or the
+    newest base model if the run does not contain a fine-tuned model.
 
     Args:
-        path: model directory or run.
+        path: model directory, GGUF file or run.
 
     Returns:
-        The model directory.
+        The model directory or GGUF file.
 
     Raises:
         DataError: the path does not contain a causal language model. The message lists the files that were found.
     """
+    if is_gguf(path):
+        return path
     models = _models(path, _CAUSAL)
     if not models:
         raise _none_found(path, "language model", "Wait until pretraining has finished, or give another directory.")
@@ -268,6 +295,8 @@ def is_base(directory: Path) -> bool:
 
 def has_chat_template(directory: Path) -> bool:
     """Return whether the model has a chat template."""
+    if is_gguf(directory):
+        return _open_gguf(directory).has_chat_template
     config = directory / CONFIG_FILE
     return (directory / TEMPLATE_FILE).is_file() or (config.is_file() and "chat_template" in read_json(config))
 
@@ -328,7 +357,7 @@ def _models(path: Path, architectures: tuple[str, ...]) -> list[Path]:
     if not path.is_dir():
         raise DataError(
             f"{path}: " + ("a file" if path.exists() else "no such directory"),
-            rule="MODEL must be a model directory or a run",
+            rule="MODEL must be a model directory, a GGUF file or a run",
             fix=_siblings(path.parent),
         )
     if _is_model(path, architectures):
@@ -407,7 +436,8 @@ def finished(directory: Path) -> float:
     made = _artifact(directory)
     if made is not None:
         return datetime.fromisoformat(made.finished_at).timestamp()
-    return next(iter(weight_files(directory)), directory / ADAPTER).stat().st_mtime
+    weights = directory if is_gguf(directory) else next(iter(weight_files(directory)), directory / ADAPTER)
+    return weights.stat().st_mtime
 
 
 def _siblings(parent: Path) -> str:

@@ -22,8 +22,8 @@ from groundup.corpus.sources.pypi import newest_release
 from groundup.corpus.streams import READ_ERRORS
 from groundup.hub.adapted import is_adapter
 from groundup.hub.exports import require_intact_export
+from groundup.hub.weight_files import is_gguf
 
-GGUF_MAGIC = b"GGUF"
 _ARCHIVES = (".whl", ".egg", ".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 _MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")  # Suffixes of the files that an import reads.
 _LICENSE_FILES = re.compile(r"(LICEN[CS]E|NOTICE|COPYING|README)[\w.-]*", re.IGNORECASE)
@@ -153,14 +153,6 @@ def _copy(read: BinaryIO, write: BinaryIO, size: int, advance: Callable[[int], o
         advance(len(data))
     if left:
         raise EOFError(f"{left:,} bytes are missing")
-
-
-def is_gguf(path: Path) -> bool:
-    """Return whether the path is a file that begins with the magic bytes of GGUF."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(4) == GGUF_MAGIC
 
 
 def license_of(directory: Path) -> str:

@@ -22,6 +22,7 @@ SHARD_BYTES = 4_000_000_000  # Maximum size of a file. Some upload services and 
 INDEX_BYTES = 100_000_000
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_GGUF_MAGIC = b"GGUF"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # Memory-mapped pages count as used memory until the file is closed. The files are therefore closed and opened again
 # each time 1 / _MAPPED_SHARE of all weights was read.
@@ -118,6 +119,14 @@ def weight_files(directory: Path) -> list[Path]:
     if not (directory / INDEX).is_file():
         return []
     return [directory / INDEX, *(path for path, _ in _files(directory))]
+
+
+def is_gguf(path: Path) -> bool:
+    """Return whether the path is a file that begins with the magic bytes of GGUF."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == _GGUF_MAGIC
 
 
 def require_no_pickle(directory: Path) -> None:

@@ -24,10 +24,11 @@ from groundup.kernels.native_decoder import (
     Chunk,
     NativeDecoder,
     RowReader,
-    WeightFormat,
     native_obstacle,
 )
+from groundup.kernels.packing import WeightFormat
 from groundup.model import BatchCache, KVCache, Transformer
+from groundup.model.layers import Embedding, Linear
 
 PREFILL_TOKENS = 256  # prompt tokens of a forward pass, so that a long prompt does not delay other requests
 _SHARED_PREFILL_TOKENS = 64  # the same, while other sequences decode
@@ -338,11 +339,29 @@ class NativeRunner:
     def share(self, model: Transformer, identity: bytes | None = None) -> Runner:
         """Return a runner for another model; PyTorch if the kernels cannot compute it."""
         if native_obstacle(model) is not None:
+            prepare_for_torch(model)
             return TorchRunner(model)
         decoder = self.decoder
         return NativeRunner(
             model, decoder.weights, threads=decoder.threads, base=self, pool=self.pool, identity=identity
         )
+
+
+def prepare_for_torch(model: Transformer) -> None:
+    """Convert stored weights that PyTorch would otherwise convert in each forward pass, in place.
+
+    Dense weights are cast to the dtype of activations. Matrices of types that have no kernel are converted once.
+    """
+    dtype = model.model.compute_dtype
+    for module in model.modules():
+        quantized = getattr(module, "quantized", None)
+        if isinstance(module, Linear | Embedding) and quantized is not None:
+            module.quantized = quantized.resolve()
+    if dtype is not None:
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(dtype)
+    if model.config.tie_embeddings:
+        model.lm_head.quantized = model.model.embed_tokens.quantized
 
 
 def make_pool(max_bytes: int = _CACHE_BYTES) -> BlockPool:
@@ -361,8 +380,8 @@ def make_runner(
 
     Args:
         model: The language model.
-        dtype: "auto": bf16 by the compiled kernels if they can compute the model, otherwise PyTorch with the model's
-            own weights. "float32": PyTorch.
+        dtype: Format of the weights that are not quantized; quantized weights keep their values. "auto": bf16 by the
+            compiled kernels if they can compute the model, otherwise PyTorch. "float32": PyTorch.
         pool: Memory of the KV cache of the compiled kernels, which the runners of one worker share. Default: a new one.
         identity: Digest of everything that the model computes: its weights and its config. Models with the same one
             find the same prefixes in the pool. Default: a new one, so that only this runner finds its prefixes.
@@ -374,6 +393,7 @@ def make_runner(
         ResourceError: The kernels cannot compute this model, and the format needs them.
     """
     if dtype == "float32" or (dtype == "auto" and not _kernels_can_compute(model)):
+        prepare_for_torch(model)
         return TorchRunner(model)
     return NativeRunner(model, "bfloat16" if dtype == "auto" else dtype, pool=pool, identity=identity)
 

@@ -18,7 +18,7 @@ from groundup.evaluation.verification.round_trip import (
     run_checks,
 )
 from groundup.hub import load_model
-from groundup.hub.source import is_gguf
+from groundup.hub.weight_files import is_gguf
 from groundup.tokenizer import Tokenizer
 
 

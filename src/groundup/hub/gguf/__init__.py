@@ -4,7 +4,7 @@ from groundup.hub.gguf.container import GgufFile
 from groundup.hub.gguf.header import MetaValue, TensorInfo
 from groundup.hub.gguf.hyperparameters import agreed_length
 from groundup.hub.gguf.mixture import Fallback
-from groundup.hub.gguf.reading import GgufModel
+from groundup.hub.gguf.reading import GgufModel, open_gguf
 from groundup.hub.gguf.types import FILE_TYPES, FileType
 from groundup.hub.gguf.vocabulary_export import GgufVocabulary, tokenizer_to_gguf
 from groundup.hub.gguf.vocabulary_import import TokenizerFiles, tokenizer_from_gguf
@@ -22,6 +22,7 @@ __all__ = [
     "TokenizerFiles",
     "WrittenGguf",
     "agreed_length",
+    "open_gguf",
     "tokenizer_from_gguf",
     "tokenizer_to_gguf",
     "write_gguf",

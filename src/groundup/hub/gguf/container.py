@@ -75,6 +75,12 @@ class GgufFile:
             values[first * info.kind.block :][: len(turned)] = turned
         return read
 
+    def stored(self, name: str) -> Tensor:
+        """Return the bytes of a tensor as a view of the file, of shape (number of rows, bytes per row)."""
+        info = self.tensors[name]
+        assert info.kind is not None
+        return self._bytes[info.start : info.start + info.n_bytes].view(-1, info.kind.row_bytes(info.shape[-1]))
+
     def _check_not_split(self) -> None:
         parts = self.metadata.get("split.count", 1)
         if isinstance(parts, int) and parts > 1:

@@ -253,6 +253,22 @@ class _Cursor:
             raise self.error(f"{key!r}: an array of arrays", "arrays must contain numbers or text")
         if kind is GGUFValueType.STRING:
             self.require(length * 8, f"{key!r} of {length:,} items")
-            return [self.text(repr(key)) for _ in range(length)]
+            return self._texts(key, length)
         layout = np.dtype(_SCALARS[kind]).newbyteorder("<")
         return np.frombuffer(self.take(length * layout.itemsize, f"{key!r} of {length:,} items"), layout)
+
+    def _texts(self, key: str, length: int) -> list[str]:
+        """Read several texts, like `text` but without its overhead: a vocabulary and its merges have 100,000 texts."""
+        unpack, data, limit = struct.Struct("<Q").unpack_from, self.data, len(self.data)
+        found = []
+        try:
+            for _ in range(length):
+                start = self.position + 8
+                end = start + unpack(data, self.position)[0]
+                if end > limit:
+                    break
+                found.append(str(data[start:end], "utf-8"))
+                self.position = end
+        except (struct.error, UnicodeDecodeError):
+            pass
+        return found + [self.text(repr(key)) for _ in range(length - len(found))]  # raises the error of an invalid text

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from groundup.core.errors import ConfigError, FormatError
 from groundup.hub.gguf.container import GgufFile
 from groundup.hub.gguf.header import MetaValue
 from groundup.hub.gguf.hyperparameters import ARCHITECTURE, config_from_metadata
+from groundup.hub.gguf.stored_matrices import is_exact, nearest_bits, stored_matrix
+from groundup.hub.gguf.types import PLAIN_TYPES
+from groundup.hub.gguf.vocabulary_import import tokenizer_from_gguf
 from groundup.hub.gguf.weights import ROPE_FACTORS, gguf_weight_table, table_shapes
-from groundup.model import ModelConfig
+from groundup.model import ModelConfig, Transformer
+from groundup.model.layers import Embedding, Linear
+from groundup.model.quantized import QuantizedWeight
 from groundup.model.weight_map import EMBEDDING, HEAD, Weight
+from groundup.tokenizer import Tokenizer
 
 
 class GgufModel:
@@ -60,6 +68,11 @@ class GgufModel:
         name = self.metadata.get("general.name")
         return name if isinstance(name, str) else None
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the file contains a chat template."""
+        return "tokenizer.chat_template" in self.metadata
+
     def state(self, dtype: torch.dtype = torch.float32) -> Mapping[str, Tensor]:
         """Return a lazy state dict with groundup's parameter names. Each access reads the tensor from the file.
 
@@ -70,6 +83,68 @@ class GgufModel:
             Mapping from parameter names to tensors.
         """
         return _State(self._file, self._holders, dtype)
+
+    def as_stored(self) -> Transformer:
+        """Return the model with the weights as the file stores them: memory-mapped, and quantized or of any dtype.
+
+        Matrices of other quantized types are converted to int4 or int8 when they are used. Activations are fp32.
+        """
+        with torch.device("meta"):
+            model = Transformer(self.config)
+        for name, holder in self._holders.items():
+            module_name, _, kind = name.rpartition(".")
+            module = model.get_submodule(module_name)
+            weight = self._stored_weight(name, holder)
+            if isinstance(weight, QuantizedWeight):
+                assert isinstance(module, Linear | Embedding)
+                module.quantized = weight
+                setattr(module, kind, None)
+            else:
+                setattr(module, kind, nn.Parameter(weight, requires_grad=False))
+        if self.config.tie_embeddings:
+            model.lm_head.weight = model.model.embed_tokens.weight
+            model.lm_head.quantized = model.model.embed_tokens.quantized
+        model.model.compute_dtype = torch.float32
+        return model.eval()
+
+    def conversion_note(self) -> str:
+        """Return a sentence about the types that `as_stored` converts, or "" if it does not convert any."""
+        counts: Counter[tuple[str, int]] = Counter()
+        for info in self._file.tensors.values():
+            if info.kind is not None and info.kind.name not in PLAIN_TYPES and not is_exact(info.kind):
+                counts[info.kind.name, nearest_bits(info.kind)] += 1
+        if not counts:
+            return ""
+        listed = ", ".join(f"{count} tensors {kind} to int{target}" for (kind, target), count in counts.most_common())
+        return f"Converted {listed}. Tensors of the types Q8_0, Q4_0 and Q4_1 are used without conversion."
+
+    def tokenizer(self) -> Tokenizer:
+        """Return the tokenizer of the file.
+
+        Raises:
+            FormatError: the vocabulary is missing, damaged or unsupported.
+        """
+        return tokenizer_from_gguf(self.metadata).to_tokenizer()
+
+    def _stored_weight(self, name: str, holder: Weight) -> Tensor | QuantizedWeight:
+        info = self._file.tensors[holder.file_name]
+        assert info.kind is not None
+        own = name if name in holder.names else EMBEDDING
+        if len(info.shape) == 1 or info.kind.name in PLAIN_TYPES:
+            dtype = torch.float32 if len(info.shape) == 1 else PLAIN_TYPES[info.kind.name]
+            return holder.read(self._file.read(holder.file_name, dtype))[own]
+        return stored_matrix(self._file.stored(holder.file_name), info.kind, holder, own)
+
+
+def open_gguf(path: Path) -> GgufModel:
+    """Return the model in a GGUF file; see `GgufModel`. The last opened file is not read again."""
+    found = path.stat() if path.is_file() else None
+    return _opened(path, None if found is None else (found.st_size, found.st_mtime_ns))
+
+
+@lru_cache(maxsize=1)
+def _opened(path: Path, _: tuple[int, int] | None) -> GgufModel:
+    return GgufModel(path)
 
 
 class _State(Mapping[str, Tensor]):

@@ -23,7 +23,9 @@ from groundup.core.errors import FormatError
 from groundup.core.files import write_json
 from groundup.hub.gguf.pretokenizers import PreTokenizer, pre_tokenizer, pre_tokenizer_json
 from groundup.hub.gguf.vocabulary import MAX_MERGES, TokenType, Vocabulary
-from groundup.tokenizer.source import CONFIG_FILE, TOKENIZER_FILE
+from groundup.tokenizer import Tokenizer
+from groundup.tokenizer.definition import build
+from groundup.tokenizer.source import CONFIG_FILE, TOKENIZER_FILE, TokenizerSource
 
 SPACE = "\u2581"  # SentencePiece replaces each space by this character.
 # Merges are only computed for tokens up to this length. A token with n characters can be split in n - 1 ways.
@@ -55,6 +57,14 @@ class TokenizerFiles:
     pad_id: int | None
     stop_ids: tuple[int, ...]
     notes: tuple[str, ...] = ()
+
+    def to_tokenizer(self) -> Tokenizer:
+        """Return the tokenizer."""
+        ids = {"bos": self.bos_id, "eos": self.eos_id, "pad": self.pad_id}
+        listed = {role: tuple(each for each in (number,) if each is not None) for role, number in ids.items()}
+        listed["eos"] = self.stop_ids or listed["eos"]
+        source = TokenizerSource(config=self.config, ids=listed)
+        return Tokenizer(build(self.definition, TOKENIZER_FILE), self.config, source)
 
     def save(self, directory: Path) -> None:
         """Write tokenizer.json and tokenizer_config.json to a directory."""
