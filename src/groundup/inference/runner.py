@@ -350,16 +350,16 @@ class NativeRunner:
 def prepare_for_torch(model: Transformer) -> None:
     """Convert stored weights that PyTorch would otherwise convert in each forward pass, in place.
 
-    Dense weights are cast to the dtype of activations. Matrices of types that have no kernel are converted once.
+    Frozen weights in half precision are cast to fp32 if activations are fp32. Matrices of types that have no kernel are
+    converted once.
     """
-    dtype = model.model.compute_dtype
     for module in model.modules():
-        quantized = getattr(module, "quantized", None)
-        if isinstance(module, Linear | Embedding) and quantized is not None:
-            module.quantized = quantized.resolve()
-    if dtype is not None:
+        if isinstance(module, Linear | Embedding) and module.quantized is not None:
+            module.quantized = module.quantized.resolve()
+    if model.model.compute_dtype == torch.float32:
         for parameter in model.parameters():
-            parameter.data = parameter.data.to(dtype)
+            if not parameter.requires_grad:  # the parameters of a model in training must not be replaced
+                parameter.data = parameter.data.float()
     if model.config.tie_embeddings:
         model.lm_head.quantized = model.model.embed_tokens.quantized
 

@@ -100,16 +100,27 @@ class CleanFilePages:
                 if int(each[3]) and not self._WRITTEN.search(known, each.start(), end):
                     self._ranges.append((int(each[1], 16), int(each[2], 16)))
 
+    def contain(self, tensor: Tensor) -> bool:
+        """Return whether a tensor is in a mapping of a file that was never written to."""
+        return self._pages(tensor) is not None
+
     def release(self, tensor: Tensor) -> None:
         """Release the pages of a tensor, if it is in a mapping of a file that was never written to."""
+        if (pages := self._pages(tensor)) is not None:
+            begin, end = pages
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
+
+    def _pages(self, tensor: Tensor) -> tuple[int, int] | None:
+        """Return the range of memory that contains a tensor and begins with a page."""
+        if tensor.device.type != "cpu" or not tensor.numel():
+            return None
         begin = tensor.data_ptr()
         last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
         end = begin + (last + 1) * tensor.itemsize
         index = bisect(self._ranges, (begin, sys.maxsize)) - 1
         if index < 0 or end > self._ranges[index][1]:
-            return
-        begin = max(self._ranges[index][0], begin // mmap.PAGESIZE * mmap.PAGESIZE)
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
+            return None
+        return begin // mmap.PAGESIZE * mmap.PAGESIZE, end
 
 
 def _of_process(key: str) -> int:

@@ -9,7 +9,7 @@ Shape letters: R rows (tokens), V vocab, O outputs and I inputs of a layer.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 

@@ -27,7 +27,7 @@ from groundup.hub.weight_files import weight_files
 from groundup.inference import Engine, make_runner
 from groundup.inference.blocks import BlockPool
 from groundup.inference.worker import Worker
-from groundup.kernels.memory import memory_bytes
+from groundup.kernels.memory import CleanFilePages, memory_bytes
 from groundup.serve.errors import ApiError, overloaded, shutting_down, unknown_model
 from groundup.serve.model import ServedModel
 from groundup.serve.models import model_object
@@ -427,11 +427,12 @@ def _file_bytes(source: ModelSource) -> int:
 
 
 def _tensor_bytes(model: nn.Module, base: nn.Module | None) -> int:
-    """Return the bytes of a model's tensors that are not tensors of another model."""
+    """Return the bytes of a model's tensors that are neither tensors of another model nor memory-mapped from files."""
+    mapped = CleanFilePages()
 
     def storages(module: nn.Module) -> dict[int, int]:
         tensors: list[Tensor] = [*module.parameters(), *module.buffers()]
-        found = [tensor.untyped_storage() for tensor in tensors]
+        found = [tensor.untyped_storage() for tensor in tensors if not mapped.contain(tensor)]
         return {storage.data_ptr(): storage.nbytes() for storage in found}
 
     known = {} if base is None else storages(base)
