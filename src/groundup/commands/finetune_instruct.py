@@ -33,9 +33,7 @@ class FinetuneInstructConfig(FineTuningSettings, InstructionSettings):
     """Settings of `groundup finetune instruct`. The data, base model and output directory are required."""
 
     compile: bool = setting(True, help="compile the layers with torch.compile if the run is long enough")
-    keep_best: DeciderName | None = setting(
-        None, help="validation metric that selects the best checkpoint; default: keep the last checkpoint"
-    )
+    keep_best: DeciderName | None = setting(None, help="metric that selects the best checkpoint; default: the last one")
     num_evaluations: int = setting(4, help="number of evaluations and sample answers during training", ge=0)
 
 
@@ -77,6 +75,7 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     from groundup.evaluation.during_training import show_answers
     from groundup.evaluation.selection import answer_selection
     from groundup.evaluation.tuned_comparison import compare_tuned, load_tuned_and_base
+    from groundup.hub import finish_model
     from groundup.report.xray_page import NUM_SHOWN, write_xray
     from groundup.tokenizer import load_chat_template, save_chat
     from groundup.train import Evaluation, Trainer
@@ -85,8 +84,7 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     from groundup.train.planner.tuning import DEFAULT_EPOCHS
     from groundup.train.planning import fine_tune, plan_fine_tuning
 
-    console, ranks, out = run.console, run.ranks, run.directory
-    split = config.read(console)
+    console, ranks, out, split = run.console, run.ranks, run.directory, config.read(run.console)
     opened, new_rows_from = open_for_chat(config.model, config.method, console)
     model, tokenizer, base = opened.model, opened.tokenizer, opened.directory
     method = resolve_method(config.method, model.config, config.lora, console)
@@ -111,14 +109,15 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     tuned_model = trainer.gathered()
     if not ranks.first:
         return
-    files = save_language_model(method, out, tuned_model, base, tokenizer, template.stop_ids)
+    files = [run.plan_file, *save_language_model(method, out, tuned_model, base, tokenizer, template.stop_ids)]
     files += [*save_chat(out, template, tokenizer), save_training_hashes(out, split.questions, training_hashes(base))]
     files.append(write_xray(out / "xray.html", f"{split.found.sentence}.", data.token_views(NUM_SHOWN)))
     del model, tuned_model, trainer, opened, show, planned, evaluation, selection  # frees memory
     tuned, original = load_tuned_and_base(out, base, machine, adapter=method == "lora")
     compared, transcripts = compare_tuned(tuned, original, data, seed=config.seed, console=console)
     facts |= data.facts(batches) | {"held_out": compared.to_json(), "transcripts": transcripts}
-    run.work.finish(facts | ({"base": str(base)} if method == "lora" else {}), [*files, run.plan_file])
+    facts |= {"base": str(base)} if method == "lora" else {}
+    finish_model(run.work, facts, files, base=base)
 
 
 def _xray(config: FinetuneInstructConfig, keys: dict[str, Any], console: Console) -> Artifact:

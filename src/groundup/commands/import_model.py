@@ -50,6 +50,7 @@ def run(config: ImportConfig, *, console: Console | None = None) -> Artifact:
         DownloadError: the download failed.
     """
     from groundup.evaluation.verification.imports import verify_import
+    from groundup.hub import finish_model
     from groundup.hub.conversion import convert_model
     from groundup.hub.source import locate, unpacked
 
@@ -71,7 +72,7 @@ def run(config: ImportConfig, *, console: Console | None = None) -> Artifact:
         files = [Path(shutil.move(path, work.directory / path.name)) for path in _config_last(staging)]
         staging.rmdir()
         facts["source"] = {"given": config.path, **source.provenance}
-        made = work.finish(facts, files)
+        made = finish_model(work, facts, files)
     except BaseException:
         work.abandon()
         raise

@@ -86,7 +86,7 @@ def _language_model(
     import torch
 
     from groundup.evaluation.verification.merges import verify_merged_model
-    from groundup.hub import save_model
+    from groundup.hub import finish_model, save_model
     from groundup.hub.resolve import open_model
 
     opened = open_model(directory, device="cpu", base=base)
@@ -109,7 +109,7 @@ def _language_model(
             f"; same most likely token as base model and adapter at {agreement.agreed:,} of {agreement.positions:,}"
             f" positions, largest difference of logits {agreement.max_difference:.1g}"
         )
-    return work.finish(found | result_facts(summary), files)
+    return finish_model(work, found | result_facts(summary), files, base=base)
 
 
 def _classifier(
@@ -118,7 +118,7 @@ def _classifier(
     import torch
 
     from groundup.evaluation.verification.merges import verify_merged_classifier
-    from groundup.hub import save_classifier
+    from groundup.hub import finish_model, save_classifier
     from groundup.hub.resolve import MODEL_MAX_LENGTH, open_classifier
     from groundup.inference.novelty import Novelty
 
@@ -139,7 +139,7 @@ def _classifier(
             f"; same labels as base model and adapter for {agreement.agreed:,} of {agreement.texts:,} texts, largest"
             f" difference of probabilities {agreement.max_difference:.1g}"
         )
-    return work.finish(found | result_facts(summary), files)
+    return finish_model(work, found | result_facts(summary), files, base=base)
 
 
 def _learned(out: Path, adapter: Path) -> Path:

@@ -84,15 +84,14 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     from groundup.data import TokenShards
     from groundup.evaluation.bpb import compare_bits_per_byte
     from groundup.evaluation.during_training import show_text, text_score
-    from groundup.hub import save_model
+    from groundup.hub import finish_model, save_model
     from groundup.tokenizer import Tokenizer
-    from groundup.train import Evaluation, Trainer, TrainingSteps
+    from groundup.train import Evaluation, Trainer, TrainingSteps, measured_machine
     from groundup.train.objectives import NextToken
     from groundup.train.planner import Budget, micro_batches_per_rank
     from groundup.train.planning import plan_pretraining
-    from groundup.train.trainer import measured_machine
 
-    console, ranks = run.console, run.ranks
+    console, ranks, data = run.console, run.ranks, read(config.token_shards).facts.get("data")
     tokenizer = Tokenizer.load(config.token_shards / "tokenizer")
     shards, validation = (TokenShards(config.token_shards, split) for split in ("train", "validation"))
     if ranks.first:
@@ -130,11 +129,11 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
         return
     stop_ids = base.stop_ids if base and base.stop_ids != (tokenizer.eos_id,) else ()
     files = [*save_model(run.directory, model, **tokenizer.text_ids, stop_ids=stop_ids), *tokenizer.save(run.directory)]
-    facts = plan.facts() | trainer.facts() | {"learning_rates": rates}
+    facts = plan.facts() | trainer.facts() | {"learning_rates": rates, "data": data}
     if compared is not None:
         console.note(f"Validation set: {compared.sentence}")
         facts |= {"base": str(config.model), "held_out": compared.facts()}
-    run.work.finish(facts, [*files, run.plan_file])
+    finish_model(run.work, facts, [*files, run.plan_file], base=base.directory if base else None)
 
 
 def _loader(

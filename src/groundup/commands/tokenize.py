@@ -94,6 +94,7 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
         "train": asdict(train),
         "validation": asdict(validation),
         "fast_encoding": encoder.fast,
+        "data": [{key: each[key] for key in ("name", "license", "documents", "bytes")} for each in card["sources"]],
         **result_facts(summary),
     }
     vocabulary = (work.directory / _DIRECTORY).iterdir()

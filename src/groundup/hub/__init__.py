@@ -7,6 +7,7 @@ from groundup.core.lazy import exports
 if TYPE_CHECKING:
     from groundup.hub.adapted import load_classifier, load_model, read_config
     from groundup.hub.directory import SpecialTokenIds, open_weights, save_classifier, save_model, save_weights
+    from groundup.hub.model_card import finish_model
     from groundup.hub.training_state import (
         StoredState,
         StoredTensors,
@@ -20,6 +21,7 @@ __all__ = [
     "StoredState",
     "StoredTensors",
     "TrainingState",
+    "finish_model",
     "load_classifier",
     "load_model",
     "load_newest_state",
@@ -38,6 +40,7 @@ __getattr__ = exports(
         "StoredState": "training_state",
         "StoredTensors": "training_state",
         "TrainingState": "training_state",
+        "finish_model": "model_card",
         "load_classifier": "adapted",
         "load_model": "adapted",
         "load_newest_state": "training_state",

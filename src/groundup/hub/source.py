@@ -29,6 +29,7 @@ _MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")  # Suffixes
 _LICENSE_FILES = re.compile(r"(LICEN[CS]E|NOTICE|COPYING|README)[\w.-]*", re.IGNORECASE)
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _PACKAGE = re.compile(r"pypi:(?P<name>[A-Za-z0-9_.-]+)(==(?P<version>[A-Za-z0-9_.+!-]+))?")
+_LICENSE_FIELD = re.compile(r"^(license(?:_name)?):[ \t]*(\S.*?)[ \t\r]*$", re.MULTILINE)
 _REPOSITORY = re.compile(r"hf://(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 _CHUNK = 1 << 22
 
@@ -163,8 +164,10 @@ def license_of(directory: Path) -> str:
     with card.open(encoding="utf-8", errors="replace") as file:
         head = file.read(20_000)
     front = re.match(r"---\r?\n(.*?)\r?\n---", head, re.DOTALL)
-    named = re.search(r"^license(?:_name)?:\s*(\S+)\s*$", front[1], re.MULTILINE) if front else None
-    return named[1] if named else ""
+    if front is None:
+        return ""
+    found = {key: text.strip("\"'") for key, text in _LICENSE_FIELD.findall(front[1])}
+    return found.get("license_name") or found.get("license", "")
 
 
 def copy_notices(directory: Path, target: Path) -> list[Path]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from groundup.train.step_cost import StepCost, measure_steps
     from groundup.train.time_limit import TimeLimit
     from groundup.train.trackers import open_tracker
-    from groundup.train.trainer import Evaluation, Selection, Trainer, TrainingSteps
+    from groundup.train.trainer import Evaluation, Selection, Trainer, TrainingSteps, measured_machine
 
 __all__ = [
     "SAMPLES",
@@ -56,6 +56,7 @@ __all__ = [
     "find_max_rows",
     "logs_in",
     "measure_steps",
+    "measured_machine",
     "open_tracker",
     "require_logs",
     "steps_per_second",
@@ -93,6 +94,7 @@ __getattr__ = exports(
         "logs_in": "callbacks",
         "open_tracker": "trackers",
         "measure_steps": "step_cost",
+        "measured_machine": "trainer",
         "require_logs": "callbacks",
         "steps_per_second": "fit",
         "training_run": "run",

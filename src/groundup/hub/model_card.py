@@ -1,0 +1,186 @@
+"""The model card of a model directory (Mitchell et al. 2019, arXiv:1810.03993): README.md in Hugging Face's format.
+
+The card is written from the facts of the stage. It is not an output with a checksum, so users can edit it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from groundup.core.artifact import ARTIFACT, Artifact, Work, read
+from groundup.core.console import format_count, format_duration
+from groundup.core.errors import GroundupError
+from groundup.core.files import write_text
+from groundup.hub.adapted import is_adapter
+from groundup.hub.source import license_of
+
+CARD = "README.md"
+_LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+_HUB_NAME = re.compile(r"hf://([\w.-]+/[\w.-]+)")
+_STAGES = {
+    "pretrain": "Pretrained from random weights",
+    "finetune.instruct": "Fine-tuned on conversations",
+    "finetune.classify": "Fine-tuned on labeled texts",
+    "import": "Imported",
+    "merge": "Adapter merged into its base model",
+}
+_RESULTS = ("held_out", "test", "tfidf")  # facts that contain scores
+_NAMES = {
+    "held_out": "held-out examples",
+    "test": "test examples",
+    "tfidf": "TF-IDF on the test examples",
+    "tuned": "this model",
+    "base": "base model",
+}
+_LIMITATIONS = (
+    "The outputs of a language model can be wrong, biased or offensive, and can repeat training text. Test the model "
+    "on your own data before you use it."
+)
+
+
+def finish_model(work: Work, facts: Mapping[str, Any], files: Sequence[Path], *, base: Path | None = None) -> Artifact:
+    """Write the model card, then the artifact of a stage that made a model directory.
+
+    Args:
+        work: Work of the stage.
+        facts: Results of the stage. `data` may list the sources of the training data.
+        files: Output files of the stage, without the model card.
+        base: Directory of the base model, or None.
+
+    Returns:
+        The artifact of the finished stage.
+    """
+    write_text(work.directory / CARD, model_card(work, facts, base))
+    return work.finish(facts, list(files))
+
+
+def model_card(work: Work, facts: Mapping[str, Any], base: Path | None = None) -> str:
+    """Return the model card of the model in the directory of a stage. The arguments are those of `finish_model`."""
+    classifies, adapter = "labels" in facts, is_adapter(work.directory)
+    directory = (work.target or work.directory).resolve()
+    name = "-".join(dict.fromkeys((directory.parent.name, directory.name)))
+    sections = [
+        _front_matter(work, facts, base, classifies=classifies, adapter=adapter),
+        f"# {name}\n\n{_description(work, facts, base)}",
+        f"## Use\n\n{_usage(name, classifies=classifies, adapter=adapter)}",
+        _table("## Training data", ("source", "license", "documents", "bytes"), _data_rows(facts)),
+        _table("## Training", ("", ""), list(_training_rows(work, facts))),
+        _table("## Evaluation", ("score", "value", "95 % interval"), list(_result_rows(facts))),
+        f"## Limitations\n\n{_LIMITATIONS}",
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _front_matter(work: Work, facts: Mapping[str, Any], base: Path | None, *, classifies: bool, adapter: bool) -> str:
+    """Return the metadata in YAML. JSON strings are valid YAML."""
+    license = facts.get("license") or (license_of(base) if base is not None else "")
+    fields: dict[str, str | list[str]] = {}
+    if license:
+        known = _LICENSE_ID.fullmatch(license) is not None
+        fields |= {"license": license} if known else {"license": "other", "license_name": license}
+    fields["library_name"] = "peft" if adapter else "transformers"
+    fields["pipeline_tag"] = "text-classification" if classifies else "text-generation"
+    if original := _hub_name(work, facts, base):
+        fields["base_model"] = original
+    fields["tags"] = ["groundup"]
+    return "---\n" + "\n".join(f"{key}: {json.dumps(value)}" for key, value in fields.items()) + "\n---"
+
+
+def _hub_name(work: Work, facts: Mapping[str, Any], base: Path | None) -> str:
+    """Return the name of the base model on the Hugging Face Hub, or "" if it does not come from there."""
+    source = facts.get("source")
+    if work.stage != "import" and base is not None and (base / ARTIFACT).is_file():
+        try:
+            source = read(base).facts.get("source")
+        except GroundupError:  # A damaged record of the base model does not affect this model.
+            return ""
+    found = _HUB_NAME.match(str(source.get("given", ""))) if isinstance(source, Mapping) else None
+    return found[1] if found else ""
+
+
+def _description(work: Work, facts: Mapping[str, Any], base: Path | None) -> str:
+    kind = "classifier" if "labels" in facts else "language model"
+    size = f"with {format_count(facts['parameters'])} parameters" if "parameters" in facts else ""
+    made = _STAGES.get(work.stage, "Made")
+    if work.stage == "pretrain" and base is not None:
+        made = "Pretrained further"
+    start = f", from `{base.resolve().name}`," if base is not None else ""
+    return " ".join(f"A {kind} {size}. {made}{start} with groundup.".split())
+
+
+def _usage(name: str, *, classifies: bool, adapter: bool) -> str:
+    if classifies:
+        code = f'from transformers import pipeline\n\nprint(pipeline("text-classification", "{name}")("A text."))'
+    else:
+        package, loader = ("peft", "AutoPeftModelForCausalLM") if adapter else ("transformers", "AutoModelForCausalLM")
+        imports = ["from transformers import AutoTokenizer", f"from {package} import {loader}"]
+        if not adapter:
+            imports = [f"from transformers import {loader}, AutoTokenizer"]
+        lines = [
+            *imports,
+            "",
+            f'tokenizer, model = AutoTokenizer.from_pretrained("{name}"), {loader}.from_pretrained("{name}")',
+            'inputs = tokenizer("Once upon a time", return_tensors="pt")',
+            "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50)[0]))",
+        ]
+        code = "\n".join(lines)
+    command = "classify" if classifies else "generate"
+    return f'```python\n{code}\n```\n\n```sh\ngroundup {command} {name} "A text."\n```'
+
+
+def _data_rows(facts: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (each["name"], each["license"] or "not specified", f"{each['documents']:,}", f"{each['bytes']:,}")
+        for each in facts.get("data") or ()
+    ]
+
+
+def _training_rows(work: Work, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if work.stage == "import":
+        return
+    counts = {"steps": "optimizer steps", "tokens_seen": "training tokens"}
+    yield from ((label, f"{facts[key]:,}") for key, label in counts.items() if key in facts)
+    plan = facts.get("plan") or {}
+    if "epochs" in (facts if "epochs" in facts else plan):
+        yield "epochs", f"{facts.get('epochs', plan.get('epochs')):.2f}"
+    if "flops_per_token" in facts and "tokens_seen" in facts:
+        yield "compute", f"{facts['flops_per_token'] * facts['tokens_seen']:.2e} FLOPs"
+    for rate in facts.get("learning_rates") or ():
+        yield f"learning rate, {rate['group']}", f"{rate['learning_rate']:g} ({rate['optimizer']})"
+    machine = facts.get("machine") or {}
+    if machine:
+        yield "hardware", f"{machine['device']}, {machine['compute_dtype']}, {machine['threads']} threads"
+    yield "time", format_duration(work.seconds)
+    yield "seed", str(work.config.get("seed", "not used"))
+
+
+def _result_rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield each score that has an interval, with the path to it in the facts."""
+
+    def walk(path: tuple[str, ...], value: Any) -> Iterator[tuple[str, str, str]]:
+        if not isinstance(value, Mapping):
+            return
+        if isinstance(bounds := value.get("interval"), Sequence) and None not in bounds:
+            metric = next(key for key in value if key != "interval")
+            names = [*path, *([] if metric == "value" else [metric])]
+            low, high = bounds
+            label = ", ".join(_NAMES.get(part, part.replace("_", " ")) for part in names)
+            yield label, f"{value[metric]:.4g}", f"{low:.4g} to {high:.4g}"
+            return
+        for key, each in value.items():
+            yield from walk((*path, key), each)
+
+    for key in _RESULTS:
+        yield from walk((key,), facts.get(key))
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    cells = (columns, ["---"] * len(columns), *rows)
+    lines = (f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in row)} |" for row in cells)
+    return "\n".join((title, "", *lines))
