@@ -16,6 +16,7 @@ from groundup.core.console import Console, print_now
 from groundup.core.types import InferenceDtype
 
 if TYPE_CHECKING:
+    from groundup.serve.metrics import Metrics
     from groundup.serve.model_cache import ModelCache
 
 API_KEY_VARIABLE = "GROUNDUP_API_KEY"
@@ -53,8 +54,11 @@ class ServeConfig(Config):
     kv_cache_bytes: int = setting(2**30, help="Maximum memory of the KV cache of all models, in bytes", gt=0)
     max_active: int = setting(32, help="Maximum number of concurrent requests, over all models", gt=0)
     max_waiting: int = setting(512, help="Maximum number of queued requests; further requests get status 429", gt=0)
+    cors_origin: tuple[str, ...] = setting((), help="Origin of a web page that may use the API; * for all", flag=True)
+    access_log: bool = setting(False, help="Print a line for each request, without texts", flag=True)
     request_seconds: float = setting(600, help="Maximum number of seconds per request, including the queue", gt=0)
     client_seconds: float = setting(30, help="Seconds that clients have to send headers, and then the body", gt=0)
+    read_seconds: float = setting(60, help="Seconds after which clients that do not read are disconnected", gt=0)
     max_connections: int = setting(512, help="Maximum number of open connections", gt=0)
     grace_seconds: int = setting(60, help="Number of seconds that running requests have to finish after Ctrl-C", ge=0)
     device: str | None = setting(None, help="Device, such as cpu or cuda; default: a GPU if available", flag=True)
@@ -84,21 +88,21 @@ def run(
     """
     from groundup.apps import open_catalog
     from groundup.apps.serving import ServedApps
-    from groundup.serve import Limits, RequestGuard, Server, application_routes, bind, build_app, is_loopback, url_of
+    from groundup.serve import Limits, Server, application_routes, bind, build_app, is_loopback, url_of
     from groundup.serve.guard import require_api_key
+    from groundup.serve.metrics import Metrics
+    from groundup.serve.middleware import with_middleware
     from groundup.serve.sources import summarize
 
     console = console or Console()
     apps = ServedApps(open_catalog(config.apps, console))
-    limits = Limits(
-        request_seconds=config.request_seconds,
-        client_seconds=config.client_seconds,
-        max_connections=config.max_connections,
-    )
+    limits = Limits(**{name: getattr(config, name) for name in Limits.__slots__})
+    api_key = config.api_key or os.environ.get(API_KEY_VARIABLE) or None
+    metrics = Metrics()
     with bind(config.host, config.port) as bound:
         loopback = is_loopback(bound)
-        require_api_key(api_key := _api_key(config), API_KEY_VARIABLE, config.host, loopback=loopback)
-        with closing(_open_models(config, console)) as models:
+        require_api_key(api_key, API_KEY_VARIABLE, config.host, loopback=loopback)
+        with closing(_open_models(config, metrics, console)) as models:
 
             def report_ready() -> None:
                 summary = summarize(models, url_of(bound), console)
@@ -106,21 +110,27 @@ def run(
                 if json_lines:
                     on_text(json.dumps(summary) + "\n")
 
-            app = build_app(models, routes=application_routes(apps, models), limits=limits)
-            guard = RequestGuard(app, api_key=api_key, loopback_only=loopback, note=console.note)
-            server = Server(
-                guard,
+            app = build_app(models, routes=[*application_routes(apps, models), metrics.route], limits=limits)
+            guarded = with_middleware(
+                app,
+                metrics,
+                api_key=api_key,
+                loopback_only=loopback,
+                cors_origins=config.cors_origin,
+                note=console.note if config.access_log else None,
+            )
+            Server(
+                guarded,
                 grace_seconds=config.grace_seconds,
                 abort=models.close,
                 on_ready=report_ready,
                 limits=limits,
                 note=console.note,
-            )
-            server.run([bound])
+            ).run([bound])
     console.note("Stopped.")
 
 
-def _open_models(config: ServeConfig, console: Console) -> ModelCache:
+def _open_models(config: ServeConfig, metrics: Metrics, console: Console) -> ModelCache:
     from groundup.inference.runner import make_pool
     from groundup.inference.worker import Worker
     from groundup.serve.errors import cannot_load
@@ -129,10 +139,12 @@ def _open_models(config: ServeConfig, console: Console) -> ModelCache:
 
     opening = Opening(config.device, config.base, console)
     given, sources = open_sources(config.models, config.adapter, config.models_dir, opening, name=config.name)
+    worker, pool = Worker(config.max_active, config.max_waiting, observer=metrics), make_pool(config.kv_cache_bytes)
+    metrics.watch(worker, pool)
     models = ModelCache(
         sources,
-        Worker(config.max_active, config.max_waiting),
-        make_pool(config.kv_cache_bytes),
+        worker,
+        pool,
         dtype=config.dtype,
         max_models=config.max_models,
         max_bytes=config.model_bytes or default_model_bytes(config.device),
@@ -141,7 +153,3 @@ def _open_models(config: ServeConfig, console: Console) -> ModelCache:
     )
     asyncio.run(models.load_all(() if config.lazy else given))
     return models
-
-
-def _api_key(config: ServeConfig) -> str | None:
-    return config.api_key or os.environ.get(API_KEY_VARIABLE) or None

@@ -91,6 +91,11 @@ class BlockPool:
         self._found: dict[bytes, Block] = {}
         self._unused: OrderedDict[Block, None] = OrderedDict()  # without users, the least recently used one first
 
+    @property
+    def usage(self) -> float:
+        """Part of `max_bytes` that sequences use, from 0 to 1. Prefixes of ended sequences do not count."""
+        return (self.nbytes - self._unused_bytes) / self.max_bytes
+
     def allow(self, nbytes: int) -> None:
         """Raise the limit to at least `nbytes`, such as one sequence of the full context length of a model."""
         self.max_bytes = max(self.max_bytes, nbytes)

@@ -145,12 +145,16 @@ class EventStream:
         mailbox: Queue from which the events are read.
         on_leave: Function that is called when the stream is closed. It cancels the request if the request is still
             running.
+
+    Attributes:
+        num_tokens: Number of tokens that were read.
     """
 
     def __init__(self, mailbox: Mailbox, on_leave: Callable[[], None]) -> None:
         self._mailbox = mailbox
         self._on_leave = on_leave
         self._ended = False
+        self.num_tokens = 0
 
     def __iter__(self) -> Self:
         return self
@@ -183,7 +187,7 @@ class EventStream:
             BaseException: The exception that ended the request.
         """
         try:
-            return await self._mailbox.aget_all()
+            return [self._note(event) for event in await self._mailbox.aget_all()]
         finally:
             self.close()
 
@@ -201,6 +205,7 @@ class EventStream:
 
     def _note(self, event: TokenEvent) -> TokenEvent:
         self._ended = event.finish_reason is not None
+        self.num_tokens += event.token_id is not None
         return event
 
 

@@ -295,8 +295,22 @@ class Worker:
     def _work(self, set_device: Callable[[], None]) -> None:
         set_device()
         with torch.inference_mode():
-            while self._admit():
-                self._step()
+            try:
+                while self._admit():
+                    self._step()
+            except BaseException as error:
+                self._fail(error)
+                raise
+
+    def _fail(self, error: BaseException) -> None:
+        """Report an unexpected error to all consumers, which would otherwise wait forever."""
+        wake_ups = WakeUps()
+        with self._changed:
+            self._closed = True
+            for ticket in self._tickets.values():
+                ticket.mailbox.put(error, wake_ups)
+            self._tickets.clear()
+        wake_ups.send()
 
     def _admit(self) -> bool:
         """Wait until a request can run, and activate waiting requests. Return False to stop the thread."""

@@ -24,6 +24,8 @@ from groundup.serve.leases import ModelLeases, use_model
 from groundup.serve.limits import Limits
 from groundup.serve.model import Job, ServedModel
 from groundup.serve.models import Models
+from groundup.serve.openapi import describes, document_routes
+from groundup.serve.request_log import record_usage
 from groundup.serve.schema import ChatBody, CompletionBody, EmbeddingBody, ModelBody
 from groundup.serve.streams import ClientGoneError, merged, unless_gone
 from groundup.serve.transport import ServerSentEvents, ignored_header, read_request
@@ -43,16 +45,17 @@ def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), limits: Limit
         routes: Additional routes of the application.
         limits: Deadlines of requests and of their bodies.
     """
+    described = [
+        Route("/v1/chat/completions", _chat, methods=["POST"]),
+        Route("/v1/completions", _complete, methods=["POST"]),
+        Route("/v1/embeddings", _embed, methods=["POST"]),
+        Route("/v1/models", _all_models, methods=["GET"]),
+        Route("/v1/models/{name:path}", _one_model, methods=["GET"]),
+        Route("/health", _health, methods=["GET"]),
+        *routes,
+    ]
     app = Starlette(
-        routes=[
-            Route("/v1/chat/completions", _chat, methods=["POST"]),
-            Route("/v1/completions", _complete, methods=["POST"]),
-            Route("/v1/embeddings", _embed, methods=["POST"]),
-            Route("/v1/models", _all_models, methods=["GET"]),
-            Route("/v1/models/{name:path}", _one_model, methods=["GET"]),
-            Route("/health", _health, methods=["GET"]),
-            *routes,
-        ],
+        routes=[*described, *document_routes(described)],
         middleware=[Middleware(ModelLeases)],
         exception_handlers={
             ApiError: _on_api_error,
@@ -78,6 +81,7 @@ async def _list_models(request: Request) -> list[Json]:
     return found
 
 
+@describes("Create a chat completion", ChatBody)
 async def _chat(request: Request) -> Response:
     body = await read_request(request, ChatBody)
     model = await _get_model(request, body)
@@ -85,6 +89,7 @@ async def _chat(request: Request) -> Response:
     return await _answer(request, model, job, ChatAnswer(model, job, body), stream=body.stream)
 
 
+@describes("Complete a text", CompletionBody)
 async def _complete(request: Request) -> Response:
     body = await read_request(request, CompletionBody)
     model = await _get_model(request, body)
@@ -92,6 +97,7 @@ async def _complete(request: Request) -> Response:
     return await _answer(request, model, job, CompletionAnswer(model, job, body), stream=body.stream)
 
 
+@describes("Compute embeddings of texts", EmbeddingBody)
 async def _embed(request: Request) -> Response:
     body = await read_request(request, EmbeddingBody)
     model = await _get_model(request, body)
@@ -101,10 +107,12 @@ async def _embed(request: Request) -> Response:
     return JSONResponse(response, headers=ignored_header(job.ignored))
 
 
+@describes("List the models")
 async def _all_models(request: Request) -> Response:
     return JSONResponse({"object": "list", "data": await _list_models(request)})
 
 
+@describes("Describe a model")
 async def _one_model(request: Request) -> Response:
     name = request.path_params["name"]
     there = {each["id"]: each for each in await _list_models(request)}
@@ -113,6 +121,7 @@ async def _one_model(request: Request) -> Response:
     return JSONResponse(there[name])
 
 
+@describes("Report whether the server accepts requests")
 async def _health(request: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
@@ -127,7 +136,9 @@ async def _answer(request: Request, model: ServedModel, job: Job, answer: Answer
 
 def _submit(request: Request, model: ServedModel, job: Job) -> list[EventStream]:
     address = request.client.host if request.client is not None else ""
-    return model.submit(job, address=address, timeout=request.app.state.limits.request_seconds)
+    streams = model.submit(job, address=address, timeout=request.app.state.limits.request_seconds)
+    record_usage(request.scope, job.prompt_tokens, streams)
+    return streams
 
 
 async def _outputs(request: Request, model: ServedModel, job: Job) -> list[list[TokenEvent]]:

@@ -18,6 +18,7 @@ from groundup.serve.errors import ApiError, from_groundup
 from groundup.serve.leases import use_model
 from groundup.serve.model import ServedModel
 from groundup.serve.models import Models
+from groundup.serve.openapi import describes
 from groundup.serve.schema import AppBody
 from groundup.serve.streams import unless_gone
 from groundup.serve.transport import Json, ServerSentEvents, read_request
@@ -76,9 +77,11 @@ def application_routes(
     # Applications have a separate thread pool, so that they do not delay the tokenization of other prompts.
     threads = ThreadPoolExecutor(_MAX_CONCURRENT, "groundup-app")
 
+    @describes("List the applications")
     async def listed(request: Request) -> Response:
         return JSONResponse({"object": "list", "data": applications.describe()})
 
+    @describes("Run an application", AppBody)
     async def run(request: Request) -> Response:
         body = await read_request(request, AppBody)
         requested = body.model or next((each["id"] for each in await asyncio.to_thread(models.list_models)), "")

@@ -1,4 +1,4 @@
-"""Access control and request log of the server, as middleware around the application."""
+"""Access control of the server, as middleware around the application."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import base64
 import binascii
 import hmac
 import ipaddress
-import time
-from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from groundup.core.errors import ConfigError
 from groundup.serve.errors import ApiError
-from groundup.serve.transport import IGNORED
 
 _OPEN = "/health"  # this path requires no API key, so that health probes can use it
 
@@ -47,7 +44,7 @@ def require_api_key(key: str | None, variable: str, host: str, *, loopback: bool
 
 
 class RequestGuard:
-    """ASGI middleware that checks the API key and the Host header, and logs the requests.
+    """ASGI middleware that checks the API key and the Host header.
 
     The check of the Host header prevents DNS rebinding. Without this check, a web page could use its own domain name to
     send requests to a server on a loopback address.
@@ -58,8 +55,6 @@ class RequestGuard:
         loopback_only: Whether to accept only requests whose Host header is a loopback name.
         browser: Whether to accept the key also as the password of HTTP Basic authentication (RFC 7617), with any user
             name.
-        note: Function that is called with a log line for each request. The line contains status, path, duration and
-            ignored parameters, but no prompts.
     """
 
     def __init__(
@@ -69,35 +64,19 @@ class RequestGuard:
         api_key: str | None,
         loopback_only: bool,
         browser: bool = False,
-        note: Callable[[str], None] | None = None,
     ) -> None:
         self._app = app
         self._api_key = None if api_key is None else api_key.encode()
         self._loopback_only = loopback_only
         self._browser = browser
-        self._note = note
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle an ASGI connection: check it, pass it to the application, and log it."""
+        """Handle an ASGI connection: check it, and pass it to the application."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status, ignored = time.monotonic(), 0, ""
-
-        async def recording_send(message: Message) -> None:
-            nonlocal status, ignored
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                ignored = Headers(raw=message.get("headers", [])).get(IGNORED, "")
-            await send(message)
-
-        try:
-            refusal = self._refusal(scope)
-            await (self._app if refusal is None else refusal.response)(scope, receive, recording_send)
-        finally:
-            if self._note is not None:
-                line = f"{status} {scope['method']} {scope['path'][:80]} {time.monotonic() - started:.2f} s"
-                self._note(f"{line}, ignored: {ignored}" if ignored else line)
+        refusal = self._refusal(scope)
+        await (self._app if refusal is None else refusal.response)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> ApiError | None:
         headers = Headers(scope=scope)

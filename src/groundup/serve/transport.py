@@ -106,7 +106,7 @@ async def read_request(request: Request, kind: type[B]) -> B:
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
-        # A web page can send this content type to another origin only with CORS, which this server does not allow.
+        # A web page can send this content type to another origin only with CORS, which is off by default.
         raise ApiError(
             415,
             f"Content-Type: {media_type[:80] or 'none'}",

@@ -16,6 +16,8 @@ import pytest
 from groundup.apps import Catalog
 from groundup.apps.serving import ServedApps
 from groundup.inference import Engine
+from groundup.inference.runner import make_pool
+from groundup.inference.worker import Worker
 from groundup.model import Transformer
 from groundup.serve import (
     Limits,
@@ -28,6 +30,9 @@ from groundup.serve import (
     build_app,
     url_of,
 )
+from groundup.serve.cors import allow_origins
+from groundup.serve.metrics import Metrics
+from groundup.serve.request_log import RequestLog
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate
 
@@ -60,19 +65,22 @@ def running(
     engine: Engine,
     template: ChatTemplate | None,
     *,
-    api_key: str | None = None,
     loopback_only: bool = True,
-    browser: bool = False,
     limits: Limits | None = None,
     grace_seconds: int = 1,
+    cors_origins: tuple[str, ...] = (),
+    metrics: Metrics | None = None,
+    **options: Any,
 ) -> Iterator[Running]:
     notes: list[str] = []
+    metrics = metrics or Metrics()
     ready = threading.Event()
     models = ServedModels([ServedModel("tiny", engine, template, created=1_700_000_000)])
-    app = build_app(models, routes=application_routes(ServedApps(Catalog()), models), limits=limits)
-    guard = RequestGuard(app, api_key=api_key, loopback_only=loopback_only, browser=browser, note=notes.append)
+    app = build_app(models, routes=[*application_routes(ServedApps(Catalog()), models), metrics.route], limits=limits)
+    guard = RequestGuard(app, loopback_only=loopback_only, **{"api_key": None} | options)
+    logged = RequestLog(allow_origins(guard, cors_origins), app.routes, note=notes.append, count=metrics.on_response)
     with bind("127.0.0.1", 0) as bound:
-        server = Server(guard, grace_seconds=grace_seconds, abort=engine.close, on_ready=ready.set, limits=limits)
+        server = Server(logged, grace_seconds=grace_seconds, abort=engine.close, on_ready=ready.set, limits=limits)
         thread = threading.Thread(target=server.run, args=([bound],))
         thread.start()
         assert ready.wait(30)
@@ -113,7 +121,10 @@ def start(tokenizer: Tokenizer, template: ChatTemplate) -> Iterator[Callable[...
         def begin(
             model: Transformer, *, chat: bool = True, max_active: int = 8, max_waiting: int = 64, **guard: Any
         ) -> Running:
-            engine = stack.enter_context(Engine(model, tokenizer, max_active=max_active, max_waiting=max_waiting))
-            return stack.enter_context(running(engine, template if chat else None, **guard))
+            metrics = Metrics()
+            worker = Worker(max_active, max_waiting, observer=metrics)
+            metrics.watch(worker, make_pool())
+            engine = stack.enter_context(Engine(model, tokenizer, worker=worker))
+            return stack.enter_context(running(engine, template if chat else None, metrics=metrics, **guard))
 
         yield begin

@@ -175,3 +175,12 @@ def test_special_tokens_of_a_user_are_text(server: Any, tokenizer: Any) -> None:
                     ).json()["usage"]["prompt_tokens"]
                 )
             assert counts[1] - counts[0] > 2, name
+
+
+def test_a_client_that_does_not_read_is_disconnected(quick: Any) -> None:
+    """The client sends requests but never reads the responses, so they fill the buffers of both sides."""
+    call = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nX-Padding: " + b"x" * 2_000 + b"\r\n\r\n"
+    with connect(quick) as connection:
+        sent = send_all(connection, itertools.repeat(call, 20_000))
+        assert 0 < sent < 20_000 * len(call)
+    assert is_served(quick)

@@ -69,7 +69,7 @@ def test_a_timeout_is_408(start: Any, long_model: Transformer, stream: bool) -> 
         list(client.completions.create(**ENDLESS, stream=stream))
     assert client.completions.create(**SHORT).usage.completion_tokens == 3
     if not stream:
-        assert len([note for note in server.notes if note.startswith("408")]) == 1, "OpenAI's client must not retry"
+        assert len([note for note in server.notes if note.startswith("408 ")]) == 1, "OpenAI's client must not retry"
 
 
 def test_a_slow_reader_gets_the_complete_stream(server: Any) -> None:
