@@ -79,7 +79,7 @@ class LoadedModel:
         opened: The model's weights and tokenizer.
         served: The model with its engine.
         base: The loaded model whose weights this one shares.
-        nbytes: Bytes of the weights, without those of `base`.
+        nbytes: Bytes of the weights, without the weights of `base`.
         num_uses: Number of requests that use the model, and of loaded models that share its weights.
     """
 
@@ -162,8 +162,8 @@ class ModelCache:
             name: Name of the model in the API.
 
         Raises:
-            ApiError: The status is 404 if the model does not exist, 429 if other models use the memory for too long,
-                and the one of `explain` if it cannot be loaded.
+            ApiError: The status is 404 if the model does not exist, and 429 if other models use the memory for too
+                long. `explain` returns the error of a model that cannot be loaded.
         """
         source = await asyncio.to_thread(self.sources.find, name)
         if source is None:
@@ -226,7 +226,7 @@ class ModelCache:
             load.task.add_done_callback(lambda _: self._forget_load(source.name))
         load.num_waiting += 1
         try:
-            # The load goes on if this request is cancelled, because other requests may wait for it.
+            # The load continues if this request is cancelled, because other requests may wait for it.
             return self._used(await asyncio.shield(load.task))
         except asyncio.CancelledError:
             if load.task.cancelled():

@@ -102,7 +102,7 @@ class GivenModels:
 class FolderModels:
     """The models in a folder, and the models of a list, which come first.
 
-    Models, runs and GGUF files can be added, replaced and removed at any time. Their name is the one of the directory,
+    Models, runs and GGUF files can be added, replaced and removed at any time. Their name is the name of the directory,
     or of the file without its suffix. A run offers its newest language model.
 
     Args:
@@ -134,7 +134,7 @@ class FolderModels:
         return found
 
     def all(self) -> Sequence[ModelSource]:
-        """Return all models: those of the list, then those of the folder, sorted by name."""
+        """Return all models: first the list, then the folder sorted by name."""
         given = self._given.all()
         names = {source.name for source in given}
         found = (self._source(path) for path in sorted(self._children()) if _name(path) not in names)
@@ -215,7 +215,7 @@ def summarize(models: ModelCache, url: str, console: Console) -> dict[str, Any]:
 
 
 def named_path(kind: str, given: str) -> tuple[str, Path]:
-    """Parse an argument of the form NAME=PATH or PATH. The default name is the one of the directory or file.
+    """Parse an argument of the form NAME=PATH or PATH. The default is the name of the directory or file.
 
     Args:
         kind: "model" or "adapter", for the error message.

@@ -162,7 +162,7 @@ def test_adapters_share_the_packed_weights(model: Transformer) -> None:
 def test_a_prompt_of_several_requests_is_computed_once(
     model: Transformer, tokenizer: Tokenizer, real_documents: list[str], computed: list[int]
 ) -> None:
-    """Two clients send the same system prompt at the same time, and one of them asks for several choices."""
+    """Two clients send the same system prompt at the same time, one of them for several choices."""
     system = list(tokenizer.encode(real_documents[0]))[:200]
     prompts = [(*system, 7, 8, 9)] * 4 + [(*system, *range(20, 30))]
     with make_engine(model, tokenizer) as engine:

@@ -301,7 +301,7 @@ def test_an_adapter_finds_its_base_among_several_models(folder: Path, adapters: 
 
 @needs_kernels
 def test_prefixes_survive_the_switch_between_models_and_adapters(folder: Path, adapters: list[str]) -> None:
-    """A prefix of one model must never be found by another one, whatever the schedule: the tokens would be wrong."""
+    """A prefix of one model must never be found by another one: the tokens would be wrong."""
     models = [str(folder / name) for name in ("one", "two")]
     names = ["one", "two", "law", "bank"]
     random = Random(0)
