@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from groundup.core.errors import ConfigError, FormatError
+from groundup.hub.compressed_tensors import KEY, read_scheme
 from groundup.model import ModelConfig
 from groundup.model.config import SCALINGS, RopeScaling, ScalingKind
 from groundup.model.families import FAMILIES, GUIDE
@@ -255,6 +256,9 @@ def _reject_variants(names: HuggingFace, raw: Mapping[str, Any]) -> None:
             )
     for key in _OTHER_ARCHITECTURES:
         found = raw.get(key)
+        if key == KEY:
+            read_scheme(raw)
+            continue
         # transformers 4.57 also writes the value of GPT-NeoX's rotary_pct to partial_rotary_factor.
         if key == "partial_rotary_factor" and found == raw.get(names.rotary_fraction or ""):
             continue
@@ -263,7 +267,7 @@ def _reject_variants(names: HuggingFace, raw: Mapping[str, Any]) -> None:
             raise FormatError(
                 f"{key} = {found!r}"[:200],
                 rule=f"{names.model_type} models do not have this key in transformers",
-                fix="Dequantize the model first." if key == "quantization_config" else "Choose a model without it.",
+                fix="Choose a model without it.",
             )
 
 

@@ -15,6 +15,8 @@ from groundup.hub.weight_files import WeightFiles
 from groundup.model import ModelConfig
 from groundup.tokenizer import TOKENIZER_FILE
 
+_TYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I32": "int32", "I8": "int8"}
+
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
@@ -49,7 +51,7 @@ def describe_directory(path: Path) -> ModelDescription:
     config, base = read_config(directory), full_model_directory(directory)
     stored = WeightFiles(base)
     details: dict[str, Any] = {"adapter_of": str(base)} if base != directory else {}
-    dtypes = Counter(str(stored.dtype(name)).removeprefix("torch.") for name in stored.names)
+    dtypes = Counter(_TYPE_NAMES.get(stored.type_name(name), stored.type_name(name)) for name in stored.names)
     details["stored"] = {"bytes": stored.bytes, "tensors": dict(dtypes)}
     if (directory / TOKENIZER_FILE).is_file() or base != directory:
         tokenizer = load_tokenizer(directory)

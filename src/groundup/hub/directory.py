@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from groundup.core.errors import FormatError
 from groundup.core.files import read_json, write_json
+from groundup.hub.compressed_tensors import read_scheme
 from groundup.hub.config_json import read_config_json, to_config_json
 from groundup.hub.families import Head
 from groundup.hub.stored_weights import StoredWeights, write_stored
 from groundup.hub.weight_files import SHARD_BYTES, is_gguf, require_no_pickle
 from groundup.model import ModelConfig, SequenceClassifier, Transformer
+from groundup.model.layers import Linear
 from groundup.model.weight_map import EMBEDDING, HEAD
 
 CONFIG = "config.json"
@@ -202,7 +204,7 @@ def load_full_classifier(
     """
     raw = _read_json(directory)
     config, (labels, multi_label) = read_config_json(raw), _labels(raw)
-    stored = StoredWeights(directory, config, len(labels))
+    stored = StoredWeights(directory, config, len(labels), read_scheme(raw))
     with torch.device("meta"):
         model = SequenceClassifier(config, len(labels), multi_label=multi_label)
     _fill(model, stored, dtype, device)
@@ -221,7 +223,8 @@ def open_weights(directory: Path) -> StoredWeights:
     Raises:
         FormatError: for the same reasons as in `load_full_model`.
     """
-    return StoredWeights(directory, read_full_config(directory))
+    raw = _read_json(directory)
+    return StoredWeights(directory, read_config_json(raw), scheme=read_scheme(raw))
 
 
 def read_full_config(directory: Path) -> ModelConfig:
@@ -253,7 +256,17 @@ def _read_json(directory: Path) -> dict[str, Any]:
 
 
 def _fill(model: nn.Module, stored: StoredWeights, dtype: torch.dtype | None, device: str | torch.device) -> None:
-    tensors = {name: stored.load(name, dtype, device) for name in stored if name != HEAD or not stored.tied}
+    tensors: dict[str, Tensor] = {}
+    for name in stored:
+        if name == HEAD and stored.tied:
+            continue
+        layer = model.get_submodule(name.rpartition(".")[0])
+        quantized = stored.quantized(name) if dtype is None and isinstance(layer, Linear) else None
+        if quantized is None:
+            tensors[name] = stored.load(name, dtype, device)
+        else:
+            layer.quantized, layer.weight = quantized, None  # type: ignore[assignment]
+            tensors |= {f"{name.rpartition('.')[0]}.quantized.{key}": each for key, each in quantized.named_buffers()}
     if stored.tied:  # The tensor is shared, because a copy for a large vocabulary would take half a gigabyte.
         tensors[HEAD] = tensors[EMBEDDING]
     model.load_state_dict(tensors, assign=True)

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from groundup.core.errors import FormatError
+from groundup.hub.compressed_tensors import CompressedFiles, CompressionScheme
 from groundup.hub.families import Head, weight_table
 from groundup.hub.weight_files import SHARD_BYTES, WeightFiles, write_weight_files
 from groundup.model import ModelConfig, SequenceClassifier, Transformer
+from groundup.model.quantized import QuantizedWeight
 from groundup.model.weight_map import EMBEDDING, HEAD, Weight, shapes
 
 # Old files contain buffers that can be computed from the config: causal masks and rotary frequencies.
@@ -25,13 +27,20 @@ class StoredWeights(Mapping[str, Tensor]):
     Tensors are memory-mapped when they are accessed.
     """
 
-    def __init__(self, directory: Path, config: ModelConfig, n_labels: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        config: ModelConfig,
+        n_labels: int | None = None,
+        scheme: CompressionScheme | None = None,
+    ) -> None:
         """Open the weight files, and check that names, dtypes and shapes match the config. No tensor is loaded.
 
         Args:
             directory: model directory.
             config: model config.
             n_labels: number of labels of a classifier; None for a language model.
+            scheme: how the matrices are quantized; None if they are not quantized.
 
         Raises:
             FormatError: a file is missing or damaged, or a tensor is missing, unexpected, or has another shape than
@@ -39,7 +48,7 @@ class StoredWeights(Mapping[str, Tensor]):
         """
         self.directory = directory
         self.config = config
-        self._files = WeightFiles(directory)
+        self._files = WeightFiles(directory) if scheme is None else CompressedFiles(directory, scheme)
         self.tied = n_labels is None and config.tie_embeddings
         self._source = self._matched(n_labels)
 
@@ -74,6 +83,14 @@ class StoredWeights(Mapping[str, Tensor]):
             return self[name]
         transient = self._read(name, transient=True)
         return torch.empty(transient.shape, dtype=dtype or stored, device=device).copy_(transient)
+
+    def quantized(self, name: str) -> QuantizedWeight | None:
+        """Return a matrix in its quantized form; None if it is not quantized, or not stored row by row."""
+        stored_name, weight = self._source[self._own(name)]
+        if not isinstance(self._files, CompressedFiles) or not weight.keeps_rows:
+            return None
+        found, own = self._files.quantized(stored_name), self._own(name)
+        return None if found is None else found.map_rows(lambda rows: weight.read(rows)[own])
 
     def _own(self, name: str) -> str:
         return EMBEDDING if self.tied and name == HEAD else name

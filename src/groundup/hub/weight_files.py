@@ -87,6 +87,10 @@ class WeightFiles:
             )
         return _DTYPES[entry.dtype]
 
+    def type_name(self, name: str) -> str:
+        """Return the name of a tensor's type in safetensors, such as "BF16". The type may be unsupported."""
+        return self._entries[name].dtype
+
     def tensor(self, name: str, *, transient: bool = False) -> Tensor:
         """Return a memory-mapped tensor.
 

@@ -101,8 +101,12 @@ class QuantizedWeight(nn.Module):
         return sum(each.nbytes for each in (self.values, self.scales, self.minimums) if each is not None)
 
     def __getitem__(self, outputs: slice) -> QuantizedWeight:
-        minimums = None if self.minimums is None else self.minimums[outputs]
-        return QuantizedWeight(self.values[outputs], self.scales[outputs], self.bits, minimums, self.distance)
+        return self.map_rows(lambda rows: rows[outputs])
+
+    def map_rows(self, change: Callable[[Tensor], Tensor]) -> QuantizedWeight:
+        """Return the matrix with changed rows, such as a part of them. `change` is applied to values and scales."""
+        minimums = None if self.minimums is None else change(self.minimums)
+        return QuantizedWeight(change(self.values), change(self.scales), self.bits, minimums, self.distance)
 
     def resolve(self) -> QuantizedWeight:
         """Return the weight with its values in memory or in a memory-mapped file."""

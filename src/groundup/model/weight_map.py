@@ -162,6 +162,11 @@ class Weight:
     names: tuple[str, ...]
     operations: tuple[Operation, ...] = ()
 
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether each parameter consists of adjacent rows of the file tensor, in the same order."""
+        return all(isinstance(operation, Split) for operation in self.operations)
+
     def read(self, file_tensor: Tensor) -> dict[str, Tensor]:
         """Convert the file tensor to parameters: name -> tensor, which is a view of the file tensor if possible."""
         tensors = [file_tensor]

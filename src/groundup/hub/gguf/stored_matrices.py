@@ -13,7 +13,7 @@ from torch import Tensor
 
 from groundup.hub.gguf.types import TensorType
 from groundup.model.quantized import Bits, QuantizedWeight, UnconvertedWeight, quantize_int4
-from groundup.model.weight_map import Split, Weight
+from groundup.model.weight_map import Weight
 
 # Types with the grid of QuantizedWeight: the bytes before the values, and the number of bits.
 _HEADS = {"Q8_0": 2, "Q4_0": 2, "Q4_1": 4}
@@ -41,7 +41,7 @@ def stored_matrix(stored_OB: Tensor, kind: TensorType, holder: Weight, name: str
         holder: entry of the weight table for the tensor.
         name: name of the parameter; a tensor may contain several parameters.
     """
-    if all(isinstance(operation, Split) for operation in holder.operations):  # the rows of a parameter are adjacent
+    if holder.keeps_rows:
         stored_OB, holder = holder.read(stored_OB)[name], Weight(name, (name,))
         if is_exact(kind):
             return _matrix(stored_OB, kind)
