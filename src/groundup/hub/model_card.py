@@ -54,28 +54,38 @@ def finish_model(work: Work, facts: Mapping[str, Any], files: Sequence[Path], *,
     Returns:
         The artifact of the finished stage.
     """
-    write_text(work.directory / CARD, model_card(work, facts, base))
+    directory = (work.target or work.directory).resolve()
+    name = "-".join(dict.fromkeys((directory.parent.name, directory.name)))
+    write_text(work.directory / CARD, model_card(name, work.directory, work, facts, base))
     return work.finish(facts, list(files))
 
 
-def model_card(work: Work, facts: Mapping[str, Any], base: Path | None = None) -> str:
-    """Return the model card of the model in the directory of a stage. The arguments are those of `finish_model`."""
-    classifies, adapter = "labels" in facts, is_adapter(work.directory)
-    directory = (work.target or work.directory).resolve()
-    name = "-".join(dict.fromkeys((directory.parent.name, directory.name)))
+def model_card(
+    name: str, directory: Path, stage: Work | Artifact, facts: Mapping[str, Any], base: Path | None = None
+) -> str:
+    """Return the text of the model card of a model.
+
+    Args:
+        name: Name of the model.
+        directory: Directory of the model.
+        stage: The stage that made the model.
+        facts: Results of the stage.
+        base: Directory of the base model, or None.
+    """
+    classifies, adapter = "labels" in facts, is_adapter(directory)
     sections = [
-        _front_matter(work, facts, base, classifies=classifies, adapter=adapter),
-        f"# {name}\n\n{_description(work, facts, base)}",
+        _front_matter(stage.stage, facts, base, classifies=classifies, adapter=adapter),
+        f"# {name}\n\n{_description(stage.stage, facts, base)}",
         f"## Use\n\n{_usage(name, classifies=classifies, adapter=adapter)}",
         _table("## Training data", ("source", "license", "documents", "bytes"), _data_rows(facts)),
-        _table("## Training", ("", ""), list(_training_rows(work, facts))),
+        _table("## Training", ("", ""), list(_training_rows(stage, facts))),
         _table("## Evaluation", ("score", "value", "95 % interval"), list(_result_rows(facts))),
         f"## Limitations\n\n{_LIMITATIONS}",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _front_matter(work: Work, facts: Mapping[str, Any], base: Path | None, *, classifies: bool, adapter: bool) -> str:
+def _front_matter(stage: str, facts: Mapping[str, Any], base: Path | None, *, classifies: bool, adapter: bool) -> str:
     """Return the metadata in YAML. JSON strings are valid YAML."""
     license = facts.get("license") or (license_of(base) if base is not None else "")
     fields: dict[str, str | list[str]] = {}
@@ -84,16 +94,16 @@ def _front_matter(work: Work, facts: Mapping[str, Any], base: Path | None, *, cl
         fields |= {"license": license} if known else {"license": "other", "license_name": license}
     fields["library_name"] = "peft" if adapter else "transformers"
     fields["pipeline_tag"] = "text-classification" if classifies else "text-generation"
-    if original := _hub_name(work, facts, base):
+    if original := _hub_name(stage, facts, base):
         fields["base_model"] = original
     fields["tags"] = ["groundup"]
     return "---\n" + "\n".join(f"{key}: {json.dumps(value)}" for key, value in fields.items()) + "\n---"
 
 
-def _hub_name(work: Work, facts: Mapping[str, Any], base: Path | None) -> str:
+def _hub_name(stage: str, facts: Mapping[str, Any], base: Path | None) -> str:
     """Return the name of the base model on the Hugging Face Hub, or "" if it does not come from there."""
     source = facts.get("source")
-    if work.stage != "import" and base is not None and (base / ARTIFACT).is_file():
+    if stage != "import" and base is not None and (base / ARTIFACT).is_file():
         try:
             source = read(base).facts.get("source")
         except GroundupError:  # A damaged record of the base model does not affect this model.
@@ -102,11 +112,11 @@ def _hub_name(work: Work, facts: Mapping[str, Any], base: Path | None) -> str:
     return found[1] if found else ""
 
 
-def _description(work: Work, facts: Mapping[str, Any], base: Path | None) -> str:
+def _description(stage: str, facts: Mapping[str, Any], base: Path | None) -> str:
     kind = "classifier" if "labels" in facts else "language model"
     size = f"with {format_count(facts['parameters'])} parameters" if "parameters" in facts else ""
-    made = _STAGES.get(work.stage, "Made")
-    if work.stage == "pretrain" and base is not None:
+    made = _STAGES.get(stage, "Made")
+    if stage == "pretrain" and base is not None:
         made = "Pretrained further"
     start = f", from `{base.resolve().name}`," if base is not None else ""
     return " ".join(f"A {kind} {size}. {made}{start} with groundup.".split())
@@ -139,8 +149,8 @@ def _data_rows(facts: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def _training_rows(work: Work, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if work.stage == "import":
+def _training_rows(stage: Work | Artifact, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if stage.stage == "import":
         return
     counts = {"steps": "optimizer steps", "tokens_seen": "training tokens"}
     yield from ((label, f"{facts[key]:,}") for key, label in counts.items() if key in facts)
@@ -154,8 +164,8 @@ def _training_rows(work: Work, facts: Mapping[str, Any]) -> Iterator[tuple[str, 
     machine = facts.get("machine") or {}
     if machine:
         yield "hardware", f"{machine['device']}, {machine['compute_dtype']}, {machine['threads']} threads"
-    yield "time", format_duration(work.seconds)
-    yield "seed", str(work.config.get("seed", "not used"))
+    yield "time", format_duration(stage.seconds)
+    yield "seed", str(stage.config.get("seed", "not used"))
 
 
 def _result_rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
