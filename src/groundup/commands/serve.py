@@ -29,32 +29,23 @@ class ServeConfig(Config):
 
     renamed: ClassVar = {"model": "models"}
 
-    models: tuple[str, ...] = setting(
-        (), help="Model directory, GGUF file, or run (its newest language model), as PATH or NAME=PATH", positional=True
-    )
-    models_dir: Path | None = setting(None, help="Folder of models, which are loaded at their first use", flag=True)
-    lazy: bool = setting(False, help="Load all models at their first use", flag=True)
-    max_models: int | None = setting(None, help="Maximum number of loaded models; default: no limit", flag=True, gt=0)
-    model_bytes: int | None = setting(
-        None, help="Maximum memory of loaded models, in bytes; default: 3/4 of the memory", flag=True, gt=0
-    )
+    models: tuple[str, ...] = setting((), help="Model directory, GGUF file or run; or NAME=PATH", positional=True)
+    models_dir: Path | None = setting(None, help="Folder of models, loaded at first use", flag=True)
+    lazy: bool = setting(False, help="Load models at their first use", flag=True)
+    model_bytes: int | None = setting(None, help="Memory of loaded models; default: 3/4 of all", flag=True, gt=0)
+    max_models: int | None = setting(None, help="Maximum number of loaded models; default: no limit", gt=0)
     model_wait_seconds: float = setting(60, help="Maximum number of seconds that requests wait for a model", gt=0)
-    host: str = setting("127.0.0.1", help="Address to listen on; a public address requires an API key", flag=True)
-    port: int = setting(8000, help="Port to listen on; 0 selects a free port", flag=True, ge=0, le=65535)
-    api_key: str | None = setting(
-        None,
-        help=f"API key that clients must send; the environment variable {API_KEY_VARIABLE} is safer",
-        flag=True,
-        repr=False,
-    )
-    name: str | None = setting(None, help="Name of a single model in the API; default: its directory name", flag=True)
-    adapter: tuple[str, ...] = setting((), help="Adapter of one of the models to serve, as NAME=DIR", flag=True)
+    host: str = setting("127.0.0.1", help="Address; a public one needs a key", flag=True)
+    port: int = setting(8000, help="Port; 0 selects a free port", flag=True, ge=0, le=65535)
+    api_key: str | None = setting(None, help=f"API key; {API_KEY_VARIABLE} is safer", flag=True, repr=False)
+    name: str | None = setting(None, help="Name of a single model in the API", flag=True)
+    adapter: tuple[str, ...] = setting((), help="LoRA adapter, as NAME=DIR", flag=True)
     base: Path | None = setting(None, help="Base model of an adapter, if it was moved", flag=True)
-    apps: Path | None = setting(None, help="Directory with your applications, for /v1/apps", flag=True)
+    apps: Path | None = setting(None, help="Directory of your applications", flag=True)
     kv_cache_bytes: int = setting(2**30, help="Maximum memory of the KV cache of all models, in bytes", gt=0)
     max_active: int = setting(32, help="Maximum number of concurrent requests, over all models", gt=0)
     max_waiting: int = setting(512, help="Maximum number of queued requests; further requests get status 429", gt=0)
-    cors_origin: tuple[str, ...] = setting((), help="Origin of a web page that may use the API; * for all", flag=True)
+    cors_origin: tuple[str, ...] = setting((), help="Origin of web pages, * for all", flag=True)
     access_log: bool = setting(False, help="Print a line for each request, without texts", flag=True)
     request_seconds: float = setting(600, help="Maximum number of seconds per request, including the queue", gt=0)
     client_seconds: float = setting(30, help="Seconds that clients have to send headers, and then the body", gt=0)

@@ -37,7 +37,7 @@ class BlockLayout:
 
 
 @dataclass(slots=True, eq=False)
-class Block:
+class CacheBlock:
     """Keys and values of a few consecutive tokens.
 
     Attributes:
@@ -66,7 +66,7 @@ class BlockTable:
     shared: bool = True
     length: int = 0
     addresses: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    blocks: list[Block] = field(default_factory=list)
+    blocks: list[CacheBlock] = field(default_factory=list)
     keys: list[bytes] = field(default_factory=list)  # of the full blocks that can be found again
 
 
@@ -88,8 +88,8 @@ class BlockPool:
         self.max_bytes = max_bytes
         self.nbytes = 0
         self._unused_bytes = 0
-        self._found: dict[bytes, Block] = {}
-        self._unused: OrderedDict[Block, None] = OrderedDict()  # without users, the least recently used one first
+        self._found: dict[bytes, CacheBlock] = {}
+        self._unused: OrderedDict[CacheBlock, None] = OrderedDict()  # without users, the least recently used one first
 
     @property
     def usage(self) -> float:
@@ -178,7 +178,7 @@ class BlockPool:
         before = table.keys[-1] if table.keys else table.layout.identity
         return hashlib.blake2b(before + array("q", ids).tobytes(), digest_size=16).digest()
 
-    def _take(self, table: BlockTable, block: Block) -> None:
+    def _take(self, table: BlockTable, block: CacheBlock) -> None:
         if block in self._unused:
             del self._unused[block]
             self._unused_bytes -= block.memory.nbytes
@@ -191,7 +191,7 @@ class BlockPool:
             table.addresses = grown
         table.addresses[number] = block.memory.data_ptr()
 
-    def _new_block(self, size: int) -> Block:
+    def _new_block(self, size: int) -> CacheBlock:
         """Return a block that no table holds, in new memory or in the memory of dropped blocks."""
         if self.nbytes + size <= self.max_bytes:
             try:
@@ -200,7 +200,7 @@ class BlockPool:
                 self.max_bytes = self.nbytes
             else:
                 self.nbytes += size
-                return Block(memory)
+                return CacheBlock(memory)
         if self.nbytes + size - self._unused_bytes > self.max_bytes:
             raise OutOfBlocksError(
                 f"{self.nbytes - self._unused_bytes:,} bytes of the KV cache are in use",
@@ -212,6 +212,6 @@ class BlockPool:
             del self._found[dropped.key]
             self._unused_bytes -= dropped.memory.nbytes
             if dropped.memory.nbytes == size:
-                return Block(dropped.memory)
+                return CacheBlock(dropped.memory)
             self.nbytes -= dropped.memory.nbytes
         return self._new_block(size)
