@@ -6,8 +6,10 @@ caused status 400.
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,75 @@ def test_supported_parameters_and_defaults_are_not_reported(client: openai.OpenA
         client, store=False, service_tier="auto", parallel_tool_calls=True, modalities=["text"], tools=[], seed=1, n=1
     )
     assert ignored == set()
+
+
+VALUES: dict[str, Any] = {
+    "audio": {"voice": "alloy", "format": "wav"},
+    "best_of": 2,
+    "dimensions": 32,
+    "echo": True,
+    "encoding_format": "float",
+    "frequency_penalty": 0.5,
+    "function_call": "none",
+    "functions": [],
+    "logit_bias": {"5": -100},
+    "logprobs": 3,
+    "max_completion_tokens": 2,
+    "max_tokens": 2,
+    "metadata": {"a": "b"},
+    "modalities": ["text"],
+    "moderation": {"model": "omni"},
+    "n": 2,
+    "parallel_tool_calls": False,
+    "prediction": {"type": "content", "content": "x"},
+    "presence_penalty": -0.5,
+    "prompt_cache_key": "k",
+    "prompt_cache_options": {},
+    "prompt_cache_retention": "24h",
+    "reasoning_effort": "high",
+    "response_format": {"type": "text"},
+    "safety_identifier": "s",
+    "seed": -7,
+    "service_tier": "priority",
+    "stop": ["a stop text of some length", "\n\n"],
+    "store": True,
+    "stream": True,
+    "stream_options": {"include_usage": True},
+    "suffix": "",
+    "temperature": 0.3,
+    "tool_choice": "none",
+    "tools": [],
+    "top_logprobs": 2,
+    "top_p": 0.5,
+    "user": "u",
+    "verbosity": "low",
+    "web_search_options": {},
+}
+NEEDS: dict[str, dict[str, Any]] = {"top_logprobs": {"logprobs": True}, "stream_options": {"stream": True}}
+TRANSPORT = {"extra_headers", "extra_query", "extra_body", "timeout"}
+ENDPOINTS: dict[str, dict[str, Any]] = {
+    "chat.completions": {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]},
+    "completions": {"model": "tiny", "prompt": "Hi"},
+    "embeddings": {"model": "tiny", "input": "Hi"},
+}
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_every_parameter_of_the_official_client_is_accepted(client: openai.OpenAI, endpoint: str) -> None:
+    """Each alone, and all of those that can be combined at once."""
+    create = attrgetter(f"{endpoint}.create")(client)
+    required = ENDPOINTS[endpoint]
+    names = set(inspect.signature(create).parameters) & VALUES.keys() - TRANSPORT - required.keys()
+    limit = {} if endpoint == "embeddings" else {"max_tokens": 3}
+    values = VALUES | {"logprobs": True} if endpoint == "chat.completions" else VALUES
+    for name in names:
+        given = required | (limit if name != "max_completion_tokens" else {}) | NEEDS.get(name, {})
+        answer = create(**given | {name: values[name]})
+        assert list(answer) if name in ("stream", "stream_options") else (answer.model == "tiny")
+    together = names - {"max_completion_tokens", "best_of", "dimensions"}
+    assert len(together) > (1 if endpoint == "embeddings" else 12)
+    answer = create(**required | {name: values[name] for name in together})
+    assert list(answer) if "stream" in together else answer.data[0].embedding
 
 
 def test_names_that_are_invalid_in_a_header_are_replaced(client: openai.OpenAI) -> None:
