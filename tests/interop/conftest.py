@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,23 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("models") / "smollm2"
     import_model.run(import_model.ImportConfig(path=spec.submodule_search_locations[0], out=out), console=QUIET)
     return out
+
+
+@pytest.fixture(scope="session")
+def serve() -> Iterator[Callable[..., str]]:
+    """Return a function that serves a model like a user, in fp32, and returns the URL."""
+    with ExitStack() as stack:
+
+        def start(directory: Path, name: str) -> str:
+            options = ["--port", "0", "--dtype", "float32", "--name", name, "--json"]
+            command = [sys.executable, "-m", "groundup", "serve", str(directory), *options]
+            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            stack.callback(process.send_signal, signal.SIGINT)
+            assert process.stdout is not None
+            url: str = json.loads(process.stdout.readline())["url"]
+            return url
+
+        yield start
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,18 +58,6 @@ def tasks(real_documents: list[str], tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
-@pytest.fixture(scope="module")
-def url(our_model: Path) -> Iterator[str]:
-    """Serve the model like a user."""
-    options = ["--port", "0", "--dtype", "float32", "--name", "ours", "--json"]
-    command = [sys.executable, "-m", "groundup", "serve", str(our_model), *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["url"]
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
-
-
 def evaluate(model: str, args: dict[str, Any], tasks: Path) -> Any:
     from lm_eval.tasks import TaskManager
 
@@ -94,18 +79,23 @@ def outputs(found: Any, task: str) -> list[Any]:
 
 
 def test_scores_over_http_equal_those_of_the_directory(
-    url: str, our_model: Path, tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., str], our_model: Path, tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HF_DATASETS_OFFLINE", "HF_HUB_OFFLINE"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    url = serve(our_model, "ours")
     here = {"base_url": f"{url}/v1/completions", "model": "ours", "max_length": MAX_LENGTH, "num_concurrent": 3}
-    # The `hf` model adds BOS if the tokenizer does. The API model adds it only if asked to.
     local = {"tokenizer_backend": "huggingface", "tokenizer": str(our_model), "add_bos_token": True}
     served = evaluate("local-completions", here | local, tasks)
     # The API model reserves a token of the context for the generated one, and the first one of rolling windows.
     loaded = {"pretrained": str(our_model), "dtype": "float32", "max_length": MAX_LENGTH - 2}
-    expected = evaluate("hf", loaded, tasks)
+    compare(served, evaluate("hf", loaded, tasks))
+    # By default, the API model uses the tokenizer of the server, and adds no BOS.
+    compare(evaluate("local-completions", here, tasks), evaluate("hf", loaded | {"add_bos_token": False}, tasks))
+
+
+def compare(served: Any, expected: Any) -> None:
     for task in TASKS:
         for metric, value in expected["results"][task].items():
             if isinstance(value, float):

@@ -28,6 +28,7 @@ from groundup.serve.openapi import describes, document_routes
 from groundup.serve.request_log import record_usage
 from groundup.serve.schema import ChatBody, CompletionBody, EmbeddingBody, ModelBody
 from groundup.serve.streams import ClientGoneError, merged, unless_gone
+from groundup.serve.tokenization import tokenizer_routes
 from groundup.serve.transport import ServerSentEvents, ignored_header, read_request
 
 _CLIENT_CLOSED = 499  # nginx's status code for a closed connection; it appears only in the log
@@ -36,7 +37,7 @@ Events = AsyncGenerator[tuple[int, TokenEvent]]
 
 
 def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), limits: Limits | None = None) -> Starlette:
-    """Return the ASGI application with the endpoints for chat, completions, embeddings, models and health.
+    """Return the ASGI application with the endpoints for chat, completions, embeddings, tokenizers, models and health.
 
     The application does not check the API key, so wrap it in a `RequestGuard`.
 
@@ -52,6 +53,7 @@ def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), limits: Limit
         Route("/v1/models", _all_models, methods=["GET"]),
         Route("/v1/models/{name:path}", _one_model, methods=["GET"]),
         Route("/health", _health, methods=["GET"]),
+        *tokenizer_routes(models),
         *routes,
     ]
     app = Starlette(

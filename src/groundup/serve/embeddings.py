@@ -52,7 +52,8 @@ def parts(job: Job) -> Iterator[Job]:
         job: Job with any number of requests.
     """
     for begin in range(0, len(job.requests), _PART_SIZE):
-        yield Job(job.requests[begin : begin + _PART_SIZE], 0)
+        requests = job.requests[begin : begin + _PART_SIZE]
+        yield Job(requests, sum(len(request.prompt) for request in requests))
 
 
 def embedding_response(model: ServedModel, job: Job, body: EmbeddingBody, outputs: Sequence[TokenEvent]) -> Json:

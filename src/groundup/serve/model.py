@@ -131,18 +131,30 @@ class ServedModel:
             ids = self.tokenizer.encode_prompt(prompt)
         else:
             ids = prompt
-            unknown = [token for token in ids if not 0 <= token < self.engine.vocab_size]
-            if unknown:
-                raise ApiError(
-                    400,
-                    f"{param}: unknown token ID {unknown[0]}",
-                    rule=f"this model has the IDs 0 to {self.engine.vocab_size - 1}",
-                    fix="Encode with this model's tokenizer, or send text.",
-                    param=param,
-                    code="invalid_value",
-                )
+            self.require_known_ids(ids, param)
         self._require_space(ids, param, output=output)
         return ids
+
+    def require_known_ids(self, ids: Sequence[int], param: str) -> None:
+        """Check that the vocabulary has token IDs.
+
+        Args:
+            ids: Token IDs.
+            param: Name of the request parameter that contains the token IDs.
+
+        Raises:
+            ApiError: The status is 400 if a token ID is unknown.
+        """
+        unknown = [token for token in ids if not 0 <= token < self.engine.vocab_size]
+        if unknown:
+            raise ApiError(
+                400,
+                f"{param}: unknown token ID {unknown[0]}",
+                rule=f"this model has the IDs 0 to {self.engine.vocab_size - 1}",
+                fix="Encode with this model's tokenizer, or send text.",
+                param=param,
+                code="invalid_value",
+            )
 
     def submit(self, job: Job, *, address: str = "", timeout: float | None = None) -> list[EventStream]:
         """Submit all requests of a job to the engine. If the engine cannot accept all requests, it accepts no request.

@@ -298,6 +298,29 @@ def test_embeddings(client: openai.OpenAI, model: Transformer, tokenizer: Tokeni
         assert floats == by_ids == each.embedding
 
 
+def test_the_tokenizer_of_a_model(server: Any, tokenizer: Tokenizer) -> None:
+    """The endpoints of vLLM, which lm-evaluation-harness calls."""
+    text = f"Größe → 🙂{IM_END}\n"
+    with server.http() as http:
+        info = http.get("/tokenizer_info").json()
+        assert tokenizer.encode_rendered(info["eos_token"]) == [tokenizer.eos_id]
+        assert info["chat_template"] == tokenizer.chat_template
+        made = http.post("/tokenize", json={"model": "tiny", "prompt": text}).json()
+        assert made["tokens"] == [tokenizer.bos_id, *tokenizer.encode_rendered(text)]
+        assert (made["count"], made["max_model_len"]) == (len(made["tokens"]), info["model_max_length"])
+        plain = http.post("/tokenize", json={"prompt": text, "add_special_tokens": False}).json()["tokens"]
+        assert plain == made["tokens"][1:]
+        assert http.post("/detokenize", json={"tokens": plain}).json() == {"prompt": text}
+        for path, body in (
+            ("/detokenize", {"tokens": [10**9]}),
+            ("/detokenize", {"tokens": "a"}),
+            ("/tokenize", {"prompt": "a" * (2**20 + 1)}),
+        ):
+            refused = http.post(path, json=body)
+            assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error")
+        assert http.post("/tokenize", json={"model": "none", "prompt": text}).status_code == 404
+
+
 def test_the_list_of_models(client: openai.OpenAI):
     [found] = client.models.list()
     assert (found.id, found.object, found.created) == ("tiny", "model", 1_700_000_000)
