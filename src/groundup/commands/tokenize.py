@@ -84,10 +84,8 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
         )
     train, validation = (written.splits[split] for split in _SPLITS)
     bytes_per_token = round(train.bytes / max(train.tokens, 1), 4)
-    summary = (
-        f"{train.tokens:,} training tokens, {validation.tokens:,} validation tokens, vocabulary size {size:,}, "
-        f"{bytes_per_token:.2f} bytes per token"
-    )
+    counts = f"{train.tokens:,} training tokens, {validation.tokens:,} validation tokens"
+    summary = f"{counts}, vocabulary size {size:,}, {bytes_per_token:.2f} bytes per token"
     facts = {
         "vocab_size": size,
         "bytes_per_token": bytes_per_token,
@@ -97,8 +95,8 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
         "data": [{key: each[key] for key in ("name", "license", "documents", "bytes")} for each in card["sources"]],
         **result_facts(summary),
     }
-    vocabulary = (work.directory / _DIRECTORY).iterdir()
-    return show_result(console, config.out, work.finish(facts, [*written.files, *vocabulary]))
+    files = [*written.files, *(work.directory / _DIRECTORY).iterdir()]
+    return show_result(console, config.out, work.finish(facts, files))
 
 
 def _given_tokenizer(config: TokenizeConfig) -> tuple[Tokenizer | None, dict[str, str]]:

@@ -18,7 +18,7 @@ FORMAT_VERSION = 1
 Verdict = Literal["the model", "the compressor", "not significantly different"]
 
 
-class Evaluation(Protocol):
+class EvaluationResult(Protocol):
     """The result of an evaluation."""
 
     @property
@@ -34,7 +34,7 @@ class Evaluation(Protocol):
         ...
 
 
-def write_evaluation(directory: Path, evaluation: Evaluation) -> list[Path]:
+def write_evaluation(directory: Path, evaluation: EvaluationResult) -> list[Path]:
     """Write `report.json`, `report.md` and, if there are examples, `items.jsonl` with one line per example.
 
     Args:

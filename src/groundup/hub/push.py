@@ -70,17 +70,8 @@ def push_model(directory: Path, repository: str, *, private: bool, revision: str
         raise ConfigError(
             f"{repository}: huggingface_hub is not installed", fix="pip install 'groundup[hub]'"
         ) from None
-    damaged = {name: text for found in verify(directory) for name, text in found.damaged.items()}
-    if damaged:
-        name, text = next(iter(damaged.items()))
-        raise FormatError(
-            f"{directory}: {name}: {text}",
-            fix=f"Make the model again, or accept the changes: groundup model verify {directory} --accept",
-        )
-    if not (directory / CARD).is_file() and (directory / ARTIFACT).is_file():
-        made = read(directory)
-        base = Path(made.facts["base"]) if "base" in made.facts else None
-        write_text(directory / CARD, model_card(repository, directory, made, made.facts, base))
+    _require_undamaged(directory)
+    _require_card(directory, repository)
     hub = huggingface_hub.HfApi()
     try:
         hub.create_repo(repository, private=private, exist_ok=True)
@@ -101,3 +92,21 @@ def push_model(directory: Path, repository: str, *, private: bool, revision: str
             fix="Log in with `hf auth login` or set HF_TOKEN to a token with write access, and check the network.",
         ) from None
     return str(commit.commit_url)
+
+
+def _require_undamaged(directory: Path) -> None:
+    for found in verify(directory):
+        for name, problem in found.damaged.items():
+            raise FormatError(
+                f"{directory}: {name}: {problem}",
+                fix=f"Make the model again, or accept the changes: groundup model verify {directory} --accept",
+            )
+
+
+def _require_card(directory: Path, name: str) -> None:
+    """Write a model card if there is none, because earlier releases did not write one."""
+    if (directory / CARD).is_file() or not (directory / ARTIFACT).is_file():
+        return
+    made = read(directory)
+    base = Path(made.facts["base"]) if "base" in made.facts else None
+    write_text(directory / CARD, model_card(name, directory, made, made.facts, base))
