@@ -21,7 +21,7 @@ help:
 	@echo "make bench-pretrain  compare training speed and quality with nanoGPT and others (benchmarks/README.md)"
 	@echo "make bench-collect  compare corpus processing with datatrove; extraction, memory and privacy"
 	@echo "make bench-finetune  compare LoRA with TRL: speed and memory; gains of the recipes"
-	@echo "make bench-inference  compare inference speed with llama.cpp"
+	@echo "make bench-inference  compare inference speed and quality with llama.cpp; check that answers are reproducible"
 	@echo "make bench-structure  measure the size of the code and the files that one training step executes"
 	@echo "make clean         remove .venv, .venv-* and caches, but not runs/"
 	@echo
@@ -97,8 +97,10 @@ export MODEL EXAMPLES TABLES
 bench-finetune: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks.finetune $(ARGS)
 
+# MODEL=DIR: a model. GGUF=DIR: GGUF files of it. PEER: a Python with xllamacpp. TEXTS=FILE: held-out text.
+export GGUF PEER TEXTS
 bench-inference: $(VENV)/.bench
-	$(BIN)/python -m benchmarks.inference $(ARGS)
+	@$(BIN)/python -m benchmarks.inference $(ARGS)
 
 bench-structure: $(DEV)
 	@$(BIN)/python tools/structure.py bench

@@ -1,8 +1,9 @@
 """Measure llama.cpp through xllamacpp. This file runs by itself in a Python environment that has xllamacpp.
 
 Command: `python llama_cpp_driver.py FILE.gguf THREADS FLASH_ATTENTION MAX_BATCH_SIZE MAX_TOKENS`. Each line on stdin is
-a test, the JSON list [batch size, prompt tokens, output tokens, seed]. Each response is a JSON line with the figures of
-`groundup.inference.speed.SpeedTest.run`. The tests are the same: prefill of all prompts, then decode of all requests.
+a test, the JSON list [batch size, prompt tokens, output tokens, vocabulary size, seed]. Each response is a JSON line
+with the figures of `groundup.inference.speed.SpeedTest.run`. The test has the same steps: prefill of all prompts, then
+decode of all requests.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import random
 import sys
 import threading
 import time
+from importlib import import_module
 from typing import Any
 
 _CACHED = {"cache_prompt": True, "ignore_eos": True, "temperature": 0}
@@ -22,19 +24,21 @@ _SPARE_TOKENS = 16  # of a context
 def serve_tests() -> None:
     """Respond to tests until the input ends."""
     del sys.path[0]  # the directory of this file, whose modules could hide modules of the same name
-    path, numbers = sys.argv[1], list(map(int, sys.argv[2:]))
+    path, sizes = sys.argv[1], list(map(int, sys.argv[2:]))
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)  # llama.cpp also prints to stdout
-        server = _open(path, *numbers)
+        server = _open(path, *sizes)
         for line in sys.stdin:
-            batch_size, prompt_tokens, output_tokens, seed = json.loads(line)
-            figures = _measure(server, batch_size, prompt_tokens, output_tokens, random.Random(seed))
+            batch_size, prompt_tokens, output_tokens, vocabulary, seed = json.loads(line)
+            numbers = random.Random(seed)
+            prompts = [[numbers.randrange(vocabulary) for _ in range(prompt_tokens)] for _ in range(batch_size)]
+            figures = _measure(server, prompts, output_tokens)
             answers.write(json.dumps(figures) + "\n")
             answers.flush()
 
 
 def _open(path: str, threads: int, flash_attention: int, batch_size: int, tokens: int) -> Any:
-    import xllamacpp  # type: ignore[import-not-found]
+    xllamacpp = import_module("xllamacpp")
 
     params = xllamacpp.CommonParams()
     params.model.path = path
@@ -49,14 +53,12 @@ def _open(path: str, threads: int, flash_attention: int, batch_size: int, tokens
         kinds.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash_attention else kinds.LLAMA_FLASH_ATTN_TYPE_DISABLED
     )
     server = xllamacpp.Server(params)
-    server.handle_completions({"prompt": list(range(300, 364)), "n_predict": 8, "id_slot": 0, **_CACHED})  # warm-up
+    server.handle_completions({"prompt": "a", "n_predict": 8, "id_slot": 0, **_CACHED})  # warm-up
     return server
 
 
-def _measure(
-    server: Any, batch_size: int, prompt_tokens: int, output_tokens: int, numbers: random.Random
-) -> dict[str, float]:
-    prompts = [[numbers.randrange(300, 32_000) for _ in range(prompt_tokens)] for _ in range(batch_size)]
+def _measure(server: Any, prompts: list[list[int]], output_tokens: int) -> dict[str, float]:
+    batch_size, prompt_tokens = len(prompts), len(prompts[0])
 
     def complete_all(tokens: int) -> tuple[float, list[dict[str, Any]]]:
         """Complete all prompts, each in its own slot, whose cache keeps the prompt for the next call."""
@@ -65,7 +67,7 @@ def _measure(
         def complete(slot: int) -> None:
             body = {"prompt": prompts[slot], "n_predict": tokens, "id_slot": slot, **_CACHED}
             done = server.handle_completions(body)
-            timings[slot] = (done[-1] if isinstance(done, list) else done)["timings"]
+            timings[slot] = (done[-1] if isinstance(done, list) else done).get("timings", {})
 
         workers = [threading.Thread(target=complete, args=(slot,)) for slot in range(batch_size)]
         started = time.perf_counter()
@@ -73,6 +75,8 @@ def _measure(
             worker.start()
         for worker in workers:
             worker.join()
+        if not all(timings):
+            raise SystemExit("llama.cpp could not complete a prompt")
         return time.perf_counter() - started, timings
 
     prefill, timings = complete_all(1)

@@ -57,12 +57,14 @@ class LlamaCppSpeed:
         file: GGUF file.
         threads: Number of CPU threads.
         tests: All tests that will be run. Contexts are created for the largest one.
+        vocab_size: Number of token ids that prompts may contain.
     """
 
-    def __init__(self, program: Path, file: Path, threads: int, tests: Sequence[SpeedTest]) -> None:
+    def __init__(self, program: Path, file: Path, threads: int, tests: Sequence[SpeedTest], vocab_size: int) -> None:
         self._program = program
         self._file = file
         self._threads = threads
+        self._vocab_size = vocab_size
         self._largest = max(each.batch_size for each in tests), max(each.sequence_tokens for each in tests)
         self._open = ExitStack()
         self._drivers: dict[int, tuple[subprocess.Popen[str], IO[str]]] = {}
@@ -123,7 +125,7 @@ class LlamaCppSpeed:
         process, errors = self._drivers[flash_attention]
         assert process.stdin is not None
         assert process.stdout is not None
-        request = [test.batch_size, test.prompt_tokens, test.output_tokens, self._number]
+        request = [test.batch_size, test.prompt_tokens, test.output_tokens, self._vocab_size, self._number]
         try:
             process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()

@@ -203,7 +203,7 @@ def run_benchmark(opened: OpenedModel, settings: BenchmarkSettings, console: Con
             found.memory[name] = EngineMemory(runner_weight_bytes(runner, opened.model), per_1k)
             warm_up(engine, tests[-1])
             sides[name] = load.measured(lambda test, engine=engine: test.run(engine, numbers))  # type: ignore[misc]
-        sides |= _llama_cpp(settings, tests, stack, console)
+        sides |= _llama_cpp(opened, settings, tests, stack, console)
         total = settings.rounds * len(sides) * sum(test.tokens for test in tests)
         with console.progress("measuring", total, "tokens") as bar:
             found.figures = run_rounds(sides, tests, settings.rounds, bar.advance)
@@ -267,7 +267,7 @@ def _possible_tests(opened: OpenedModel, settings: BenchmarkSettings, console: C
 
 
 def _llama_cpp(
-    settings: BenchmarkSettings, tests: Sequence[SpeedTest], stack: ExitStack, console: Console
+    opened: OpenedModel, settings: BenchmarkSettings, tests: Sequence[SpeedTest], stack: ExitStack, console: Console
 ) -> dict[str, Callable[[SpeedTest], dict[str, float]]]:
     program = find_llama_cpp(settings.llama_cpp)
     if program is None or not settings.gguf:
@@ -280,7 +280,7 @@ def _llama_cpp(
     for file in settings.gguf:
         if not file.is_file():
             raise ConfigError(f"--gguf {file}: no such file", fix="Write it with groundup export gguf.")
-        peer = stack.enter_context(LlamaCppSpeed(program, file, settings.threads, tests))
+        peer = stack.enter_context(LlamaCppSpeed(program, file, settings.threads, tests, opened.tokenizer.vocab_size))
         sides[f"llama.cpp {file.stem}"] = peer.run
     return sides
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -24,6 +24,7 @@ from groundup.core.plural import pluralize
 from groundup.kernels.machine import read_bandwidth, sustained_flops
 from groundup.kernels.memory import memory_bytes
 from groundup.kernels.native_decoder import shape_obstacle
+from groundup.kernels.packing import BYTES_PER_WEIGHT
 from groundup.model import ModelConfig
 from groundup.model.flops import (
     IDLE_BYTES,
@@ -32,7 +33,6 @@ from groundup.model.flops import (
     matmul_parameters,
     parameter_count,
 )
-from groundup.model.quantized import GROUP_SIZE
 
 Format = Literal["float32", "bfloat16", "int8", "int4"]
 Figure = Literal["prefill", "decode", "decode_batch_8"]
@@ -42,12 +42,7 @@ _CACHE_TOKENS = 1000  # for which the size of the KV cache is reported
 _MAX_AGE_SECONDS = 30 * 24 * 3600
 _MAX_HISTORY = 200
 _CORRECTED_BY = 5  # most recent measurements
-_BYTES_PER_WEIGHT: Mapping[Format, float] = {
-    "float32": 4,
-    "bfloat16": 2,
-    "int8": 1 + 2 / GROUP_SIZE,  # a scale per group
-    "int4": 0.5 + 4 / GROUP_SIZE,  # a scale and a minimum per group
-}
+_BYTES_PER_WEIGHT: dict[Format, float] = {"float32": 4, **cast("dict[Format, float]", BYTES_PER_WEIGHT)}
 # Throughput of the matmuls relative to square matmuls by PyTorch, in bf16 for the compiled kernels and in fp32 for
 # PyTorch, and share of the read bandwidth. They fit SmolLM2-135M on 2 cores of an AMD EPYC. Other machines need the
 # corrections.

@@ -22,11 +22,11 @@ from groundup.model.quantized import GROUP_SIZE, QuantizedWeight, quantize_int4
 WeightFormat = Literal["bfloat16", "int8", "int4"]
 PANEL, PAIR = 16, 32  # outputs
 KINDS: dict[WeightFormat, int] = {"int8": 0, "int4": 1, "bfloat16": 2}
-_BYTES: dict[WeightFormat, float] = {
+BYTES_PER_WEIGHT: dict[WeightFormat, float] = {
     "int8": 1 + 2 / GROUP_SIZE,
     "int4": 0.5 + 4 / GROUP_SIZE,
     "bfloat16": 2,
-}  # per weight
+}
 _CHUNK_WEIGHTS = 2**22  # weights that are converted at a time, which bounds the memory for intermediate results
 _HALF = GROUP_SIZE // 2  # distance between the two inputs whose int4 values share a byte
 
@@ -110,7 +110,7 @@ class Packer:
             firsts, step = [PANEL * index for index in range(len(sizes))], PANEL * len(sizes)
             sizes = [-(-size // PANEL) * PANEL for size in sizes]
         outputs = sum(sizes)
-        address = self._memory.take(int(-(-outputs // PAIR) * PAIR * inputs * _BYTES[format_]))
+        address = self._memory.take(int(-(-outputs // PAIR) * PAIR * inputs * BYTES_PER_WEIGHT[format_]))
         for stored, weight, first in zip(weights, resolved, firsts, strict=True):
             for row, chunk in _chunks(weight):
                 self._pack_rows(address, chunk, format_, first + row // PANEL * step, step)

@@ -51,7 +51,7 @@ def test_a_python_without_xllamacpp_fails_with_its_reason(tmp_path: Path) -> Non
     found = find_llama_cpp(isolated)
     assert found is not None
     with (
-        LlamaCppSpeed(found, tmp_path / "model.gguf", 1, [test]) as peer,
+        LlamaCppSpeed(found, tmp_path / "model.gguf", 1, [test], 100) as peer,
         pytest.raises(ResourceError, match="xllamacpp"),
     ):
         peer.run(test)

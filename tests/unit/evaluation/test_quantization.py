@@ -24,8 +24,8 @@ from groundup.evaluation.quantization import (
 )
 from groundup.hub.resolve import OpenedModel
 from groundup.inference.runner import NativeRunner, TorchRunner
-from groundup.kernels.native_decoder import WeightFormat
 from groundup.kernels.native_library import native_library
+from groundup.kernels.packing import WeightFormat
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
 
