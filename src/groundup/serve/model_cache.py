@@ -299,7 +299,8 @@ class ModelCache:
         key = source.name, source.version
         size = self._sizes.get(key)
         if size is None:
-            size = await asyncio.to_thread(_file_bytes, source)
+            # Only an estimate: packed weights may be smaller than the files, so a model is not refused because of it.
+            size = min(await asyncio.to_thread(_file_bytes, source), self._max_bytes or 0)
         await self._make_room(source.name, base, size, deadline)
         loaded = await asyncio.get_running_loop().run_in_executor(self._thread, self._open, source, base)
         self._sizes[key] = loaded.nbytes
