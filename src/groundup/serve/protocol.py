@@ -7,6 +7,7 @@ client reads the response.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,9 @@ from groundup.serve.limits import Limits
 _MAX_DISCARDED_BYTES = 16 * 2**20  # rest of a rejected body that is read so that the client sees the response
 _BODY_GRACE_SECONDS = 5  # the application rejects a stalled body with status 408 before the connection is closed
 
+_log = logging.getLogger(__name__)
+_log.setLevel(logging.ERROR)  # uvicorn logs each invalid request as a warning, so that clients could fill the disk
+
 
 class LimitedProtocol(H11Protocol):
     """A connection of a client.
@@ -30,6 +34,7 @@ class LimitedProtocol(H11Protocol):
 
     def __init__(self, *, limits: Limits, **arguments: Any) -> None:
         super().__init__(**arguments)
+        self.logger = _log
         self._limits = limits
         self._idle_since = time.monotonic()
         self._discarded = 0

@@ -22,7 +22,7 @@ from groundup.serve.limits import Limits
 from groundup.serve.protocol import LimitedProtocol
 
 _ABORT_SECONDS = 5  # time for aborted requests to send an error to their clients
-_WATCH_SECONDS, _BLOCKED_SECONDS = 0.2, 0.25
+_WATCH_SECONDS, _LATE_SECONDS = 0.2, 0.25
 _log = logging.getLogger(__name__)
 
 
@@ -129,7 +129,7 @@ class Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """Serve until `should_exit` is set. Then reject new requests until the running requests have ended."""
-        watching = asyncio.ensure_future(_log_blocked_loop())
+        watching = asyncio.ensure_future(_log_late_loop())
         try:
             await super().main_loop()
             self._drain.start()
@@ -149,10 +149,14 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-async def _log_blocked_loop() -> None:
-    """Log when a callback blocks the event loop: all clients wait for it."""
+async def _log_late_loop() -> None:
+    """Log when the event loop runs late, because all clients wait for it.
+
+    CPU time of its thread means that a callback computes for too long. Otherwise, other threads use the CPU.
+    """
     while True:
-        due = time.monotonic() + _WATCH_SECONDS
+        due, cpu = time.monotonic() + _WATCH_SECONDS, time.thread_time()
         await asyncio.sleep(_WATCH_SECONDS)
-        if (late := time.monotonic() - due) > _BLOCKED_SECONDS:
-            _log.warning("the event loop was blocked for %.2f s", late)
+        late, cpu = time.monotonic() - due, time.thread_time() - cpu
+        if late > _LATE_SECONDS:
+            _log.warning("the event loop was %.2f s late; its thread used %.2f s of CPU time", late, cpu)
