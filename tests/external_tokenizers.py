@@ -177,6 +177,14 @@ MAKERS: dict[str, Maker] = {
 }
 
 
+def add_special_tokens(
+    made: tuple[tokenizers.Tokenizer, dict[str, Any]], names: Sequence[str]
+) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
+    """Add special tokens to a tokenizer, such as the tokens of tool calls."""
+    made[0].add_special_tokens(_special(*names))
+    return made
+
+
 def save(directory: Path, made: tuple[tokenizers.Tokenizer, dict[str, Any]], chat_template: str | None = None) -> Path:
     """Write a tokenizer directory as on the Hugging Face Hub."""
     backend, config = made

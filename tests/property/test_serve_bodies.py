@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundup.serve.body import read_body
+from groundup.serve.chat_schema import ChatBody
 from groundup.serve.errors import ApiError
-from groundup.serve.schema import ChatBody, CompletionBody, GenerationBody
+from groundup.serve.schema import CompletionBody, GenerationBody
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

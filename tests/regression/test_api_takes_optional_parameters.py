@@ -23,7 +23,7 @@ from groundup.inference.sampling import add_bias, distribution
 from groundup.model import Transformer
 from groundup.serve import RequestGuard, ServedModel, ServedModels, build_app
 from groundup.serve.body import read_body
-from groundup.serve.schema import ChatBody
+from groundup.serve.chat_schema import ChatBody
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
 HEADER = "X-Groundup-Ignored"

@@ -16,7 +16,9 @@ from starlette.routing import BaseRoute, Route
 from groundup.inference import TokenEvent
 from groundup.inference.mailbox import EventStream
 from groundup.inference.worker import RequestTimeoutError
-from groundup.serve.answers import Answer, ChatAnswer, Json
+from groundup.serve.answers import Answer, Json
+from groundup.serve.chat_schema import ChatBody
+from groundup.serve.chats import ChatAnswer
 from groundup.serve.completions import CompletionAnswer
 from groundup.serve.embeddings import embedding_job, embedding_response, parts
 from groundup.serve.errors import ApiError, client_too_slow, failed, shutting_down, timed_out, unknown_model
@@ -26,7 +28,9 @@ from groundup.serve.model import Job, ServedModel
 from groundup.serve.models import Models
 from groundup.serve.openapi import describes, document_routes
 from groundup.serve.request_log import record_usage
-from groundup.serve.schema import ChatBody, CompletionBody, EmbeddingBody, ModelBody
+from groundup.serve.response_schema import ResponseBody
+from groundup.serve.responses import ResponseAnswer
+from groundup.serve.schema import CompletionBody, EmbeddingBody, ModelBody
 from groundup.serve.streams import ClientGoneError, merged, unless_gone
 from groundup.serve.tokenization import tokenizer_routes
 from groundup.serve.transport import ServerSentEvents, ignored_header, read_request
@@ -37,7 +41,7 @@ Events = AsyncGenerator[tuple[int, TokenEvent]]
 
 
 def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), limits: Limits | None = None) -> Starlette:
-    """Return the ASGI application with the endpoints for chat, completions, embeddings, tokenizers, models and health.
+    """Return the ASGI application with all endpoints of the API.
 
     The application does not check the API key, so wrap it in a `RequestGuard`.
 
@@ -48,6 +52,7 @@ def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), limits: Limit
     """
     described = [
         Route("/v1/chat/completions", _chat, methods=["POST"]),
+        Route("/v1/responses", _respond, methods=["POST"]),
         Route("/v1/completions", _complete, methods=["POST"]),
         Route("/v1/embeddings", _embed, methods=["POST"]),
         Route("/v1/models", _all_models, methods=["GET"]),
@@ -91,6 +96,14 @@ async def _chat(request: Request) -> Response:
     return await _answer(request, model, job, ChatAnswer(model, job, body), stream=body.stream)
 
 
+@describes("Generate the next items of a conversation", ResponseBody)
+async def _respond(request: Request) -> Response:
+    body = await read_request(request, ResponseBody)
+    model = await _get_model(request, body)
+    job = await asyncio.to_thread(model.chat, body)
+    return await _answer(request, model, job, ResponseAnswer(model, job, body), stream=body.stream)
+
+
 @describes("Complete a text", CompletionBody)
 async def _complete(request: Request) -> Response:
     body = await read_request(request, CompletionBody)
@@ -132,7 +145,13 @@ async def _answer(request: Request, model: ServedModel, job: Job, answer: Answer
     headers = ignored_header(job.ignored)
     if stream:
         streams = _submit(request, model, job)
-        return ServerSentEvents(_chunks(model, answer, merged(streams)), lambda: model.cancel(job), headers)
+        return ServerSentEvents(
+            _chunks(model, answer, merged(streams)),
+            lambda: model.cancel(job),
+            headers,
+            typed=answer.is_typed,
+            failure=answer.failure,
+        )
     return JSONResponse(answer.complete(await _outputs(request, model, job)), headers=headers)
 
 
@@ -172,9 +191,8 @@ async def _chunks(model: ServedModel, answer: Answer, events: Events) -> AsyncGe
             yield chunk
         async for index, event in events:
             _require_not_cancelled(model, event)
-            content = answer.chunk(index, event)
-            if content is not None:
-                yield content
+            for chunk in answer.chunks(index, event):
+                yield chunk
     for chunk in answer.closing():
         yield chunk
 
@@ -191,7 +209,8 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         error.status_code,
         f"{request.method} {request.url.path[:80]}",
         rule=str(error.detail),
-        fix="The paths are POST /v1/chat/completions, /v1/completions, /v1/embeddings, and GET /v1/models, /health.",
+        fix="The paths are POST /v1/chat/completions, /v1/responses, /v1/completions, /v1/embeddings, "
+        "and GET /v1/models, /health.",
         code="not_found" if error.status_code == 404 else "method_not_allowed",
         headers=error.headers,
     ).response

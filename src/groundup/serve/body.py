@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from groundup.core.config import nearest
 from groundup.serve.errors import ApiError
 
+TAG = "#"  # first character of the tags of unions, which are not part of the path of a parameter
 _SHOWN_CHARACTERS = 80
 # Ignored parameters that have one of these default values are not reported to the client.
 _IGNORED_DEFAULTS: dict[str, tuple[Any, ...]] = {
@@ -19,21 +20,24 @@ _IGNORED_DEFAULTS: dict[str, tuple[Any, ...]] = {
     "metadata": ({},),
     "verbosity": ("medium",),
     "include_obfuscation": (False,),
+    "truncation": ("disabled",),
+    "include": ([],),
 }
 
 B = TypeVar("B", bound="Body")
 
 
-def only(*harmless: Any) -> Any:
+def only(*harmless: Any, reason: str = "not supported by this server") -> Any:
     """Return the type of an unsupported parameter. A value is rejected unless it is one of the given values.
 
     Args:
         harmless: Values that clients send although they do not need the parameter.
+        reason: Why other values are rejected.
     """
 
     def check(value: Any) -> Any:
         if value not in harmless:
-            raise PydanticCustomError("unsupported", "not supported by this server")
+            raise PydanticCustomError("unsupported", reason)
         return value
 
     return Annotated[Any, AfterValidator(check)]
@@ -86,9 +90,12 @@ def read_body(body: type[B], content: bytes) -> B:
 
 
 def _explain(body: type[Body], problem: ErrorDetails) -> ApiError:
-    kind, context = problem["type"], problem.get("ctx", {})
-    param = context.get("param") or _written(problem["loc"])[:_SHOWN_CHARACTERS]
-    name = str(problem["loc"][-1])[:_SHOWN_CHARACTERS] if problem["loc"] else ""
+    kind, context, location, value = problem["type"], problem.get("ctx", {}), problem["loc"], problem["input"]
+    if "field" in context:  # a validator of an object refused the value of one key
+        location = (*location, context["field"])
+        value = value.get(context["field"]) if isinstance(value, dict) else None
+    param = context.get("param") or _written(location)[:_SHOWN_CHARACTERS]
+    name = str(location[-1])[:_SHOWN_CHARACTERS] if location else ""
     if kind == "json_invalid":
         fix = 'Send a JSON object, e.g. {"model": ..., "messages": [...]}.'
         return _invalid("body", f"not valid JSON ({context.get('error', 'syntax error')})", fix, None, "invalid_json")
@@ -105,7 +112,7 @@ def _explain(body: type[Body], problem: ErrorDetails) -> ApiError:
         return _invalid(param, rule, "Change one of them.", param, "invalid_value")
     code = {"unsupported": "unsupported_value"}.get(kind, "invalid_type" if kind.endswith("_type") else "invalid_value")
     fix = "Omit it." if kind == "unsupported" else f"Give {param} another value."
-    return _invalid(f"{param} = {_shown(problem['input'])}", rule, fix, param, code)
+    return _invalid(f"{param} = {_shown(value)}", rule, fix, param, code)
 
 
 def _invalid(value: str, rule: str, fix: str, param: str | None, code: str) -> ApiError:
@@ -116,6 +123,8 @@ def _written(location: tuple[str | int, ...]) -> str:
     """Convert the location of an error to a path such as messages[0].content."""
     text = ""
     for part in location:
+        if isinstance(part, str) and part.startswith(TAG):
+            continue
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
 

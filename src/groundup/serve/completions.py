@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from groundup.inference import TokenEvent
 from groundup.inference.request import TokenLogprob
-from groundup.serve.answers import Answer, Json
+from groundup.serve.answers import ChoicesAnswer, Json
 from groundup.serve.model import Job, ServedModel
 from groundup.serve.schema import CompletionBody
 from groundup.tokenizer import StreamDecoder
@@ -15,7 +15,7 @@ from groundup.tokenizer import StreamDecoder
 _UTF8_CONTINUATION = re.compile(rb"[\x80-\xbf]").match  # a byte of a character that is not its first byte
 
 
-class CompletionAnswer(Answer):
+class CompletionAnswer(ChoicesAnswer):
     """Response of the endpoint `/v1/completions`.
 
     Args:

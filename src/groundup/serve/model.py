@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NoReturn
 
 from groundup.core.errors import FormatError, GroundupError
@@ -12,8 +13,11 @@ from groundup.core.types import Message
 from groundup.inference import Engine, GenerationRequest, Grammar, Sampling
 from groundup.inference.mailbox import EventStream
 from groundup.inference.sampling import MAX_BIAS
+from groundup.serve.conversation import ConversationBody
 from groundup.serve.errors import ApiError, from_groundup, shutting_down
-from groundup.serve.schema import ChatBody, ChatMessage, CompletionBody, GenerationBody
+from groundup.serve.schema import CompletionBody, GenerationBody
+from groundup.serve.tool_grammar import CallableFunction, special_ids, tool_grammar
+from groundup.serve.tool_parser import ToolCallParser
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate
 
@@ -30,12 +34,14 @@ class Job:
         prompt_tokens: Number of prompt tokens. A prompt with several choices counts once.
         ignored: Names of the parameters that have no effect.
         num_choices: Number of consecutive requests that have the same prompt.
+        new_parser: Function that returns a parser for the text of one request.
     """
 
     requests: tuple[GenerationRequest, ...]
     prompt_tokens: int
     ignored: tuple[str, ...] = ()
     num_choices: int = 1
+    new_parser: Callable[[], ToolCallParser] = ToolCallParser
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,15 +70,15 @@ class ServedModel:
         """Context length in tokens."""
         return self.engine.model.config.context_length
 
-    def chat(self, body: ChatBody) -> Job:
-        """Convert the body of a chat request to a job.
+    def chat(self, body: ConversationBody) -> Job:
+        """Convert the body of a request for the next message of a conversation to a job.
 
         Args:
             body: Body of the request.
 
         Raises:
-            ApiError: The status is 400 if the model has no chat template, the conversation is too long, the grammar is
-                not supported, or a token ID is unknown.
+            ApiError: The status is 400 if the model has no chat template or does not support tools, the conversation is
+                too long, the grammar is not supported, or a token ID is unknown.
         """
         if self.template is None:
             raise ApiError(
@@ -82,22 +88,34 @@ class ServedModel:
                 param="model",
                 code="no_chat_template",
             )
-        messages = [_message(message) for message in body.messages]
-        self._require_encodable("".join(message.content for message in messages), "messages")
+        messages, tools = body.conversation, [function.described for function in body.prompt_functions]
+        format = self.template.tool_format
+        if format is None and (tools or any(message.role == "tool" or message.tool_calls for message in messages)):
+            raise self._no_tools("tools" if tools else body.conversation_param)
+        self._require_encodable("".join(map(_text, messages)), body.conversation_param)
+        self._require_encodable(json.dumps(tools, ensure_ascii=False), "tools")
         given = body.template_variables
         variables = {name: value for name, (_, value) in given.items() if name in self.template.variable_names}
         ignored = tuple(param for name, (param, _) in given.items() if name not in variables)
         try:
-            ids = self.template.encode(messages, add_generation_prompt=True, variables=variables)
+            ids = self.template.encode(messages, add_generation_prompt=True, variables=variables, tools=tools)
         except FormatError as error:
             raise _refused_by_template(error) if variables else from_groundup(error) from error
         except GroundupError as error:
             raise from_groundup(error) from error
-        self._require_space(ids, "messages")
-        logprobs = (body.top_logprobs or 0) if body.logprobs else 0
+        self._require_space(ids, body.conversation_param)
         grammar = self._grammar(body, [ids])
-        requests = self._requests([ids], body, logprobs, self.template.stop_ids, is_reply=True, grammar=grammar)
-        return Job(requests, len(ids), (*body.ignored, *ignored), body.num_candidates)
+        requests = self._requests(
+            [ids], body, body.num_logprobs, self.template.stop_ids, is_reply=True, grammar=grammar
+        )
+        job = Job(requests, len(ids), (*body.ignored, *ignored), body.num_candidates)
+        if format is None or not body.callable_functions:
+            return job
+        shown_ids = special_ids(format, self.tokenizer)
+        requests = tuple(replace(request, shown_ids=shown_ids) for request in requests)
+        return replace(
+            job, requests=requests, new_parser=partial(ToolCallParser, format, after_text=not body.constraint)
+        )
 
     def complete(self, body: CompletionBody) -> Job:
         """Convert the body of a completion request to a job.
@@ -184,21 +202,39 @@ class ServedModel:
 
     def _grammar(self, body: GenerationBody, prompts: Sequence[Sequence[int]]) -> Grammar | None:
         """Return the grammar that the output must match, or None if the output is text."""
-        constraint = body.constraint
-        if constraint is None:
+        if isinstance(body, ConversationBody) and body.callable_functions:
+            grammar = self._tool_grammar(body)
+        elif (constraint := body.constraint) is not None:
+            try:
+                grammar = constraint.compile(constraint.value, self.tokenizer)
+            except GroundupError as error:
+                code = "invalid_grammar" if constraint.schema is None else "invalid_json_schema"
+                raise from_groundup(error, param=constraint.param, code=code) from error
+        else:
             return None
-        try:
-            grammar = constraint.compile(constraint.value, self.tokenizer)
-        except GroundupError as error:
-            code = "invalid_grammar" if constraint.schema is None else "invalid_json_schema"
-            raise from_groundup(error, param=constraint.param, code=code) from error
         available = self.context_length - max(map(len, prompts))
         try:
             grammar.check_max_tokens(available if body.limit is None else min(available, body.limit))
         except GroundupError as error:
-            limit = "max_tokens" if body.max_tokens is not None else "max_completion_tokens"
+            limit = "max_tokens" if body.max_tokens is not None else body.limit_param
             raise from_groundup(error, param=limit) from error
         return grammar
+
+    def _tool_grammar(self, body: ConversationBody) -> Grammar:
+        """Return the grammar of an answer that may call functions."""
+        assert self.template is not None and self.template.tool_format is not None, "`chat` checks that there are both"
+        functions = [CallableFunction(f.name, f.parameters, strict=f.strict) for f in body.callable_functions]
+        try:
+            return tool_grammar(
+                self.template.tool_format,
+                functions,
+                self.tokenizer,
+                required=body.requires_call,
+                parallel=body.allows_several_calls,
+                answer_schema=None if body.constraint is None else body.constraint.schema,
+            )
+        except GroundupError as error:
+            raise from_groundup(error, param="tools", code="invalid_json_schema") from error
 
     @cached_property
     def _max_bytes(self) -> int:
@@ -236,6 +272,16 @@ class ServedModel:
             fix=f"Shorten {param} to at most {self.context_length - 1:,} tokens.",
             param=param,
             code="context_length_exceeded",
+        )
+
+    def _no_tools(self, param: str) -> ApiError:
+        return ApiError(
+            400,
+            f"model {self.name!r} does not support tools",
+            rule="its chat template does not define how to write tools, calls and results",
+            fix="Omit tools, or serve a model whose chat template defines them, such as Qwen 2.5 or Llama 3.1.",
+            param=param,
+            code="tools_not_supported",
         )
 
     def _requests(
@@ -290,6 +336,5 @@ def _refused_by_template(error: FormatError) -> ApiError:
     )
 
 
-def _message(message: ChatMessage) -> Message:
-    # Newer models of OpenAI use the role "developer" for system messages.
-    return Message("system" if message.role == "developer" else message.role, message.content)
+def _text(message: Message) -> str:
+    return message.content + "".join(call.arguments for call in message.tool_calls)

@@ -2,14 +2,14 @@
 
 If a supported parameter has an invalid value, the request is rejected. Parameters without effect (`store`,
 `verbosity`, and parameters that only other servers have) are ignored and listed in a response header. Unsupported
-parameters that would change the response (`tools`, `suffix`) are rejected. Their default values (`tools:
-[]`, `suffix: ""`) are accepted because some clients send them. The extensions `top_k`, `min_p` and `repetition_penalty`
+parameters that would change the response (`functions`, `suffix`) are rejected. Their default values (`functions: []`,
+`suffix: ""`) are accepted because some clients send them. The extensions `top_k`, `min_p` and `repetition_penalty`
 have the same meaning as in vLLM.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
@@ -45,24 +45,6 @@ def _biases(value: Any) -> dict[int, float]:
     return {int(name): float(bias) for name, bias in value.items()}
 
 
-def _joined_parts(value: Any) -> Any:
-    """Join the text parts of a message whose content is a list of parts."""
-    if value is None:
-        raise PydanticCustomError("string_type", "content must be text")
-    if not isinstance(value, list):
-        return value
-    texts = []
-    for part in value:
-        match part:
-            case {"type": "text", "text": str(text)}:
-                texts.append(text)
-            case {"type": str(kind)} if kind != "text":
-                raise PydanticCustomError("unsupported", "only text parts are supported")
-            case _:
-                raise PydanticCustomError("value_error", 'a part must be {"type": "text", "text": "..."}')
-    return "".join(texts)
-
-
 def _prompts(value: Any) -> Any:
     """Return the prompts of a request as a list. The request has one or several prompts, as texts or as token IDs."""
 
@@ -96,7 +78,13 @@ class ModelBody(Lenient):
 
 
 class GenerationBody(ModelBody, ConstrainedBody):
-    """Parameters that the endpoints for chat and for completions share."""
+    """Parameters that all endpoints that generate text share.
+
+    Attributes:
+        limit_param: Name of the parameter that limits the length of an output.
+    """
+
+    limit_param: ClassVar[str] = "max_tokens"
 
     max_tokens: int | None = Field(None, ge=1)
     temperature: float = Field(1.0, ge=0, le=2)
@@ -151,62 +139,6 @@ class GenerationBody(ModelBody, ConstrainedBody):
     def include_usage(self) -> bool:
         """Whether a streamed response ends with the token counts ("usage")."""
         return self.stream_options is not None and self.stream_options.include_usage
-
-
-class ChatMessage(Lenient):
-    """A message of a chat. Empty fields that only responses have are accepted, because clients send responses back."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, BeforeValidator(_joined_parts)]
-    refusal: only() = None  # type: ignore[valid-type]
-    annotations: only([]) = None  # type: ignore[valid-type]
-    audio: only() = None  # type: ignore[valid-type]
-    tool_calls: only([]) = None  # type: ignore[valid-type]
-    function_call: only() = None  # type: ignore[valid-type]
-
-
-class ChatBody(GenerationBody):
-    """Body of a request to `POST /v1/chat/completions`."""
-
-    messages: list[ChatMessage] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    logprobs: bool = False
-    top_logprobs: int | None = Field(None, ge=0, le=20)
-    tools: only([]) = None  # type: ignore[valid-type]
-    tool_choice: only("none", "auto") = None  # type: ignore[valid-type]
-    functions: only([]) = None  # type: ignore[valid-type]
-    function_call: only("none", "auto") = None  # type: ignore[valid-type]
-    modalities: only(["text"]) = None  # type: ignore[valid-type]
-    reasoning_effort: str | None = None
-    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _fit_together(self) -> ChatBody:
-        if self.top_logprobs is not None and not self.logprobs:
-            raise PydanticCustomError("value_error", "top_logprobs requires logprobs = true", {"param": "top_logprobs"})
-        if self.max_tokens is not None and self.max_completion_tokens is not None:
-            rule = "max_tokens is the old name of max_completion_tokens: give only one of them"
-            raise PydanticCustomError("value_error", rule, {"param": "max_completion_tokens"})
-        return self
-
-    @property
-    def ignored(self) -> tuple[str, ...]:
-        """Names of ignored parameters, including parameters of the messages."""
-        inside = dict.fromkeys(name for message in self.messages for name in message.ignored)
-        return (*super().ignored, *(f"messages.{name}" for name in inside))
-
-    @property
-    def template_variables(self) -> dict[str, tuple[str, Any]]:
-        """Maps each variable of the chat template to the request parameter that sets the variable, and to its value."""
-        found: dict[str, tuple[str, Any]] = {}
-        if self.reasoning_effort is not None:
-            found["reasoning_effort"] = ("reasoning_effort", self.reasoning_effort)
-        return found | {name: (f"chat_template_kwargs.{name}", v) for name, v in self.chat_template_kwargs.items()}
-
-    @property
-    def limit(self) -> int | None:
-        """Maximum number of tokens to generate, or None if the response may fill the rest of the context."""
-        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
 
 class CompletionBody(GenerationBody):

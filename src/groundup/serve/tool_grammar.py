@@ -70,12 +70,16 @@ def tool_grammar(
     Raises:
         ConfigError: A JSON schema is invalid or too large, or a strict one has an unsupported keyword.
     """
+    if answer_schema is not None and format.is_bare and not required:
+        raise ConfigError(
+            "tools with a JSON schema of the answer",
+            rule="this model writes tool calls as JSON without a marker, so they cannot be told apart from an answer",
+            fix="Omit one of them, or require a tool call.",
+        )
     writer = _Writer(format, tokenizer)
-    calls = [f"function_{number}" for number in range(len(functions))]
-    rules = [
-        f"{rule}: {writer.symbols(each.name + format.middle)} {_json_rule(_argument_schema(each), strict=each.strict)}"
-        for rule, each in zip(calls, functions, strict=True)
-    ]
+    schemas = [_json_rule(_argument_schema(each, tokenizer), strict=each.strict) for each in functions]
+    calls = [f"{writer.symbols(f.name + format.middle)} {rule}" for f, rule in zip(functions, schemas, strict=True)]
+    rules = []
     again = f"({writer.symbols(format.separator)} call){{0,{_MAX_CALLS - 1}}}" if parallel and format.separator else ""
     rest = f"call {again} {writer.symbols(format.closing)}"
     tag = f"{writer.symbols(format.tag)}? " if format.tag else ""
@@ -86,7 +90,8 @@ def tool_grammar(
         rules.append(f"start: {whole} | {_json_rule(checked_schema(answer_schema), strict=True)}")
     else:
         rules += writer.text_rules(whole, rest)
-    return Grammar.of_lark("\n".join(["%llguidance {}", f"call: {' | '.join(calls)}", *rules]), tokenizer)
+    text = "\n".join(["%llguidance {}", f"call: {' | '.join(calls)}", *rules])
+    return Grammar.of_lark(text, tokenizer, ends_in_json=True)
 
 
 class _Writer:
@@ -139,9 +144,14 @@ def _control_tokens(format: ToolFormat, tokenizer: Tokenizer) -> dict[str, int]:
     return {name: token for name, token in tokenizer.control_tokens.items() if any(name in text for text in texts)}
 
 
-def _argument_schema(function: CallableFunction) -> Json:
+def _argument_schema(function: CallableFunction, tokenizer: Tokenizer) -> Json:
     """Return the schema of the arguments. Unless the schema allows other arguments, only described ones are allowed."""
-    schema = checked_schema(function.parameters)
+    try:
+        schema = checked_schema(function.parameters)
+        if function.strict:  # compiled alone, so that an error message names the function
+            Grammar.of_schema(schema, tokenizer)
+    except ConfigError as error:
+        raise ConfigError(f"function {function.name!r}: {error.value}", rule=error.rule, fix=error.fix) from error
     if schema.setdefault("type", "object") != "object":
         raise ConfigError(
             f"function {function.name!r}: parameters of type {str(schema['type'])[:40]!r}",

@@ -7,6 +7,7 @@ import string
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from groundup.inference import TokenEvent
 from groundup.tokenizer.tool_format import ToolFormat
 
 _ID_LENGTH = 9  # chat templates of Mistral accept only IDs of nine letters and digits
@@ -59,10 +60,12 @@ class ToolCallParser:
 
     Args:
         format: Format of the tool calls, or None if all of the answer is text.
+        after_text: Whether calls may follow text. Otherwise they are recognized only at the start of the answer.
     """
 
-    def __init__(self, format: ToolFormat | None) -> None:
+    def __init__(self, format: ToolFormat | None = None, *, after_text: bool = True) -> None:
         self._format = format
+        self._after_text = after_text and format is not None and not format.is_bare
         self._state = _State.START
         self._waiting = ""  # text that is not parsed yet, because it may be the start of a marker
         self._num_calls = 0
@@ -73,20 +76,17 @@ class ToolCallParser:
         """Whether a tool call has started."""
         return self._num_calls > 0
 
-    def feed(self, text: str) -> list[Piece]:
-        """Return the pieces that are complete after the next text of the answer."""
+    def parse(self, event: TokenEvent) -> list[Piece]:
+        """Return the pieces that are complete after the next event of the answer."""
         if self._format is None:
-            return [TextPiece(text)] if text else []
-        self._waiting += text
+            return [TextPiece(event.text)] if event.text else []
+        self._waiting += event.text
         pieces: list[Piece] = []
         while self._waiting and self._step(self._format, pieces):
             pass
+        if event.finish_reason is not None and self._waiting and self._state in (_State.START, _State.TEXT):
+            pieces.append(TextPiece(self._waiting))
         return pieces
-
-    def finish(self) -> list[Piece]:
-        """Return the rest of the text at the end of the answer."""
-        rest, self._waiting = self._waiting, ""
-        return [TextPiece(rest)] if rest and self._state in (_State.START, _State.TEXT) else []
 
     def _step(self, format: ToolFormat, pieces: list[Piece]) -> bool:
         """Parse the next part of the waiting text, and return whether to continue with the rest."""
@@ -103,8 +103,8 @@ class ToolCallParser:
                 return self._between(format)
 
     def _start(self, format: ToolFormat) -> bool:
-        """Recognize calls without a marker, which occur only at the start of an answer."""
-        if format.is_bare:
+        """Recognize calls that occur only at the start of an answer."""
+        if not self._after_text:
             for begin in (format.opening, format.tag + format.opening):
                 if self._waiting.startswith(begin):
                     return self._after(len(begin), _State.NAME)
@@ -114,13 +114,13 @@ class ToolCallParser:
         return True
 
     def _text(self, format: ToolFormat, pieces: list[Piece]) -> bool:
-        found = -1 if format.is_bare else self._waiting.find(format.marker)
-        end = len(self._waiting) if found < 0 else found
-        if found < 0 and not format.is_bare:
+        found, end = -1, len(self._waiting)
+        if self._after_text:
+            found = self._waiting.find(format.marker)
             overlaps = range(min(len(format.marker), end), 0, -1)
-            end -= next((n for n in overlaps if self._waiting.endswith(format.marker[:n])), 0)
-        if not format.is_bare:  # the white space between the text and a call is part of neither
-            end = len(self._waiting[:end].rstrip())
+            held = next((n for n in overlaps if self._waiting.endswith(format.marker[:n])), 0)
+            # White space between the text and a call is part of neither.
+            end = len(self._waiting[: end - held if found < 0 else found].rstrip())
         if end:
             pieces.append(TextPiece(self._waiting[:end]))
         if found < 0:

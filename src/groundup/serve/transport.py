@@ -31,23 +31,33 @@ Json = dict[str, Any]
 
 
 class ServerSentEvents(Response):
-    """A response that streams JSON objects as server-sent events. The last event is "[DONE]".
+    """A response that streams JSON objects as server-sent events.
 
     Args:
         chunks: JSON objects to send.
         cancel: Function that is called when the stream ends or the client disconnects.
         headers: Additional HTTP headers of the response.
+        typed: Whether the key "type" of an object is the name of its event. Otherwise events have no names, and the
+            last event is "[DONE]".
+        failure: Function that returns the object for an error. Default: the body of an error response.
     """
 
     media_type = "text/event-stream"
 
     def __init__(
-        self, chunks: AsyncGenerator[Json], cancel: Callable[[], object], headers: Mapping[str, str] | None = None
+        self,
+        chunks: AsyncGenerator[Json],
+        cancel: Callable[[], object],
+        headers: Mapping[str, str] | None = None,
+        *,
+        typed: bool = False,
+        failure: Callable[[ApiError], Json] = lambda error: error.body,
     ) -> None:
         own = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the headers prevent buffering in proxies
         super().__init__(headers={**own, **(headers or {})})
         del self.headers["content-length"]
         self._chunks, self._cancel = chunks, cancel
+        self._typed, self._failure = typed, failure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the status, the headers and all events."""
@@ -61,22 +71,27 @@ class ServerSentEvents(Response):
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
 
-        async def send_event(data: str) -> None:
-            await send({"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": True})
+        async def send_event(chunk: Json) -> None:
+            name = f"event: {chunk['type']}\n" if self._typed else ""
+            await send_text(f"{name}data: {_compact(chunk)}\n\n")
+
+        async def send_text(text: str) -> None:
+            await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
 
         try:
             async with aclosing(self._chunks) as chunks:
                 async for chunk in chunks:
-                    await send_event(_compact(chunk))
-            await send_event("[DONE]")
+                    await send_event(chunk)
+            if not self._typed:
+                await send_text("data: [DONE]\n\n")
         except ApiError as error:
-            await send_event(_compact(error.body))
+            await send_event(self._failure(error))
         except RequestTimeoutError as error:
-            await send_event(_compact(timed_out(error).body))
+            await send_event(self._failure(timed_out(error)))
         except Exception:
             # The status code is already sent, so an error event shows the client that the response is incomplete.
             _log.exception("a stream failed")
-            await send_event(_compact(failed().body))
+            await send_event(self._failure(failed()))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -13,6 +13,7 @@ import httpx
 import openai
 import pytest
 
+from external_tokenizers import MAKERS, add_special_tokens, save
 from groundup.apps import Catalog
 from groundup.apps.serving import ServedApps
 from groundup.inference import Engine
@@ -35,7 +36,17 @@ from groundup.serve.metrics import Metrics
 from groundup.serve.request_log import RequestLog
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate
+from tool_templates import DEVSTRAL, LLAMA31, MISTRAL_NEMO, QWEN25
 
+Connect = Callable[[str], openai.OpenAI]
+
+TOOL_MODELS = {  # tokenizer, chat template, and tokens that the tokenizer lacks
+    "Qwen": ("qwen", QWEN25, ("</tool_call>",)),
+    "Qwen without added tokens": ("smollm2", QWEN25, ()),
+    "Llama": ("llama3", LLAMA31, ("<|python_tag|>", "<|eom_id|>")),
+    "Mistral": ("mistral", MISTRAL_NEMO, ("[TOOL_CALLS]", "[TOOL_RESULTS]")),
+    "Devstral": ("mistral", DEVSTRAL, ("[TOOL_CALLS]", "[ARGS]")),
+}
 # With random weights, greedy decoding repeats itself, so a request ends only when it is cancelled.
 LONG_CONTEXT = 32_768
 
@@ -128,3 +139,29 @@ def start(tokenizer: Tokenizer, template: ChatTemplate) -> Iterator[Callable[...
             return stack.enter_context(running(engine, template if chat else None, metrics=metrics, **guard))
 
         yield begin
+
+
+@pytest.fixture(scope="module")
+def serve_tools(
+    tmp_path_factory: pytest.TempPathFactory, real_documents: list[str], tiny_model: Callable[..., Transformer]
+) -> Iterator[Connect]:
+    """Return a function that starts a server for a model with random weights, and returns a client."""
+    clients: dict[str, openai.OpenAI] = {}
+    with ExitStack() as stack:
+
+        def client(name: str) -> openai.OpenAI:
+            if name not in clients:
+                maker, template, added = TOOL_MODELS[name]
+                made = add_special_tokens(MAKERS[maker](real_documents[:20]), added)
+                tokenizer = Tokenizer.load(save(tmp_path_factory.mktemp("tools"), made, template))
+                model = tiny_model(tokenizer.vocab_size, context_length=4096)
+                engine = stack.enter_context(Engine(model, tokenizer))
+                clients[name] = stack.enter_context(running(engine, ChatTemplate(tokenizer))).client()
+            return clients[name]
+
+        yield client
+
+
+@pytest.fixture(scope="module")
+def qwen(serve_tools: Connect) -> openai.OpenAI:
+    return serve_tools("Qwen")

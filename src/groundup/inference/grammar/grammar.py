@@ -27,7 +27,7 @@ class Grammar:
 
     def __init__(self, source: GrammarSource, vocabulary: Vocabulary) -> None:
         self.kind = source.kind
-        self._is_json = source.is_json
+        self._is_json, self._ends_in_json = source.is_json, source.ends_in_json
         self._vocabulary = vocabulary
         self._matcher = vocabulary.matcher(source)
         self._search = CompletionSearch(vocabulary, source)
@@ -90,7 +90,7 @@ class Grammar:
         return _compiled(tokenizer, from_choices(choices))
 
     @classmethod
-    def of_lark(cls, grammar: str, tokenizer: Tokenizer) -> Grammar:
+    def of_lark(cls, grammar: str, tokenizer: Tokenizer, *, ends_in_json: bool = False) -> Grammar:
         r"""Return a compiled context-free grammar.
 
         The syntax is llguidance's variant of Lark, whose first rule is `start`, or GBNF, whose first rule is `root`. In
@@ -110,6 +110,8 @@ class Grammar:
         Args:
             grammar: The grammar.
             tokenizer: Tokenizer whose vocabulary the grammar is compiled for.
+            ends_in_json: Whether the output is optional free text and then JSON, such as tool calls. Completions of
+                such an output are found faster.
 
         Returns:
             The compiled grammar.
@@ -117,7 +119,7 @@ class Grammar:
         Raises:
             ConfigError: The grammar is invalid, too large or too complex.
         """
-        return _compiled(tokenizer, from_lark(grammar))
+        return _compiled(tokenizer, from_lark(grammar, ends_in_json=ends_in_json))
 
     def check_max_tokens(self, max_tokens: int) -> None:
         """Raise an error if `max_tokens` is too small for a valid output.
@@ -157,6 +159,7 @@ class Grammar:
             remaining=max_tokens,
             stop_ids=stop_ids,
             is_json=self._is_json,
+            ends_in_json=self._ends_in_json,
         )
 
 

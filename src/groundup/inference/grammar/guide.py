@@ -32,6 +32,7 @@ class Guide:
         remaining: Maximum number of tokens that may still be generated.
         stop_ids: IDs of stop tokens that may follow the complete output, in addition to EOS.
         is_json: Whether all of the output is one JSON value.
+        ends_in_json: Whether the output is optional free text and then JSON.
 
     Attributes:
         stop_ids: IDs of the stop tokens, including EOS.
@@ -48,13 +49,15 @@ class Guide:
         remaining: int,
         stop_ids: Collection[int],
         is_json: bool,
+        ends_in_json: bool,
     ) -> None:
         self._matcher = matcher
         self._vocabulary = vocabulary
         self._search = search
         self._completion = completion
         self._remaining = remaining
-        self._max_digits = _MAX_DIGITS if is_json else math.inf
+        self._is_json = is_json
+        self._max_digits = _MAX_DIGITS if is_json or ends_in_json else math.inf
         self._state = JsonState()
         self.stop_ids = frozenset(stop_ids) | {vocabulary.eos_id}
         self.truncated = False
@@ -102,7 +105,9 @@ class Guide:
             most = min(self._remaining, MAX_COMPLETION)
             completion = self._search.find(matcher, state, known, most, thorough=False)
             if completion is not None and state.digits <= self._max_digits:
-                self._matcher, self._state, self._completion = matcher, state, completion
+                in_text = not completion and not self._is_json  # quotes in free text are not quotes of JSON
+                self._state = JsonState() if in_text else state
+                self._matcher, self._completion = matcher, completion
                 return token
         self.truncated = True
         if not self._completion:  # the output is complete

@@ -80,7 +80,7 @@ class CompletionSearch:
 
     def __init__(self, vocabulary: Vocabulary, source: GrammarSource) -> None:
         self._vocabulary = vocabulary
-        self._is_json = source.is_json
+        self._closes_json = source.is_json or source.ends_in_json
         literals = [vocabulary.tokenize(literal.encode()) for literal in source.literals]
         self._literals = [each for each in literals if each]
         self._ascii = [[token] for byte, token in vocabulary.byte_tokens.items() if byte < _FIRST_NON_ASCII]
@@ -104,7 +104,7 @@ class CompletionSearch:
             The tokens, empty if the output is complete, or None if the search does not find a completion.
         """
         found = self._end_of(matcher, known)
-        if found is None and not self._is_json:
+        if found is None and not self._closes_json:
             found = self._nearest(matcher, known, _QUICK)
         if found is None:
             found = self._closed(matcher, state, known, max_tokens)

@@ -45,6 +45,7 @@ class GrammarSource:
         text: The grammar in the format of llguidance.
         advice: What to change if the compiler refuses the grammar.
         is_json: Whether all of the output is one JSON value.
+        ends_in_json: Whether the output is optional free text and then JSON.
         literals: Texts that occur in the grammar. Some of them probably occur in the output.
     """
 
@@ -52,6 +53,7 @@ class GrammarSource:
     text: str
     advice: str
     is_json: bool = False
+    ends_in_json: bool = False
     literals: tuple[str, ...] = ()
 
 
@@ -94,7 +96,7 @@ def from_choices(choices: Sequence[str]) -> GrammarSource:
     )
 
 
-def from_lark(grammar: str) -> GrammarSource:
+def from_lark(grammar: str, *, ends_in_json: bool = False) -> GrammarSource:
     """Return a context-free grammar; see `Grammar.of_lark`."""
     _check_text("grammar", grammar)
     try:
@@ -107,6 +109,7 @@ def from_lark(grammar: str) -> GrammarSource:
         "grammar",
         _lark(lark),
         "Write it in llguidance's variant of Lark with the rule start, or in GBNF with the rule root.",
+        ends_in_json=ends_in_json,
         literals=_literals(lark),
     )
 
