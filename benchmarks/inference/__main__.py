@@ -12,21 +12,17 @@ from collections.abc import Mapping
 
 from benchmarks.parts import run_part
 
-# The keys of each part in the last line of its output.
-PARTS: Mapping[str, tuple[str, ...]] = {
-    "speed": ("decode_int8_vs_q8", "decode_int4_vs_q4", "batch8_vs_q8", "prefill_vs_llama"),
-    "quality": ("agreement_int8", "agreement_q8", "bpb_int8", "bpb_q8"),
-    "same_tokens": ("same_tokens",),
+# The module of each part, and its keys in the last line of the output.
+PARTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "speed": (
+        "benchmarks.inference.speed",
+        ("decode_int8_vs_q8", "decode_int4_vs_q4", "batch8_vs_q8", "prefill_vs_llama"),
+    ),
+    "quality": ("benchmarks.inference.quality", ("agreement_int8", "agreement_q8", "bpb_int8", "bpb_q8")),
+    "server": ("benchmarks.server_load", ("server8_vs_offline", "server64_vs_offline", "lost_answers")),
+    "same_tokens": ("benchmarks.inference.same_tokens", ("same_tokens",)),
 }
-KEYS = (
-    *PARTS["speed"],
-    *PARTS["quality"],
-    "server8_vs_offline",
-    "server64_vs_offline",
-    "int4_1p5b_vs_q4",
-    "same_tokens",
-    "lost_answers",
-)
+KEYS = (*(key for _, keys in PARTS.values() for key in keys), "int4_1p5b_vs_q4")
 
 
 def main() -> None:
@@ -36,7 +32,7 @@ def main() -> None:
     options, flags = parser.parse_known_args()
     if flags and len(options.part or PARTS) > 1:
         parser.error(f"{' '.join(flags)}: give the flags of a part with --part")
-    results = {part: run_part(f"benchmarks.inference.{part}", flags) for part in options.part or PARTS}
+    results = {part: run_part(PARTS[part][0], flags) for part in options.part or PARTS}
     measured = {key: value for result in results.values() for key, value in result.items() if key in KEYS}
     print(json.dumps({key: measured.get(key) for key in KEYS} | {"parts": results}))
 

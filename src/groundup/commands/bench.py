@@ -76,9 +76,11 @@ def run(
     from groundup.evaluation.quantization import QUALITY_COLUMNS, measure_quality, quality_row
     from groundup.evaluation.speed_report import BenchmarkSettings, environment, run_benchmark
     from groundup.hub.resolve import open_model
+    from groundup.hub.weight_files import is_gguf
 
     console = console or Console()
     on_text = on_text or (lambda _: None)
+    opened = open_model(config.model, device=config.device, base=config.base, as_stored=not config.quality)
     settings = BenchmarkSettings(
         dtypes=config.dtype,
         threads=config.threads or torch.get_num_threads(),
@@ -87,10 +89,9 @@ def run(
         batch_sizes=config.batch_size,
         output_tokens=config.output_tokens,
         rounds=config.rounds,
-        gguf=config.gguf,
+        gguf=config.gguf or ((opened.directory,) if is_gguf(opened.directory) else ()),
         llama_cpp=config.llama_cpp,
     )
-    opened = open_model(config.model, device=config.device, base=config.base)
     facts = environment(opened, settings)
     if config.quality:
         torch.set_num_threads(settings.threads)

@@ -24,6 +24,7 @@ from groundup.core.types import InferenceDtype, well_formed
 from groundup.data.texts import general_texts, read_texts
 from groundup.evaluation.verification.round_trip import pages
 from groundup.hub.resolve import OpenedModel, run_text
+from groundup.hub.weight_files import is_gguf
 from groundup.inference.runner import NativeRunner, Runner, SequenceStep, TorchRunner, make_runner, runner_format
 from groundup.kernels.native_decoder import native_obstacle
 from groundup.model.flops import matmul_parameters
@@ -265,6 +266,8 @@ def measure_quality(
         windows = text_windows(read_texts(texts), opened, max_tokens=max_tokens, source=str(texts))
     if not windows.tokens:
         raise DataError(f"{windows.source}: no text", fix="Give a text with --texts.")
+    if is_gguf(opened.directory):
+        console.warn(f"{opened.directory} may be quantized already: the reference has the weights of this file.")
     exact = ("float32", runner_logits(TorchRunner(opened.model)))
     made = [make_runner(opened.model, each) for each in dtypes]
     runners: dict[str, Runner] = {runner_format(each, opened.model): each for each in made}

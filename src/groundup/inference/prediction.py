@@ -188,9 +188,9 @@ def predict_speed(
     compute = prompt * inference_flops_per_token(config, prompt) / flops
     plain = {
         "prefill": prompt / (read_weights + compute),
-        "decode": 1 / seconds(1, depth),
-        # PyTorch computes one sequence at a time.
-        "decode_batch_8": 1 / seconds(1, depth) if weights == "float32" else BATCH_SIZE / seconds(BATCH_SIZE, depth),
+        # A decode step by PyTorch always has 8 rows.
+        "decode": 1 / seconds(BATCH_SIZE if weights == "float32" else 1, depth),
+        "decode_batch_8": BATCH_SIZE / seconds(BATCH_SIZE, depth),
     }
     corrections = _corrections(history, rates.key, weights)
     weight_memory = round(_weight_bytes(config, weights, parameter_count(config)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,9 +27,10 @@ from groundup.kernels.native_decoder import (
     RowReader,
     native_obstacle,
 )
-from groundup.kernels.packing import WeightFormat
+from groundup.kernels.packing import WeightFormat, packed_format
 from groundup.model import BatchCache, KVCache, Transformer
 from groundup.model.layers import Embedding, Linear
+from groundup.model.quantized import QuantizedWeight
 
 PREFILL_TOKENS = 256  # prompt tokens of a forward pass, so that a long prompt does not delay other requests
 _SHARED_PREFILL_TOKENS = 64  # the same, while other sequences decode
@@ -399,9 +401,11 @@ def make_runner(
 
 
 def runner_format(runner: Runner, model: Transformer) -> str:
-    """Return the format of the weights with which a runner computes a model."""
+    """Return the format of most of the weights with which a runner computes a model."""
     if isinstance(runner, NativeRunner):
-        return runner.decoder.weights
+        chosen = runner.decoder.weights
+        kept = Counter(packed_format(each, chosen) for each in model.modules() if isinstance(each, QuantizedWeight))
+        return kept.most_common(1)[0][0] if kept else chosen
     return str(next(model.parameters()).dtype).removeprefix("torch.")
 
 
