@@ -153,9 +153,9 @@ class TokenEvent:
             `GenerationRequest.logprobs` sets their number.
         finish_reason: Reason why the request ended, in its last event. In all other events, the value is None.
         cached_tokens: Number of prompt tokens that were not computed, because the prefix cache held them.
-        prompt_logprobs: Log-probabilities of the prompt tokens, in the first event of a request that asks for them.
-        embedding: Embedding of the prompt (D,) for a request that asks for it: the mean of the hidden states after the
-            final norm over all prompt tokens, divided by its L2 norm.
+        prompt_logprobs: Log-probabilities of the prompt tokens, in the first event of a request with `prompt_logprobs`.
+        embedding: Embedding of the prompt (D,) for a request with `embedding`. It is the mean of the hidden states
+            after the final norm over all prompt tokens, divided by its L2 norm.
     """
 
     request_id: str
@@ -181,8 +181,8 @@ class Completion:
             "cancelled".
         prompt_tokens: Number of tokens in the prompt.
         cached_tokens: Number of prompt tokens that were not computed, because the prefix cache held them.
-        prompt_logprobs: Log-probabilities of the prompt tokens if the request asks for them.
-        embedding: Embedding of the prompt if the request asks for it; see `TokenEvent`.
+        prompt_logprobs: Log-probabilities of the prompt tokens if `GenerationRequest.prompt_logprobs` is set.
+        embedding: Embedding of the prompt if `GenerationRequest.embedding` is set; see `TokenEvent`.
     """
 
     text: str

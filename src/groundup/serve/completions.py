@@ -58,7 +58,7 @@ class CompletionAnswer(ChoicesAnswer):
 
 
 class _Choice:
-    """The text and the log-probabilities of one choice, which is converted at once or event by event."""
+    """The text and the log-probabilities of one choice. All events are converted together, or each by itself."""
 
     def __init__(self, model: ServedModel, body: CompletionBody, index: int, prompt_ids: Sequence[int]) -> None:
         self._tokenizer = tokenizer = model.tokenizer

@@ -283,7 +283,7 @@ def test_best_of_returns_the_most_likely_choices(client: openai.OpenAI) -> None:
 
 
 def test_embeddings(client: openai.OpenAI, model: Transformer, tokenizer: Tokenizer) -> None:
-    """The official client asks for base64 and decodes it. The order of the inputs is kept."""
+    """The official client requests base64 and decodes it. The order of the inputs is kept."""
     texts = [f"{'The with statement. ' * (number % 5)}Number {number}" for number in range(40)]
     made = client.embeddings.create(model="tiny", input=texts, user="u")
     assert [each.index for each in made.data] == list(range(40))
