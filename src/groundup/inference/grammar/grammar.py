@@ -9,11 +9,12 @@ from typing import Any
 
 from groundup.core.errors import ConfigError
 from groundup.inference.grammar.guide import MAX_COMPLETION, Guide
-from groundup.inference.grammar.search import CompletionSearch, JsonState
+from groundup.inference.grammar.search import CompletionSearch, JsonState, TimeLimit
 from groundup.inference.grammar.sources import GrammarSource, from_choices, from_lark, from_regex, from_schema
-from groundup.inference.grammar.vocabulary import Vocabulary, vocabulary_of
+from groundup.inference.grammar.vocabulary import GrammarVocabulary, vocabulary_of
 from groundup.tokenizer import Tokenizer
 
+_MAX_SECONDS = 2.0  # CPU time of the search for a valid output
 _MAX_CACHED = 64  # maximum number of compiled grammars that are cached per vocabulary
 
 
@@ -25,14 +26,16 @@ class Grammar:
         min_tokens: Number of tokens of a short valid output. `max_tokens` of a request must be at least this number.
     """
 
-    def __init__(self, source: GrammarSource, vocabulary: Vocabulary) -> None:
+    def __init__(self, source: GrammarSource, vocabulary: GrammarVocabulary, cancelled: threading.Event) -> None:
         self.kind = source.kind
         self._is_json, self._ends_in_json = source.is_json, source.ends_in_json
         self._vocabulary = vocabulary
-        self._matcher = vocabulary.matcher(source)
+        self._matcher = vocabulary.matcher(source, cancelled)
         self._search = CompletionSearch(vocabulary, source)
-        completion = self._search.find(self._matcher, JsonState(), (), MAX_COMPLETION, thorough=True)
+        limit = TimeLimit(_MAX_SECONDS, cancelled)
+        completion = self._search.find(self._matcher, JsonState(), (), MAX_COMPLETION, limit, thorough=True)
         if completion is None:
+            vocabulary.check(self._matcher, source)
             raise ConfigError(
                 source.kind,
                 rule=f"no valid output of at most {MAX_COMPLETION:,} tokens was found",
@@ -42,55 +45,72 @@ class Grammar:
         self._completion = completion
 
     @classmethod
-    def of_schema(cls, schema: Mapping[str, Any], tokenizer: Tokenizer) -> Grammar:
+    def of_schema(
+        cls, schema: Mapping[str, Any], tokenizer: Tokenizer, cancelled: threading.Event | None = None
+    ) -> Grammar:
         """Return the compiled grammar of a JSON schema. Compiled grammars are cached.
 
         Args:
             schema: JSON schema to compile.
             tokenizer: Tokenizer whose vocabulary the grammar is compiled for.
+            cancelled: Set by another thread when the grammar is not needed any more.
 
         Returns:
             The compiled grammar.
 
         Raises:
             ConfigError: The schema is invalid or too large, refers to other documents, or uses unsupported keywords.
+            CancelledError: `cancelled` was set.
         """
-        return _compiled(tokenizer, from_schema(schema))
+        return _compiled(tokenizer, from_schema(schema), cancelled)
 
     @classmethod
-    def of_regex(cls, pattern: str, tokenizer: Tokenizer) -> Grammar:
+    def of_regex(cls, pattern: str, tokenizer: Tokenizer, cancelled: threading.Event | None = None) -> Grammar:
         """Return the compiled grammar of a regex that the whole output must match.
 
         Args:
             pattern: Regex in the syntax of Rust's regex crate, without look-around.
             tokenizer: Tokenizer whose vocabulary the grammar is compiled for.
+            cancelled: Set by another thread when the grammar is not needed any more.
 
         Returns:
             The compiled grammar.
 
         Raises:
             ConfigError: The regex is invalid, too large or too complex.
+            CancelledError: `cancelled` was set.
         """
-        return _compiled(tokenizer, from_regex(pattern))
+        return _compiled(tokenizer, from_regex(pattern), cancelled)
 
     @classmethod
-    def of_choice(cls, choices: Sequence[str], tokenizer: Tokenizer) -> Grammar:
+    def of_choice(
+        cls, choices: Sequence[str], tokenizer: Tokenizer, cancelled: threading.Event | None = None
+    ) -> Grammar:
         """Return the compiled grammar of a list of texts. The output is one of them.
 
         Args:
             choices: The texts.
             tokenizer: Tokenizer whose vocabulary the grammar is compiled for.
+            cancelled: Set by another thread when the grammar is not needed any more.
 
         Returns:
             The compiled grammar.
 
         Raises:
             ConfigError: There are no choices, or they are too large.
+            CancelledError: `cancelled` was set.
         """
-        return _compiled(tokenizer, from_choices(choices))
+        return _compiled(tokenizer, from_choices(choices), cancelled)
 
     @classmethod
-    def of_lark(cls, grammar: str, tokenizer: Tokenizer, *, ends_in_json: bool = False) -> Grammar:
+    def of_lark(
+        cls,
+        grammar: str,
+        tokenizer: Tokenizer,
+        cancelled: threading.Event | None = None,
+        *,
+        ends_in_json: bool = False,
+    ) -> Grammar:
         r"""Return a compiled context-free grammar.
 
         The syntax is llguidance's variant of Lark, whose first rule is `start`, or GBNF, whose first rule is `root`. In
@@ -110,6 +130,7 @@ class Grammar:
         Args:
             grammar: The grammar.
             tokenizer: Tokenizer whose vocabulary the grammar is compiled for.
+            cancelled: Set by another thread when the grammar is not needed any more.
             ends_in_json: Whether the output is optional free text and then JSON, such as tool calls. Completions of
                 such an output are found faster.
 
@@ -118,8 +139,9 @@ class Grammar:
 
         Raises:
             ConfigError: The grammar is invalid, too large or too complex.
+            CancelledError: `cancelled` was set.
         """
-        return _compiled(tokenizer, from_lark(grammar, ends_in_json=ends_in_json))
+        return _compiled(tokenizer, from_lark(grammar, ends_in_json=ends_in_json), cancelled)
 
     def check_max_tokens(self, max_tokens: int) -> None:
         """Raise an error if `max_tokens` is too small for a valid output.
@@ -167,13 +189,13 @@ _grammars: weakref.WeakKeyDictionary[Tokenizer, dict[str, Grammar]] = weakref.We
 _lock = threading.Lock()
 
 
-def _compiled(tokenizer: Tokenizer, source: GrammarSource) -> Grammar:
+def _compiled(tokenizer: Tokenizer, source: GrammarSource, cancelled: threading.Event | None) -> Grammar:
     """Return a grammar from the cache, or compile it."""
     with _lock:
         cached = _grammars.setdefault(tokenizer, {})
         found = cached.pop(source.text, None)
     if found is None:
-        found = Grammar(source, vocabulary_of(tokenizer))
+        found = Grammar(source, vocabulary_of(tokenizer), cancelled or threading.Event())
     with _lock:
         cached[source.text] = found
         while len(cached) > _MAX_CACHED:

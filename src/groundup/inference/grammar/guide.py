@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -11,12 +12,15 @@ from llguidance import LLMatcher
 from torch import Tensor
 
 from groundup.core.errors import ConfigError
-from groundup.inference.grammar.search import CompletionSearch, JsonState
-from groundup.inference.grammar.vocabulary import Vocabulary
+from groundup.inference.grammar.search import CompletionSearch, JsonState, TimeLimit
+from groundup.inference.grammar.vocabulary import GrammarVocabulary
 
 MAX_COMPLETION = 4096  # maximum number of tokens of a stored completion
 # Maximum number of digits per number. A small model may never stop, and Python refuses to parse 5,000 digits.
 _MAX_DIGITS = 64
+# CPU time of the engine's thread. A grammar may need much of it for one token, but not for every token.
+_MAX_SECONDS = 0.5
+_SECONDS_PER_STEP = 0.02
 
 
 class Guide:
@@ -26,7 +30,7 @@ class Guide:
 
     Args:
         matcher: Matcher of llguidance for the grammar. The guide changes its state.
-        vocabulary: Vocabulary that the grammar is compiled for.
+        vocabulary: GrammarVocabulary that the grammar is compiled for.
         search: Search for completions.
         completion: Tokens that form a complete valid output.
         remaining: Maximum number of tokens that may still be generated.
@@ -42,7 +46,7 @@ class Guide:
     def __init__(
         self,
         matcher: LLMatcher,
-        vocabulary: Vocabulary,
+        vocabulary: GrammarVocabulary,
         search: CompletionSearch,
         completion: tuple[int, ...],
         *,
@@ -56,6 +60,7 @@ class Guide:
         self._search = search
         self._completion = completion
         self._remaining = remaining
+        self._seconds = _MAX_SECONDS
         self._is_json = is_json
         self._max_digits = _MAX_DIGITS if is_json or ends_in_json else math.inf
         self._state = JsonState()
@@ -75,7 +80,8 @@ class Guide:
         """
         allowed_V = np.zeros(self._vocabulary.size, dtype=bool)
         if not self._matcher.is_stopped():
-            allowed_V = self._vocabulary.allowed(self._matcher)
+            with self._limited():
+                allowed_V = self._vocabulary.allowed(self._matcher)
         if self._matcher.is_error():
             raise ConfigError(
                 f"grammar: {' '.join(self._matcher.get_error().split())[:200]}",
@@ -94,6 +100,9 @@ class Guide:
 
         Returns:
             The sampled token if it is accepted, otherwise the next token of the stored completion.
+
+        Raises:
+            ConfigError: The grammar is too complex.
         """
         self._remaining -= 1
         if token in self.stop_ids and not self._completion:
@@ -103,7 +112,8 @@ class Guide:
             state = self._state.after(self._vocabulary.tokens[token])
             known = self._completion[1:] if self._completion[:1] == (token,) else self._completion
             most = min(self._remaining, MAX_COMPLETION)
-            completion = self._search.find(matcher, state, known, most, thorough=False)
+            with self._limited() as limit:
+                completion = self._search.find(matcher, state, known, most, limit, thorough=False)
             if completion is not None and state.digits <= self._max_digits:
                 in_text = not completion and not self._is_json  # quotes in free text are not quotes of JSON
                 self._state = JsonState() if in_text else state
@@ -116,3 +126,10 @@ class Guide:
         self._matcher.consume_token(token)
         self._state, self._completion = self._state.after(self._vocabulary.tokens[token]), tuple(rest)
         return token
+
+    @contextmanager
+    def _limited(self) -> Iterator[TimeLimit]:
+        limit = TimeLimit(self._seconds)
+        yield limit
+        limit.check()
+        self._seconds = min(_MAX_SECONDS, limit.remaining + _SECONDS_PER_STEP)

@@ -6,6 +6,8 @@ grammar forces, tokens that close JSON, single bytes and the texts that occur in
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from llguidance import LLMatcher
 
+from groundup.core.errors import ConfigError
 from groundup.inference.grammar.sources import GrammarSource
-from groundup.inference.grammar.vocabulary import Vocabulary
+from groundup.inference.grammar.trial import CancelledError
+from groundup.inference.grammar.vocabulary import GrammarVocabulary
 
 _CLOSING = b"}],:"  # bytes that end JSON soonest, best first
 _TOKEN = b"\xff["  # llguidance writes a token of the grammar, such as <[42]>, as b"\xff[42]"
@@ -70,15 +74,49 @@ class JsonState:
         return JsonState(quoted, escaped, digits)
 
 
+class TimeLimit:
+    """Limit of the CPU time of this thread for a grammar. It does not depend on the load from other requests.
+
+    Args:
+        seconds: Maximum CPU time.
+        cancelled: Set when the result is not needed any more.
+    """
+
+    def __init__(self, seconds: float, cancelled: threading.Event | None = None) -> None:
+        self._end = time.thread_time() + seconds
+        self._cancelled = cancelled
+
+    @property
+    def remaining(self) -> float:
+        """Seconds that are left. Negative after the limit."""
+        return self._end - time.thread_time()
+
+    def check(self) -> None:
+        """Raise an error if the time is over or the result is not needed.
+
+        Raises:
+            ConfigError: The time is over.
+            CancelledError: The result is not needed.
+        """
+        if self._cancelled is not None and self._cancelled.is_set():
+            raise CancelledError
+        if self.remaining < 0:
+            raise ConfigError(
+                "the grammar is too complex",
+                rule="the search for a valid output takes too long",
+                fix="Simplify it: fewer alternatives, smaller repeat counts, no ambiguous repetition.",
+            )
+
+
 class CompletionSearch:
     """Search for completions of outputs of one grammar.
 
     Args:
-        vocabulary: Vocabulary that the grammar is compiled for.
+        vocabulary: GrammarVocabulary that the grammar is compiled for.
         source: The grammar.
     """
 
-    def __init__(self, vocabulary: Vocabulary, source: GrammarSource) -> None:
+    def __init__(self, vocabulary: GrammarVocabulary, source: GrammarSource) -> None:
         self._vocabulary = vocabulary
         self._closes_json = source.is_json or source.ends_in_json
         literals = [vocabulary.tokenize(literal.encode()) for literal in source.literals]
@@ -89,7 +127,14 @@ class CompletionSearch:
         self._probes = self._ascii + self._literals[:_MAX_PROBED_LITERALS]
 
     def find(
-        self, matcher: LLMatcher, state: JsonState, known: tuple[int, ...], max_tokens: int, *, thorough: bool
+        self,
+        matcher: LLMatcher,
+        state: JsonState,
+        known: tuple[int, ...],
+        max_tokens: int,
+        limit: TimeLimit,
+        *,
+        thorough: bool,
     ) -> tuple[int, ...] | None:
         """Return a short sequence of tokens that completes the output.
 
@@ -98,18 +143,23 @@ class CompletionSearch:
             state: State of the lexer after the output so far, for JSON.
             known: A completion of an earlier output. Its end is often a completion of the current output.
             max_tokens: Maximum length of the completion.
+            limit: Limit of the time.
             thorough: Whether to search for up to a second instead of a few milliseconds.
 
         Returns:
             The tokens, empty if the output is complete, or None if the search does not find a completion.
+
+        Raises:
+            ConfigError: The search takes too long.
+            CancelledError: The result is not needed.
         """
         found = self._end_of(matcher, known)
         if found is None and not self._closes_json:
-            found = self._nearest(matcher, known, _QUICK)
+            found = self._nearest(matcher, known, _QUICK, limit)
         if found is None:
-            found = self._closed(matcher, state, known, max_tokens)
+            found = self._closed(matcher, state, known, max_tokens, limit)
         if found is None and thorough:
-            found = self._nearest(matcher, known, _THOROUGH)
+            found = self._nearest(matcher, known, _THOROUGH, limit)
         if found is None:
             return None
         found = self._merged(matcher, found)
@@ -127,7 +177,9 @@ class CompletionSearch:
                 return known[skipped:]
         return None
 
-    def _nearest(self, matcher: LLMatcher, known: tuple[int, ...], effort: _Effort) -> tuple[int, ...] | None:
+    def _nearest(
+        self, matcher: LLMatcher, known: tuple[int, ...], effort: _Effort, limit: TimeLimit
+    ) -> tuple[int, ...] | None:
         """Search breadth-first for a completion."""
         level: list[tuple[LLMatcher, tuple[int, ...]]] = [(matcher, ())]
         tried = 0
@@ -136,6 +188,7 @@ class CompletionSearch:
             similar: Counter[tuple[int, ...]] = Counter()
             for before, path in level:
                 for after, step in self._continuations(before, ascii_only=effort.ascii_only):
+                    limit.check()
                     end = self._end_of(after, known)
                     if end is not None:
                         return (*path, *step, *end)
@@ -167,13 +220,14 @@ class CompletionSearch:
                         yield after, step
 
     def _closed(
-        self, matcher: LLMatcher, state: JsonState, known: tuple[int, ...], max_tokens: int
+        self, matcher: LLMatcher, state: JsonState, known: tuple[int, ...], max_tokens: int, limit: TimeLimit
     ) -> tuple[int, ...] | None:
         """Write tokens that probably close the output until it is complete."""
         matcher = matcher.deep_copy()
         found: list[int] = []
         turn = 0
         while (end := self._end_of(matcher, known)) is None:
+            limit.check()
             step = self._forced(matcher)
             if not step:
                 allowed_V = self._vocabulary.allowed(matcher)

@@ -15,6 +15,7 @@ from groundup.core.errors import ConfigError
 from groundup.inference.grammar.schemas import MAX_BYTES, checked_schema
 
 _MAX_LITERALS = 128
+_MAX_GBNF_RULES = 500  # the converter's time is quadratic
 # The output has the format of json.dumps, which is the most common format in training data. Other whitespace is not
 # allowed, because some models would generate it forever. \u escapes are not allowed, because half of a surrogate pair
 # is valid JSON but not valid text.
@@ -99,6 +100,8 @@ def from_choices(choices: Sequence[str]) -> GrammarSource:
 def from_lark(grammar: str, *, ends_in_json: bool = False) -> GrammarSource:
     """Return a context-free grammar; see `Grammar.of_lark`."""
     _check_text("grammar", grammar)
+    if (rules := grammar.count("::=")) > _MAX_GBNF_RULES:
+        raise ConfigError(f"grammar: {rules:,} rules", rule=f"the maximum is {_MAX_GBNF_RULES}", fix="Remove rules.")
     try:
         lark = any_to_lark(grammar)
     except Exception as error:  # the converter raises several types

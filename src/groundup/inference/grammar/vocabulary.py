@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +13,15 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from groundup.core.errors import ConfigError
 from groundup.inference.grammar.sources import GrammarSource
+from groundup.inference.grammar.trial import TrialCompiler
 from groundup.tokenizer import Tokenizer
 
 _SHOWN_CHARACTERS = 200
+# The default of 250,000 lexer states can use 500 MB for one grammar.
+_LIMITS: dict[str, Any] = {"max_lexer_states": 30_000, "verbose_errors": False}
 
 
-class Vocabulary:
+class GrammarVocabulary:
     """Vocabulary of a tokenizer.
 
     Attributes:
@@ -31,25 +35,51 @@ class Vocabulary:
         self.size = tokenizer.vocab_size
         self.tokens = [text.get(i, b"") for i in range(self.size)]
         self.eos_id = tokenizer.eos_id
-        self._compiler = LLTokenizer(TokenizerWrapper(_TokenizerAdapter(tokenizer)))
+        adapter = _TokenizerAdapter(tokenizer)
+        self._compiler = LLTokenizer(TokenizerWrapper(adapter))
+        self._trial = TrialCompiler(
+            {
+                "tokens": [token.decode("latin-1") for token in adapter.tokens],
+                "special": adapter.special_token_ids,
+                "eos": adapter.eos_token_id,
+                "limits": _LIMITS,
+            }
+        )
+        weakref.finalize(self, self._trial.close)
 
-    def matcher(self, source: GrammarSource) -> LLMatcher:
+    def matcher(self, source: GrammarSource, cancelled: threading.Event) -> LLMatcher:
         """Compile a grammar.
 
         Args:
             source: Grammar to compile.
+            cancelled: Set when the grammar is not needed any more.
 
         Returns:
             A matcher before the first token.
 
         Raises:
             ConfigError: The grammar is invalid, too complex, or uses a feature that is not supported.
+            ResourceError: Other grammars are compiled for too long.
+            CancelledError: `cancelled` was set.
         """
-        matcher = LLMatcher(self._compiler, source.text, log_level=0, limits=LLParserLimits(verbose_errors=False))
-        if matcher.is_error():
-            reason = " ".join(matcher.get_error().split())[:_SHOWN_CHARACTERS]
-            raise ConfigError(f"{source.kind}: {reason}", fix=source.advice)
+        error = self._trial.compile(source.text, cancelled)
+        if not error:
+            matcher = LLMatcher(self._compiler, source.text, log_level=0, limits=LLParserLimits(**_LIMITS))
+            error = matcher.get_error()
+        if error:
+            raise _refused(source, error)
         return matcher
+
+    def check(self, matcher: LLMatcher, source: GrammarSource) -> None:
+        """Raise an error if llguidance cannot compute the first mask of a grammar.
+
+        Raises:
+            ConfigError: The grammar is too complex.
+        """
+        matcher = matcher.deep_copy()
+        matcher.compute_bitmask()
+        if matcher.is_error():
+            raise _refused(source, matcher.get_error())
 
     def allowed(self, matcher: LLMatcher) -> npt.NDArray[np.bool_]:
         """Return which tokens may come next, as an array of shape (V,). EOS is always False."""
@@ -76,6 +106,10 @@ class Vocabulary:
         return np.array([len(token) for token in self.tokens])
 
 
+def _refused(source: GrammarSource, error: str) -> ConfigError:
+    return ConfigError(f"{source.kind}: {' '.join(error.split())[:_SHOWN_CHARACTERS]}", fix=source.advice)
+
+
 class _TokenizerAdapter:
     """Wraps a tokenizer in an object with the attributes that llguidance expects."""
 
@@ -92,14 +126,14 @@ class _TokenizerAdapter:
         return tokenizer.encode(text.decode() if isinstance(text, bytes) else text, continues=True)
 
 
-_vocabularies: weakref.WeakKeyDictionary[Tokenizer, Vocabulary] = weakref.WeakKeyDictionary()
+_vocabularies: weakref.WeakKeyDictionary[Tokenizer, GrammarVocabulary] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
-def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
+def vocabulary_of(tokenizer: Tokenizer) -> GrammarVocabulary:
     """Return the vocabulary of a tokenizer, which is built at the first call."""
     with _lock:
         found = _vocabularies.get(tokenizer)
         if found is None:
-            found = _vocabularies[tokenizer] = Vocabulary(tokenizer)
+            found = _vocabularies[tokenizer] = GrammarVocabulary(tokenizer)
         return found
