@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+import threading
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from typing import TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -13,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from groundup.core.errors import ConfigError
 from groundup.inference import TokenEvent
 from groundup.inference.mailbox import EventStream
 from groundup.inference.worker import RequestTimeoutError
@@ -21,7 +25,15 @@ from groundup.serve.chat_schema import ChatBody
 from groundup.serve.chats import ChatAnswer
 from groundup.serve.completions import CompletionAnswer
 from groundup.serve.embeddings import embedding_job, embedding_response, parts
-from groundup.serve.errors import ApiError, client_too_slow, failed, shutting_down, timed_out, unknown_model
+from groundup.serve.errors import (
+    ApiError,
+    client_too_slow,
+    failed,
+    from_groundup,
+    shutting_down,
+    timed_out,
+    unknown_model,
+)
 from groundup.serve.leases import ModelLeases, use_model
 from groundup.serve.limits import Limits
 from groundup.serve.model import Job, ServedModel
@@ -30,13 +42,16 @@ from groundup.serve.openapi import describes, document_routes
 from groundup.serve.request_log import record_usage
 from groundup.serve.response_schema import ResponseBody
 from groundup.serve.responses import ResponseAnswer
-from groundup.serve.schema import CompletionBody, EmbeddingBody, ModelBody
+from groundup.serve.schema import CompletionBody, EmbeddingBody, GenerationBody, ModelBody
 from groundup.serve.streams import ClientGoneError, merged, unless_gone
 from groundup.serve.tokenization import tokenizer_routes
 from groundup.serve.transport import ServerSentEvents, ignored_header, read_request
 
 _CLIENT_CLOSED = 499  # nginx's status code for a closed connection; it appears only in the log
 
+_COMPILERS = ThreadPoolExecutor(4, "groundup-grammar")
+
+B = TypeVar("B", bound=GenerationBody)
 Events = AsyncGenerator[tuple[int, TokenEvent]]
 
 
@@ -70,6 +85,7 @@ def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), limits: Limit
             ClientGoneError: _on_client_gone,
             ClientDisconnect: _on_client_gone,
             RequestTimeoutError: _on_timeout,
+            ConfigError: _on_config_error,
             Exception: _on_failure,
         },
     )
@@ -92,7 +108,7 @@ async def _list_models(request: Request) -> list[Json]:
 async def _chat(request: Request) -> Response:
     body = await read_request(request, ChatBody)
     model = await _get_model(request, body)
-    job = await asyncio.to_thread(model.chat, body)  # tokenization of a long prompt takes time
+    job = await _job(request, model.chat, body)
     return await _answer(request, model, job, ChatAnswer(model, job, body), stream=body.stream)
 
 
@@ -100,7 +116,7 @@ async def _chat(request: Request) -> Response:
 async def _respond(request: Request) -> Response:
     body = await read_request(request, ResponseBody)
     model = await _get_model(request, body)
-    job = await asyncio.to_thread(model.chat, body)
+    job = await _job(request, model.chat, body)
     return await _answer(request, model, job, ResponseAnswer(model, job, body), stream=body.stream)
 
 
@@ -108,7 +124,7 @@ async def _respond(request: Request) -> Response:
 async def _complete(request: Request) -> Response:
     body = await read_request(request, CompletionBody)
     model = await _get_model(request, body)
-    job = await asyncio.to_thread(model.complete, body)
+    job = await _job(request, model.complete, body)
     return await _answer(request, model, job, CompletionAnswer(model, job, body), stream=body.stream)
 
 
@@ -139,6 +155,21 @@ async def _one_model(request: Request) -> Response:
 @describes("Report whether the server accepts requests")
 async def _health(request: Request) -> Response:
     return JSONResponse({"status": "ok"})
+
+
+async def _job(request: Request, convert: Callable[[B, threading.Event], Job], body: B) -> Job:
+    """Convert a body to a job in a thread: tokenization of a long prompt and compilation of a grammar take time.
+
+    Slow grammars have their own threads, so that they do not delay other requests. If the client disconnects, the
+    compilation stops.
+    """
+    cancelled = threading.Event()
+    threads = _COMPILERS if body.is_constrained else None
+    try:
+        work = asyncio.get_running_loop().run_in_executor(threads, convert, body, cancelled)
+        return await unless_gone(request.receive, work)
+    finally:
+        cancelled.set()
 
 
 async def _answer(request: Request, model: ServedModel, job: Job, answer: Answer, *, stream: bool) -> Response:
@@ -219,6 +250,12 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 async def _on_timeout(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestTimeoutError)
     return timed_out(error).response
+
+
+async def _on_config_error(request: Request, error: Exception) -> Response:
+    """Report an error that appears only during generation, such as a grammar that becomes too complex."""
+    assert isinstance(error, ConfigError)
+    return from_groundup(error).response
 
 
 async def _on_client_gone(request: Request, error: Exception) -> Response:

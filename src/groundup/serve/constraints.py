@@ -7,6 +7,7 @@ llama.cpp's server has `json_schema` and `grammar`.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -45,7 +46,7 @@ class Constraint:
 
     param: str
     value: Any
-    compile: Callable[[Any, Tokenizer], Grammar]
+    compile: Callable[[Any, Tokenizer, threading.Event | None], Grammar]
 
     @property
     def schema(self) -> dict[str, Any] | None:

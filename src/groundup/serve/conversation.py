@@ -119,6 +119,11 @@ class ConversationBody(GenerationBody):
         return [function for function in self.prompt_functions if names is None or function.name in names]
 
     @property
+    def is_constrained(self) -> bool:
+        """Whether a grammar constrains the output. It takes time to compile."""
+        return bool(self.callable_functions) or super().is_constrained
+
+    @property
     def requires_call(self) -> bool:
         """Whether the answer must be a tool call."""
         return self.tool_choice is not None and self.tool_choice.mode == "required"

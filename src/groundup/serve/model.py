@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -70,11 +71,12 @@ class ServedModel:
         """Context length in tokens."""
         return self.engine.model.config.context_length
 
-    def chat(self, body: ConversationBody) -> Job:
+    def chat(self, body: ConversationBody, cancelled: threading.Event | None = None) -> Job:
         """Convert the body of a request for the next message of a conversation to a job.
 
         Args:
             body: Body of the request.
+            cancelled: Set when the client has disconnected, which stops the compilation of a grammar.
 
         Raises:
             ApiError: The status is 400 if the model has no chat template or does not support tools, the conversation is
@@ -104,7 +106,7 @@ class ServedModel:
         except GroundupError as error:
             raise from_groundup(error) from error
         self._require_space(ids, body.conversation_param)
-        grammar = self._grammar(body, [ids])
+        grammar = self._grammar(body, [ids], cancelled)
         requests = self._requests(
             [ids], body, body.num_logprobs, self.template.stop_ids, is_reply=True, grammar=grammar
         )
@@ -117,18 +119,21 @@ class ServedModel:
             job, requests=requests, new_parser=partial(ToolCallParser, format, after_text=not body.constraint)
         )
 
-    def complete(self, body: CompletionBody) -> Job:
+    def complete(self, body: CompletionBody, cancelled: threading.Event | None = None) -> Job:
         """Convert the body of a completion request to a job.
 
         Args:
             body: Body of the request.
+            cancelled: Set when the client has disconnected, which stops the compilation of a grammar.
 
         Raises:
             ApiError: The status is 400 if the prompt is too long, the grammar is not supported, or a token ID is
                 unknown.
         """
         prompts = [self.prompt_ids(prompt, "prompt", output=body.max_tokens != 0) for prompt in body.prompt]
-        requests = self._requests(prompts, body, body.logprobs or 0, None, grammar=self._grammar(body, prompts))
+        requests = self._requests(
+            prompts, body, body.logprobs or 0, None, grammar=self._grammar(body, prompts, cancelled)
+        )
         if body.echo:
             requests = tuple(replace(request, prompt_logprobs=body.logprobs) for request in requests)
         return Job(requests, sum(len(ids) for ids in prompts), body.ignored, body.num_candidates)
@@ -200,13 +205,15 @@ class ServedModel:
         for request in job.requests:
             self.engine.cancel(request.id)
 
-    def _grammar(self, body: GenerationBody, prompts: Sequence[Sequence[int]]) -> Grammar | None:
+    def _grammar(
+        self, body: GenerationBody, prompts: Sequence[Sequence[int]], cancelled: threading.Event | None
+    ) -> Grammar | None:
         """Return the grammar that the output must match, or None if the output is text."""
         if isinstance(body, ConversationBody) and body.callable_functions:
-            grammar = self._tool_grammar(body)
+            grammar = self._tool_grammar(body, cancelled)
         elif (constraint := body.constraint) is not None:
             try:
-                grammar = constraint.compile(constraint.value, self.tokenizer)
+                grammar = constraint.compile(constraint.value, self.tokenizer, cancelled)
             except GroundupError as error:
                 code = "invalid_grammar" if constraint.schema is None else "invalid_json_schema"
                 raise from_groundup(error, param=constraint.param, code=code) from error
@@ -220,7 +227,7 @@ class ServedModel:
             raise from_groundup(error, param=limit) from error
         return grammar
 
-    def _tool_grammar(self, body: ConversationBody) -> Grammar:
+    def _tool_grammar(self, body: ConversationBody, cancelled: threading.Event | None) -> Grammar:
         """Return the grammar of an answer that may call functions."""
         assert self.template is not None and self.template.tool_format is not None, "`chat` checks that there are both"
         functions = [CallableFunction(f.name, f.parameters, strict=f.strict) for f in body.callable_functions]
@@ -229,6 +236,7 @@ class ServedModel:
                 self.template.tool_format,
                 functions,
                 self.tokenizer,
+                cancelled,
                 required=body.requires_call,
                 parallel=body.allows_several_calls,
                 answer_schema=None if body.constraint is None else body.constraint.schema,

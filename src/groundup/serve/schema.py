@@ -119,6 +119,11 @@ class GenerationBody(ModelBody, ConstrainedBody):
         return self
 
     @property
+    def is_constrained(self) -> bool:
+        """Whether a grammar constrains the output. It takes time to compile."""
+        return self.constraint is not None
+
+    @property
     def limit(self) -> int | None:
         """Maximum number of tokens to generate, or None if the response may fill the rest of the context."""
         return self.max_tokens

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from typing import TypeVar
 
 from starlette.types import Receive
 
@@ -17,15 +17,15 @@ class ClientGoneError(Exception):
     """The client closed its connection before the response was complete."""
 
 
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine, and cancel it if the client disconnects.
+async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
+    """Wait for a coroutine or future, and cancel it if the client disconnects.
 
     Args:
         receive: ASGI receive function of the request. The request body must already have been read.
-        work: Coroutine to run.
+        work: Coroutine or future.
 
     Returns:
-        The result of the coroutine.
+        The result of `work`.
 
     Raises:
         ClientGoneError: The client disconnected. In this case, `work` was cancelled and has ended.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,7 @@ def tool_grammar(
     format: ToolFormat,
     functions: Sequence[CallableFunction],
     tokenizer: Tokenizer,
+    cancelled: threading.Event | None = None,
     *,
     required: bool,
     parallel: bool,
@@ -63,6 +65,7 @@ def tool_grammar(
         format: Format in which the model writes tool calls.
         functions: Functions that the model may call.
         tokenizer: Tokenizer of the model.
+        cancelled: Set when the grammar is not needed any more.
         required: Whether the answer must consist of calls. Otherwise it is text, which calls may follow.
         parallel: Whether an answer may contain several calls.
         answer_schema: JSON schema of an answer without calls, or None if this answer is text.
@@ -91,7 +94,7 @@ def tool_grammar(
     else:
         rules += writer.text_rules(whole, rest)
     text = "\n".join(["%llguidance {}", f"call: {' | '.join(calls)}", *rules])
-    return Grammar.of_lark(text, tokenizer, ends_in_json=True)
+    return Grammar.of_lark(text, tokenizer, cancelled, ends_in_json=True)
 
 
 class _Writer:

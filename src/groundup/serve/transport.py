@@ -14,9 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from groundup.core.errors import ConfigError
 from groundup.inference.worker import RequestTimeoutError
 from groundup.serve.body import Body, read_body
-from groundup.serve.errors import ApiError, failed, timed_out
+from groundup.serve.errors import ApiError, failed, from_groundup, timed_out
 from groundup.serve.streams import ClientGoneError, unless_gone
 
 IGNORED = "X-Groundup-Ignored"  # response header that lists the parameters without effect
@@ -88,6 +89,8 @@ class ServerSentEvents(Response):
             await send_event(self._failure(error))
         except RequestTimeoutError as error:
             await send_event(self._failure(timed_out(error)))
+        except ConfigError as error:
+            await send_event(self._failure(from_groundup(error)))
         except Exception:
             # The status code is already sent, so an error event shows the client that the response is incomplete.
             _log.exception("a stream failed")

@@ -14,7 +14,7 @@ from groundup.inference.grammar.sources import GrammarSource, from_choices, from
 from groundup.inference.grammar.vocabulary import GrammarVocabulary, vocabulary_of
 from groundup.tokenizer import Tokenizer
 
-_MAX_SECONDS = 2.0  # CPU time of the search for a valid output
+_MAX_SECONDS = 1.0  # CPU time of the search for a valid output
 _MAX_CACHED = 64  # maximum number of compiled grammars that are cached per vocabulary
 
 

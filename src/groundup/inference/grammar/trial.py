@@ -90,7 +90,7 @@ class TrialCompiler:
         if not answer:
             raise ConfigError(
                 "the grammar is too complex",
-                rule=f"to compile it takes more than {trial_child.CPU_SECONDS:g} seconds, "
+                rule=f"to compile it takes more than {trial_child.CPU_SECONDS:g} second, "
                 f"{trial_child.MEMORY_BYTES // 2**20} MB or the stack",
                 fix="Use smaller repeat counts, fewer optional parts and fewer rules that refer to each other.",
             )

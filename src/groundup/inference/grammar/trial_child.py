@@ -15,7 +15,7 @@ from typing import Any
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
-CPU_SECONDS = 2.0  # maximum CPU time of a grammar; real ones need less than 0.1 s
+CPU_SECONDS = 1.0  # maximum CPU time of a grammar; real ones need less than 0.1 s
 MEMORY_BYTES = 512 * 2**20  # maximum address space; 64 MiB of it are in use before the first grammar
 _STACK_BYTES = 4 * 2**20  # half of the stack of a thread in the server, so that the server has a margin
 

@@ -71,14 +71,14 @@ class GrammarVocabulary:
         return matcher
 
     def check(self, matcher: LLMatcher, source: GrammarSource) -> None:
-        """Raise an error if llguidance cannot compute the first mask of a grammar.
+        """Raise an error if the first mask of a grammar is too complex for llguidance.
 
         Raises:
             ConfigError: The grammar is too complex.
         """
         matcher = matcher.deep_copy()
         matcher.compute_bitmask()
-        if matcher.is_error():
+        if matcher.stop_reason() in ("ParserTooComplex", "LexerTooComplex"):
             raise _refused(source, matcher.get_error())
 
     def allowed(self, matcher: LLMatcher) -> npt.NDArray[np.bool_]:
