@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from groundup.serve.body import read_body
 from groundup.serve.chat_schema import ChatBody
 from groundup.serve.errors import ApiError
+from groundup.serve.response_schema import ResponseBody
 from groundup.serve.schema import CompletionBody, GenerationBody
 
 anything = st.recursive(
@@ -19,20 +20,24 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
-parameters = st.sampled_from(sorted({*ChatBody.model_fields, *CompletionBody.model_fields, "other", ""}))
+parameters = st.sampled_from(
+    sorted({*ChatBody.model_fields, *CompletionBody.model_fields, *ResponseBody.model_fields, "other", ""})
+)
 bodies = st.dictionaries(parameters, anything, max_size=5)
 
 
-@pytest.mark.parametrize("kind", [ChatBody, CompletionBody])
+@pytest.mark.parametrize("kind", [ChatBody, CompletionBody, ResponseBody])
 @given(body=bodies)
 def test_any_parameters(kind: type[GenerationBody], body: dict[str, Any]) -> None:
     valid = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
     if kind is CompletionBody:
         valid = {"model": "m", "prompt": "x"}
+    if kind is ResponseBody:
+        valid = {"model": "m", "input": "x"}
     check(kind, json.dumps(valid | body).encode())
 
 
-@pytest.mark.parametrize("kind", [ChatBody, CompletionBody])
+@pytest.mark.parametrize("kind", [ChatBody, CompletionBody, ResponseBody])
 @given(body=st.binary() | anything.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_and_any_json(kind: type[GenerationBody], body: bytes) -> None:
     check(kind, body)

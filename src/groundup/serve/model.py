@@ -229,7 +229,7 @@ class ServedModel:
 
     def _tool_grammar(self, body: ConversationBody, cancelled: threading.Event | None) -> Grammar:
         """Return the grammar of an answer that may call functions."""
-        assert self.template is not None and self.template.tool_format is not None, "`chat` checks that there are both"
+        assert self.template is not None and self.template.tool_format is not None, "`chat` checks this"
         functions = [CallableFunction(f.name, f.parameters, strict=f.strict) for f in body.callable_functions]
         try:
             return tool_grammar(

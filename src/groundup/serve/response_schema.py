@@ -87,7 +87,7 @@ class FunctionToolItem(FunctionDefinition):
     type: Literal["function"]
 
 
-class TextFormat(Body):
+class AnswerFormat(Body):
     """Format of the text of the answer: text, any JSON object, or JSON that matches a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
@@ -97,7 +97,7 @@ class TextFormat(Body):
     strict: bool = True  # accepted for compatibility: the schema is always enforced
 
     @model_validator(mode="after")
-    def _schema_matches_type(self) -> TextFormat:
+    def _schema_matches_type(self) -> AnswerFormat:
         if (self.json_schema is not None) != (self.type == "json_schema"):
             rule = 'type "json_schema" requires a schema, and other types do not have it'
             raise PydanticCustomError("value_error", rule, {"param": "text.format.schema"})
@@ -107,7 +107,7 @@ class TextFormat(Body):
 class TextOptions(Lenient):
     """Options of the text of the answer."""
 
-    format: TextFormat | None = None
+    format: AnswerFormat | None = None
 
 
 class Reasoning(Lenient):

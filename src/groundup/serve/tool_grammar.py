@@ -76,7 +76,7 @@ def tool_grammar(
     if answer_schema is not None and format.is_bare and not required:
         raise ConfigError(
             "tools with a JSON schema of the answer",
-            rule="this model writes tool calls as JSON without a marker, so they cannot be told apart from an answer",
+            rule="this model writes tool calls as JSON without a marker, so an answer in JSON can look like a call",
             fix="Omit one of them, or require a tool call.",
         )
     writer = _Writer(format, tokenizer)
@@ -103,7 +103,7 @@ class _Writer:
     def __init__(self, format: ToolFormat, tokenizer: Tokenizer) -> None:
         self._format = format
         self._tokens = _control_tokens(format, tokenizer)
-        # Models write other control tokens, such as <think>, before a call. Special tokens are not part of a text.
+        # Models write other control tokens, such as <think>, before a call. Special tokens are not text.
         self._in_text = sorted(
             token
             for token in tokenizer.control_tokens.values()

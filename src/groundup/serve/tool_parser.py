@@ -67,7 +67,7 @@ class ToolCallParser:
         self._format = format
         self._after_text = after_text and format is not None and not format.is_bare
         self._state = _State.START
-        self._waiting = ""  # text that is not parsed yet, because it may be the start of a marker
+        self._waiting = ""  # unparsed text, which may be the start of a marker
         self._num_calls = 0
         self._json = _JsonObject()
 

@@ -37,7 +37,7 @@ class ToolFormat:
         closing: Text after the arguments of the last call.
         separator: Text between the arguments of a call and the name of the next function, or None if the model makes
             only one call per turn.
-        tag: Special token that the model may write before the calls, or "" if there is none.
+        tag: Special token that the model may write before the calls, or "" if the model has no such token.
         is_rendered: Whether the template renders tool calls. Otherwise they must be written into the content of a
             message.
     """
