@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Self
@@ -126,11 +126,9 @@ class LlamaCppSpeed:
         assert process.stdin is not None
         assert process.stdout is not None
         request = [test.batch_size, test.prompt_tokens, test.output_tokens, self._vocab_size, self._number]
-        try:
+        with suppress(OSError):  # the process has ended, so the response is empty
             process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
-        except OSError:  # the process has ended, so the response is empty
-            pass
         line = process.stdout.readline()
         if not line:
             code = process.wait()
@@ -151,8 +149,7 @@ class LlamaCppSpeed:
             text=True,
             env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         )
-        self._open.enter_context(process)
-        self._open.callback(process.kill)
+        self._open.callback(_end, process)
         return process, errors
 
     def _failed(self, code: int, errors: str) -> ResourceError:
@@ -162,6 +159,15 @@ class LlamaCppSpeed:
             f"llama.cpp ended with exit code {code} on {self._file.name}: {reason}",
             fix="Check that this version of llama.cpp supports the file, or omit --gguf.",
         )
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None
+        with suppress(OSError):  # a process that ended early did not read its input
+            pipe.close()
+    process.wait()
 
 
 def bench_figures(test: SpeedTest, results: Sequence[dict[str, Any]]) -> list[dict[str, float]]:

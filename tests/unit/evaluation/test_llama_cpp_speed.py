@@ -43,15 +43,18 @@ def test_a_program_that_does_not_exist_is_an_error() -> None:
         find_llama_cpp(Path("/nowhere/llama-bench"))
 
 
-def test_a_python_without_xllamacpp_fails_with_its_reason(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("script", "reason"), [(f'exec "{sys.executable}" -S "$@"', "xllamacpp"), ("exit 3", "exit code 3")]
+)
+def test_a_program_that_ends_early_fails_with_its_reason(script: str, reason: str, tmp_path: Path) -> None:
     test = SpeedTest(1, 8, 4)
-    isolated = tmp_path / "python"
-    isolated.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
-    isolated.chmod(0o755)
-    found = find_llama_cpp(isolated)
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    found = find_llama_cpp(program)
     assert found is not None
     with (
+        pytest.raises(ResourceError, match=reason),
         LlamaCppSpeed(found, tmp_path / "model.gguf", 1, [test], 100) as peer,
-        pytest.raises(ResourceError, match="xllamacpp"),
     ):
         peer.run(test)
