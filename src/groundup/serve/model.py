@@ -91,8 +91,8 @@ class ServedModel:
                 code="no_chat_template",
             )
         messages, tools = body.conversation, [function.described for function in body.prompt_functions]
-        format = self.template.tool_format
-        if format is None and (tools or any(message.role == "tool" or message.tool_calls for message in messages)):
+        has_tools = bool(tools) or any(message.role == "tool" or message.tool_calls for message in messages)
+        if has_tools and self.template.tool_format is None:
             raise self._no_tools("tools" if tools else body.conversation_param)
         self._require_encodable("".join(map(_text, messages)), body.conversation_param)
         self._require_encodable(json.dumps(tools, ensure_ascii=False), "tools")
@@ -102,7 +102,9 @@ class ServedModel:
         try:
             ids = self.template.encode(messages, add_generation_prompt=True, variables=variables, tools=tools)
         except FormatError as error:
-            raise _refused_by_template(error) if variables else from_groundup(error) from error
+            if not (variables or has_tools):
+                raise from_groundup(error) from error
+            raise _refused_by_template(error, "chat_template_kwargs" if variables else "tools") from error
         except GroundupError as error:
             raise from_groundup(error) from error
         self._require_space(ids, body.conversation_param)
@@ -111,8 +113,10 @@ class ServedModel:
             [ids], body, body.num_logprobs, self.template.stop_ids, is_reply=True, grammar=grammar
         )
         job = Job(requests, len(ids), (*body.ignored, *ignored), body.num_candidates)
-        if format is None or not body.callable_functions:
+        if not body.callable_functions:
             return job
+        format = self.template.tool_format
+        assert format is not None, "checked above"
         shown_ids = special_ids(format, self.tokenizer)
         requests = tuple(replace(request, shown_ids=shown_ids) for request in requests)
         return replace(
@@ -333,13 +337,13 @@ class ServedModel:
         )
 
 
-def _refused_by_template(error: FormatError) -> ApiError:
+def _refused_by_template(error: FormatError, param: str) -> ApiError:
     return ApiError(
         400,
-        f"chat_template_kwargs: {error.value}"[:_SHOWN_CHARACTERS],
+        f"{param}: {error.value}"[:_SHOWN_CHARACTERS],
         rule="the model's chat template fails with these values",
         fix="Give valid values, or omit them.",
-        param="chat_template_kwargs",
+        param=param,
         code="invalid_value",
     )
 

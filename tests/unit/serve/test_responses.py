@@ -9,6 +9,8 @@ import openai
 import pytest
 from pydantic import BaseModel, Field
 
+from groundup.model import Transformer
+from groundup.serve import Limits
 from unit.serve.conftest import Connect
 
 ASK: dict[str, Any] = {"model": "tiny", "input": "How is the weather?", "max_output_tokens": 20}
@@ -119,6 +121,14 @@ def test_parameters_without_effect_are_listed(client: openai.OpenAI) -> None:
     plain = client.responses.with_raw_response.create(**ASK, **harmless)
     assert "X-Groundup-Ignored" not in plain.headers
     assert json.loads(plain.text)["store"] is False
+
+
+def test_a_failure_is_the_last_event(start: Any, long_model: Transformer) -> None:
+    server = start(long_model, limits=Limits(request_seconds=0.5))
+    ask = ASK | {"max_output_tokens": 30_000, "stream": True}
+    *_, last = server.client().responses.create(**ask)
+    assert last.type == "response.failed" and last.response.status == "failed"
+    assert "did not finish" in last.response.error.message
 
 
 @pytest.mark.parametrize(
