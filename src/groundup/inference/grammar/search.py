@@ -103,8 +103,8 @@ class TimeLimit:
         if self.remaining < 0:
             raise ConfigError(
                 "the grammar is too complex",
-                rule="the search for a valid output takes too long",
-                fix="Simplify it: fewer alternatives, smaller repeat counts, no ambiguous repetition.",
+                rule="no valid output was found in time",
+                fix="Use simpler patterns, smaller repeat counts and minimum lengths, and fewer alternatives.",
             )
 
 

@@ -92,7 +92,7 @@ class TrialCompiler:
                 "the grammar is too complex",
                 rule=f"to compile it takes more than {trial_child.CPU_SECONDS:g} second, "
                 f"{trial_child.MEMORY_BYTES // 2**20} MB or the stack",
-                fix="Use smaller repeat counts, fewer optional parts and fewer rules that refer to each other.",
+                fix="Use simpler patterns, smaller repeat counts and numbers, and fewer nested rules.",
             )
         error: str = json.loads(answer)
         return error
