@@ -99,7 +99,7 @@ def _parse(answer: Answer, lines: list[bytes], *, stream: bool) -> None:
 
 
 async def throughput(url: str, bodies: list[Json]) -> Json:
-    """Send all requests at once; return the number of tokens, the wall time and the CPU time of the clients."""
+    """Send all requests at the same time; return tokens, wall time and CPU time of the clients."""
     started, cpu = time.perf_counter(), _cpu_seconds()
     answers = await asyncio.gather(*(ask(url, body) for body in bodies))
     seconds = time.perf_counter() - started
@@ -164,7 +164,7 @@ async def send_garbage(url: str, content: bytes) -> None:
 
 
 async def at_once(url: str, bodies: list[Json], texts: list[str]) -> Json:
-    """Send all requests at once; return the number of responses by status or error, and of wrong texts."""
+    """Send all requests at the same time; return the number of responses by status or error, and of wrong texts."""
     answers = await asyncio.gather(*(ask(url, body) for body in bodies))
     statuses: dict[str, int] = {}
     for each in answers:

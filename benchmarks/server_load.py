@@ -3,7 +3,8 @@
 Part 1 compares the throughput through the server with the throughput of the engine without a server, for the same kind
 of requests in the same run. Part 2 runs clients for some minutes: a tenth disconnects, a tenth sends garbage, and each
 answer is compared with the answer of the same request alone. Part 3 sends SIGTERM while requests are running. Part 4
-sends 100 requests at once. The clients run in another process and use raw sockets (benchmarks/server_clients.py).
+sends 100 requests at the same time. The clients run in another process and use raw sockets
+(benchmarks/server_clients.py).
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ def mixed_bodies(count: int) -> list[Json]:
 
 
 def measure_load(options: argparse.Namespace) -> Json:
-    """Run the clients for some minutes, then send SIGTERM, then send 100 requests at once to a new server."""
+    """Run the clients for some minutes, then send SIGTERM, then send 100 requests at the same time to a new server."""
     bodies, seconds, clients = mixed_bodies(options.requests), 60 * options.minutes, max(options.clients)
     found: Json = {}
     with server(options, max_active=32) as running:

@@ -79,7 +79,7 @@ def run(
     """
     from groundup.apps import open_catalog
     from groundup.apps.serving import ServedApps
-    from groundup.serve import Limits, Server, application_routes, bind, build_app, is_loopback, url_of
+    from groundup.serve import Server, ServerLimits, application_routes, bind, build_app, is_loopback, url_of
     from groundup.serve.guard import require_api_key
     from groundup.serve.metrics import Metrics
     from groundup.serve.middleware import with_middleware
@@ -87,7 +87,7 @@ def run(
 
     console = console or Console()
     apps = ServedApps(open_catalog(config.apps, console))
-    limits = Limits(**{name: getattr(config, name) for name in Limits.__slots__})
+    limits = ServerLimits(**{name: getattr(config, name) for name in ServerLimits.__slots__})
     api_key = config.api_key or os.environ.get(API_KEY_VARIABLE) or None
     metrics = Metrics()
     with bind(config.host, config.port) as bound:
@@ -102,13 +102,9 @@ def run(
                     on_text(json.dumps(summary) + "\n")
 
             app = build_app(models, routes=[*application_routes(apps, models), metrics.route], limits=limits)
+            note = console.note if config.access_log else None
             guarded = with_middleware(
-                app,
-                metrics,
-                api_key=api_key,
-                loopback_only=loopback,
-                cors_origins=config.cors_origin,
-                note=console.note if config.access_log else None,
+                app, metrics, api_key=api_key, loopback_only=loopback, cors_origins=config.cors_origin, note=note
             )
             Server(
                 guarded,

@@ -42,8 +42,8 @@ class ClientShares:
     def join(self, client: Client) -> tuple[ClientShare, ...]:
         """Count a new request of a client.
 
-        A client that had no requests starts with the smallest counter of the others. It cannot save up tokens while it
-        does not use the server.
+        A client that had no requests starts with the smallest counter of the active clients. It cannot save up tokens
+        while it does not use the server.
 
         Returns:
             The shares of the client and of the groups that contain it, the largest group first.

@@ -5,7 +5,7 @@ from groundup.serve.applications import application_routes
 from groundup.serve.body import Body
 from groundup.serve.errors import ApiError, unknown_model
 from groundup.serve.guard import RequestGuard
-from groundup.serve.limits import Limits
+from groundup.serve.limits import ServerLimits
 from groundup.serve.model import ServedModel
 from groundup.serve.models import Models, ServedModels, model_object
 from groundup.serve.server import Server, bind, is_loopback, url_of
@@ -14,12 +14,12 @@ from groundup.serve.transport import read_request
 __all__ = [
     "ApiError",
     "Body",
-    "Limits",
     "Models",
     "RequestGuard",
     "ServedModel",
     "ServedModels",
     "Server",
+    "ServerLimits",
     "application_routes",
     "bind",
     "build_app",

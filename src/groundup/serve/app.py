@@ -35,7 +35,7 @@ from groundup.serve.errors import (
     unknown_model,
 )
 from groundup.serve.leases import ModelLeases, use_model
-from groundup.serve.limits import Limits
+from groundup.serve.limits import ServerLimits
 from groundup.serve.model import Job, ServedModel
 from groundup.serve.models import Models
 from groundup.serve.openapi import describes, document_routes
@@ -55,7 +55,7 @@ B = TypeVar("B", bound=GenerationBody)
 Events = AsyncGenerator[tuple[int, TokenEvent]]
 
 
-def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), limits: Limits | None = None) -> Starlette:
+def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), limits: ServerLimits | None = None) -> Starlette:
     """Return the ASGI application with all endpoints of the API.
 
     The application does not check the API key, so wrap it in a `RequestGuard`.
@@ -90,7 +90,7 @@ def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), limits: Limit
         },
     )
     app.state.models = models
-    app.state.limits = limits or Limits()
+    app.state.limits = limits or ServerLimits()
     return app
 
 

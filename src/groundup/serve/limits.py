@@ -1,4 +1,4 @@
-"""Limits that protect the server from slow, stalled and too many clients."""
+"""ServerLimits that protect the server from slow, stalled and too many clients."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Limits of a server.
+class ServerLimits:
+    """ServerLimits of a server.
 
     Attributes:
         request_seconds: Number of seconds after which a request fails, including the time in the queue.

@@ -39,7 +39,7 @@ _ERROR_SCHEMA: Json = {
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
+class Description:
     """Description of an endpoint.
 
     Attributes:
@@ -60,7 +60,7 @@ def describes(summary: str, body: type[Body] | None = None) -> Callable[[Handler
     """
 
     def describe(handler: Handler) -> Handler:
-        handler.operation = Operation(summary, body)  # type: ignore[attr-defined]
+        handler.operation = Description(summary, body)  # type: ignore[attr-defined]
         return handler
 
     return describe
@@ -119,7 +119,7 @@ def document_routes(routes: Sequence[BaseRoute]) -> list[Route]:
     return [Route("/openapi.json", document, methods=["GET"]), Route("/docs", page, methods=["GET"])]
 
 
-def _operation(route: Route, operation: Operation, schema: Json | None) -> Json:
+def _operation(route: Route, operation: Description, schema: Json | None) -> Json:
     ok: Json = {"application/json": {"schema": {"type": "object"}}}
     if operation.body is not None and "stream" in operation.body.model_fields:
         ok["text/event-stream"] = {"schema": {"type": "string"}}

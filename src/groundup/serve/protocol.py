@@ -15,7 +15,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from groundup.serve.limits import Limits
+from groundup.serve.limits import ServerLimits
 
 _MAX_DISCARDED_BYTES = 16 * 2**20  # rest of a rejected body that is read so that the client sees the response
 _BODY_GRACE_SECONDS = 5  # the application rejects a stalled body with status 408 before the connection is closed
@@ -32,7 +32,7 @@ class LimitedProtocol(H11Protocol):
         arguments: Arguments of `H11Protocol`.
     """
 
-    def __init__(self, *, limits: Limits, **arguments: Any) -> None:
+    def __init__(self, *, limits: ServerLimits, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.logger = _log
         self._limits = limits

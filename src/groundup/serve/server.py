@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from groundup.core.errors import ResourceError
 from groundup.serve.drain import Drain
-from groundup.serve.limits import Limits
+from groundup.serve.limits import ServerLimits
 from groundup.serve.protocol import LimitedProtocol
 
 _ABORT_SECONDS = 5  # time for aborted requests to send an error to their clients
@@ -87,7 +87,7 @@ class Server(uvicorn.Server):
         abort: Function that aborts running requests, so that their clients receive an error. It may be called several
             times. Another thread calls this function.
         on_ready: Function that is called when clients can connect.
-        limits: Limits for clients and connections.
+        limits: ServerLimits for clients and connections.
         note: Function that is called with a message when a shutdown waits for running requests.
     """
 
@@ -98,7 +98,7 @@ class Server(uvicorn.Server):
         grace_seconds: int,
         abort: Callable[[], None],
         on_ready: Callable[[], None] | None = None,
-        limits: Limits | None = None,
+        limits: ServerLimits | None = None,
         note: Callable[[str], None] | None = None,
     ) -> None:
         self._drain = Drain(app)
@@ -107,7 +107,7 @@ class Server(uvicorn.Server):
                 self._drain,
                 lifespan="off",
                 ws="none",
-                http=partial(LimitedProtocol, limits=limits or Limits()),  # type: ignore[arg-type]
+                http=partial(LimitedProtocol, limits=limits or ServerLimits()),  # type: ignore[arg-type]
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -21,11 +21,11 @@ from groundup.inference.runner import make_pool
 from groundup.inference.worker import Worker
 from groundup.model import Transformer
 from groundup.serve import (
-    Limits,
     RequestGuard,
     ServedModel,
     ServedModels,
     Server,
+    ServerLimits,
     application_routes,
     bind,
     build_app,
@@ -77,7 +77,7 @@ def running(
     template: ChatTemplate | None,
     *,
     loopback_only: bool = True,
-    limits: Limits | None = None,
+    limits: ServerLimits | None = None,
     grace_seconds: int = 1,
     cors_origins: tuple[str, ...] = (),
     metrics: Metrics | None = None,

@@ -13,9 +13,9 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from groundup.model import Transformer
-from groundup.serve import Limits
+from groundup.serve import ServerLimits
 
-QUICK = Limits(client_seconds=0.6, read_seconds=0.6, max_connections=4)
+QUICK = ServerLimits(client_seconds=0.6, read_seconds=0.6, max_connections=4)
 SHORT: dict[str, Any] = {"model": "tiny", "prompt": "The", "max_tokens": 3, "temperature": 0}
 HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 CHUNK = b"%x\r\n%b\r\n" % (65_536, b" " * 65_536)
@@ -103,7 +103,7 @@ def test_idle_connections_do_not_block_others(quick: Any) -> None:
 
 
 def test_too_many_busy_connections_are_429(start: Any, long_model: Transformer) -> None:
-    server = start(long_model, limits=Limits(max_connections=2))
+    server = start(long_model, limits=ServerLimits(max_connections=2))
     client = server.client()
     streams = [client.completions.create(**SHORT | {"max_tokens": 32_000}, stream=True) for _ in range(2)]
     for stream in streams:
@@ -123,7 +123,7 @@ def test_an_announced_large_body_is_413_before_it_is_sent(quick: Any) -> None:
 
 def test_an_endless_body_is_not_read(start: Any, model: Transformer) -> None:
     """The path does not exist, so no endpoint reads the body."""
-    server = start(model, limits=Limits(client_seconds=60))
+    server = start(model, limits=ServerLimits(client_seconds=60))
     with connect(server) as connection:
         connection.sendall(HEAD.replace(b"completions", b"nothing") + b"Transfer-Encoding: chunked\r\n\r\n")
         assert send_all(connection, itertools.repeat(CHUNK, 2000)) < 100 * 2**20

@@ -16,7 +16,7 @@ import torch
 from groundup.core.errors import ResourceError
 from groundup.inference import Engine, GenerationRequest
 from groundup.model import Transformer
-from groundup.serve import Limits, ServedModel, ServedModels, bind, build_app, is_loopback
+from groundup.serve import ServedModel, ServedModels, ServerLimits, bind, build_app, is_loopback
 from groundup.tokenizer import Tokenizer
 
 ENDLESS: dict[str, Any] = {"model": "tiny", "prompt": "The", "max_tokens": 32_000, "temperature": 0}
@@ -63,7 +63,7 @@ def test_overload_is_429(start: Any, long_model: Transformer) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_timeout_is_408(start: Any, long_model: Transformer, stream: bool) -> None:
-    server = start(long_model, limits=Limits(request_seconds=0.5))
+    server = start(long_model, limits=ServerLimits(request_seconds=0.5))
     client = server.client(max_retries=2)
     with pytest.raises(openai.APIError, match=r"did not finish within 0\.5 s"):
         list(client.completions.create(**ENDLESS, stream=stream))
