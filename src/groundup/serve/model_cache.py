@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Sequenc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -390,17 +391,21 @@ class ModelCache:
             self._release(loaded.base)
 
     def _described(self, source: ModelSource) -> dict[str, Any]:
-        loaded = self._loaded.get(source.name)
+        loaded, created = self._loaded.get(source.name), _created(source)
         if loaded is not None:
-            served = loaded.served
-            length, chats = served.context_length, served.template is not None
+            length, chats = loaded.served.context_length, loaded.served.template is not None
         else:
             try:
-                length, chats = read_config(source.directory).context_length, has_chat_template(source.directory)
+                length, chats = _read_description(source.directory, created)
             except (GroundupError, OSError):  # The error is reported when a request loads the model.
                 length, chats = 0, False
-        created = _created(source)
         return model_object(source.name, created=created, context_length=length, chats=chats, loaded=loaded is not None)
+
+
+@lru_cache(maxsize=1024)
+def _read_description(directory: Path, created: int) -> tuple[int, bool]:
+    """Return the context length of a model, and whether it has a chat template. `created` invalidates the cache."""
+    return read_config(directory).context_length, has_chat_template(directory)
 
 
 def default_model_bytes(device: str | None) -> int | None:
