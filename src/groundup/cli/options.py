@@ -84,15 +84,17 @@ def _option(item: Setting) -> click.Option:
     kind: Any = each if each in (int, float) else str  # the config converts strings to paths
     # If a recipe contains a list of tables, the command line expects a file with these tables.
     metavar: str | None = item.metavar.split("|")[0].strip("[]").removesuffix(", ...").replace("TABLE", "FILE")
-    if get_origin(item.type) is Literal:
-        kind, metavar = click.Choice([str(choice) for choice in get_args(item.type)]), None
+    if get_origin(each) is Literal:
+        kind, metavar = click.Choice([str(choice) for choice in get_args(each)]), None
     return click.Option([item.option, item.name], type=kind, multiple=many, metavar=metavar, help=help_line)
 
 
 def _with_default(help_line: str, default: Any, *, required: bool) -> str:
     if required:
         return f"{help_line} [required]"
-    return help_line if default in (None, False, "", []) else f"{help_line} [{default}]"
+    if isinstance(default, list):
+        default = ", ".join(map(str, default))
+    return help_line if default in (None, False, "") else f"{help_line} [{default}]"
 
 
 _COMMON: Mapping[str, tuple[list[str], dict[str, Any]]] = {

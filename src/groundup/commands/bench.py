@@ -13,7 +13,7 @@ from groundup.core.types import InferenceDtype
 
 if TYPE_CHECKING:
     from groundup.core.markdown import Table
-    from groundup.evaluation.speed_report import Benchmark
+    from groundup.evaluation.speed_report import Benchmark, BenchmarkSettings
     from groundup.hub.resolve import OpenedModel
 
 EXAMPLE = "groundup bench runs/quickstart --dtype int8 --dtype bfloat16"
@@ -22,9 +22,9 @@ EXAMPLE = "groundup bench runs/quickstart --dtype int8 --dtype bfloat16"
 class BenchConfig(Config):
     """Settings of `groundup bench`."""
 
-    model: Path = setting(help="Model directory, or a run (its newest language model)", positional=True)
+    model: Path = setting(help="Model directory, GGUF file, or run (its newest language model)", positional=True)
     dtype: tuple[InferenceDtype, ...] = setting(
-        ("auto",), help="Weight format: auto, bfloat16, int8, int4 or float32; auto: bfloat16 if possible", flag=True
+        ("auto",), help="Weight format; auto: as stored if quantized, otherwise bfloat16 if possible", flag=True
     )
     threads: int | None = setting(None, help="Number of CPU threads; default: one per core", flag=True, gt=0)
     prompt_tokens: tuple[int, ...] = setting((128, 512, 2048), help="Prompt length of the prefill tests", flag=True)
@@ -74,24 +74,13 @@ def run(
 
     from groundup.core.markdown import markdown_table
     from groundup.evaluation.quantization import QUALITY_COLUMNS, measure_quality, quality_row
-    from groundup.evaluation.speed_report import BenchmarkSettings, environment, run_benchmark
+    from groundup.evaluation.speed_report import environment, run_benchmark
     from groundup.hub.resolve import open_model
-    from groundup.hub.weight_files import is_gguf
 
     console = console or Console()
     on_text = on_text or (lambda _: None)
     opened = open_model(config.model, device=config.device, base=config.base, as_stored=not config.quality)
-    settings = BenchmarkSettings(
-        dtypes=config.dtype,
-        threads=config.threads or torch.get_num_threads(),
-        prompt_tokens=config.prompt_tokens,
-        depths=config.depth,
-        batch_sizes=config.batch_size,
-        output_tokens=config.output_tokens,
-        rounds=config.rounds,
-        gguf=config.gguf or ((opened.directory,) if is_gguf(opened.directory) else ()),
-        llama_cpp=config.llama_cpp,
-    )
+    settings = _settings(config, opened)
     facts = environment(opened, settings)
     if config.quality:
         torch.set_num_threads(settings.threads)
@@ -108,6 +97,25 @@ def run(
     else:
         on_text("\n".join(text for columns, rows in tables if (text := markdown_table(columns, rows))))
     return facts
+
+
+def _settings(config: BenchConfig, opened: OpenedModel) -> BenchmarkSettings:
+    import torch
+
+    from groundup.evaluation.speed_report import BenchmarkSettings
+    from groundup.hub.weight_files import is_gguf
+
+    return BenchmarkSettings(
+        dtypes=config.dtype,
+        threads=config.threads or torch.get_num_threads(),
+        prompt_tokens=config.prompt_tokens,
+        depths=config.depth,
+        batch_sizes=config.batch_size,
+        output_tokens=config.output_tokens,
+        rounds=config.rounds,
+        gguf=config.gguf or ((opened.directory,) if is_gguf(opened.directory) else ()),
+        llama_cpp=config.llama_cpp,
+    )
 
 
 def _note(benchmark: Benchmark, opened: OpenedModel, console: Console) -> None:
