@@ -19,6 +19,7 @@ from torch import Tensor
 
 from groundup.core.types import InferenceDtype
 from groundup.inference.blocks import BlockLayout, BlockPool, BlockTable
+from groundup.inference.threads import DecodeThreads
 from groundup.kernels.native_decoder import (
     BLOCK_TOKENS,
     READ_ROWS,
@@ -264,7 +265,7 @@ class NativeRunner:
     Args:
         model: The language model. Its weights are copied.
         weights: Format of the copy.
-        threads: CPU threads. Default: torch's number.
+        threads: CPU threads; see `DecodeThreads`.
         base: A runner whose packed weights are used for layers that both models have.
         pool: Memory of the KV cache, which runners of one worker thread share. It is allowed at least one sequence of
             the full context length. Default: a pool of its own.
@@ -284,6 +285,7 @@ class NativeRunner:
         pool: BlockPool | None = None,
         identity: bytes | None = None,
     ) -> None:
+        self._threads = DecodeThreads(threads)
         self.decoder: NativeDecoder = NativeDecoder(
             model, weights, threads=threads, base=None if base is None else base.decoder
         )
@@ -327,6 +329,7 @@ class NativeRunner:
             assert isinstance(work.cache, BlockTable)
             start = work.cache.length
             chunks.append(Chunk(work.ids[start:], start, work.cache.addresses, work.scored, work.reader))
+        self.decoder.threads = self._threads.current()
         logits = iter(self.decoder.forward(chunks))
         for work in works:
             assert isinstance(work.cache, BlockTable)
@@ -345,7 +348,7 @@ class NativeRunner:
             return TorchRunner(model)
         decoder = self.decoder
         return NativeRunner(
-            model, decoder.weights, threads=decoder.threads, base=self, pool=self.pool, identity=identity
+            model, decoder.weights, threads=self._threads.fixed, base=self, pool=self.pool, identity=identity
         )
 
 
@@ -383,7 +386,8 @@ def make_runner(
     Args:
         model: The language model.
         dtype: Format of the weights that are not quantized; quantized weights keep their values. "auto": bf16 by the
-            compiled kernels if they can compute the model, otherwise PyTorch. "float32": PyTorch.
+            compiled kernels if they can compute the model, otherwise PyTorch. PyTorch is also used if the compute dtype
+            of the model was set to fp32, as for an evaluation in fp32. "float32": PyTorch.
         pool: Memory of the KV cache of the compiled kernels, which the runners of one worker share. Default: a new one.
         identity: Digest of everything that the model computes: its weights and its config. Models with the same one
             find the same prefixes in the pool. Default: a new one, so that only this runner finds its prefixes.
@@ -394,7 +398,7 @@ def make_runner(
     Raises:
         ResourceError: The kernels cannot compute this model, and the format needs them.
     """
-    if dtype == "float32" or (dtype == "auto" and not _kernels_can_compute(model)):
+    if dtype == "float32" or (dtype == "auto" and not _prefers_kernels(model)):
         prepare_for_torch(model)
         return TorchRunner(model)
     return NativeRunner(model, "bfloat16" if dtype == "auto" else dtype, pool=pool, identity=identity)
@@ -414,8 +418,10 @@ def runner_weight_bytes(runner: Runner, model: Transformer) -> int:
     return runner.nbytes or sum(parameter.nbytes for parameter in model.parameters())
 
 
-def _kernels_can_compute(model: Transformer) -> bool:
-    """Return whether the compiled kernels can compute a model. They cannot read weights that FSDP has sharded."""
+def _prefers_kernels(model: Transformer) -> bool:
+    """Return whether "auto" means the compiled kernels. They cannot read weights that FSDP has sharded."""
+    if model.model.compute_dtype == torch.float32:
+        return False
     if dist.is_available() and dist.is_initialized():
         from groundup.distributed import is_sharded
 

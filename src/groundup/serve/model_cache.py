@@ -25,7 +25,7 @@ from groundup.core.types import InferenceDtype
 from groundup.hub import read_config
 from groundup.hub.resolve import OpenedModel, finished, has_chat_template, usable_device
 from groundup.hub.weight_files import weight_files
-from groundup.inference import Engine, make_runner
+from groundup.inference import Engine
 from groundup.inference.blocks import BlockPool
 from groundup.inference.worker import Worker
 from groundup.kernels.memory import CleanFilePages, memory_bytes
@@ -332,10 +332,7 @@ class ModelCache:
                 opened.model, opened.tokenizer, stop_ids=opened.stop_ids, identity=identity
             )
         else:
-            runner = make_runner(opened.model, self.dtype, pool=self._pool, identity=identity)
-            engine = Engine(
-                opened.model, opened.tokenizer, runner=runner, stop_ids=opened.stop_ids, worker=self._worker
-            )
+            engine = Engine.of(opened, self.dtype, pool=self._pool, identity=identity, worker=self._worker)
         served = ServedModel(source.name, engine, template, _created(source))
         nbytes = _tensor_bytes(opened.model, None if base is None else base.opened.model) + engine.packed_bytes
         return LoadedModel(source, opened, served, base, nbytes)

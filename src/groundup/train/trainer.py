@@ -14,6 +14,7 @@ import torch
 from groundup.core.console import ProgressBar as ProgressBar
 from groundup.core.console import format_count, format_duration
 from groundup.core.errors import FormatError
+from groundup.core.trainings import announced_training
 from groundup.distributed import ShardedOptimizer
 from groundup.distributed.parallel_model import ModelT, parallelize
 from groundup.distributed.ranks import Ranks
@@ -314,6 +315,8 @@ class Trainer(Generic[ModelT, BatchT]):
         keep = [self._keep_best(selection, best)] if selection else []
         tokens, done = steps.total_tokens, self.progress.tokens_seen
         with ExitStack() as stack:
+            if self.machine.device == "cpu":
+                stack.enter_context(announced_training())
             bar = stack.enter_context(make_bar(self.label, tokens, steps.unit, done=done, curve="loss"))
             logs = self._logs(stack, steps, bar)
             shown = [AtFractions(evaluation.times, self._evaluating(evaluation, bar))] if evaluation else []

@@ -33,9 +33,13 @@ class Objective(Protocol[BatchT]):
             with unwrapped(model) as policy:
                 completions = complete_all(policy, tokenizer, requests)
 
-        The function `unwrapped` is in `groundup.distributed`. With FSDP, each forward pass gathers weights from all
-        ranks, so every rank must run the same number of forward passes. If the number of forward passes depends on the
-        samples, e.g. because of stop tokens, use `unwrapped(model, gather_layers=True)`.
+        The functions are in `groundup.distributed` and `groundup.inference`. Each completion contains the
+        log-probabilities of its tokens under the policy as it sampled, which on a CPU is rounded to bf16; with
+        `dtype="float32"`, it is not.
+
+        With FSDP, each forward pass gathers weights from all ranks, so every rank must run the same number of forward
+        passes. This number depends on the lengths of the prompts and of the samples. If they are not the same on all
+        ranks, use `unwrapped(model, gather_layers=True)`.
 
         Args:
             batch: Micro-batch of this rank.
