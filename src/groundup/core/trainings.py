@@ -18,8 +18,11 @@ from groundup.core.locks import acquire
 
 
 @contextmanager
-def announced_training() -> Iterator[None]:
-    """Announce within the context that this process trains a model on the CPU."""
+def announced_training(device: str) -> Iterator[None]:
+    """Announce within the context that this process trains a model on a device. Only "cpu" is announced."""
+    if device != "cpu":
+        yield
+        return
     file = None
     with suppress(OSError, GroundupError):  # The cache directory is not writable, or the user has none.
         path = _directory() / str(os.getpid())

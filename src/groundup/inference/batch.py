@@ -23,7 +23,7 @@ def complete_all(
 ) -> list[Completion]:
     """Generate completions for all requests with the model's current weights.
 
-    The tokens are those of an engine of this dtype, in any order and number of requests. If you have an engine, call
+    The tokens of a request do not depend on the other requests. If you have an engine, call
     its method `complete_all`, which does not convert the weights again.
 
     Args:

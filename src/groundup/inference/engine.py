@@ -174,10 +174,10 @@ class Engine:
         max_active: int = 32,
         advance: Callable[[float], object] = lambda _: None,
     ) -> list[Completion]:
-        """Run requests to their end and return the completions. Each request gets the same tokens as by `complete`.
+        """Run requests to their end and return the completions. The tokens are the same as with `complete`.
 
         The steps run in the calling thread and without a queue, so no other request may run at the same time. The order
-        of the steps depends only on the requests. If one request fails, the others are dropped and its error is raised.
+        of the steps depends only on the requests. If a request fails, its error is raised and all requests are dropped.
 
         Args:
             requests: The generation requests.

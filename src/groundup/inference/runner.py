@@ -226,7 +226,7 @@ class TorchRunner:
     def _decode(self, works: Sequence[SequenceStep]) -> list[Tensor | Exception | None]:
         """Compute one new token of each sequence; return the logits (V,) of each, or None if they are not needed.
 
-        If a batch fails, its sequences are computed again one by one, to find those that fail.
+        If a batch fails, each of its sequences is computed again by itself, so that only a failing sequence gets an error.
         """
         caches = [work.cache for work in works if isinstance(work.cache, KVCache)]
         starts = [cache.length for cache in caches]
@@ -242,7 +242,7 @@ class TorchRunner:
             return [error] if len(works) == 1 else [result for work in works for result in self._decode([work])]
 
     def _batch_states(self, ids: Sequence[int], caches: Sequence[KVCache]) -> Tensor:
-        """Return the hidden states (B, D) after one new token of each sequence, followed by those of the padding."""
+        """Return the hidden states (B, D) after one new token of each sequence, followed by the hidden states of the padding."""
         padding = [0] * (self._rows - len(ids))
         ids_BT = torch.tensor([*ids, *padding], device=self._device)[:, None]
         positions_BT = torch.tensor([*(cache.length for cache in caches), *padding], device=self._device)[:, None]

@@ -314,9 +314,7 @@ class Trainer(Generic[ModelT, BatchT]):
         guard = self._guard(good)
         keep = [self._keep_best(selection, best)] if selection else []
         tokens, done = steps.total_tokens, self.progress.tokens_seen
-        with ExitStack() as stack:
-            if self.machine.device == "cpu":
-                stack.enter_context(announced_training())
+        with announced_training(self.machine.device), ExitStack() as stack:
             bar = stack.enter_context(make_bar(self.label, tokens, steps.unit, done=done, curve="loss"))
             logs = self._logs(stack, steps, bar)
             shown = [AtFractions(evaluation.times, self._evaluating(evaluation, bar))] if evaluation else []

@@ -15,7 +15,7 @@ from groundup.inference.threads import DecodeThreads
 TRAIN = """
 import sys
 from groundup.core.trainings import announced_training
-with announced_training():
+with announced_training("cpu"):
     print("started", flush=True)
     sys.stdin.read()
 """
@@ -52,7 +52,7 @@ def test_a_killed_training_is_forgotten(training: subprocess.Popen[bytes], tmp_p
 def test_the_own_training_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert not another_process_trains()
-    with announced_training():
+    with announced_training("cpu"):
         assert not another_process_trains()
 
 
@@ -61,7 +61,7 @@ def test_an_unwritable_cache_directory_does_not_stop_a_training(
 ) -> None:
     (tmp_path / "groundup").write_text("a file")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with announced_training():
+    with announced_training("cpu"):
         assert not another_process_trains()
 
 

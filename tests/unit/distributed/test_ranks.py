@@ -151,7 +151,7 @@ def test_an_on_policy_objective_samples_the_same_on_any_number_of_ranks(stops: b
     """
 
     def case(mode: str | None) -> dict[str, Any]:
-        whole = {"mode": mode, "matrices": "adamw", "matrix_lr": 0.003, "steps": 24, "stops": stops}
+        whole = {"mode": mode, "matrices": "adamw", "matrix_lr": 0.006, "steps": 24, "stops": stops}
         return whole | {"gradients": f"{mode}.safetensors"}
 
     alone = train(tmp_path, "alone", None, {"alone": case(None)})["alone"]

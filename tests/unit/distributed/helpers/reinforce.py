@@ -18,7 +18,7 @@ from groundup.tokenizer import Tokenizer, train_tokenizer
 from groundup.train.objectives import Metrics
 
 PROMPT_TOKENS, SAMPLED_TOKENS, SAMPLES = 4, 6, 4
-REWARDED = 64  # reward 1 for a token below this id, otherwise 0
+REWARDED = 80  # reward 1 for a token below this id, otherwise 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ class StopError(Exception):
 
 def run(case: dict[str, Any], ranks: Ranks, out: Path) -> dict[str, Any]:
     torch.manual_seed(0)
-    shape = ModelConfig("qwen3", 64, 2, 4, 2, 16, 96, 257, LENGTH, tie_embeddings=case.get("tied", False))
+    shape = ModelConfig("qwen3", 64, 2, 4, 2, 16, 96, 321, LENGTH, tie_embeddings=case.get("tied", False))
     model = Transformer(shape)
     init_weights(model, 0)
     for parameter in model.parameters():  # not the zero initialization, whose gradients are mostly zero
