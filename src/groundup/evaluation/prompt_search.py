@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from groundup.core.console import Console
-from groundup.core.types import Example, Message
+from groundup.core.types import Example, InferenceDtype, Message
 from groundup.data.tables import evenly_spaced
 from groundup.evaluation.responses import response_tokens, score_responses
 from groundup.hub.adapted import is_adapter_of
@@ -57,12 +57,14 @@ class PromptedModel:
         tokenizer: tokenizer of the model.
         template: chat template, or None if the model does not have one.
         stop_ids: ids of the tokens that end a text.
+        dtype: weight format for generation.
     """
 
     model: Transformer
     tokenizer: Tokenizer
     template: ChatTemplate | None
     stop_ids: tuple[int, ...]
+    dtype: InferenceDtype = "auto"
 
     @cached_property
     def chat_format(self) -> ChatFormat | None:
@@ -95,7 +97,8 @@ def open_prompted(path: Path, base: Path, device: str | None, dtype: ComputeDtyp
     of_base = base if is_adapter_of(path, base) else None
     opened, template = open_chat_model(path, device, console, base=of_base, as_stored=False)
     cast_for_inference(opened.model, dtype)
-    return PromptedModel(opened.model, opened.tokenizer, template, opened.stop_ids)
+    generation_dtype: InferenceDtype = "float32" if dtype == "float32" else "auto"
+    return PromptedModel(opened.model, opened.tokenizer, template, opened.stop_ids, generation_dtype)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,7 +164,7 @@ def generate_answers(
         One answer per example.
     """
     requests = [prompt.request(example, max_tokens) for example in examples]
-    done = complete_all(prompted.model, prompted.tokenizer, requests, advance=advance)
+    done = complete_all(prompted.model, prompted.tokenizer, requests, dtype=prompted.dtype, advance=advance)
     return [each.text.strip() for each in done]
 
 

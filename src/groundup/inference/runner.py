@@ -226,7 +226,7 @@ class TorchRunner:
     def _decode(self, works: Sequence[SequenceStep]) -> list[Tensor | Exception | None]:
         """Compute one new token of each sequence; return the logits (V,) of each, or None if they are not needed.
 
-        If a batch fails, each of its sequences is computed again by itself, so that only a failing sequence gets an error.
+        If a batch fails, each of its sequences is computed again by itself, so that only a failing one gets an error.
         """
         caches = [work.cache for work in works if isinstance(work.cache, KVCache)]
         starts = [cache.length for cache in caches]
@@ -242,7 +242,7 @@ class TorchRunner:
             return [error] if len(works) == 1 else [result for work in works for result in self._decode([work])]
 
     def _batch_states(self, ids: Sequence[int], caches: Sequence[KVCache]) -> Tensor:
-        """Return the hidden states (B, D) after one new token of each sequence, followed by the hidden states of the padding."""
+        """Return the hidden states (B, D) after one new token of each sequence. The last rows are padding."""
         padding = [0] * (self._rows - len(ids))
         ids_BT = torch.tensor([*ids, *padding], device=self._device)[:, None]
         positions_BT = torch.tensor([*(cache.length for cache in caches), *padding], device=self._device)[:, None]
@@ -386,8 +386,7 @@ def make_runner(
     Args:
         model: The language model.
         dtype: Format of the weights that are not quantized; quantized weights keep their values. "auto": bf16 by the
-            compiled kernels if they can compute the model, otherwise PyTorch. PyTorch is also used if the compute dtype
-            of the model was set to fp32, as for an evaluation in fp32. "float32": PyTorch.
+            compiled kernels if they can compute the model, otherwise PyTorch. "float32": PyTorch.
         pool: Memory of the KV cache of the compiled kernels, which the runners of one worker share. Default: a new one.
         identity: Digest of everything that the model computes: its weights and its config. Models with the same one
             find the same prefixes in the pool. Default: a new one, so that only this runner finds its prefixes.
@@ -398,7 +397,7 @@ def make_runner(
     Raises:
         ResourceError: The kernels cannot compute this model, and the format needs them.
     """
-    if dtype == "float32" or (dtype == "auto" and not _prefers_kernels(model)):
+    if dtype == "float32" or (dtype == "auto" and not _kernels_can_compute(model)):
         prepare_for_torch(model)
         return TorchRunner(model)
     return NativeRunner(model, "bfloat16" if dtype == "auto" else dtype, pool=pool, identity=identity)
@@ -418,10 +417,8 @@ def runner_weight_bytes(runner: Runner, model: Transformer) -> int:
     return runner.nbytes or sum(parameter.nbytes for parameter in model.parameters())
 
 
-def _prefers_kernels(model: Transformer) -> bool:
-    """Return whether "auto" means the compiled kernels. They cannot read weights that FSDP has sharded."""
-    if model.model.compute_dtype == torch.float32:
-        return False
+def _kernels_can_compute(model: Transformer) -> bool:
+    """Return whether the compiled kernels can compute a model. They cannot read weights that FSDP has sharded."""
     if dist.is_available() and dist.is_initialized():
         from groundup.distributed import is_sharded
 

@@ -34,8 +34,9 @@ class Objective(Protocol[BatchT]):
                 completions = complete_all(policy, tokenizer, requests)
 
         The functions are in `groundup.distributed` and `groundup.inference`. Each completion contains the
-        log-probabilities of its tokens under the policy as it sampled, which on a CPU is rounded to bf16; with
-        `dtype="float32"`, it is not.
+        log-probabilities of its tokens under the policy that sampled them. On a CPU, this policy has weights that are
+        rounded to bf16, unless `dtype="float32"` is given. Rounding amplifies tiny differences between weights, so use
+        fp32 if the samples must be the same on any number of ranks.
 
         With FSDP, each forward pass gathers weights from all ranks, so every rank must run the same number of forward
         passes. This number depends on the lengths of the prompts and of the samples. If they are not the same on all

@@ -18,7 +18,7 @@ from groundup.tokenizer import Tokenizer, train_tokenizer
 from groundup.train.objectives import Metrics
 
 PROMPT_TOKENS, SAMPLED_TOKENS, SAMPLES = 4, 6, 4
-REWARDED = 80  # reward 1 for a token below this id, otherwise 0
+REWARDED = 128  # reward 1 for a token below this id, otherwise 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Reinforce:
             for n in range(SAMPLES)
         ]
         with unwrapped(model, gather_layers=self._stops) as policy:
-            completions = complete_all(policy, tokenizer(), requests)
+            completions = complete_all(policy, tokenizer(), requests, dtype="float32")
         sampled = torch.full((len(requests), SAMPLED_TOKENS), IGNORE_INDEX)
         for row, each in zip(sampled, completions, strict=True):
             row[: len(each.token_ids)] = torch.tensor(each.token_ids)
