@@ -21,9 +21,11 @@ from starlette.testclient import TestClient
 from groundup.inference import Engine, GenerationRequest, Grammar, Sampling
 from groundup.inference.sampling import add_bias, distribution
 from groundup.model import Transformer
-from groundup.serve import RequestGuard, ServedModel, ServedModels, build_app
+from groundup.serve import ServedModel, ServedModels, build_app
 from groundup.serve.body import read_body
 from groundup.serve.chat_schema import ChatBody
+from groundup.serve.metrics import Metrics
+from groundup.serve.middleware import with_middleware
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
 HEADER = "X-Groundup-Ignored"
@@ -55,8 +57,9 @@ def notes() -> list[str]:
 @pytest.fixture(scope="module")
 def client(served: ServedModel, notes: list[str]) -> openai.OpenAI:
     """Return the official client, connected directly to the ASGI application."""
-    app = RequestGuard(build_app(ServedModels([served])), api_key=None, loopback_only=False, note=notes.append)
-    return openai.OpenAI(base_url="http://tiny/v1", api_key="none", max_retries=0, http_client=TestClient(app))
+    app = build_app(ServedModels([served]))
+    logged = with_middleware(app, Metrics(), api_key=None, loopback_only=False, note=notes.append)
+    return openai.OpenAI(base_url="http://tiny/v1", api_key="none", max_retries=0, http_client=TestClient(logged))
 
 
 def created(client: openai.OpenAI, **changes: Any) -> tuple[Any, set[str]]:
