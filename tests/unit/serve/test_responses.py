@@ -125,7 +125,7 @@ def test_parameters_without_effect_are_listed(client: openai.OpenAI) -> None:
 
 def test_a_failure_is_the_last_event(start: Any, long_model: Transformer) -> None:
     server = start(long_model, limits=Limits(request_seconds=0.5))
-    ask = ASK | {"max_output_tokens": 30_000, "stream": True}
+    ask = ASK | {"max_output_tokens": 30_000, "stream": True, "temperature": 0}
     *_, last = server.client().responses.create(**ask)
     assert last.type == "response.failed" and last.response.status == "failed"
     assert "did not finish" in last.response.error.message
