@@ -103,7 +103,7 @@ class _Writer:
     def __init__(self, format: ToolFormat, tokenizer: Tokenizer) -> None:
         self._format = format
         self._tokens = _control_tokens(format, tokenizer)
-        # Models write other control tokens, such as <think>, before a call. Special tokens are not text.
+        # Models write other control tokens, such as `<think>`, before a call. Special tokens are not text.
         self._in_text = sorted(
             token
             for token in tokenizer.control_tokens.values()

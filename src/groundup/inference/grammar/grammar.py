@@ -118,11 +118,13 @@ class Grammar:
         `[lazy]` ends at its first match. This grammar allows free text with any number of tool calls. After the marker,
         the JSON is enforced. The end of the text is optional, so the minimum output is empty:
 
-            %llguidance {}
-            start: call* TEXT
-            call: begin %json {"type": "object"} "\n</tool_call>"
-            begin[lazy]: TEXT "<tool_call>\n"
-            TEXT: /(.|\n)*/
+        ```
+        %llguidance {}
+        start: call* TEXT
+        call: begin %json {"type": "object"} "\n</tool_call>"
+        begin[lazy]: TEXT "<tool_call>\n"
+        TEXT: /(.|\n)*/
+        ```
 
         If the marker is a special token, use `call: TEXT <[42]> "\n" %json ...` and no lazy rule. For at least one
         call, write `call+`; for only calls, omit `TEXT`.
