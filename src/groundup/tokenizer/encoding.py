@@ -47,7 +47,7 @@ class CorpusEncoder:
             threads: Number of threads. By default, one thread per CPU core is used.
         """
         self._tokenizer = tokenizer
-        # The threads live as long as the encoder, because tiktoken builds its automata anew in each thread.
+        # The threads live as long as the encoder, because tiktoken builds its automata again in each new thread.
         self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1)
         self._fast: tiktoken.Encoding | None = None
         self.reason = ""
