@@ -1,6 +1,6 @@
 """Compare the time and the peak memory of loading a model with 1.5 billion parameters with transformers.
 
-    python benchmarks/import_load.py [--rounds 5] [--layers 28]
+    python -m benchmarks.import_load [--rounds 5] [--layers 28]
 
 The benchmark writes a random model with the shape of Qwen2.5-1.5B as bf16 safetensors. Each load runs in a new process
 while the file is in the page cache. The order of the two libraries alternates. The benchmark measures the time of
@@ -23,9 +23,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from benchmarks.random_model import RandomWeights, qwen_config
 
 LIBRARIES = ("groundup", "transformers")
 DTYPES = {"bfloat16": 2, "float32": 4}  # bytes per parameter; the model is stored in bf16
@@ -48,7 +50,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="import-load-") as work:
         directory = Path(work) / "model"
-        writing = [sys.executable, __file__, "--write", str(directory), "--layers", str(options.layers)]
+        program = [sys.executable, "-m", "benchmarks.import_load"]
+        writing = [*program, "--write", str(directory), "--layers", str(options.layers)]
         parameters = int(subprocess.run(writing, check=True, stdout=subprocess.PIPE, text=True).stdout)
         print(f"{parameters / 1e9:.3f}B parameters; {options.rounds} rounds", file=sys.stderr)
         # Both libraries use their default number of threads. transformers loads a model with several threads.
@@ -62,7 +65,7 @@ def main() -> None:
                         while file.read(1 << 24):
                             pass
                 for who in LIBRARIES if round_ % 2 == 0 else reversed(LIBRARIES):
-                    command = [sys.executable, __file__, "--load", who, str(directory), dtype]
+                    command = [*program, "--load", who, str(directory), dtype]
                     output = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
                     runs[dtype][who].append(json.loads(output.splitlines()[-1]))
     print(json.dumps(summary(runs, parameters, options)))
@@ -70,29 +73,12 @@ def main() -> None:
 
 def write_model(directory: Path, layers: int) -> int:
     """Write a random bf16 model one tensor at a time, and return its number of parameters."""
-    import torch
-    from torch import Tensor
-
     from groundup.hub import SpecialTokenIds, save_weights
-    from groundup.model import ModelConfig, Transformer
 
-    config = ModelConfig("qwen2", 1536, layers, 12, 2, 128, 8960, 151_936, 32_768, rope_theta=1e6)
-    with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in Transformer(config).state_dict().items()}
-
-    class Random(Mapping[str, Tensor]):
-        def __getitem__(self, name: str) -> Tensor:
-            generator = torch.Generator().manual_seed(hash(shapes[name]) % 2**31)
-            return torch.empty(shapes[name], dtype=torch.bfloat16).normal_(std=0.02, generator=generator)
-
-        def __iter__(self) -> Iterator[str]:
-            return iter(shapes)
-
-        def __len__(self) -> int:
-            return len(shapes)
-
-    save_weights(directory, config, Random(), SpecialTokenIds(0, 0))
-    return sum(shape.numel() for name, shape in shapes.items() if name != "lm_head.weight")
+    config = qwen_config(layers=layers)
+    weights = RandomWeights(config)
+    save_weights(directory, config, weights, SpecialTokenIds(0, 0))
+    return weights.parameters
 
 
 def load(who: str, directory: str, dtype: str) -> dict[str, float]:

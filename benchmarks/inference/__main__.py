@@ -21,8 +21,9 @@ PARTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "quality": ("benchmarks.inference.quality", ("agreement_int8", "agreement_q8", "bpb_int8", "bpb_q8")),
     "server": ("benchmarks.server_load", ("server8_vs_offline", "server64_vs_offline", "lost_answers")),
     "same_tokens": ("benchmarks.inference.same_tokens", ("same_tokens",)),
+    "large": ("benchmarks.inference.large", ("int4_1p5b_vs_q4",)),
 }
-KEYS = (*(key for _, keys in PARTS.values() for key in keys), "int4_1p5b_vs_q4")
+KEYS = tuple(key for _, keys in PARTS.values() for key in keys)
 
 
 def main() -> None:

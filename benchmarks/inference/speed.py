@@ -51,17 +51,23 @@ def main() -> None:
     decode = SpeedTest(1, options.prompt_tokens, options.output_tokens)
     batch = SpeedTest(options.requests, options.prompt_tokens, options.output_tokens)
     ratios = {
-        "decode_int8_vs_q8": _ratio(found.get("int8"), decode, "decode"),
-        "decode_int4_vs_q4": _ratio(found.get("int4"), decode, "decode"),
-        "batch8_vs_q8": _ratio(found.get("int8"), batch, "decode"),
-        "batch8_with_prefill_vs_q8": _ratio(found.get("int8"), batch, "with_prefill"),
-        "prefill_vs_llama": _ratio(found.get("int8"), prefill, "prefill"),
+        "decode_int8_vs_q8": ratio(found.get("int8"), decode, "decode"),
+        "decode_int4_vs_q4": ratio(found.get("int4"), decode, "decode"),
+        "batch8_vs_q8": ratio(found.get("int8"), batch, "decode"),
+        "batch8_with_prefill_vs_q8": ratio(found.get("int8"), batch, "with_prefill"),
+        "prefill_vs_llama": ratio(found.get("int8"), prefill, "prefill"),
     }
     print(json.dumps(ratios | {"figures": {dtype: each.to_json() for dtype, each in found.items()}}))
 
 
-def _ratio(found: Benchmark | None, test: SpeedTest, figure: str) -> float | None:
-    """Return the best result of groundup divided by the best one of llama.cpp, or None if one is missing."""
+def ratio(found: Benchmark | None, test: SpeedTest, figure: str) -> float | None:
+    """Return the best result of groundup divided by the best one of llama.cpp, or None if one is missing.
+
+    Args:
+        found: Results of both engines.
+        test: The compared test.
+        figure: The compared figure of the test.
+    """
     own, peer = (
         [
             tests[test][figure].best()

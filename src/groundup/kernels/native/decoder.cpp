@@ -501,23 +501,39 @@ extern "C" void groundup_pack_quantized(uint8_t *out, const Quantized *from, int
     const Matrix w{kind, 0, k, out, nullptr};
     const int64_t groups = k / GROUP, bytes = kind == INT8 ? 32 : 16, group_bytes = scale_bytes(kind) + values_per_step(kind);
     const uint32_t sign = kind == INT8 ? 0x80808080u : 0;
+    const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i offsets = _mm512_mullo_epi32(lanes, _mm512_set1_epi32((int32_t)(groups * from->value_stride)));
 #pragma omp parallel for
-    for (int64_t panel = 0; panel < (rows + PANEL - 1) / PANEL; panel++)
-        for (int64_t g = 0; g < groups; g++)
-            for (int64_t row = panel * PANEL; row < std::min(rows, (panel + 1) * PANEL); row++) {
-                const int64_t output = first + panel * step + row % PANEL, column = output % PAIR, index = row * groups + g;
-                uint8_t *to = out + output / PAIR * w.pair_bytes() + g * group_bytes;
-                memcpy(to + column * 2, from->scales + index * from->scale_stride, 2);
-                if (kind == INT4) memcpy(to + 2 * PAIR + column * 2, from->minimums + index * from->scale_stride, 2);
-                const uint8_t *source = from->values + index * from->value_stride;
+    for (int64_t panel = 0; panel < (rows + PANEL - 1) / PANEL; panel++) {
+        const int64_t output = first + panel * step, count = std::min(PANEL, rows - panel * PANEL);
+        for (int64_t g = 0; g < groups; g++) {
+            const int64_t index = panel * PANEL * groups + g;
+            const uint8_t *source = from->values + index * from->value_stride;
+            const bool aligned = output % PANEL == 0; // the outputs are one panel of the packed matrix
+            if (aligned) {
+                uint8_t *to = out + output / PAIR * w.pair_bytes() + g * group_bytes + scale_bytes(kind) + output % PAIR * 4;
+                for (int64_t i = 0; i < bytes; i += 4) {
+                    const __m512i none = _mm512_setzero_si512();
+                    const __m512i four = _mm512_mask_i32gather_epi32(none, first_lanes(count), offsets, source + i, 1);
+                    _mm512_storeu_si512(to + i / 4 * 128, _mm512_xor_si512(four, _mm512_set1_epi32((int32_t)sign)));
+                }
+            }
+            for (int64_t row = 0; row < count; row++) {
+                const int64_t column = (output + row) % PAIR, at = (index + row * groups) * from->scale_stride;
+                uint8_t *to = out + (output + row) / PAIR * w.pair_bytes() + g * group_bytes;
+                memcpy(to + column * 2, from->scales + at, 2);
+                if (kind == INT4) memcpy(to + 2 * PAIR + column * 2, from->minimums + at, 2);
+                if (aligned) continue;
                 uint8_t *values = to + scale_bytes(kind) + column / PANEL * 64 + column % PANEL * 4;
                 for (int64_t i = 0; i < bytes; i += 4) {
                     uint32_t four;
-                    memcpy(&four, source + i, 4);
+                    memcpy(&four, source + row * groups * from->value_stride + i, 4);
                     four ^= sign;
                     memcpy(values + i / 4 * 128, &four, 4);
                 }
             }
+        }
+    }
 }
 
 // Packs `rows` outputs of k bf16 values in the same way.
