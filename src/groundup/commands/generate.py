@@ -87,14 +87,11 @@ def run(
     console = console or Console()
     opened = open_model(config.model, device=config.device, base=config.base, as_stored=True)
     _explain_model(config.model, opened, console)
-    request = replace(
-        request,
-        grammar=one_grammar(
-            opened.tokenizer, schema=config.json_schema, regex=config.regex, choices=config.choice, lark=config.grammar
-        ),
+    grammar = one_grammar(
+        opened.tokenizer, schema=config.json_schema, regex=config.regex, choices=config.choice, lark=config.grammar
     )
     with Engine.of(opened, config.dtype) as engine:
-        completion = engine.complete(request, on_text=on_text)
+        completion = engine.complete(replace(request, grammar=grammar), on_text=on_text)
         # After the answer, because the first measurement of a model takes about 2 s.
         if config.quality and config.dtype in ("int8", "int4") and not console.quiet:
             from groundup.evaluation.quantization import quality_note

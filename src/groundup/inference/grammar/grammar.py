@@ -9,7 +9,7 @@ from typing import Any
 
 from groundup.core.errors import ConfigError
 from groundup.inference.grammar.guide import MAX_COMPLETION, Guide
-from groundup.inference.grammar.search import CompletionSearch, JsonState, TimeLimit
+from groundup.inference.grammar.search import CompletionSearch, JsonState, CpuLimit
 from groundup.inference.grammar.sources import GrammarSource, from_choices, from_lark, from_regex, from_schema
 from groundup.inference.grammar.vocabulary import GrammarVocabulary, vocabulary_of
 from groundup.tokenizer import Tokenizer
@@ -32,7 +32,7 @@ class Grammar:
         self._vocabulary = vocabulary
         self._matcher = vocabulary.matcher(source, cancelled)
         self._search = CompletionSearch(vocabulary, source)
-        limit = TimeLimit(_MAX_SECONDS, cancelled)
+        limit = CpuLimit(_MAX_SECONDS, cancelled)
         completion = self._search.find(self._matcher, JsonState(), (), MAX_COMPLETION, limit, thorough=True)
         if completion is None:
             vocabulary.check(self._matcher, source)

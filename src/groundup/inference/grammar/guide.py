@@ -12,7 +12,7 @@ from llguidance import LLMatcher
 from torch import Tensor
 
 from groundup.core.errors import ConfigError
-from groundup.inference.grammar.search import CompletionSearch, JsonState, TimeLimit
+from groundup.inference.grammar.search import CompletionSearch, JsonState, CpuLimit
 from groundup.inference.grammar.vocabulary import GrammarVocabulary
 
 MAX_COMPLETION = 4096  # maximum number of tokens of a stored completion
@@ -128,8 +128,8 @@ class Guide:
         return token
 
     @contextmanager
-    def _limited(self) -> Iterator[TimeLimit]:
-        limit = TimeLimit(self._seconds)
+    def _limited(self) -> Iterator[CpuLimit]:
+        limit = CpuLimit(self._seconds)
         yield limit
         limit.check()
         self._seconds = min(_MAX_SECONDS, limit.remaining + _SECONDS_PER_STEP)

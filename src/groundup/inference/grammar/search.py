@@ -74,7 +74,7 @@ class JsonState:
         return JsonState(quoted, escaped, digits)
 
 
-class TimeLimit:
+class CpuLimit:
     """Limit of the CPU time of this thread for a grammar. It does not depend on the load from other requests.
 
     Args:
@@ -132,7 +132,7 @@ class CompletionSearch:
         state: JsonState,
         known: tuple[int, ...],
         max_tokens: int,
-        limit: TimeLimit,
+        limit: CpuLimit,
         *,
         thorough: bool,
     ) -> tuple[int, ...] | None:
@@ -178,7 +178,7 @@ class CompletionSearch:
         return None
 
     def _nearest(
-        self, matcher: LLMatcher, known: tuple[int, ...], effort: _Effort, limit: TimeLimit
+        self, matcher: LLMatcher, known: tuple[int, ...], effort: _Effort, limit: CpuLimit
     ) -> tuple[int, ...] | None:
         """Search breadth-first for a completion."""
         level: list[tuple[LLMatcher, tuple[int, ...]]] = [(matcher, ())]
@@ -220,7 +220,7 @@ class CompletionSearch:
                         yield after, step
 
     def _closed(
-        self, matcher: LLMatcher, state: JsonState, known: tuple[int, ...], max_tokens: int, limit: TimeLimit
+        self, matcher: LLMatcher, state: JsonState, known: tuple[int, ...], max_tokens: int, limit: CpuLimit
     ) -> tuple[int, ...] | None:
         """Write tokens that probably close the output until it is complete."""
         matcher = matcher.deep_copy()
