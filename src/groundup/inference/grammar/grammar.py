@@ -9,7 +9,7 @@ from typing import Any
 
 from groundup.core.errors import ConfigError
 from groundup.inference.grammar.guide import MAX_COMPLETION, Guide
-from groundup.inference.grammar.search import CompletionSearch, JsonState, CpuLimit
+from groundup.inference.grammar.search import CompletionSearch, CpuLimit, JsonState
 from groundup.inference.grammar.sources import GrammarSource, from_choices, from_lark, from_regex, from_schema
 from groundup.inference.grammar.vocabulary import GrammarVocabulary, vocabulary_of
 from groundup.tokenizer import Tokenizer

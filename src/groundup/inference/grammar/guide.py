@@ -12,7 +12,7 @@ from llguidance import LLMatcher
 from torch import Tensor
 
 from groundup.core.errors import ConfigError
-from groundup.inference.grammar.search import CompletionSearch, JsonState, CpuLimit
+from groundup.inference.grammar.search import CompletionSearch, CpuLimit, JsonState
 from groundup.inference.grammar.vocabulary import GrammarVocabulary
 
 MAX_COMPLETION = 4096  # maximum number of tokens of a stored completion
