@@ -1,7 +1,7 @@
 """A saved 4-bit model of Qwen2.5-1.5B's shape: time to the first token, memory and speed, compared with llama.cpp.
 
 The model has random weights and the vocabulary of MODEL. It is written to the directory LARGE, as Q4_1 for groundup and
-as Q4_K_M for llama.cpp, unless the files exist. Time to the first token and memory are those of `groundup generate`.
+as Q4_K_M for llama.cpp, unless the files exist. `groundup generate` gives the time to the first token and the memory.
 """
 
 from __future__ import annotations

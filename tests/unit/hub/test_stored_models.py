@@ -91,7 +91,7 @@ def test_pytorch_computes_the_same_model(tmp_path: Path, family: str, file_type:
 
 @needs_kernels
 def test_matrices_of_different_formats_are_computed_together() -> None:
-    """Projections of one input: queries in int4, keys dense, values in int8; a gate in int4 and an up in int8."""
+    """Queries in int4, keys dense, values in int8, and the two projections of the MLP in int4 and int8."""
     model = build()
     for block in model.model.layers:
         for layer, bits in ((block.self_attn.q_proj, 4), (block.self_attn.v_proj, 8), (block.mlp.up_proj, 8)):
@@ -165,7 +165,7 @@ print(runner.decoder.nbytes, status("VmHWM") - before, status("VmRSS") - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
 @pytest.mark.parametrize("source", ["q8_0", "directory"])
 def test_memory_is_that_of_the_packed_weights(tmp_path: Path, source: str) -> None:
-    """The dense model would take 190 MB. Imports, intermediate results and unused huge pages take up to 60 MB."""
+    """The dense model has 190 MB. Imports, intermediate results and unused huge pages add at most 60 MB."""
     config = ModelConfig("llama", 1024, 3, 16, 16, 64, 2816, 8_000, 64, tie_embeddings=True)
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in Transformer(config).state_dict().items()}
