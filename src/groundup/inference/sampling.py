@@ -115,13 +115,14 @@ def penalize(logits_V: Tensor, sampling: Sampling, prompt_ids: Tensor, output_id
     Returns:
         New logits (V,).
     """
-    counts_V = torch.bincount(output_ids, minlength=logits_V.numel()).to(logits_V)
-    seen_V = counts_V > 0
-    seen_V[prompt_ids] = True
-    factor = sampling.repetition_penalty
-    repeated_V = torch.where(logits_V > 0, logits_V / factor, logits_V * factor)
-    penalized_V = torch.where(seen_V, repeated_V, logits_V)
-    return penalized_V - sampling.frequency_penalty * counts_V - sampling.presence_penalty * (counts_V > 0)
+    # Only the logits of previous tokens change, which are far fewer than the vocabulary.
+    penalized_V, factor = logits_V.clone(), sampling.repetition_penalty
+    seen = torch.cat([prompt_ids, output_ids]).unique()
+    logits = logits_V[seen]
+    penalized_V[seen] = torch.where(logits > 0, logits / factor, logits * factor)
+    generated, counts = output_ids.unique(return_counts=True)
+    penalized_V[generated] -= sampling.frequency_penalty * counts.to(logits_V) + sampling.presence_penalty
+    return penalized_V
 
 
 def distribution(logits_V: Tensor, sampling: Sampling) -> Tensor:

@@ -3,6 +3,7 @@
 #include "math.h"
 
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 using namespace groundup;
@@ -11,6 +12,9 @@ namespace {
 
 constexpr float SMALLEST = -87.0f; // e^x of smaller values is not a normal number, and counts as 0
 constexpr int64_t BLOCK = 1024;    // number of weights that are summed together in the search for the sampled token
+
+constexpr int BINS = 256;          // of the tokens by their logits, to find the most likely ones without sorting all
+constexpr int BINS_PER_UNIT = 8;   // bins per difference of the logits that equals the temperature
 
 struct Candidate {
     float logit;
@@ -31,17 +35,16 @@ float largest_logit(const float *logits, int64_t n) {
     return unordered || !std::isfinite(result) ? NAN : result;
 }
 
-// Computes weights = e^((logits - largest) / temperature), and returns the sum of each block.
+// The weights of the tokens, e^((logits - largest) / temperature), and the sum of each block of them.
 class Weights {
   public:
     Weights(const float *logits, int64_t n, float largest, double temperature)
-        : logits_(logits), n_(n), largest_(largest), factor_((float)std::min(1 / temperature, 1e38)) {
-        sums_.clear();
-    }
+        : logits_(logits), n_(n), largest_(largest), factor_((float)std::min(1 / temperature, 1e38)) {}
 
     // Returns the sum of all weights, and stores the weights and the sums of the blocks.
     double sum() {
         weights_.resize(round_up(n_, 16));
+        sums_.clear();
         double total = 0;
         for (int64_t begin = 0; begin < n_; begin += BLOCK) {
             __m512 sum = _mm512_setzero_ps();
@@ -73,11 +76,47 @@ class Weights {
         return found;
     }
 
-    float of(const Candidate &each) const {
-        return sums_.empty() ? _mm512_cvtss_f32(of(_mm512_set1_ps(each.logit))) : weights_[each.token];
+    const float *values() const { return weights_.data(); }
+
+    // Sets the weights of tokens below a logit, and of all but the first `ties` tokens with this logit, to 0.
+    double limit(float least, int64_t ties) {
+        const __m512 bound = _mm512_set1_ps(least);
+        return keep([&](__m512 logits, __m512) {
+            uint32_t kept = _mm512_cmp_ps_mask(logits, bound, _CMP_GT_OQ);
+            for (uint32_t equal = _mm512_cmp_ps_mask(logits, bound, _CMP_EQ_OQ); equal && ties > 0; ties--) {
+                kept |= equal & -equal;
+                equal &= equal - 1;
+            }
+            return kept;
+        });
+    }
+
+    // Sets weights below a bound to 0.
+    double raise(float bound) {
+        return keep([&](__m512, __m512 weights) {
+            return (uint32_t)_mm512_cmp_ps_mask(weights, _mm512_set1_ps(bound), _CMP_GE_OQ);
+        });
     }
 
   private:
+    // Sets the weights of other tokens to 0, and returns the sum of all weights.
+    template <class Kept> double keep(const Kept &kept) {
+        double total = 0;
+        for (size_t block = 0; block < sums_.size(); block++) {
+            __m512 sum = _mm512_setzero_ps();
+            for (int64_t i = block * BLOCK; i < std::min<int64_t>((block + 1) * BLOCK, n_); i += 16) {
+                const __m512 logits = _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), first_lanes(n_ - i), logits_ + i);
+                __m512 weights = _mm512_loadu_ps(&weights_[i]);
+                weights = _mm512_maskz_mov_ps((__mmask16)kept(logits, weights), weights);
+                _mm512_storeu_ps(&weights_[i], weights);
+                sum = _mm512_add_ps(sum, weights);
+            }
+            sums_[block] = _mm512_reduce_add_ps(sum);
+            total += sums_[block];
+        }
+        return total;
+    }
+
     __m512 of(__m512 logits) const {
         const __m512 x = _mm512_mul_ps(_mm512_sub_ps(logits, _mm512_set1_ps(largest_)), _mm512_set1_ps(factor_));
         const __mmask16 counts = _mm512_cmp_ps_mask(x, _mm512_set1_ps(SMALLEST), _CMP_GT_OQ);
@@ -94,19 +133,81 @@ class Weights {
 thread_local std::vector<float> Weights::weights_;
 thread_local std::vector<double> Weights::sums_;
 
-// Collects the tokens whose logit is at least `least`, in the order of the vocabulary.
-void collect(std::vector<Candidate> &out, const float *logits, int64_t n, float least) {
-    out.clear();
-    const __m512 bound = _mm512_set1_ps(least);
-    for (int64_t i = 0; i < n; i += 16) {
-        const __mmask16 lanes = first_lanes(n - i);
-        uint32_t chosen = _mm512_mask_cmp_ps_mask(lanes, _mm512_maskz_loadu_ps(lanes, logits + i), bound, _CMP_GE_OQ);
-        for (; chosen; chosen &= chosen - 1) {
-            const int64_t token = i + __builtin_ctz(chosen);
-            out.push_back({logits[token], (int32_t)token});
+// The tokens that can be sampled: those with a logit above `least`, and the first `ties` tokens with this logit.
+struct Limit {
+    float least = -INFINITY;
+    int64_t ties = INT64_MAX;
+};
+
+// Finds the most likely tokens. Tokens are counted in bins by their logits, so only the tokens of one bin are sorted.
+class Ranking {
+  public:
+    Ranking(const float *logits, int64_t n, float largest, double temperature, const float *weights)
+        : logits_(logits), weights_(weights), n_(n) {
+        const __m512 scale = _mm512_set1_ps((float)std::min(BINS_PER_UNIT / temperature, 1e38));
+        bins_.resize(round_up(n, 16));
+        for (int64_t i = 0; i < n; i += 16) {
+            const __m512 x = _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), first_lanes(n - i), logits + i);
+            const __m512 below = _mm512_mul_ps(_mm512_sub_ps(_mm512_set1_ps(largest), x), scale);
+            const __m512i bin = _mm512_cvttps_epi32(_mm512_min_ps(below, _mm512_set1_ps(BINS - 1)));
+            _mm_storeu_si128((__m128i *)&bins_[i], _mm512_cvtepi32_epi8(bin));
         }
+        for (int64_t i = 0; i < n; i++) counts_[bins_[i]]++, masses_[bins_[i]] += weights[i];
     }
-}
+
+    // Returns the limit of the k most likely tokens and all tokens that are as likely as the last of them. Other tokens
+    // do not count in `nucleus`.
+    Limit most_likely(int64_t k) {
+        int bin = 0;
+        for (; bin < BINS - 1 && counts_[bin] < k; bin++) k -= counts_[bin];
+        const std::vector<Candidate> &candidates = sorted(bin);
+        const Limit limit{candidates[std::min<int64_t>(k, candidates.size()) - 1].logit, INT64_MAX};
+        std::fill(masses_ + bin, masses_ + BINS, 0.0);
+        for (const Candidate &each : candidates)
+            if (each.logit >= limit.least) masses_[bin] += weights_[each.token];
+        return limit;
+    }
+
+    // Returns the limit of the smallest set of most likely tokens that has a share of the weights, within another limit.
+    Limit nucleus(double share, const Limit &within) {
+        double left = share * std::accumulate(masses_, masses_ + BINS, 0.0);
+        int bin = 0;
+        for (; bin < BINS - 1 && masses_[bin] < left; bin++) left -= masses_[bin];
+        Limit limit;
+        for (const Candidate &each : sorted(bin)) {
+            if (left <= 0 || each.logit < within.least) break;
+            limit = {each.logit, each.logit == limit.least ? limit.ties + 1 : 1};
+            left -= weights_[each.token];
+        }
+        return limit;
+    }
+
+  private:
+    // Returns the tokens of a bin, the most likely one first.
+    const std::vector<Candidate> &sorted(int bin) {
+        candidates_.clear();
+        for (int64_t i = 0; i < n_; i += 16) {
+            uint32_t found = _mm_cmpeq_epi8_mask(_mm_loadu_si128((const __m128i *)&bins_[i]), _mm_set1_epi8((char)bin));
+            for (found &= first_lanes(n_ - i); found; found &= found - 1) {
+                const int64_t token = i + __builtin_ctz(found);
+                candidates_.push_back({logits_[token], (int32_t)token});
+            }
+        }
+        std::sort(candidates_.begin(), candidates_.end(), [](const Candidate &a, const Candidate &b) {
+            return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
+        });
+        return candidates_;
+    }
+
+    const float *logits_, *weights_;
+    int64_t n_, counts_[BINS] = {};
+    double masses_[BINS] = {};
+    static thread_local std::vector<uint8_t> bins_;
+    static thread_local std::vector<Candidate> candidates_;
+};
+
+thread_local std::vector<uint8_t> Ranking::bins_;
+thread_local std::vector<Candidate> Ranking::candidates_;
 
 } // namespace
 
@@ -116,57 +217,23 @@ extern "C" int64_t groundup_sample(const float *logits, int64_t n, double temper
                                    double min_p, double uniform) {
     const float largest = largest_logit(logits, n);
     if (std::isnan(largest)) return -1;
-    static thread_local std::vector<Candidate> candidates;
     if (temperature == 0) {
-        collect(candidates, logits, n, largest);
-        return candidates.front().token;
+        int64_t token = 0;
+        while (logits[token] != largest) token++;
+        return token;
     }
     Weights weights(logits, n, largest, temperature);
-    if (top_k >= n) top_k = 0;
-    if (!top_k && top_p >= 1 && min_p <= 0) {
-        const double total = weights.sum();
-        return weights.at(uniform * total);
+    double total = weights.sum();
+    const bool by_k = top_k && top_k < n, by_p = top_p < 1;
+    if (by_k || by_p) {
+        Ranking ranking(logits, n, largest, temperature, weights.values());
+        Limit limit;
+        if (by_k) limit = ranking.most_likely(top_k);
+        if (by_p) limit = ranking.nucleus(top_p, limit);
+        total = weights.limit(limit.least, limit.ties);
     }
-    // Collect the most likely tokens, and lower the bound until they include all tokens that can be sampled.
-    const double total = !top_k && top_p < 1 ? weights.sum() : 0;
-    const bool by_min_p = min_p > 0 && !top_k; // a larger set of tokens is not needed
-    double range = by_min_p ? -std::log(min_p) * temperature * 1.001 + 1e-3 : std::max(4 * temperature, 1e-2);
-    for (;; range *= 1.5) {
-        const bool all = range > 1e4 * (1 + temperature);
-        collect(candidates, logits, n, all ? -INFINITY : (float)(largest - range));
-        double mass = 0;
-        if (total)
-            for (const Candidate &each : candidates) mass += weights.of(each);
-        if (all || by_min_p || ((int64_t)candidates.size() >= top_k && mass >= top_p * total)) break;
-    }
-    const auto more_likely = [](const Candidate &a, const Candidate &b) {
-        return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
-    };
-    std::sort(candidates.begin(), candidates.end(), more_likely);
-    size_t kept = candidates.size();
-    if (top_k && (size_t)top_k < kept) // tokens that are as likely as the last one are kept
-        for (kept = top_k; kept < candidates.size() && candidates[kept].logit == candidates[top_k - 1].logit;) kept++;
-    double limit = total;
-    if (top_k)
-        for (size_t i = 0; i < kept; i++) limit += weights.of(candidates[i]);
-    double mass = 0;
-    for (size_t i = 0; i < kept; i++) {
-        const double weight = weights.of(candidates[i]);
-        if ((top_p < 1 && mass >= top_p * limit) || weight < min_p) kept = i;
-        else mass += weight;
-    }
-    candidates.resize(std::max<size_t>(kept, 1));
-    std::sort(candidates.begin(), candidates.end(), [](const Candidate &a, const Candidate &b) { return a.token < b.token; });
-    double point = uniform * mass;
-    int64_t found = candidates.front().token;
-    for (const Candidate &each : candidates) {
-        const double weight = weights.of(each);
-        if (weight == 0) continue;
-        found = each.token;
-        if (point < weight) break;
-        point -= weight;
-    }
-    return found;
+    if (min_p > 0) total = weights.raise((float)min_p);
+    return weights.at(uniform * total);
 }
 
 // Returns log(sum(e^logits)).
