@@ -133,7 +133,8 @@ class Weights {
 thread_local std::vector<float> Weights::weights_;
 thread_local std::vector<double> Weights::sums_;
 
-// The tokens that can be sampled: those with a logit above `least`, and the first `ties` tokens with this logit.
+// A limit of the tokens that can be sampled. Tokens with a logit above `least` and the first `ties` tokens with this logit
+// are within the limit.
 struct Limit {
     float least = -INFINITY;
     int64_t ties = INT64_MAX;
