@@ -29,6 +29,7 @@ SHORT = {
     ],
     "pretrain": ["--minutes", "0.05", "--set", "compile=false"],
     "finetune": ["--num-epochs", "1"],
+    "bench": ["--rounds", "1", "--batch-size", "2", "--prompt-tokens", "64", "--depth", "64", "--output-tokens", "4"],
     "serve": ["--port", "0", "--json"],
     "studio": ["--port", "0", "--json"],
     "chat": ["--max-tokens", "20"],
@@ -61,7 +62,7 @@ def _shell_lines(page: Path) -> list[str]:
 
 
 def fill_home(home: Path, texts: Sequence[str]) -> None:
-    """Write the files that pages name: notes, letters, minutes, a chapter, tables.
+    """Write the files that pages name: notes, letters, minutes, a chapter, tables, grammars.
 
     All files are text, because a file is recognized by its content and not by its name.
     """
@@ -71,6 +72,10 @@ def fill_home(home: Path, texts: Sequence[str]) -> None:
             (home / folder / f"{number:03}.md").write_text(text, encoding="utf-8")
     for name, text in zip(("minutes.txt", "minutes.pdf", "chapter.epub"), texts, strict=False):
         (home / name).write_text(text, encoding="utf-8")
+    person = {"name": {"type": "string"}, "age": {"type": "integer"}}
+    schema = {"type": "object", "properties": person, "required": ["name", "age"]}
+    (home / "person.json").write_text(json.dumps(schema), encoding="utf-8")
+    (home / "sum.gbnf").write_text('root ::= number " + " number " = " number\nnumber ::= [0-9]+\n', encoding="utf-8")
     lines = [line.strip() for text in texts for line in text.splitlines() if len(line) > 40]
     with (home / "questions.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["question", "answer"], *pairwise(lines[:200])])

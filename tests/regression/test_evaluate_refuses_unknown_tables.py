@@ -1,8 +1,8 @@
 """`evaluate --data` rejects tables that do not match any task.
 
-In an earlier release, it used the longest column of such a table as running text. A BLiMP table was scored by its first
-column, and the compressors were run on this column. For a model with a chat template, one sentence of a pair was used
-as the answer to the other sentence.
+In an earlier release, it used the longest column of such a table as running text. A table of sentence pairs was scored
+by its first column, and the compressors were run on this column. For a model with a chat template, one sentence of a
+pair was used as the answer to the other sentence.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
 PAIRS = [
-    {"sentence_good": f"Katherine can't help herself {i}.", "sentence_bad": f"Katherine can't help himself {i}."}
+    {"plain_sentence": f"Katherine can't help herself {i}.", "formal_sentence": f"Katherine can't help himself {i}."}
     for i in range(6)
 ]
 
@@ -78,10 +78,10 @@ def evaluated(model: Path, data: Path, **settings: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.jsonl.gz", "t.json", "t.csv", "t.tsv", "t.parquet", "t.xlsx"])
-def test_minimal_pairs_are_refused_in_every_format(directory: Path, tmp_path: Path, name: str) -> None:
+def test_pairs_of_sentences_are_refused_in_every_format(directory: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError) as caught:
         evaluated(directory, write(tmp_path / name, PAIRS))
-    assert "sentence_good, sentence_bad" in caught.value.value
+    assert "plain_sentence, formal_sentence" in caught.value.value
     for named in ("Parquet", "Excel", "choices and answer", "prompt and response", "text and label", "Markdown"):
         assert named in caught.value.rule
     assert "--set text=COLUMN" in caught.value.fix
@@ -114,9 +114,9 @@ def test_conversations_are_for_models_that_chat(directory: Path, tmp_path: Path)
 
 def test_columns_that_are_named_are_read_as_answers(directory: Path, tmp_path: Path) -> None:
     data = write(tmp_path / "t.jsonl", PAIRS)
-    named = {"prompt": "sentence_good", "response": "sentence_bad"}
+    named = {"prompt": "plain_sentence", "response": "formal_sentence"}
     if directory.name == "chat":
-        assert evaluated(directory, data, columns=named)["columns"] == "sentence_good -> sentence_bad"
+        assert evaluated(directory, data, columns=named)["columns"] == "plain_sentence -> formal_sentence"
         return
     with pytest.raises(ConfigError, match="no chat template"):
         evaluated(directory, data, columns=named)
@@ -124,12 +124,12 @@ def test_columns_that_are_named_are_read_as_answers(directory: Path, tmp_path: P
 
 def test_a_column_that_is_chosen_is_running_text(directory: Path, tmp_path: Path) -> None:
     data = write(tmp_path / "t.jsonl", PAIRS)
-    for text, size in (("sentence_good", 31), ("{sentence_good}\\n{sentence_bad}", 63)):
+    for text, size in (("plain_sentence", 31), ("{plain_sentence}\\n{formal_sentence}", 63)):
         scored = evaluated(directory, data, text=text, measure="text")
         assert (scored["documents"], scored["bytes"]) == (6, 6 * size)
-    with pytest.raises(ConfigError, match="Did you mean 'sentence_good'") as caught:
-        evaluated(directory, data, text="sentence_god")
-    assert "only sentence_good, sentence_bad" in caught.value.value
+    with pytest.raises(ConfigError, match="Did you mean 'plain_sentence'") as caught:
+        evaluated(directory, data, text="plain_sentense")
+    assert "only plain_sentence, formal_sentence" in caught.value.value
     with pytest.raises(DataError):
         evaluated(directory, data, measure="text")
 

@@ -38,6 +38,8 @@ class Settings:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        if self.max_tokens == 0:
+            raise ConfigError("max_tokens = 0", rule="must be positive", fix="Set e.g. 512, or omit it.")
         self.request((0,), ())  # raises an error if a setting is out of range
 
     def request(

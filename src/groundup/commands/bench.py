@@ -27,14 +27,12 @@ class BenchConfig(Config):
         ("auto",), help="Weight format; auto: as stored if quantized, otherwise bfloat16 if possible", flag=True
     )
     threads: int | None = setting(None, help="Number of CPU threads; default: one per core", flag=True, gt=0)
-    prompt_tokens: tuple[int, ...] = setting((128, 512, 2048), help="Prompt length of the prefill tests", flag=True)
-    depth: tuple[int, ...] = setting((512,), help="Context length of the decode tests, in tokens", flag=True)
-    batch_size: tuple[int, ...] = setting(
-        (1, 2, 4, 8, 16, 32), help="Number of concurrent requests of the decode tests", flag=True
-    )
-    output_tokens: int = setting(64, help="Number of tokens that each request decodes", flag=True, gt=0)
-    rounds: int = setting(3, help="Number of rounds, of which the median and the best are shown", flag=True, gt=0)
-    gguf: tuple[Path, ...] = setting((), help="GGUF file of the same model, to compare with llama.cpp", flag=True)
+    prompt_tokens: tuple[int, ...] = setting((128, 512, 2048), help="Prompt lengths", flag=True)
+    depth: tuple[int, ...] = setting((512,), help="Context lengths of decode", flag=True)
+    batch_size: tuple[int, ...] = setting((1, 2, 4, 8, 16, 32), help="Numbers of concurrent requests", flag=True)
+    output_tokens: int = setting(64, help="Tokens that a request decodes", flag=True, gt=0)
+    rounds: int = setting(3, help="Number of rounds", flag=True, gt=0)
+    gguf: tuple[Path, ...] = setting((), help="Same model for llama.cpp", flag=True)
     llama_cpp: Path | None = setting(
         None, help="The program llama-bench, or a Python that has xllamacpp; default: the installed one", flag=True
     )
@@ -42,7 +40,7 @@ class BenchConfig(Config):
     texts: Path | None = setting(
         None, help="Texts for --quality; default: validation set of the run, or Python's language reference", flag=True
     )
-    quality_tokens: int = setting(8192, help="Maximum number of scored tokens of --quality", flag=True, gt=0)
+    quality_tokens: int = setting(8192, help="Maximum tokens of --quality", flag=True, gt=0)
     base: Path | None = setting(None, help="Base model of an adapter, if it was moved", flag=True)
     device: str | None = setting(None, help="Device, such as cpu or cuda; default: a GPU if available", flag=True)
 

@@ -1,4 +1,4 @@
-"""ServerLimits that protect the server from slow, stalled and too many clients."""
+"""Limits that protect the server from slow, stalled and too many clients."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerLimits:
-    """ServerLimits of a server.
+    """Limits of a server.
 
     Attributes:
         request_seconds: Number of seconds after which a request fails, including the time in the queue.

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from groundup.model import Transformer
-from groundup.serve import Limits
+from groundup.serve import ServerLimits
 from unit.serve.conftest import Connect
 
 ASK: dict[str, Any] = {"model": "tiny", "input": "How is the weather?", "max_output_tokens": 20}
@@ -124,7 +124,7 @@ def test_parameters_without_effect_are_listed(client: openai.OpenAI) -> None:
 
 
 def test_a_failure_is_the_last_event(start: Any, long_model: Transformer) -> None:
-    server = start(long_model, limits=Limits(request_seconds=0.5))
+    server = start(long_model, limits=ServerLimits(request_seconds=0.5))
     ask = ASK | {"max_output_tokens": 30_000, "stream": True, "temperature": 0}
     *_, last = server.client().responses.create(**ask)
     assert last.type == "response.failed" and last.response.status == "failed"
