@@ -23,9 +23,7 @@ class BenchConfig(Config):
     """Settings of `groundup bench`."""
 
     model: Path = setting(help="Model directory, GGUF file, or run (its newest language model)", positional=True)
-    dtype: tuple[InferenceDtype, ...] = setting(
-        ("auto",), help="Weight format; auto: as stored if quantized, otherwise bfloat16 if possible", flag=True
-    )
+    dtype: tuple[InferenceDtype, ...] = setting(("auto",), help="Weight formats", flag=True)
     threads: int | None = setting(None, help="Number of CPU threads; default: one per core", flag=True, gt=0)
     prompt_tokens: tuple[int, ...] = setting((128, 512, 2048), help="Prompt lengths", flag=True)
     depth: tuple[int, ...] = setting((512,), help="Context lengths of decode", flag=True)
@@ -36,7 +34,7 @@ class BenchConfig(Config):
     llama_cpp: Path | None = setting(
         None, help="The program llama-bench, or a Python that has xllamacpp; default: the installed one", flag=True
     )
-    quality: bool = setting(False, help="Measure the quality of the weight formats instead of the speed", flag=True)
+    quality: bool = setting(False, help="Measure quality instead of speed", flag=True)
     texts: Path | None = setting(
         None, help="Texts for --quality; default: validation set of the run, or Python's language reference", flag=True
     )
