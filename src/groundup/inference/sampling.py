@@ -19,6 +19,7 @@ from groundup.core.errors import ConfigError, FormatError
 from groundup.kernels.native_sampling import sample_natively
 
 _NUCLEUS_CANDIDATES = 512  # tokens that are sorted for top-p at first
+_MAX_LOGIT = 1e30  # of a penalized token
 MAX_BIAS = 100.0  # -100 bans a token, 100 selects it exclusively, as in OpenAI's API
 
 
@@ -119,7 +120,9 @@ def penalize(logits_V: Tensor, sampling: Sampling, prompt_ids: Tensor, output_id
     penalized_V, factor = logits_V.clone(), sampling.repetition_penalty
     seen = torch.cat([prompt_ids, output_ids]).unique()
     logits = logits_V[seen]
-    penalized_V[seen] = torch.where(logits > 0, logits / factor, logits * factor)
+    # A penalty near 0 or a very large one must not cause infinite logits.
+    repeated = torch.where(logits > 0, logits / factor, logits * factor).clamp(-_MAX_LOGIT, _MAX_LOGIT)
+    penalized_V[seen] = repeated.where(logits.isfinite(), logits)
     generated, counts = output_ids.unique(return_counts=True)
     penalized_V[generated] -= sampling.frequency_penalty * counts.to(logits_V) + sampling.presence_penalty
     return penalized_V

@@ -118,6 +118,14 @@ def test_settings_out_of_range_are_errors(options: dict[str, float]):
         Sampling(**options)
 
 
+@pytest.mark.parametrize("penalty", [5e-324, 1e-30, 1e30])
+def test_extreme_penalties_are_not_errors(penalty: float):
+    given = torch.tensor([3.0, -3.0, 1.0, -math.inf])
+    for temperature in (0, 1.0):
+        options = Sampling(temperature=temperature, repetition_penalty=penalty)
+        assert sample(given, options, [0, 1, 3], [], torch.Generator().manual_seed(0)) in (0, 2)
+
+
 @pytest.mark.skipif(native_library() is None, reason="no AVX-512 bf16 or no compiler here")
 @pytest.mark.parametrize("size", [1, 5, 16, 1000, 5000])
 @pytest.mark.parametrize("spread", [0.5, 4.0])
