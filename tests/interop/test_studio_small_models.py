@@ -178,10 +178,10 @@ def test_a_new_run_does_not_show_the_log_of_another(tab: Any, url: str) -> None:
 
     start("one")
     tab.locator("summary", has_text="Log").click()
-    tab.wait_for_function("() => document.querySelector('.run-log').textContent.includes('All in')")
+    tab.wait_for_function("() => document.querySelector('.run-log').textContent.includes('Finished in')")
     tab.locator("#view-train .runs li", has_text="one/").locator(".state", has_text="stopped").wait_for()
     start("two")
-    assert "All in" not in log.inner_text()
+    assert "Finished in" not in log.inner_text()
     tab.wait_for_function("() => document.querySelector('.run-log').textContent.includes('nowhere')")
     tab.goto(f"{url}#/train/one/")
     tab.wait_for_function("() => !document.querySelector('.run-log').textContent.includes('nowhere')")
