@@ -174,7 +174,8 @@ def test_amx_and_avx512_give_the_same_bits(
 
     def logits() -> Tensor:
         decoder = NativeDecoder(model, weights, threads=2)
-        return decoder.forward([Chunk(ids, 0, Caches(decoder, 1).tables[0])])
+        cache = Caches(decoder, 1)
+        return decoder.forward([Chunk(ids, 0, cache.tables[0])])
 
     with_avx512 = logits()
     monkeypatch.setattr(native_decoder, "native_library", lambda: emulated_amx)
