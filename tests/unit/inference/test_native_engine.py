@@ -11,7 +11,7 @@ import torch
 
 from family_shapes import small
 from groundup.inference import Engine, GenerationRequest, Sampling, TokenEvent
-from groundup.inference.runner import NativeRunner, SequenceStep, make_pool
+from groundup.inference.runner import NativeRunner, make_pool
 from groundup.kernels.native_decoder import BLOCK_TOKENS
 from groundup.kernels.native_library import native_library
 from groundup.kernels.packing import WeightFormat
@@ -101,20 +101,6 @@ def test_tokens_do_not_depend_on_anything_else(
                 tokens = run_all(engine, requests, order)
                 canceller.join()
                 assert [tokens[index] for index in range(len(requests))] == expected
-
-
-@pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Number of tokens of each forward pass."""
-    counts: list[int] = []
-    forward = NativeRunner.forward
-
-    def counted(self: NativeRunner, steps: list[SequenceStep]) -> object:
-        counts.append(sum(len(step.ids) - step.cache.length for step in steps))
-        return forward(self, steps)
-
-    monkeypatch.setattr(NativeRunner, "forward", counted)
-    return counts
 
 
 def test_a_turn_computes_only_its_new_tokens(

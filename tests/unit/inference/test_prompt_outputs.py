@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from random import Random
 from typing import Any
 
@@ -13,7 +12,7 @@ from family_shapes import small
 from groundup.core.errors import ConfigError
 from groundup.inference import Completion, Engine, GenerationRequest, Sampling
 from groundup.inference.likelihood import loglikelihoods
-from groundup.inference.runner import NativeRunner, SequenceStep, make_pool
+from groundup.inference.runner import NativeRunner, make_pool
 from groundup.kernels.native_decoder import BLOCK_TOKENS
 from groundup.kernels.native_library import native_library
 from groundup.model import Transformer
@@ -164,20 +163,6 @@ def test_embeddings_of_the_kernels_are_close_to_pytorch(
     assert embedding is not None and expected is not None
     assert float(embedding @ expected) > 0.999
     assert float(embedding.norm()) == pytest.approx(1, abs=1e-6)
-
-
-@pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Number of tokens of each forward pass."""
-    counts: list[int] = []
-    forward = NativeRunner.forward
-
-    def counted(self: NativeRunner, steps: list[SequenceStep]) -> object:
-        counts.append(sum(len(step.ids) - step.cache.length for step in steps))
-        return forward(self, steps)
-
-    monkeypatch.setattr(NativeRunner, "forward", counted)
-    return counts
 
 
 @needs_kernels
