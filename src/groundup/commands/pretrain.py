@@ -15,7 +15,7 @@ from groundup.core.pipeline import read_output
 from groundup.train.initial_model import InitialModel, ShapeConfig, find_base, require_one_shape
 from groundup.train.learning_rates import show_rates
 from groundup.train.run import TrainingRun, drop_checkpoints, training_run
-from groundup.train.settings import NOT_IN_FINGERPRINT, TrainingSettings
+from groundup.train.settings import NOT_IN_FINGERPRINT, PretrainingSettings
 
 if TYPE_CHECKING:
     from groundup.data import Loader, TokenShards
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 EXAMPLE = "groundup pretrain runs/notes/tokens --out runs/notes/base --minutes 5"
 
 
-class PretrainConfig(TrainingSettings):
+class PretrainConfig(PretrainingSettings):
     """Settings of `groundup pretrain`. Exactly one of `minutes`, `tokens` and `depth` must be set."""
 
     token_shards: Path = setting(help="output directory of groundup tokenize", positional=True)
@@ -36,10 +36,7 @@ class PretrainConfig(TrainingSettings):
     minutes: float | None = setting(None, help="training time on this machine, in minutes", flag=True, gt=0)
     tokens: int | None = setting(None, help="number of training tokens", flag=True, gt=0)
     depth: int | None = setting(None, help="number of layers; training uses 20 tokens per parameter", flag=True, gt=0)
-    max_epochs: float = setting(4.0, help="maximum number of epochs over the training text", flag=True, gt=0)
-    dropout: float = setting(0.0, help="dropout probability for the outputs of attention and MLP", ge=0, lt=1)
     shape: ShapeConfig = setting(ShapeConfig(), help="architecture of the model; keys that are not set are derived")
-    z_loss: float = setting(0.0, help="coefficient of the z-loss, the squared log of the softmax denominator", ge=0)
     compile: bool = setting(True, help="use torch.compile if a C++ compiler is installed")
     fp8: bool = setting(False, help="use fp8 matmuls in the layers, if the GPU supports fp8 (pip: groundup[fp8])")
     num_evaluations: int = setting(8, help="number of evaluations and generated samples during training", ge=0)
@@ -103,7 +100,8 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     def planned() -> tuple[Machine, Plan]:
         console.note("Benchmarking this machine. The first run also compiles the kernels.")
         machine = measured_machine(config, run, native=config.compile, compile=config.compile, fp8=config.fp8)
-        budget = Budget(config.minutes, config.tokens, config.depth, run.work.seconds, config.max_epochs)
+        limits = (run.work.seconds, config.max_epochs, config.global_batch_tokens)
+        budget = Budget(config.minutes, config.tokens, config.depth, *limits)
         return machine, plan_pretraining(config, run, machine, budget, start, objective, loader, corpus_tokens=tokens)
 
     machine, plan, new = run.plan(planned)

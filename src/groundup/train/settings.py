@@ -48,6 +48,17 @@ class TrainingSettings(OptimizerSettings):
     report_to: tuple[TrackerName, ...] = setting((), help="experiment trackers to log to: tensorboard, wandb, trackio")
 
 
+class PretrainingSettings(TrainingSettings):
+    """Settings for repetition, regularization and batch size of a pretraining run."""
+
+    max_epochs: float = setting(4.0, help="maximum number of epochs over the training text", flag=True, gt=0)
+    global_batch_tokens: int | None = setting(
+        None, help="number of tokens per optimizer step; default: grows with the length of the run", gt=0
+    )
+    dropout: float = setting(0.0, help="dropout probability for the outputs of attention and MLP", ge=0, lt=1)
+    z_loss: float = setting(0.0, help="coefficient of the z-loss, the squared log of the softmax denominator", ge=0)
+
+
 class FineTuningSettings(TrainingSettings):
     """Settings for base model, method and length of a fine-tuning run."""
 

@@ -239,6 +239,7 @@ class Budget:
             The time for measuring steps is subtracted from the time budget, too. However, training gets at least the
             fraction `MIN_TRAINING_FRACTION` of the budget.
         max_epochs: Maximum number of epochs.
+        global_batch_tokens: Number of tokens per step, or None to derive it from the length of the run.
     """
 
     minutes: float | None = None
@@ -246,6 +247,7 @@ class Budget:
     depth: int | None = None
     seconds_spent: float = 0.0
     max_epochs: float = MAX_EPOCHS
+    global_batch_tokens: int | None = None
 
     def __post_init__(self) -> None:
         """Check that exactly one of `minutes`, `tokens` and `depth` is set.
@@ -263,7 +265,7 @@ class Budget:
             )
 
 
-def batch_rows(total_tokens: float, context_length: int) -> tuple[int, int]:
+def batch_rows(total_tokens: float, context_length: int, batch_tokens: int | None = None) -> tuple[int, int]:
     """Return the rows per micro-batch, and the micro-batches per step, for a run of `total_tokens` tokens.
 
     The critical batch size grows with the length of a run (McCandlish et al. 2018, arXiv:1812.06162). The batch size in
@@ -273,7 +275,11 @@ def batch_rows(total_tokens: float, context_length: int) -> tuple[int, int]:
     Args:
         total_tokens: Number of tokens of the run.
         context_length: Number of tokens per row.
+        batch_tokens: Number of tokens per step, which is rounded to full rows. None derives it from `total_tokens`.
     """
+    if batch_tokens is not None:
+        rows = max(1, round(batch_tokens / context_length))
+        return micro_batches_per_rank(rows, max(1, MICRO_BATCH_TOKENS // context_length), 1)
     total_tokens = max(total_tokens, 1)
     tokens = max(SMALL_BATCH_TOKENS * math.sqrt(total_tokens / SMALL_RUN_TOKENS), MIN_BATCH_TOKENS)
     tokens = min(tokens, total_tokens / MIN_STEPS)
@@ -354,7 +360,7 @@ def plan_run(
     else:
         depth, tokens, speed, seconds = _timed(budget, shape, max_tokens, matmul_flops, measure, memory_bytes)
     config = shape(depth)
-    micro, accum = _fitting(config, tokens, memory_bytes)
+    micro, accum = _fitting(config, tokens, memory_bytes, budget.global_batch_tokens)
     steps = max(1, round(tokens / (micro * accum * config.context_length)))
     return Plan(
         model=config,
@@ -401,7 +407,7 @@ def _timed(
     measured: dict[int, float] = {}
     while depth not in measured:  # A measured speed may change the depth, which then needs another measurement.
         config = shape(depth)
-        micro, _ = _fitting(config, affordable(config), memory_bytes)
+        micro, _ = _fitting(config, affordable(config), memory_bytes, budget.global_batch_tokens)
         measured[depth] = measure(config, micro)
         flops = measured[depth] * flops_per_token(config)
         if len(measured) < MAX_MEASUREMENTS and deadline - time.monotonic() > least:
@@ -426,13 +432,15 @@ def _deepest(
     return depth
 
 
-def _fitting(config: ModelConfig, total_tokens: float, memory_bytes: int | None) -> tuple[int, int]:
+def _fitting(
+    config: ModelConfig, total_tokens: float, memory_bytes: int | None, batch_tokens: int | None
+) -> tuple[int, int]:
     """Return the result of `batch_rows`, with smaller micro-batches if they do not fit into memory.
 
     Raises:
         ResourceError: A micro-batch with a single row does not fit into memory.
     """
-    micro, accum = batch_rows(total_tokens, config.context_length)
+    micro, accum = batch_rows(total_tokens, config.context_length, batch_tokens)
     while memory_bytes is not None and training_bytes(config, micro) > memory_bytes:
         if micro == 1:
             raise ResourceError(
@@ -440,5 +448,5 @@ def _fitting(config: ModelConfig, total_tokens: float, memory_bytes: int | None)
                 f"GB of memory, but {memory_bytes / 1e9:,.1f} GB are available",
                 fix="Choose a smaller shape, a shorter context_length or a smaller depth.",
             )
-        micro, accum = micro // 2, accum * 2
+        micro, accum = micro_batches_per_rank(micro * accum, micro - 1, 1)
     return micro, accum

@@ -73,6 +73,15 @@ def test_epochs_of_a_small_corpus_are_limited() -> None:
     assert 11.8 < _plan(Budget(minutes=60, max_epochs=12), corpus=100_000).epochs < 12.2
 
 
+def test_the_given_batch_size_is_kept_in_full_rows() -> None:
+    """Steps of 12,000 tokens are 23 rows of 512, a prime number that larger micro-batches do not divide."""
+    plan = _plan(Budget(tokens=4_000_000, global_batch_tokens=12_000))
+    assert plan.rows == 23
+    assert plan.micro_batch_size <= 16
+    assert _plan(Budget(minutes=2, global_batch_tokens=40_960)).global_batch_tokens == 40_960
+    assert _plan(Budget(tokens=4_000_000, global_batch_tokens=100)).global_batch_tokens == 512
+
+
 def test_given_fields_are_kept() -> None:
     plan = _plan(Budget(tokens=500_000), n_layers=3, dim=96, n_heads=4, n_kv_heads=2, tie_embeddings=True)
     model = plan.model
