@@ -30,7 +30,7 @@ from groundup.train.planner.tuning import (
     step_rows,
 )
 from groundup.train.run import TrainingRun
-from groundup.train.settings import FineTuningSettings, TrainingSettings
+from groundup.train.settings import FineTuningSettings, PretrainingSettings
 from groundup.train.trainer import Evaluation, Selection, Trainer, TrainingSteps, estimate_sentence, measured_machine
 
 MakeLoader = Callable[[int, int, Machine], Any]
@@ -40,7 +40,7 @@ _WINDOW = 512  # minimum number of tokens per row of packed examples
 
 
 def plan_pretraining(
-    settings: TrainingSettings,
+    settings: PretrainingSettings,
     run: TrainingRun,
     machine: Machine,
     budget: Budget,
@@ -93,6 +93,7 @@ def plan_pretraining(
         optimizer=optimizer,
         memory_bytes=rank_memory(machine, ranks, settings.parallel.mode),
     )
+    plan = replace(plan, decay_steps=math.ceil(settings.decay_ratio * plan.total_steps))
     ranks.broadcast_object(plan.to_json())
     if plan.epochs > 0.95 * budget.max_epochs:
         limit = f"{budget.max_epochs:g} epochs (setting max_epochs)"
