@@ -86,7 +86,7 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     from groundup.train import Evaluation, Trainer, TrainingSteps, measured_machine
     from groundup.train.objectives import NextToken
     from groundup.train.planner import Budget, micro_batches_per_rank
-    from groundup.train.planning import plan_pretraining
+    from groundup.train.planning import forecast_for, plan_pretraining
 
     console, ranks, data = run.console, run.ranks, read(config.token_shards).facts.get("data")
     tokenizer = Tokenizer.load(config.token_shards / "tokenizer")
@@ -94,21 +94,25 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     if ranks.first:
         shards.require_known_ids()
         validation.require_known_ids()
-    objective, start = NextToken(config.z_loss), InitialModel.of(config.shape, base, shards.vocab_size, config.dropout)
-    loader, tokens = partial(_loader, config, shards, ranks), shards.n_tokens + shards.n_documents
+    objective = NextToken(config.z_loss)
+    start = InitialModel.of(config.shape, base, shards.vocab_size, config.dropout or 0.0)
+    loader = partial(_loader, config, shards, ranks)
 
     def planned() -> tuple[Machine, Plan]:
         console.note("Benchmarking this machine. The first run also compiles the kernels.")
         machine = measured_machine(config, run, native=config.compile, compile=config.compile, fp8=config.fp8)
         limits = (run.work.seconds, config.max_epochs, config.global_batch_tokens)
         budget = Budget(config.minutes, config.tokens, config.depth, *limits)
-        return machine, plan_pretraining(config, run, machine, budget, start, objective, loader, corpus_tokens=tokens)
+        forecast = forecast_for(shards, tokenizer.decode, config.weight_decay)
+        return machine, plan_pretraining(config, run, machine, budget, start, objective, loader, forecast=forecast)
 
     machine, plan, new = run.plan(planned)
     console.table("Training plan", ["", ""], plan.describe())
     if base:
         console.note(base.sentence)
     model = start.build(plan.model, config.seed)
+    if plan.dropout is not None:
+        model.set_dropout(plan.dropout)
     trainer = Trainer(model, objective, config, run, machine=machine, label="pretraining")
     context = plan.model.context_length
     plan = trainer.fit_micro_batches(plan, lambda rows: loader(context, rows, machine).batch(0)) if new else plan

@@ -55,8 +55,11 @@ class OptimizerSettings(Config):
         "AdamW learning rate of norms and biases; default: computed like embedding_learning_rate"
     )
     allow_high_learning_rate: bool = setting(False, help="allow learning rates of 0.1 or more")
-    weight_decay: float = setting(
-        0.0, help="decoupled weight decay of the 2-D weights in the layers, a factor on the learning rate", ge=0
+    weight_decay: float | None = setting(
+        None,
+        help="weight decay of the 2-D weights in the layers, a factor on the learning rate; default: 0, or chosen "
+        "for the number of epochs in pretraining",
+        ge=0,
     )
     adam_beta1: float = setting(0.9, help="AdamW beta1: decay rate of the first moment", ge=0, lt=1)
     adam_beta2: float = setting(0.95, help="AdamW beta2: decay rate of the second moment", ge=0, lt=1)
@@ -162,7 +165,7 @@ def _chosen(settings: OptimizerSettings, usual: OptimizerConfig) -> OptimizerCon
         rates,
         betas=(settings.adam_beta1, settings.adam_beta2),
         eps=settings.adam_epsilon,
-        weight_decay=settings.weight_decay,
+        weight_decay=settings.weight_decay or 0.0,
         **{name: rate for name, rate in own.items() if rate is not None},
     )
 

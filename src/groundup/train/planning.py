@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from groundup.data import ExampleLoader
+import numpy as np
+
+from groundup.data import ExampleLoader, TokenShards
 from groundup.distributed.parallel_model import rank_memory
 from groundup.kernels import Machine
 from groundup.model import ModelConfig, Transformer
@@ -18,7 +20,9 @@ from groundup.model.quantized import bits_per_weight
 from groundup.train.initial_model import InitialModel
 from groundup.train.learning_rates import language_model_rates, show_rates
 from groundup.train.objectives import Objective
-from groundup.train.planner import Budget, Plan, plan_run
+from groundup.train.planner import Budget, Forecast, Plan, plan_run, regularized
+from groundup.train.planner.forecast import COMPRESSED_BYTES, compression
+from groundup.train.planner.limits import limit_sentence, prediction_sentence
 from groundup.train.planner.plan import SAVE_FRACTION
 from groundup.train.planner.tuning import (
     DEFAULT_EPOCHS,
@@ -48,7 +52,7 @@ def plan_pretraining(
     objective: Objective[Any],
     loader: MakeLoader,
     *,
-    corpus_tokens: int,
+    forecast: Forecast,
 ) -> Plan:
     """Plan a pretraining run. If the budget is in minutes, training steps are measured on all ranks.
 
@@ -60,7 +64,7 @@ def plan_pretraining(
         start: Initial model of the run.
         objective: Loss to minimize.
         loader: Returns the data loader of this rank.
-        corpus_tokens: Number of tokens per epoch.
+        forecast: Scaling law and training text.
 
     Raises:
         ConfigError: The architecture settings are inconsistent.
@@ -87,18 +91,39 @@ def plan_pretraining(
         budget,
         vocab_size=start.vocab_size,
         given_shape=start.shape,
-        corpus_tokens=corpus_tokens,
+        forecast=forecast,
         matmul_flops=ranks.size * machine.product_flops,
         measure=measure,
         optimizer=optimizer,
         memory_bytes=rank_memory(machine, ranks, settings.parallel.mode),
     )
-    plan = replace(plan, decay_steps=math.ceil(settings.decay_ratio * plan.total_steps))
+    plan = regularized(plan, settings.weight_decay, settings.dropout)
     ranks.broadcast_object(plan.to_json())
-    if plan.epochs > 0.95 * budget.max_epochs:
-        limit = f"{budget.max_epochs:g} epochs (setting max_epochs)"
-        run.console.note(f"The training set is small for this budget; the run is limited to {limit}.")
+    if base is None:
+        run.console.note(prediction_sentence(forecast, plan))
+    if limit := limit_sentence(forecast, plan, budget):
+        run.console.note(limit)
     return plan
+
+
+def forecast_for(
+    shards: TokenShards, decode: Callable[[Sequence[int]], str], weight_decay: float | None = None
+) -> Forecast:
+    """Return the scaling law for the training split of token shards.
+
+    Args:
+        shards: Training split.
+        decode: Returns the text of token ids.
+        weight_decay: Weight decay of the run, or None if it depends on the number of epochs.
+    """
+    sample = bytearray()
+    for index in np.random.default_rng(0).permutation(shards.n_documents):
+        sample += decode(shards.document(int(index))[:COMPRESSED_BYTES].tolist()).encode()
+        if len(sample) >= COMPRESSED_BYTES:
+            break
+    return Forecast(
+        shards.n_tokens + shards.n_documents, shards.n_bytes, compression(bytes(sample)), weight_decay=weight_decay
+    )
 
 
 def plan_fine_tuning(

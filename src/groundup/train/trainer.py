@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Self, TypeVar
 
@@ -35,7 +35,6 @@ from groundup.train.settings import TrainingSettings
 from groundup.train.step_cost import measure_steps
 from groundup.train.time_limit import TimeLimit
 from groundup.train.trackers import open_tracker
-from groundup.train.weight_average import WeightAverage
 
 BatchT = TypeVar("BatchT")
 
@@ -72,13 +71,13 @@ class TrainingSteps:
     plan_digest: str | None = None
 
     @classmethod
-    def of(cls, plan: Plan, ranks: Ranks, *, max_epochs: float) -> Self:
+    def of(cls, plan: Plan, ranks: Ranks, *, max_epochs: float | None = None) -> Self:
         """Return the steps of a plan, in which each rank processes an equal part of the rows of every step.
 
         Args:
             plan: Plan of the run.
             ranks: Ranks of the run.
-            max_epochs: Maximum number of epochs if the budget is in minutes.
+            max_epochs: Maximum number of epochs if the budget is in minutes, or None for that of the plan.
 
         Raises:
             ConfigError: The number of ranks does not divide the number of rows per step.
@@ -91,7 +90,7 @@ class TrainingSteps:
             total_tokens=plan.total_tokens,
             flops_per_step=float(plan.global_batch_tokens * plan.flops_per_token),
             seconds=plan.seconds,
-            max_steps=plan.max_steps_for(max_epochs),
+            max_steps=plan.max_steps_for(max_epochs or plan.max_epochs or plan.epochs),
             plan_digest=plan.digest,
         )
 
@@ -170,7 +169,6 @@ class Trainer(Generic[ModelT, BatchT]):
         self.machine = machine or measured_machine(settings, run)
         self.label = label
         self.progress = Progress()
-        self._average: WeightAverage | None = None
         self._parallel = parallelize(
             model,
             self.machine,
@@ -189,11 +187,8 @@ class Trainer(Generic[ModelT, BatchT]):
 
     @contextmanager
     def readable(self) -> Iterator[None]:
-        """Context manager in which submodules of the model can be called; every rank must enter the `with` block.
-
-        If the run averages its weights, the model has the averaged weights in the `with` block.
-        """
-        with self._average.in_model() if self._average else nullcontext(), self._parallel.readable():
+        """Context manager in which submodules of the model can be called; every rank must enter the `with` block."""
+        with self._parallel.readable():
             yield
 
     def gathered(self) -> ModelT:
@@ -313,8 +308,6 @@ class Trainer(Generic[ModelT, BatchT]):
         run, make_bar = self.run, self.run.console.progress
         self._seed(steps.digest)
         optimizer = self._optimizer(steps)
-        if self.settings.ema_fraction:
-            self._average = WeightAverage(self.model, self.settings.ema_fraction, run.ranks)
         latest, good, best = (self._checkpoints(name, optimizer, steps.digest) for name in ("", "good", "best"))
         self.progress = latest.restore()
         self._resume(steps)
@@ -323,7 +316,7 @@ class Trainer(Generic[ModelT, BatchT]):
         tokens, done = steps.total_tokens, self.progress.tokens_seen
         with announced_training(self.machine.device), ExitStack() as stack:
             bar = stack.enter_context(make_bar(self.label, tokens, steps.unit, done=done, curve="loss"))
-            logs = self._recorders(stack, steps, bar)
+            logs = self._logs(stack, steps, bar)
             shown = [AtFractions(evaluation.times, self._evaluating(evaluation, bar))] if evaluation else []
             fit(
                 self._parallel.forward_module,
@@ -339,17 +332,10 @@ class Trainer(Generic[ModelT, BatchT]):
             )
         if selection:
             self._restore_best(keep[0], selection.metric)
-        self._finish()
-        return self.progress
-
-    def _finish(self) -> None:
-        """Replace the weights by their average, and raise an error if they are not finite."""
-        if self._average:
-            self._average.move_to_model()
-            self._average = None
         # The weights may be infinite or NaN if the run ends before the guard rolls back.
         if not self._parallel.is_finite():
             raise diverged(f"the weights are not finite at the last step, {self.progress.step:,}")
+        return self.progress
 
     def facts(self) -> dict[str, Any]:
         """Return the results of the training as JSON values, for `artifact.json`."""
@@ -379,7 +365,6 @@ class Trainer(Generic[ModelT, BatchT]):
             self.model,
             optimizer,
             plan_digest=digest,
-            average=self._average,
             ranks=self.run.ranks,
             warn=self.run.console.warn,
         )
@@ -414,11 +399,11 @@ class Trainer(Generic[ModelT, BatchT]):
             spikes=self.settings.skip_loss_spikes,
         )
 
-    def _recorders(self, stack: ExitStack, steps: TrainingSteps, bar: ProgressBar) -> list[Callback]:
-        """Return the callbacks before evaluations: the average, the logs and trackers of rank 0, and the bar."""
+    def _logs(self, stack: ExitStack, steps: TrainingSteps, bar: ProgressBar) -> list[Callback]:
+        """Open the metrics log and the trackers on the first rank, and return the callbacks that log each step."""
         run, rows = self.run, self.progress.batches
         speed = Speed(steps.flops_per_step, self.machine.peak_flops and run.ranks.size * self.machine.peak_flops)
-        logs: list[Callback] = [self._average] if self._average else []
+        logs: list[Callback] = []
         if run.ranks.first:
             logs.append(MetricsLog(run.directory / "metrics.jsonl", kept_rows=rows, speed=speed))
             for name in self.settings.report_to:

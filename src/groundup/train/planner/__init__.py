@@ -5,35 +5,45 @@ from typing import TYPE_CHECKING
 from groundup.core.lazy import exports
 
 if TYPE_CHECKING:
+    from groundup.train.planner.forecast import Forecast
+    from groundup.train.planner.law import DEFAULT_LAW, Law, fit_law
     from groundup.train.planner.plan import (
-        MAX_EPOCHS,
         Budget,
         Plan,
         batch_rows,
         micro_batches_per_rank,
         plan_run,
-        shape_for_depth,
+        regularized,
     )
+    from groundup.train.planner.sizes import shape_for_depth
 
 __all__ = [
-    "MAX_EPOCHS",
+    "DEFAULT_LAW",
     "Budget",
+    "Forecast",
+    "Law",
     "Plan",
     "batch_rows",
+    "fit_law",
     "micro_batches_per_rank",
     "plan_run",
+    "regularized",
     "shape_for_depth",
 ]
 
 __getattr__ = exports(
     __name__,
     {
-        "MAX_EPOCHS": "plan",
+        "DEFAULT_LAW": "law",
+        "Law": "law",
+        "fit_law": "law",
+        "Forecast": "forecast",
         "Budget": "plan",
         "Plan": "plan",
         "batch_rows": "plan",
         "plan_run": "plan",
-        "shape_for_depth": "plan",
+        "regularized": "plan",
+        "shape_for_depth": "sizes",
         "micro_batches_per_rank": "plan",
     },
 )

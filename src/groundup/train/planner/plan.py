@@ -1,7 +1,8 @@
 """Plan a pretraining run: choose the architecture, batch size and number of steps for a budget.
 
-The budget is a number of minutes, a number of tokens, or a depth. For small runs, the rules are based on the
-measurements in `benchmarks/ablations.md`. For larger runs, the rules follow published results.
+The budget is a number of minutes, a number of tokens, or a depth. The size of the model and the number of epochs are
+chosen with a scaling law (`groundup.train.planner.law`). The rules for the batch size are based on the measurements in
+`benchmarks/ablations.md`.
 """
 
 from __future__ import annotations
@@ -11,39 +12,32 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
 from groundup.core.console import format_duration
 from groundup.core.errors import ConfigError, ResourceError
 from groundup.model import ModelConfig
-from groundup.model.families import FAMILIES
 from groundup.model.flops import flops_per_token, matmul_parameters, parameter_count, training_bytes
 from groundup.optim import OptimizerConfig
+from groundup.train.planner.forecast import Forecast, planned_dropout
+from groundup.train.planner.law import planned_weight_decay
+from groundup.train.planner.sizes import Sizes
 
-# Chinchilla's optimum of 20 tokens per parameter (arXiv:2203.15556) was measured for runs of at least 1e18 FLOPs.
-# `--depth` always uses 20 tokens per parameter. A few minutes on a CPU are only 1e14 FLOPs. For runs of this size, a
-# larger model with far fewer tokens per parameter is better, so `tokens_per_parameter` lowers the ratio.
-CHINCHILLA_RATIO = 20.0
-CHINCHILLA_FLOPS = 1e18
-RATIO_EXPONENT = 0.3
+CHINCHILLA_RATIO = 20.0  # tokens per parameter of `--depth` (Hoffmann et al. 2022, arXiv:2203.15556)
 # A run of SMALL_RUN_TOKENS tokens uses a batch size of SMALL_BATCH_TOKENS tokens.
 SMALL_RUN_TOKENS = 4_000_000
 SMALL_BATCH_TOKENS = 8192
 MIN_BATCH_TOKENS = 2048
 MIN_STEPS = 16  # minimum number of steps, for which short runs get a smaller batch size
 MICRO_BATCH_TOKENS = 8192  # maximum tokens per micro-batch, because larger activations do not fit into CPU caches
-MAX_DEPTH = 64
 MAX_MEASUREMENTS = 2
 OVERHEAD_FRACTION = 0.06  # fraction of the training time for evaluations, samples and checkpoints
 SAVE_FRACTION = 0.01  # fraction of the time budget that is reserved for saving the model
 MIN_TRAINING_FRACTION = 0.5  # minimum fraction of the time budget for training, even if compiling takes long
 EXPECTED_UTILIZATION = 0.5  # fraction of the matmul throughput that is assumed before steps are measured
-HEAD_DIM = 64
-WIDTH_PER_LAYER = 64
 DECAY_FRACTION = 0.6
 WARMUP_FRACTION = 0.02
-MAX_EPOCHS = 4.0  # more epochs improve the loss only slightly (Muennighoff et al. 2023, arXiv:2305.16264)
 
 Measure = Callable[[ModelConfig, int], float]
 """Function of (architecture, rows per micro-batch) that measures training steps and returns tokens per second."""
@@ -68,6 +62,8 @@ class Plan:
         trained: Number of LoRA parameters, or None if all weights are trained.
         seconds: Wall time of the command, in seconds, at which training should end, or None if there is no time limit.
             If there is a time limit, `total_steps` is an estimate.
+        max_epochs: Maximum number of epochs if there is a time limit, or None in plans of earlier releases.
+        dropout: Dropout probability, or None in plans of earlier releases.
     """
 
     model: ModelConfig
@@ -81,6 +77,8 @@ class Plan:
     tokens_per_second: float | None = None
     trained: int | None = None
     seconds: float | None = None
+    max_epochs: float | None = None
+    dropout: float | None = None
 
     @property
     def rows(self) -> int:
@@ -169,9 +167,10 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
         record = asdict(self) | {"model": self.model.to_json()}
-        # `trained` and `seconds` are omitted if they are None, so that the digests of plans from earlier releases,
-        # which do not have these fields, stay the same.
-        return {key: value for key, value in record.items() if key not in ("trained", "seconds") or value is not None}
+        # These fields are omitted if they are None, so that the digests of plans from earlier releases, which do not
+        # have them, stay the same.
+        optional = ("trained", "seconds", "max_epochs", "dropout")
+        return {key: value for key, value in record.items() if key not in optional or value is not None}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Plan:
@@ -181,50 +180,6 @@ class Plan:
             **dict(record)
             | {"model": ModelConfig.from_json(record["model"]), "optimizer": OptimizerConfig(**optimizer)}
         )
-
-
-def shape_for_depth(depth: int, vocab_size: int, given: Mapping[str, Any]) -> ModelConfig:
-    """Return the architecture for a number of layers.
-
-    By default the hidden size is 64 times the number of layers, and the head dimension is 64. The FFN size is 8/3 of
-    the hidden size, or 4 times the hidden size for MLPs without gating. The hidden size is rounded up to a multiple of
-    the number of heads.
-
-    Args:
-        depth: Number of layers.
-        vocab_size: Vocabulary size.
-        given: Fields of `ModelConfig` that override the derived values, including `family` and `context_length`.
-
-    Raises:
-        ConfigError: The given fields contradict each other.
-    """
-    family = FAMILIES[given["family"]]
-    whole = family.multi_head_only
-    heads = given.get("n_heads") or (given.get("n_kv_heads") if whole else None)
-    dim = given.get("dim") or _multiple(WIDTH_PER_LAYER * max(2, given.get("n_layers") or depth), 2 * (heads or 1))
-    if heads:
-        head_dim = dim // heads if whole else max(2, dim // heads // 2 * 2)
-    elif whole:  # head_dim must divide dim, and must be even if the family uses RoPE
-        step = 2 if family.positions == "rotary" else 1
-        head_dim = max((size for size in range(step, HEAD_DIM + 1, step) if dim % size == 0), default=dim)
-    else:
-        head_dim = min(HEAD_DIM, max(2, dim // 2 * 2))
-    n_heads = heads or _multiple(max(1, dim // given.get("head_dim", head_dim)), given.get("n_kv_heads", 1))
-    derived = {
-        "dim": dim,
-        "n_layers": depth,
-        "n_heads": n_heads,
-        "n_kv_heads": n_heads,
-        "head_dim": head_dim,
-        "ffn_dim": _multiple(math.ceil(8 * dim / 3), 64) if family.gated else 4 * dim,
-        "tie_embeddings": family.tie_embeddings,
-    }
-    return ModelConfig(**derived | dict(given) | {"vocab_size": vocab_size})
-
-
-def _multiple(value: int, of: int) -> int:
-    """Round up to a multiple."""
-    return -(-value // of) * of
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +193,7 @@ class Budget:
         seconds_spent: Time in seconds that the command took before planning, which is subtracted from the time budget.
             The time for measuring steps is subtracted from the time budget, too. However, training gets at least the
             fraction `MIN_TRAINING_FRACTION` of the budget.
-        max_epochs: Maximum number of epochs.
+        max_epochs: Maximum number of epochs, or None for as many as are useful according to the scaling law.
         global_batch_tokens: Number of tokens per step, or None to derive it from the length of the run.
     """
 
@@ -246,7 +201,7 @@ class Budget:
     tokens: int | None = None
     depth: int | None = None
     seconds_spent: float = 0.0
-    max_epochs: float = MAX_EPOCHS
+    max_epochs: float | None = None
     global_batch_tokens: int | None = None
 
     def __post_init__(self) -> None:
@@ -311,29 +266,24 @@ def micro_batches_per_rank(rows: int, max_rows: int, ranks: int) -> tuple[int, i
     return micro, own // micro
 
 
-def tokens_per_parameter(flops: float) -> float:
-    """Return the optimal number of training tokens per matmul parameter for a run of `flops` FLOPs."""
-    return CHINCHILLA_RATIO * min(1.0, (flops / CHINCHILLA_FLOPS) ** RATIO_EXPONENT)
-
-
 def plan_run(
     budget: Budget,
     *,
     vocab_size: int,
     given_shape: Mapping[str, Any],
-    corpus_tokens: int,
+    forecast: Forecast,
     matmul_flops: float,
     measure: Measure,
     optimizer: OptimizerConfig,
     memory_bytes: int | None = None,
 ) -> Plan:
-    """Plan a run for a budget. The run has at most `budget.max_epochs` epochs.
+    """Plan a run for a budget.
 
     Args:
         budget: Minutes, tokens or depth.
         vocab_size: Vocabulary size.
         given_shape: Fields of `ModelConfig` that override the derived values, including `family` and `context_length`.
-        corpus_tokens: Number of tokens per epoch.
+        forecast: Scaling law and training text.
         matmul_flops: Matmul throughput of all ranks in FLOP/s, used until the speed of training steps is measured.
         measure: Returns the measured tokens per second of an architecture, if the budget is in minutes. At most
             `MAX_MEASUREMENTS` architectures are measured.
@@ -345,23 +295,21 @@ def plan_run(
         ResourceError: The model does not fit into memory.
     """
     _require_one_depth(budget, given_shape)
-
-    def shape(depth: int) -> ModelConfig:
-        return shape_for_depth(given_shape.get("n_layers") or depth, vocab_size, given_shape)
-
-    max_tokens = budget.max_epochs * corpus_tokens
-    speed = seconds = None
+    sizes = Sizes(vocab_size, given_shape, forecast, budget.max_epochs, memory_bytes)
+    timed = None
     if budget.depth is not None:
         depth = budget.depth
-        tokens = min(CHINCHILLA_RATIO * matmul_parameters(shape(depth)), max_tokens)
+        tokens = sizes.useful_tokens(sizes.shape(depth), CHINCHILLA_RATIO * matmul_parameters(sizes.shape(depth)))
     elif budget.tokens is not None:
-        tokens = min(float(budget.tokens), max_tokens)
-        depth = _deepest(shape, lambda _: tokens, memory_bytes)
+        depth = sizes.depth_for_tokens(budget.tokens)
+        tokens = sizes.useful_tokens(sizes.shape(depth), budget.tokens)
     else:
-        depth, tokens, speed, seconds = _timed(budget, shape, max_tokens, matmul_flops, measure, memory_bytes)
-    config = shape(depth)
+        timed = _timed(budget, sizes, matmul_flops, measure)
+        depth, tokens = timed.depth, timed.tokens
+    config = sizes.shape(depth)
     micro, accum = _fitting(config, tokens, memory_bytes, budget.global_batch_tokens)
     steps = max(1, round(tokens / (micro * accum * config.context_length)))
+    epochs = steps * micro * accum * config.context_length / forecast.tokens
     return Plan(
         model=config,
         optimizer=optimizer,
@@ -370,10 +318,24 @@ def plan_run(
         total_steps=steps,
         warmup_steps=math.ceil(WARMUP_FRACTION * steps),
         decay_steps=math.ceil(DECAY_FRACTION * steps),
-        epochs=steps * micro * accum * config.context_length / corpus_tokens,
-        tokens_per_second=speed,
-        seconds=seconds,
+        epochs=epochs,
+        tokens_per_second=timed and timed.tokens_per_second,
+        seconds=timed and timed.seconds,
+        max_epochs=timed and max(epochs, timed.max_tokens / forecast.tokens),
     )
+
+
+def regularized(plan: Plan, weight_decay: float | None, dropout: float | None) -> Plan:
+    """Return a pretraining plan with weight decay and dropout.
+
+    Args:
+        plan: Plan of the run.
+        weight_decay: Weight decay, or None for `planned_weight_decay`.
+        dropout: Dropout probability, or None for `planned_dropout`.
+    """
+    decay = planned_weight_decay(plan.epochs) if weight_decay is None else weight_decay
+    dropped = planned_dropout(plan.epochs) if dropout is None else dropout
+    return replace(plan, optimizer=replace(plan.optimizer, weight_decay=decay), dropout=dropped)
 
 
 def _require_one_depth(budget: Budget, given_shape: Mapping[str, Any]) -> None:
@@ -384,15 +346,26 @@ def _require_one_depth(budget: Budget, given_shape: Mapping[str, Any]) -> None:
         )
 
 
-def _timed(
-    budget: Budget,
-    shape: Callable[[int], ModelConfig],
-    max_tokens: float,
-    matmul_flops: float,
-    measure: Measure,
-    memory_bytes: int | None,
-) -> tuple[int, float, float, float]:
-    """Return the depth, the tokens, the measured tokens per second, and the end time for a budget in minutes."""
+class _Timed(NamedTuple):
+    """Size of a run with a budget in minutes.
+
+    Attributes:
+        depth: Number of layers.
+        tokens: Planned number of tokens.
+        max_tokens: Maximum number of tokens, if training is faster than measured.
+        tokens_per_second: Measured throughput.
+        seconds: Wall time of the command at which training should end.
+    """
+
+    depth: int
+    tokens: float
+    max_tokens: float
+    tokens_per_second: float
+    seconds: float
+
+
+def _timed(budget: Budget, sizes: Sizes, matmul_flops: float, measure: Measure) -> _Timed:
+    """Choose the size of a run with a budget in minutes, from measured training steps."""
     assert budget.minutes is not None
     total = 60 * budget.minutes
     deadline = time.monotonic() + total - budget.seconds_spent
@@ -400,36 +373,24 @@ def _timed(
 
     def affordable(config: ModelConfig) -> float:
         left = max(least, deadline - time.monotonic()) * (1 - OVERHEAD_FRACTION)
-        return min(left * flops / flops_per_token(config), max_tokens)
+        return sizes.limit(left * flops / flops_per_token(config))
 
     flops = EXPECTED_UTILIZATION * matmul_flops
-    depth = _deepest(shape, affordable, memory_bytes)
+    depth = sizes.best_depth(affordable)
     measured: dict[int, float] = {}
     while depth not in measured:  # A measured speed may change the depth, which then needs another measurement.
-        config = shape(depth)
-        micro, _ = _fitting(config, affordable(config), memory_bytes, budget.global_batch_tokens)
+        config = sizes.shape(depth)
+        micro, _ = _fitting(config, affordable(config), sizes.memory_bytes, budget.global_batch_tokens)
         measured[depth] = measure(config, micro)
         flops = measured[depth] * flops_per_token(config)
         if len(measured) < MAX_MEASUREMENTS and deadline - time.monotonic() > least:
-            depth = _deepest(shape, affordable, memory_bytes)
+            depth = sizes.best_depth(affordable)
     end = total + max(0.0, least - (deadline - time.monotonic())) - SAVE_FRACTION * total
-    return depth, affordable(shape(depth)), measured[depth], end
-
-
-def _deepest(
-    shape: Callable[[int], ModelConfig], tokens: Callable[[ModelConfig], float], memory_bytes: int | None
-) -> int:
-    """Return the largest depth that fits into memory and for which the budget has enough tokens; at least 2."""
-    depth = 2
-    for candidate in range(3, MAX_DEPTH + 1):
-        config = shape(candidate)
-        seen = tokens(config)
-        if seen < tokens_per_parameter(seen * flops_per_token(config)) * matmul_parameters(config):
-            break
-        if memory_bytes is not None and training_bytes(config, 1) > memory_bytes:
-            break
-        depth = candidate
-    return depth
+    config = sizes.shape(depth)
+    flops = measured[depth] * flops_per_token(config)
+    most = affordable(config)
+    tokens = sizes.useful_tokens(config, most)
+    return _Timed(depth, tokens, sizes.max_tokens(config, tokens, most), measured[depth], end)
 
 
 def _fitting(

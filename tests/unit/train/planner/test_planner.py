@@ -23,7 +23,7 @@ from groundup.model.lora import LoRA, adapter_parameters, add_lora
 from groundup.model.operations import DEFAULT_OPERATIONS
 from groundup.model.presets import PRESETS
 from groundup.optim import OptimizerConfig
-from groundup.train.planner import Budget, Plan, plan_run
+from groundup.train.planner import Budget, Forecast, Plan, plan_run
 
 GPT2_SMALL = ModelConfig("gpt2", 768, 12, 12, 12, 64, 3072, 50_257, 1024)
 
@@ -48,7 +48,7 @@ def _plan(budget: Budget, speed: float = 250e9, corpus: int = 8_000_000, **shape
         budget,
         vocab_size=8192,
         given_shape={"family": "qwen3", "context_length": 512} | shape,
-        corpus_tokens=corpus,
+        forecast=Forecast(corpus),
         matmul_flops=2 * speed,
         measure=lambda config, rows: speed / flops_per_token(config),
         optimizer=OptimizerConfig(),
@@ -68,8 +68,11 @@ def test_more_time_gives_a_deeper_model_and_larger_batches() -> None:
     assert short.global_batch_tokens < long.global_batch_tokens
 
 
-def test_epochs_of_a_small_corpus_are_limited() -> None:
-    assert _plan(Budget(minutes=60), corpus=100_000).epochs <= 4.1
+def test_epochs_are_limited_by_the_user_or_by_the_law() -> None:
+    """The planner stopped after four epochs, so that a minute and an hour gave the same model of a small text."""
+    by_law = _plan(Budget(minutes=60), corpus=100_000)
+    assert 4.1 < by_law.epochs < 100
+    assert by_law.max_epochs == by_law.epochs
     assert 11.8 < _plan(Budget(minutes=60, max_epochs=12), corpus=100_000).epochs < 12.2
 
 
@@ -103,7 +106,7 @@ def test_minutes_spent_before_step_1_leave_time_for_a_small_model() -> None:
         Budget(minutes=0.05, seconds_spent=60),
         vocab_size=8192,
         given_shape={"family": "qwen3", "context_length": 512},
-        corpus_tokens=8_000_000,
+        forecast=Forecast(8_000_000),
         matmul_flops=500e9,
         measure=lambda config, rows: 250e9 / flops_per_token(config),
         optimizer=OptimizerConfig(),
@@ -114,7 +117,9 @@ def test_minutes_spent_before_step_1_leave_time_for_a_small_model() -> None:
 
 def test_the_model_size_fits_the_corpus() -> None:
     """Ten layers were once planned for a billion tokens, and then trained for four epochs of 300,000."""
-    assert _plan(Budget(tokens=10**9), corpus=300_000).model == _plan(Budget(tokens=1_200_000), corpus=10**9).model
+    limited = _plan(Budget(tokens=10**9, max_epochs=4), corpus=300_000)
+    assert limited.model.n_layers <= 3
+    assert limited.epochs < 4.1
 
 
 def test_few_tokens_are_not_rounded_up() -> None:
@@ -148,7 +153,7 @@ def test_the_memory_limit_is_kept() -> None:
             Budget(tokens=10**10),
             vocab_size=8192,
             given_shape={"family": "qwen3", "context_length": 512} | shape,
-            corpus_tokens=10**10,
+            forecast=Forecast(10**10),
             matmul_flops=1e12,
             measure=lambda config, rows: 1.0,
             optimizer=OptimizerConfig(),

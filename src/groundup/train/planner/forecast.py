@@ -1,0 +1,91 @@
+"""Forecast of a training run on a given text: its bits per byte, and the number of tokens that are worth training."""
+
+from __future__ import annotations
+
+import lzma
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from groundup.model import ModelConfig
+from groundup.model.flops import matmul_parameters
+from groundup.train.planner.law import DEFAULT_LAW, Interval, Law
+
+T = TypeVar("T")
+
+MIN_GAIN = 0.005  # bits per byte; training ends early if the remaining time would not improve the result by this
+COMPRESSED_BYTES = 250_000  # size of the sample for `compression`
+_BYTES_PER_TOKEN = 4.0  # assumed where the size of the text is unknown
+_STEP = 2**0.125  # ratio between the numbers of tokens that are compared
+_NUM_STEPS = 64
+_MAX_DROPOUT = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """A scaling law, applied to a training text.
+
+    Attributes:
+        tokens: Number of tokens per epoch.
+        text_bytes: UTF-8 bytes per epoch; 0 means 4 bytes per token.
+        compression: Result of `compression` for the text, or None if unknown.
+        law: Scaling law.
+        weight_decay: Weight decay of the run, or None for `planned_weight_decay`.
+    """
+
+    tokens: int
+    text_bytes: int = 0
+    compression: float | None = None
+    law: Law = DEFAULT_LAW
+    weight_decay: float | None = None
+
+    def bits_per_byte(self, config: ModelConfig, tokens: float) -> float:
+        """Return the predicted bits per byte of held-out text after training on a number of tokens."""
+        return self._apply(self.law.bits_per_byte, config, tokens)
+
+    def interval(self, config: ModelConfig, tokens: float) -> Interval:
+        """Return the predicted bits per byte of held-out text with a 90 % interval."""
+        return self._apply(self.law.interval, config, tokens)
+
+    def best_tokens(self, config: ModelConfig, max_tokens: float) -> float:
+        """Return the number of tokens, at most `max_tokens`, with the lowest predicted bits per byte."""
+        return min(self._candidates(max_tokens), key=lambda tokens: self.bits_per_byte(config, tokens))
+
+    def useful_tokens(self, config: ModelConfig, max_tokens: float) -> float:
+        """Return the number of tokens, at most `max_tokens`, after which training improves the result only slightly.
+
+        The remaining tokens would reduce the bits per byte by less than `MIN_GAIN`. If that saves less than a quarter
+        of the tokens, or if `max_tokens` is less than one epoch, the result is `max_tokens`.
+        """
+        candidates = self._candidates(max_tokens)
+        best = min(self.bits_per_byte(config, tokens) for tokens in candidates)
+        enough = min(tokens for tokens in candidates if self.bits_per_byte(config, tokens) < best + MIN_GAIN)
+        return enough if enough < 0.75 * max_tokens else max_tokens
+
+    def _candidates(self, max_tokens: float) -> list[float]:
+        """Return numbers of tokens between one epoch and `max_tokens`, which is the first."""
+        steps = [max_tokens / _STEP**index for index in range(_NUM_STEPS)]
+        return [max_tokens, *(tokens for tokens in steps[1:] if tokens >= self.tokens)]
+
+    def _apply(self, predict: Callable[..., T], config: ModelConfig, tokens: float) -> T:
+        text_bytes = self.text_bytes or _BYTES_PER_TOKEN * self.tokens
+        run = (matmul_parameters(config), text_bytes, tokens / self.tokens)
+        return predict(*run, weight_decay=self.weight_decay, compression=self.compression)
+
+
+def planned_dropout(epochs: float) -> float:
+    """Return the dropout probability for a number of epochs, which is 0 below 8 epochs."""
+    return _MAX_DROPOUT if epochs >= 8 else 0.0
+
+
+def compression(text: bytes) -> float:
+    """Return the bits per byte of a text after compression with LZMA.
+
+    The value shows how predictable a text is without training. It is comparable between texts only for samples of the
+    same size, so at most the first `COMPRESSED_BYTES` are compressed.
+
+    Args:
+        text: UTF-8 text, not empty.
+    """
+    sample = text[:COMPRESSED_BYTES]
+    return 8 * len(lzma.compress(sample, preset=6)) / len(sample)

@@ -1,0 +1,282 @@
+"""Scaling law of small training runs: bits per byte from parameters, unique text, epochs and weight decay.
+
+The law is fitted on runs of one training recipe. It predicts the outcome of a run before training, so that the planner
+can choose the size of the model and the number of epochs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundup.core.errors import DataError
+
+Z_90 = 1.645  # half the width of a 90 % interval, in standard deviations
+_PARAMETERS = 1e6  # unit of N
+_BYTES = 1e7  # unit of the text seen
+_FITTED = ("entropy", "size", "size_exponent", "data", "data_exponent", "repeats", "overfitting")
+# Standard deviations of the prior of the logarithm of each coefficient. A few runs do not determine all coefficients,
+# so the fit starts from the coefficients of another law and changes them only as far as the runs require.
+_PRIOR = np.array([0.2, 0.4, 0.2, 0.4, 0.2, 0.7, 1.0])
+_NOISE = 0.01  # standard deviation of the relative error of a run, for example between seeds
+_EXTRAPOLATION = 0.03  # additional relative error per factor e outside of the range of the fitted runs
+_OTHER_TEXT = 0.03  # additional relative error for text on which the law was not fitted
+_UNREGULARIZED = 3.3  # overfitting without weight decay; weight decay removes 70 % (Lovelace et al. 2026)
+_MAX_ITERATIONS = 60
+MIN_RUNS = 3
+MAX_WEIGHT_DECAY = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished training run, on which a law is fitted.
+
+    Attributes:
+        parameters: Number of matmul parameters.
+        text_bytes: UTF-8 bytes of the training text.
+        epochs: Number of epochs.
+        bits_per_byte: Bits per byte of the held-out text.
+        weight_decay: Weight decay, or None for the planned weight decay.
+        compression: Result of `groundup.train.planner.forecast.compression` for the training text, if known.
+    """
+
+    parameters: float
+    text_bytes: float
+    epochs: float
+    bits_per_byte: float
+    weight_decay: float | None = None
+    compression: float | None = None
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Return the run from a result of `benchmarks/small_text`."""
+        return cls(
+            record["matmul_parameters"],
+            record["text_bytes"],
+            record["epochs"],
+            record["bpb"],
+            record["weight_decay"],
+            record.get("compression"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Predicted bits per byte with a 90 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """Coefficients of the scaling law.
+
+    With N matmul parameters, U bytes of unique text and e epochs, the bits per byte are
+
+        c (entropy + size (N / 1e6)^-size_exponent + data (D / 1e7)^-data_exponent + overfitting (N / U)^0.5 (e - 1))
+
+    The first three terms are those of Hoffmann et al. 2022 (arXiv:2203.15556). D is the effective text of Muennighoff
+    et al. 2023 (arXiv:2305.16264), D = U (1 + repeats (1 - exp(-(e - 1) / repeats))) for e > 1. The last term is an
+    additive overfitting penalty, as proposed by Lovelace et al. 2026 (arXiv:2605.01640); its form is our own. It is
+    3.3 times as large without weight decay. c is the ratio of the compression of the text to `compression`.
+
+    Attributes:
+        entropy: Bits per byte of an infinitely large model and text.
+        size: Bits per byte that a model of 1M matmul parameters adds.
+        size_exponent: Exponent of the parameters.
+        data: Bits per byte that 10 MB of text add.
+        data_exponent: Exponent of the text.
+        repeats: Number of repetitions with a large effect.
+        overfitting: Coefficient of the overfitting penalty.
+        residual: Standard deviation of the relative error of predictions.
+        compression: Compression of the fitted texts, in bits per byte, or None if the law ignores the compression.
+        ranges: Smallest and largest value of parameters, bytes of unique text, and epochs of the fitted runs.
+        runs: Number of fitted runs.
+        source: Origin of the coefficients.
+    """
+
+    entropy: float
+    size: float
+    size_exponent: float
+    data: float
+    data_exponent: float
+    repeats: float
+    overfitting: float
+    residual: float
+    compression: float | None
+    ranges: tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+    runs: int
+    source: str
+
+    def bits_per_byte(
+        self,
+        parameters: float,
+        text_bytes: float,
+        epochs: float,
+        *,
+        weight_decay: float | None = None,
+        compression: float | None = None,
+    ) -> float:
+        """Return the predicted bits per byte of held-out text. See `Run` for the arguments."""
+        again = max(0.0, epochs - 1)
+        effective = text_bytes * (min(epochs, 1.0) + self.repeats * -math.expm1(-again / self.repeats))
+        planned = planned_weight_decay(epochs)
+        strength = 1.0 if weight_decay is None or not planned else min(1.0, weight_decay / planned)
+        weak = _UNREGULARIZED ** (1 - strength)
+        penalty = self.overfitting * weak * math.sqrt(parameters / text_bytes) * again
+        size = self.size * (parameters / _PARAMETERS) ** -self.size_exponent
+        data = self.data * (max(effective, 1.0) / _BYTES) ** -self.data_exponent
+        return self._scale(compression) * (self.entropy + size + data + penalty)
+
+    def interval(
+        self,
+        parameters: float,
+        text_bytes: float,
+        epochs: float,
+        *,
+        weight_decay: float | None = None,
+        compression: float | None = None,
+    ) -> Interval:
+        """Return the predicted bits per byte with a 90 % interval. See `Run` for the arguments.
+
+        The interval is wider outside of the range of the fitted runs, and for text on which the law was not fitted.
+        """
+        value = self.bits_per_byte(parameters, text_bytes, epochs, weight_decay=weight_decay, compression=compression)
+        outside = sum(
+            max(0.0, math.log(low / point), math.log(point / high))
+            for point, (low, high) in zip((parameters, text_bytes, epochs), self.ranges, strict=True)
+        )
+        same = compression is not None and math.isclose(compression, self.compression or 0.0, rel_tol=0.02)
+        other = 0.0 if same else _OTHER_TEXT
+        error = Z_90 * math.hypot(self.residual, other, _EXTRAPOLATION * outside)
+        return Interval(value, value * math.exp(-error), value * math.exp(error))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the coefficients as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Return the law from the result of `to_json`."""
+        ranges = tuple((float(low), float(high)) for low, high in record["ranges"])
+        return cls(**dict(record) | {"ranges": ranges})
+
+    def _scale(self, compression: float | None) -> float:
+        if compression is None or self.compression is None:
+            return 1.0
+        return min(2.0, max(0.5, compression / self.compression))
+
+
+# Starting point: one epoch of 31.8 MB with 2.7M matmul parameters reached 1.747 bits per byte
+# (benchmarks/ablations.md). The exponents give the ratio of tokens to parameters of earlier releases, which was
+# chosen from the same runs.
+DEFAULT_LAW = Law(
+    entropy=0.70,
+    size=0.55,
+    size_exponent=0.40,
+    data=0.81,
+    data_exponent=0.22,
+    repeats=6.0,
+    overfitting=0.0004,
+    residual=0.03,
+    compression=None,
+    ranges=((1e6, 3e7), (1e6, 1e8), (0.05, 40.0)),
+    runs=1,
+    source="one run of benchmarks/ablations.md, 24 November 2026",
+)
+
+
+def planned_weight_decay(epochs: float) -> float:
+    """Return the weight decay for a number of epochs.
+
+    With one epoch, no text repeats and weight decay does not help. With many epochs, the best weight decay is about 30
+    times the usual one of 0.01 to 0.1 (Kim et al. 2025, arXiv:2509.14786), which was found for AdamW.
+    """
+    return round(min(MAX_WEIGHT_DECAY, 0.05 * max(0.0, epochs - 1) ** 0.5), 3) if epochs > 1.5 else 0.0
+
+
+def fit_law(runs: Sequence[Run], *, prior: Law = DEFAULT_LAW, source: str = "own runs") -> Law:
+    """Fit the coefficients of the law on finished runs.
+
+    The fit is the maximum of the posterior: least squares of the logarithm of the bits per byte, with a normal prior of
+    the logarithm of each coefficient around the coefficients of `prior`. It uses the Levenberg-Marquardt method. The
+    `residual` is the root mean square of the relative errors of runs that are left out of the fit one at a time.
+
+    Args:
+        runs: Finished runs of the same recipe.
+        prior: Law from which the fit starts.
+        source: Description of the runs.
+
+    Raises:
+        DataError: There are fewer than `MIN_RUNS` runs.
+    """
+    if len(runs) < MIN_RUNS:
+        raise DataError(f"{len(runs)} runs", fix=f"Fit the law on at least {MIN_RUNS} runs of different sizes.")
+    known = [run.compression for run in runs if run.compression is not None]
+    typical = float(np.exp(np.mean(np.log(known)))) if len(known) == len(runs) else None
+    several = typical is not None and max(known) > 1.02 * min(known)
+    start = replace(prior, compression=typical if several else None)
+    fitted = _fitted(runs, start)
+    errors = []
+    for index, run in enumerate(runs):
+        others = [*runs[:index], *runs[index + 1 :]]
+        errors.append(math.log(_predicted(_fitted(others, start), run) / run.bits_per_byte))
+    values = [[run.parameters for run in runs], [run.text_bytes for run in runs], [run.epochs for run in runs]]
+    parameters, text_bytes, epochs = ((min(row), max(row)) for row in values)
+    return replace(
+        fitted,
+        residual=max(_NOISE / 2, math.sqrt(float(np.mean(np.square(errors))))),
+        compression=typical,
+        ranges=(parameters, text_bytes, epochs),
+        runs=len(runs),
+        source=source,
+    )
+
+
+def _predicted(law: Law, run: Run) -> float:
+    return law.bits_per_byte(
+        run.parameters,
+        run.text_bytes,
+        run.epochs,
+        weight_decay=run.weight_decay,
+        compression=run.compression,
+    )
+
+
+def _fitted(runs: Sequence[Run], prior: Law) -> Law:
+    """Return the law with the most probable coefficients."""
+    center = np.log([getattr(prior, name) for name in _FITTED])
+
+    def law(theta: NDArray[np.float64]) -> Law:
+        return replace(prior, **dict(zip(_FITTED, np.exp(theta).tolist(), strict=True)))
+
+    def residuals(theta: NDArray[np.float64]) -> NDArray[np.float64]:
+        candidate = law(theta)
+        errors = [math.log(_predicted(candidate, run) / run.bits_per_byte) / _NOISE for run in runs]
+        return np.array([*errors, *((theta - center) / _PRIOR)])
+
+    theta, damping = center.copy(), 1e-2
+    errors = residuals(theta)
+    for _ in range(_MAX_ITERATIONS):
+        step = 1e-5
+        columns = [(residuals(theta + step * axis) - errors) / step for axis in np.eye(len(theta))]
+        jacobian = np.stack(columns, axis=1)
+        square = jacobian.T @ jacobian
+        change = np.linalg.solve(square + damping * np.diag(np.diag(square)), -jacobian.T @ errors)
+        proposed = residuals(theta + change)
+        if proposed @ proposed >= errors @ errors:
+            damping *= 10
+            if damping > 1e8:
+                break
+            continue
+        theta, errors, damping = theta + change, proposed, damping / 5
+        if float(np.abs(change).max()) < 1e-6:
+            break
+    return law(theta)
