@@ -59,7 +59,7 @@ class ShardedOptimizer:
                 self._replacements[parameter] = nn.Parameter(value) if is_sharded(parameter) else parameter
         self._inner = Optimizer(model, config, self._replacements, orthogonalize=orthogonalize)
 
-    def step(self, lr_factor: float, grad_factor: Tensor | None = None) -> None:
+    def step(self, lr_factor: float, grad_factor: Tensor | None = None, *, fraction: float = 1.0) -> None:
         """Update all parameters from their gradients; see `Optimizer.step`."""
         for parameter in self._parameters.values():
             assert parameter.grad is not None, "every trainable parameter must have a gradient"
@@ -72,7 +72,7 @@ class ShardedOptimizer:
                         # the parameter is then no longer used, so the replacement must refer to the new shard.
                         self._replacements[parameter].data = rows_of(parameter.detach(), self._ranks).tensor
                     self._replacements[parameter].grad = gradient
-        self._inner.step(lr_factor, grad_factor)
+        self._inner.step(lr_factor, grad_factor, fraction=fraction)
         for parameter, owner in self._owners.items():
             self._broadcast(parameter, owner)
         for parameter in self._parameters.values():

@@ -49,6 +49,7 @@ class WarmupStableDecay:
 
 
 MatrixOptimizer = Literal["muon", "adamw"]
+DecaySchedule = Literal["learning_rate", "constant", "linear"]
 MATRIX_LR: dict[MatrixOptimizer, float] = {"muon": 0.02, "adamw": 0.002}
 
 # Name of each parameter group -> description, in the order in which they are displayed.
@@ -90,7 +91,14 @@ class OptimizerConfig:
         momentum: Momentum of Muon.
         betas: Betas of AdamW.
         eps: Epsilon of AdamW.
-        weight_decay: Decoupled weight decay of the 2-D weights in the layers.
+        weight_decay: Decoupled weight decay of the 2-D weights in the layers (Loshchilov and Hutter 2019,
+            arXiv:1711.05101). Each step multiplies the weights by 1 - learning rate · weight decay. The time constant
+            in steps is 1 / (learning rate · weight decay), so with Muon's rate of 0.02, a weight decay of 0.1 forgets
+            like 1.0 with AdamW's rate of 0.002.
+        embedding_weight_decay: Decoupled weight decay of embeddings and head, with the learning rates of these groups.
+        weight_decay_schedule: "learning_rate": weights are multiplied by 1 - current learning rate · weight decay.
+            "constant": by 1 - peak learning rate · weight decay, also while the learning rate decays. "linear": as
+            "learning_rate", with a weight decay that grows linearly from 0 at the first step to its value at the end.
         matrices: Optimizer of the 2-D weights in the layers, "muon" or "adamw". Muon needs fewer training tokens. The
             time for its orthogonalization does not depend on the batch size, so AdamW is faster with small batches.
     """
@@ -103,6 +111,8 @@ class OptimizerConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-10
     weight_decay: float = 0.0
+    embedding_weight_decay: float = 0.0
+    weight_decay_schedule: DecaySchedule = "learning_rate"
     matrices: MatrixOptimizer = "muon"
 
     def scaled(self, factor: float) -> OptimizerConfig:
@@ -113,6 +123,21 @@ class OptimizerConfig:
         """Return the learning rate of a parameter group, which is a key of `GROUPS`."""
         rate: float = getattr(self, f"{group}_lr")
         return rate
+
+    def weight_decay_of(self, group: str) -> float:
+        """Return the weight decay of a parameter group, which is a key of `GROUPS`."""
+        return {"matrix": self.weight_decay, "vector": 0.0}.get(group, self.embedding_weight_decay)
+
+    def weight_decay_factor(self, lr_factor: float, fraction: float) -> float:
+        """Return the factor by which weight decays are multiplied in a step.
+
+        Args:
+            lr_factor: Factor by which all learning rates are multiplied in this step.
+            fraction: Fraction of the steps of the run that are completed.
+        """
+        if self.weight_decay_schedule == "linear":
+            return fraction
+        return 1 / lr_factor if self.weight_decay_schedule == "constant" and lr_factor else 1.0
 
     def with_learning_rate(self, learning_rate: float) -> OptimizerConfig:
         """Return a copy of the config with an absolute learning rate.
@@ -155,17 +180,17 @@ class Optimizer:
         if replacements is not None:
             groups = {kind: [replacements[p] for p in found if p in replacements] for kind, found in groups.items()}
         fused = next(iter(model.parameters())).device.type in ("cpu", "cuda")
-        rates = {kind: config.rate_of(kind) for kind in ("embedding", "head", "vector")}
         placed = replacements or {}
         self._names: dict[Tensor, str] = {placed.get(p, p): name for name, p in model.named_parameters()}
-        by_adamw = [{"params": groups[kind], "lr": lr} for kind, lr in rates.items() if groups[kind]]
-        if groups["matrix"] and config.matrices == "adamw":
-            by_adamw.append({"params": groups["matrix"], "lr": config.matrix_lr, "weight_decay": config.weight_decay})
+        by_adamw = [
+            {"params": groups[kind], "lr": config.rate_of(kind), "weight_decay": config.weight_decay_of(kind)}
+            for kind in ("embedding", "head", "vector", *(["matrix"] if config.matrices == "adamw" else []))
+            if groups[kind]
+        ]
+        self._config = config
         self._parts: list[torch.optim.Optimizer] = []
         if by_adamw:
-            self._parts.append(
-                torch.optim.AdamW(by_adamw, betas=config.betas, eps=config.eps, weight_decay=0.0, fused=fused)
-            )
+            self._parts.append(torch.optim.AdamW(by_adamw, betas=config.betas, eps=config.eps, fused=fused))
         if groups["matrix"] and config.matrices == "muon":
             self._parts.append(
                 Muon(
@@ -178,19 +203,22 @@ class Optimizer:
             )
         for part in self._parts:
             for group in part.param_groups:
-                group["base_lr"] = group["lr"]
+                group["base_lr"], group["base_weight_decay"] = group["lr"], group["weight_decay"]
 
-    def step(self, lr_factor: float, grad_factor: Tensor | None = None) -> None:
+    def step(self, lr_factor: float, grad_factor: Tensor | None = None, *, fraction: float = 1.0) -> None:
         """Update all parameters from their gradients, and set the gradients to None.
 
         Args:
             lr_factor: Factor by which all learning rates are multiplied.
             grad_factor: Factor by which all gradients are multiplied, as a scalar fp32 tensor on the same device. The
                 fused AdamW multiplies gradients when it reads them, which saves a pass over all gradients.
+            fraction: Fraction of the steps of the run that are completed, for the schedule of the weight decay.
         """
+        decay_factor = self._config.weight_decay_factor(lr_factor, fraction)
         for part in self._parts:
             for group in part.param_groups:
                 group["lr"] = group["base_lr"] * lr_factor
+                group["weight_decay"] = group["base_weight_decay"] * decay_factor
             if part.defaults.get("fused"):  # the fused AdamW divides gradients by `grad_scale`
                 part.grad_scale = None if grad_factor is None else 1 / grad_factor  # type: ignore[attr-defined]
             elif grad_factor is not None:

@@ -170,8 +170,8 @@ class Callback(Protocol):
 class Steps(Protocol):
     """Interface of the optimizers `groundup.optim.Optimizer` and `groundup.distributed.ShardedOptimizer`."""
 
-    def step(self, lr_factor: float, grad_factor: Tensor | None = None) -> None:
-        """Update the weights, with the learning rates multiplied by `lr_factor` and the gradients by `grad_factor`."""
+    def step(self, lr_factor: float, grad_factor: Tensor | None = None, *, fraction: float = 1.0) -> None:
+        """Update the weights; see `groundup.optim.Optimizer.step`."""
         ...
 
 
@@ -229,7 +229,8 @@ def fit(  # noqa: PLR0913 - a step depends on all of its arguments
         taken = guard.should_step(progress, means["loss"], grad_norm)
         if taken:
             too_long = grad_norm + _CLIP_EPS > max_grad_norm
-            optimizer.step(lr_factor, max_grad_norm / (norm.float() + _CLIP_EPS) if too_long else None)
+            grad_factor = max_grad_norm / (norm.float() + _CLIP_EPS) if too_long else None
+            optimizer.step(lr_factor, grad_factor, fraction=progress.step / total_steps)
         for parameter in parameters:
             parameter.grad = None
         seconds, waited = _rank_means([time.perf_counter() - started, waited], ranks)

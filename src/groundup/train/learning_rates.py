@@ -61,6 +61,14 @@ class OptimizerSettings(Config):
         "for the number of epochs in pretraining",
         ge=0,
     )
+    embedding_weight_decay: float = setting(
+        0.0, help="decoupled weight decay of embeddings and head, a factor on their learning rates", ge=0
+    )
+    weight_decay_schedule: Literal["learning_rate", "constant", "linear"] = setting(
+        "learning_rate",
+        help="factor of the decay: the current learning rate, a constant (the peak rate), or linear (the current rate "
+        "times the completed fraction of the run)",
+    )
     adam_beta1: float = setting(0.9, help="AdamW beta1: decay rate of the first moment", ge=0, lt=1)
     adam_beta2: float = setting(0.95, help="AdamW beta2: decay rate of the second moment", ge=0, lt=1)
     adam_epsilon: float = setting(1e-10, help="AdamW epsilon", gt=0, lt=1)
@@ -166,6 +174,8 @@ def _chosen(settings: OptimizerSettings, usual: OptimizerConfig) -> OptimizerCon
         betas=(settings.adam_beta1, settings.adam_beta2),
         eps=settings.adam_epsilon,
         weight_decay=settings.weight_decay or 0.0,
+        embedding_weight_decay=settings.embedding_weight_decay,
+        weight_decay_schedule=settings.weight_decay_schedule,
         **{name: rate for name, rate in own.items() if rate is not None},
     )
 

@@ -232,6 +232,20 @@ def test_the_schedule_warms_up_stays_and_decays() -> None:
     assert [schedule(i) for i in range(10)] == [0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
 
 
+def test_schedules_follow_the_steps_of_the_whole_run() -> None:
+    """A resumed run must continue the schedule of the weight decay, and a time limit may change the number of steps."""
+    seen: list[tuple[float, float]] = []
+
+    class Recorder(Optimizer):
+        def step(self, lr_factor: float, grad_factor: torch.Tensor | None = None, *, fraction: float = 1.0) -> None:
+            seen.append((lr_factor, fraction))
+
+    model, progress = a_model(), Progress(step=5, batches=5, total_steps=8)
+    recorder, schedule = Recorder(model, OptimizerConfig()), WarmupStableDecay(16, warmup_steps=1, decay_steps=8)
+    fit(model, NextToken(), lambda i: rows(i, 2), recorder, schedule, progress=progress)
+    assert seen == [(0.75, 5 / 8), (0.5, 6 / 8), (0.25, 7 / 8)]
+
+
 def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step() -> None:
     """A diverged run once ended with exit code 0 and NaN weights."""
     model = a_model()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import get_args
@@ -10,8 +11,8 @@ import pytest
 import torch
 
 from groundup.model import Transformer
-from groundup.optim import MATRIX_LR, Optimizer, OptimizerConfig, newton_schulz
-from groundup.optim.optimizer import MatrixOptimizer
+from groundup.optim import MATRIX_LR, Optimizer, OptimizerConfig, newton_schulz, parameter_groups
+from groundup.optim.optimizer import DecaySchedule, MatrixOptimizer
 
 
 @pytest.mark.parametrize("matrices", get_args(MatrixOptimizer))
@@ -60,3 +61,29 @@ def test_gradients_scaled_by_the_optimizer_match_clipped_ones(
             torch.testing.assert_close(value, state[name], atol=1e-8, rtol=1e-4, msg=name)
         for (name, mine), theirs in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
             torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("matrices", get_args(MatrixOptimizer))
+@pytest.mark.parametrize("schedule", get_args(DecaySchedule))
+def test_weight_decay_follows_its_schedule(
+    tiny_model: Callable[..., Transformer], matrices: MatrixOptimizer, schedule: DecaySchedule
+) -> None:
+    """With gradients of 0, weight decay is the only change. The learning rate halves and then falls to a tenth."""
+    model = tiny_model(64, context_length=16).requires_grad_(True)
+    rates = {"matrix_lr": 0.02, "embedding_lr": 0.01, "head_lr": 0.005}
+    decays = {"weight_decay": 2.0, "embedding_weight_decay": 4.0, "weight_decay_schedule": schedule}
+    optimizer = Optimizer(model, OptimizerConfig(**rates, **decays, matrices=matrices))
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    lr_factors, fractions = (1.0, 0.5, 0.1), (0.0, 0.25, 0.75)
+    for lr_factor, fraction in zip(lr_factors, fractions, strict=True):
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step(lr_factor, fraction=fraction)
+    factors = {"learning_rate": lr_factors, "constant": (1.0, 1.0, 1.0), "linear": (0.0, 0.5 * 0.25, 0.1 * 0.75)}
+    groups = {id(p): kind for kind, parameters in parameter_groups(model).items() for p in parameters}
+    for name, parameter in model.named_parameters():
+        decay = {"matrix": 0.02 * 2.0, "embedding": 0.01 * 4.0, "head": 0.005 * 4.0, "vector": 0.0}[
+            groups[id(parameter)]
+        ]
+        left = math.prod(1 - decay * factor for factor in factors[schedule])
+        torch.testing.assert_close(parameter.detach(), left * before[name], atol=1e-7, rtol=1e-5, msg=name)
