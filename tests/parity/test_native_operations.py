@@ -103,6 +103,35 @@ def test_norms(native: NativeOperations, width: int) -> None:
     )
 
 
+@pytest.mark.parametrize("norm", ["rms", "layer"])
+@pytest.mark.parametrize("has_branch", [True, False])
+@pytest.mark.parametrize("width", [64, 384, 100])
+def test_norms_of_a_residual_stream(native: NativeOperations, norm: str, has_branch: bool, width: int) -> None:
+    """The sum is rounded as PyTorch rounds it, and the gradient of the residual stream is part of the gradient."""
+    x, branch, weight, bias = (
+        normal(2, 37, width),
+        normal(2, 37, width, seed=1),
+        normal(width, seed=2) + 1,
+        normal(width),
+    )
+    tensors = (x, branch, weight, bias)[: None if norm == "layer" else 3]
+    tensors = tensors if has_branch else tensors[:1] + tensors[2:]
+
+    def both(operations: Operations, x: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
+        branch, *parameters = rest if has_branch else (None, *rest)
+        add = operations.add_rms_norm if norm == "rms" else operations.add_layer_norm
+        return add(x, branch, *parameters, 1e-5)  # type: ignore[arg-type]
+
+    def by(operations: Operations) -> Callable[..., Tensor]:
+        return lambda *given: torch.cat(both(operations, *given), -1)
+
+    assert_as_near(by(native), by(PLAIN), tensors, normal(2, 37, 2 * width, seed=3))
+    rounded = [t.bfloat16() if t.ndim > 2 else t for t in tensors]
+    assert torch.equal(both(native, *rounded)[0], both(PLAIN, *rounded)[0])
+    x = rounded[0].requires_grad_()
+    assert torch.equal(torch.autograd.grad(both(native, *rounded)[0].sum(), x)[0], torch.ones_like(x))
+
+
 def test_an_expanded_scalar_gradient(native: NativeOperations) -> None:
     """The gradient of a sum is an expanded scalar; its copy must outlive the kernels that read it."""
 

@@ -56,15 +56,27 @@ class NativeOperations(Operations):
         """See `Operations.rms_norm`."""
         if not (_is_cpu_bf16(x) and weight.dtype == torch.float32):
             return super().rms_norm(x, weight, eps)
-        out: Tensor = _RMSNorm.apply(x, weight, eps, self.kernels)
-        return out
+        return _RMSNorm.apply(x, None, weight, eps, self.kernels)[1]
+
+    def add_rms_norm(self, x: Tensor, branch: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        """See `Operations.add_rms_norm`."""
+        if not (_can_add(x, branch) and weight.dtype == torch.float32):
+            return super().add_rms_norm(x, branch, weight, eps)
+        return _RMSNorm.apply(x, branch, weight, eps, self.kernels)
 
     def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         """See `Operations.layer_norm`."""
         if not (_is_cpu_bf16(x) and weight.dtype == torch.float32):
             return super().layer_norm(x, weight, bias, eps)
-        out: Tensor = _LayerNorm.apply(x, weight, bias, eps, self.kernels)
-        return out
+        return _LayerNorm.apply(x, None, weight, bias, eps, self.kernels)[1]
+
+    def add_layer_norm(
+        self, x: Tensor, branch: Tensor | None, weight: Tensor, bias: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """See `Operations.add_layer_norm`."""
+        if not (_can_add(x, branch) and weight.dtype == torch.float32):
+            return super().add_layer_norm(x, branch, weight, bias, eps)
+        return _LayerNorm.apply(x, branch, weight, bias, eps, self.kernels)
 
     def activate(self, activation: Activation, hidden: Tensor, up: Tensor | None = None) -> Tensor:
         """See `Operations.activate`."""
@@ -180,6 +192,10 @@ def _is_cpu_bf16(x: Tensor) -> bool:
     return x.dtype == torch.bfloat16 and x.device.type == "cpu"
 
 
+def _can_add(x: Tensor, branch: Tensor | None) -> bool:
+    return _is_cpu_bf16(x) and (branch is None or (_is_cpu_bf16(branch) and branch.shape == x.shape))
+
+
 def _is_trained(weight: Tensor) -> bool:
     return torch.is_grad_enabled() and weight.requires_grad and in_tiles(weight)
 
@@ -190,45 +206,73 @@ def _mask(starts_BT: Tensor) -> Tensor:
 
 
 class _RMSNorm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, kernels: ctypes.CDLL) -> Tensor:
-        x = x.contiguous()
-        ctx.save_for_backward(x, weight)
-        ctx.shape = (*sizes_of(x.numel() // x.shape[-1], x.shape[-1]), ctypes.c_float(eps))
-        ctx.kernels = kernels
-        out = torch.empty_like(x)
-        kernels.groundup_rms_norm(*pointers_to(out, x, weight), *ctx.shape)
-        return out
+    """x + branch, and its RMSNorm. The backward pass also adds the gradient of the residual stream."""
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def forward(
+        ctx: Any, x: Tensor, branch: Tensor | None, weight: Tensor, eps: float, kernels: ctypes.CDLL
+    ) -> tuple[Tensor, Tensor]:
+        x, branch, total = _residual_stream(x, branch)
+        ctx.save_for_backward(total, weight)
+        ctx.shape = (*sizes_of(x.numel() // x.shape[-1], x.shape[-1]), ctypes.c_float(eps))
+        ctx.kernels, ctx.has_branch = kernels, branch is not None
+        ctx.set_materialize_grads(False)
+        out = torch.empty_like(x)
+        kernels.groundup_rms_norm(*pointers_to(out, total, x, branch, weight), *ctx.shape)
+        return total, out
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        grad = upstream[0].contiguous()  # A variable, here and below, keeps the tensor allocated until the kernel ends.
+        residual, grad = _norm_gradients(upstream, x)
         grad_x, grad_weight = torch.empty_like(x), torch.empty_like(weight)
-        pointers = pointers_to(grad_x, grad_weight, grad, x, weight)
+        pointers = pointers_to(grad_x, grad_weight, grad, residual, x, weight)
         ctx.kernels.groundup_rms_norm_gradients(*pointers, *ctx.shape)
-        return grad_x, grad_weight, None, None
+        return grad_x, grad_x if ctx.has_branch else None, grad_weight, None, None
 
 
 class _LayerNorm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, kernels: ctypes.CDLL) -> Tensor:
-        x = x.contiguous()
-        ctx.save_for_backward(x, weight)
-        ctx.shape = (*sizes_of(x.numel() // x.shape[-1], x.shape[-1]), ctypes.c_float(eps))
-        ctx.kernels = kernels
-        out = torch.empty_like(x)
-        kernels.groundup_layer_norm(*pointers_to(out, x, weight, bias), *ctx.shape)
-        return out
+    """x + branch, and its LayerNorm. The backward pass also adds the gradient of the residual stream."""
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def forward(
+        ctx: Any, x: Tensor, branch: Tensor | None, weight: Tensor, bias: Tensor, eps: float, kernels: ctypes.CDLL
+    ) -> tuple[Tensor, Tensor]:
+        x, branch, total = _residual_stream(x, branch)
+        ctx.save_for_backward(total, weight)
+        ctx.shape = (*sizes_of(x.numel() // x.shape[-1], x.shape[-1]), ctypes.c_float(eps))
+        ctx.kernels, ctx.has_branch = kernels, branch is not None
+        ctx.set_materialize_grads(False)
+        out = torch.empty_like(x)
+        kernels.groundup_layer_norm(*pointers_to(out, total, x, branch, weight, bias), *ctx.shape)
+        return total, out
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        grad = upstream[0].contiguous()
+        residual, grad = _norm_gradients(upstream, x)
         grad_x, grad_both = torch.empty_like(x), torch.empty(2, len(weight))
-        pointers = pointers_to(grad_x, grad_both, grad, x, weight)
+        pointers = pointers_to(grad_x, grad_both, grad, residual, x, weight)
         ctx.kernels.groundup_layer_norm_gradients(*pointers, *ctx.shape)
-        return grad_x, grad_both[0], grad_both[1], None, None
+        return grad_x, grad_x if ctx.has_branch else None, grad_both[0], grad_both[1], None, None
+
+
+def _residual_stream(x: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return contiguous inputs of a norm, and the tensor for their sum. Without a branch, the sum is x itself."""
+    x = x.contiguous()
+    return (x, None, x) if branch is None else (x, branch.contiguous(), torch.empty_like(x))
+
+
+def _norm_gradients(upstream: Sequence[Tensor | None], x: Tensor) -> tuple[Tensor | None, Tensor]:
+    """Return the contiguous gradients of a norm's two outputs: of the residual stream (or None) and of the norm.
+
+    The caller keeps them in variables, so that they stay allocated until the kernel ends.
+    """
+    residual, grad = upstream
+    return (
+        None if residual is None else residual.contiguous(),
+        torch.zeros_like(x) if grad is None else grad.contiguous(),
+    )
 
 
 class _Activate(torch.autograd.Function):

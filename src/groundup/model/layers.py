@@ -122,6 +122,10 @@ class RMSNorm(Accelerated):
         """Normalize the last dimension of x."""
         return self.operations.rms_norm(x, self.weight, self.eps)
 
+    def add(self, x: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return x + branch and its norm; see `Operations.add_rms_norm`."""
+        return self.operations.add_rms_norm(x, branch, self.weight, self.eps)
+
 
 class LayerNorm(nn.LayerNorm, Accelerated):
     """LayerNorm (arXiv:1607.06450) whose output has the dtype of its input."""
@@ -129,6 +133,10 @@ class LayerNorm(nn.LayerNorm, Accelerated):
     def forward(self, x: Tensor) -> Tensor:
         """Normalize the last dimension of x."""
         return self.operations.layer_norm(x, self.weight, self.bias, self.eps)
+
+    def add(self, x: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return x + branch and its norm; see `Operations.add_layer_norm`."""
+        return self.operations.add_layer_norm(x, branch, self.weight, self.bias, self.eps)
 
 
 class RMSNormPlusOne(nn.Module):
@@ -144,6 +152,24 @@ class RMSNormPlusOne(nn.Module):
         x32 = x.float()
         normed = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
         return (normed * (1.0 + self.weight.float())).to(x.dtype)
+
+
+def add_and_normalize(norm: nn.Module, x: Tensor, branch: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Add the output of a branch to the residual stream, and normalize the sum.
+
+    Args:
+        norm: The norm, or an identity.
+        x: The residual stream, of shape (..., D).
+        branch: The output of attention or of the MLP, of shape (..., D), or None.
+
+    Returns:
+        The residual stream after the addition and its norm. The residual stream must be used from this result; see
+        `Operations.add_rms_norm`.
+    """
+    if isinstance(norm, RMSNorm | LayerNorm):
+        return norm.add(x, branch)
+    x = x if branch is None else x + branch
+    return x, norm(x)
 
 
 def make_norm(config: ModelConfig, dim: int | None = None) -> nn.Module:

@@ -349,6 +349,22 @@ class Operations:
         # Round before the multiplication with the weight, as transformers does, so that logits in bf16 are equal.
         return weight.to(x.dtype) * (x32 * reciprocal_rms(x32, eps)).to(x.dtype)
 
+    def add_rms_norm(self, x: Tensor, branch: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        """Add the output of a branch to the residual stream, and apply RMSNorm to the sum.
+
+        Args:
+            x: The residual stream, of shape (..., D).
+            branch: The output of attention or of the MLP, of shape (..., D). None means that nothing is added.
+            weight: The weight of the norm, of shape (D,).
+            eps: Constant that is added to the mean square.
+
+        Returns:
+            The residual stream after the addition and its norm, both of shape (..., D). The residual stream must be
+            used from this result, so that the backward pass can add its gradient to the gradient of the norm.
+        """
+        x = x if branch is None else x + branch
+        return x, self.rms_norm(x, weight, eps)
+
     def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         """Apply LayerNorm (arXiv:1607.06450), with computations in fp32.
 
@@ -359,6 +375,13 @@ class Operations:
             eps: Constant that is added to the variance.
         """
         return F.layer_norm(x.float(), weight.shape, weight.float(), bias.float(), eps).to(x.dtype)
+
+    def add_layer_norm(
+        self, x: Tensor, branch: Tensor | None, weight: Tensor, bias: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """Add the output of a branch to the residual stream, and apply LayerNorm to the sum; see `add_rms_norm`."""
+        x = x if branch is None else x + branch
+        return x, self.layer_norm(x, weight, bias, eps)
 
     def activate(self, activation: Activation, hidden: Tensor, up: Tensor | None = None) -> Tensor:
         """Return activation(hidden) * up (arXiv:2002.05202), or activation(hidden) if `up` is None.

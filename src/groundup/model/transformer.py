@@ -17,7 +17,7 @@ from groundup.core.errors import ConfigError
 from groundup.model.attention import Attention, Rotary, cached_attention_mask
 from groundup.model.cache import BatchCache, Cache, CacheShape, KVCache
 from groundup.model.config import ModelConfig
-from groundup.model.layers import Embedding, Linear, make_mlp, make_norm
+from groundup.model.layers import Embedding, Linear, add_and_normalize, make_mlp, make_norm
 from groundup.model.loss import softcapped, summed_nll, token_logprobs
 from groundup.model.operations import Accelerated
 
@@ -51,15 +51,17 @@ class Block(nn.Module):
         cache: Cache | None,
     ) -> Tensor:
         """Return the residual stream after the block, of shape (B, T, D)."""
-        x_BTD = self.add(x_BTD, self.self_attn(self.input_layernorm(x_BTD), rope, attn_mask, cache))
-        return self.add(x_BTD, self.mlp(self.post_attention_layernorm(x_BTD)))
+        x_BTD, h_BTD = add_and_normalize(self.input_layernorm, x_BTD)
+        attended_BTD = self.scaled(self.self_attn(h_BTD, rope, attn_mask, cache))
+        x_BTD, h_BTD = add_and_normalize(self.post_attention_layernorm, x_BTD, attended_BTD)
+        return x_BTD + self.scaled(self.mlp(h_BTD))
 
-    def add(self, x_BTD: Tensor, branch_BTD: Tensor) -> Tensor:
-        """Add the output of attention or of the MLP to the residual stream."""
+    def scaled(self, branch_BTD: Tensor) -> Tensor:
+        """Apply dropout and the residual multiplier to the output of attention or of the MLP."""
         # Evaluations during training do not use dropout: they compute no gradients.
         if self.dropout and self.training and torch.is_grad_enabled():
             branch_BTD = F.dropout(branch_BTD, self.dropout)
-        return x_BTD + (branch_BTD if self.multiplier is None else branch_BTD * self.multiplier)
+        return branch_BTD if self.multiplier is None else branch_BTD * self.multiplier
 
 
 class ParallelBlock(Block):
@@ -67,8 +69,10 @@ class ParallelBlock(Block):
 
     def forward(self, x_BTD: Tensor, rope: Rope | None, attn_mask: Tensor | None, cache: Cache | None) -> Tensor:
         """Return the residual stream after the block, of shape (B, T, D)."""
-        attended_BTD = self.self_attn(self.input_layernorm(x_BTD), rope, attn_mask, cache)
-        return self.add(x_BTD, self.mlp(self.post_attention_layernorm(x_BTD)) + attended_BTD)
+        x_BTD, h_BTD = add_and_normalize(self.input_layernorm, x_BTD)
+        attended_BTD = self.self_attn(h_BTD, rope, attn_mask, cache)
+        x_BTD, h_BTD = add_and_normalize(self.post_attention_layernorm, x_BTD)
+        return x_BTD + self.scaled(self.mlp(h_BTD) + attended_BTD)
 
 
 class SandwichBlock(Block):
@@ -90,9 +94,10 @@ class SandwichBlock(Block):
         cache: Cache | None,
     ) -> Tensor:
         """Return the residual stream after the block, of shape (B, T, D)."""
-        attended_BTD = self.self_attn(self.input_layernorm(x_BTD), rope, attn_mask, cache)
-        x_BTD = self.add(x_BTD, self.post_attention_layernorm(attended_BTD))
-        return self.add(x_BTD, self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x_BTD))))
+        x_BTD, h_BTD = add_and_normalize(self.input_layernorm, x_BTD)
+        attended_BTD = self.scaled(self.post_attention_layernorm(self.self_attn(h_BTD, rope, attn_mask, cache)))
+        x_BTD, h_BTD = add_and_normalize(self.pre_feedforward_layernorm, x_BTD, attended_BTD)
+        return x_BTD + self.scaled(self.post_feedforward_layernorm(self.mlp(h_BTD)))
 
 
 class PostNormBlock(SandwichBlock):

@@ -43,6 +43,21 @@ static inline __m512 rounded(__m512 values) {
 
 #define FOR_VECTORS(j, width) for (int64_t j = 0; j < (width); j += 16)
 
+// Writes total = x + branch for one row, rounded to bf16, and returns it. If `branch` is null, returns x.
+static const bf16 *add_row(bf16 *total, const bf16 *x, const bf16 *branch, int64_t width) {
+    if (!branch) return x;
+    FOR_VECTORS(j, width) {
+        const __mmask16 lanes = first_lanes(width - j);
+        store(total + j, lanes, _mm512_add_ps(load(x + j, lanes), load(branch + j, lanes)));
+    }
+    return total;
+}
+
+// Returns a vector of `residual`, the gradient of a norm's input from the residual stream. Null means 0.
+static inline __m512 load_or_zero(const bf16 *residual, int64_t place, __mmask16 lanes) {
+    return residual ? load(residual + place, lanes) : _mm512_setzero_ps();
+}
+
 static float root_mean_square_inverse(const bf16 *x, int64_t width, float eps) {
     __m512 sum = _mm512_setzero_ps();
     FOR_VECTORS(j, width) {
@@ -52,22 +67,27 @@ static float root_mean_square_inverse(const bf16 *x, int64_t width, float eps) {
     return 1.0f / sqrtf(_mm512_reduce_add_ps(sum) / width + eps);
 }
 
-// Computes RMSNorm: y = round(x / rms(x)) * weight, where `round` rounds to bf16.
-extern "C" void groundup_rms_norm(bf16 *y, const bf16 *x, const float *weight, int64_t rows, int64_t width, float eps) {
+// Computes RMSNorm: y = round(total / rms(total)) * weight, where `round` rounds to bf16. `total` is x + branch, or x if
+// `branch` is null. All matrices are (rows, width), and the weight is (width).
+extern "C" void groundup_rms_norm(bf16 *y, bf16 *total, const bf16 *x, const bf16 *branch, const float *weight,
+                                  int64_t rows, int64_t width, float eps) {
     for_rows(rows, nullptr, 0, [=](int64_t row, float *) {
-        const bf16 *from = x + row * width;
+        const int64_t place = row * width;
+        const bf16 *from = add_row(total + place, x + place, branch ? branch + place : nullptr, width);
         const __m512 factor = _mm512_set1_ps(root_mean_square_inverse(from, width, eps));
         FOR_VECTORS(j, width) {
             const __mmask16 lanes = first_lanes(width - j);
             const __m512 normed = rounded(_mm512_mul_ps(load(from + j, lanes), factor));
             const __m512 w = rounded(_mm512_maskz_loadu_ps(lanes, weight + j));
-            store(y + row * width + j, lanes, _mm512_mul_ps(normed, w));
+            store(y + place + j, lanes, _mm512_mul_ps(normed, w));
         }
     });
 }
 
-extern "C" void groundup_rms_norm_gradients(bf16 *grad_x, float *grad_weight, const bf16 *grad_y, const bf16 *x,
-                                            const float *weight, int64_t rows, int64_t width, float eps) {
+// Computes the gradients of the input x of RMSNorm and of its weight. `residual` is the gradient of x from the residual
+// stream, which is added to grad_x. It may be null.
+extern "C" void groundup_rms_norm_gradients(bf16 *grad_x, float *grad_weight, const bf16 *grad_y, const bf16 *residual,
+                                            const bf16 *x, const float *weight, int64_t rows, int64_t width, float eps) {
     for_rows(rows, grad_weight, width, [=](int64_t row, float *sums) {
         const bf16 *from = x + row * width, *upstream = grad_y + row * width;
         const float inverse = root_mean_square_inverse(from, width, eps);
@@ -84,8 +104,9 @@ extern "C" void groundup_rms_norm_gradients(bf16 *grad_x, float *grad_weight, co
         FOR_VECTORS(j, width) {
             const __mmask16 lanes = first_lanes(width - j);
             const __m512 slope = _mm512_mul_ps(load(upstream + j, lanes), _mm512_maskz_loadu_ps(lanes, weight + j));
-            const __m512 back = _mm512_mul_ps(_mm512_set1_ps(mean), load(from + j, lanes));
-            store(grad_x + row * width + j, lanes, _mm512_fmsub_ps(slope, factor, back));
+            const __m512 rest = _mm512_fnmadd_ps(_mm512_set1_ps(mean), load(from + j, lanes),
+                                                 load_or_zero(residual, row * width + j, lanes));
+            store(grad_x + row * width + j, lanes, _mm512_fmadd_ps(slope, factor, rest));
         }
     });
 }
@@ -106,25 +127,30 @@ static Moments moments(const bf16 *x, int64_t width, float eps) {
     return {mean, 1.0f / sqrtf(_mm512_reduce_add_ps(squares) / width + eps)};
 }
 
-// Computes LayerNorm: y = (x - mean(x)) / deviation(x) * weight + bias.
-extern "C" void groundup_layer_norm(bf16 *y, const bf16 *x, const float *weight, const float *bias, int64_t rows,
-                                    int64_t width, float eps) {
+// Computes LayerNorm: y = (total - mean(total)) / deviation(total) * weight + bias. `total` is x + branch, or x if
+// `branch` is null. All matrices are (rows, width), and weight and bias are (width).
+extern "C" void groundup_layer_norm(bf16 *y, bf16 *total, const bf16 *x, const bf16 *branch, const float *weight,
+                                    const float *bias, int64_t rows, int64_t width, float eps) {
     for_rows(rows, nullptr, 0, [=](int64_t row, float *) {
-        const bf16 *from = x + row * width;
+        const int64_t place = row * width;
+        const bf16 *from = add_row(total + place, x + place, branch ? branch + place : nullptr, width);
         const Moments m = moments(from, width, eps);
         FOR_VECTORS(j, width) {
             const __mmask16 lanes = first_lanes(width - j);
             const __m512 centred = _mm512_sub_ps(load(from + j, lanes), _mm512_set1_ps(m.mean));
-            store(y + row * width + j, lanes,
+            store(y + place + j, lanes,
                   _mm512_fmadd_ps(_mm512_mul_ps(centred, _mm512_set1_ps(m.inverse)),
                                   _mm512_maskz_loadu_ps(lanes, weight + j), _mm512_maskz_loadu_ps(lanes, bias + j)));
         }
     });
 }
 
-// `grad_both` contains the gradient of the weight, followed by the gradient of the bias.
-extern "C" void groundup_layer_norm_gradients(bf16 *grad_x, float *grad_both, const bf16 *grad_y, const bf16 *x,
-                                              const float *weight, int64_t rows, int64_t width, float eps) {
+// Computes the gradients of the input x of LayerNorm, of its weight and of its bias. `residual` is the gradient of x from
+// the residual stream, which is added to grad_x. It may be null. `grad_both` contains the gradient of the weight,
+// followed by the gradient of the bias.
+extern "C" void groundup_layer_norm_gradients(bf16 *grad_x, float *grad_both, const bf16 *grad_y, const bf16 *residual,
+                                              const bf16 *x, const float *weight, int64_t rows, int64_t width,
+                                              float eps) {
     for_rows(rows, grad_both, 2 * width, [=](int64_t row, float *sums) {
         const bf16 *from = x + row * width, *upstream = grad_y + row * width;
         const Moments m = moments(from, width, eps);
@@ -147,7 +173,8 @@ extern "C" void groundup_layer_norm_gradients(bf16 *grad_x, float *grad_both, co
             const __m512 normed = _mm512_mul_ps(_mm512_sub_ps(load(from + j, lanes), mean), inverse);
             const __m512 slope = _mm512_mul_ps(load(upstream + j, lanes), _mm512_maskz_loadu_ps(lanes, weight + j));
             const __m512 inner = _mm512_sub_ps(slope, _mm512_fmadd_ps(normed, dot_mean, slope_mean));
-            store(grad_x + row * width + j, lanes, _mm512_mul_ps(inner, inverse));
+            const __m512 other = load_or_zero(residual, row * width + j, lanes);
+            store(grad_x + row * width + j, lanes, _mm512_fmadd_ps(inner, inverse, other));
         }
     });
 }
