@@ -50,7 +50,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory, real_documents: list[str]) 
 
 
 def options(tokens: Path, out: Path, *more: str) -> list[str]:
-    given = [*SHAPE, "num_evaluations=2", *more]
+    given = [*SHAPE, "num_evaluations=2", "ema_fraction=0.2", *more]
     return ["pretrain", str(tokens), "--out", str(out), "--tokens", "50000", *(f"--set={each}" for each in given)]
 
 

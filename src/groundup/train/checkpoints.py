@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from groundup.core.errors import FormatError
 from groundup.distributed import ShardedOptimizer, is_sharded, rows_of
 from groundup.distributed.ranks import Ranks, Rows
-from groundup.hub import StoredState, TrainingState, load_newest_state, save_state
+from groundup.hub import StoredTensors, TrainingState, load_newest_state, save_state
 from groundup.optim import Optimizer
 from groundup.train.fit import Progress
+from groundup.train.weight_average import WeightAverage
 
 _SINGLE_RANK = Ranks()
 
 
 class Checkpoints:
-    """Checkpoints of a run: trained weights, optimizer state, states of the random number generators, and progress.
+    """Checkpoints of a run: trained weights, their average, optimizer state, random states, and progress.
 
     The data loader has no state to save, because it returns the batch at any index. Every rank must call each method of
     this class. A checkpoint contains the weights of all ranks, and can be restored with a different number of ranks.
@@ -30,6 +31,7 @@ class Checkpoints:
         model: Model without the DDP or FSDP wrapper, whose parameters may be sharded.
         optimizer: Optimizer of the run.
         plan_digest: Fingerprint of the plan. Checkpoints that were saved with another plan are rejected.
+        average: Average of the weights, or None if the run does not average its weights.
         ranks: Ranks of the run.
         warn: Prints a warning if a checkpoint is damaged and an older checkpoint is restored instead.
     """
@@ -41,6 +43,7 @@ class Checkpoints:
         optimizer: Optimizer | ShardedOptimizer,
         *,
         plan_digest: str,
+        average: WeightAverage | None = None,
         ranks: Ranks = _SINGLE_RANK,
         warn: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -48,6 +51,7 @@ class Checkpoints:
         self._model = model
         self._optimizer = optimizer
         self._plan_digest = plan_digest
+        self._average = average
         self._ranks = ranks
         self._warn = warn
 
@@ -61,7 +65,7 @@ class Checkpoints:
             The progress that was saved with the checkpoint, or the progress of a new run if there are no checkpoints.
 
         Raises:
-            FormatError: The checkpoint belongs to another plan, or all checkpoints are damaged.
+            FormatError: The checkpoint belongs to another plan or has no average, or all checkpoints are damaged.
         """
         state = load_newest_state(self._directory, ranks=self._ranks, at_most=at_most, warn=self._warn)
         if state is None:
@@ -72,7 +76,14 @@ class Checkpoints:
                 rule="a run resumes with the plan that it started with",
                 fix="Restore plan.json, or start in a new --out directory.",
             )
-        self._load_weights(state)
+        self._load(state.groups["model"], self._trained())
+        if self._average:
+            if "average" not in state.groups:
+                raise FormatError(
+                    f"{self._directory}: the checkpoint does not contain an average of the weights",
+                    fix="Resume without ema_fraction, or start in a new --out directory.",
+                )
+            self._load(state.groups["average"], self._average.tensors)
         self._optimizer.load_state(state.groups["optimizer"])
         torch.set_rng_state(state.groups["random"]["cpu"])
         device = self._device()
@@ -91,7 +102,8 @@ class Checkpoints:
             TrainingState(
                 step=progress.step,
                 groups={
-                    "model": self._weights(),
+                    "model": self._rows(self._trained()),
+                    **({"average": self._rows(self._average.tensors)} if self._average else {}),
                     "optimizer": self._optimizer.state(),
                     "random": random,
                 },
@@ -104,9 +116,10 @@ class Checkpoints:
     def _device(self) -> torch.device:
         return next(self._model.parameters()).device
 
-    def _weights(self) -> dict[str, Tensor | Rows]:
+    def _rows(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor | Rows]:
+        """Return the part of the tensors that this rank saves."""
         held: dict[str, Tensor | Rows] = {}
-        for name, tensor in self._trained().items():
+        for name, tensor in tensors.items():
             if is_sharded(tensor):
                 held[name] = rows_of(tensor, self._ranks)
             elif self._ranks.first:
@@ -130,8 +143,7 @@ class Checkpoints:
         return {name for name, _ in self._model.named_parameters(remove_duplicate=False)} - first
 
     @torch.no_grad()
-    def _load_weights(self, state: StoredState) -> None:
-        stored, tensors = state.groups["model"], self._trained()
+    def _load(self, stored: StoredTensors, tensors: Mapping[str, Tensor]) -> None:
         # Earlier releases saved a tied parameter once for each of its names.
         if unknown := (stored.keys() ^ tensors.keys()) - self._second_names():
             raise FormatError(

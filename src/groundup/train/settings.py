@@ -41,6 +41,9 @@ class TrainingSettings(OptimizerSettings):
     threads: int | None = setting(None, help="number of CPU threads; default: one per core", gt=0)
     dtype: Literal["float32", "bfloat16"] | None = setting(None, help="dtype of matmuls; default: the faster dtype")
     parallel: ParallelConfig = setting(ParallelConfig(), help="data parallelism across the ranks of torchrun")
+    ema_fraction: float = setting(
+        0.0, help="average the weights (EMA) over about this fraction of the steps; 0: do not average", ge=0, le=1
+    )
     checkpoint_seconds: float = setting(
         30.0, help="seconds between checkpoints, or more if saving is slow; 0 saves after every step", ge=0
     )
@@ -49,7 +52,7 @@ class TrainingSettings(OptimizerSettings):
 
 
 class PretrainingSettings(TrainingSettings):
-    """Settings for repetition, regularization and batch size of a pretraining run."""
+    """Settings for epochs, batch size, schedule and regularization of a pretraining run."""
 
     max_epochs: float | None = setting(
         None, help="maximum number of epochs; default: as many as improve the model", flag=True, gt=0
@@ -57,6 +60,7 @@ class PretrainingSettings(TrainingSettings):
     global_batch_tokens: int | None = setting(
         None, help="number of tokens per optimizer step; default: grows with the length of the run", gt=0
     )
+    decay_ratio: float = setting(0.6, help="fraction of steps with linear decay of the learning rate to 0", ge=0, le=1)
     dropout: float | None = setting(
         None, help="dropout of attention and MLP; default: chosen for the number of epochs", ge=0, lt=1
     )

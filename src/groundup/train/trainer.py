@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Self, TypeVar
 
@@ -35,6 +35,7 @@ from groundup.train.settings import TrainingSettings
 from groundup.train.step_cost import measure_steps
 from groundup.train.time_limit import TimeLimit
 from groundup.train.trackers import open_tracker
+from groundup.train.weight_average import WeightAverage
 
 BatchT = TypeVar("BatchT")
 
@@ -169,6 +170,7 @@ class Trainer(Generic[ModelT, BatchT]):
         self.machine = machine or measured_machine(settings, run)
         self.label = label
         self.progress = Progress()
+        self._average: WeightAverage | None = None
         self._parallel = parallelize(
             model,
             self.machine,
@@ -187,8 +189,11 @@ class Trainer(Generic[ModelT, BatchT]):
 
     @contextmanager
     def readable(self) -> Iterator[None]:
-        """Context manager in which submodules of the model can be called; every rank must enter the `with` block."""
-        with self._parallel.readable():
+        """Context manager in which submodules of the model can be called; every rank must enter the `with` block.
+
+        If the run averages its weights, the model has the averaged weights in the `with` block.
+        """
+        with self._average.in_model() if self._average else nullcontext(), self._parallel.readable():
             yield
 
     def gathered(self) -> ModelT:
@@ -308,6 +313,8 @@ class Trainer(Generic[ModelT, BatchT]):
         run, make_bar = self.run, self.run.console.progress
         self._seed(steps.digest)
         optimizer = self._optimizer(steps)
+        if self.settings.ema_fraction:
+            self._average = WeightAverage(self.model, self.settings.ema_fraction, run.ranks)
         latest, good, best = (self._checkpoints(name, optimizer, steps.digest) for name in ("", "good", "best"))
         self.progress = latest.restore()
         self._resume(steps)
@@ -326,12 +333,18 @@ class Trainer(Generic[ModelT, BatchT]):
                 steps.schedule,
                 progress=self.progress,
                 grad_accum_steps=steps.grad_accum_steps,
-                callbacks=[*logs, *shown, *callbacks, guard, *keep, *self._timers(latest, steps)],
+                callbacks=[
+                    *([self._average] if self._average else []),  # before the callbacks that evaluate or save it
+                    *(*logs, *shown, *callbacks, guard, *keep, *self._timers(latest, steps)),
+                ],
                 guard=guard,
                 ranks=run.ranks,
             )
         if selection:
             self._restore_best(keep[0], selection.metric)
+        if self._average:
+            self._average.move_to_model()
+            self._average = None
         # The weights may be infinite or NaN if the run ends before the guard rolls back.
         if not self._parallel.is_finite():
             raise diverged(f"the weights are not finite at the last step, {self.progress.step:,}")
@@ -365,6 +378,7 @@ class Trainer(Generic[ModelT, BatchT]):
             self.model,
             optimizer,
             plan_digest=digest,
+            average=self._average,
             ranks=self.run.ranks,
             warn=self.run.console.warn,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,8 @@ def trained(
     stop_at: int = 0,
     selection: Selection | None = None,
     dropout: float = 0.0,
+    ema_fraction: float = 0.0,
+    callback: Callable[..., object] | None = None,
 ) -> Trainer[Transformer, object]:
     """Train a small model; `stop_at` interrupts it after a checkpoint, as a kill would."""
     shards = TokenShards(tokens, "train")
@@ -66,11 +69,12 @@ def trained(
             if report.step == stop_at + 1:
                 raise KeyboardInterrupt
 
-    settings = TrainingSettings(checkpoint_seconds=0, learning_rate=0.003, optimizer="adamw")
+    settings = TrainingSettings(checkpoint_seconds=0, learning_rate=0.003, optimizer="adamw", ema_fraction=ema_fraction)
     with training_run(out) as run:
         trainer = Trainer(model, NextToken(), settings, run, machine=MACHINE)
         schedule = WarmupStableDecay(steps, 2, steps // 2)
-        trainer.train(loader.batch, TrainingSteps(schedule), callbacks=[Stop()] if stop_at else [], selection=selection)
+        callbacks = [callback(trainer)] if callback else [Stop()] if stop_at else []
+        trainer.train(loader.batch, TrainingSteps(schedule), callbacks=callbacks, selection=selection)
     return trainer
 
 
@@ -107,13 +111,50 @@ def test_the_objective_of_the_documentation_raises_the_entropy(tokens: Path, tmp
     assert found["penalty"] > found["plain"]
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_an_interrupted_run_ends_with_the_same_weights(dropout: float, tokens: Path, tmp_path: Path) -> None:
-    whole = trained(tokens, tmp_path / "whole", dropout=dropout).gathered().state_dict()
+@pytest.mark.parametrize("settings", [{}, {"dropout": 0.2}, {"ema_fraction": 0.3}], ids=str)
+def test_an_interrupted_run_ends_with_the_same_weights(
+    settings: dict[str, float], tokens: Path, tmp_path: Path
+) -> None:
+    whole = trained(tokens, tmp_path / "whole", **settings).gathered().state_dict()
     with pytest.raises(KeyboardInterrupt):
-        trained(tokens, tmp_path / "halves", stop_at=5, dropout=dropout)
-    resumed = trained(tokens, tmp_path / "halves", dropout=dropout).gathered().state_dict()
+        trained(tokens, tmp_path / "halves", stop_at=5, **settings)
+    resumed = trained(tokens, tmp_path / "halves", **settings).gathered().state_dict()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_the_averaged_weights_are_evaluated_and_saved_but_not_trained(tokens: Path, tmp_path: Path) -> None:
+    """The expected average is the sum over all steps of weight times share, computed in float64 at the end."""
+    steps, fraction = 12, 0.3
+    trajectory: list[dict[str, torch.Tensor]] = []
+    evaluated: list[dict[str, torch.Tensor]] = []
+
+    def weights(trainer: Trainer[Transformer, object]) -> dict[str, torch.Tensor]:
+        return {name: p.detach().double().clone() for name, p in trainer.model.named_parameters()}
+
+    class Record:
+        def __init__(self, trainer: Trainer[Transformer, object]) -> None:
+            self.trainer = trainer
+
+        def after_step(self, report: StepReport) -> None:
+            trajectory.append(weights(self.trainer))
+            with self.trainer.readable():
+                evaluated.append(weights(self.trainer))
+
+    def expected(step: int, name: str) -> torch.Tensor:
+        shares = []
+        for number in range(1, step + 1):
+            moved = min(1.0, 1 / (fraction * number))
+            shares = [share * (1 - moved) for share in shares] + [moved]
+        return sum(share * each[name] for share, each in zip(shares, trajectory, strict=False))
+
+    trainer = trained(tokens, tmp_path / "averaged", steps, ema_fraction=fraction, callback=Record)
+    plain = trained(tokens, tmp_path / "plain", steps)
+    for name, value in weights(plain).items():
+        assert torch.equal(trajectory[-1][name], value)
+        assert torch.equal(evaluated[-1][name], weights(trainer)[name])
+        assert (expected(steps, name) - value).abs().max() > 1e-4
+        for step in (1, 2, 5, steps):
+            torch.testing.assert_close(evaluated[step - 1][name], expected(step, name), atol=1e-6, rtol=0)
 
 
 def test_dropout_changes_training_but_not_scores(tokens: Path) -> None:
