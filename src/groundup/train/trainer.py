@@ -323,7 +323,7 @@ class Trainer(Generic[ModelT, BatchT]):
         tokens, done = steps.total_tokens, self.progress.tokens_seen
         with announced_training(self.machine.device), ExitStack() as stack:
             bar = stack.enter_context(make_bar(self.label, tokens, steps.unit, done=done, curve="loss"))
-            logs = self._logs(stack, steps, bar)
+            logs = self._recorders(stack, steps, bar)
             shown = [AtFractions(evaluation.times, self._evaluating(evaluation, bar))] if evaluation else []
             fit(
                 self._parallel.forward_module,
@@ -333,22 +333,23 @@ class Trainer(Generic[ModelT, BatchT]):
                 steps.schedule,
                 progress=self.progress,
                 grad_accum_steps=steps.grad_accum_steps,
-                callbacks=[
-                    *([self._average] if self._average else []),  # before the callbacks that evaluate or save it
-                    *(*logs, *shown, *callbacks, guard, *keep, *self._timers(latest, steps)),
-                ],
+                callbacks=[*logs, *shown, *callbacks, guard, *keep, *self._timers(latest, steps)],
                 guard=guard,
                 ranks=run.ranks,
             )
         if selection:
             self._restore_best(keep[0], selection.metric)
+        self._finish()
+        return self.progress
+
+    def _finish(self) -> None:
+        """Replace the weights by their average, and raise an error if they are not finite."""
         if self._average:
             self._average.move_to_model()
             self._average = None
         # The weights may be infinite or NaN if the run ends before the guard rolls back.
         if not self._parallel.is_finite():
             raise diverged(f"the weights are not finite at the last step, {self.progress.step:,}")
-        return self.progress
 
     def facts(self) -> dict[str, Any]:
         """Return the results of the training as JSON values, for `artifact.json`."""
@@ -413,11 +414,11 @@ class Trainer(Generic[ModelT, BatchT]):
             spikes=self.settings.skip_loss_spikes,
         )
 
-    def _logs(self, stack: ExitStack, steps: TrainingSteps, bar: ProgressBar) -> list[Callback]:
-        """Open the metrics log and the trackers on the first rank, and return the callbacks that log each step."""
+    def _recorders(self, stack: ExitStack, steps: TrainingSteps, bar: ProgressBar) -> list[Callback]:
+        """Return the callbacks before evaluations: the average, the logs and trackers of rank 0, and the bar."""
         run, rows = self.run, self.progress.batches
         speed = Speed(steps.flops_per_step, self.machine.peak_flops and run.ranks.size * self.machine.peak_flops)
-        logs: list[Callback] = []
+        logs: list[Callback] = [self._average] if self._average else []
         if run.ranks.first:
             logs.append(MetricsLog(run.directory / "metrics.jsonl", kept_rows=rows, speed=speed))
             for name in self.settings.report_to:
