@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,8 @@ import torch
 
 from benchmarks.pretrain.ablation import ablate, ablation_table
 from benchmarks.pretrain.contenders import Peers, cpu_contenders, gpu_contenders, match_nanochat
+from benchmarks.pretrain.encode import encode_figure
+from benchmarks.pretrain.peak import PeakProbe
 from benchmarks.pretrain.processes import ProcessRunner
 from benchmarks.pretrain.quality import compare_quality
 from benchmarks.pretrain.report import (
@@ -33,13 +36,22 @@ from benchmarks.pretrain.report import (
     gpu_figures,
     quality_table,
     speed_table,
+    tflops,
 )
 from benchmarks.pretrain.shapes import CPU_SHAPES, GPU_SHAPES, TINY
 from benchmarks.pretrain.speed import time_shape
 from benchmarks.pretrain.start import time_start
 from benchmarks.pretrain.tokens import write_random_tokens
 
-_PARTS = ("speed", "quality", "start", "ablation")
+_PARTS = ("speed", "quality", "start", "ablation", "encode")
+_SHORT = {
+    "part": "speed,encode",
+    "shapes": "quickstart,a,b",
+    "contenders": "groundup, AdamW;groundup, Muon;nanoGPT, default;nanoGPT, bf16;nanoGPT, optimized",
+    "rounds": 3,
+    "seconds": 5.0,
+    "limit": 11.0,
+}
 
 
 def main() -> None:
@@ -56,15 +68,17 @@ def main() -> None:
     for name, reason in peers.absent.items():
         _log(f"{name} is skipped: {reason}")
     summary: dict[str, Any] = dict.fromkeys(KEYS)
-    rest: dict[str, Any] = {"machine": _machine(), "left_out": peers.absent, "figures": {}}
+    rest: dict[str, Any] = {"machine": _machine(), "left_out": peers.absent, "figures": {}, "tflops": {}}
     parts = options.part.split(",")
     if "speed" in parts:
         _speed(options, runner, peers, rest)
-    if {"quality", "start", "ablation"} & set(parts):
+    if {"quality", "start", "ablation", "encode"} & set(parts):
         tokens = _text(options.tokens)
         if tokens is None:
             rest["left_out"]["text"] = "TOKENS or --tokens is not an output directory of groundup tokenize"
             _log(f"Parts that need text are skipped: {rest['left_out']['text']}")
+        if tokens and "encode" in parts:
+            rest["figures"]["encode_mb_s"] = encode_figure(tokens, rounds=options.rounds, log=_log).to_json()
         if tokens and "ablation" in parts:
             selected = partial(_selected, options.contenders)
             rest["ablation"] = ablate(
@@ -86,9 +100,8 @@ def main() -> None:
             )
             _log("\n" + quality_table(rest["quality"]))
             rest["figures"]["bpb_margin"] = rest["quality"]["bpb_margin"]
-    for key, figure in rest["figures"].items():
-        if key in summary and figure:
-            summary[key] = figure["estimate"]
+    estimates = {key: figure["estimate"] for key, figure in rest["figures"].items() if figure} | rest["tflops"]
+    summary |= {key: value for key, value in estimates.items() if key in summary}
     if not options.work:
         shutil.rmtree(directory / "kernels", ignore_errors=True)
     print(json.dumps(_finite(summary | rest)), flush=True)
@@ -99,7 +112,11 @@ def _speed(options: argparse.Namespace, runner: ProcessRunner, peers: Peers, res
     shapes = {"tiny": TINY} | (GPU_SHAPES if gpu else CPU_SHAPES)
     chosen = options.shapes.split(",") if options.shapes else list(GPU_SHAPES if gpu else CPU_SHAPES)
     matched = match_nanochat(peers.nanochat, runner.directory) if peers.nanochat else None
-    for name in chosen:
+    probe = None if gpu else PeakProbe.build(runner.directory, options.threads)
+    if probe is None and not gpu:
+        _log("The peak of bf16 instructions is not measured: no C++ compiler, or neither AMX nor AVX-512 bf16")
+    ends = time.time() + 60 * options.limit if options.limit else None
+    for number, name in enumerate(chosen):
         shape = shapes[name]
         if options.rows:
             shape = replace(shape, rows=options.rows)
@@ -108,7 +125,7 @@ def _speed(options: argparse.Namespace, runner: ProcessRunner, peers: Peers, res
             write_random_tokens(tokens, shape.vocab_size)
         contenders = gpu_contenders(peers, matched) if gpu else cpu_contenders(peers, name, matched)
         contenders = [each for each in contenders if _selected(options.contenders, each.name)]
-        timings, products = time_shape(
+        timings, ceilings = time_shape(
             shape,
             contenders,
             runner,
@@ -118,31 +135,40 @@ def _speed(options: argparse.Namespace, runner: ProcessRunner, peers: Peers, res
             seconds=options.seconds,
             # Shape b is GPT-2 124M, so its family is GPT-2. Other families do not tie the embeddings, so they would
             # have a third more parameters.
-            family=options.family or ("qwen3" if name == "a" else "gpt2"),
+            family=options.family or ("qwen3" if name in ("a", "quickstart") else "gpt2"),
             compiled=options.compiled,
+            probe=probe,
+            deadline=ends and time.time() + (ends - time.time()) / (len(chosen) - number),
             log=_log,
         )
-        _log("\n" + speed_table(shape, timings, products))
+        _log("\n" + speed_table(shape, timings, ceilings))
         results = gpu_figures(timings) if gpu else figures(shape, timings)
         for key, figure in results.items():
             _log("  " + figure_line(key, figure))
             rest["figures"][f"gpu_{name}_{key}" if gpu else key] = figure.to_json()
-        rest.setdefault("speed", {})[name] = details(shape, timings, products)
+        rest["tflops"] |= {} if gpu else tflops(shape, timings)
+        rest.setdefault("speed", {})[name] = details(shape, timings, ceilings)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pretrain", description=__doc__)
     parser.add_argument(
         "--part",
-        default="speed,quality,start",
-        help="parts to measure: speed, quality, start, ablation; comma-separated [speed,quality,start]",
+        default="speed,quality,start,encode",
+        help=f"parts to measure, comma-separated: {', '.join(_PARTS)} [all except ablation]",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--shapes", help="comma-separated shapes; cpu: a, b; cuda: 124m, 350m; for a quick test: tiny")
+    parser.add_argument(
+        "--shapes", help="comma-separated shapes; cpu: a, quickstart, b; cuda: 124m, 350m; quick test: tiny"
+    )
     parser.add_argument("--contenders", help="prefixes of names, separated by ';' [all]")
     parser.add_argument("--rounds", type=int, default=5, help="number of rounds and of warm starts [5]")
     parser.add_argument(
         "--seconds", type=float, default=20.0, help="minimum seconds of measured steps per round, at least 3 steps [20]"
+    )
+    parser.add_argument("--limit", type=float, help="maximum minutes of the part speed, by fewer rounds [no limit]")
+    parser.add_argument(
+        "--short", action="store_true", help="speed compared with nanoGPT, and encoding, in 12 minutes on 2 cores"
     )
     parser.add_argument("--rows", type=int, help="batch size [of the shape]")
     parser.add_argument("--family", choices=("qwen3", "llama", "gpt2"), help="model family of groundup [see README]")
@@ -158,6 +184,9 @@ def _options() -> argparse.Namespace:
         "--compiled", action="store_true", help="skip the first pass, because --work has compiled kernels"
     )
     options = parser.parse_args()
+    if options.short:
+        parser.set_defaults(**_SHORT)
+        options = parser.parse_args()
     unknown = set(options.part.split(",")) - set(_PARTS)
     if unknown:
         parser.error(f"--part {', '.join(sorted(unknown))}: choose from {', '.join(_PARTS)}")

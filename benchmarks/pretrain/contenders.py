@@ -13,11 +13,13 @@ from typing import Literal
 
 from groundup.core.openmp import DEFAULTS as OPENMP_DEFAULTS
 
-Group = Literal["adamw", "muon", "fp8", "default", "bf16", "malloc"]
+Group = Literal["adamw", "muon", "fp8", "unmasked", "default", "bf16", "malloc", "optimized"]
 
 # By default, glibc returns freed buffers above 32 MiB to the system, so each step causes page faults. With these
 # settings, glibc keeps the buffers.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1)}
+# Transparent huge pages for the buffers of malloc. `groundup.kernels.heap` requests the same pages for groundup.
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 PATCH = Path(__file__).with_name("nanochat_matched_shape.patch")
 
 
@@ -28,9 +30,10 @@ class Contender:
     Attributes:
         name: Name of the program and the mode in tables.
         driver: Name of the module in `benchmarks.pretrain.drivers`.
-        group: Kind of mode. For other programs, it is "default" (default settings), "bf16", or "malloc" (bf16 with
-            allocator settings). For groundup, it is "adamw" (AdamW for all parameters, as in the other programs),
-            "muon" (the default), or "fp8" (AdamW, with fp8 matmuls in the layers).
+        group: Kind of mode. For other programs, it is "default" (default settings), "bf16", "malloc" (bf16 with
+            allocator settings), or "optimized" ("malloc" with huge pages and fused AdamW). For groundup, it is "adamw"
+            (AdamW for all parameters, as in the other programs), "muon" (the default), "unmasked" (AdamW, without
+            document masks, as in the other programs), or "fp8" (AdamW, with fp8 matmuls in the layers).
         dtype: Compute dtype.
         checkout: Directory that contains the code of the program, or None if the program is installed.
         environment: Additional environment variables of the process.
@@ -85,8 +88,16 @@ def groundup_contenders() -> list[Contender]:
 def cpu_contenders(peers: Peers, shape: str, matched_nanochat: Path | None) -> list[Contender]:
     """Return the programs and modes that are compared for a shape on a CPU."""
     contenders = groundup_contenders()
+    if shape == "quickstart":
+        return contenders
+    # Document masks make groundup faster. The other programs do not use them.
+    contenders.append(
+        Contender("groundup, no document masks", "groundup_trainer", "unmasked", environment=OPENMP_DEFAULTS)
+    )
     if peers.nanogpt:
         contenders += _modes("nanoGPT", "nanogpt", peers.nanogpt)
+        optimized = {**MALLOC, **HUGE_PAGES}
+        contenders.append(Contender("nanoGPT, optimized", "nanogpt", "optimized", "bfloat16", peers.nanogpt, optimized))
     if matched_nanochat:
         contenders += _modes("nanochat", "nanochat", matched_nanochat, bf16={"NANOCHAT_DTYPE": "bfloat16"})
     if "litgpt" not in peers.absent:
@@ -97,7 +108,7 @@ def cpu_contenders(peers: Peers, shape: str, matched_nanochat: Path | None) -> l
         return [
             each
             for each in contenders
-            if each.driver in ("groundup_trainer", "nanogpt", "nanochat") and each.group != "malloc"
+            if each.driver in ("groundup_trainer", "nanogpt") or (each.driver == "nanochat" and each.group != "malloc")
         ]
     return contenders
 
@@ -137,7 +148,7 @@ def _modes(name: str, driver: str, checkout: Path | None, *, bf16: Mapping[str, 
     return [
         Contender(f"{name}, default", driver, "default", "float32", checkout),
         Contender(f"{name}, bf16", driver, "bf16", "bfloat16", checkout, bf16),
-        Contender(f"{name}, bf16, malloc", driver, "malloc", "bfloat16", checkout, {**bf16, **MALLOC}),
+        Contender(f"{name}, malloc", driver, "malloc", "bfloat16", checkout, {**bf16, **MALLOC}),
     ]
 
 

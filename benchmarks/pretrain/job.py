@@ -39,6 +39,7 @@ class Job:
         checkout: Directory that contains the code of the program, or None if the program is installed.
         family: Model family. Only groundup uses it.
         matrices: Optimizer for the weight matrices in layers. Only groundup uses it.
+        fused: Whether to use PyTorch's fused AdamW. Only nanoGPT uses it.
         seed: Random seed.
         variant: Variant of the training for the ablation. Only groundup uses it.
     """
@@ -51,6 +52,7 @@ class Job:
     checkout: Path | None = None
     family: str = "qwen3"
     matrices: Literal["adamw", "muon"] = "adamw"
+    fused: bool = False
     seed: int = 0
     variant: Variant = "baseline"
 

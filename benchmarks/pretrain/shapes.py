@@ -65,6 +65,8 @@ class Shape:
 
 CPU_SHAPES = {
     "a": Shape("a", n_layers=6, dim=384, n_heads=6, context=512, vocab_size=8192, rows=16),
+    # the model that `groundup run quickstart` plans on 2 cores
+    "quickstart": Shape("quickstart", n_layers=3, dim=192, n_heads=3, context=512, vocab_size=7232, rows=16),
     "b": Shape("b", n_layers=12, dim=768, n_heads=12, context=512, vocab_size=50304, rows=4),
 }
 GPU_SHAPES = {

@@ -1,6 +1,7 @@
 """Measurement of the tokens per second of all programs in interleaved rounds.
 
-The throughput of bf16 matmuls is measured between the programs, because MFU is relative to it.
+The throughput of bf16 matmuls is measured between the programs, because MFU is relative to it. The peak of bf16
+instructions is measured once per round.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from benchmarks.pretrain.contenders import Contender
 from benchmarks.pretrain.job import Job
+from benchmarks.pretrain.peak import Peak, PeakProbe
 from benchmarks.pretrain.processes import ContenderError, ProcessRunner, matmul_flops
 from benchmarks.pretrain.shapes import Shape
 
@@ -30,7 +32,9 @@ class Timing:
         parameters: Number of parameters.
         matmul_parameters: Number of parameters in linear layers.
         tokens_per_second: Throughput in tokens per second.
+        flops: Model FLOPs per second.
         mfu: Model FLOPs utilization, as a fraction.
+        peak_share: `flops` divided by the peak of bf16 instructions with operands in registers. Empty without a probe.
         warm_seconds: Time in seconds from the start of the process to the end of step 1, with a filled kernel cache.
         peak_bytes: Peak resident memory on a CPU, or peak allocated memory on a GPU, in bytes.
         failure: Error message if the program failed, otherwise empty.
@@ -41,10 +45,25 @@ class Timing:
     parameters: int = 0
     matmul_parameters: int = 0
     tokens_per_second: list[float] = field(default_factory=list)
+    flops: list[float] = field(default_factory=list)
     mfu: list[float] = field(default_factory=list)
+    peak_share: list[float] = field(default_factory=list)
     warm_seconds: list[float] = field(default_factory=list)
     peak_bytes: list[int] = field(default_factory=list)
     failure: str | None = None
+
+
+@dataclass(slots=True)
+class Ceilings:
+    """Throughput of the machine. Each list has one item per round.
+
+    Attributes:
+        matmul: Median bf16 matmul throughput in FLOP/s.
+        peak: Peak of bf16 instructions. Empty without a probe.
+    """
+
+    matmul: list[float] = field(default_factory=list)
+    peak: list[Peak] = field(default_factory=list)
 
 
 def time_shape(
@@ -58,9 +77,11 @@ def time_shape(
     seconds: float,
     family: str,
     compiled: bool,
+    probe: PeakProbe | None,
+    deadline: float | None,
     log: Log,
-) -> tuple[list[Timing], list[float]]:
-    """Measure all programs. Before the first round, each program runs once to compile its kernels.
+) -> tuple[list[Timing], Ceilings]:
+    """Measure all programs. Before the first round, each program compiles its kernels once per dtype.
 
     Args:
         shape: Shape of the model and batch size.
@@ -72,19 +93,26 @@ def time_shape(
         seconds: Duration in seconds of the measured steps of a program in each round.
         family: Model family of groundup.
         compiled: Whether an earlier command has already compiled the kernels. If so, the compile runs are skipped.
+        probe: Measures the peak of bf16 instructions.
+        deadline: Value of `time.time()` after which no round may end, except the first round. If None, all rounds run.
         log: A function that prints a line.
 
     Returns:
-        The measurements, and the median bf16 matmul throughput of each round in FLOP/s.
+        The measurements of all programs and of the machine.
     """
     timings = [Timing(contender) for contender in contenders]
-    for entry in timings if not compiled else []:
+    for entry in _first_of_each_cache(timings) if not compiled else []:
         result = _run(entry, shape, runner, tokens, device, family, {"warmup_steps": 1, "min_steps": 1})
         if result:
             entry.cold_seconds = result["to_first_step_seconds"]
         log(f"shape {shape.name}, {entry.contender.name}: {_outcome(entry, result)}")
-    matmuls: list[float] = []
+    ceilings = Ceilings()
+    round_seconds = 0.0
     for number in range(rounds):
+        started = time.time()
+        if number and deadline is not None and started + round_seconds > deadline:
+            log(f"shape {shape.name}: {number} instead of {rounds} rounds, because of --limit")
+            break
         active = [entry for entry in timings if entry.failure is None]
         rotated = active[number % len(active) :] + active[: number % len(active)] if active else []
         matmul_speeds = [matmul_flops(device)]
@@ -102,10 +130,26 @@ def time_shape(
                 log(f"shape {shape.name}, round {number + 1}, {entry.contender.name}: {rate:,.0f} tokens/s")
             else:
                 log(f"shape {shape.name}, round {number + 1}, {entry.contender.name}: {entry.failure}")
-        matmuls.append(statistics.median(matmul_speeds))
+        ceilings.matmul.append(statistics.median(matmul_speeds))
+        if probe and (peak := probe.measure()):
+            ceilings.peak.append(peak)
         for entry, rate in rates:
-            entry.mfu.append(rate * shape.flops_per_token(entry.matmul_parameters) / matmuls[-1])
-    return timings, matmuls
+            entry.flops.append(rate * shape.flops_per_token(entry.matmul_parameters))
+            entry.mfu.append(entry.flops[-1] / ceilings.matmul[-1])
+            if ceilings.peak:
+                entry.peak_share.append(entry.flops[-1] / ceilings.peak[-1].registers)
+        round_seconds = time.time() - started
+    return timings, ceilings
+
+
+def _cache_of(contender: Contender) -> str:
+    """Return the name of the kernel cache. Programs with the same code and dtype need the same kernels."""
+    return f"{contender.driver}-{contender.dtype}"
+
+
+def _first_of_each_cache(timings: Sequence[Timing]) -> list[Timing]:
+    """Return the first program of each kernel cache."""
+    return list({_cache_of(entry.contender): entry for entry in reversed(timings)}.values())[::-1]
 
 
 def _run(
@@ -121,9 +165,11 @@ def _run(
         checkout=contender.checkout,
         family=family,
         matrices="muon" if contender.group == "muon" else "adamw",
+        fused=contender.group == "optimized",
+        variant="no document masking" if contender.group == "unmasked" else "baseline",
     )
     name = f"speed-{shape.name}-{contender.name}".replace(" ", "-").replace(",", "")
-    environment = runner.environment(name, contender.environment)
+    environment = runner.environment(f"speed-{shape.name}-{_cache_of(contender)}", contender.environment)
     request = {"job": job.to_json(), "clock": {"started": time.time(), **clock}}
     try:
         result = runner.run_worker(name, request, environment)

@@ -2,8 +2,9 @@
 
 The driver repeats `train.py` with --device=cpu or --device=cuda. The model is compiled, which is nanoGPT's default. On
 a CPU, train.py does not enable autocast, so --dtype=bfloat16 has no effect. In the bf16 mode, this driver enables
-autocast. The learning rates are from config/train_shakespeare_char.py, which is nanoGPT's configuration for small
-models. Dropout is disabled, as in the CPU command of the README.
+autocast, and in the optimized mode, it also uses the fused AdamW. The learning rates are from
+config/train_shakespeare_char.py, which is nanoGPT's configuration for small models. Dropout is disabled, as in the CPU
+command of the README.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def train(job: Job, clock: Clock) -> Logits:
             bias=False,  # the default of train.py
         )
     ).to(job.device)
-    optimizer = model.configure_optimizers(0.1, _RATE, _BETAS, job.device)
+    # nanoGPT uses the fused AdamW only on the device type "cuda", and does not use the device type for anything else.
+    optimizer = model.configure_optimizers(0.1, _RATE, _BETAS, "cuda" if job.fused else job.device)
     compiled: Any = torch.compile(model)
     autocast = torch.autocast(job.device, torch.bfloat16) if job.dtype == "bfloat16" else nullcontext()
     batch = random_windows(job.tokens, shape, job.seed, job.device)
