@@ -205,6 +205,23 @@ def test_rotation(native: NativeOperations) -> None:
     )
 
 
+@pytest.mark.parametrize("per_head", [True, False])
+def test_qk_norm_and_rotation(native: NativeOperations, per_head: bool) -> None:
+    """One kernel gives the same queries as two: it must round between them, and read each head's weight."""
+    heads, head_dim = 5, 48
+    angles = normal(2, 19, 1, head_dim // 2, seed=1, scale=3)
+    rope = tuple(torch.cat([part, part], -1).bfloat16() for part in (angles.cos(), angles.sin()))
+    tensors = (normal(2, 19, heads, head_dim), normal(head_dim if per_head else heads * head_dim, seed=2) + 1)
+
+    def by(operations: Operations) -> Callable[..., Tensor]:
+        return lambda x, weight: operations.rms_norm_rotate(x, weight, 1e-6, rope)
+
+    assert_as_near(by(native), by(PLAIN), tensors, normal(2, 19, heads, head_dim, seed=3))
+    x, weight = tensors[0].bfloat16(), tensors[1]
+    normed = native.rms_norm(x.flatten(2).unflatten(2, (-1, len(weight))), weight, 1e-6).view_as(x)
+    assert torch.equal(native.rms_norm_rotate(x, weight, 1e-6, rope), native.rotate(normed, rope))
+
+
 @pytest.mark.parametrize(
     ("length", "heads", "key_heads", "head_dim"), [(512, 2, 2, 64), (333, 4, 1, 128), (70, 4, 2, 32), (31, 1, 1, 96)]
 )

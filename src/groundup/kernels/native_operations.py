@@ -97,10 +97,16 @@ class NativeOperations(Operations):
 
     def rotate(self, x_BTNH: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         """See `Operations.rotate`."""
-        cos, sin = rope
-        if not (_is_cpu_bf16(x_BTNH) and _is_cpu_bf16(cos) and cos.numel() * x_BTNH.shape[2] == x_BTNH.numel()):
+        if not _can_rotate(x_BTNH, rope):
             return super().rotate(x_BTNH, rope)
-        out: Tensor = _Rotate.apply(x_BTNH, cos, sin, self.kernels)
+        out: Tensor = _Rotate.apply(x_BTNH, *rope, self.kernels)
+        return out
+
+    def rms_norm_rotate(self, x_BTNH: Tensor, weight: Tensor, eps: float, rope: tuple[Tensor, Tensor]) -> Tensor:
+        """See `Operations.rms_norm_rotate`."""
+        if not (_can_rotate(x_BTNH, rope) and weight.dtype == torch.float32):
+            return super().rms_norm_rotate(x_BTNH, weight, eps, rope)
+        out: Tensor = _RMSNormRotate.apply(x_BTNH, weight, *rope, eps, self.kernels)
         return out
 
     def attention_mask(self, positions_BT: Tensor, document_ids_BT: Tensor | None, window: int | None) -> Tensor | None:
@@ -194,6 +200,11 @@ def _is_cpu_bf16(x: Tensor) -> bool:
 
 def _can_add(x: Tensor, branch: Tensor | None) -> bool:
     return _is_cpu_bf16(x) and (branch is None or (_is_cpu_bf16(branch) and branch.shape == x.shape))
+
+
+def _can_rotate(x_BTNH: Tensor, rope: tuple[Tensor, Tensor]) -> bool:
+    cos = rope[0]
+    return _is_cpu_bf16(x_BTNH) and _is_cpu_bf16(cos) and cos.numel() * x_BTNH.shape[2] == x_BTNH.numel()
 
 
 def _is_trained(weight: Tensor) -> bool:
@@ -317,6 +328,29 @@ def _rotated(kernels: ctypes.CDLL, x_BTNH: Tensor, cos: Tensor, sin: Tensor, dir
     sizes = sizes_of(cos.numel() // head_dim, heads, head_dim // 2)
     kernels.groundup_rotate(*pointers_to(out, x_BTNH, cos, sin), *sizes, ctypes.c_float(direction))
     return out
+
+
+class _RMSNormRotate(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x_BTNH: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float, kernels: ctypes.CDLL
+    ) -> Tensor:
+        x_BTNH, cos, sin = x_BTNH.contiguous(), cos.contiguous(), sin.contiguous()
+        ctx.save_for_backward(x_BTNH, weight, cos, sin)
+        ctx.kernels, out = kernels, torch.empty_like(x_BTNH)
+        heads, head_dim = x_BTNH.shape[2:]
+        sizes = sizes_of(cos.numel() // head_dim, heads, head_dim // 2, len(weight))
+        ctx.shape = (*sizes, ctypes.c_float(eps))
+        kernels.groundup_rms_norm_rotate(*pointers_to(out, x_BTNH, weight, cos, sin), *ctx.shape)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        saved, grad = ctx.saved_tensors, upstream[0].contiguous()
+        grad_x, grad_weight = torch.empty_like(saved[0]), torch.empty_like(saved[1])
+        pointers = pointers_to(grad_x, grad_weight, grad, *saved)
+        ctx.kernels.groundup_rms_norm_rotate_gradients(*pointers, *ctx.shape)
+        return grad_x, grad_weight, None, None, None, None
 
 
 class _Attend(torch.autograd.Function):

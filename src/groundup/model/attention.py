@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from groundup.model.cache import BatchCache, Cache
 from groundup.model.config import ModelConfig, RopeScaling
-from groundup.model.layers import Linear, apply_linears, make_norm
+from groundup.model.layers import Linear, RMSNorm, apply_linears, make_norm
 from groundup.model.operations import Accelerated
 
 
@@ -143,16 +143,20 @@ class Attention(Accelerated):
 
     def project(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         """Compute queries, keys and values from normalized inputs. QK norm and RoPE are already applied."""
-        heads = (*x_BTD.shape[:2], -1, self.config.head_dim)
         q_BTE, k_BTE, v_BTE = apply_linears(x_BTD, self.q_proj, self.k_proj, self.v_proj)
-        if self.qk_norm == "projection":
-            q_BTE, k_BTE = self.q_norm(q_BTE), self.k_norm(k_BTE)
-        q_BTNH, k_BTKH, v_BTKH = (y_BTE.view(heads) for y_BTE in (q_BTE, k_BTE, v_BTE))
-        if self.qk_norm == "head":
-            q_BTNH, k_BTKH = self.q_norm(q_BTNH), self.k_norm(k_BTKH)
-        if rope is not None:
-            q_BTNH, k_BTKH = (self.operations.rotate(x_BTNH, rope) for x_BTNH in (q_BTNH, k_BTKH))
-        return q_BTNH, k_BTKH, v_BTKH
+        q_BTNH, k_BTKH = self._positioned(q_BTE, self.q_norm, rope), self._positioned(k_BTE, self.k_norm, rope)
+        return q_BTNH, k_BTKH, self._heads(v_BTE)
+
+    def _positioned(self, x_BTE: Tensor, norm: nn.Module, rope: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Apply QK norm and RoPE to queries or keys. The result has the shape (B, T, N, H)."""
+        x_BTNH = self._heads(x_BTE)
+        if isinstance(norm, RMSNorm) and rope is not None:
+            return self.operations.rms_norm_rotate(x_BTNH, norm.weight, norm.eps, rope)
+        x_BTNH = self._heads(norm(x_BTE)) if self.qk_norm == "projection" else norm(x_BTNH)
+        return x_BTNH if rope is None else self.operations.rotate(x_BTNH, rope)
+
+    def _heads(self, x_BTE: Tensor) -> Tensor:
+        return x_BTE.view(*x_BTE.shape[:2], -1, self.config.head_dim)
 
 
 def _qk_norm(config: ModelConfig, projection_dim: int) -> nn.Module:

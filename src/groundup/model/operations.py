@@ -430,6 +430,21 @@ class Operations:
         first, second = x_BTNH.chunk(2, dim=-1)
         return x_BTNH * cos + torch.cat([-second, first], dim=-1) * sin
 
+    def rms_norm_rotate(self, x_BTNH: Tensor, weight: Tensor, eps: float, rope: tuple[Tensor, Tensor]) -> Tensor:
+        """Apply QK norm, which is an RMSNorm (arXiv:2010.04245), and then RoPE.
+
+        Args:
+            x_BTNH: Queries or keys.
+            weight: The weight of the norm, of shape (H,) for a norm of each head, or (N H,) for a norm of all heads.
+            eps: Constant that is added to the mean square.
+            rope: Cosines and sines of the angles; see `rotate`.
+
+        Returns:
+            The normalized and rotated queries or keys, of shape (B, T, N, H).
+        """
+        normed = self.rms_norm(x_BTNH.flatten(2).unflatten(2, (-1, len(weight))), weight, eps)
+        return self.rotate(normed.view_as(x_BTNH), rope)
+
     def attention_mask(self, positions_BT: Tensor, document_ids_BT: Tensor | None, window: int | None) -> Tensor | None:
         """Return the attention mask for `attend`, or None if it is the causal mask.
 

@@ -67,20 +67,49 @@ static float root_mean_square_inverse(const bf16 *x, int64_t width, float eps) {
     return 1.0f / sqrtf(_mm512_reduce_add_ps(sum) / width + eps);
 }
 
-// Computes RMSNorm: y = round(total / rms(total)) * weight, where `round` rounds to bf16. `total` is x + branch, or x if
-// `branch` is null. All matrices are (rows, width), and the weight is (width).
+// Computes RMSNorm of one row: y = round(x / rms(x)) * weight, where `round` rounds to bf16.
+static void rms_norm_row(bf16 *y, const bf16 *x, const float *weight, int64_t width, float eps) {
+    const __m512 factor = _mm512_set1_ps(root_mean_square_inverse(x, width, eps));
+    FOR_VECTORS(j, width) {
+        const __mmask16 lanes = first_lanes(width - j);
+        const __m512 normed = rounded(_mm512_mul_ps(load(x + j, lanes), factor));
+        const __m512 w = rounded(_mm512_maskz_loadu_ps(lanes, weight + j));
+        store(y + j, lanes, _mm512_mul_ps(normed, w));
+    }
+}
+
+// Computes the gradient of one row x of RMSNorm, and adds the gradient of the weight to `sums`. `residual` is added to
+// grad_x and may be null.
+static void rms_norm_gradients_row(bf16 *grad_x, float *sums, const bf16 *grad_y, const bf16 *residual, const bf16 *x,
+                                   const float *weight, int64_t width, float eps) {
+    const float inverse = root_mean_square_inverse(x, width, eps);
+    const __m512 factor = _mm512_set1_ps(inverse);
+    __m512 dot = _mm512_setzero_ps();
+    FOR_VECTORS(j, width) {
+        const __mmask16 lanes = first_lanes(width - j);
+        const __m512 value = load(x + j, lanes), slope = load(grad_y + j, lanes);
+        dot = _mm512_fmadd_ps(_mm512_mul_ps(slope, _mm512_maskz_loadu_ps(lanes, weight + j)), value, dot);
+        const __m512 sum = _mm512_maskz_loadu_ps(lanes, sums + j);
+        _mm512_mask_storeu_ps(sums + j, lanes, _mm512_fmadd_ps(slope, _mm512_mul_ps(value, factor), sum));
+    }
+    const float mean = _mm512_reduce_add_ps(dot) * inverse * inverse * inverse / width;
+    FOR_VECTORS(j, width) {
+        const __mmask16 lanes = first_lanes(width - j);
+        const __m512 slope = _mm512_mul_ps(load(grad_y + j, lanes), _mm512_maskz_loadu_ps(lanes, weight + j));
+        const __m512 rest =
+            _mm512_fnmadd_ps(_mm512_set1_ps(mean), load(x + j, lanes), load_or_zero(residual, j, lanes));
+        store(grad_x + j, lanes, _mm512_fmadd_ps(slope, factor, rest));
+    }
+}
+
+// Computes RMSNorm of total = x + branch, or of x if `branch` is null. All matrices are (rows, width), and the weight is
+// (width).
 extern "C" void groundup_rms_norm(bf16 *y, bf16 *total, const bf16 *x, const bf16 *branch, const float *weight,
                                   int64_t rows, int64_t width, float eps) {
     for_rows(rows, nullptr, 0, [=](int64_t row, float *) {
         const int64_t place = row * width;
         const bf16 *from = add_row(total + place, x + place, branch ? branch + place : nullptr, width);
-        const __m512 factor = _mm512_set1_ps(root_mean_square_inverse(from, width, eps));
-        FOR_VECTORS(j, width) {
-            const __mmask16 lanes = first_lanes(width - j);
-            const __m512 normed = rounded(_mm512_mul_ps(load(from + j, lanes), factor));
-            const __m512 w = rounded(_mm512_maskz_loadu_ps(lanes, weight + j));
-            store(y + place + j, lanes, _mm512_mul_ps(normed, w));
-        }
+        rms_norm_row(y + place, from, weight, width, eps);
     });
 }
 
@@ -89,25 +118,9 @@ extern "C" void groundup_rms_norm(bf16 *y, bf16 *total, const bf16 *x, const bf1
 extern "C" void groundup_rms_norm_gradients(bf16 *grad_x, float *grad_weight, const bf16 *grad_y, const bf16 *residual,
                                             const bf16 *x, const float *weight, int64_t rows, int64_t width, float eps) {
     for_rows(rows, grad_weight, width, [=](int64_t row, float *sums) {
-        const bf16 *from = x + row * width, *upstream = grad_y + row * width;
-        const float inverse = root_mean_square_inverse(from, width, eps);
-        const __m512 factor = _mm512_set1_ps(inverse);
-        __m512 dot = _mm512_setzero_ps();
-        FOR_VECTORS(j, width) {
-            const __mmask16 lanes = first_lanes(width - j);
-            const __m512 value = load(from + j, lanes), slope = load(upstream + j, lanes);
-            dot = _mm512_fmadd_ps(_mm512_mul_ps(slope, _mm512_maskz_loadu_ps(lanes, weight + j)), value, dot);
-            const __m512 sum = _mm512_maskz_loadu_ps(lanes, sums + j);
-            _mm512_mask_storeu_ps(sums + j, lanes, _mm512_fmadd_ps(slope, _mm512_mul_ps(value, factor), sum));
-        }
-        const float mean = _mm512_reduce_add_ps(dot) * inverse * inverse * inverse / width;
-        FOR_VECTORS(j, width) {
-            const __mmask16 lanes = first_lanes(width - j);
-            const __m512 slope = _mm512_mul_ps(load(upstream + j, lanes), _mm512_maskz_loadu_ps(lanes, weight + j));
-            const __m512 rest = _mm512_fnmadd_ps(_mm512_set1_ps(mean), load(from + j, lanes),
-                                                 load_or_zero(residual, row * width + j, lanes));
-            store(grad_x + row * width + j, lanes, _mm512_fmadd_ps(slope, factor, rest));
-        }
+        const int64_t place = row * width;
+        rms_norm_gradients_row(grad_x + place, sums, grad_y + place, residual ? residual + place : nullptr, x + place,
+                               weight, width, eps);
     });
 }
 
@@ -180,21 +193,53 @@ extern "C" void groundup_layer_norm_gradients(bf16 *grad_x, float *grad_both, co
 }
 
 // Computes RoPE: rotates the pairs (x[i], x[i + half]) of all heads of a token. If `direction` is -1, the rotation is
-// reversed. `cos` and `sin` have the shape (tokens, 2 * half), and their two halves are equal.
+// reversed. `cos` and `sin` have 2 * half values, and their two halves are equal. y may be x.
+static void rotate_token(bf16 *y, const bf16 *x, const bf16 *cos, const bf16 *sin, int64_t heads, int64_t half,
+                         float direction) {
+    FOR_VECTORS(j, half) {
+        const __mmask16 lanes = first_lanes(half - j);
+        const __m512 c = load(cos + j, lanes);
+        const __m512 s = _mm512_mul_ps(load(sin + j, lanes), _mm512_set1_ps(direction));
+        for (int64_t place = j; place < heads * 2 * half; place += 2 * half) {
+            const __m512 first = load(x + place, lanes), second = load(x + place + half, lanes);
+            store(y + place, lanes, _mm512_fmsub_ps(first, c, _mm512_mul_ps(second, s)));
+            store(y + place + half, lanes, _mm512_fmadd_ps(second, c, _mm512_mul_ps(first, s)));
+        }
+    }
+}
+
+// x and y are (tokens, heads, 2 * half), and `cos` and `sin` are (tokens, 2 * half).
 extern "C" void groundup_rotate(bf16 *y, const bf16 *x, const bf16 *cos, const bf16 *sin, int64_t tokens, int64_t heads,
                                 int64_t half, float direction) {
     for_rows(tokens, nullptr, 0, [=](int64_t token, float *) {
-        FOR_VECTORS(j, half) {
-            const __mmask16 lanes = first_lanes(half - j);
-            const __m512 c = load(cos + token * 2 * half + j, lanes);
-            const __m512 s = _mm512_mul_ps(load(sin + token * 2 * half + j, lanes), _mm512_set1_ps(direction));
-            for (int64_t head = 0; head < heads; head++) {
-                const int64_t place = (token * heads + head) * 2 * half + j;
-                const __m512 first = load(x + place, lanes), second = load(x + place + half, lanes);
-                store(y + place, lanes, _mm512_fmsub_ps(first, c, _mm512_mul_ps(second, s)));
-                store(y + place + half, lanes, _mm512_fmadd_ps(second, c, _mm512_mul_ps(first, s)));
-            }
-        }
+        const int64_t place = token * heads * 2 * half, angle = token * 2 * half;
+        rotate_token(y + place, x + place, cos + angle, sin + angle, heads, half, direction);
+    });
+}
+
+// Computes QK norm and RoPE of queries or keys: RMSNorm over `width` values, then the rotation. The shapes are as in
+// `groundup_rotate`. `width` is the size of one head or of all heads, and the weight is (width).
+extern "C" void groundup_rms_norm_rotate(bf16 *y, const bf16 *x, const float *weight, const bf16 *cos, const bf16 *sin,
+                                         int64_t tokens, int64_t heads, int64_t half, int64_t width, float eps) {
+    for_rows(tokens, nullptr, 0, [=](int64_t token, float *) {
+        const int64_t size = heads * 2 * half, angle = token * 2 * half;
+        bf16 *to = y + token * size;
+        for (int64_t j = 0; j < size; j += width) rms_norm_row(to + j, x + token * size + j, weight, width, eps);
+        rotate_token(to, to, cos + angle, sin + angle, heads, half, 1);
+    });
+}
+
+// Computes the gradients of x and of the weight of `groundup_rms_norm_rotate`.
+extern "C" void groundup_rms_norm_rotate_gradients(bf16 *grad_x, float *grad_weight, const bf16 *grad_y, const bf16 *x,
+                                                   const float *weight, const bf16 *cos, const bf16 *sin, int64_t tokens,
+                                                   int64_t heads, int64_t half, int64_t width, float eps) {
+    for_rows(tokens, grad_weight, width, [=](int64_t token, float *sums) {
+        static thread_local Scratch<bf16> kept;
+        const int64_t size = heads * 2 * half, place = token * size, angle = token * 2 * half;
+        bf16 *upstream = kept.at_least(size);
+        rotate_token(upstream, grad_y + place, cos + angle, sin + angle, heads, half, -1);
+        for (int64_t j = 0; j < size; j += width)
+            rms_norm_gradients_row(grad_x + place + j, sums, upstream + j, nullptr, x + place + j, weight, width, eps);
     });
 }
 
