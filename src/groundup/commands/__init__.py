@@ -71,6 +71,13 @@ STAGES: dict[str, Stage] = {
                 "train": ("finetune.instruct.data", "finetune.classify.data"),
             },
         ),
+        Stage(
+            "index",
+            "Index the documents of a folder or a corpus, for groundup ask",
+            directory="index",
+            inputs={"source": "collect"},
+            then=('groundup ask "..." --index {out}',),
+        ),
         Stage("merge", "Merge an adapter into its base model"),
         Stage("export.gguf", "Export a model to GGUF for llama.cpp and Ollama"),
         Stage("push", "Upload a model to the Hugging Face Hub", streams=True),

@@ -113,13 +113,13 @@ BODY = [
 
 
 def test_hyphenated_words_are_joined() -> None:
-    text = layout([page(*((line, 50, 700 - 12 * n) for n, line in enumerate(BODY)))])
+    text = layout([page(*((line, 50, 700 - 12 * n) for n, line in enumerate(BODY)))])[0]
     assert text == " ".join(BODY).replace("How- ever", "However")
 
 
 def test_a_compound_keeps_its_hyphen() -> None:
     lines = ["A well-known man of letters sat down near the old well-", "known fountain of the city and wrote."]
-    text = layout([page(*((line, 50, 700 - 12 * n) for n, line in enumerate(lines)))])
+    text = layout([page(*((line, 50, 700 - 12 * n) for n, line in enumerate(lines)))])[0]
     assert "old well-known fountain" in text
 
 
@@ -132,7 +132,7 @@ def test_running_heads_are_removed_and_sentences_continue() -> None:
         )
         for number, body in enumerate(([*BODY[number:], *BODY[:number]] for number in (0, 1, 2, 3, 4, 0, 2)), 1)
     ]
-    text = layout(pages)
+    text = layout(pages)[0]
     assert "PRIDE" not in text
     assert "JANE" not in text
     assert "in want of a wife. However little known" in text  # from the third page, then from the first
@@ -143,6 +143,6 @@ def test_columns_in_reverse_file_order() -> None:
     left = [(f"left {n} of the column", 50.0, 700.0 - 12 * n) for n in range(6)]
     right = [(f"right {n} of the column", 300.0, 700.0 - 12 * n) for n in range(6)]
     head = ("A title above of both of the columns that spans the whole page", 50.0, 740.0)
-    text = layout([page(*reversed(right), *reversed(left), head)]).replace("\n", " ")
+    text = layout([page(*reversed(right), *reversed(left), head)])[0].replace("\n", " ")
     places = [text.index(line) for line, *_ in (head, *left, *right)]
     assert places == sorted(places)

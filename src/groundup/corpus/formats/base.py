@@ -22,6 +22,7 @@ class Extracted:
         field: Path of the field in which the text was detected, or "" if no field was detected.
         url: URL of the text, or "" if the format does not store a URL.
         date: ISO 8601 date on which the text was written or captured, or "" if the format does not store a date.
+        pages: Offsets in the text at which the pages start, or () if the format has no pages.
     """
 
     origin: str
@@ -29,6 +30,7 @@ class Extracted:
     field: str = ""
     url: str = ""
     date: str = ""
+    pages: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,25 +101,46 @@ def _same_line(first: TextLine, second: TextLine) -> bool:
     return adjacent and overlap > 0.6 * min(first.height, second.height)
 
 
-def layout(pages: Sequence[PdfPage]) -> str:
-    """Return the text of a document as paragraphs separated by blank lines."""
+_PAGE_BREAK = "\ufdd0"  # a Unicode noncharacter, which marks the start of a page during layout
+
+
+def layout(pages: Sequence[PdfPage]) -> tuple[str, tuple[int, ...]]:
+    """Return the text of a document as paragraphs separated by blank lines, and the offset at which each page starts.
+
+    A page without text starts at the same offset as the next page.
+    """
     pages = _without_running_heads(pages)
     pitch, margin = _median_pitch(pages), _right_margin(pages)
     words = Counter(word.lower() for page in pages for line in page.lines for word in _WORD.findall(line.text))
     paragraphs: list[str] = []
     # Last line of the previous block. The paragraph of this line may continue in the next column or on the next page.
     last: TextLine | None = None
+    breaks = ""
     for page in pages:
+        breaks += _PAGE_BREAK
         for block in _ordered(_blocks(page.lines)):
             for number, paragraph in enumerate(_paragraphs(block, pitch, margin, words)):
+                paragraph = paragraph.replace(_PAGE_BREAK, "")
                 continues = number == 0 and last is not None and _continues(last, block[0])
                 if continues and last is not None:
-                    paragraphs[-1] = _joined(paragraphs[-1], last.hyphenated, paragraph, words)
+                    joined = _joined(paragraphs[-1], last.hyphenated, paragraph, words)
+                    at = len(joined) - len(paragraph)
+                    paragraphs[-1] = f"{joined[:at]}{breaks}{joined[at:]}"
                 else:
-                    paragraphs.append(paragraph)
+                    paragraphs.append(breaks + paragraph)
+                breaks = ""
             last = block[-1]
-    text = "\n\n".join(paragraphs)
-    return _GAP.sub("\t", _LEADERS.sub(" … ", text)).strip()
+    text = _GAP.sub("\t", _LEADERS.sub(" … ", "\n\n".join(paragraphs) + breaks))
+    return _without_breaks(text)
+
+
+def _without_breaks(text: str) -> tuple[str, tuple[int, ...]]:
+    """Remove the page breaks and surrounding white space from a text. Return the text and the offsets of the pages."""
+    first, *parts = text.split(_PAGE_BREAK)
+    starts = list(itertools.accumulate(map(len, parts[:-1]), initial=len(first)))
+    whole = first + "".join(parts)
+    indent, stripped = len(whole) - len(whole.lstrip()), whole.strip()
+    return stripped, tuple(min(max(start - indent, 0), len(stripped)) for start in starts)
 
 
 def _continues(last: TextLine, first: TextLine) -> bool:
@@ -368,8 +389,8 @@ def read_pdf(path: str, stream: BinaryIO, _: ReaderContext) -> Found:
         failed.append(Unreadable(f"{path}#page={len(pages) + 1}", "damaged", f"the reader was stopped: {error}"))
     if unmapped > _MAX_UNMAPPED * characters:
         yield Unreadable(path, "fonts without a character map", f"{unmapped} of {characters} characters")
-    elif text := layout(pages):
-        yield Extracted(path, text, date=date)
+    elif (found := layout(pages))[0]:
+        yield Extracted(path, found[0], date=date, pages=found[1])
     elif not failed:
         scanned = "no text layer: scanned pages"
         yield Unreadable(path, scanned if images else "no text", f"{len(pages)} pages, {images} images")

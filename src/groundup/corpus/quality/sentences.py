@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import pairwise
 
 # Terminal punctuation in this order: Latin, CJK (full-width, half-width and small forms), Arabic and Urdu, Devanagari,
@@ -27,5 +28,17 @@ def count_sentences(line: str) -> int:
 
 def split_sentences(line: str) -> list[str]:
     """Split a line into its sentences."""
-    edges = [0, *(match.end() for match in _WITHIN.finditer(line)), len(line)]
-    return [line[start:end].strip() for start, end in pairwise(edges)]
+    return [line[start:end].strip() for start, end in pairwise(_edges(line))]
+
+
+def sentence_spans(line: str) -> Iterator[tuple[int, int]]:
+    """Yield the offsets of the sentences of a line, without surrounding white space. Empty sentences are left out."""
+    for start, end in pairwise(_edges(line)):
+        sentence = line[start:end]
+        if stripped := sentence.strip():
+            first = start + len(sentence) - len(sentence.lstrip())
+            yield first, first + len(stripped)
+
+
+def _edges(line: str) -> list[int]:
+    return [0, *(match.end() for match in _WITHIN.finditer(line)), len(line)]

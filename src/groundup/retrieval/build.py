@@ -1,0 +1,218 @@
+"""Construction and update of an index."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from groundup.core.artifact import ARTIFACT, REPLACED_INFIX, read, read_record
+from groundup.core.console import Console
+from groundup.core.errors import DataError, GroundupError
+from groundup.core.files import read_json, write_json
+from groundup.corpus.sources import FolderSource, Item
+from groundup.corpus.sources.base import FORMAT_NAMES
+from groundup.retrieval.chunks import split_passages
+from groundup.retrieval.documents import (
+    DOCUMENTS,
+    Documents,
+    DocumentWriter,
+    FileState,
+    corpus_documents,
+    extract_file,
+    file_state,
+    problem_lines,
+)
+from groundup.retrieval.index import BM25, FILES, PASSAGES, STAGE, VERSIONS, searched_text
+from groundup.retrieval.terms import terms
+
+_MAX_LANGUAGES = 8  # a question is stemmed in each language of the index
+_MIN_SHARE = 0.02  # minimum share of documents of a language
+_K1, _B = 1.2, 0.75  # Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond"
+_THREADS = 4  # PDF files are read in child processes
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What an update did with the files of a folder.
+
+    Attributes:
+        read: Number of new or changed files that were extracted.
+        kept: Number of unchanged files, whose documents were copied from the earlier index.
+        deleted: Number of files of the earlier index that no longer exist.
+    """
+
+    read: int = 0
+    kept: int = 0
+    deleted: int = 0
+
+
+def write_documents(source: FolderSource, directory: Path, previous: Path | None, console: Console) -> Counts:
+    """Write the documents of a folder, and the states of its files.
+
+    Only new and changed files are extracted. The documents of other files are copied from the earlier index.
+
+    Args:
+        source: The folder.
+        directory: Directory that gets `documents.arrow` and `files.json`.
+        previous: Directory of an earlier index of this folder, or None.
+        console: Console for the progress.
+
+    Returns:
+        The number of files that were read, kept and deleted.
+    """
+    old = _states(previous) if previous else {}
+    stored = Documents(previous / DOCUMENTS) if previous and old else None
+    numbers = stored.of_files() if stored else {}
+    items = source.items()
+    states: dict[str, FileState] = {}
+    read, writer = 0, DocumentWriter(directory / DOCUMENTS)
+    with console.progress("reading", len(items), "files") as progress, ThreadPoolExecutor(_THREADS) as pool:
+        for group in _groups(items):
+            now = {item.path: file_state(source, item) for item in group}
+            changed = [item for item in group if not _is_unchanged(old.get(_name(item)), now[item.path])]
+            extracted = pool.map(partial(extract_file, source), changed)
+            found = dict(zip((item.path for item in changed), extracted, strict=True))
+            for item in group:
+                name = _name(item)
+                if item.path in found:
+                    documents, problems = found[item.path]
+                    states[name] = FileState(now[item.path].size, now[item.path].modified, problems)
+                    read += 1
+                else:
+                    documents = [stored[number] for number in numbers.get(name, [])] if stored else []
+                    states[name] = old[name]
+                for document in documents:
+                    writer.add(document)
+            progress.advance(len(group))
+    writer.close()
+    write_json(directory / FILES, {name: asdict(state) for name, state in states.items()})
+    return Counts(read, len(states) - read, len(old.keys() - states.keys()))
+
+
+def write_corpus_documents(corpus: Path, directory: Path, console: Console) -> None:
+    """Write the documents of a corpus.
+
+    Args:
+        corpus: Output directory of `groundup collect`.
+        directory: Directory that gets `documents.arrow`.
+        console: Console for the progress.
+    """
+    facts = read(corpus).facts
+    total = sum(facts.get(split, {}).get("documents", 0) for split in ("train", "validation"))
+    writer = DocumentWriter(directory / DOCUMENTS)
+    with console.progress("reading", total, "documents") as progress:
+        for document in corpus_documents(corpus):
+            writer.add(document)
+            progress.advance(1)
+    writer.close()
+
+
+def write_search_files(directory: Path, source: Path, max_characters: int, console: Console) -> dict[str, Any]:
+    """Split the documents of a directory into passages, and write the BM25 index.
+
+    Args:
+        directory: Directory with `documents.arrow`.
+        source: Folder or corpus of the documents, for messages.
+        max_characters: Maximum size of a passage; see `split_passages`.
+        console: Console for the progress.
+
+    Returns:
+        Facts for the artifact.
+
+    Raises:
+        DataError: There is no document with a word.
+    """
+    import bm25s
+    import numpy as np
+
+    documents = Documents(directory / DOCUMENTS)
+    vocabulary: dict[str, int] = {}
+    positions: list[tuple[int, int, int]] = []
+    ids: list[list[int]] = []
+    languages: Counter[str] = Counter()
+    with console.progress("indexing", len(documents), "documents") as progress:
+        for number, document in enumerate(documents):
+            languages[document.language] += 1
+            for start, end in split_passages(document.text, max_characters):
+                found = terms(searched_text(document, document.text[start:end]), document.language)
+                if found:
+                    ids.append([vocabulary.setdefault(term, len(vocabulary)) for term in found])
+                    positions.append((number, start, end))
+            progress.advance(1)
+    if not positions:
+        raise _nothing_to_index(directory, source)
+    bm25 = bm25s.BM25(k1=_K1, b=_B, method="lucene", backend="numpy", csc_backend="scipy")
+    bm25.index((ids, vocabulary), show_progress=False, create_empty_token=False)
+    bm25.csc_backend = "numpy"
+    bm25.save(directory / BM25, show_progress=False, allow_pickle=False)
+    np.save(directory / PASSAGES, np.array(positions, np.int64), allow_pickle=False)
+    common = [code for code, count in languages.most_common(_MAX_LANGUAGES) if count >= _MIN_SHARE * len(documents)]
+    return {
+        "versions": VERSIONS,
+        "documents": len(documents),
+        "passages": len(positions),
+        "terms": len(vocabulary),
+        "languages": common,
+    }
+
+
+def index_files(directory: Path) -> list[Path]:
+    """Return the files of an index, except its artifact."""
+    names = (DOCUMENTS, PASSAGES, FILES)
+    return [*(path for name in names if (path := directory / name).is_file()), *sorted((directory / BM25).iterdir())]
+
+
+def problems_of(directory: Path) -> list[str]:
+    """Return a line for each file of an index that could not be read, with the reason."""
+    return problem_lines(_states(directory))
+
+
+def delete_replaced(directory: Path) -> None:
+    """Delete the earlier versions of an index, so that deleted documents do not remain on the disk."""
+    for path in directory.parent.glob(f"{directory.name}{REPLACED_INFIX}*"):
+        if (path / ARTIFACT).is_file() and _stage(path) == STAGE:
+            shutil.rmtree(path)
+
+
+def _stage(path: Path) -> str:
+    try:
+        return read_record(path / ARTIFACT).stage
+    except GroundupError:  # the directory is not certainly an index
+        return ""
+
+
+def _groups(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """Yield the files in small groups, so that only few extracted documents are in memory."""
+    size = 4 * _THREADS
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _states(directory: Path) -> dict[str, FileState]:
+    path = directory / FILES
+    stored = read_json(path) if path.is_file() else {}
+    return {
+        name: FileState(state["size"], state["modified"], tuple(state["problems"])) for name, state in stored.items()
+    }
+
+
+def _is_unchanged(old: FileState | None, new: FileState) -> bool:
+    return old is not None and (old.size, old.modified) == (new.size, new.modified)
+
+
+def _name(item: Item) -> str:
+    return item.path.encode("utf-8", "replace").decode()
+
+
+def _nothing_to_index(directory: Path, source: Path) -> DataError:
+    problems = problems_of(directory)
+    shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+    return DataError(
+        f"{source}: no text to index" + (f" ({shown})" if shown else ""),
+        fix=f"Give a folder with documents. Supported formats: {FORMAT_NAMES}.",
+    )

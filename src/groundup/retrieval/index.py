@@ -1,0 +1,218 @@
+"""The index of a collection of documents: its files, its version check, and the search for passages."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from groundup.core.artifact import ARTIFACT, Artifact, read_intact
+from groundup.core.errors import ConfigError, DataError, FormatError
+from groundup.retrieval.chunks import CHUNKS_VERSION
+from groundup.retrieval.documents import DOCUMENTS, Documents, IndexedDocument
+from groundup.retrieval.terms import TERMS_VERSION, query_terms, terms
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+STAGE = "index"
+VERSIONS = {"index": 1, "terms": TERMS_VERSION, "passages": CHUNKS_VERSION}
+PASSAGES = "passages.npy"
+BM25 = "bm25"
+FILES = "files.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A passage that was found for a question.
+
+    Attributes:
+        document: Number of the document in the index.
+        origin: File of the document, and place inside it.
+        title: Title of the document, or "".
+        url: URL of the document, or "".
+        page: Page on which the passage starts, or None if the format has no pages.
+        start: Offset of the first character in the text of the document.
+        end: Offset after the last character.
+        text: Text of the passage.
+        language: ISO 639 code of the language of the document, or "und".
+        score: BM25 score, or the reciprocal rank fusion of the BM25 rank and the rank by embedding.
+        coverage: Fraction of the question's words that the passage or its title contains, weighted by their inverse
+            document frequency.
+    """
+
+    document: int
+    origin: str
+    title: str
+    url: str
+    page: int | None
+    start: int
+    end: int
+    text: str
+    language: str
+    score: float
+    coverage: float
+
+    @property
+    def place(self) -> str:
+        """The file and, if it is known, the page."""
+        return self.origin if self.page is None else f"{self.origin}, page {self.page}"
+
+
+class Index:
+    """A finished index. Use `Index.open`.
+
+    Attributes:
+        directory: Directory of the index.
+        artifact: Record of the index.
+        documents: Documents of the index.
+        languages: ISO 639 codes of the languages of the documents.
+    """
+
+    def __init__(self, directory: Path, artifact: Artifact) -> None:
+        import bm25s
+        import numpy as np
+
+        self.directory, self.artifact = directory, artifact
+        self.languages: tuple[str, ...] = tuple(artifact.facts["languages"])
+        self.documents = Documents(directory / DOCUMENTS)
+        self._passages: npt.NDArray[np.int64] = np.load(directory / PASSAGES, mmap_mode="r", allow_pickle=False)
+        self._bm25 = bm25s.BM25.load(directory / BM25, mmap=True, load_corpus=False, allow_pickle=False)
+
+    @classmethod
+    def open(cls, directory: Path) -> Index:
+        """Open an index.
+
+        Args:
+            directory: Output directory of `groundup index`.
+
+        Raises:
+            DataError: The directory is not an index.
+            FormatError: A file is damaged, or another version of groundup wrote the index.
+        """
+        if not (directory / ARTIFACT).is_file():
+            exists = "not an index" if directory.exists() else "no such directory"
+            raise DataError(f"{directory}: {exists}", fix=f"Run: groundup index FOLDER --out {directory}")
+        made = read_intact(directory)
+        if made.stage != STAGE:
+            raise DataError(
+                f"{directory}: the output of {made.stage}, not an index",
+                fix=f"Run: groundup index {directory} --out INDEX, if it is a corpus.",
+            )
+        require_version(directory, made)
+        return cls(directory, made)
+
+    def __len__(self) -> int:
+        return len(self._passages)
+
+    @property
+    def name(self) -> str:
+        """Name of the directory."""
+        return self.directory.resolve().name
+
+    @cached_property
+    def _idf(self) -> npt.NDArray[np.float64]:
+        """Inverse document frequency of each term, as in Lucene's BM25."""
+        import numpy as np
+
+        frequency = np.diff(self._bm25.scores["indptr"])
+        return np.log(1 + (len(self) - frequency + 0.5) / (frequency + 0.5))
+
+    def search(self, question: str, limit: int = 5) -> list[Passage]:
+        """Return the passages that fit a question best, with the best passage first.
+
+        A passage whose text was already found is left out, so that copies of a document do not hide other documents.
+
+        Args:
+            question: The question.
+            limit: Maximum number of passages.
+
+        Raises:
+            ConfigError: The question has no words.
+        """
+        variants = self._variants(question)
+        scores = self._scores(variants)
+        found: list[Passage] = []
+        seen: set[str] = set()
+        for number in self._order(scores):
+            if scores[number] <= 0 or len(found) == limit:
+                break
+            passage = self._passage(int(number), float(scores[number]), variants)
+            if passage.text not in seen:
+                found.append(passage)
+            seen.add(passage.text)
+        return found
+
+    def _variants(self, question: str) -> list[tuple[str, ...]]:
+        if not (variants := query_terms(question, self.languages)):
+            raise ConfigError(f"question {question[:40]!r}", rule="it has no words", fix="Ask a question with words.")
+        return variants
+
+    def _scores(self, variants: list[tuple[str, ...]]) -> npt.NDArray[np.float32]:
+        import numpy as np
+
+        known = self._bm25.vocab_dict
+        ids = {known[term] for variant in variants for term in variant if term in known}
+        if not ids:
+            return np.zeros(len(self), np.float32)
+        return self._bm25.get_scores_from_ids(sorted(ids))
+
+    @staticmethod
+    def _order(scores: npt.NDArray[Any], most: int = 200) -> npt.NDArray[np.int64]:
+        """Return the numbers of the passages with the highest scores in descending order. Ties are in index order."""
+        import numpy as np
+
+        best = np.argpartition(-scores, most)[:most] if len(scores) > most else np.arange(len(scores))
+        return best[np.lexsort((best, -scores[best]))]
+
+    def _passage(self, number: int, score: float, variants: list[tuple[str, ...]]) -> Passage:
+        at, start, end = (int(value) for value in self._passages[number])
+        document = self.documents[at]
+        text = document.text[start:end]
+        return Passage(
+            document=at,
+            origin=document.origin,
+            title=document.title,
+            url=document.url,
+            page=document.page(start),
+            start=start,
+            end=end,
+            text=text,
+            language=document.language,
+            score=round(score, 4),
+            coverage=round(self._coverage(searched_text(document, text), document.language, variants), 4),
+        )
+
+    def _coverage(self, text: str, language: str, variants: list[tuple[str, ...]]) -> float:
+        found, known = set(terms(text, language)), self._bm25.vocab_dict
+        unknown = math.log(1 + (len(self) + 0.5) / 0.5)
+        weights = {v: max((float(self._idf[known[t]]) for t in v if t in known), default=unknown) for v in variants}
+        covered = sum(weight for variant, weight in weights.items() if not found.isdisjoint(variant))
+        return covered / (sum(weights.values()) or 1.0)
+
+
+def searched_text(document: IndexedDocument, passage: str) -> str:
+    """Return the text whose terms are indexed for a passage: the title of the document, and the passage."""
+    return passage if passage.startswith(document.title) else f"{document.title}\n{passage}"
+
+
+def require_version(directory: Path, made: Artifact) -> None:
+    """Check that this release reads the index.
+
+    Raises:
+        FormatError: Another release wrote the index.
+    """
+    written = made.facts.get("versions")
+    if written != VERSIONS:
+        raise FormatError(
+            f"{directory}: index version {_shown(written)}",
+            rule=f"this release reads version {_shown(VERSIONS)}",
+            fix=f"Run: groundup index FOLDER --out {directory}",
+        )
+
+
+def _shown(versions: Any) -> str:
+    return ".".join(str(value) for value in versions.values()) if isinstance(versions, dict) else "unknown"
