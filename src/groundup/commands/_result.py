@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from groundup.core.artifact import Artifact, Work
+from groundup.core.artifact import ARTIFACT, Artifact, Work, read
 from groundup.core.config import Config
 from groundup.core.console import Console
 
@@ -43,6 +43,19 @@ def show_result(console: Console, directory: Path, made: Artifact) -> Artifact:
         console.table(table["title"], table["columns"], table["rows"])
     console.note(f"{directory}: {made.facts.get('summary', 'finished')}")
     return made
+
+
+def report_directory(model: Path, directory: Path, names: Sequence[str]) -> Path:
+    """Return the default directory of a report, which is next to the model.
+
+    Args:
+        model: Path of the model or of its run, as the user gave it.
+        directory: Directory of the model.
+        names: Names of the data or tasks. The first three are parts of the name of the directory.
+    """
+    base = not (directory / ARTIFACT).is_file() or read(directory).stage == "pretrain"
+    parts = ["report", *([] if base else [directory.name]), *names[:3]]
+    return (model if directory != model else directory.resolve().parent) / "-".join(parts)
 
 
 def with_work_directory(config: ConfigT, work: Work) -> ConfigT:

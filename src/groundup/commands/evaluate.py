@@ -1,4 +1,4 @@
-"""`groundup evaluate`: score a model on held-out text (bits per byte) or on a table of examples."""
+"""`groundup evaluate`: score a model on held-out text (bits per byte), on a table of examples, or on tasks."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from groundup.commands._result import result_facts, show_result
-from groundup.core.artifact import ARTIFACT, Artifact, Work, begin, read, read_intact
+from groundup.commands._result import report_directory, result_facts, show_result
+from groundup.core.artifact import Artifact, Work, begin, read, read_intact
 from groundup.core.config import Config, setting
 from groundup.core.console import Console
-from groundup.core.errors import ConfigError
+from groundup.core.types import MetricName
 from groundup.data import ConversationRules, table_identity
 
 if TYPE_CHECKING:
-    from groundup.evaluation.example_evaluation import ExampleEvaluation
-    from groundup.evaluation.report import Report
+    from groundup.evaluation.report import EvaluationResult
 
 EXAMPLE = "groundup evaluate runs/notes --data another.txt"
 
@@ -31,6 +30,10 @@ class EvaluateConfig(Config):
     measure: Literal["text", "answers", "labels", "choices"] | None = setting(
         None, help="what to score; default: detected from the type of the model and the columns of DATA", flag=True
     )
+    task: tuple[Path, ...] = setting((), help="task to score: a table of items, or a TOML file", flag=True)
+    lm_eval: tuple[str, ...] = setting((), help="task of lm-evaluation-harness: name or YAML file", flag=True)
+    metric: MetricName | None = setting(None, help="metric of generated answers; default: chosen from the data")
+    max_examples: int = setting(200, help="maximum number of generated answers", gt=0)
     corpus: Path | None = setting(None, help="corpus with held-out text; default: the corpus of the run", flag=True)
     tokens: Path | None = setting(None, help="token shards with held-out text, instead of a corpus", flag=True)
     max_bytes: int = setting(8_000_000, help="approximate maximum size of the held-out text, in bytes", gt=0)
@@ -61,6 +64,8 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
     from groundup.evaluation.example_evaluation import detect_evaluation
 
     console = console or Console()
+    if config.task or config.lm_eval:
+        return _on_tasks(config, console)
     require_data(config.data)
     measure = config.measure or detect_evaluation(config.model, config.data, config.label, config.columns)
     return _on_text(config, console) if measure == "text" else _on_examples(config, measure, console)
@@ -68,7 +73,7 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
 
 def _on_text(config: EvaluateConfig, console: Console) -> Artifact:
     from groundup.data.texts import scored_texts, split_texts, texts_identity
-    from groundup.evaluation.text_evaluation import TextRules, evaluate_text
+    from groundup.evaluation.text_evaluation import TextRules, evaluate_text, require_corpus
     from groundup.hub.resolve import model_identity, resolve_model, run_text
 
     directory = resolve_model(config.model)
@@ -79,72 +84,66 @@ def _on_text(config: EvaluateConfig, console: Console) -> Artifact:
     if config.data is not None:
         texts = scored_texts(config.data, config.text, console)
         inputs["data"] = texts_identity(config.data)
-    elif corpus is not None:
-        texts = split_texts(corpus, "validation", config.max_bytes)
     else:
-        raise ConfigError(
-            f"{config.model}: no held-out text", fix="Give the text to score: --data FILE, or --corpus DIR."
-        )
+        texts = split_texts(require_corpus(config.model, corpus), "validation", config.max_bytes)
     settings = config.model_dump(include={"max_bytes", "compressors", "max_compressor_bytes", "samples", "seed"})
     settings |= config.model_dump(include={"text", "dtype"}, exclude_none=True)
     work = begin(config.out or _default_out(config, directory), "evaluate", settings, inputs, console=console)
     if work.state == "done":
         return show_result(console, work.directory, read(work.directory))
-    compressor_bytes = config.max_compressor_bytes if config.compressors else 0
     shared = config.model_dump(include={"samples", "batch_size", "seed", "device", "dtype"})
-    rules = TextRules(compressor_bytes, **shared)
+    rules = TextRules(config.max_compressor_bytes if config.compressors else 0, **shared)
     source = str(config.data or "held-out text")
     report = evaluate_text(directory, list(texts), source, corpus, rules, console)
-    for number, sample in enumerate(report.samples, 1):
-        console.sample(f"sample {number}" + (f", after {sample.prompt!r}" if sample.prompt else ""), sample.text)
-    table = result_facts(
-        report.summary(), f"Bits per byte of {source}", ("model", "bits per byte", "better"), report.rows()
-    )
+    columns = ("model", "bits per byte", "better")
+    table = result_facts(report.summary(), f"Bits per byte of {source}", columns, report.rows())
     return _finish(work, report, table | report.facts(), console)
 
 
 def _on_examples(
     config: EvaluateConfig, measure: Literal["answers", "labels", "choices"], console: Console
 ) -> Artifact:
-    from groundup.data.labeled import LabelRules
-    from groundup.evaluation.example_evaluation import COLUMNS, evaluate_answers, evaluate_choices, evaluate_labels
+    from groundup.evaluation.example_evaluation import COLUMNS, ExampleRules, evaluate_examples, require_table
     from groundup.hub.resolve import model_identity, resolve_classifier, resolve_model
 
-    if config.data is None:
-        raise ConfigError(
-            f"{config.model}: no examples given",
-            rule=f"--measure {measure} needs a table of examples",
-            fix="Give a table: --data FILE.csv.",
-        )
+    data = require_table(config.model, config.data, measure)
     directory = resolve_classifier(config.model) if measure == "labels" else resolve_model(config.model)
     chosen = {"seed", "text", "label", "separator", "columns"}
     settings = config.model_dump(mode="json", include=chosen) | {"measure": measure}
-    settings |= config.model_dump(include={"dtype", "group"}, exclude_none=True)
-    inputs = {"model": model_identity(directory), "data": table_identity(config.data)}
+    settings |= config.model_dump(include={"dtype", "group", "metric"}, exclude_none=True)
+    inputs = {"model": model_identity(directory), "data": table_identity(data)}
     work = begin(config.out or _default_out(config, directory), "evaluate", settings, inputs, console=console)
     if work.state == "done":
         return show_result(console, work.directory, read(work.directory))
-    place: dict[str, Any] = {"seed": config.seed, "device": config.device}
-    if measure == "labels":
-        rules = LabelRules(config.text, config.label, separator=config.separator)
-        found = evaluate_labels(directory, config.data, rules, console, **place)
-    elif measure == "choices":
-        place |= {"dtype": config.dtype, "groups": config.group}
-        found = evaluate_choices(directory, config.data, config.text, console, **place)
-    else:
-        found = evaluate_answers(directory, config.data, config.columns, console, dtype=config.dtype, **place)
+    shared = {"text", "label", "separator", "metric", "max_examples", "dtype", "seed", "device"}
+    rules = ExampleRules(groups=config.group, columns=config.columns, **config.model_dump(include=shared))
+    found = evaluate_examples(directory, data, measure, rules, console)
     table = result_facts(found.sentence, "On these examples", COLUMNS, found.rows)
     return _finish(work, found, table | dict(found.facts), console)
 
 
-def _finish(work: Work, found: Report | ExampleEvaluation, facts: dict[str, Any], console: Console) -> Artifact:
+def _on_tasks(config: EvaluateConfig, console: Console) -> Artifact:
+    from groundup.evaluation.harness import evaluate_tasks
+    from groundup.evaluation.tasks import COLUMNS, read_task, tasks_identity
+    from groundup.hub.resolve import model_identity, resolve_any
+
+    directory, tasks = resolve_any(config.model), [read_task(path) for path in config.task]
+    inputs = {"model": model_identity(directory), "tasks": tasks_identity(tasks)}
+    settings = config.model_dump(mode="json", include={"seed", "dtype", "lm_eval"})
+    work = begin(config.out or _default_out(config, directory), "evaluate", settings, inputs, console=console)
+    if work.state == "done":
+        return show_result(console, work.directory, read(work.directory))
+    shared = config.model_dump(include={"seed", "dtype", "device"})
+    found = evaluate_tasks(directory, tasks, config.lm_eval, console, **shared)
+    return _finish(work, found, result_facts(found.sentence, "Tasks", COLUMNS, found.rows) | found.facts, console)
+
+
+def _finish(work: Work, found: EvaluationResult, facts: dict[str, Any], console: Console) -> Artifact:
     from groundup.evaluation.report import write_evaluation
 
     return show_result(console, work.directory, work.finish(facts, write_evaluation(work.directory, found)))
 
 
 def _default_out(config: EvaluateConfig, directory: Path) -> Path:
-    """Return a default directory next to the model, named after the fine-tuned model and the data file if any."""
-    base = not (directory / ARTIFACT).is_file() or read(directory).stage == "pretrain"
-    parts = ["report", *([] if base else [directory.name]), *([config.data.stem] if config.data else [])]
-    return (config.model if directory != config.model else directory.resolve().parent) / "-".join(parts)
+    data = [config.data] if config.data else [*config.task, *map(Path, config.lm_eval)]
+    return report_directory(config.model, directory, [path.name.split(".")[0] for path in data])

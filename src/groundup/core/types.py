@@ -13,7 +13,9 @@ Role = Literal["system", "user", "assistant", "tool"]
 Split = Literal["train", "validation"]
 DeciderName = Literal["loss", "rouge", "chrf", "bleu", "exact", "f1"]  # metric that selects the best checkpoint
 InferenceDtype = Literal["auto", "float32", "bfloat16", "int8", "int4"]  # data type of the weights during inference
-MetricName = Literal["rouge", "chrf", "bleu", "exact", "f1", "likelihood"]  # from `groundup.evaluation.metrics`
+MetricName = Literal[
+    "rouge", "chrf", "bleu", "exact", "f1", "number", "likelihood"
+]  # from `groundup.evaluation.metrics`
 
 
 def text_id(text: str) -> str:

@@ -105,9 +105,9 @@ def read_choices(table: Table, template: str | None = None, groups: Sequence[str
         ConfigError: A column that the template refers to does not exist.
         DataError: The columns were not found, or none of the rows contains a valid question.
     """
-    group_columns = _group_columns(table, groups)
+    columns_of_groups = group_columns(table, groups)
     if template is None and (pair := pair_columns(table)) is not None:
-        return _read_pairs(table, pair, group_columns)
+        return _read_pairs(table, pair, columns_of_groups)
     found = choice_columns(table)
     if found is None:
         raise DataError(
@@ -144,10 +144,10 @@ def read_choices(table: Table, template: str | None = None, groups: Sequence[str
             fix="Correct the table.",
         )
     columns = f"{question + ', ' if question else ''}{choices} -> {answer}"
-    return Choices(items, columns, dropped, _grouped(kept, group_columns))
+    return Choices(items, columns, dropped, grouped(kept, columns_of_groups))
 
 
-def _read_pairs(table: Table, pair: tuple[str, str], group_columns: Sequence[str]) -> Choices:
+def _read_pairs(table: Table, pair: tuple[str, str], columns_of_groups: Sequence[str]) -> Choices:
     complete = [row for row in table.rows if all(cell_text(row.get(column)) for column in pair)]
     if not complete:
         raise DataError(
@@ -156,10 +156,10 @@ def _read_pairs(table: Table, pair: tuple[str, str], group_columns: Sequence[str
         )
     items = [Choice("", tuple(cell_text(row[column]) for column in pair), 0) for row in complete]
     dropped = Counter({"empty sentence": missing} if (missing := len(table.rows) - len(complete)) else {})
-    return Choices(items, " > ".join(pair), dropped, _grouped(complete, group_columns), "minimal pairs")
+    return Choices(items, " > ".join(pair), dropped, grouped(complete, columns_of_groups), "minimal pairs")
 
 
-def _group_columns(table: Table, given: Sequence[str] | None) -> Sequence[str]:
+def group_columns(table: Table, given: Sequence[str] | None) -> Sequence[str]:
     """Return the given columns, or the columns with common names that have between 2 and `_MAX_GROUPS` values."""
     if given is None:
         values = {name: {cell_text(row.get(name)) for row in table.rows} for name in _GROUPS if name in table.columns}
@@ -173,7 +173,8 @@ def _group_columns(table: Table, given: Sequence[str] | None) -> Sequence[str]:
     return given
 
 
-def _grouped(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, list[str]]:
+def grouped(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, list[str]]:
+    """Return the text of these columns in each row."""
     return {column: [cell_text(row.get(column)) for row in rows] for column in columns}
 
 

@@ -129,7 +129,7 @@ def read_conversations(
         found.rows += len(rows)
         for row in rows:
             try:
-                example, changes = _example(row, columns)
+                example, changes = read_example(row, columns)
                 if example in seen:
                     raise RejectedError("duplicate")
             except RejectedError as rejected:
@@ -323,7 +323,7 @@ def _own_rules(source: FolderExamples | PackageExamples) -> ConversationRules | 
     return ConversationRules(**given) if given else None
 
 
-def _example(row: Mapping[str, Any], columns: Columns) -> tuple[Example, set[str]]:
+def read_example(row: Mapping[str, Any], columns: Columns) -> tuple[Example, set[str]]:
     """Return the conversation of a row, and the kinds of changes that were made to it.
 
     Raises:

@@ -39,6 +39,10 @@ class ChoiceScore:
     chance: float
     right_E: npt.NDArray[np.float64]
 
+    def per_byte(self, items: Sequence[Choice]) -> list[list[float]]:
+        """Return each log-likelihood divided by the number of UTF-8 bytes of the choice."""
+        return _per_byte(self.loglikelihoods, items)
+
     def to_json(self) -> dict[str, Any]:
         """Return the accuracies as JSON values."""
         named = {"accuracy": self.accuracy, "accuracy_per_byte": self.accuracy_per_byte}
@@ -51,6 +55,7 @@ def score_choices(
     items: Sequence[Choice],
     *,
     seed: int = 0,
+    batch_size: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> ChoiceScore:
     """Compute the log-likelihood of every choice of every question, and the accuracy.
@@ -60,26 +65,30 @@ def score_choices(
         tokenizer: tokenizer of the model.
         items: multiple-choice questions.
         seed: seed of the bootstrap.
+        batch_size: maximum number of choices per batch; default: limited only by the number of tokens.
         advance: callback for progress, called after each batch with its number of choices.
 
     Returns:
         The accuracies with bootstrap intervals.
     """
     requests = [choice_ids(tokenizer, item.prompt, choice) for item in items for choice in item.choices]
-    sums = iter(_loglikelihoods(model, requests, advance))
+    sums = iter(_loglikelihoods(model, requests, batch_size, advance))
     found = [[next(sums) for _ in item.choices] for item in items]
-    per_byte = [
-        [nats / max(len(choice.encode()), 1) for nats, choice in zip(nats_of, item.choices, strict=True)]
-        for nats_of, item in zip(found, items, strict=True)
-    ]
     ones, right_E = np.ones(len(items)), right_choices(found, items)
     return ChoiceScore(
         found,
         ratio_interval(right_E, ones, seed=seed),
-        ratio_interval(right_choices(per_byte, items), ones, seed=seed),
+        ratio_interval(right_choices(_per_byte(found, items), items), ones, seed=seed),
         float(np.mean([1 / len(item.choices) for item in items])),
         right_E,
     )
+
+
+def _per_byte(sums: Sequence[Sequence[float]], items: Sequence[Choice]) -> list[list[float]]:
+    return [
+        [nats / max(len(choice.encode()), 1) for nats, choice in zip(nats_of, item.choices, strict=True)]
+        for nats_of, item in zip(sums, items, strict=True)
+    ]
 
 
 def group_accuracies(
@@ -118,7 +127,10 @@ def choice_ids(tokenizer: Tokenizer, prompt: str, choice: str) -> tuple[list[int
 
 
 def _loglikelihoods(
-    model: Transformer, requests: Sequence[tuple[list[int], int]], advance: Callable[[int], None]
+    model: Transformer,
+    requests: Sequence[tuple[list[int], int]],
+    batch_size: int | None,
+    advance: Callable[[int], None],
 ) -> list[float]:
     longest = model.config.context_length
     pairs = []
@@ -126,7 +138,7 @@ def _loglikelihoods(
         # Sequences that exceed the context are truncated on the left, as in lm-evaluation-harness.
         kept, scored = ids[-(longest + 1) :], min(scored, longest)
         pairs.append((kept[:-scored], kept[-scored:]))
-    return loglikelihoods(model, pairs, advance=advance)
+    return loglikelihoods(model, pairs, batch_size=batch_size, advance=advance)
 
 
 def right_choices(scores: Sequence[Sequence[float]], items: Sequence[Choice]) -> npt.NDArray[np.float64]:

@@ -161,8 +161,8 @@ class BaselineComparison:
         compared = self.over_tfidf
         if compared is None:
             return f"{first}."
-        if compared.verdict == "not significantly different":
-            return f"{first}; not significantly different from TF-IDF + logistic regression."
+        if compared.verdict == "not distinguishable":
+            return f"{first}; not distinguishable from TF-IDF + logistic regression."
         gain = abs(compared.difference.estimate)
         return f"{first}; {compared.verdict} than TF-IDF + logistic regression, by {gain:.1%}."
 

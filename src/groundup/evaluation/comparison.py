@@ -14,7 +14,7 @@ from groundup.evaluation.stats import Interval
 FORMAT_VERSION = 1
 COLUMNS = ("metric", "before", "after", "difference", "verdict", "baselines")
 
-Verdict = Literal["better", "worse", "not significantly different"]
+Verdict = Literal["better", "worse", "not distinguishable"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +47,10 @@ class Comparison:
     def verdict(self) -> Verdict:
         """Whether `after` is better or worse than `before`.
 
-        The verdict is "not significantly different" if the interval of the difference includes 0.
+        The verdict is "not distinguishable" if the interval of the difference includes 0.
         """
         if not self.difference.excludes_zero:
-            return "not significantly different"
+            return "not distinguishable"
         return "better" if (self.difference.estimate < 0) == self.after.lower_is_better else "worse"
 
     @property

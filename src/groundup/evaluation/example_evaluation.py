@@ -15,17 +15,24 @@ import numpy as np
 
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, GroundupError
+from groundup.core.types import Example, InferenceDtype, MetricName
 from groundup.data import ConversationRules, TokenLists, read_conversations, read_table
 from groundup.data.choices import has_choices, read_choices
 from groundup.data.columns import find_columns
 from groundup.data.conversations import FolderExamples
 from groundup.data.labeled import UNKNOWN_LABEL, LabelRules, read_labeled, summary, with_labels
+from groundup.data.tables import evenly_spaced
 from groundup.evaluation.choices import group_accuracies, score_choices
 from groundup.evaluation.classifier_evaluation import label_evaluator
-from groundup.evaluation.precision import choose_precision
+from groundup.evaluation.measure import Measure
+from groundup.evaluation.metrics import choose_metric, label_names, measures
+from groundup.evaluation.precision import Precision, choose_precision
+from groundup.evaluation.prompt_search import FewShotPrompt, PromptedModel, default_max_tokens, generate_answers
 from groundup.evaluation.responses import response_tokens, score_responses
 from groundup.evaluation.stats import Interval, ratio_interval
+from groundup.evaluation.tasks.result import with_scores
 from groundup.hub.resolve import (
+    OpenedModel,
     has_chat_template,
     is_classifier,
     open_chat_model,
@@ -72,6 +79,67 @@ class ExampleEvaluation:
         for column, rows in self.groups.items():
             lines += ["", f"## By {column}", "", *_markdown_table((column, *COLUMNS[1:]), rows)]
         return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleRules:
+    """Options of an evaluation on examples.
+
+    Attributes:
+        text: name of the text column or prompt column, or a template; default: detected.
+        label: name of the label column; default: detected.
+        separator: separator between several labels in a cell.
+        groups: columns that divide choices into groups; default: columns with common names, such as `category`.
+        columns: columns of conversations.
+        metric: main metric of generated answers; default: chosen from the data.
+        max_examples: maximum number of examples whose answers are generated.
+        dtype: data type to compute in; default: the faster one for answers, float32 for choices, because rounding
+            errors can change the most likely choice.
+        seed: seed of the bootstrap.
+        device: device to compute on; default: a GPU if available.
+    """
+
+    text: str | None = None
+    label: str | None = None
+    separator: str | None = None
+    groups: Sequence[str] | None = None
+    columns: ConversationRules = ConversationRules()  # noqa: RUF009
+    metric: MetricName | None = None
+    max_examples: int = 200
+    dtype: ComputeDtype | None = None
+    seed: int = 0
+    device: str | None = None
+
+
+def require_table(model: Path, data: Path | None, measure: Evaluated) -> Path:
+    """Return the table of examples.
+
+    Raises:
+        ConfigError: the user did not give a table.
+    """
+    if data is None:
+        raise ConfigError(
+            f"{model}: no examples given",
+            rule=f"--measure {measure} needs a table of examples",
+            fix="Give a table: --data FILE.csv.",
+        )
+    return data
+
+
+def evaluate_examples(
+    directory: Path, data: Path, measure: Literal["answers", "labels", "choices"], rules: ExampleRules, console: Console
+) -> ExampleEvaluation:
+    """Evaluate a model on a table of examples.
+
+    Args:
+        directory: directory of the model.
+        data: table of examples.
+        measure: what to score.
+        rules: options.
+        console: console that prints notes and progress.
+    """
+    evaluators = {"answers": evaluate_answers, "labels": evaluate_labels, "choices": evaluate_choices}
+    return evaluators[measure](directory, data, rules, console)
 
 
 def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -121,18 +189,14 @@ def _task_of(data: Path, *, chats: bool) -> Literal["choices", "answers"] | None
     return "answers"
 
 
-def evaluate_labels(
-    directory: Path, data: Path, rules: LabelRules, console: Console, *, seed: int = 0, device: str | None = None
-) -> ExampleEvaluation:
+def evaluate_labels(directory: Path, data: Path, rules: ExampleRules, console: Console) -> ExampleEvaluation:
     """Compute the accuracy and the F1 scores of a classifier on a labeled table.
 
     Args:
         directory: directory of the classifier.
         data: labeled table.
-        rules: options for reading the table, such as the columns of texts and labels.
+        rules: options.
         console: console that prints notes and progress.
-        seed: seed of the bootstrap.
-        device: device to compute on; default: a GPU if available.
 
     Returns:
         The scores.
@@ -141,9 +205,9 @@ def evaluate_labels(
         DataError: no example has a label that the classifier predicts.
     """
     table = read_table(data)
-    examples = read_labeled(table, rules)
-    opened = open_classifier(directory, device=device)
-    evaluator = label_evaluator(opened.model.multi_label, opened.labels, seed)
+    examples = read_labeled(table, LabelRules(rules.text, rules.label, separator=rules.separator))
+    opened = open_classifier(directory, device=rules.device)
+    evaluator = label_evaluator(opened.model.multi_label, opened.labels, rules.seed)
     if opened.model.multi_label:
         examples = replace(examples, multi_label=True)
     known = with_labels(examples, opened.labels, UNKNOWN_LABEL)
@@ -170,24 +234,18 @@ def evaluate_labels(
     return ExampleEvaluation(sentence, _percent_rows(measured.named), facts)
 
 
-def evaluate_answers(
-    directory: Path,
-    data: Path,
-    columns: ConversationRules,
-    console: Console,
-    *,
-    dtype: ComputeDtype | None = None,
-    seed: int = 0,
-    device: str | None = None,
-) -> ExampleEvaluation:
-    """Compute the loss of a model on the answers of conversations, which are rendered with its chat template.
+def evaluate_answers(directory: Path, data: Path, rules: ExampleRules, console: Console) -> ExampleEvaluation:
+    """Compute the loss of a model on the answers of conversations, and the metrics of answers that it generates.
+
+    Conversations are rendered with the chat template of the model. No answers are generated if a correct answer can
+    have many forms, or if the metric is "likelihood".
 
     Raises:
         ConfigError: the model does not have a chat template.
         DataError: no conversation fits into the context length.
     """
-    found = read_conversations([FolderExamples(path=data)], columns, console=console)
-    opened, template = open_chat_model(directory, device, console, as_stored=False)
+    found = read_conversations([FolderExamples(path=data)], rules.columns, console=console)
+    opened, template = open_chat_model(directory, rules.device, console, as_stored=False)
     if template is None:
         raise ConfigError(
             f"{directory}: no chat template",
@@ -204,14 +262,11 @@ def evaluate_answers(
             fix="Give shorter examples.",
         )
     console.note(f"{found.sentence}.")
-    rendered = TokenLists([render(example).ids for example in examples], np.ones(len(examples), dtype=np.int64))
-    precision = choose_precision(model, rendered, bos_id=opened.tokenizer.bos_id, chosen=dtype)
-    if precision.sentence:
-        console.note(precision.sentence)
+    precision = _precision(opened, [render(example).ids for example in examples], rules.dtype, console)
     with console.progress("scoring", len(examples), "examples") as bar, use_compute_dtype(model, precision.dtype):
         score = score_responses(model, opened.tokenizer, examples, render, advance=bar.advance)
     tokens = response_tokens(opened.tokenizer, examples)
-    loss = ratio_interval(score.nll_E, tokens, seed=seed)
+    loss = ratio_interval(score.nll_E, tokens, seed=rules.seed)
     ends, turns = float(score.ends_E.sum() / score.turns_E.sum()), int(score.turns_E.sum())
     rows = [
         ("loss on answers, nats per token", f"{loss.estimate:.3f}", f"{loss.low:.3f} to {loss.high:.3f}"),
@@ -226,20 +281,60 @@ def evaluate_answers(
         "end_of_turn": {"loss": ends},
         **precision.to_json(),
     }
-    return ExampleEvaluation(f"Loss on {turns:,} answers: {loss.estimate:.3f} nats per token.", rows, facts)
+    generation: InferenceDtype = "float32" if rules.dtype == "float32" else "auto"
+    prompted = PromptedModel(model, opened.tokenizer, template, opened.stop_ids, generation)
+    measured, items = _generated(prompted, examples, rules, console)
+    sentence = f"Loss on {turns:,} answers: {loss.estimate:.3f} nats per token."
+    if measured:
+        intervals = {each.name: each.interval(seed=rules.seed) for each in measured}
+        rows += [
+            (name, f"{each.estimate:.1f}", f"{each.low:.1f} to {each.high:.1f}") for name, each in intervals.items()
+        ]
+        facts["generated"] = {name: each.to_json() for name, each in intervals.items()}
+        sentence += f" {measured[0].name} of {len(items):,} generated answers: {measured[0].estimate:.1f}."
+    return ExampleEvaluation(sentence, rows, facts, items=items)
 
 
-def evaluate_choices(
-    directory: Path,
-    data: Path,
-    prompt: str | None,
-    console: Console,
-    *,
-    groups: Sequence[str] | None = None,
-    dtype: ComputeDtype | None = None,
-    seed: int = 0,
-    device: str | None = None,
-) -> ExampleEvaluation:
+def _precision(opened: OpenedModel, ids: list[list[int]], dtype: ComputeDtype | None, console: Console) -> Precision:
+    documents = TokenLists(ids, np.ones(len(ids), dtype=np.int64))
+    precision = choose_precision(opened.model, documents, bos_id=opened.tokenizer.bos_id, chosen=dtype)
+    if precision.sentence:
+        console.note(precision.sentence)
+    return precision
+
+
+def _generated(
+    prompted: PromptedModel, examples: Sequence[Example], rules: ExampleRules, console: Console
+) -> tuple[list[Measure], list[dict[str, Any]]]:
+    """Generate answers to the last question of conversations, and return their metrics and the results of each one."""
+    assert prompted.chat_format is not None
+    pairs = [(example.messages[-2].content, example.messages[-1].content) for example in examples]
+    names, metric = label_names([answer for _, answer in pairs]), rules.metric
+    if metric is None:
+        metric, why = choose_metric([asked for asked, _ in pairs], [answer for _, answer in pairs], labels=names)
+        console.note(f"Metric: {metric} ({why}). To change it: --set metric=NAME.")
+    if metric == "likelihood":
+        return [], []
+    max_tokens = default_max_tokens(prompted.tokenizer, [answer for _, answer in pairs])
+    prompt, context = FewShotPrompt(prompted.chat_format), prompted.model.config.context_length
+    chosen = [
+        each for each in evenly_spaced(examples, rules.max_examples) if fits(prompt.render, each, context - max_tokens)
+    ]
+    if not chosen:
+        console.warn(f"No answers were generated: no example leaves {max_tokens} tokens of the context for the answer.")
+        return [], []
+    with console.progress("answers", len(chosen), "answers") as bar:
+        written = generate_answers(prompted, prompt, chosen, max_tokens, advance=bar.advance)
+    references = [example.messages[-1].content for example in chosen]
+    items = [
+        {"prompt": example.messages[-2].content, "reference": reference, "written": text}
+        for example, reference, text in zip(chosen, references, written, strict=True)
+    ]
+    found = measures(metric, written, references, labels=names)
+    return found, with_scores(items, found)
+
+
+def evaluate_choices(directory: Path, data: Path, rules: ExampleRules, console: Console) -> ExampleEvaluation:
     """Compute the accuracy of a model on multiple-choice questions or minimal pairs.
 
     The most likely choice counts as the answer of the model.
@@ -247,20 +342,15 @@ def evaluate_choices(
     Args:
         directory: directory of the model.
         data: table of questions.
-        prompt: name of the prompt column, or a template that combines columns; default: the column is detected by its
-            name.
+        rules: options.
         console: console that prints progress.
-        groups: columns that divide the questions into groups; default: columns with common names, such as `category`.
-        dtype: data type to compute in; default: float32, because rounding errors may change the most likely choice.
-        seed: seed of the bootstrap.
-        device: device to compute on; default: a GPU if available.
 
     Returns:
         The accuracy.
     """
-    found = read_choices(read_table(data), prompt, groups)
-    opened = open_model(directory, device=device)
-    dtype, count = dtype or "float32", sum(len(item.choices) for item in found.items)
+    found, seed = read_choices(read_table(data), rules.text, rules.groups), rules.seed
+    opened = open_model(directory, device=rules.device)
+    dtype, count = rules.dtype or "float32", sum(len(item.choices) for item in found.items)
     with console.progress("scoring", count, "choices") as bar, use_compute_dtype(opened.model, dtype):
         score = score_choices(opened.model, opened.tokenizer, found.items, seed=seed, advance=bar.advance)
     rows = _percent_rows({"accuracy": score.accuracy, "accuracy, per byte": score.accuracy_per_byte})

@@ -9,12 +9,12 @@ Shape letters: E: number of examples, K: number of statistics per example, R: nu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from groundup.evaluation.stats import Interval, bootstrap
+from groundup.evaluation.stats import Interval, bootstrap, proportion_interval
 
 Floats = npt.NDArray[np.float64]
 
@@ -29,6 +29,8 @@ class Measure:
         value: function from summed statistics (..., K) to values of the metric (...).
         unit: unit of the metric; "points" is a scale from 0 to 100.
         lower_is_better: whether a lower value is better.
+        rare: whether the metric is a percentage of events that may not occur at all. Its interval is Wilson's, because
+            the bootstrap interval of 0 events is 0 to 0.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Measure:
     value: Callable[[Floats], Floats]
     unit: str = "points"
     lower_is_better: bool = False
+    rare: bool = False
 
     @property
     def estimate(self) -> float:
@@ -44,8 +47,22 @@ class Measure:
 
     def interval(self, *, seed: int = 0) -> Interval:
         """Return the metric with its 95 % percentile bootstrap interval, which resamples examples (Efron 1979)."""
+        if self.rare:
+            return proportion_interval(self.sums_EK[:, 0].sum() / 100, len(self.sums_EK)).scaled(100)
         ones = np.ones(len(self.sums_EK))
         return bootstrap(self.estimate, lambda counts_RE: self.value(counts_RE @ self.sums_EK), ones, seed=seed)
+
+    def of(self, chosen_E: npt.NDArray[np.bool_]) -> Measure:
+        """Return the metric over a part of the examples.
+
+        Args:
+            chosen_E: whether each example belongs to the part.
+        """
+        return replace(self, sums_EK=self.sums_EK[chosen_E])
+
+    def per_example(self) -> Floats:
+        """Return the value of the metric on each example alone, (E,)."""
+        return self.value(self.sums_EK)
 
     def minus(self, other: Measure, *, seed: int = 0) -> Interval:
         """Return this metric minus the same metric of another model on the same examples.

@@ -5,12 +5,9 @@ Shape letters: E: number of examples.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from groundup.core.console import Console
 from groundup.core.errors import DataError
@@ -30,17 +27,17 @@ from groundup.evaluation.prompt_search import (
     MAX_QUALITY_EXAMPLES,
     FewShotPrompt,
     PromptedModel,
+    answer_bits_per_byte,
     best_prompt,
+    default_max_tokens,
     default_prompt,
     generate_answers,
     label_instruction,
     num_trials,
 )
-from groundup.evaluation.responses import score_responses
 from groundup.inference.prompting import fits
 
 _NUM_TRANSCRIPTS = 3
-_MAX_ANSWER_TOKENS = 512
 _MAX_CONTEXT = 2048  # Maximum window length for general text. Longer windows are slower and barely change the result.
 
 
@@ -131,7 +128,7 @@ def compare_answers(
     Raises:
         DataError: no held-out example fits into the context length of both models.
     """
-    max_tokens = task.max_tokens or _default_max_tokens(after, task)
+    max_tokens = task.max_tokens or default_max_tokens(after.tokenizer, [_pair(example)[1] for example in task.test])
     models = [
         (before, _best_prompt(before, task, max_tokens, "searching for the base model's prompt", console)),
         (
@@ -153,7 +150,7 @@ def compare_answers(
             written.append(generate_answers(model, prompt, shown, max_tokens, advance=bar.advance))
     what = f"{len(test):,} answers"
     comparisons = _scored_answers(task, test, written, what, seed)
-    old, new = (_bits_per_byte(model, prompt, test, console) for model, prompt in models)
+    old, new = (answer_bits_per_byte(model, prompt, test, console) for model, prompt in models)
     comparisons.append(Comparison(old, new, seed, "task", what))
     references = [_pair(example)[1] for example in test]
     if task.refusal:
@@ -256,13 +253,6 @@ def _scored_answers(
     ]
 
 
-def _bits_per_byte(model: PromptedModel, prompt: FewShotPrompt, test: Sequence[Example], console: Console) -> Measure:
-    with console.progress("scoring", len(test), "answers") as bar:
-        nll_E = score_responses(model.model, model.tokenizer, test, prompt.render, advance=bar.advance).nll_E
-    sizes = [sum(len(m.content.encode()) for m in each.messages if m.role == "assistant") for each in test]
-    return mean("bits per byte of the answers", nll_E / math.log(2), sizes, unit="bits per byte", lower_is_better=True)
-
-
 def _notes(task: AnswerTask, models: Sequence[tuple[PromptedModel, FewShotPrompt]], tested: int) -> list[str]:
     base, tuned = (prompt.name for _, prompt in models)
     notes = [
@@ -280,12 +270,6 @@ def _notes(task: AnswerTask, models: Sequence[tuple[PromptedModel, FewShotPrompt
 def _pair(example: Example) -> tuple[str, str]:
     """Return the last question of a conversation and the answer to it."""
     return example.messages[-2].content, example.messages[-1].content
-
-
-def _default_max_tokens(model: PromptedModel, task: AnswerTask) -> int:
-    """Return a limit on the number of generated tokens that is sufficient for almost all answers in the data."""
-    sizes = [len(model.tokenizer.encode(_pair(example)[1])) for example in evenly_spaced(task.test, 400)]
-    return min(_MAX_ANSWER_TOKENS, 8 + int(1.25 * float(np.quantile(sizes, 0.95))))
 
 
 def _fits(model: PromptedModel, prompt: FewShotPrompt, example: Example, max_tokens: int) -> bool:

@@ -8,6 +8,7 @@ Shape letters: E: number of examples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,6 +19,7 @@ import numpy as np
 from groundup.core.console import Console
 from groundup.core.types import Example, InferenceDtype, Message
 from groundup.data.tables import evenly_spaced
+from groundup.evaluation.measure import Measure, mean
 from groundup.evaluation.responses import response_tokens, score_responses
 from groundup.hub.adapted import is_adapter_of
 from groundup.hub.resolve import open_chat_model
@@ -42,6 +44,7 @@ MAX_QUALITY_EXAMPLES = 16  # Maximum number of training examples for which answe
 # time than fine-tuning, even on a CPU.
 _TRIAL_TOKENS, _MIN_TRIALS, _MAX_TRIALS = 2_500, 8, 48
 _MAX_SHOTS = 4
+_MAX_ANSWER_TOKENS = 512
 _SHOT_TOKENS = 500  # Maximum number of tokens of all few-shot examples together.
 _SHOT_TRIALS = 12  # Number of examples for prompts with few-shot examples, which are several times as long.
 _NUM_FINALISTS = 3
@@ -166,6 +169,30 @@ def generate_answers(
     requests = [prompt.request(example, max_tokens) for example in examples]
     done = complete_all(prompted.model, prompted.tokenizer, requests, dtype=prompted.dtype, advance=advance)
     return [each.text.strip() for each in done]
+
+
+def default_max_tokens(tokenizer: Tokenizer, references: Sequence[str]) -> int:
+    """Return a limit on the number of generated tokens that is sufficient for almost all reference answers."""
+    sizes = [len(tokenizer.encode(text)) for text in evenly_spaced(references, 400)]
+    return min(_MAX_ANSWER_TOKENS, 8 + int(1.25 * float(np.quantile(sizes, 0.95))))
+
+
+def answer_bits_per_byte(
+    prompted: PromptedModel, prompt: FewShotPrompt, examples: Sequence[Example], console: Console
+) -> Measure:
+    """Return the bits per byte of the reference answers, given their prompts.
+
+    Args:
+        prompted: model that scores the answers.
+        prompt: prompt for the questions.
+        examples: questions with reference answers.
+        console: console that prints progress.
+    """
+    with console.progress("scoring", len(examples), "answers") as bar:
+        nll_E = score_responses(prompted.model, prompted.tokenizer, examples, prompt.render, advance=bar.advance).nll_E
+    sizes = [sum(len(m.content.encode()) for m in each.messages if m.role == "assistant") for each in examples]
+    name = "bits per byte of the answers"
+    return mean(name, nll_E / math.log(2), sizes, unit="bits per byte", lower_is_better=True)
 
 
 def choose_labels(

@@ -15,7 +15,7 @@ from groundup.evaluation.compressors import CompressorScore
 from groundup.evaluation.stats import Interval
 
 FORMAT_VERSION = 1
-Verdict = Literal["the model", "the compressor", "not significantly different"]
+Verdict = Literal["the model", "the compressor", "not distinguishable"]
 
 
 class EvaluationResult(Protocol):
@@ -92,11 +92,11 @@ class Report:
     def verdict(self, score: CompressorScore) -> Verdict:
         """Return whether the model or a compressor predicts the text better.
 
-        The verdict is "not significantly different" if the score of the compressor is in the model's interval.
+        The verdict is "not distinguishable" if the score of the compressor is in the model's interval.
         """
         if score.bpb > self.bpb.high:
             return "the model"
-        return "the compressor" if score.bpb < self.bpb.low else "not significantly different"
+        return "the compressor" if score.bpb < self.bpb.low else "not distinguishable"
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return the table rows, sorted by bits per byte in ascending order.
@@ -116,9 +116,7 @@ class Report:
 
     def _verdict_on_base(self) -> str:
         assert self.began_from is not None
-        return {"better": "the model", "worse": "its base model"}.get(
-            self.began_from.verdict, "not significantly different"
-        )
+        return {"better": "the model", "worse": "its base model"}.get(self.began_from.verdict, "not distinguishable")
 
     def summary(self) -> str:
         """Return one or two sentences that report the bits per byte and the comparisons."""

@@ -8,7 +8,7 @@ Shape letters: D: number of documents or examples, U: number of distinct documen
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 NUM_RESAMPLES = 2000
+_NORMAL_QUANTILE = 1.959964  # 97.5 % quantile of the standard normal distribution.
 _MAX_CELLS = 4_000_000  # Maximum size of the matrix (R, D) of one iteration, which takes 32 MB.
 
 
@@ -46,6 +47,10 @@ class Interval:
     def clamped(self, low: float, high: float) -> Interval:
         """Return the interval with its bounds clamped to the range of the metric."""
         return replace(self, low=max(low, self.low), high=min(high, self.high))
+
+    def scaled(self, factor: float) -> Interval:
+        """Return the interval of the estimate multiplied by a positive factor."""
+        return replace(self, estimate=factor * self.estimate, low=factor * self.low, high=factor * self.high)
 
 
 def bootstrap(
@@ -151,3 +156,55 @@ def paired_difference(
     """
     difference_D = np.asarray(a_D, dtype=np.float64) - np.asarray(b_D, dtype=np.float64)
     return ratio_interval(difference_D, denominator_D, level=level, resamples=resamples, seed=seed)
+
+
+def proportion_interval(successes: float, total: int) -> Interval:
+    """Return the 95 % score interval of a proportion (Wilson 1927), which is not empty if there are no successes.
+
+    Args:
+        successes: number of successes.
+        total: number of trials, at least 1.
+    """
+    share, square = successes / total, _NORMAL_QUANTILE**2 / total
+    middle = (share + square / 2) / (1 + square)
+    half = math.sqrt(square * (share * (1 - share) + square / 4)) / (1 + square)
+    return Interval(share, max(0.0, middle - half), min(1.0, middle + half), 0.95)
+
+
+def welch_difference(a: Sequence[float], b: Sequence[float], *, level: float = 0.95) -> Interval:
+    """Return the difference of the means of two independent samples, b - a, with Welch's t interval (Welch 1947).
+
+    The variances of the samples may differ. If no value of either sample varies, the interval has no width.
+
+    Args:
+        a: first sample, with at least 2 values.
+        b: second sample, with at least 2 values.
+        level: confidence level.
+    """
+    means, errors = (np.array([function(sample) for sample in (a, b)]) for function in (np.mean, _squared_error))
+    estimate, error = float(means[1] - means[0]), float(errors.sum())
+    if error == 0:
+        return Interval(estimate, estimate, estimate, level)
+    freedom = error**2 / float((errors**2 / np.array([len(a) - 1, len(b) - 1])).sum())
+    half = t_quantile((1 + level) / 2, freedom) * math.sqrt(error)
+    return Interval(estimate, estimate - half, estimate + half, level)
+
+
+def t_quantile(probability: float, freedom: float) -> float:
+    """Return a quantile of Student's t distribution.
+
+    With t = sqrt(freedom) tan(x), the density is proportional to cos(x) ** (freedom - 1), which is integrated
+    numerically.
+
+    Args:
+        probability: probability, from 0.5 to 1.
+        freedom: degrees of freedom, at least 1.
+    """
+    edges = np.linspace(0, math.pi / 2, 200_001)
+    density = np.cos((edges[1:] + edges[:-1]) / 2) ** (freedom - 1)
+    cumulative = np.concatenate([[0.0], np.cumsum(density)])
+    return math.sqrt(freedom) * math.tan(float(np.interp(2 * probability - 1, cumulative / cumulative[-1], edges)))
+
+
+def _squared_error(sample: Sequence[float]) -> float:
+    return float(np.var(sample, ddof=1)) / len(sample)

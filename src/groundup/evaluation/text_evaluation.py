@@ -12,7 +12,7 @@ from typing import Any
 
 from groundup.core.artifact import ARTIFACT, read
 from groundup.core.console import Console
-from groundup.core.errors import DataError
+from groundup.core.errors import ConfigError, DataError
 from groundup.core.files import shell_quoted
 from groundup.data import TokenLists
 from groundup.data.texts import split_texts
@@ -47,6 +47,17 @@ class TextRules:
     seed: int = 0
     device: str | None = None
     dtype: ComputeDtype | None = None
+
+
+def require_corpus(model: Path, corpus: Path | None) -> Path:
+    """Return the corpus with held-out text.
+
+    Raises:
+        ConfigError: the user did not give a corpus, and the model is not part of a run with a corpus.
+    """
+    if corpus is None:
+        raise ConfigError(f"{model}: no held-out text", fix="Give the text to score: --data FILE, or --corpus DIR.")
+    return corpus
 
 
 def evaluate_text(
@@ -89,6 +100,8 @@ def evaluate_text(
             compressors = score_compressors(train, texts, advance=lambda share: progress.advance(100 * share))
     with Engine.of(opened) as engine:
         samples = write_samples(engine, documents, rules.samples, seed=rules.seed)
+    for number, sample in enumerate(samples, 1):
+        console.sample(f"sample {number}" + (f", after {sample.prompt!r}" if sample.prompt else ""), sample.text)
     counts = {"documents": score.documents, "tokens": score.tokens, "bytes": score.bytes}
     place = shell_quoted(directory)
     use = f"groundup chat {place}" if tokenizer.chat_template else f'groundup generate {place} "Once upon a time"'

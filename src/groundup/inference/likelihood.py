@@ -21,6 +21,7 @@ def loglikelihoods(
     model: Transformer,
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
     *,
+    batch_size: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[float]:
     """Return the log-likelihood of each continuation given its prompt, in nats.
@@ -29,6 +30,7 @@ def loglikelihoods(
         model: Language model that computes the probabilities.
         pairs: Token IDs of the prompt and token IDs of the continuation. A prompt has at least one token. Prompt and
             continuation together have at most `context_length + 1` tokens.
+        batch_size: Maximum number of pairs per batch; default: limited only by the number of tokens.
         advance: Function that is called with the number of pairs in a batch after each batch.
 
     Returns:
@@ -39,7 +41,8 @@ def loglikelihoods(
     order = sorted(range(len(pairs)), key=lambda index: sum(map(len, pairs[index])))
     while order:
         width = sum(map(len, pairs[order[-1]]))
-        chosen = order[-max(1, _BATCH_TOKENS // width) :]
+        rows = max(1, _BATCH_TOKENS // width)
+        chosen = order[-min(rows, batch_size or rows) :]
         del order[-len(chosen) :]
         texts, scored = [], []
         for prompt, continuation in (pairs[index] for index in chosen):

@@ -178,7 +178,7 @@ def test_user_applications_are_commands(chat_directory: Path, tmp_path: Path) ->
 
 
 def test_scores_of_one_model_and_of_two(chat_directory: Path, base_directory: Path) -> None:
-    """Both models have the same weights, and one has a chat template. Equal scores are not significantly different."""
+    """Both models have the same weights, and one has a chat template. Equal scores are not distinguishable."""
     names = ("sentiment", "poem", "mcq")
     alone = call("evaluate", *names, "--model", chat_directory).stdout
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in alone.splitlines()]
@@ -194,4 +194,4 @@ def test_scores_of_one_model_and_of_two(chat_directory: Path, base_directory: Pa
     assert set(compared) == set(names)
     assert compared["poem"][0]["unit"] == "bits" and compared["poem"][0]["less_is_better"]
     same = call("evaluate", "sentiment", "--model", chat_directory, "--tuned", chat_directory, "--json").stdout
-    assert {line["verdict"] for line in json.loads(same)["lines"]} == {"not significantly different"}
+    assert {line["verdict"] for line in json.loads(same)["lines"]} == {"not distinguishable"}

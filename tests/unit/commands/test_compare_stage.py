@@ -108,7 +108,7 @@ def test_the_report_shows_gain_and_forgetting(
     assert answers["difference"]["interval"][1] < 0
     assert line(found, "bits per byte of general text")["about"] == "general"
     assert line(found, "token F1")["before"]["value"] <= 100
-    assert all(name in page for name in ("token F1", "bits per byte of general text", "not significantly different"))
+    assert all(name in page for name in ("token F1", "bits per byte of general text", "not distinguishable"))
     assert found["transcripts"][0]["reference"]
     assert artifact.read(tmp_path / "out").facts["lines"] == found["lines"]
 
@@ -116,7 +116,7 @@ def test_the_report_shows_gain_and_forgetting(
 def test_equal_models_are_not_significantly_different(base: Path, pairs: Path, tmp_path: Path):
     """If equal models differed, the cause could only be that their prompts differ."""
     found, _ = compared(base, base, tmp_path / "out", data=str(pairs), metric="chrf", max_examples=12)
-    assert {each["verdict"] for each in found["lines"]} == {"not significantly different"}
+    assert {each["verdict"] for each in found["lines"]} == {"not distinguishable"}
     assert all(each["difference"]["value"] == 0 for each in found["lines"])
 
 

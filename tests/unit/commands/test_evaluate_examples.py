@@ -14,6 +14,7 @@ import torch
 from groundup.commands.evaluate import EvaluateConfig, run
 from groundup.core.errors import ConfigError, DataError
 from groundup.core.types import Message
+from groundup.evaluation.metrics import token_f1
 from groundup.hub import save_classifier
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
@@ -84,3 +85,27 @@ def test_minimal_pairs_are_scored_by_group_and_ties_count_one_half(base_director
     assert facts["groups"]["UID"]["same"]["value"] == 0.5
     assert facts["accuracy"]["value"] == pytest.approx((0.5 + items[1]["right"]) / 2)
     assert "## By UID" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_several_tasks_are_one_report_with_all_items(base_directory: Path, tmp_path: Path) -> None:
+    pairs = a_table(tmp_path / "pairs.csv", ("sentence_good", "sentence_bad"), ("the dog", "dog the"))
+    quiz = a_table(tmp_path / "quiz.csv", ("question", "answer"), ("Who wrote it?", "Nobody"), ("And this?", "She"))
+    config = EvaluateConfig(model=base_directory, task=(pairs, quiz), out=tmp_path / "report")
+    facts = run(config).facts
+    assert set(facts["tasks"]) == {"pairs", "quiz"}
+    assert [row[0] for row in facts["table"]["rows"]] == ["pairs (1 item)", "", "quiz (2 items)", "", ""]
+    items = [json.loads(line) for line in (tmp_path / "report" / "items.jsonl").read_text().splitlines()]
+    assert [item["task"] for item in items] == ["pairs", "quiz", "quiz"]
+    assert items[1]["reference"] == "Nobody" and isinstance(items[1]["written"], str)
+    quiz.write_text("question,answer\nWho?,Me\n")
+    assert run(config).facts["tasks"]["quiz"]["items"] == 1  # A changed table is scored again.
+
+
+def test_generated_answers_are_scored_like_in_compare(chat_directory: Path, tmp_path: Path) -> None:
+    rows = [("question", "answer"), ("Who wrote it?", "Nobody knows"), ("And why?", "It rained")]
+    data = a_table(tmp_path / "quiz.csv", *rows)
+    facts = run(EvaluateConfig(model=chat_directory, data=data, out=tmp_path / "report", metric="f1")).facts
+    items = [json.loads(line) for line in (tmp_path / "report" / "items.jsonl").read_text().splitlines()]
+    expected = token_f1([item["written"] for item in items], ["Nobody knows", "It rained"])
+    assert facts["generated"]["token F1"]["value"] == pytest.approx(expected.estimate)
+    assert set(facts["generated"]) == {"token F1", "exact match"}

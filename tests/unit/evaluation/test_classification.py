@@ -100,7 +100,7 @@ def test_the_verdict_is_worse_better_or_not_significant(two_topics: tuple[Labele
     assert "; worse than TF-IDF" in wrong.verdict()
     same = predict_tfidf(train.texts, [labels.index(label) for label in train.labels], test.texts)
     neither = compare_with_baselines(train, test, labels, score(true, same, 2, seed=0), tfidf=True, seed=0)
-    assert "not significantly different" in neither.verdict()
+    assert "not distinguishable" in neither.verdict()
     assert neither.to_json()["tfidf"]["difference"] == {"accuracy": 0.0, "interval": [0.0, 0.0]}
 
 

@@ -22,7 +22,7 @@ def test_the_verdict_follows_the_direction_of_the_metric(lower_is_better: bool, 
     found = Comparison(old, new)
     assert found.verdict == verdict
     assert found.difference.estimate == pytest.approx(1)
-    assert Comparison(old, old).verdict == "not significantly different"
+    assert Comparison(old, old).verdict == "not distinguishable"
     assert Comparison(old, old).difference.bounds == [0, 0]
 
 
@@ -39,10 +39,10 @@ def test_one_example_gives_null_bounds_in_json() -> None:
     report = ComparisonReport([one], ["a note"]) | ComparisonReport([], ["another"])
     found = json.loads(json.dumps(report.to_json(), allow_nan=False))
     assert found["lines"][0]["difference"] == {"value": 1.0, "interval": [None, None]}
-    assert found["lines"][0]["beside"]["guessing"]["verdict"] == "not significantly different"
+    assert found["lines"][0]["beside"]["guessing"]["verdict"] == "not distinguishable"
     assert found["notes"] == ["a note", "another"]
     assert one.row()[3] == "+1.0 [?, ?]"
-    assert found["summary"] == "In general, x 1.0 before, 2.0 after (not significantly different)."
+    assert found["summary"] == "In general, x 1.0 before, 2.0 after (not distinguishable)."
 
 
 def test_the_json_keys_match_earlier_releases() -> None:

@@ -33,7 +33,7 @@ def test_a_compressor_inside_the_interval_is_not_significantly_different():
     found = report(OURS, seen("xz -9e", 2.1), seen("PPMd order 5", 1.93), seen("PPMd order 8", 1.76))
     assert [found.verdict(score) for score in found.compressors] == [
         "the model",
-        "not significantly different",
+        "not distinguishable",
         "the compressor",
     ]
     assert found.summary() == (

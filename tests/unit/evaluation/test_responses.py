@@ -149,7 +149,7 @@ def test_one_conversation_gives_null_bounds_in_json(
     compared = compare_with_base(model, model, tokenizer, ChatTemplate(tokenizer), examples, examples[:1])
     facts = compared.to_json()
     assert facts["difference"]["interval"] == [None, None]
-    assert "not significantly different" in compared.sentence
+    assert "not distinguishable" in compared.sentence
     json.dumps(facts, allow_nan=False)
 
 

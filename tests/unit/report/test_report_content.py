@@ -36,7 +36,7 @@ def test_the_summary_has_model_results_and_time(make_run: MakeRun) -> None:
 
 
 @pytest.mark.parametrize(
-    ("better", "words"), [("the compressor", "worse than"), ("too close to call", "not significantly different from")]
+    ("better", "words"), [("the compressor", "worse than"), ("too close to call", "not distinguishable from")]
 )
 def test_the_summary_reports_the_result_against_compressors(make_run: MakeRun, better: str, words: str) -> None:
     def edit(facts: Json) -> None:

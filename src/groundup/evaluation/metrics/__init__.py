@@ -1,7 +1,16 @@
 """Metrics of generated texts: ROUGE, chrF, BLEU, exact match, token F1, label accuracy and F1, and refusal rates."""
 
 from groundup.evaluation.measure import Measure, mean
-from groundup.evaluation.metrics.answers import exact, label_parser, label_sets, labels, normalized, refusals, token_f1
+from groundup.evaluation.metrics.answers import (
+    exact,
+    label_parser,
+    label_sets,
+    labels,
+    normalized,
+    refusals,
+    same_number,
+    token_f1,
+)
 from groundup.evaluation.metrics.choice import choose_metric, label_names, measures
 from groundup.evaluation.metrics.overlap import rouge
 from groundup.evaluation.metrics.translation import bleu, chrf
@@ -21,5 +30,6 @@ __all__ = [
     "normalized",
     "refusals",
     "rouge",
+    "same_number",
     "token_f1",
 ]

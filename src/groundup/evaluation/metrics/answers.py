@@ -9,6 +9,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
+from decimal import Decimal
 from itertools import chain
 
 import numpy as np
@@ -21,6 +22,8 @@ from groundup.evaluation.metrics.overlap import overlap_f1
 # The negative lookahead keeps the "A" in the grade "A+", because it is not an article.
 _ARTICLES = re.compile(r"\b(a|an|the)\b(?![+#])")
 _THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!,?\d)")
+# A minus sign after a digit is an operator, as in "5-3".
+_NUMBER = re.compile(r"(?:(?<![\w.])-)?\$?(?:[0-9]+(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|(?:(?<![\w.])-)?\.[0-9]+")
 _PUNCTUATION = re.compile(
     r"((?<!\w)-(?=[$€£]?\.?\d)"  # The minus sign of a number.
     r"|(?<=\d)[.,](?=\d)|(?<![\w.])\.(?=\d)"  # A separator between digits, or the point of a number such as ".5".
@@ -77,6 +80,23 @@ def token_f1(written: Sequence[str], references: Sequence[str]) -> Measure:
     """Return the mean token F1 between answers and references after normalization, on a scale from 0 to 100."""
     pairs = zip(written, references, strict=True)
     return mean("token F1", [100 * overlap_f1(normalized(a).split(), normalized(b).split()) for a, b in pairs])
+
+
+def same_number(written: Sequence[str], references: Sequence[str]) -> Measure:
+    """Return the percentage of answers whose last number equals the last number of the reference.
+
+    Thousands separators, currency signs and zeros at the end of decimals are ignored, so "$1,000.50" equals "1000.5".
+    An answer without a number is wrong. lm-evaluation-harness extracts numbers in the same way (flexible-extract).
+    """
+    numbers = [
+        (_last_number(text), _last_number(reference)) for text, reference in zip(written, references, strict=True)
+    ]
+    return mean("exact number", [100.0 * (number is not None and number == right) for number, right in numbers])
+
+
+def _last_number(text: str) -> Decimal | None:
+    found = _NUMBER.findall(text.replace("\N{MINUS SIGN}", "-"))
+    return Decimal(found[-1].replace(",", "").replace("$", "")) if found else None
 
 
 def labels(predicted: Sequence[str], true: Sequence[str]) -> list[Measure]:

@@ -10,7 +10,7 @@ from groundup.core.types import MetricName
 from groundup.corpus.language import UNDETERMINED, identify
 from groundup.data.tables import casefolded
 from groundup.evaluation.measure import Measure
-from groundup.evaluation.metrics.answers import exact, label_parser, normalized, token_f1
+from groundup.evaluation.metrics.answers import exact, label_parser, normalized, same_number, token_f1
 from groundup.evaluation.metrics.answers import labels as label_measures
 from groundup.evaluation.metrics.overlap import rouge
 from groundup.evaluation.metrics.translation import bleu, chrf
@@ -49,6 +49,8 @@ def measures(
         return both if name == "chrf" else both[::-1]
     if name == "f1":
         return [token_f1(written, references), exact(written, references)]
+    if name == "number":
+        return [same_number(written, references)]
     if name == "exact":
         if labels:
             read = label_parser((*labels, *references))

@@ -91,7 +91,7 @@ def _bits_per_byte(evaluation: Facts) -> str:
     relation = {
         "the model": "better than",
         "the compressor": "worse than",
-    }.get(best.words("better"), "not significantly different from")
+    }.get(best.words("better"), "not distinguishable from")
     name = f"{best.words('name')}: {number(best.number('bpb'), 2)}"
     return f"{result}, {relation} the best compression program with the same training text ({name})."
 

@@ -1,0 +1,16 @@
+"""Evaluation tasks that are declared in files: what to ask, and how to score the answers."""
+
+from groundup.evaluation.tasks.declaration import EvaluationTask, read_task, tasks_identity
+from groundup.evaluation.tasks.result import COLUMNS, TaskReport, TaskResult
+from groundup.evaluation.tasks.scoring import TaskModel, score_tasks
+
+__all__ = [
+    "COLUMNS",
+    "EvaluationTask",
+    "TaskModel",
+    "TaskReport",
+    "TaskResult",
+    "read_task",
+    "score_tasks",
+    "tasks_identity",
+]

@@ -1,0 +1,189 @@
+"""Result of a model on one evaluation task, and the report of several tasks.
+
+Shape letters: E: number of items.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from groundup.core.markdown import markdown_table
+from groundup.core.plural import pluralize
+from groundup.evaluation.measure import Measure
+from groundup.evaluation.stats import Interval
+
+FORMAT_VERSION = 1
+COLUMNS = ("task", "metric", "value", "95 % interval", "baseline")
+GROUP_COLUMNS = ("value", "95 % interval", "items")
+
+Groups = Mapping[str, Mapping[str, Measure]]
+"""For each column that divides the items, the main metric of each group."""
+
+
+@dataclass(frozen=True, eq=False)
+class TaskResult:
+    """Result of one model on one task.
+
+    Attributes:
+        name: name of the task.
+        kind: kind of the task.
+        measures: metrics over the same items, starting with the main metric.
+        items: results of each item as JSON values, in the order of the data.
+        columns: description of the columns that were read.
+        groups: main metric of each group.
+        baselines: main metric of each baseline that does not use a model, keyed by the name of the baseline.
+        dropped: number of dropped rows for each reason.
+        notes: remarks on the method, such as the prompt format.
+    """
+
+    name: str
+    kind: str
+    measures: Sequence[Measure]
+    items: Sequence[Mapping[str, Any]]
+    columns: str = ""
+    groups: Groups = field(default_factory=dict)
+    baselines: Mapping[str, Measure] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    seed: int = 0
+
+    @cached_property
+    def intervals(self) -> dict[str, Interval]:
+        """Interval of each metric, keyed by its name."""
+        return {measure.name: measure.interval(seed=self.seed) for measure in self.measures}
+
+    @property
+    def sentence(self) -> str:
+        """Sentence that reports the main metric."""
+        main = self.measures[0]
+        beside = "".join(f"; {name}: {shown(each.estimate, each)}" for name, each in self.baselines.items())
+        return f"{self.name}: {main.name} {shown(main.estimate, main)} on {pluralize(len(self.items), 'item')}{beside}."
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return one table row per metric. The columns are `COLUMNS`."""
+        found: list[tuple[str, ...]] = []
+        for place, measure in enumerate(self.measures):
+            # Baselines are only known for the main metric.
+            simple = {} if place else self.baselines
+            beside = "; ".join(f"{name}: {shown(each.estimate, each)}" for name, each in simple.items())
+            name = "" if place else f"{self.name} ({pluralize(len(self.items), 'item')})"
+            found.append((name, measure.name, *self._cells(measure, self.intervals[measure.name]), beside))
+        return found
+
+    def group_rows(self, column: str) -> list[tuple[str, ...]]:
+        """Return the table of groups of a column: name, value, interval and number of items."""
+        parts = self.groups[column]
+        return [
+            (name, *self._cells(each, each.interval(seed=self.seed)), f"{len(each.sums_EK):,}")
+            for name, each in parts.items()
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result without its items as JSON values."""
+        return {
+            "kind": self.kind,
+            "summary": self.sentence,
+            "items": len(self.items),
+            "metrics": {
+                measure.name: self.intervals[measure.name].to_json()
+                | {"unit": measure.unit, "less_is_better": measure.lower_is_better}
+                for measure in self.measures
+            },
+            "baselines": {name: each.estimate for name, each in self.baselines.items()},
+            "groups": {
+                column: {
+                    name: each.interval(seed=self.seed).to_json() | {"items": len(each.sums_EK)}
+                    for name, each in parts.items()
+                }
+                for column, parts in self.groups.items()
+            },
+            "columns": self.columns,
+            "dropped": dict(self.dropped),
+            "notes": list(self.notes),
+        }
+
+    def _cells(self, measure: Measure, interval: Interval) -> tuple[str, str]:
+        return shown(interval.estimate, measure), f"{shown(interval.low, measure)} to {shown(interval.high, measure)}"
+
+
+@dataclass(frozen=True, eq=False)
+class TaskReport:
+    """Results of one model on several tasks.
+
+    Attributes:
+        results: one result per task.
+    """
+
+    results: Sequence[TaskResult]
+
+    @property
+    def sentence(self) -> str:
+        """Sentences that report the main metric of each task."""
+        return " ".join(result.sentence for result in self.results)
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """Rows of the table of all metrics. The columns are `COLUMNS`."""
+        return [row for result in self.results for row in result.rows()]
+
+    @property
+    def items(self) -> list[Mapping[str, Any]]:
+        """Results of all items as JSON values, each with the name of its task."""
+        return [{"task": result.name, **item} for result in self.results for item in result.items]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Results as JSON values, keyed by the name of the task."""
+        return {"tasks": {result.name: result.to_json() for result in self.results}}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report without the items as JSON values."""
+        return {"format_version": FORMAT_VERSION, "summary": self.sentence, **self.facts}
+
+    def to_markdown(self) -> str:
+        """Return the report as a Markdown page."""
+        lines = ["# Evaluation", "", self.sentence, "", markdown_table(COLUMNS, self.rows)]
+        lines += ["Intervals: 95 %, percentile bootstrap over items; Wilson (1927) for memorization.", ""]
+        for result in self.results:
+            lines += [f"- {result.name}: {note}" for note in result.notes]
+        for result in self.results:
+            for column in result.groups:
+                lines += ["", f"## {result.name} by {column}", ""]
+                lines.append(markdown_table((column, *GROUP_COLUMNS), result.group_rows(column)).rstrip())
+        return "\n".join(lines) + "\n"
+
+
+def by_group(measure: Measure, groups: Mapping[str, Sequence[str]]) -> Groups:
+    """Return the metric in each group of items.
+
+    Args:
+        measure: metric over all items.
+        groups: for each column, the group of each item.
+
+    Returns:
+        For each column, the groups in alphabetical order with their metric.
+    """
+    found: dict[str, dict[str, Measure]] = {}
+    for column, names in groups.items():
+        of_E = np.array(names)
+        found[column] = {str(name): measure.of(of_E == name) for name in np.unique(of_E)}
+    return found
+
+
+def with_scores(rows: Sequence[Mapping[str, Any]], found: Sequence[Measure]) -> list[dict[str, Any]]:
+    """Return the results of items together with the value of each metric on each item."""
+    columns = {measure.name: measure.per_example().tolist() for measure in found}
+    return [{**row, **{name: values[place] for name, values in columns.items()}} for place, row in enumerate(rows)]
+
+
+def shown(value: float, measure: Measure) -> str:
+    """Format a value with 1 decimal place if the unit is points, otherwise with 3."""
+    if not math.isfinite(value):
+        return "?"
+    return f"{value:.1f}" if measure.unit == "points" else f"{value:.3f}"
