@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from family_shapes import kv_heads, variants
+from groundup.kernels.choice import KernelChoice
 from groundup.kernels.native_library import native_library
 from groundup.kernels.native_operations import NativeOperations
 from groundup.model import FAMILIES, ModelConfig, Operations, Transformer, init_weights, use_operations
@@ -31,6 +32,13 @@ PLAIN = Operations()
 def native() -> NativeOperations:
     assert LIBRARY is not None
     return NativeOperations(LIBRARY)
+
+
+@pytest.fixture(params=["native", "torch"])
+def chosen(request: pytest.FixtureRequest) -> NativeOperations:
+    """Each kernel that can be chosen for the matmuls of linear layers and MLPs."""
+    assert LIBRARY is not None
+    return NativeOperations(LIBRARY, KernelChoice(default=request.param))
 
 
 def outcome(operation: Callable[..., Tensor], tensors: tuple[Tensor, ...], upstream: Tensor) -> list[Tensor]:
@@ -61,17 +69,17 @@ def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
 
 @pytest.mark.parametrize(("rows", "inputs", "outputs"), [(70, 64, 96), (513, 384, 1024), (33, 1008, 16)])
 @pytest.mark.parametrize("bias", [False, True])
-def test_linear(native: NativeOperations, rows: int, inputs: int, outputs: int, bias: bool) -> None:
+def test_linear(chosen: NativeOperations, rows: int, inputs: int, outputs: int, bias: bool) -> None:
     weights = (normal(outputs, inputs, seed=1, scale=inputs**-0.5), *([normal(outputs, seed=2)] if bias else []))
 
     def by(operations: Operations) -> Callable[..., Tensor]:
         return lambda x, weight, bias=None: operations.linear(x, weight, bias)
 
-    assert_as_near(by(native), by(PLAIN), (normal(3, rows, inputs), *weights), normal(3, rows, outputs, seed=3))
+    assert_as_near(by(chosen), by(PLAIN), (normal(3, rows, inputs), *weights), normal(3, rows, outputs, seed=3))
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_layers_with_the_same_input(native: NativeOperations, bias: bool) -> None:
+def test_layers_with_the_same_input(chosen: NativeOperations, bias: bool) -> None:
     """With equal and fewer KV heads than query heads; the input gradient is the sum of all."""
     outputs = (96, 32, 48)
     weights = tuple(normal(size, 64, seed=size, scale=1 / 8) for size in outputs)
@@ -81,9 +89,9 @@ def test_layers_with_the_same_input(native: NativeOperations, bias: bool) -> Non
         return lambda x, *given: torch.cat([*operations.linears(x, given[:3], given[3:] or (None,) * 3)], -1)
 
     upstream = normal(3, 300, sum(outputs), seed=3)
-    assert_as_near(by(native), by(PLAIN), (normal(3, 300, 64), *weights, *biases), upstream)
-    separate = [native.linear(normal(3, 300, 64).bfloat16(), weight, None) for weight in weights]
-    together = native.linears(normal(3, 300, 64).bfloat16(), weights, (None,) * 3)
+    assert_as_near(by(chosen), by(PLAIN), (normal(3, 300, 64), *weights, *biases), upstream)
+    separate = [chosen.linear(normal(3, 300, 64).bfloat16(), weight, None) for weight in weights]
+    together = chosen.linears(normal(3, 300, 64).bfloat16(), weights, (None,) * 3)
     assert all(map(torch.equal, separate, together))
 
 
@@ -173,7 +181,7 @@ def test_activations(native: NativeOperations, activation: Any, gated: bool) -> 
 @pytest.mark.parametrize("gated", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
 def test_feed_forward_layers(
-    native: NativeOperations, rows: int, width: int, inner: int, activation: Any, gated: bool, bias: bool
+    chosen: NativeOperations, rows: int, width: int, inner: int, activation: Any, gated: bool, bias: bool
 ) -> None:
     """With rows that fill no block, and (48, 80) with widths that the kernels do not support."""
     shapes = [*[(inner, width)] * (1 + gated), (width, inner)]
@@ -185,13 +193,13 @@ def test_feed_forward_layers(
         return lambda x, *p: operations.feed_forward(x, activation, p[:count], p[count:] or (None,) * count)
 
     tensors = (normal(3, rows, width), *weights, *biases)
-    assert_as_near(by(native), by(PLAIN), tensors, normal(3, rows, width, seed=9))
+    assert_as_near(by(chosen), by(PLAIN), tensors, normal(3, rows, width, seed=9))
 
 
-def test_a_second_backward_pass_is_an_error(native: NativeOperations) -> None:
+def test_a_second_backward_pass_is_an_error(chosen: NativeOperations) -> None:
     """The first backward pass overwrites its values with gradients."""
     weights = [normal(64, 32, seed=1).requires_grad_(), normal(32, 64, seed=2).requires_grad_()]
-    out = native.feed_forward(normal(2, 5, 32).bfloat16(), "silu", weights, (None, None)).sum()
+    out = chosen.feed_forward(normal(2, 5, 32).bfloat16(), "silu", weights, (None, None)).sum()
     out.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         out.backward()
@@ -334,7 +342,7 @@ def a_model(family: Any) -> Transformer:
 
 @pytest.mark.parametrize("rank", [None, 4, 16])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_models_of_every_family(native: NativeOperations, family: Any, rank: int | None) -> None:
+def test_models_of_every_family(chosen: NativeOperations, family: Any, rank: int | None) -> None:
     """Loss and gradients of a packed batch are as close to fp32 as the PyTorch operations in bf16.
 
     Also with adapters on frozen weights: their matmuls use the kernels if the rank fills a tile (16), and PyTorch if it
@@ -360,7 +368,7 @@ def test_models_of_every_family(native: NativeOperations, family: Any, rank: int
 
     truth, slope = by(PLAIN, torch.float32)
     usual, usual_slope = by(PLAIN, torch.bfloat16)
-    loss, gradient = by(native, torch.bfloat16)
+    loss, gradient = by(chosen, torch.bfloat16)
     assert abs(loss - truth) <= max(2 * abs(usual - truth), 2e-3)
     assert (gradient - slope).norm() <= 1.2 * (usual_slope - slope).norm()
 

@@ -81,7 +81,7 @@ def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
     )
     quiet = Console(quiet=True) if config.keeps_base_frozen(len(train)) else console
     method = resolve_method(config.method, shape, config.lora, quiet)
-    machine, new = saved_machine(config, run)
+    machine, new = saved_machine(config, run, shape if method == "full" else None)
     epochs = config.epochs_to_train(method, len(train), console)
     model, objective, chosen = initial_classifier(
         opened.model, formats, given, train, config, run, machine, trained=bool(epochs)

@@ -83,7 +83,7 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     from groundup.evaluation.during_training import show_text, text_score
     from groundup.hub import finish_model, save_model
     from groundup.tokenizer import Tokenizer
-    from groundup.train import Evaluation, Trainer, TrainingSteps, measured_machine
+    from groundup.train import Evaluation, Trainer, TrainingSteps, measured_machine, with_measured_kernels
     from groundup.train.objectives import NextToken
     from groundup.train.planner import Budget, micro_batches_per_rank
     from groundup.train.planning import forecast_for, plan_pretraining
@@ -104,10 +104,11 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
         limits = (run.work.seconds, config.max_epochs, config.global_batch_tokens)
         budget = Budget(config.minutes, config.tokens, config.depth, *limits)
         forecast = forecast_for(shards, tokenizer.decode, config.weight_decay)
-        return machine, plan_pretraining(config, run, machine, budget, start, objective, loader, forecast=forecast)
+        plan = plan_pretraining(config, run, machine, budget, start, objective, loader, forecast=forecast)
+        return with_measured_kernels(machine, plan.model, ranks), plan
 
     machine, plan, new = run.plan(planned)
-    console.table("Training plan", ["", ""], plan.describe())
+    console.table("Training plan", ["", ""], [*plan.describe(), *machine.describe()])
     if base:
         console.note(base.sentence)
     model = start.build(plan.model, config.seed)

@@ -9,6 +9,7 @@ from groundup.kernels.machine import (
     measure_machine,
     prepare_model,
     use_compute_dtype,
+    with_kernels,
 )
 from groundup.kernels.memory import memory_bytes
 
@@ -22,4 +23,5 @@ __all__ = [
     "memory_bytes",
     "prepare_model",
     "use_compute_dtype",
+    "with_kernels",
 ]

@@ -9,7 +9,7 @@ import ctypes
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -17,11 +17,13 @@ from torch import Tensor
 
 from groundup.core.errors import ResourceError
 from groundup.kernels.cache import compiling, mark_first_pass, use_kernel_cache, without_counting
+from groundup.kernels.choice import KernelChoice
 from groundup.kernels.fp8 import require_fp8, use_fp8
 from groundup.kernels.heap import keep_large_buffers
+from groundup.kernels.kernel_timing import choose_kernels
 from groundup.kernels.native_library import native_library
 from groundup.kernels.native_operations import NativeOperations
-from groundup.model import Operations, SequenceClassifier, Transformer, use_operations
+from groundup.model import ModelConfig, Operations, SequenceClassifier, Transformer, use_operations
 
 ComputeDtype = Literal["float32", "bfloat16"]
 _PEAK_SIZES = (1536, 2048)
@@ -50,6 +52,8 @@ class Machine:
         peak_flops: Sustained matmul throughput in FLOP/s: the maximum over several matrix sizes. MFU is relative to
             this value. The value is None if an earlier release started the run, because that release measured a value
             that was too low. In this case, MFU is not reported.
+        kernels: Kernel of each matmul of linear layers and MLPs if `native` is true. If None, all of them use the C++
+            kernels.
     """
 
     device: str
@@ -60,6 +64,7 @@ class Machine:
     native: bool = False
     fp8: bool = False
     peak_flops: float | None = None
+    kernels: KernelChoice | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -68,12 +73,18 @@ class Machine:
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
-        return asdict(self)
+        record = asdict(self)
+        return record if self.kernels else {key: value for key, value in record.items() if key != "kernels"}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Machine:
         """Create the settings from the result of `to_json`."""
-        return cls(**record)
+        kernels = record.get("kernels")
+        return cls(**dict(record) | {"kernels": KernelChoice.from_json(kernels) if kernels else None})
+
+    def describe(self) -> list[tuple[str, str]]:
+        """Return rows for the table of the training plan, with the columns name and value."""
+        return [("matmul kernels", f"{self.kernels.describe()} (measured)")] if self.kernels else []
 
 
 def measure_machine(
@@ -112,6 +123,22 @@ def measure_machine(
     compiled = compile and not native and _can_compile(device)
     peak = max(speed, sustained_flops(device, _DTYPES[fastest]))
     return Machine(device, fastest, compiled, torch.get_num_threads(), speed, native, fp8, peak)
+
+
+def with_kernels(machine: Machine, config: ModelConfig) -> Machine:
+    """Return the machine with the fastest kernels for a model whose weights are all trained.
+
+    If the machine does not use the C++ kernels, it is returned unchanged.
+
+    Args:
+        machine: The machine.
+        config: Architecture of the model.
+    """
+    library = native_library() if machine.native else None
+    if library is None:
+        return machine
+    torch.set_num_threads(machine.threads)
+    return replace(machine, kernels=choose_kernels(config, library, machine.product_flops))
 
 
 def cast_for_inference(model: Transformer | SequenceClassifier, compute_dtype: ComputeDtype) -> None:
@@ -240,7 +267,7 @@ def prepare_model(model: Transformer | SequenceClassifier, machine: Machine) -> 
     model.model.compute_dtype = machine.dtype
     operations = Operations()
     if machine.native:
-        operations = NativeOperations(_require_library())
+        operations = NativeOperations(_require_library(), machine.kernels)
     if machine.fp8:
         if machine.device == "cuda":  # A resumed run may have been started on another machine.
             require_fp8()

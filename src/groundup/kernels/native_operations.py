@@ -17,8 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from groundup.kernels.native_layers import BLOCK, TILE, FeedForward, Linears, in_tiles, transposed_matmuls
+from groundup.kernels.choice import ACTIVATIONS, TILE, KernelChoice, Product
+from groundup.kernels.native_layers import FeedForward, Linears
 from groundup.kernels.native_library import pointers_to, sizes_of
+from groundup.kernels.products import Products, transposed_matmuls
 from groundup.model import Activation, Operations, SequenceClassifier, Transformer
 from groundup.optim import Orthogonalize, newton_schulz
 from groundup.optim.muon import COEFFICIENTS, EPS, STEPS
@@ -29,27 +31,32 @@ from groundup.optim.muon import COEFFICIENTS, EPS, STEPS
 _MAX_CHUNK_LOGITS = 104_000_000
 _MAX_CHUNK_ROWS = 4096
 _CHUNK_BLOCK = 256
-_ACTIVATIONS = ("silu", "gelu_tanh")  # The kernels support only these activations.
 
 
 class NativeOperations(Operations):
-    """Operations that use C++ kernels for bf16 tensors on a CPU. Each operation has a custom backward pass."""
+    """Operations that use C++ kernels for bf16 tensors on a CPU. Each operation has a custom backward pass.
 
-    def __init__(self, library: ctypes.CDLL) -> None:
+    Args:
+        library: The library of C++ kernels.
+        choice: The kernel of each matmul of linear layers and MLPs.
+    """
+
+    def __init__(self, library: ctypes.CDLL, choice: KernelChoice | None = None) -> None:
         self.kernels = library
+        self.products = Products(library, choice or KernelChoice())
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """See `Operations.linear`."""
         if not (_is_cpu_bf16(x) and _is_trained(weight)):
             return super().linear(x, weight, bias)
-        outs: tuple[Tensor] = Linears.apply(self.kernels, x, weight, bias)
+        outs: tuple[Tensor] = Linears.apply(self.products, x, weight, bias)
         return outs[0]
 
     def linears(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Sequence[Tensor]:
         """See `Operations.linears`."""
         if not (_is_cpu_bf16(x) and all(map(_is_trained, weights))):
             return super().linears(x, weights, biases)
-        outs: tuple[Tensor, ...] = Linears.apply(self.kernels, x, *weights, *biases)
+        outs: tuple[Tensor, ...] = Linears.apply(self.products, x, *weights, *biases)
         return outs
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -80,7 +87,7 @@ class NativeOperations(Operations):
 
     def activate(self, activation: Activation, hidden: Tensor, up: Tensor | None = None) -> Tensor:
         """See `Operations.activate`."""
-        if not (_is_cpu_bf16(hidden) and activation in _ACTIVATIONS):
+        if not (_is_cpu_bf16(hidden) and activation in ACTIVATIONS):
             return super().activate(activation, hidden, up)
         out: Tensor = _Activate.apply(hidden, up, activation == "gelu_tanh", self.kernels)
         return out
@@ -89,10 +96,11 @@ class NativeOperations(Operations):
         self, x: Tensor, activation: Activation, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
     ) -> Tensor:
         """See `Operations.feed_forward`."""
-        supported = _is_cpu_bf16(x) and all(map(_is_trained, weights)) and in_tiles(weights[0], BLOCK)
-        if not (supported and activation in _ACTIVATIONS):
+        product = Product("feed_forward", x.shape[-1], tuple(map(len, weights[:-1])))
+        supported = _is_cpu_bf16(x) and all(map(_is_trained, weights)) and product.is_native
+        if not (supported and activation in ACTIVATIONS):
             return super().feed_forward(x, activation, weights, biases)
-        out: Tensor = FeedForward.apply(self.kernels, activation == "gelu_tanh", x, *weights, *biases)
+        out: Tensor = FeedForward.apply(self.products, activation == "gelu_tanh", x, *weights, *biases)
         return out
 
     def rotate(self, x_BTNH: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
@@ -177,7 +185,7 @@ class NativeOperations(Operations):
             The orthogonalized matrices.
         """
         first = matrices[0]
-        if first.dtype != torch.float32 or first.device.type != "cpu" or not in_tiles(first, 32):
+        if first.dtype != torch.float32 or first.device.type != "cpu" or not _in_tiles(first, 32):
             return newton_schulz(matrices)
         matrices = [matrix.contiguous() for matrix in matrices]
         addresses = (ctypes.c_void_p * len(matrices))(*pointers_to(*matrices))
@@ -208,7 +216,11 @@ def _can_rotate(x_BTNH: Tensor, rope: tuple[Tensor, Tensor]) -> bool:
 
 
 def _is_trained(weight: Tensor) -> bool:
-    return torch.is_grad_enabled() and weight.requires_grad and in_tiles(weight)
+    return torch.is_grad_enabled() and weight.requires_grad and _in_tiles(weight)
+
+
+def _in_tiles(weight: Tensor, size: int = TILE) -> bool:
+    return weight.shape[0] % size == 0 and weight.shape[1] % size == 0
 
 
 def _mask(starts_BT: Tensor) -> Tensor:

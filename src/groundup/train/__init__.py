@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from groundup.train.fit import Callback, Progress, StepReport, diverged, steps_per_second
     from groundup.train.guard import SpikeGuard
     from groundup.train.keep_best import KeepBest
+    from groundup.train.machine import measured_machine, with_measured_kernels
     from groundup.train.memory_probe import find_max_rows
     from groundup.train.prefetch import Prefetch
     from groundup.train.run import TrainingRun, training_run
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from groundup.train.step_cost import StepCost, measure_steps
     from groundup.train.time_limit import TimeLimit
     from groundup.train.trackers import open_tracker
-    from groundup.train.trainer import Evaluation, Selection, Trainer, TrainingSteps, measured_machine
+    from groundup.train.trainer import Evaluation, Selection, Trainer, TrainingSteps
 
 __all__ = [
     "SAMPLES",
@@ -61,6 +62,7 @@ __all__ = [
     "require_logs",
     "steps_per_second",
     "training_run",
+    "with_measured_kernels",
 ]
 
 __getattr__ = exports(
@@ -94,7 +96,8 @@ __getattr__ = exports(
         "logs_in": "callbacks",
         "open_tracker": "trackers",
         "measure_steps": "step_cost",
-        "measured_machine": "trainer",
+        "measured_machine": "machine",
+        "with_measured_kernels": "machine",
         "require_logs": "callbacks",
         "steps_per_second": "fit",
         "training_run": "run",

@@ -18,7 +18,7 @@ from groundup.train.settings import FineTuningSettings
 if TYPE_CHECKING:
     from groundup.data.label_batches import LabeledBatches
     from groundup.kernels import Machine
-    from groundup.model import SequenceClassifier
+    from groundup.model import ModelConfig, SequenceClassifier
     from groundup.optim import OptimizerConfig
     from groundup.train.trainer import Trainer, TrainingSteps
 
@@ -165,16 +165,24 @@ def _estimate(
     return trainer.estimate(steps, batches.batch(batches.largest), batches.batch(batches.typical), memory=memory)
 
 
-def saved_machine(settings: ClassifierSettings, run: TrainingRun) -> tuple[Machine, bool]:
-    """Return the machine that the run started on, and True if the run is new or False if it resumes."""
+def saved_machine(settings: ClassifierSettings, run: TrainingRun, trained: ModelConfig | None) -> tuple[Machine, bool]:
+    """Return the machine that the run started on, and whether the run is new.
+
+    Args:
+        settings: Settings of the run.
+        run: The training run.
+        trained: Architecture of the model if all its weights are trained, otherwise None.
+    """
     from groundup.kernels import Machine
-    from groundup.train.trainer import measured_machine
+    from groundup.train.machine import measured_machine, with_measured_kernels
 
     saved = run.saved_plan()
     if saved is not None:
         return Machine.from_json(saved["machine"]), False
     # The model is not compiled, because each text length would require another compilation.
     machine = measured_machine(settings, run, compile=False)
+    if trained is not None:
+        machine = with_measured_kernels(machine, trained, run.ranks)
     run.save_plan(machine=machine.to_json())
     return machine, True
 

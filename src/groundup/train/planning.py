@@ -19,6 +19,7 @@ from groundup.model.lora import adapter_parameters
 from groundup.model.quantized import bits_per_weight
 from groundup.train.initial_model import InitialModel
 from groundup.train.learning_rates import language_model_rates, show_rates
+from groundup.train.machine import measured_machine, with_measured_kernels
 from groundup.train.objectives import Objective
 from groundup.train.planner import Budget, Forecast, Plan, plan_run, regularized
 from groundup.train.planner.forecast import COMPRESSED_BYTES, compression
@@ -35,7 +36,7 @@ from groundup.train.planner.tuning import (
 )
 from groundup.train.run import TrainingRun
 from groundup.train.settings import FineTuningSettings, PretrainingSettings
-from groundup.train.trainer import Evaluation, Selection, Trainer, TrainingSteps, estimate_sentence, measured_machine
+from groundup.train.trainer import Evaluation, Selection, Trainer, TrainingSteps, estimate_sentence
 
 MakeLoader = Callable[[int, int, Machine], Any]
 """Function of (context length, rows per micro-batch, machine) that returns a loader with a method `batch(index)`."""
@@ -76,7 +77,8 @@ def plan_pretraining(
     def measure(shape: ModelConfig, rows: int) -> float:
         if ranks.first:
             ranks.broadcast_object([shape.to_json(), rows])
-        trainer = Trainer(start.build_random(shape, settings.seed), objective, settings, run, machine=machine)
+        fitted = with_measured_kernels(machine, shape, ranks)
+        trainer = Trainer(start.build_random(shape, settings.seed), objective, settings, run, machine=fitted)
         rows = trainer.max_rows(lambda rows: loader(shape.context_length, rows, machine).batch(0), rows)
         steps = trainer.steps_per_second(loader(shape.context_length, rows, machine).batch, optimizer)
         rate = steps * rows * ranks.size * shape.context_length
@@ -160,6 +162,8 @@ def plan_fine_tuning(
     worth = should_compile(shape, tokens, ranks.size * machine.product_flops, trained)
     if compile and worth and not machine.native:
         machine = measured_machine(settings, run, native=False)
+    if trained is None:
+        machine = with_measured_kernels(machine, shape, ranks)
     rates = language_model_rates(settings, shape.dim, adapted=trained is not None)
     step = shareable_step(step_rows(rows_per_epoch, epochs, shape.context_length), ranks.size)
     speed = None
@@ -236,7 +240,7 @@ def fine_tune(
     steps = TrainingSteps.of(plan, trainer.run.ranks, max_epochs=max_epochs)
     total = batches.labels_until(plan.total_steps * steps.grad_accum_steps)
     steps = replace(steps, total_tokens=total, unit="trained tokens")
-    console.table("Training plan", ["", ""], plan.describe(total))
+    console.table("Training plan", ["", ""], [*plan.describe(total), *trainer.machine.describe()])
     rates = show_rates(settings, trainer.model, plan.optimizer, console, adapted=plan.trained is not None)
     if new:
         console.note(estimate(trainer, plan, steps, batches.batch(0)))

@@ -18,7 +18,7 @@ from groundup.core.trainings import announced_training
 from groundup.distributed import ShardedOptimizer
 from groundup.distributed.parallel_model import ModelT, parallelize
 from groundup.distributed.ranks import Ranks
-from groundup.kernels import Machine, eager_mode, measure_machine
+from groundup.kernels import Machine, eager_mode
 from groundup.optim import Optimizer, OptimizerConfig, WarmupStableDecay
 from groundup.train.callbacks import AtFractions, EverySeconds, MetricsLog, ShowProgress, Speed, logs_in, require_logs
 from groundup.train.checkpoints import Checkpoints
@@ -26,6 +26,7 @@ from groundup.train.fit import Callback, Progress, StepReport, diverged, fit, st
 from groundup.train.guard import SpikeGuard
 from groundup.train.keep_best import KeepBest
 from groundup.train.learning_rates import language_model_rates
+from groundup.train.machine import machine_of_run
 from groundup.train.memory_probe import find_max_rows
 from groundup.train.objectives import Objective
 from groundup.train.planner import Plan, micro_batches_per_rank
@@ -167,7 +168,7 @@ class Trainer(Generic[ModelT, BatchT]):
         self.objective = objective
         self.settings = settings
         self.run = run
-        self.machine = machine or measured_machine(settings, run)
+        self.machine = machine or machine_of_run(run, settings, model)
         self.label = label
         self.progress = Progress()
         self._average: WeightAverage | None = None
@@ -479,24 +480,6 @@ class Trainer(Generic[ModelT, BatchT]):
         if steps.seconds is None:
             return [save]
         return [save, TimeLimit(progress, steps.seconds, lambda: work.seconds, max_steps=steps.max_steps, ranks=ranks)]
-
-
-def measured_machine(
-    settings: TrainingSettings, run: TrainingRun, *, native: bool = True, compile: bool = True, fp8: bool = False
-) -> Machine:
-    """Measure the machine on the first rank and broadcast the result to all ranks.
-
-    The arguments are described in `groundup.kernels.measure_machine`.
-    """
-    here = None
-    if run.ranks.first:
-        measured = measure_machine(
-            threads=settings.threads, native=native, compile=compile, fp8=fp8, dtype=settings.dtype
-        )
-        if compile and not (measured.native or measured.compile):
-            run.console.warn("No working C++ compiler: training runs uncompiled, at less than half the speed.")
-        here = measured.to_json()
-    return Machine.from_json(run.ranks.broadcast_object(here))
 
 
 def estimate_sentence(seconds: float, memory: int, how: str) -> str:

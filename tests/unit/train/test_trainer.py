@@ -16,6 +16,8 @@ from groundup.core.errors import FormatError
 from groundup.data import Loader, TokenShards, write_shards
 from groundup.hub import load_model
 from groundup.kernels import Machine
+from groundup.kernels.choice import Kernel, KernelChoice
+from groundup.kernels.native_library import native_library
 from groundup.model import Transformer
 from groundup.optim import WarmupStableDecay
 from groundup.tokenizer import CorpusEncoder, Tokenizer
@@ -24,7 +26,7 @@ from groundup.train.objectives import NextToken
 from groundup.train.planner import shape_for_depth
 
 PAGE = Path(__file__).parents[3] / "docs" / "training-from-python.md"
-MACHINE = Machine("cpu", "float32", False, 1, 1e9)
+MACHINE: Machine | None = Machine("cpu", "float32", False, 1, 1e9)
 
 
 def blocks() -> list[str]:
@@ -155,6 +157,28 @@ def test_the_averaged_weights_are_evaluated_and_saved_but_not_trained(tokens: Pa
         assert (expected(steps, name) - value).abs().max() > 1e-4
         for step in (1, 2, 5, steps):
             torch.testing.assert_close(evaluated[step - 1][name], expected(step, name), atol=1e-6, rtol=0)
+
+
+@pytest.mark.skipif(native_library() is None, reason="no processor with AVX-512 bf16, or no C++ compiler")
+def test_a_resumed_run_keeps_its_kernels(tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels round differently. On another machine, or under load, other kernels are the fastest ones."""
+    bf16 = Machine("cpu", "bfloat16", False, 1, 1e9, native=True)
+    monkeypatch.setitem(globals(), "MACHINE", None)  # a Trainer without a machine measures it
+    monkeypatch.setattr("groundup.train.machine.measure_machine", lambda **settings: bf16)
+    weights = {}
+    kernels: tuple[Kernel, Kernel] = ("native", "torch")
+    for kernel, other in (kernels, kernels[::-1]):
+        fastest = KernelChoice(default=kernel)
+        monkeypatch.setattr("groundup.kernels.machine.choose_kernels", lambda *_, fastest=fastest: fastest)
+        weights[kernel] = trained(tokens, tmp_path / kernel / "whole", 6).gathered().state_dict()
+        with pytest.raises(KeyboardInterrupt):
+            trained(tokens, tmp_path / kernel / "halves", 6, stop_at=3)
+        fastest = KernelChoice(default=other)
+        monkeypatch.setattr("groundup.kernels.machine.choose_kernels", lambda *_, fastest=fastest: fastest)
+        resumed = trained(tokens, tmp_path / kernel / "halves", 6).gathered().state_dict()
+        assert all(torch.equal(values, resumed[name]) for name, values in weights[kernel].items())
+    native, torchs = weights["native"], weights["torch"]
+    assert any(not torch.equal(native[name], torchs[name]) for name in native)
 
 
 def test_dropout_changes_training_but_not_scores(tokens: Path) -> None:

@@ -101,6 +101,21 @@ static void feed_forward(bf16 *out, bf16 *hidden, bf16 *up, const bf16 *x, const
     });
 }
 
+// Given hidden values, up values and the gradient of the result of 16 columns, recomputes the result, and overwrites
+// the values with their gradients.
+template <typename Activation> static inline void activation_gradients(bf16 *out, bf16 *hidden, bf16 *up, __m512 grad) {
+    __m512 value, slope;
+    Activation::at(load(hidden), value, slope);
+    if (up) {
+        const __m512 factor = load(up);
+        store(up, _mm512_mul_ps(grad, value));
+        value = _mm512_mul_ps(value, factor);
+        slope = _mm512_mul_ps(slope, factor);
+    }
+    store(out, value);
+    store(hidden, _mm512_mul_ps(grad, slope));
+}
+
 template <typename Activation>
 static void feed_forward_gradients(bf16 *out, bf16 *hidden, bf16 *up, const bf16 *grad_y, const Panels &down, int64_t R,
                                    int64_t D, int64_t F) {
@@ -111,19 +126,23 @@ static void feed_forward_gradients(bf16 *out, bf16 *hidden, bf16 *up, const bf16
         for (int64_t r = 0; r < count; r++)
             for (int64_t j = 0; j < BLOCK; j += TILE) {
                 const int64_t place = (row + r) * F + column + j;
-                const __m512 grad = _mm512_load_ps(sums + r * BLOCK + j);
-                __m512 value, slope;
-                Activation::at(load(hidden + place), value, slope);
-                if (up) {
-                    const __m512 factor = load(up + place);
-                    store(up + place, _mm512_mul_ps(grad, value));
-                    value = _mm512_mul_ps(value, factor);
-                    slope = _mm512_mul_ps(slope, factor);
-                }
-                store(out + place, value);
-                store(hidden + place, _mm512_mul_ps(grad, slope));
+                activation_gradients<Activation>(out + place, hidden + place, up ? up + place : nullptr,
+                                                 _mm512_load_ps(sums + r * BLOCK + j));
             }
     });
+}
+
+// Overwrites the gradient `out` of `size` values with the recomputed values, and `hidden` and `up` with their gradients.
+// `size` is a multiple of 16.
+template <typename Activation>
+static void all_activation_gradients(bf16 *out, bf16 *hidden, bf16 *up, int64_t size) {
+#pragma omp parallel for
+    for (int64_t i = 0; i < size; i += TILE)
+        activation_gradients<Activation>(out + i, hidden + i, up ? up + i : nullptr, load(out + i));
+}
+
+extern "C" void groundup_activation_gradients(bf16 *out, bf16 *hidden, bf16 *up, int64_t size, bool gelu) {
+    (gelu ? all_activation_gradients<GeluTanh> : all_activation_gradients<Silu>)(out, hidden, up, size);
 }
 
 // Computes out = activation(hidden) * up, where hidden = x gate_weight^T + gate_bias and up = x up_weight^T + up_bias.

@@ -1,0 +1,58 @@
+"""Measure the machine on the first rank, and use the same execution settings on all ranks and in resumed runs."""
+
+from __future__ import annotations
+
+from groundup.distributed.ranks import Ranks
+from groundup.kernels import Machine, measure_machine, with_kernels
+from groundup.model import ModelConfig, SequenceClassifier, Transformer
+from groundup.model.lora import adapter_parameters
+from groundup.train.run import TrainingRun
+from groundup.train.settings import TrainingSettings
+
+
+def measured_machine(
+    settings: TrainingSettings, run: TrainingRun, *, native: bool = True, compile: bool = True, fp8: bool = False
+) -> Machine:
+    """Measure the machine on the first rank and broadcast the result to all ranks.
+
+    The arguments are described in `groundup.kernels.measure_machine`.
+    """
+    here = None
+    if run.ranks.first:
+        measured = measure_machine(
+            threads=settings.threads, native=native, compile=compile, fp8=fp8, dtype=settings.dtype
+        )
+        if compile and not (measured.native or measured.compile):
+            run.console.warn("No working C++ compiler: training runs uncompiled, at less than half the speed.")
+        here = measured.to_json()
+    return Machine.from_json(run.ranks.broadcast_object(here))
+
+
+def with_measured_kernels(machine: Machine, config: ModelConfig, ranks: Ranks) -> Machine:
+    """Time the C++ kernels for a model on the first rank, and return the machine with the fastest kernels on all ranks.
+
+    Args:
+        machine: The machine, which is returned unchanged if it does not use the C++ kernels.
+        config: Architecture of a model whose weights are all trained.
+        ranks: Ranks of the run.
+    """
+    here = with_kernels(machine, config).to_json() if ranks.first else None
+    return Machine.from_json(ranks.broadcast_object(here))
+
+
+def machine_of_run(run: TrainingRun, settings: TrainingSettings, model: Transformer | SequenceClassifier) -> Machine:
+    """Return the saved machine of a run. If the run is new, measure the machine and save it.
+
+    Args:
+        run: The training run.
+        settings: Settings of the run.
+        model: Model to train, for which the fastest kernels are chosen.
+    """
+    saved = run.saved_plan() or {}
+    if "machine" in saved:
+        return Machine.from_json(saved["machine"])
+    machine = measured_machine(settings, run)
+    if adapter_parameters(model) is None:
+        machine = with_measured_kernels(machine, model.config, run.ranks)
+    run.save_plan(machine=machine.to_json())
+    return machine
