@@ -86,7 +86,7 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     from groundup.train import Evaluation, Trainer, TrainingSteps, measured_machine, with_measured_kernels
     from groundup.train.objectives import NextToken
     from groundup.train.planner import Budget, micro_batches_per_rank
-    from groundup.train.planning import forecast_for, plan_pretraining
+    from groundup.train.planning import forecast_for, plan_pretraining, short_context_batches
 
     console, ranks, data = run.console, run.ranks, read(config.token_shards).facts.get("data")
     tokenizer = Tokenizer.load(config.token_shards / "tokenizer")
@@ -112,8 +112,7 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     if base:
         console.note(base.sentence)
     model = start.build(plan.model, config.seed)
-    if plan.dropout is not None:
-        model.set_dropout(plan.dropout)
+    model.set_dropout(start.dropout if plan.dropout is None else plan.dropout)
     trainer = Trainer(model, objective, config, run, machine=machine, label="pretraining")
     context = plan.model.context_length
     plan = trainer.fit_micro_batches(plan, lambda rows: loader(context, rows, machine).batch(0)) if new else plan
@@ -124,7 +123,8 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     with trainer.readable():
         before = score() if base else None
     evaluation = Evaluation(show_text(model, tokenizer, score, config.sample_prompt, run), config.num_evaluations)
-    trainer.train(loader(context, rows, machine).batch, steps, evaluation=evaluation)
+    batches = loader(context, rows, machine, short_batches=short_context_batches(config, plan, steps)).batch
+    trainer.train(batches, steps, evaluation=evaluation)
     with trainer.readable():
         compared = compare_bits_per_byte(score(), before) if before else None
     model = trainer.gathered()
@@ -140,11 +140,9 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
 
 
 def _loader(
-    config: PretrainConfig, shards: TokenShards, ranks: Ranks, context_length: int, rows: int, machine: Machine
+    config: PretrainConfig, shards: TokenShards, ranks: Ranks, context: int, rows: int, machine: Machine, **more: int
 ) -> Loader:
     from groundup.data.loader import BatchPlacement, Loader
 
-    place = BatchPlacement(ranks.rank, ranks.size, machine.device)
-    return Loader(
-        shards, context_length=context_length, batch_size=rows, bos_id=shards.bos_id, seed=config.seed, place=place
-    )
+    place, same = BatchPlacement(ranks.rank, ranks.size, machine.device), {"seed": config.seed, **more}
+    return Loader(shards, context_length=context, batch_size=rows, bos_id=shards.bos_id, place=place, **same)

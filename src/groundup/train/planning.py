@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from groundup.core.errors import ConfigError
 from groundup.data import ExampleLoader, TokenShards
 from groundup.distributed.parallel_model import rank_memory
 from groundup.kernels import Machine
 from groundup.model import ModelConfig, Transformer
+from groundup.model.families import FAMILIES
 from groundup.model.flops import IDLE_BYTES, training_bytes
 from groundup.model.lora import adapter_parameters
 from groundup.model.quantized import bits_per_weight
@@ -107,6 +109,29 @@ def plan_pretraining(
     if limit := limit_sentence(forecast, plan, budget):
         run.console.note(limit)
     return plan
+
+
+def short_context_batches(settings: PretrainingSettings, plan: Plan, steps: TrainingSteps) -> int:
+    """Return the number of micro-batches of a rank with short contexts, for `groundup.data.Loader`.
+
+    The number depends on the planned number of steps, also if there is a time limit. So a batch depends on its index
+    only, and a run whose later steps are slower has fewer steps with full contexts.
+
+    Args:
+        settings: Settings of the run.
+        plan: Plan of the run.
+        steps: Steps of the run on this rank.
+
+    Raises:
+        ConfigError: The model has learned position embeddings, which are trained only if a context reaches them.
+    """
+    ratio, family = settings.short_context_ratio, plan.model.family
+    if ratio and FAMILIES[family].positions != "rotary":
+        raise ConfigError(
+            f"short_context_ratio = {ratio:g} with the family {family}, which has learned position embeddings",
+            fix="Remove short_context_ratio, or choose a family with rotary position embeddings.",
+        )
+    return round(ratio * plan.total_steps) * steps.grad_accum_steps
 
 
 def forecast_for(

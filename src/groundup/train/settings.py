@@ -64,6 +64,9 @@ class PretrainingSettings(TrainingSettings):
     dropout: float | None = setting(
         None, help="dropout of attention and MLP; default: chosen for the number of epochs", ge=0, lt=1
     )
+    short_context_ratio: float = setting(
+        0.0, help="fraction of planned steps with contexts of a quarter, then half, of context_length", ge=0, le=1
+    )
     z_loss: float = setting(0.0, help="coefficient of the z-loss, the squared log of the softmax denominator", ge=0)
 
 

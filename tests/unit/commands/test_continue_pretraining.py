@@ -182,3 +182,17 @@ def test_invalid_presets_are_rejected(
 ) -> None:
     with pytest.raises(error, match=said):
         pretrained(root / "run" / "tokens", tmp_path / "base", **wrong)
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        (SMALL | {"family": "gpt2", "n_heads": 2}, "learned position embeddings"),
+        (SMALL | {"context_length": 62}, "62 tokens cannot be split"),
+    ],
+)
+def test_short_contexts_need_rotary_positions_and_equal_parts(
+    root: Path, tmp_path: Path, shape: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        pretrained(root / "run" / "tokens", tmp_path / "base", tokens=1_000, shape=shape, short_context_ratio=0.5)

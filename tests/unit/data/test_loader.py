@@ -58,6 +58,20 @@ def test_labels_are_the_next_token_across_windows(shards: TokenShards) -> None:
     assert (labels == 0).any()  # the end of a document is a label
 
 
+def test_short_windows_have_the_same_tokens_as_full_ones(shards: TokenShards) -> None:
+    """Positions and documents restart in each short window. Later batches must not depend on the first ones."""
+    full, short = loader(shards), loader(shards, short_batches=4)
+    assert [tuple(short.batch(i).labels.shape) for i in range(6)] == [(16, 16)] * 2 + [(8, 32)] * 2 + [(4, 64)] * 2
+    assert same(rows([short.batch(4)]), rows([full.batch(4)]))
+    for index in range(4):
+        ours, whole = short.batch(index), full.batch(index)
+        assert torch.equal(ours.input_ids.view(4, 64), whole.input_ids)
+        assert torch.equal(ours.labels.view(4, 64), whole.labels)
+        assert (ours.positions[:, 0] == 0).all() and (ours.document_ids[:, 0] == 0).all()
+    with pytest.raises(ConfigError, match="multiple of 4"):
+        loader(shards, context_length=62, short_batches=4)
+
+
 def test_positions_and_document_ids_restart_at_each_document(shards: TokenShards) -> None:
     for batch in (loader(shards).batch(i) for i in range(20)):
         for tokens, _, positions, documents in rows([batch]):
