@@ -83,6 +83,7 @@ STAGES: dict[str, Stage] = {
         Stage("push", "Upload a model to the Hugging Face Hub", streams=True),
         Stage("report", "Write an HTML report of a run", directory="."),
         Stage("generate", "Generate text from a prompt", returns_text=True),
+        Stage("ask", "Answer a question from indexed documents, with citations", streams=True),
         Stage("chat", "Chat with a model in the terminal", streams=True),
         Stage("apps.list", "List the applications, such as summarize and translate", streams=True),
         Stage("apps.run", "Run an application on a text, a file or a table", streams=True),

@@ -55,7 +55,7 @@ def run(config: IndexConfig, *, console: Console | None = None) -> Artifact:
     if work.state == "done":
         console.note(f"{config.out} is up to date.")
         return show_result(console, config.out, artifact.read(config.out))
-    counts = build.Counts()
+    counts = build.FileCounts()
     if corpus is None:
         counts = build.write_documents(source, work.directory, _previous(work), console)
     else:

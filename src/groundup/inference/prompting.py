@@ -169,6 +169,19 @@ class TextFormat:
         return RenderedConversation(ids, scored, last, [False] * len(ids))
 
 
+def format_for(
+    tokenizer: Tokenizer, template: ChatTemplate | None, stop_ids: tuple[int, ...] | None = None
+) -> ChatFormat | TextFormat:
+    """Return the prompt format for questions: the chat template if there is one, otherwise "Question: ..." paragraphs.
+
+    Args:
+        tokenizer: Tokenizer of the model.
+        template: Chat template of the model, or None.
+        stop_ids: IDs of the tokens that end an answer, or None for the stop tokens of the engine.
+    """
+    return ChatFormat(template) if template is not None else TextFormat(tokenizer, stop_ids, PLAIN_LAYOUTS[1])
+
+
 def plain_formats(tokenizer: Tokenizer, stop_ids: tuple[int, ...] | None = None) -> tuple[TextFormat, ...]:
     """Return one prompt format for each layout in `PLAIN_LAYOUTS`. Base models are prompted with these formats.
 

@@ -1,5 +1,23 @@
 """Retrieval: an index of documents, the search for passages, and answers with citations."""
 
-from groundup.retrieval.index import Index, Passage
+from typing import TYPE_CHECKING
 
-__all__ = ["Index", "Passage"]
+from groundup.core.lazy import exports
+
+if TYPE_CHECKING:
+    from groundup.retrieval.answering import Answer, Citation, Reader, answer_question
+    from groundup.retrieval.index import Index, Passage
+
+__all__ = ["Answer", "Citation", "Index", "Passage", "Reader", "answer_question"]
+
+__getattr__ = exports(
+    __name__,
+    {
+        "Answer": "answering",
+        "Citation": "answering",
+        "Index": "index",
+        "Passage": "index",
+        "Reader": "answering",
+        "answer_question": "answering",
+    },
+)

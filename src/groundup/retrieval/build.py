@@ -38,7 +38,7 @@ _THREADS = 4  # PDF files are read in child processes
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class FileCounts:
     """What an update did with the files of a folder.
 
     Attributes:
@@ -52,7 +52,7 @@ class Counts:
     deleted: int = 0
 
 
-def write_documents(source: FolderSource, directory: Path, previous: Path | None, console: Console) -> Counts:
+def write_documents(source: FolderSource, directory: Path, previous: Path | None, console: Console) -> FileCounts:
     """Write the documents of a folder, and the states of its files.
 
     Only new and changed files are extracted. The documents of other files are copied from the earlier index.
@@ -92,7 +92,7 @@ def write_documents(source: FolderSource, directory: Path, previous: Path | None
             progress.advance(len(group))
     writer.close()
     write_json(directory / FILES, {name: asdict(state) for name, state in states.items()})
-    return Counts(read, len(states) - read, len(old.keys() - states.keys()))
+    return FileCounts(read, len(states) - read, len(old.keys() - states.keys()))
 
 
 def write_corpus_documents(corpus: Path, directory: Path, console: Console) -> None:

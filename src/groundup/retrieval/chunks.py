@@ -17,19 +17,21 @@ _MAX_HEADING = 100  # maximum number of characters of a heading
 _MAX_OVERLAP = 0.2  # maximum overlap of consecutive passages, as a fraction of a passage
 _MIN_FILL = 0.6  # a passage ends at a heading or a paragraph if it is filled to this fraction
 _BLANK_LINES = re.compile(r"\n\s*\n")
+_MIN_WRAPPED = 60  # minimum number of characters of a line that was broken at a maximum width
+_ITEM = re.compile(r"\s*(?:[-*•–|#>]|\d+[.)]|[a-zA-Z][.)]) ?")
 _LINE = re.compile(r"[^\n]+")
 _HEADING = re.compile(r"#{1,6} ")
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """A part of a text.
+class Sentence:
+    """A sentence of a text, or a part of a long one.
 
     Attributes:
         start: Offset of the first character.
         end: Offset after the last character.
         starts_paragraph: Whether a paragraph starts here.
-        is_heading: Whether the part is a heading.
+        is_heading: whether it is a heading.
     """
 
     start: int
@@ -38,8 +40,8 @@ class Span:
     is_heading: bool = False
 
 
-def sentences(text: str) -> Iterator[Span]:
-    """Yield the sentences of a text in order. A line break also ends a sentence.
+def sentences(text: str) -> Iterator[Sentence]:
+    """Yield the sentences of a text in order. A line break ends a sentence, unless the text was broken there to fit.
 
     Args:
         text: The text.
@@ -49,10 +51,28 @@ def sentences(text: str) -> Iterator[Span]:
         first, whole = True, text[begin:end].strip()
         heading = "\n" not in whole and len(whole) <= _MAX_HEADING and whole[-1:] not in MARKS
         heading = heading or bool(_HEADING.match(whole))
-        for line in _LINE.finditer(text, begin, end):
-            for start, stop in sentence_spans(line[0]):
-                yield Span(line.start() + start, line.start() + stop, first, heading and first)
+        for at, line_end in _logical_lines(text, begin, end):
+            for start, stop in sentence_spans(text[at:line_end]):
+                yield Sentence(at + start, at + stop, first, heading and first)
                 first = False
+
+
+def _logical_lines(text: str, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the offsets of the lines of a paragraph. Lines that were broken at a maximum width are joined."""
+    start = last = -1
+    for line in _LINE.finditer(text, begin, end):
+        if start >= 0 and not _is_soft_break(text[start:last].rpartition("\n")[2], line[0]):
+            yield start, last
+            start = -1
+        start, last = (line.start() if start < 0 else start), line.end()
+    if start >= 0:
+        yield start, last
+
+
+def _is_soft_break(line: str, following: str) -> bool:
+    if line.rstrip()[-1:] in MARKS or "\t" in line or "|" in line or _ITEM.match(following):
+        return False
+    return following.lstrip()[:1].islower() or len(line) >= _MIN_WRAPPED
 
 
 def split_passages(text: str, max_characters: int) -> list[tuple[int, int]]:
@@ -69,7 +89,7 @@ def split_passages(text: str, max_characters: int) -> list[tuple[int, int]]:
         Offsets of the first character of each passage, and after its last character.
     """
     passages: list[tuple[int, int]] = []
-    pending: list[Span] = []
+    pending: list[Sentence] = []
     size = 0.0
     for sentence in _short_enough(text, max_characters):
         weight = _weight(text, sentence)
@@ -91,7 +111,7 @@ def split_passages(text: str, max_characters: int) -> list[tuple[int, int]]:
     return passages
 
 
-def _trailing_headings(spans: list[Span]) -> int:
+def _trailing_headings(spans: list[Sentence]) -> int:
     """Return the number of headings at the end, which belong to the next passage. The first span is not counted."""
     count = 0
     while count < len(spans) - 1 and spans[-1 - count].is_heading:
@@ -99,11 +119,11 @@ def _trailing_headings(spans: list[Span]) -> int:
     return count
 
 
-def _weight(text: str, span: Span) -> int:
+def _weight(text: str, span: Sentence) -> int:
     return span.end - span.start + (_UNSPACED_WEIGHT - 1) * n_unspaced(text[span.start : span.end])
 
 
-def _short_enough(text: str, max_characters: int) -> Iterator[Span]:
+def _short_enough(text: str, max_characters: int) -> Iterator[Sentence]:
     """Yield the sentences, and split those that are longer than a passage at white space if there is some."""
     for span in sentences(text):
         limit = max_characters // (_UNSPACED_WEIGHT if n_unspaced(text[span.start : span.end]) else 1)
@@ -111,11 +131,11 @@ def _short_enough(text: str, max_characters: int) -> Iterator[Span]:
         while span.end - start > limit:
             cut = text.rfind(" ", start + limit // 2, start + limit)
             cut = cut if cut > 0 else start + limit
-            yield Span(start, cut, first)
+            yield Sentence(start, cut, first)
             first = False
             start = cut + 1 if text[cut : cut + 1] == " " else cut
         if start < span.end:
-            yield Span(start, span.end, first, span.is_heading and start == span.start)
+            yield Sentence(start, span.end, first, span.is_heading and start == span.start)
 
 
 def title_of(text: str) -> str:

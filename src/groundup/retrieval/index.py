@@ -186,6 +186,16 @@ class Index:
             coverage=round(self._coverage(searched_text(document, text), document.language, variants), 4),
         )
 
+    def coverage(self, question: str, text: str, language: str) -> float:
+        """Return the fraction of a question's words that a text contains, weighted by inverse document frequency.
+
+        Args:
+            question: The question.
+            text: The text.
+            language: ISO 639 code of the language of the text.
+        """
+        return self._coverage(text, language, self._variants(question))
+
     def _coverage(self, text: str, language: str, variants: list[tuple[str, ...]]) -> float:
         found, known = set(terms(text, language)), self._bm25.vocab_dict
         unknown = math.log(1 + (len(self) + 0.5) / 0.5)

@@ -25,6 +25,7 @@ _STOP_WORDS = {
     "da": "DANISH", "de": "GERMAN", "en": "EN_PLUS", "es": "SPANISH", "fr": "FRENCH", "it": "ITALIAN", "nl": "DUTCH",
     "no": "NORWEGIAN", "pt": "PORTUGUESE", "ru": "RUSSIAN", "sv": "SWEDISH", "tr": "TURKISH",
 }  # fmt: skip
+_QUESTION_WORDS = {"en": frozenset({"many", "much"})}  # question words that are not in the list of bm25s
 _ASCII_WORD = re.compile(r"\d+(?:[.,]\d+)+|[a-z0-9]+")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _GROUPS = re.compile(r"(?<=\d),(?=\d{3}\b)")
@@ -111,7 +112,7 @@ def stop_words(language: str) -> frozenset[str]:
     from bm25s import stopwords
 
     listed = getattr(stopwords, f"STOPWORDS_{_STOP_WORDS[language]}")
-    return frozenset(part for word in listed for part in words(word))
+    return frozenset(part for word in listed for part in words(word)) | _QUESTION_WORDS.get(language, frozenset())
 
 
 def numbers(text: str) -> set[str]:

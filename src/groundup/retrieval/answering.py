@@ -1,0 +1,257 @@
+"""Answers from an index: retrieval, reading by a language model, support by the passages, and refusal."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from groundup.core.errors import ConfigError
+from groundup.core.types import Message
+from groundup.retrieval.index import Index, Passage
+from groundup.retrieval.support import Evidence, best_sentence, evidence_for, readable
+
+if TYPE_CHECKING:
+    from groundup.inference import Completion, Engine, GenerationRequest
+    from groundup.inference.prompting import PromptFormat
+
+PROMPT = "{passage}\n\nAnswer in the words of this text, or with unknown.\n{question}"
+"""The prompt of a reader. The recipe `answer-from-passages` fine-tunes with the same prompt."""
+UNKNOWN = "unknown"
+REFUSAL = "The documents do not answer this question."
+
+# Thresholds: see docs/documents.md for the questions on which they were chosen.
+MIN_COVERAGE = 0.4  # minimum fraction of the question's words in a passage that is read
+MIN_QUOTE_COVERAGE = 0.6  # minimum fraction of the question's words next to a sentence that is quoted
+MIN_EVIDENCE_COVERAGE = 0.25  # minimum fraction of the question's words next to the evidence of an answer
+_REFUSALS = (UNKNOWN, "not found", "not in the", "not mentioned", "does not contain", "do not contain", "cannot answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A quote that supports an answer.
+
+    Attributes:
+        number: Number in the answer, from 1.
+        origin: File of the document, and place inside it.
+        title: Title of the document, or "".
+        url: URL of the document, or "".
+        page: Page on which the quote starts, or None if the format has no pages.
+        document: Number of the document in the index.
+        start: Offset of the quote in the text of the document, in characters.
+        end: Offset after the quote.
+        quote: The quote.
+    """
+
+    number: int
+    origin: str
+    title: str
+    url: str
+    page: int | None
+    document: int
+    start: int
+    end: int
+    quote: str
+
+    @property
+    def place(self) -> str:
+        """The file and, if it is known, the page."""
+        return self.origin if self.page is None else f"{self.origin}, page {self.page}"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer with its citations, or a refusal.
+
+    Attributes:
+        question: The question.
+        text: The answer with the numbers of its citations, or the text of a refusal.
+        kind: "answer" if a model read it in a passage, "quote" if it is a sentence of a passage, "refusal" otherwise.
+        reason: Reason for a refusal, otherwise "".
+        citations: Quotes that support the answer.
+        passages: Passages that were found, with the best passage first.
+        search_seconds: Time of the search.
+        seconds: Time of the search and of the model.
+        memory_bytes: Peak memory of the process; 0 on Windows.
+        prompt_tokens: Number of tokens in the prompts.
+        completion_tokens: Number of generated tokens.
+    """
+
+    question: str
+    text: str
+    kind: str
+    reason: str
+    citations: tuple[Citation, ...]
+    passages: tuple[Passage, ...]
+    search_seconds: float
+    seconds: float
+    memory_bytes: int
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A language model that reads passages.
+
+    Attributes:
+        engine: Inference engine of the model.
+        format: Prompt format that the model expects.
+        max_tokens: Maximum number of tokens of an answer.
+    """
+
+    engine: Engine
+    format: PromptFormat
+    max_tokens: int = 64
+
+    def read(self, question: str, passages: Sequence[str]) -> list[Completion]:
+        """Return the answer from each passage.
+
+        The passages are read separately, so that the text of one document cannot change what the model reads in
+        another.
+
+        Args:
+            question: The question.
+            passages: Texts of the passages, from `readable`.
+
+        Raises:
+            ConfigError: The question does not fit into the context.
+        """
+        return self.engine.complete_all([self._request(question, passage) for passage in passages])
+
+    def _request(self, question: str, passage: str) -> GenerationRequest:
+        from groundup.inference.prompting import greedy_request
+
+        available = self.engine.model.config.context_length - self.max_tokens
+        words = passage.split(" ")
+        while True:
+            text = PROMPT.format(passage=" ".join(words), question=" ".join(question.split()))
+            request = greedy_request(self.format, [Message("user", text)], self.max_tokens)
+            excess = len(request.prompt) - available
+            if excess <= 0:
+                return request
+            if not words:
+                raise ConfigError(
+                    f"the question has {len(request.prompt):,} tokens with its prompt",
+                    rule=f"the context has {available + self.max_tokens:,} tokens",
+                    fix="Ask a shorter question, or use a model with a longer context.",
+                )
+            del words[-max(excess // 2, 1) :]
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What was found before an answer is composed."""
+
+    passages: tuple[Passage, ...]
+    started: float
+    searched: float
+    done: list[Completion] = field(default_factory=list)
+
+
+def answer_question(
+    index: Index, question: str, reader: Reader | None = None, *, passages: int = 5, candidates: int | None = None
+) -> Answer:
+    """Answer a question from the passages of an index.
+
+    The reader answers from each passage that contains enough of the question's words. An answer is kept only if its
+    passage supports it (see `evidence_for`). If no answer is kept, or without a reader, the best sentence is quoted if
+    it contains most of the question's words. Otherwise the question is refused.
+
+    Args:
+        index: The index.
+        question: The question.
+        reader: The language model, or None to quote sentences.
+        passages: Number of passages to search for.
+        candidates: Maximum number of passages that the reader reads. Default: all.
+
+    Raises:
+        ConfigError: The question has no words, or does not fit into the context of the model.
+    """
+    started = time.perf_counter()
+    found = tuple(index.search(question, passages))
+    draft = _Draft(found, started, time.perf_counter())
+    worth = [passage for passage in found if passage.coverage >= MIN_COVERAGE]
+    if not worth:
+        return _answer(question, draft, reason="no passage contains enough of the question's words")
+    evidence: Evidence | None = None
+    text = ""
+    if reader is not None:
+        read = [passage for passage in worth[:candidates] if readable(passage)]
+        draft.done = reader.read(question, [readable(passage) for passage in read])
+        text, evidence = _best_answer(index, question, read, draft.done)
+        if evidence is not None:
+            return _answer(question, draft, text, evidence)
+        if draft.done and all(_refuses(done.text) for done in draft.done):
+            return _answer(question, draft, reason="the model found no answer in the passages")
+    quotes = [best for passage in worth if (best := best_sentence(index, question, passage)) is not None]
+    best = max(quotes, key=lambda each: each.coverage, default=None)
+    if best is not None and best.coverage >= MIN_QUOTE_COVERAGE:
+        return _answer(question, draft, "", best)
+    reason = "no sentence contains enough of the question's words"
+    return _answer(question, draft, reason=reason if reader is None else "no passage supports the model's answer")
+
+
+def _best_answer(
+    index: Index, question: str, passages: Sequence[Passage], done: Sequence[Completion]
+) -> tuple[str, Evidence | None]:
+    """Return the supported answer with the highest probability per token, weighted by the coverage of its evidence."""
+    best: tuple[float, str, Evidence] | None = None
+    for passage, completion in zip(passages, done, strict=True):
+        text = _cleaned(completion.text)
+        if not text or _refuses(text):
+            continue
+        evidence = evidence_for(index, question, text, passage)
+        if evidence is None or evidence.coverage < MIN_EVIDENCE_COVERAGE:
+            continue
+        probability = math.exp(sum(completion.logprobs) / max(len(completion.logprobs), 1))
+        score = probability * evidence.coverage
+        if best is None or score > best[0]:
+            best = (score, text, evidence)
+    return ("", None) if best is None else (best[1], best[2])
+
+
+def _cleaned(text: str) -> str:
+    return " ".join(text.split()).strip("\"'“” ")
+
+
+def _refuses(text: str) -> bool:
+    return any(phrase in text.lower() for phrase in _REFUSALS)
+
+
+def _answer(
+    question: str, draft: _Draft, text: str = "", evidence: Evidence | None = None, *, reason: str = ""
+) -> Answer:
+    kind = "refusal" if evidence is None else "answer" if text else "quote"
+    citations: tuple[Citation, ...] = ()
+    if evidence is not None:
+        at, page = evidence.passage, evidence.page
+        citations = (
+            Citation(1, at.origin, at.title, at.url, page, at.document, evidence.start, evidence.end, evidence.text),
+        )
+        text = f"{text or ' '.join(evidence.text.split())} [1]"
+    return Answer(
+        question=question,
+        text=text or REFUSAL,
+        kind=kind,
+        reason=reason,
+        citations=citations,
+        passages=draft.passages,
+        search_seconds=round(draft.searched - draft.started, 4),
+        seconds=round(time.perf_counter() - draft.started, 4),
+        memory_bytes=_peak_memory(),
+        prompt_tokens=sum(done.prompt_tokens for done in draft.done),
+        completion_tokens=sum(len(done.token_ids) for done in draft.done),
+    )
+
+
+def _peak_memory() -> int:
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
