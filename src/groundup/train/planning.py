@@ -101,8 +101,7 @@ def plan_pretraining(
         optimizer=optimizer,
         memory_bytes=rank_memory(machine, ranks, settings.parallel.mode),
     )
-    plan = regularized(plan, settings.weight_decay, settings.dropout)
-    plan = replace(plan, decay_steps=math.ceil(settings.decay_ratio * plan.total_steps))
+    plan = regularized(plan, settings.weight_decay, settings.dropout, settings.decay_ratio)
     ranks.broadcast_object(plan.to_json())
     if base is None:
         run.console.note(prediction_sentence(forecast, plan))

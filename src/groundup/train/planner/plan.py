@@ -325,17 +325,19 @@ def plan_run(
     )
 
 
-def regularized(plan: Plan, weight_decay: float | None, dropout: float | None) -> Plan:
-    """Return a pretraining plan with weight decay and dropout.
+def regularized(plan: Plan, weight_decay: float | None, dropout: float | None, decay_ratio: float) -> Plan:
+    """Return a pretraining plan with weight decay, dropout and decay of the learning rate.
 
     Args:
         plan: Plan of the run.
         weight_decay: Weight decay, or None for `planned_weight_decay`.
         dropout: Dropout probability, or None for `planned_dropout`.
+        decay_ratio: Fraction of the steps with linear decay of the learning rate to 0.
     """
     decay = planned_weight_decay(plan.epochs) if weight_decay is None else weight_decay
     dropped = planned_dropout(plan.epochs) if dropout is None else dropout
-    return replace(plan, optimizer=replace(plan.optimizer, weight_decay=decay), dropout=dropped)
+    steps = math.ceil(decay_ratio * plan.total_steps)
+    return replace(plan, optimizer=replace(plan.optimizer, weight_decay=decay), dropout=dropped, decay_steps=steps)
 
 
 def _require_one_depth(budget: Budget, given_shape: Mapping[str, Any]) -> None:
