@@ -78,6 +78,7 @@ STAGES: dict[str, Stage] = {
             inputs={"source": "collect"},
             then=('groundup ask "..." --index {out}',),
         ),
+        Stage("compare-recipes", "Compare two training recipes by at least three seeds each"),
         Stage("merge", "Merge an adapter into its base model"),
         Stage("export.gguf", "Export a model to GGUF for llama.cpp and Ollama"),
         Stage("push", "Upload a model to the Hugging Face Hub", streams=True),

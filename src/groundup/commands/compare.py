@@ -11,7 +11,6 @@ from groundup.core.artifact import Artifact, begin, read
 from groundup.core.config import Config, setting
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError
-from groundup.core.files import write_json, write_text
 from groundup.core.types import MetricName
 from groundup.data import ConversationRules, ExampleSources, table_identity
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from groundup.evaluation.comparison import ComparisonReport
     from groundup.kernels import ComputeDtype
 
-_PATHS = {"base", "tuned", "data", "train", "general", "choices"}
+_PATHS = {"base", "tuned", "data", "train", "general", "choices", "task"}
 
 EXAMPLE = "groundup compare runs/notes/base runs/notes/chat --data questions.csv"
 
@@ -40,6 +39,7 @@ class CompareConfig(Config):
     max_tokens: int | None = setting(None, help="maximum tokens per answer; default: derived from the data", gt=0)
     general: Path | None = setting(None, help="general text to measure forgetting: file, folder or corpus", flag=True)
     max_general_bytes: int = setting(60_000, help="approximate maximum size of the general text, in bytes", gt=0)
+    task: tuple[Path, ...] = setting((), help="task to score: a table of items, or a TOML file", flag=True)
     choices: Path | None = setting(None, help="table of multiple-choice questions", flag=True)
     text: str | None = setting(None, help='name of the text column of labeled data, or a template such as "{title}"')
     label: str | None = setting(None, help="name of the label column of labeled data")
@@ -60,23 +60,23 @@ def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
     import torch
 
     from groundup.data.texts import general_text_identity
-    from groundup.evaluation.comparison import COLUMNS
+    from groundup.evaluation.comparison import COLUMNS, write_comparison
+    from groundup.evaluation.tasks import read_task, tasks_identity
     from groundup.hub.resolve import is_classifier, model_identity, resolve_any, run_text, usable_device
     from groundup.kernels import fastest_dtype
 
     console = console or Console()
-    if not (config.data or config.general or config.choices):
+    if not (config.data or config.general or config.choices or config.task):
         raise ConfigError(
             f"{config.base} and {config.tuned}: no data to compare on",
-            fix="Give examples, general text or multiple-choice questions: --data FILE.csv, --general FOLDER, "
-            "--choices FILE.jsonl.",
+            fix="Give examples, general text or a task: --data FILE.csv, --general FOLDER, --task FILE.",
         )
     labels = is_classifier(config.tuned)
     base, tuned = resolve_any(config.base), resolve_any(config.tuned)
     inputs = {"base": model_identity(base), "tuned": model_identity(tuned)}
     inputs |= {key: table_identity(data) for key, data in (("data", config.data), ("train", config.train)) if data}
-    if config.choices:
-        inputs["choices"] = table_identity(config.choices)
+    inputs |= {"choices": table_identity(config.choices)} if config.choices else {}
+    inputs |= {"tasks": tasks_identity([read_task(path) for path in config.task])} if config.task else {}
     general = config.general or run_text(config.base) or run_text(base)
     if general is not None:
         inputs["general"] = general_text_identity(general)
@@ -87,9 +87,7 @@ def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
         return show_result(console, work.directory, read(work.directory))
     dtype = config.dtype or fastest_dtype(torch.device(usable_device(config.device)).type)[0]
     found = (_classifiers if labels else _language_models)(config, base, tuned, general, dtype, console)
-    files = [work.directory / "compare.json", work.directory / "compare.md"]
-    write_json(files[0], found.to_json())
-    write_text(files[1], found.to_markdown(f"{base.name} before, {tuned.name} after"))
+    files = write_comparison(work.directory, found, f"{base.name} before, {tuned.name} after")
     for note in found.notes:
         console.note(note)
     if dtype == "bfloat16" and config.dtype is None:
@@ -103,29 +101,23 @@ def _language_models(
     config: CompareConfig, base: Path, tuned: Path, general: Path | None, dtype: ComputeDtype, console: Console
 ) -> ComparisonReport:
     from groundup.data.held_out import fine_tuning_record, held_out_answers
-    from groundup.evaluation import model_comparison
+    from groundup.evaluation import model_comparison as by
     from groundup.evaluation.comparison import ComparisonReport
-    from groundup.evaluation.prompt_search import FewShotPrompt, open_prompted
+    from groundup.evaluation.prompt_search import open_prompted
+    from groundup.evaluation.tasks import TaskModel, read_task
 
     before, after = (open_prompted(each, base, config.device, dtype, console) for each in (base, tuned))
-    found = ComparisonReport([])
+    found, seed = ComparisonReport([]), config.seed
     if config.data:
         held = held_out_answers(config.data, config.train, config.columns, tuned, console)
-        rules = model_comparison.AnswerRules(config.metric, config.refusal, config.max_examples, config.max_tokens)
-        task = model_comparison.answer_task(held, rules, console)
-        prompt = FewShotPrompt(after.chat_format) if after.chat_format and fine_tuning_record(tuned) else None
-        found = model_comparison.compare_answers(before, after, task, console, prompt_after=prompt, seed=config.seed)
-    if general is not None:
-        max_bytes = config.max_general_bytes
-        forgotten = model_comparison.compare_text(before, after, general, max_bytes, console, seed=config.seed)
-        found |= ComparisonReport([forgotten])
-    else:
-        found |= ComparisonReport([], ["Forgetting was not measured. To measure it, use --general FOLDER."])
-    if config.choices:
-        table, count = config.choices, config.max_examples
-        questions = model_comparison.compare_choices(before, after, table, count, console, seed=config.seed)
-        found |= ComparisonReport([questions])
-    return found
+        rules = by.AnswerRules(config.metric, config.refusal, config.max_examples, config.max_tokens)
+        is_tuned = fine_tuning_record(tuned) is not None
+        found = by.compare_held_out(before, after, held, rules, console, tuned=is_tuned, seed=seed)
+    if config.task:
+        old, new = (TaskModel(model, dtype, seed) for model in (before, after))
+        found |= by.compare_tasks(old, new, [read_task(path) for path in config.task], console)
+    found |= by.compare_text(before, after, general, config.max_general_bytes, console, seed=seed)
+    return found | by.compare_choices(before, after, config.choices, config.max_examples, console, seed=seed)
 
 
 def _classifiers(

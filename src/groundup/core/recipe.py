@@ -62,12 +62,12 @@ class Stage:
     @property
     def module(self) -> ModuleType:
         """Module that implements the stage. It is imported on first use."""
-        return importlib.import_module(f"{self.package}.{self.filename or self.name.replace('.', '_')}")
+        return importlib.import_module(f"{self.package}.{self.filename or re.sub('[.-]', '_', self.name)}")
 
     @property
     def config(self) -> type[Config]:
         """Config class of the stage."""
-        found: type[Config] = getattr(self.module, self.name.title().replace(".", "") + "Config")
+        found: type[Config] = getattr(self.module, re.sub("[.-]", "", self.name.title()) + "Config")
         return found
 
     @property

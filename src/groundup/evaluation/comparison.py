@@ -6,10 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
+from groundup.core.files import write_json, write_text
 from groundup.evaluation.measure import Measure
-from groundup.evaluation.stats import Interval
+from groundup.evaluation.stats import Interval, mean_interval, welch_difference
 
 FORMAT_VERSION = 1
 COLUMNS = ("metric", "before", "after", "difference", "verdict", "baselines")
@@ -43,6 +45,10 @@ class Comparison:
         """Difference `after` - `before` with its paired bootstrap interval."""
         return self.after.minus(self.before, seed=self.seed)
 
+    def interval(self, measure: Measure) -> Interval:
+        """Return a metric with its interval."""
+        return measure.interval(seed=self.seed)
+
     @property
     def verdict(self) -> Verdict:
         """Whether `after` is better or worse than `before`.
@@ -72,15 +78,14 @@ class Comparison:
 
     def row(self) -> tuple[str, ...]:
         """Return this comparison as a table row. The columns are `COLUMNS`."""
-        figures = (self._shown(measure.interval(seed=self.seed)) for measure in (self.before, self.after))
+        figures = (self._shown(self.interval(measure)) for measure in (self.before, self.after))
         simple = "; ".join(f"{name}: {self.number(measure.estimate)}" for name, measure in self.baselines.items())
         return (f"{self.after.name} ({self.what})", *figures, self._shown(self.difference, "+"), self.verdict, simple)
 
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as JSON values, with an interval for each model and each baseline."""
         baselines = {
-            name: measure.interval(seed=self.seed).to_json()
-            | {"verdict": Comparison(measure, self.after, self.seed).verdict}
+            name: self.interval(measure).to_json() | {"verdict": Comparison(measure, self.after, self.seed).verdict}
             for name, measure in self.baselines.items()
         }
         return {
@@ -89,8 +94,8 @@ class Comparison:
             "what": self.what,
             "unit": self.after.unit,
             "less_is_better": self.after.lower_is_better,
-            "before": self.before.interval(seed=self.seed).to_json(),
-            "after": self.after.interval(seed=self.seed).to_json(),
+            "before": self.interval(self.before).to_json(),
+            "after": self.interval(self.after).to_json(),
             "difference": self.difference.to_json(),
             "verdict": self.verdict,
             "beside": baselines,
@@ -117,6 +122,30 @@ class Comparison:
         return f"{self.number(interval.estimate, sign)} [{low}, {high}]"
 
 
+@dataclass(frozen=True, eq=False)
+class SeedComparison(Comparison):
+    """Comparison of two recipes by the models that they trained with several seeds.
+
+    The metrics have one example per seed. The intervals cover the differences between seeds: Student's t for each
+    recipe, and Welch's t (Welch 1947) for the difference of the means.
+    """
+
+    @cached_property
+    def difference(self) -> Interval:
+        """Difference of the means over seeds, `after` - `before`, with its interval."""
+        before, after = (measure.per_example().tolist() for measure in (self.before, self.after))
+        return welch_difference(before, after)
+
+    def interval(self, measure: Measure) -> Interval:
+        """Return the mean over seeds with its interval."""
+        return mean_interval(measure.per_example().tolist())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the comparison as JSON values, with the value of each seed."""
+        values = {"before": self.before.per_example().tolist(), "after": self.after.per_example().tolist()}
+        return super().to_json() | {"values": values}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ComparisonReport:
     """All comparisons of two models.
@@ -125,11 +154,13 @@ class ComparisonReport:
         comparisons: one comparison per metric and task.
         notes: remarks on the method, which are printed in the report.
         transcripts: sample questions with the answers of both models and the reference answer.
+        method: method of the intervals.
     """
 
     comparisons: Sequence[Comparison]
     notes: Sequence[str] = ()
     transcripts: Sequence[Mapping[str, str]] = ()
+    method: str = "95 %, paired percentile bootstrap over examples"
 
     def __or__(self, other: ComparisonReport) -> ComparisonReport:
         """Return a report with the comparisons, notes and transcripts of both reports."""
@@ -157,7 +188,7 @@ class ComparisonReport:
         return {
             "format_version": FORMAT_VERSION,
             "summary": self.sentence,
-            "interval": "95 %, paired percentile bootstrap over examples",
+            "interval": self.method,
             "lines": [each.to_json() for each in self.comparisons],
             "notes": list(self.notes),
             "transcripts": [dict(transcript) for transcript in self.transcripts],
@@ -169,7 +200,7 @@ class ComparisonReport:
         lines += [f"| {' | '.join(map(_cell, row))} |" for row in (COLUMNS, ["---"] * len(COLUMNS), *self.rows())]
         lines += [
             "",
-            "In brackets: 95 % percentile bootstrap intervals from 2,000 resamples; differences are paired.",
+            f"Intervals in brackets: {self.method}.",
             "",
         ]
         lines += [f"- {note}" for note in self.notes]
@@ -178,6 +209,20 @@ class ComparisonReport:
             for who, text in transcript.items():
                 lines += ["", f"{who[0].upper()}{who[1:]}:", "", *(f"    {line}" for line in text.splitlines())]
         return "\n".join(lines) + "\n"
+
+
+def write_comparison(directory: Path, report: ComparisonReport, title: str) -> list[Path]:
+    """Write `compare.json` and `compare.md`, and return their paths.
+
+    Args:
+        directory: output directory.
+        report: comparisons to write.
+        title: title of the page.
+    """
+    files = [directory / "compare.json", directory / "compare.md"]
+    write_json(files[0], report.to_json())
+    write_text(files[1], report.to_markdown(title))
+    return files
 
 
 def _cell(text: str) -> str:

@@ -35,9 +35,11 @@ from groundup.evaluation.prompt_search import (
     label_instruction,
     num_trials,
 )
+from groundup.evaluation.tasks import EvaluationTask, TaskModel, score_tasks
 from groundup.inference.prompting import fits
 
 _NUM_TRANSCRIPTS = 3
+TEXT_METRIC = "bits per byte of general text"
 _MAX_CONTEXT = 2048  # Maximum window length for general text. Longer windows are slower and barely change the result.
 
 
@@ -164,66 +166,136 @@ def compare_answers(
     return ComparisonReport(comparisons, _notes(task, models, len(test)), transcripts)
 
 
-def compare_text(
+def compare_held_out(
     before: PromptedModel,
     after: PromptedModel,
-    path: Path,
-    max_bytes: int,
+    held_out: HeldOut[list[Example]],
+    rules: AnswerRules,
     console: Console,
     *,
+    tuned: bool,
     seed: int = 0,
-) -> Comparison:
+) -> ComparisonReport:
+    """Compare the answers of two models to held-out questions; see `answer_task` and `compare_answers`.
+
+    Args:
+        before: base model.
+        after: fine-tuned model.
+        held_out: training and test conversations.
+        rules: options for generating and scoring answers.
+        console: console that prints notes and progress.
+        tuned: whether `after` was fine-tuned with groundup, so that its chat template is its prompt.
+        seed: seed of the bootstrap.
+    """
+    task = answer_task(held_out, rules, console)
+    prompt = FewShotPrompt(after.chat_format) if after.chat_format and tuned else None
+    return compare_answers(before, after, task, console, prompt_after=prompt, seed=seed)
+
+
+def compare_text(
+    before: PromptedModel, after: PromptedModel, path: Path | None, max_bytes: int, console: Console, *, seed: int = 0
+) -> ComparisonReport:
     """Compare the bits per byte of two models on general text. The difference measures forgetting.
 
     Args:
         before: base model.
         after: fine-tuned model.
-        path: a corpus, token shards, a file, or a folder; see `general_texts`.
+        path: a corpus, token shards, a file, or a folder (see `general_texts`), or None if there is no text.
         max_bytes: approximate maximum number of bytes to score.
         console: console that prints progress.
         seed: seed of the bootstrap.
 
     Returns:
-        The comparison.
+        The comparison, or a note if there is no text.
     """
+    if path is None:
+        return ComparisonReport([], ["Forgetting was not measured. To measure it, use --general FOLDER."])
     texts = general_texts(path, max_bytes)
-    context = min(_MAX_CONTEXT, before.model.config.context_length, after.model.config.context_length)
-
-    def scored(model: PromptedModel, who: str) -> BitsPerByte:
-        documents = encode_texts(texts, model.tokenizer)
-        with console.progress(f"general text, {who} model", int(documents.lengths.sum()), "tokens") as bar:
-            return bits_per_byte(
-                model_nll(model.model),
-                documents,
-                context_length=context,
-                bos_id=model.tokenizer.bos_id,
-                batch_size=4,
-                device=model.model.device,
-                advance=bar.advance,
-            )
-
-    old, new = scored(before, "base"), scored(after, "tuned")
+    context = min(before.model.config.context_length, after.model.config.context_length)
+    old, new = (
+        text_bits_per_byte(model, texts, f"general text, {who} model", console, context=context)
+        for model, who in ((before, "base"), (after, "tuned"))
+    )
     what = f"{sum(len(text.encode()) for text in texts):,} bytes"
-    name = "bits per byte of general text"
-    return compare_bits_per_byte(new, old, name=name, seed=seed, about="general", what=what)
+    return ComparisonReport([compare_bits_per_byte(new, old, name=TEXT_METRIC, seed=seed, about="general", what=what)])
+
+
+def text_bits_per_byte(
+    model: PromptedModel, texts: Sequence[str], label: str, console: Console, *, context: int | None = None
+) -> BitsPerByte:
+    """Return the bits per byte of texts.
+
+    Args:
+        model: model that scores the texts.
+        texts: texts to score.
+        label: label of the progress bar.
+        console: console that prints progress.
+        context: maximum number of tokens per window; default: the context length of the model. It is at most 2,048.
+    """
+    documents = encode_texts(texts, model.tokenizer)
+    with console.progress(label, int(documents.lengths.sum()), "tokens") as bar:
+        return bits_per_byte(
+            model_nll(model.model),
+            documents,
+            context_length=min(_MAX_CONTEXT, context or model.model.config.context_length),
+            bos_id=model.tokenizer.bos_id,
+            batch_size=4,
+            device=model.model.device,
+            advance=bar.advance,
+        )
+
+
+def compare_tasks(
+    before: TaskModel, after: TaskModel, tasks: Sequence[EvaluationTask], console: Console
+) -> ComparisonReport:
+    """Compare two models on tasks, with one comparison per metric.
+
+    Args:
+        before: base model.
+        after: fine-tuned model.
+        tasks: tasks to score.
+        console: console that prints progress.
+
+    Raises:
+        DataError: an item fits into the context of only one of the models.
+    """
+    comparisons = []
+    for old, new in zip(*(score_tasks(model, tasks, console) for model in (before, after)), strict=True):
+        if len(old.items) != len(new.items):
+            raise DataError(
+                f"task {old.name}: {len(old.items):,} items fit into the context of one model, {len(new.items):,} into "
+                "the other",
+                fix="Give shorter items, or set max_tokens in the file of the task.",
+            )
+        what = f"{old.name}, {pluralize(len(old.items), 'item')}"
+        comparisons += [
+            Comparison(was, now, before.seed, "task", what, {} if place else old.baselines)
+            for place, (was, now) in enumerate(zip(old.measures, new.measures, strict=True))
+        ]
+    return ComparisonReport(comparisons)
 
 
 def compare_choices(
-    before: PromptedModel, after: PromptedModel, table: Path, max_examples: int, console: Console, *, seed: int = 0
-) -> Comparison:
+    before: PromptedModel,
+    after: PromptedModel,
+    table: Path | None,
+    max_examples: int,
+    console: Console,
+    *,
+    seed: int = 0,
+) -> ComparisonReport:
     """Compare the accuracy of two models on multiple-choice questions.
 
     Args:
         before: base model.
         after: fine-tuned model.
-        table: path of the table of questions.
+        table: path of the table of questions, or None if there is none.
         max_examples: maximum number of questions.
         console: console that prints progress.
         seed: seed of the bootstrap.
-
-    Returns:
-        The comparison.
     """
+    if table is None:
+        return ComparisonReport([])
     items = evenly_spaced(read_choices(read_table(table)).items, max_examples)
     name = "multiple-choice accuracy"
 
@@ -234,7 +306,8 @@ def compare_choices(
 
     old, new = scored(before, "base"), scored(after, "tuned")
     guessing = mean(name, [100 / len(item.choices) for item in items])
-    return Comparison(old, new, seed, "general", f"{len(items):,} questions", {"random guess": guessing})
+    what = f"{len(items):,} questions"
+    return ComparisonReport([Comparison(old, new, seed, "general", what, {"random guess": guessing})])
 
 
 def _scored_answers(

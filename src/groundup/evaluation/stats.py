@@ -190,6 +190,18 @@ def welch_difference(a: Sequence[float], b: Sequence[float], *, level: float = 0
     return Interval(estimate, estimate - half, estimate + half, level)
 
 
+def mean_interval(sample: Sequence[float], *, level: float = 0.95) -> Interval:
+    """Return the mean of a sample with Student's t interval.
+
+    Args:
+        sample: at least 2 values.
+        level: confidence level.
+    """
+    estimate = float(np.mean(sample))
+    half = t_quantile((1 + level) / 2, len(sample) - 1) * math.sqrt(_squared_error(sample))
+    return Interval(estimate, estimate - half, estimate + half, level)
+
+
 def t_quantile(probability: float, freedom: float) -> float:
     """Return a quantile of Student's t distribution.
 

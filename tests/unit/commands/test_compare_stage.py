@@ -202,3 +202,15 @@ def test_the_verdict_does_not_depend_on_the_precision(base: Path, chat: Path, pa
         exact, rounded = found["float32"][when]["value"], found["bfloat16"][when]["value"]
         assert exact != rounded
         assert exact == pytest.approx(rounded, rel=1e-2)
+
+
+def test_models_are_compared_on_tasks_item_by_item(base: Path, tmp_path: Path) -> None:
+    """The same model twice: the interval of the difference is 0 to 0, so the models are not distinguishable."""
+    task = tmp_path / "pairs.csv"
+    task.write_text("sentence_good,sentence_bad\nthe dog,dog the\na cat,cat a\n", encoding="utf-8")
+    values = {"base": str(base), "tuned": str(base), "task": [str(task)], "out": str(tmp_path / "out")}
+    facts = compare.run(load(compare.CompareConfig, values), console=QUIET).facts
+    line = facts["lines"][0]
+    assert (line["name"], line["what"], line["verdict"]) == ("accuracy", "pairs, 2 items", "not distinguishable")
+    assert line["difference"] == {"value": 0, "interval": [0, 0]}
+    assert line["beside"]["random guess"]["value"] == 50
