@@ -25,7 +25,7 @@ from groundup.train.machine import measured_machine, with_measured_kernels
 from groundup.train.objectives import Objective
 from groundup.train.planner import Budget, Forecast, Plan, plan_run, regularized
 from groundup.train.planner.forecast import COMPRESSED_BYTES, compression
-from groundup.train.planner.limits import limit_sentence, prediction_sentence
+from groundup.train.planner.sentences import sentences
 from groundup.train.planner.plan import SAVE_FRACTION
 from groundup.train.planner.tuning import (
     DEFAULT_EPOCHS,
@@ -103,10 +103,8 @@ def plan_pretraining(
     )
     plan = regularized(plan, settings.weight_decay, settings.dropout, settings.decay_ratio)
     ranks.broadcast_object(plan.to_json())
-    if base is None:
-        run.console.note(prediction_sentence(forecast, plan))
-    if limit := limit_sentence(forecast, plan, budget):
-        run.console.note(limit)
+    for sentence in sentences(forecast, plan, budget, predicts=base is None):
+        run.console.note(sentence)
     return plan
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from groundup.model import ModelConfig
 from groundup.model.flops import matmul_parameters
-from groundup.train.planner.law import DEFAULT_LAW, Interval, Law
+from groundup.train.planner.law import DEFAULT_LAW, LossInterval, Law
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class Forecast:
         """Return the predicted bits per byte of held-out text after training on a number of tokens."""
         return self._apply(self.law.bits_per_byte, config, tokens)
 
-    def interval(self, config: ModelConfig, tokens: float) -> Interval:
+    def interval(self, config: ModelConfig, tokens: float) -> LossInterval:
         """Return the predicted bits per byte of held-out text with a 90 % interval."""
         return self._apply(self.law.interval, config, tokens)
 

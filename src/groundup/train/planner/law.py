@@ -33,7 +33,7 @@ MAX_WEIGHT_DECAY = 0.4
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class LadderRun:
     """A finished training run, on which a law is fitted.
 
     Attributes:
@@ -66,7 +66,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class LossInterval:
     """Predicted bits per byte with a 90 % interval."""
 
     value: float
@@ -124,7 +124,7 @@ class Law:
         weight_decay: float | None = None,
         compression: float | None = None,
     ) -> float:
-        """Return the predicted bits per byte of held-out text. See `Run` for the arguments."""
+        """Return the predicted bits per byte of held-out text. See `LadderRun` for the arguments."""
         again = max(0.0, epochs - 1)
         effective = text_bytes * (min(epochs, 1.0) + self.repeats * -math.expm1(-again / self.repeats))
         planned = planned_weight_decay(epochs)
@@ -143,8 +143,8 @@ class Law:
         *,
         weight_decay: float | None = None,
         compression: float | None = None,
-    ) -> Interval:
-        """Return the predicted bits per byte with a 90 % interval. See `Run` for the arguments.
+    ) -> LossInterval:
+        """Return the predicted bits per byte with a 90 % interval. See `LadderRun` for the arguments.
 
         The interval is wider outside of the range of the fitted runs, and for text on which the law was not fitted.
         """
@@ -156,7 +156,7 @@ class Law:
         same = compression is not None and math.isclose(compression, self.compression or 0.0, rel_tol=0.02)
         other = 0.0 if same else _OTHER_TEXT
         error = Z_90 * math.hypot(self.residual, other, _EXTRAPOLATION * outside)
-        return Interval(value, value * math.exp(-error), value * math.exp(error))
+        return LossInterval(value, value * math.exp(-error), value * math.exp(error))
 
     def to_json(self) -> dict[str, Any]:
         """Return the coefficients as JSON values."""
@@ -202,7 +202,7 @@ def planned_weight_decay(epochs: float) -> float:
     return round(min(MAX_WEIGHT_DECAY, 0.05 * max(0.0, epochs - 1) ** 0.5), 3) if epochs > 1.5 else 0.0
 
 
-def fit_law(runs: Sequence[Run], *, prior: Law = DEFAULT_LAW, source: str = "own runs") -> Law:
+def fit_law(runs: Sequence[LadderRun], *, prior: Law = DEFAULT_LAW, source: str = "own runs") -> Law:
     """Fit the coefficients of the law on finished runs.
 
     The fit is the maximum of the posterior: least squares of the logarithm of the bits per byte, with a normal prior of
@@ -240,7 +240,7 @@ def fit_law(runs: Sequence[Run], *, prior: Law = DEFAULT_LAW, source: str = "own
     )
 
 
-def _predicted(law: Law, run: Run) -> float:
+def _predicted(law: Law, run: LadderRun) -> float:
     return law.bits_per_byte(
         run.parameters,
         run.text_bytes,
@@ -250,7 +250,7 @@ def _predicted(law: Law, run: Run) -> float:
     )
 
 
-def _fitted(runs: Sequence[Run], prior: Law) -> Law:
+def _fitted(runs: Sequence[LadderRun], prior: Law) -> Law:
     """Return the law with the most probable coefficients."""
     center = np.log([getattr(prior, name) for name in _FITTED])
 
