@@ -26,6 +26,7 @@ STAGES: dict[str, Stage] = {
             inputs={"token_shards": "tokenize"},
             then=('groundup generate {out} "Once upon a time"',),
         ),
+        Stage("plan", "Estimate size, time, memory, cost and quality of a training run", streams=True),
         Stage(
             "import",
             "Import a model: Hugging Face directory, GGUF file, archive or package",

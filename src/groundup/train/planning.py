@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from groundup.core.errors import ConfigError
 from groundup.data import ExampleLoader, TokenShards
 from groundup.distributed.parallel_model import rank_memory
@@ -24,9 +22,9 @@ from groundup.train.learning_rates import language_model_rates, show_rates
 from groundup.train.machine import measured_machine, with_measured_kernels
 from groundup.train.objectives import Objective
 from groundup.train.planner import Budget, Forecast, Plan, plan_run, regularized
-from groundup.train.planner.forecast import COMPRESSED_BYTES, compression
-from groundup.train.planner.sentences import sentences
+from groundup.train.planner.forecast import compression
 from groundup.train.planner.plan import SAVE_FRACTION
+from groundup.train.planner.sentences import sentences
 from groundup.train.planner.tuning import (
     DEFAULT_EPOCHS,
     affordable_epochs,
@@ -39,6 +37,7 @@ from groundup.train.planner.tuning import (
 from groundup.train.run import TrainingRun
 from groundup.train.settings import FineTuningSettings, PretrainingSettings
 from groundup.train.trainer import Evaluation, Selection, Trainer, TrainingSteps, estimate_sentence
+from groundup.train.training_text import sample_text
 
 MakeLoader = Callable[[int, int, Machine], Any]
 """Function of (context length, rows per micro-batch, machine) that returns a loader with a method `batch(index)`."""
@@ -141,13 +140,11 @@ def forecast_for(
         decode: Returns the text of token ids.
         weight_decay: Weight decay of the run, or None if it depends on the number of epochs.
     """
-    sample = bytearray()
-    for index in np.random.default_rng(0).permutation(shards.n_documents):
-        sample += decode(shards.document(int(index))[:COMPRESSED_BYTES].tolist()).encode()
-        if len(sample) >= COMPRESSED_BYTES:
-            break
     return Forecast(
-        shards.n_tokens + shards.n_documents, shards.n_bytes, compression(bytes(sample)), weight_decay=weight_decay
+        shards.n_tokens + shards.n_documents,
+        shards.n_bytes,
+        compression(sample_text(shards, decode)),
+        weight_decay=weight_decay,
     )
 
 

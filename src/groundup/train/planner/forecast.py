@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from groundup.model import ModelConfig
 from groundup.model.flops import matmul_parameters
-from groundup.train.planner.law import DEFAULT_LAW, LossInterval, Law
+from groundup.train.planner.law import DEFAULT_LAW, Law, LossInterval
 
 T = TypeVar("T")
 

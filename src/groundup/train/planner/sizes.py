@@ -73,6 +73,7 @@ class Sizes:
         forecast: Scaling law and training text.
         max_epochs: Maximum number of epochs, or None for as many as are useful.
         memory_bytes: Available memory in bytes, or None if unknown.
+        max_depth: Maximum number of layers.
     """
 
     vocab_size: int
@@ -80,6 +81,7 @@ class Sizes:
     forecast: Forecast
     max_epochs: float | None
     memory_bytes: int | None
+    max_depth: int = MAX_DEPTH
 
     def shape(self, depth: int) -> ModelConfig:
         """Return the architecture for a number of layers."""
@@ -89,7 +91,7 @@ class Sizes:
     def shapes(self) -> dict[int, ModelConfig]:
         """Map each depth whose training fits into memory to its architecture; always contains depth 2."""
         shapes = {2: self.shape(2)}
-        for depth in range(3, 3 if "n_layers" in self.given_shape else MAX_DEPTH + 1):
+        for depth in range(3, 3 if "n_layers" in self.given_shape else self.max_depth + 1):
             config = self.shape(depth)
             if self.memory_bytes is not None and training_bytes(config, 1) > self.memory_bytes:
                 break

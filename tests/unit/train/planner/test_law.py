@@ -9,7 +9,7 @@ import pytest
 
 from groundup.core.errors import DataError
 from groundup.train.planner.forecast import Forecast, compression
-from groundup.train.planner.law import DEFAULT_LAW, Law, LadderRun, fit_law
+from groundup.train.planner.law import DEFAULT_LAW, LadderRun, Law, fit_law
 from groundup.train.planner.sizes import shape_for_depth
 
 TRUE = replace(DEFAULT_LAW, entropy=0.8, size=0.45, data=0.95, repeats=10.0, overfitting=0.0015)
@@ -22,7 +22,9 @@ POINTS = [
 
 def _runs(law: Law, noise: float = 0.003) -> list[LadderRun]:
     random = np.random.default_rng(1)
-    return [LadderRun(n, u, e, law.bits_per_byte(n, u, e) * float(np.exp(noise * random.normal()))) for n, u, e in POINTS]
+    return [
+        LadderRun(n, u, e, law.bits_per_byte(n, u, e) * float(np.exp(noise * random.normal()))) for n, u, e in POINTS
+    ]
 
 
 def test_a_fit_predicts_runs_that_it_has_not_seen() -> None:

@@ -1,0 +1,125 @@
+"""`groundup plan`: estimate size, time, memory, cost and quality of a training run before it starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import model_validator
+
+from groundup.core.config import Config, setting
+from groundup.core.console import Console
+from groundup.core.errors import ConfigError
+from groundup.train.initial_model import ShapeConfig, given_shape
+
+if TYPE_CHECKING:
+    from groundup.train.planner.estimate import Estimator
+    from groundup.train.planner.hardware import Hardware
+
+EXAMPLE = "groundup plan runs/notes/tokens --minutes 10"
+
+
+class PlanConfig(Config):
+    """Settings of `groundup plan`. Without time, size, tokens, quality and money, several times are compared."""
+
+    text: Path | None = setting(None, help="token shards, corpus, run, or folder of plain text", positional=True)
+    text_bytes: float | None = setting(
+        None, help="size of the training text in bytes, instead of TEXT", flag=True, gt=0
+    )
+    minutes: float | None = setting(None, help="training time in minutes", flag=True, gt=0)
+    parameters: float | None = setting(None, help="number of parameters, such as 175e9", flag=True, gt=0)
+    tokens: float | None = setting(None, help="number of training tokens", flag=True, gt=0)
+    bits_per_byte: float | None = setting(None, help="bits per byte of held-out text to reach", flag=True, gt=0)
+    money: float | None = setting(None, help="dollars to spend on GPUs", flag=True, gt=0)
+    gpu: str | None = setting(None, help="kind of GPU: v100, a100, h100 or h200; default: this machine", flag=True)
+    gpus: int = setting(1, help="number of GPUs", flag=True, gt=0)
+    price: float | None = setting(None, help="dollars per GPU and hour; default: usual prices", flag=True, gt=0)
+    utilization: float | None = setting(None, help="MFU of the GPUs [0.4]", flag=True, gt=0, le=1)
+    measure: bool = setting(True, help="measure training steps on this machine, for up to a minute", flag=True)
+    vocab_size: int | None = setting(None, help="vocabulary size; default: by text size", flag=True, gt=0)
+    shape: ShapeConfig = setting(ShapeConfig(), help="architecture of the model; keys that are not set are derived")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PlanConfig:
+        if self.text is not None and self.text_bytes is not None:
+            raise ConfigError("TEXT and text_bytes are both set", fix="Remove one of them.")
+        if self.gpu is None and (name := "money" if self.money else "price" if self.price else ""):
+            raise ConfigError(f"{name} is set without a GPU", fix="Add --gpu, e.g. --gpu h100.")
+        return self
+
+
+def run(
+    config: PlanConfig,
+    *,
+    console: Console | None = None,
+    on_text: Callable[[str], object] | None = None,
+    json_lines: bool = False,
+) -> dict[str, Any]:
+    """Estimate a training run, and print it as a table or as one JSON object.
+
+    Args:
+        config: Settings of the command.
+        console: Console for notes and warnings.
+        on_text: Function that receives the output.
+        json_lines: Whether to print JSON instead of a table.
+
+    Returns:
+        The estimate, estimates for other training times, and earlier predictions, as JSON values.
+
+    Raises:
+        ConfigError: The values contradict each other, or cannot be reached.
+        DataError: The text does not exist.
+    """
+    from groundup.train.planner.estimate import Wish
+    from groundup.train.planner.estimate_table import as_table
+    from groundup.train.prediction_history import read_runs
+
+    console = console or Console()
+    wish = Wish(config.minutes, config.parameters, config.tokens, config.bits_per_byte, config.money)
+    table = wish == Wish()
+    if table and config.text is None and config.text_bytes is None:
+        raise ConfigError("no text, time, size, tokens, quality or money is set", fix="Set one, e.g. --minutes 10.")
+    estimator = _estimator(config, Wish(minutes=10) if table else wish, console)
+    facts: dict[str, Any] = {} if table else estimator.estimate(wish).to_json()
+    if config.text is not None or config.text_bytes is not None:
+        facts["by_minutes"] = [each.to_json() for each in estimator.by_minutes()]
+    if config.gpu is None:
+        facts["history"] = read_runs()
+    if on_text is not None:
+        on_text((json.dumps(facts) if json_lines else as_table(facts)) + "\n")
+    return facts
+
+
+def _estimator(config: PlanConfig, wish: Any, console: Console) -> Estimator:
+    """Return an estimator for the text and the hardware of the settings."""
+    from groundup.tokenizer.vocabulary import vocab_size_for
+    from groundup.train.planner.estimate import Estimator, Text
+    from groundup.train.planner.hardware import rented_gpus
+
+    given = given_shape(config.shape)
+    text, known = Text(round(config.text_bytes) if config.text_bytes else None), given.pop("vocab_size", None)
+    if config.text is not None:
+        from groundup.train.training_text import read_training_text
+
+        found = read_training_text(config.text)
+        text, known = found.text, found.vocab_size or known
+        if found.skipped:
+            console.note(f"{found.skipped:,} files are not plain text and are not counted. Run groundup collect first.")
+    size = text.n_bytes or 4 * (config.tokens or 20 * (config.parameters or 2e6))
+    vocab_size = config.vocab_size or known or vocab_size_for(round(size))
+
+    def estimator(hardware: Hardware) -> Estimator:
+        memory = hardware.memory_bytes if hardware.price is None else None
+        return Estimator(given, vocab_size, text, hardware, memory_bytes=None if config.parameters else memory)
+
+    if config.gpu is not None:
+        return estimator(rented_gpus(config.gpu, config.gpus, price=config.price, utilization=config.utilization))
+    from groundup.train.calibration import this_machine
+
+    if config.measure:
+        console.note("Measuring training steps on this machine, for up to a minute.")
+    return estimator(
+        this_machine(lambda each: estimator(each).estimate(wish).model, measure=config.measure, console=console)
+    )

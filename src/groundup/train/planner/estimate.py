@@ -1,0 +1,292 @@
+"""Estimate a training run: from some of time, text, size, tokens, quality and money to all others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from groundup.core.errors import ConfigError
+from groundup.model import ModelConfig
+from groundup.model.flops import (
+    IDLE_BYTES,
+    flops_per_token,
+    matmul_parameters,
+    parameter_count,
+    training_bytes,
+    weight_bytes,
+)
+from groundup.train.planner.forecast import Forecast
+from groundup.train.planner.hardware import Hardware
+from groundup.train.planner.law import DEFAULT_LAW, Law, LossInterval, planned_weight_decay
+from groundup.train.planner.plan import CHINCHILLA_RATIO, batch_rows
+from groundup.train.planner.sizes import Sizes
+
+BYTES_PER_TOKEN = 4.0  # assumed for text that is not tokenized yet
+_CHECKPOINT_COPIES = 3  # the model, and the weights and both moments of AdamW in a checkpoint
+_MAX_SECONDS = 100 * 365 * 24 * 3600.0
+_SEARCH_STEPS = 30
+_MAX_DEPTH = 256
+_MINUTES = (1, 5, 20, 60, 480)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user has set; None for quantities that should be estimated.
+
+    Attributes:
+        minutes: Training time.
+        parameters: Number of parameters.
+        tokens: Number of training tokens.
+        bits_per_byte: Bits per byte to reach.
+        money: Dollars to spend.
+    """
+
+    minutes: float | None = None
+    parameters: float | None = None
+    tokens: float | None = None
+    bits_per_byte: float | None = None
+    money: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Training text.
+
+    Attributes:
+        n_bytes: UTF-8 bytes, or None if there is always enough text for one epoch.
+        tokens: Number of tokens, or None for 4 bytes per token.
+        compression: Result of `groundup.train.planner.forecast.compression`, or None if unknown.
+    """
+
+    n_bytes: int | None = None
+    tokens: int | None = None
+    compression: float | None = None
+
+    def forecast(self, tokens: float, law: Law) -> Forecast:
+        """Return the forecast for this text, or for new text of `tokens` tokens if the text is not limited."""
+        if self.n_bytes is None:
+            count = max(1, math.ceil(tokens))
+            return Forecast(count, round(BYTES_PER_TOKEN * count), self.compression, law)
+        count = self.tokens or max(1, round(self.n_bytes / BYTES_PER_TOKEN))
+        return Forecast(count, self.n_bytes, self.compression, law)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """An estimated training run.
+
+    Attributes:
+        model: Architecture.
+        tokens: Number of training tokens.
+        epochs: Number of epochs.
+        batch_tokens: Number of tokens per step.
+        micro_batch_size: Number of rows per micro-batch.
+        weight_decay: Weight decay.
+        hardware: Hardware of the run.
+        bits_per_byte: Predicted bits per byte of held-out text.
+    """
+
+    model: ModelConfig
+    tokens: float
+    epochs: float
+    batch_tokens: int
+    micro_batch_size: int
+    weight_decay: float
+    hardware: Hardware
+    bits_per_byte: LossInterval
+
+    @property
+    def seconds(self) -> float:
+        """Training time in seconds."""
+        return self.hardware.seconds(self.model, self.tokens)
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of the run, 6 per matmul parameter and token (Kaplan et al. 2020, arXiv:2001.08361)."""
+        return 6.0 * matmul_parameters(self.model) * self.tokens
+
+    @property
+    def memory_bytes(self) -> int:
+        """Peak memory of training in bytes, on one device."""
+        return IDLE_BYTES + training_bytes(self.model, self.micro_batch_size)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Size of the model directory and of a checkpoint in bytes."""
+        return _CHECKPOINT_COPIES * weight_bytes(self.model, "float32") + weight_bytes(self.model, "float32")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the estimate as JSON values."""
+        cost = self.hardware.cost(self.seconds)
+        spread = self.hardware.spread
+        return {
+            "model": self.model.to_json(),
+            "parameters": parameter_count(self.model),
+            "matmul_parameters": matmul_parameters(self.model),
+            "tokens": round(self.tokens),
+            "epochs": self.epochs,
+            "batch_tokens": self.batch_tokens,
+            "steps": max(1, round(self.tokens / self.batch_tokens)),
+            "weight_decay": self.weight_decay,
+            "flops": self.flops,
+            "flops_with_attention": self.tokens * flops_per_token(self.model),
+            "seconds": self.seconds,
+            "seconds_interval": [self.seconds / (1 + spread), self.seconds * (1 + spread)],
+            "device_hours": self.seconds * self.hardware.count / 3600,
+            "hardware": {"name": self.hardware.name, "count": self.hardware.count, "basis": self.hardware.basis},
+            "dollars": None if cost is None else list(cost),
+            "memory_bytes": self.memory_bytes,
+            "disk_bytes": self.disk_bytes,
+            "bits_per_byte": self.bits_per_byte.value,
+            "bits_per_byte_interval": [self.bits_per_byte.low, self.bits_per_byte.high],
+        }
+
+
+class Estimator:
+    """Estimates training runs on given text and hardware.
+
+    Args:
+        shape: Fields of `ModelConfig` that are given, including `family` and `context_length`.
+        vocab_size: Vocabulary size.
+        text: Training text.
+        hardware: Hardware of the run.
+        law: Scaling law.
+        memory_bytes: Memory for training on one device, or None if it does not limit the size of the model.
+    """
+
+    def __init__(
+        self,
+        shape: Mapping[str, Any],
+        vocab_size: int,
+        text: Text,
+        hardware: Hardware,
+        law: Law = DEFAULT_LAW,
+        memory_bytes: int | None = None,
+    ) -> None:
+        self._text = text
+        self._hardware = hardware
+        self._law = law
+        self._sizes = Sizes(vocab_size, shape, text.forecast(1.0, law), None, memory_bytes, _MAX_DEPTH)
+
+    def estimate(self, wish: Wish) -> Estimate:
+        """Return the run that fits what the user has set.
+
+        Raises:
+            ConfigError: The values contradict each other, or cannot be reached.
+        """
+        minutes = self._minutes(wish)
+        if wish.bits_per_byte is not None:
+            return self._reaching(wish.bits_per_byte, wish)
+        if wish.tokens is not None:
+            config = self._sized(wish, lambda _: wish.tokens or 0.0, minutes)
+            found = self._at(config, wish.tokens)
+            if minutes is not None and found.seconds > 60 * minutes * 1.05:
+                raise ConfigError(
+                    f"{wish.tokens:,.0f} tokens take {found.seconds / 60:,.1f} minutes with "
+                    f"{parameter_count(config):,} parameters, but {minutes:,.1f} minutes are available",
+                    fix="Omit one of these values, or choose a smaller model.",
+                )
+            return found
+        if minutes is not None:
+            return self._within(60 * minutes, wish)
+        if wish.parameters is not None:
+            config = self._closest(wish.parameters)
+            return self._at(config, self._useful(config, CHINCHILLA_RATIO * matmul_parameters(config)))
+        raise ConfigError(
+            "minutes, parameters, tokens, bits per byte and money are all unset",
+            fix="Set one of them, e.g. --minutes 10.",
+        )
+
+    def by_minutes(self) -> list[Estimate]:
+        """Return the best run for several training times, which shows what more time would bring."""
+        return [self._within(60 * minutes, Wish()) for minutes in _MINUTES]
+
+    def _minutes(self, wish: Wish) -> float | None:
+        """Return the available time, from the time or the money that the user has set."""
+        if wish.money is None:
+            return wish.minutes
+        if self._hardware.price is None:
+            raise ConfigError("money is set without a GPU", fix="Add --gpu, e.g. --gpu h100.")
+        paid = wish.money / self._hardware.price[1] / self._hardware.count * 60
+        return paid if wish.minutes is None else min(paid, wish.minutes)
+
+    def _within(self, seconds: float, wish: Wish) -> Estimate:
+        """Return the best run in a time."""
+
+        def tokens(config: ModelConfig) -> float:
+            return self._hardware.tokens(config, seconds)
+
+        config = self._closest(wish.parameters) if wish.parameters else self._best(tokens)
+        return self._at(config, self._useful(config, tokens(config)))
+
+    def _reaching(self, target: float, wish: Wish) -> Estimate:
+        """Return the shortest run with at most `target` bits per byte."""
+        low, high = math.log(0.1), math.log(_MAX_SECONDS)
+        best = self._within(_MAX_SECONDS, wish)
+        if best.bits_per_byte.value > target:
+            raise ConfigError(
+                f"{target:g} bits per byte cannot be reached: the best prediction is {best.bits_per_byte.value:.3f}, "
+                f"with {parameter_count(best.model):,} parameters and {best.epochs:,.1f} epochs",
+                fix="Use more text, or a higher target.",
+            )
+        for _ in range(_SEARCH_STEPS):
+            middle = (low + high) / 2
+            if self._within(math.exp(middle), wish).bits_per_byte.value <= target:
+                high = middle
+            else:
+                low = middle
+        return self._within(math.exp(high), wish)
+
+    def _sized(self, wish: Wish, tokens: Callable[[ModelConfig], float], minutes: float | None) -> ModelConfig:
+        """Return the architecture for a number of tokens."""
+        if wish.parameters is not None:
+            return self._closest(wish.parameters)
+        if minutes is None:
+            return self._best(tokens, same_compute=True)
+        fitting = [
+            config
+            for config in self._sizes.shapes.values()
+            if self._hardware.seconds(config, tokens(config)) <= 60 * minutes
+        ]
+        return max(fitting, key=parameter_count, default=self._sizes.shape(2))
+
+    def _best(self, tokens: Callable[[ModelConfig], float], *, same_compute: bool = False) -> ModelConfig:
+        """Return the best architecture for a number of tokens that depends on it."""
+        if same_compute:
+            config = self._sizes.shape(2)
+            for larger in self._sizes.shapes.values():
+                compute = tokens(larger) * flops_per_token(larger)
+                if parameter_count(self._best(lambda c, f=compute: f / flops_per_token(c))) < parameter_count(larger):  # type: ignore[misc]
+                    break
+                config = larger
+            return config
+
+        def predicted(config: ModelConfig) -> float:
+            forecast = self._text.forecast(tokens(config), self._law)
+            return forecast.bits_per_byte(config, forecast.best_tokens(config, max(1.0, tokens(config))))
+
+        return min(self._sizes.shapes.values(), key=predicted)
+
+    def _closest(self, parameters: float) -> ModelConfig:
+        """Return the architecture whose number of parameters is closest."""
+        return min(self._sizes.shapes.values(), key=lambda c: abs(math.log(parameter_count(c) / parameters)))
+
+    def _useful(self, config: ModelConfig, tokens: float) -> float:
+        return self._text.forecast(tokens, self._law).useful_tokens(config, tokens)
+
+    def _at(self, config: ModelConfig, tokens: float) -> Estimate:
+        forecast = self._text.forecast(tokens, self._law)
+        epochs = tokens / forecast.tokens
+        micro, accum = batch_rows(tokens, config.context_length)
+        return Estimate(
+            model=config,
+            tokens=tokens,
+            epochs=epochs,
+            batch_tokens=micro * accum * config.context_length,
+            micro_batch_size=micro,
+            weight_decay=planned_weight_decay(epochs),
+            hardware=self._hardware,
+            bits_per_byte=forecast.interval(config, tokens),
+        )

@@ -1,0 +1,88 @@
+"""Estimates before training: published runs, and every quantity from every other."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from groundup.core.errors import ConfigError
+from groundup.model.presets import PRESETS
+from groundup.train.initial_model import ShapeConfig, given_shape
+from groundup.train.planner.estimate import Estimator, Text, Wish
+from groundup.train.planner.estimate_table import as_table
+from groundup.train.planner.hardware import Hardware, rented_gpus
+
+LAPTOP = Hardware("laptop", 4e11, 1, None, 8 * 10**9, 0.05, "assumed")
+SHAPE = {"family": "qwen3", "context_length": 512}
+
+
+def _estimator(text_bytes: int | None = None, hardware: Hardware = LAPTOP) -> Estimator:
+    return Estimator(SHAPE, 8192, Text(text_bytes), hardware)
+
+
+def _gpt3(hardware: Hardware) -> dict[str, object]:
+    given = given_shape(ShapeConfig(preset="gpt3-175b"))
+    estimator = Estimator(given | {"vocab_size": 50_257}, PRESETS["gpt3-175b"].config.vocab_size, Text(), hardware)
+    return estimator.estimate(Wish(tokens=300e9)).to_json()
+
+
+def test_gpt3_costs_what_was_published() -> None:
+    """Brown et al. 2020, table D.1: 3.14e23 FLOPs. Lambda 2020: 355 V100-years and 4.6 million dollars."""
+    facts = _gpt3(rented_gpus("v100", 1))
+    assert facts["flops"] == pytest.approx(3.14e23, rel=0.005)
+    assert facts["device_hours"] / 24 / 365 == pytest.approx(355, rel=0.01)  # type: ignore[operator]
+    assert facts["dollars"] == pytest.approx([4.6e6, 4.6e6], rel=0.02)
+    assert "GPU-years" in as_table(facts)
+
+
+def test_gpt3_today() -> None:
+    """3.14e23 FLOPs at 40 % of 989 TFLOP/s are 220,000 hours, for 2 to 3 dollars each."""
+    facts = _gpt3(rented_gpus("h100", 1024))
+    assert facts["device_hours"] == pytest.approx(220_000, rel=0.01)
+    assert facts["dollars"] == pytest.approx([441e3, 661e3], rel=0.01)
+    assert facts["seconds"] == pytest.approx(220_000 * 3600 / 1024, rel=0.01)
+    assert rented_gpus("h100", 8, price=1.5, utilization=0.5).cost(3600) == (12.0, 12.0)
+    with pytest.raises(ConfigError, match="h100"):
+        rented_gpus("h1000", 1)
+
+
+def test_each_quantity_gives_the_others() -> None:
+    """From the time follow tokens, size and quality; from each of them, the same run must follow."""
+    estimator = _estimator(30_000_000)
+    found = estimator.estimate(Wish(minutes=20))
+    assert found.seconds == pytest.approx(1200, rel=0.01)
+    same_size = estimator.estimate(Wish(minutes=20, parameters=found.to_json()["parameters"]))
+    assert same_size.model == found.model
+    again = estimator.estimate(Wish(bits_per_byte=found.bits_per_byte.value))
+    assert again.seconds == pytest.approx(1200, rel=0.05)
+    by_tokens = estimator.estimate(Wish(tokens=found.tokens))
+    assert abs(by_tokens.model.n_layers - found.model.n_layers) <= 1
+
+
+def test_money_buys_time() -> None:
+    found = _estimator(hardware=rented_gpus("a100", 2, price=2.0)).estimate(Wish(money=8))
+    assert found.seconds == pytest.approx(2 * 3600, rel=0.01)
+    with pytest.raises(ConfigError, match="--gpu"):
+        _estimator().estimate(Wish(money=8))
+
+
+def test_a_small_text_limits_what_money_can_reach() -> None:
+    """One megabyte was planned for a quality that only 100 GB of text can give."""
+    with pytest.raises(ConfigError, match="cannot be reached"):
+        _estimator(1_000_000).estimate(Wish(bits_per_byte=0.9))
+    assert _estimator(10**11, rented_gpus("h100", 64)).estimate(Wish(bits_per_byte=0.9)).epochs < 1.1
+
+
+def test_contradictions_are_errors() -> None:
+    with pytest.raises(ConfigError, match="minutes are available"):
+        _estimator().estimate(Wish(minutes=1, tokens=10**9, parameters=50e6))
+    with pytest.raises(ConfigError, match="unset"):
+        _estimator().estimate(Wish())
+
+
+def test_more_time_is_never_worse() -> None:
+    losses = [each.bits_per_byte.value for each in _estimator(5_000_000).by_minutes()]
+    assert losses == sorted(losses, reverse=True)
+    slow = _estimator(5_000_000, dataclasses.replace(LAPTOP, flops=4e10)).by_minutes()
+    assert slow[1].bits_per_byte.value > losses[1]
