@@ -211,6 +211,9 @@ class Trainer(Generic[ModelT, BatchT]):
         Raises:
             ResourceError: A micro-batch with a single row does not fit into memory.
         """
+        state_bytes = self._parallel.optimizer_bytes
+        if self.settings.ema_fraction:  # one fp32 value per parameter, in addition to the two values of AdamW
+            state_bytes += state_bytes // 2
         with eager_mode():
             return find_max_rows(
                 self._parallel.probe_module,
@@ -218,7 +221,7 @@ class Trainer(Generic[ModelT, BatchT]):
                 batch_of,
                 max_rows=at_most,
                 device=self.machine.device,
-                state_bytes=self._parallel.optimizer_bytes,
+                state_bytes=state_bytes,
                 ranks=self.run.ranks,
             )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -24,6 +26,7 @@ from groundup.model.operations import DEFAULT_OPERATIONS
 from groundup.model.presets import PRESETS
 from groundup.optim import OptimizerConfig
 from groundup.train.planner import Budget, Forecast, Plan, plan_run
+from groundup.train.planner.plan import regularized
 
 GPT2_SMALL = ModelConfig("gpt2", 768, 12, 12, 12, 64, 3072, 50_257, 1024)
 
@@ -83,6 +86,15 @@ def test_the_given_batch_size_is_kept_in_full_rows() -> None:
     assert plan.micro_batch_size <= 16
     assert _plan(Budget(minutes=2, global_batch_tokens=40_960)).global_batch_tokens == 40_960
     assert _plan(Budget(tokens=4_000_000, global_batch_tokens=100)).global_batch_tokens == 512
+
+
+def test_given_regularization_replaces_the_planned_one() -> None:
+    plan = _plan(Budget(tokens=4_000_000), corpus=300_000)
+    planned = regularized(plan, None, None, 0.25)
+    assert planned.dropout and planned.optimizer.weight_decay  # 13 epochs
+    assert planned.decay_steps == math.ceil(plan.total_steps / 4)
+    given = regularized(plan, 0.0, 0.0, 0.0)
+    assert (given.dropout, given.optimizer.weight_decay, given.decay_steps) == (0.0, 0.0, 0)
 
 
 def test_given_fields_are_kept() -> None:
