@@ -61,6 +61,7 @@ class BatchPlacement:
 
 
 SINGLE_PROCESS = BatchPlacement()
+GROUP_WINDOWS = 1 << 16  # maximum number of windows that are shuffled together
 SHORTEST = 4  # number of short windows per window in the first batches
 
 
@@ -74,13 +75,16 @@ class Loader:
     the model learns to end a text. A document that does not fit into a window continues in the next window. The
     positions in the next window restart at 0, and its tokens do not attend to the previous window.
 
+    The windows are shuffled, too, so that the windows of a long document are in different batches. They are shuffled in
+    groups of at most an epoch and at most `GROUP_WINDOWS` windows, which limits the memory.
+
     The first half of the first `short_batches` batches has windows of a quarter of the context length, and the second
     half has windows of half of it. Each window is then split into rows, so the number of tokens per batch is the same.
     Attention takes less time in short windows, and models that begin with them learn more from small texts
     (Charpentier and Samuel 2024, arXiv:2410.24159).
 
-    Batch i of rank r consists of B consecutive windows, starting at window (i·world_size + r)·B. Therefore, a global
-    batch contains the same windows for any number of ranks.
+    Batch i of rank r consists of B windows, starting at shuffled window (i·world_size + r)·B. Therefore, a global batch
+    contains the same windows for any number of ranks.
 
     Attributes:
         n_tokens_per_epoch: Number of tokens in the split, including one BOS per document.
@@ -132,8 +136,10 @@ class Loader:
         self._seed = seed
         self._short_batches = short_batches
         self._place = place
-        # The cache holds the order of two epochs, because a batch may extend over the end of an epoch.
-        self._epoch_order = lru_cache(maxsize=2)(self._make_epoch_order)
+        self._group_windows = max(1, min(GROUP_WINDOWS, self.n_tokens_per_epoch // context_length))
+        # A batch may extend over the end of an epoch and of a group.
+        self._epoch_order = lru_cache(maxsize=3)(self._make_epoch_order)
+        self._group_order = lru_cache(maxsize=2)(self._make_group_order)
 
     def batch(self, index: int) -> PackedWindows:
         """Return this rank's part of the global batch `index`. Batches are numbered across epochs.
@@ -143,7 +149,7 @@ class Loader:
         """
         B, T = self.batch_size, self.context_length
         first = (index * self._place.world_size + self._place.rank) * B
-        starts_B = T * np.arange(first, first + B)
+        starts_B = T * self._shuffled(np.arange(first, first + B))
         parts = 1 if index >= self._short_batches else 2 if index >= self._short_batches / 2 else SHORTEST
         B, T = B * parts, T // parts
         starts_B = (starts_B[:, None] + T * np.arange(parts)).reshape(B)
@@ -157,6 +163,15 @@ class Loader:
         return PackedWindows(
             *(torch.from_numpy(np.ascontiguousarray(column)).to(self._place.device) for column in columns)
         )
+
+    def _shuffled(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the windows at places in the shuffled order."""
+        groups, within = np.divmod(places, self._group_windows)
+        windows = np.empty_like(places)
+        for group in np.unique(groups):
+            here = groups == group
+            windows[here] = group * self._group_windows + self._group_order(int(group))[within[here]]
+        return windows
 
     def _read(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return the tokens at places of the endless stream, and a mask of the BOS tokens, both with the same shape."""
@@ -172,6 +187,11 @@ class Loader:
             inside = within > 0
             ids[here & ~begins] = self._shards.gather(order[documents[inside]], within[inside] - 1)
         return ids, begins
+
+    def _make_group_order(self, group: int) -> NDArray[np.int64]:
+        """Return the order of the windows in a group."""
+        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self._seed, group, 1])))
+        return generator.permutation(self._group_windows)
 
     def _make_epoch_order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the order of documents in an epoch, and the offset of each document from the start of the epoch.

@@ -34,13 +34,20 @@ def same(left: list[tuple[torch.Tensor, ...]], right: list[tuple[torch.Tensor, .
     )
 
 
-def test_an_epoch_is_every_document_after_bos(shards: TokenShards) -> None:
-    """The concatenated windows are the documents of the epoch, each exactly once."""
-    packed = loader(shards)
-    windows = -(-packed.n_tokens_per_epoch // 64) + 4
-    stream = torch.cat([row[0] for row in rows([packed.batch(i) for i in range(windows // 4 + 1)])]).tolist()
-    epoch = stream[: packed.n_tokens_per_epoch]
+def test_windows_of_an_epoch_are_every_document_after_bos(shards: TokenShards) -> None:
+    """Each label is the first token of another window, so sorted by this chain, the windows are the documents."""
+    packed = loader(shards, context_length=8, batch_size=1)
+    windows = 3 * packed.n_tokens_per_epoch // 8
     assert packed.n_tokens_per_epoch == shards.n_tokens + shards.n_documents
+    batches = [packed.batch(i) for i in range(windows)]
+    order = np.concatenate([8 * packed._shuffled(np.array([i])) for i in range(windows)])
+    assert sorted(order.tolist()) == list(range(0, 8 * windows, 8))
+    assert order.tolist() != sorted(order.tolist())
+    in_order = [batches[i] for i in np.argsort(order)]
+    stream = torch.cat([batch.input_ids[0] for batch in in_order]).tolist()
+    labels = torch.cat([batch.labels[0] for batch in in_order]).tolist()
+    assert labels[:-1] == stream[1:]  # without an overlap of one token, each window would lose a label
+    epoch = stream[: packed.n_tokens_per_epoch]
     starts = [place for place, token in enumerate(epoch) if token == 0] + [len(epoch)]
     documents = [tuple(epoch[a + 1 : b]) for a, b in pairwise(starts)]
     written = [tuple(shards.document(i).tolist()) for i in range(shards.n_documents)]
@@ -49,13 +56,12 @@ def test_an_epoch_is_every_document_after_bos(shards: TokenShards) -> None:
     assert stream[packed.n_tokens_per_epoch] == 0  # no gap before the next epoch
 
 
-def test_labels_are_the_next_token_across_windows(shards: TokenShards) -> None:
-    """Without an overlap of one token, each window would lose a label."""
-    batches = [loader(shards).batch(i) for i in range(5)]
-    inputs = torch.cat([b.input_ids.flatten() for b in batches])
-    labels = torch.cat([b.labels.flatten() for b in batches])
-    assert torch.equal(labels[:-1], inputs[1:])
-    assert (labels == 0).any()  # the end of a document is a label
+def test_windows_of_a_long_document_are_in_different_batches(tmp_path: Path) -> None:
+    """A batch of windows of a single book has a gradient that depends on this book only."""
+    books = [np.full(640, book, dtype=np.uint32) for book in range(1, 9)]
+    write_shards(tmp_path, {"train": ["x" * 640] * 8}, lambda _: books, vocab_size=64, bos_id=0)
+    batch = loader(TokenShards(tmp_path, "train"), context_length=64, batch_size=16).batch(0)
+    assert len(batch.input_ids.unique()) > 5
 
 
 def test_short_windows_have_the_same_tokens_as_full_ones(shards: TokenShards) -> None:
