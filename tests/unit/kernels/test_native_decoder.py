@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -15,7 +13,6 @@ from torch import Tensor
 
 from family_shapes import small
 from groundup.kernels import native_decoder
-from groundup.kernels import native_library as native_library_module
 from groundup.kernels.native_decoder import (
     BLOCK_TOKENS,
     Chunk,
@@ -34,17 +31,6 @@ FORMATS: tuple[WeightFormat, ...] = ("bfloat16", "int8", "int4")
 LENGTH = 24
 # The kernels also round the inputs of matrices, to the format of the weights or 8 bits, and keys and values to bf16.
 TOLERANCE: dict[WeightFormat, float] = {"bfloat16": 0.02, "int8": 0.06, "int4": 0.06}
-
-
-@pytest.fixture(scope="module")
-def emulated_amx(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """The kernels compiled for AMX, with the tile instructions in C++."""
-    library = tmp_path_factory.mktemp("emulated") / "kernels.so"
-    source = Path(native_library_module.__file__).parent / "native" / "decoder.cpp"
-    tiles = Path(__file__).parent / "emulated_tiles.h"
-    flags = [flag for flag in native_library_module._FLAGS if flag != "-O3"]
-    subprocess.run(["c++", "-O1", *flags, "-include", str(tiles), str(source), "-o", str(library)], check=True)
-    return ctypes.CDLL(str(library))
 
 
 @pytest.fixture(params=["this CPU", "emulated AMX"])

@@ -1,75 +1,161 @@
 // Muon's orthogonalization (Keller Jordan 2024) with Newton-Schulz steps X <- a X + (b G + c G^2) X, where G = X X^T.
-// The steps are computed in bf16 with fp32 accumulation. One thread computes all steps of a matrix, so the matrix stays
-// in this core's cache. G and G^2 are symmetric, so only one half of each is computed.
+// The steps are computed in bf16 with fp32 accumulation. G and G^2 are symmetric, so only their lower triangles are
+// computed. A tall matrix is transposed first, so X (s x n) always has s <= n.
+//
+// One thread computes all steps of a matrix, so the matrix stays in this core's cache. Matrices that remain if the number
+// of matrices is not a multiple of the number of threads are shared: a team of threads computes each of them. The result
+// does not depend on the number of threads.
 #include "math.h"
+
+#include <omp.h>
 
 using namespace groundup;
 
 namespace {
 
-struct Workspace {
-    bf16 *x, *packed_left, *packed_right, *gram, *gram_packed;
-    float *sums, *gram_sums;
+// Maximum number of rows and columns of a tile of a result, and number of values of k per pass over a tile. The sums of
+// a tile and its operands fit in an L2 cache of 1 MB. A long depth would evict them, because each tile reads
+// 2 x EDGE x depth values.
+constexpr int64_t EDGE = 256, CHUNK = 512;
+constexpr int64_t BLOCK = 2 * TILE; // all sizes are multiples of it
+
+// The threads that compute one matrix. All teams of a parallel region call `wait` equally often.
+struct Team {
+    int member, size;
+    bool is_shared; // whether any team of the parallel region has several members
+
+    void wait() const {
+        if (is_shared) {
+#pragma omp barrier
+        }
+    }
+    // Returns this member's part of [0, count) as [from, to).
+    void part(int64_t count, int64_t &from, int64_t &to) const { share(count, member, size, from, to); }
 };
 
-// Copies the lower triangle of a symmetric matrix (s x s) to the upper triangle. The 32 x 32 blocks on the diagonal are
-// already complete.
-void mirror(float *matrix, int64_t s) {
-    for (int64_t i = 0; i < s; i += TILE)
-        for (int64_t j = 0; j < i / (2 * TILE) * 2 * TILE; j += TILE) {
-            __m512i v[16];
-            for (int r = 0; r < 16; r++) v[r] = _mm512_loadu_si512(matrix + (i + r) * s + j);
-            transpose(v);
-            for (int r = 0; r < 16; r++) _mm512_storeu_si512(matrix + (j + r) * s + i, v[r]);
+// The buffers of one matrix. `gram` is G (s x s), `factor` is b G + c G^2 (s x s), and `right` contains the packed right
+// operand of the current product.
+struct Workspace {
+    bf16 *x, *right, *gram, *gram_packed, *factor;
+    float *squares; // one sum of squares per 32 rows of the matrix
+
+    static int64_t bytes(int64_t s, int64_t n) {
+        return round_up((2 * s * n + 3 * s * s) * sizeof(bf16) + n / BLOCK * sizeof(float), 64);
+    }
+    Workspace(char *place, int64_t s, int64_t n) {
+        x = (bf16 *)place, right = x + s * n, gram = right + s * n, gram_packed = gram + s * s;
+        factor = gram_packed + s * s, squares = (float *)(factor + s * s);
+    }
+};
+
+// Returns the size of tiles with which a result (m x n) gives each member of a team about four tiles or more.
+int64_t tile_edge(int64_t m, int64_t n, const Team &team) {
+    int64_t edge = EDGE;
+    while (team.size > 1 && edge > BLOCK && round_up(m, edge) * round_up(n, edge) < 4 * team.size * edge * edge) edge /= 2;
+    return edge;
+}
+
+// Computes out = value(left right) for a result (m x n, bf16). `value(place, sums)` returns the 16 result values at
+// `place` from the sums of the product. If the result is `symmetric`, only blocks on and below the diagonal are
+// computed, and blocks below the diagonal are also stored above it. `right` is a packed operand with this depth.
+template <typename Value>
+void product(const Team &team, bf16 *out, int64_t m, int64_t n, bool symmetric, const Left &left, const bf16 *right,
+             int64_t depth, Value value) {
+    static thread_local Scratch<float> kept;
+    float *sums = kept.at_least(EDGE * EDGE);
+    const int64_t edge = tile_edge(m, n, team);
+    int64_t number = 0;
+    for (int64_t top = 0; top < m; top += edge)
+        for (int64_t first = 0; first < (symmetric ? top + 1 : n); first += edge) {
+            if (number++ % team.size != team.member) continue;
+            const int64_t bottom = std::min(top + edge, m), last = std::min(first + edge, n);
+            const bool on_diagonal = symmetric && top == first;
+            const int64_t strip = on_diagonal ? BLOCK : bottom - top; // rows that have the same number of columns
+            for (int64_t k = 0; k < depth; k += CHUNK)
+                for (int64_t i = top; i < bottom; i += strip)
+                    multiply(sums + (i - top) * EDGE, EDGE,
+                             {left.data + i / TILE * left.next + k / DEPTH * left.step, left.stride, left.step, left.next},
+                             right + first * depth + k * TILE, depth * TILE, strip,
+                             on_diagonal ? i + BLOCK - first : last - first, std::min(CHUNK, depth - k) / DEPTH, k > 0);
+            for (int64_t i = top; i < bottom; i += TILE)
+                for (int64_t j = first; j < (on_diagonal ? i / BLOCK * BLOCK + BLOCK : last); j += TILE) {
+                    __m512 v[TILE];
+                    for (int r = 0; r < TILE; r++) {
+                        const int64_t place = (i + r) * n + j;
+                        v[r] = value(place, _mm512_loadu_ps(sums + (i - top + r) * EDGE + j - first));
+                        store(out + place, v[r]);
+                    }
+                    if (!symmetric || j >= i / BLOCK * BLOCK) continue;
+                    transpose((__m512i *)v);
+                    for (int r = 0; r < TILE; r++) store(out + (j + r) * n + i, v[r]);
+                }
         }
 }
 
-// Computes out (s x s) = left right. The result must be symmetric, because only its lower triangle is computed.
-void symmetric(float *out, const Left &left, const bf16 *right, int64_t panel, int64_t s, int64_t steps) {
-    for (int64_t i = 0; i < s; i += 2 * TILE)
-        multiply(out + i * s, s, {left.data + i / TILE * left.next, left.stride, left.step, left.next}, right, panel,
-                 2 * TILE, i + 2 * TILE, steps, false);
-    mirror(out, s);
+// Runs one Newton-Schulz step on X (s x n).
+void step(const Workspace &w, const Team &team, int64_t s, int64_t n, float a, float b, float c) {
+    const __m512 linear = _mm512_set1_ps(a), cubic = _mm512_set1_ps(b), quintic = _mm512_set1_ps(c);
+    int64_t from, to;
+    team.part(s, from, to);
+    pack_right_transposed(w.right + from * n, w.x + from * n, n, n, to - from);
+    team.wait();
+    product(team, w.gram, s, s, true, rows(w.x, n), w.right, n, [](int64_t, __m512 sums) { return sums; });
+    team.wait();
+    pack_right(w.gram_packed + from * s, w.gram + from, s, s, to - from);
+    team.part(n, from, to);
+    pack_right(w.right + from * s, w.x + from, n, s, to - from);
+    team.wait();
+    product(team, w.factor, s, s, true, rows(w.gram, s), w.gram_packed, s, [=](int64_t place, __m512 sums) {
+        return _mm512_fmadd_ps(cubic, load(w.gram + place), _mm512_mul_ps(quintic, sums));
+    });
+    team.wait();
+    product(team, w.x, s, n, false, rows(w.factor, s), w.right, s,
+            [=](int64_t place, __m512 sums) { return _mm512_fmadd_ps(linear, load(w.x + place), sums); });
+    team.wait();
 }
 
-void round_all(bf16 *out, const float *values, int64_t count) {
-    for (int64_t i = 0; i < count; i += TILE) store(out + i, _mm512_loadu_ps(values + i));
+// Calls body(place, x_place, stride) for each block of 16 x 16 values of this member's rows of a matrix (m x n):
+// `place` is the offset of the block in the matrix. `x_place` and `stride` are its offset and row stride in X, which is
+// the transposed matrix if the matrix is tall.
+template <typename Body> void for_blocks(const Team &team, int64_t m, int64_t n, Body body) {
+    int64_t from, to;
+    team.part(m, from, to);
+    for (int64_t i = from; i < to; i += TILE)
+        for (int64_t j = 0; j < n; j += TILE) m > n ? body(i * n + j, j * m + i, m) : body(i * n + j, i * n + j, n);
 }
 
-// Runs one Newton-Schulz step on X (m x n). X may be wide (m <= n) or tall, and G is square with the size of the
-// shorter dimension of X.
-void step(const Workspace &w, int64_t m, int64_t n, float a, float b, float c) {
-    const bool wide = m <= n;
-    const int64_t s = wide ? m : n, depth = wide ? n : m;
-    if (wide) {
-        pack_right_transposed(w.packed_right, w.x, n, n, m);
-        symmetric(w.gram_sums, rows(w.x, n), w.packed_right, n * TILE, s, n / DEPTH);
-    } else {
-        pack_left(w.packed_left, w.x, n, m, n);
-        pack_right(w.packed_right, w.x, n, m, n);
-        symmetric(w.gram_sums, packed(w.packed_left, m / DEPTH), w.packed_right, m * TILE, s, depth / DEPTH);
+// Orthogonalizes an fp32 matrix (m x n) in place.
+void orthogonalize(float *matrix, const Workspace &w, const Team &team, int64_t m, int64_t n, int64_t n_steps, float a,
+                   float b, float c, float eps) {
+    const bool tall = m > n;
+    int64_t from, to;
+    team.part(m, from, to);
+    for (int64_t i = from; i < to; i += BLOCK) {
+        __m512 squares = _mm512_setzero_ps();
+        for (const float *place = matrix + i * n; place < matrix + (i + BLOCK) * n; place += TILE) {
+            const __m512 values = _mm512_loadu_ps(place);
+            squares = _mm512_fmadd_ps(values, values, squares);
+        }
+        w.squares[i / BLOCK] = _mm512_reduce_add_ps(squares);
     }
-    round_all(w.gram, w.gram_sums, s * s);
-    pack_right(w.gram_packed, w.gram, s, s, s);
-    symmetric(w.sums, rows(w.gram, s), w.gram_packed, s * TILE, s, s / DEPTH);
-    for (int64_t i = 0; i < s * s; i += TILE) {
-        const __m512 square = _mm512_mul_ps(_mm512_set1_ps(c), _mm512_loadu_ps(w.sums + i));
-        store(w.gram + i, _mm512_fmadd_ps(_mm512_set1_ps(b), load(w.gram + i), square));
-    }
-    if (wide)
-        pack_right(w.packed_right, w.x, n, m, n);
-    else
-        pack_right(w.gram_packed, w.gram, s, s, s);
-    // X can be updated in place: a wide X has been packed before, and each row of a tall X is read only once.
-    for (int64_t i = 0; i < m; i += 2 * TILE) {
-        if (wide)
-            multiply(w.sums, n, rows(w.gram + i * s, s), w.packed_right, m * TILE, 2 * TILE, n, s / DEPTH, false);
-        else
-            multiply(w.sums, n, rows(w.x + i * n, n), w.gram_packed, s * TILE, 2 * TILE, n, s / DEPTH, false);
-        bf16 *x = w.x + i * n;
-        for (int64_t j = 0; j < 2 * TILE * n; j += TILE)
-            store(x + j, _mm512_fmadd_ps(_mm512_set1_ps(a), load(x + j), _mm512_loadu_ps(w.sums + j)));
-    }
+    team.wait();
+    float sum = 0; // in an order that does not depend on the team, so that the result does not depend on it either
+    for (int64_t i = 0; i < m / BLOCK; i++) sum += w.squares[i];
+    const __m512 scale = _mm512_set1_ps(1.0f / std::max(sqrtf(sum), eps));
+    for_blocks(team, m, n, [=](int64_t place, int64_t x_place, int64_t stride) {
+        __m512 v[TILE];
+        for (int r = 0; r < TILE; r++) v[r] = _mm512_mul_ps(_mm512_loadu_ps(matrix + place + r * n), scale);
+        if (tall) transpose((__m512i *)v);
+        for (int r = 0; r < TILE; r++) store(w.x + x_place + r * stride, v[r]);
+    });
+    team.wait();
+    for (int64_t k = 0; k < n_steps; k++) step(w, team, std::min(m, n), std::max(m, n), a, b, c);
+    for_blocks(team, m, n, [=](int64_t place, int64_t x_place, int64_t stride) {
+        __m512 v[TILE];
+        for (int r = 0; r < TILE; r++) v[r] = load(w.x + x_place + r * stride);
+        if (tall) transpose((__m512i *)v);
+        for (int r = 0; r < TILE; r++) _mm512_storeu_ps(matrix + place + r * n, v[r]);
+    });
 }
 
 } // namespace
@@ -77,31 +163,25 @@ void step(const Workspace &w, int64_t m, int64_t n, float a, float b, float c) {
 // Orthogonalizes `count` fp32 matrices of the same shape (m x n) in place. m and n are multiples of 32.
 extern "C" void groundup_orthogonalize(float **matrices, int64_t count, int64_t m, int64_t n, int64_t n_steps, float a,
                                        float b, float c, float eps) {
-    const int64_t s = std::min(m, n), size = m * n;
-#pragma omp parallel
+    const int64_t s = std::min(m, n), l = std::max(m, n);
+    const int most = omp_get_max_threads();
+    const int64_t bytes = Workspace::bytes(s, l);
+    static thread_local Scratch<char> kept;
+    char *buffers = kept.at_least(bytes * std::min(count, int64_t(most)));
+#pragma omp parallel num_threads(most)
     {
         Tiles tiles;
-        static thread_local Scratch<bf16> kept;
-        static thread_local Scratch<float> sums;
-        Workspace w;
-        w.x = kept.at_least(3 * size + 2 * s * s);
-        w.packed_left = w.x + size, w.packed_right = w.packed_left + size;
-        w.gram = w.packed_right + size, w.gram_packed = w.gram + s * s;
-        w.sums = sums.at_least(s * s + std::max(s * s, 2 * TILE * n));
-        w.gram_sums = w.sums + std::max(s * s, 2 * TILE * n);
+        const int thread = omp_get_thread_num(), threads = omp_get_num_threads();
+        const int64_t alone = count / threads * threads; // number of matrices that one thread computes
 #pragma omp for schedule(dynamic)
-        for (int64_t index = 0; index < count; index++) {
-            float *matrix = matrices[index];
-            __m512 squares = _mm512_setzero_ps();
-            for (int64_t i = 0; i < size; i += TILE) {
-                const __m512 value = _mm512_loadu_ps(matrix + i);
-                squares = _mm512_fmadd_ps(value, value, squares);
-            }
-            const float norm = std::max(sqrtf(_mm512_reduce_add_ps(squares)), eps);
-            for (int64_t i = 0; i < size; i += TILE)
-                store(w.x + i, _mm512_mul_ps(_mm512_loadu_ps(matrix + i), _mm512_set1_ps(1.0f / norm)));
-            for (int64_t k = 0; k < n_steps; k++) step(w, m, n, a, b, c);
-            for (int64_t i = 0; i < size; i += TILE) _mm512_storeu_ps(matrix + i, load(w.x + i));
+        for (int64_t index = 0; index < alone; index++)
+            orthogonalize(matrices[index], Workspace(buffers + thread * bytes, s, l), {0, 1, false}, m, n, n_steps, a, b, c,
+                          eps);
+        if (alone < count) {
+            const int64_t teams = count - alone, team = thread * teams / threads;
+            const int64_t first = (team * threads + teams - 1) / teams, end = ((team + 1) * threads + teams - 1) / teams;
+            orthogonalize(matrices[alone + team], Workspace(buffers + team * bytes, s, l),
+                          {int(thread - first), int(end - first), true}, m, n, n_steps, a, b, c, eps);
         }
     }
 }
