@@ -30,6 +30,12 @@ class ClassifierRunner:
     def __init__(self, opened: OpenedClassifier) -> None:
         self._opened = opened
         self._novelty = Novelty.load(opened.directory)
+        self.directory = opened.directory
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of parameters of the classifier."""
+        return sum(each.numel() for each in self._opened.model.parameters())
 
     def run(
         self,

@@ -16,6 +16,7 @@ from groundup.core.types import MetricName
 _TYPE_NAMES = {int: "a number", tuple: "a list", str: "text"}
 FIELD = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _NAME = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
+BaselineName = Literal["copy", "lead", "random", "nearest", "example"]
 RESERVED = ("list", "run", "evaluate")  # subcommands of `groundup apps`, which applications cannot have as a name
 # Command-line options of all applications. An input cannot have such a name.
 _RESERVED_OPTIONS = (
@@ -145,13 +146,40 @@ class SamplingSettings(Config):
     )
 
 
+class OutputChecks(Config):
+    """Checks of outputs that have no single correct answer. An output counts if it passes all of them."""
+
+    words: tuple[int, int] | None = setting(None, help="minimum and maximum number of words")
+    min_lines: int = setting(1, help="minimum number of lines that are not empty", ge=1)
+    topic: str = setting("", help="name of the input of which half of the content words must occur in the output")
+    max_repeated: float = setting(0.05, help="maximum share of repeated 4-grams", ge=0, le=1)
+    answers_from: str = setting(
+        "",
+        help="name of the input in which the correct option of each question must occur; the output is then a list of "
+        "questions, with four different options of one type",
+    )
+
+
 class TestSet(Config):
     """A test set, which contains inputs and reference outputs."""
 
     __test__ = False  # prevents pytest from collecting this class
 
     file: str = setting(help="JSON Lines file with inputs and reference outputs, in the directory of this file")
-    metric: MetricName = setting(help="metric that compares the outputs with the references")
+    metric: MetricName | Literal["ranking", "checks"] = setting(
+        help="metric of `groundup compare`; or ranking: the share of inputs whose reference is more likely than the "
+        "references of three other inputs; or checks: the share of outputs that pass the checks"
+    )
+    baseline: BaselineName | None = setting(
+        None,
+        help="copy: the input; lead: the first two sentences; random: a random label; nearest: the label, sentence or "
+        "reference that is most similar to the input by TF-IDF; example: the nearest example of the prompt; "
+        "default: chosen from the metric",
+    )
+    checks: OutputChecks = setting(OutputChecks(), help="checks of outputs, for metric = checks")
+    required: float = setting(
+        0.0, help="minimum score of a useful model, in percent, in addition to the baseline", ge=0
+    )
 
     @field_validator("file")
     @classmethod
@@ -194,6 +222,12 @@ class App(Config):
                 raise _wrong(f'"{{{name}}}" in the schema must be an input of the type number')
         if self.output.labels_from and kinds.get(self.output.labels_from) != "labels":
             raise _wrong("labels_from must be an input of the type labels")
+        named = (self.test.checks.topic, self.test.checks.answers_from) if self.test else ()
+        for name in filter(None, named):
+            if name not in names:
+                raise _wrong(f"test.checks: {name!r} is not an input; the inputs are {', '.join(names)}")
+        if self.test is not None and self.test.baseline == "example" and not self.prompt.shots:
+            raise _wrong("test.baseline = example requires shots in the prompt")
         if self.long is not None and kinds.get(self.long.input) != "text":
             raise _wrong("long.input must be an input of the type text")
         if self.long is not None and self.long.strategy == "join" and self.output.kind != "text":

@@ -34,11 +34,13 @@ class AppRunner:
         engine: Engine that generates streamed outputs. It can process other requests at the same time.
         template: Chat template of the model, or None if it is a base model.
         batched: Whether to generate in batches in the calling thread. In this case, nothing else may use the engine.
+        directory: Model directory or GGUF file. None for a model that has no files.
     """
 
     engine: Engine
     template: ChatTemplate | None
     batched: bool = True
+    directory: Path | None = None
     _running: str | None = None
     _cancelled: bool = False
 
@@ -47,6 +49,11 @@ class AppRunner:
         """Properties of the model that influence the prompts."""
         context = self.engine.model.config.context_length
         return TextModel(self.engine.tokenizer, self.template, context)
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of parameters of the model."""
+        return sum(each.numel() for each in self.engine.model.parameters())
 
     def run(
         self,
@@ -254,4 +261,4 @@ def open_runner(model: Path, device: str | None, console: Console, stack: ExitSt
     if is_classifier(model):
         return ClassifierRunner(open_classifier(model, device=device))
     opened, template = open_chat_model(model, device, console)
-    return AppRunner(stack.enter_context(Engine.of(opened)), template)
+    return AppRunner(stack.enter_context(Engine.of(opened)), template, directory=opened.directory)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Protocol
 
-from groundup.apps.catalog import Catalog
+from groundup.apps.catalog import Catalog, CatalogEntry
 from groundup.apps.classifier_runner import ClassifierRunner
-from groundup.apps.declaration import App
 from groundup.apps.prompter import Options
 from groundup.apps.runner import AppRunner
+from groundup.apps.scores import stored_score, warning_of
 from groundup.hub.resolve import OpenedClassifier
 from groundup.inference import Engine
 from groundup.tokenizer import ChatTemplate
@@ -29,6 +30,11 @@ class Model(Protocol):
     @property
     def template(self) -> ChatTemplate | None:
         """Chat template of the model, or None if it is a base model."""
+        ...
+
+    @property
+    def directory(self) -> Path:
+        """Model directory or model file."""
         ...
 
 
@@ -72,20 +78,20 @@ class ServedApps:
 
     def task(self, name: str, model: Model | OpenedClassifier, body: Call) -> ServedTask | None:
         """Return the task that answers a request, or None if no application has this name."""
-        return ServedTask(self._catalog[name].app, model, body) if name in self._catalog else None
+        return ServedTask(self._catalog[name], model, body) if name in self._catalog else None
 
 
 class ServedTask:
     """A task that runs an application to answer one request.
 
     Args:
-        app: Application to run.
+        found: Application to run.
         model: Model to run the application on.
         body: Body of the request.
     """
 
-    def __init__(self, app: App, model: Model | OpenedClassifier, body: Call) -> None:
-        self._app, self._body = app, body
+    def __init__(self, found: CatalogEntry, model: Model | OpenedClassifier, body: Call) -> None:
+        self._found, self._body, self._directory = found, body, model.directory
         self._runner: AppRunner | ClassifierRunner
         if isinstance(model, OpenedClassifier):
             self._runner = ClassifierRunner(model)
@@ -95,13 +101,15 @@ class ServedTask:
     def run(self, on_event: Callable[[Json], None]) -> Json:
         """Run the application and return its result as JSON."""
         result = self._runner.run(
-            self._app,
+            self._found.app,
             self._body.inputs,
             Options(self._body.temperature, self._body.max_tokens, self._body.seed),
             on_text=lambda text: on_event({"type": "text", "text": text}),
             on_progress=lambda done, total: on_event({"type": "progress", "done": done, "total": total}),
         )
-        return asdict(result)
+        score = stored_score(self._directory, self._found)
+        warning = None if score is None else warning_of(self._found, score)
+        return asdict(result) | {"warning": warning}
 
     def cancel(self) -> None:
         """Cancel the task. Another thread calls this method."""

@@ -92,10 +92,17 @@ def _tested(
     model: Path, config: AppsEvaluateConfig, catalog: Catalog, names: list[str], console: Console
 ) -> list[AppOutputs]:
     from groundup.apps.runner import open_runner
+    from groundup.apps.scores import save_scores, score_of, warning_of
     from groundup.apps.test_set import run_test_set
 
     with ExitStack() as stack:
         runner = open_runner(model, config.device, console, stack)
         total = sum(len(catalog[name].test_rows()) for name in names)
         with console.progress(str(model), total, "examples") as bar:
-            return [run_test_set(runner, catalog[name], advance=bar.advance) for name in names]
+            tested = [run_test_set(runner, catalog[name], advance=bar.advance) for name in names]
+    scores = {each.name: score_of(each, catalog[each.name], seed=config.seed) for each in tested}
+    for name, score in scores.items():
+        console.note(f"{name}: {warning_of(catalog[name], score) or score.sentence + '.'}")
+    assert runner.directory is not None
+    console.note(f"Stored in {save_scores(runner.directory, scores)}.")
+    return tested

@@ -15,7 +15,7 @@ from groundup.core.files import atomic_file
 from groundup.core.plural import pluralize
 
 if TYPE_CHECKING:
-    from groundup.apps.declaration import App
+    from groundup.apps.catalog import CatalogEntry
     from groundup.apps.steps import AppResult
 
 EXAMPLE = "groundup apps run summarize minutes.txt --model runs/quickstart"
@@ -63,16 +63,18 @@ def run(
         DataError: The model, the file or the table does not exist.
     """
     from groundup.apps.files import read_input, result_json
+    from groundup.apps.first_use import show_score
     from groundup.apps.progress import ChunkProgress
     from groundup.apps.prompter import Options
     from groundup.apps.runner import open_runner
 
     console = console or Console()
-    app = Catalog(config.apps).named(config.name).app
+    found = Catalog(config.apps).named(config.name)
+    app = found.app
     own = {} if config.input is None else {app.first.name: read_input(config.input)}
     given = config.inputs | own
     if config.batch is not None:
-        return _run_batch(config, app, given, console, on_text)
+        return _run_batch(config, found, given, console, on_text)
     if config.column:
         raise ConfigError(
             f"--column {config.column[0]} requires --batch",
@@ -86,6 +88,7 @@ def run(
     options = Options(config.temperature, config.max_tokens, config.seed)
     with ExitStack() as stack:
         runner = open_runner(config.model, config.device, console, stack)
+        show_score(runner, found, config.model, console)
         streams = app.output.kind == "text" and not json_lines
         with ChunkProgress(console) as progress:
             # Control characters in generated text must not reach the terminal.
@@ -99,16 +102,22 @@ def run(
 
 
 def _run_batch(
-    config: AppsRunConfig, app: App, constants: dict[str, Any], console: Console, on_text: Callable[[str], object]
+    config: AppsRunConfig,
+    found: CatalogEntry,
+    constants: dict[str, Any],
+    console: Console,
+    on_text: Callable[[str], object],
 ) -> list[AppResult | GroundupError]:
     """Return one result per row of a table. All rows share the inputs in `constants`."""
     from groundup.apps.batches import read_batch
     from groundup.apps.files import batch_result_lines
+    from groundup.apps.first_use import show_score
     from groundup.apps.prompter import Options
     from groundup.apps.runner import open_runner
     from groundup.hub.resolve import is_classifier
 
     assert config.batch is not None
+    app = found.app
     labels = [app.output.labels_from] if is_classifier(config.model) else []  # a classifier provides its own labels
     batch = read_batch(app, config.batch, constants=constants, columns=config.column, optional=labels)
     for note in batch.notes:
@@ -117,6 +126,7 @@ def _run_batch(
     options = Options(config.temperature, config.max_tokens, config.seed)
     with ExitStack() as stack:
         runner = open_runner(config.model, config.device, console, stack)
+        show_score(runner, found, config.model, console)
         with console.progress(app.name, len(rows), "rows") as bar:
             results = runner.run_many(app, rows, options, advance=bar.advance)
     failed = [result for result in results if isinstance(result, GroundupError)]

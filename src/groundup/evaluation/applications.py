@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
 from groundup.core.types import MetricName
-from groundup.evaluation.baselines import lead
 from groundup.evaluation.comparison import Comparison
 from groundup.evaluation.measure import ratio
 from groundup.evaluation.metrics import Measure, label_names, labels, mean, measures
@@ -23,11 +22,11 @@ COLUMNS = ("application", "metric", "score (95 %)", "baseline", "examples")
 class Tested(Protocol):
     """Outputs of one model on the test set of an application.
 
-    `groundup.apps.test_set.Trial` implements this protocol and documents the attributes.
+    `groundup.apps.test_set.AppOutputs` implements this protocol and documents the attributes.
     """
 
     name: str
-    metric: MetricName
+    metric: str
     inputs: Sequence[str]
     references: Sequence[str]
     written: Sequence[str]
@@ -35,6 +34,11 @@ class Tested(Protocol):
     values: Sequence[Any]
     schemas: Sequence[Mapping[str, Any]]
     choices: Sequence[int]
+    hits: Sequence[float]
+    checks: Sequence[Mapping[str, bool]]
+    baseline: str
+    baseline_written: Sequence[str]
+    baseline_hits: Sequence[float]
 
     @property
     def labelled(self) -> bool:
@@ -49,6 +53,11 @@ def measures_of(tested: Tested) -> list[Measure]:
         return [
             Measure("bits per byte", np.stack([bits, np.array(sizes, float)], 1), ratio, "bits", lower_is_better=True)
         ]
+    if tested.hits:
+        found = [_share(tested, tested.hits)]
+        for name in tested.checks[0] if tested.checks else ():
+            found.append(mean(name, [100.0 * passed[name] for passed in tested.checks]))
+        return found
     found = _of(tested, tested.written)
     if tested.schemas:
         held = [100.0 * matches_schema(*pair) for pair in zip(tested.values, tested.schemas, strict=True)]
@@ -57,20 +66,25 @@ def measures_of(tested: Tested) -> list[Measure]:
 
 
 def baseline_measures(tested: Tested) -> dict[str, Measure]:
-    """Return the primary metric of each baseline that does not use a model, keyed by the name of the baseline."""
-    if tested.metric == "likelihood" or tested.schemas:
-        return {}
+    """Return the primary metric of the baseline, keyed by its name, or nothing if the application has no baseline."""
+    if tested.baseline_hits:
+        return {tested.baseline: _share(tested, tested.baseline_hits)}
+    if tested.baseline_written:
+        return {tested.baseline: _of(tested, tested.baseline_written)[0]}
     if tested.labelled:
         return {"random guess": mean("accuracy", [100 / count for count in tested.choices])}
-    if tested.metric == "rouge":
-        return {"the first 2 sentences": _of(tested, [lead(text, 2) for text in tested.inputs])[0]}
-    return {"the text itself": _of(tested, tested.inputs)[0]}
+    return {}
+
+
+def _share(tested: Tested, hits: Sequence[float]) -> Measure:
+    return mean("passed" if tested.checks else "accuracy", [100 * hit for hit in hits])
 
 
 def _of(tested: Tested, written: Sequence[str]) -> list[Measure]:
     if tested.labelled:
         return labels(written, tested.references)
-    return measures(tested.metric, written, tested.references, labels=label_names(tested.references))
+    name = cast(MetricName, tested.metric)
+    return measures(name, written, tested.references, labels=label_names(tested.references))
 
 
 def matches_schema(value: Any, schema: Mapping[str, Any]) -> bool:

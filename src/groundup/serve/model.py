@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import NoReturn
 
 from groundup.core.errors import FormatError, GroundupError
@@ -54,12 +55,14 @@ class ServedModel:
         engine: Inference engine of the model.
         template: Chat template, or None for a base model. A base model can only complete text.
         created: Creation time of the model in seconds since the Unix epoch.
+        directory: Model directory or model file.
     """
 
     name: str
     engine: Engine
     template: ChatTemplate | None
     created: int
+    directory: Path
 
     @property
     def tokenizer(self) -> Tokenizer:

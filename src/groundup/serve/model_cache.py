@@ -333,7 +333,7 @@ class ModelCache:
             )
         else:
             engine = Engine.of(opened, self.dtype, pool=self._pool, identity=identity, worker=self._worker)
-        served = ServedModel(source.name, engine, template, _created(source))
+        served = ServedModel(source.name, engine, template, _created(source), source.directory)
         nbytes = _tensor_bytes(opened.model, None if base is None else base.opened.model) + engine.packed_bytes
         return LoadedModel(source, opened, served, base, nbytes)
 

@@ -1,0 +1,146 @@
+"""Spans of a text that can be the answer to a question: numbers, names and phrases."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+SpanType = Literal["number", "name", "phrase"]
+
+_MAX_NUMBER_WORDS, _MAX_NAME_WORDS, _MAX_PHRASE_WORDS = 3, 5, 3
+_NUMBER_WORDS = (
+    "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
+    "nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion half third "
+    "quarter dozen"
+)
+_NUMBER = re.compile(rf"\d|\b(?:{_NUMBER_WORDS.replace(' ', '|')})s?\b", re.IGNORECASE)
+_WORD = re.compile(r"[\w$€£%]+(?:['’.,:/-]\w+)*%?")
+_ARTICLES = ("a", "an", "the")
+_INSIDE_NAMES = ("of", "the", "and", "de", "la", "von", "van", "der", "del", "di")
+# A phrase does not contain these words, which connect phrases.
+_CONNECTING_WORDS = (
+    "a an the and or but nor so if than that this these those which who whom whose what when where why how while "
+    "because although though since until unless as at by for from in into of off on onto out over through to up with "
+    "about after before between during under without is are was were be been being am do does did done has have had "
+    "having can could will would shall should may might must not no it its he she they them their his her him hers we "
+    "us our you your i me my there here then also only very too more most less least such some any each every both "
+    "all many much few other another same own just even still yet ever never often always one now"
+)
+_BEFORE_PHRASES = (
+    "a",
+    "an",
+    "the",
+    "of",
+    "in",
+    "on",
+    "at",
+    "by",
+    "for",
+    "from",
+    "with",
+    "into",
+    "his",
+    "her",
+    "its",
+    "our",
+)
+_CONNECTING = frozenset(_CONNECTING_WORDS.split())
+
+
+def normalized_words(text: str) -> list[str]:
+    """Return the words of a text in lower case, without articles and punctuation."""
+    return [word for word in re.findall(r"\w+", text.casefold()) if word not in _ARTICLES]
+
+
+def occurs_in(span: str, text: str) -> bool:
+    """Return whether the words of a span occur in a text, in the same order and without gaps."""
+    words = normalized_words(span)
+    return bool(words) and f" {' '.join(words)} " in f" {' '.join(normalized_words(text))} "
+
+
+def common_type(options: Sequence[str], source: str) -> SpanType | None:
+    """Return the type that all options have, or None if their types differ.
+
+    A capitalized word that does not occur in the text can be a name or the first word of a phrase, so it fits both.
+
+    Args:
+        options: Texts to compare.
+        source: Text that the options are about, which shows whether a capitalized word is a name.
+    """
+    types = [_possible_types(option, source) for option in options]
+    shared = set.intersection(*types) if types else set()
+    return next((kind for kind in ("number", "name", "phrase") if kind in shared), None)
+
+
+def _possible_types(option: str, source: str) -> set[SpanType]:
+    if _NUMBER.search(option):
+        return {"number"}
+    words = [word for word in _WORD.findall(option) if word.casefold() not in _ARTICLES]
+    if not words:
+        return set()
+    if not all(word[:1].isupper() or word in _INSIDE_NAMES for word in words):
+        return {"phrase"}
+    in_lower_case = re.search(rf"\b{re.escape(words[0].lower())}\b", source) is not None
+    if len(words) > 1:
+        return {"name"}
+    if in_lower_case:
+        return {"phrase"}
+    # Not the first word of a sentence: the text itself capitalizes it.
+    named = re.search(rf"[\w,;] {re.escape(words[0])}\b", source) is not None
+    return {"name"} if named else {"name", "phrase"}
+
+
+def spans_of(text: str) -> dict[SpanType, list[str]]:
+    """Return the distinct spans of a text by their type, in the order of the text.
+
+    Names are sequences of capitalized words inside a sentence. Phrases follow an article, a possessive or a
+    preposition, such as "fertile mud" in "of fertile mud". Numbers include the words after them, such as "340 euros".
+
+    Args:
+        text: Text to search.
+    """
+    found: dict[SpanType, dict[str, str]] = {"number": {}, "name": {}, "phrase": {}}
+    for kind, span in _typed_spans(text):
+        found[kind].setdefault(" ".join(normalized_words(span)), span)
+    return {kind: list(spans.values()) for kind, spans in found.items()}
+
+
+def _typed_spans(text: str) -> Iterator[tuple[SpanType, str]]:
+    for segment in re.split(r"[.!?;:,](?:\s|$)|[()\[\]\"“”]|\n", text):
+        words = _WORD.findall(segment)
+        start = 0
+        while start < len(words):
+            end = start
+            while end < len(words) and _continues(words, start, end):
+                end += 1
+            if end == start:
+                start += 1
+                continue
+            before = words[start - 1].casefold() if start else ""
+            found = _typed(words[start:end], before)
+            if found is not None:
+                yield found
+            start = end
+
+
+def _continues(words: Sequence[str], start: int, end: int) -> bool:
+    word = words[end]
+    if word.casefold() not in _CONNECTING:
+        return True
+    # "Bank of England" is one name.
+    inside = start < end and end + 1 < len(words) and word in _INSIDE_NAMES
+    return inside and words[end - 1][:1].isupper() and words[end + 1][:1].isupper()
+
+
+def _typed(words: Sequence[str], before: str) -> tuple[SpanType, str] | None:
+    """Return the type of a sequence of words between connecting words, and its part that is a span, or None."""
+    number = next((place for place, word in enumerate(words) if _NUMBER.search(word)), None)
+    if number is not None:
+        return "number", " ".join(words[number : number + _MAX_NUMBER_WORDS])
+    if all(word[:1].isupper() or word in _INSIDE_NAMES for word in words):
+        # The first word of a sentence is capitalized in any case.
+        return ("name", " ".join(words)) if (len(words) > 1 or before) and len(words) <= _MAX_NAME_WORDS else None
+    if before in _BEFORE_PHRASES and len(words) <= _MAX_PHRASE_WORDS and words[0][:1].islower():
+        return "phrase", " ".join(words)
+    return None
