@@ -31,7 +31,7 @@ def baseline_of(app: App, given: Sequence[Mapping[str, Any]]) -> tuple[str, list
     if kind == "example":
         shots = app.prompt.shots
         shown = [" ".join(map(str, shot.inputs.values())) for shot in shots]
-        return "the example of the prompt", [shots[_first(nearest(text, shown))].output for text in texts]
+        return "the example of the prompt", [shots[_first(tfidf_choice(text, shown))].output for text in texts]
     if kind == "nearest":
         queries = texts
         if app.output.kind == "label":
@@ -40,7 +40,7 @@ def baseline_of(app: App, given: Sequence[Mapping[str, Any]]) -> tuple[str, list
             queries = [" ".join(str(row[each.name]) for each in app.inputs[1:]) for row in given]
             choices = [[part for line in text.splitlines() for part in split_sentences(line) if part] for text in texts]
         pairs = zip(queries, choices, strict=True)
-        return "TF-IDF", [options[_first(nearest(text, options))] for text, options in pairs]
+        return "TF-IDF", [options[_first(tfidf_choice(text, options))] for text, options in pairs]
     return None
 
 
@@ -55,7 +55,7 @@ def _kind(app: App) -> BaselineName | None:
     return "lead" if app.test.metric == "rouge" else "copy"
 
 
-def nearest(query: str, choices: Sequence[str]) -> list[float]:
+def tfidf_choice(query: str, choices: Sequence[str]) -> list[float]:
     """Return the probability with which TF-IDF chooses each text. Texts that are equally similar share it.
 
     Args:

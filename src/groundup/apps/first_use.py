@@ -45,4 +45,4 @@ def show_score(runner: AppRunner | ClassifierRunner, found: CatalogEntry, model:
             console.warn(f"the score was not stored: {error}")
     warning = warning_of(found, score)
     if warning is not None:
-        console.warn(warning)
+        console.warn(f"{found.app.name}: {warning}")

@@ -23,7 +23,7 @@ _FUNCTION_WORDS = (
 )
 
 
-def run_checks(
+def check_output(
     checks: OutputChecks, text: str, value: Any, given: Mapping[str, Any], *, valid: bool | None
 ) -> dict[str, bool]:
     """Return the result of each check of an output.

@@ -33,8 +33,8 @@ class Model(Protocol):
         ...
 
     @property
-    def directory(self) -> Path:
-        """Model directory or model file."""
+    def directory(self) -> Path | None:
+        """Model directory or model file. None for a model that has no files."""
         ...
 
 
@@ -107,8 +107,8 @@ class ServedTask:
             on_text=lambda text: on_event({"type": "text", "text": text}),
             on_progress=lambda done, total: on_event({"type": "progress", "done": done, "total": total}),
         )
-        score = stored_score(self._directory, self._found)
-        warning = None if score is None else warning_of(self._found, score)
+        score = stored_score(self._directory, self._found) if self._directory is not None else None
+        warning = warning_of(self._found, score) if score is not None else None
         return asdict(result) | {"warning": warning}
 
     def cancel(self) -> None:

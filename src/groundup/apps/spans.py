@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from typing import Literal
 
 SpanType = Literal["number", "name", "phrase"]
 
-_MAX_NUMBER_WORDS, _MAX_NAME_WORDS, _MAX_PHRASE_WORDS = 3, 5, 3
+_MAX_NAME_WORDS, _MAX_PHRASE_WORDS = 5, 3
 _NUMBER_WORDS = (
     "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
     "nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion half third "
@@ -137,10 +138,15 @@ def _typed(words: Sequence[str], before: str) -> tuple[SpanType, str] | None:
     """Return the type of a sequence of words between connecting words, and its part that is a span, or None."""
     number = next((place for place, word in enumerate(words) if _NUMBER.search(word)), None)
     if number is not None:
-        return "number", " ".join(words[number : number + _MAX_NUMBER_WORDS])
-    if all(word[:1].isupper() or word in _INSIDE_NAMES for word in words):
-        # The first word of a sentence is capitalized in any case.
-        return ("name", " ".join(words)) if (len(words) > 1 or before) and len(words) <= _MAX_NAME_WORDS else None
+        end = number + 1
+        # "two million euros" and "half past six": numbers, a unit, and further numbers
+        while end < len(words) and (_NUMBER.search(words[end]) or _NUMBER.search(words[end - 1])):
+            end += 1
+        return "number", " ".join(words[number:end])
+    named = list(takewhile(lambda word: word[:1].isupper() or word in _INSIDE_NAMES, words))
+    # The first word of a sentence is capitalized in any case.
+    if named and (len(named) > 1 or before):
+        return ("name", " ".join(named)) if len(named) <= _MAX_NAME_WORDS else None
     if before in _BEFORE_PHRASES and len(words) <= _MAX_PHRASE_WORDS and words[0][:1].islower():
         return "phrase", " ".join(words)
     return None

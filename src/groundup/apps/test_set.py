@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from groundup.apps.baselines import baseline_of, nearest
+from groundup.apps.baselines import baseline_of, tfidf_choice
 from groundup.apps.catalog import CatalogEntry
 from groundup.apps.classifier_runner import ClassifierRunner
 from groundup.apps.declaration import App, fill_numbers
 from groundup.apps.inputs import check_inputs
 from groundup.apps.json_text import as_text
-from groundup.apps.output_checks import run_checks
+from groundup.apps.output_checks import check_output
 from groundup.apps.prompter import Options
 from groundup.apps.runner import AppRunner
 from groundup.apps.steps import AppResult
@@ -140,7 +140,7 @@ def _check(
     for place, (row, text) in enumerate(zip(given, written, strict=True)):
         value = values[place] if values else None
         valid = matches_schema(value, outputs.schemas[place]) if outputs.schemas else None
-        found.append(run_checks(app.test.checks, text, value, row, valid=valid))
+        found.append(check_output(app.test.checks, text, value, row, valid=valid))
     return found
 
 
@@ -168,7 +168,7 @@ def _score_references(
         new = range(start, min(start + _BLOCK, count))
         hits += [float(max(block, key=lambda c: score[row, c] - prior[c]) == row) for row in new]
         choices = [outputs.references[column] for column in block]
-        baseline_hits += [nearest(outputs.inputs[row], choices)[block.index(row)] for row in new]
+        baseline_hits += [tfidf_choice(outputs.inputs[row], choices)[block.index(row)] for row in new]
         advance(len(new))
     outputs.hits, outputs.baseline_hits, outputs.baseline = hits, baseline_hits, "TF-IDF"
 

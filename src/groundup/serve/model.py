@@ -55,14 +55,14 @@ class ServedModel:
         engine: Inference engine of the model.
         template: Chat template, or None for a base model. A base model can only complete text.
         created: Creation time of the model in seconds since the Unix epoch.
-        directory: Model directory or model file.
+        directory: Model directory or model file. None for a model that has no files.
     """
 
     name: str
     engine: Engine
     template: ChatTemplate | None
     created: int
-    directory: Path
+    directory: Path | None = None
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from safetensors.torch import load_file, save_file
 
 from groundup.cli import cli
 from groundup.core.errors import ConfigError, DataError, GroundupError
@@ -177,21 +179,64 @@ def test_user_applications_are_commands(chat_directory: Path, tmp_path: Path) ->
         call("list", "--apps", tmp_path / "nothing")
 
 
-def test_scores_of_one_model_and_of_two(chat_directory: Path, base_directory: Path) -> None:
+def write_app(folder: Path, metric: str, rows: list[dict[str, str]]) -> Path:
+    """Write an application with a small test set, so that a test takes less than a second."""
+    folder.mkdir()
+    (folder / "echo.toml").write_text(
+        'name = "echo"\ntitle = "Echo"\nabout = "the same again"\ngroup = "create"\n'
+        '[[inputs]]\nname = "text"\nabout = "what to say"\n[prompt]\nuser = "{text}"\nbase = "{text}"\n'
+        f'[output]\nmax_tokens = 8\n[test]\nfile = "echo.jsonl"\n{metric}\n',
+        encoding="utf-8",
+    )
+    (folder / "echo.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+ROWS = [{"text": f"Where is the key of room {n}?", "output": f"It lies under the blue mat {n}."} for n in range(6)]
+
+
+def test_scores_of_one_model_and_of_two(chat_directory: Path, base_directory: Path, tmp_path: Path) -> None:
     """Both models have the same weights, and one has a chat template. Equal scores are not distinguishable."""
-    names = ("sentiment", "poem", "mcq")
-    alone = call("evaluate", *names, "--model", chat_directory).stdout
-    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in alone.splitlines()]
+    alone = call("evaluate", "sentiment", "--model", chat_directory).stdout
+    rows = [[cell.strip("| ") for cell in line.split(" | ")] for line in alone.splitlines()]
     assert rows[0] == ["application", "metric", "score (95 %)", "baseline", "examples"]
-    assert [(row[0].strip("| "), row[1]) for row in rows[2:]][:2] == [
-        ("sentiment", "accuracy"),
-        ("sentiment", "macro-F1"),
-    ]
-    assert any(row[1] == "valid JSON" and row[2].startswith("100.0") for row in rows)
+    assert [row[:2] for row in rows[2:]] == [["sentiment", "accuracy"], ["sentiment", "macro-F1"]]
     assert "random guess: 50.0" in alone
-    lines = call("evaluate", *names, "--model", base_directory, "--tuned", chat_directory, "--json").stdout.splitlines()
-    compared = {each["app"]: each["lines"] for each in map(json.loads, lines)}
-    assert set(compared) == set(names)
-    assert compared["poem"][0]["unit"] == "bits" and compared["poem"][0]["less_is_better"]
+    folder = write_app(tmp_path / "mine", 'metric = "likelihood"', ROWS)
+    models = ("--model", base_directory, "--tuned", chat_directory, "--apps", folder, "--json")
+    (compared,) = map(json.loads, call("evaluate", "echo", *models).stdout.splitlines())
+    assert compared["lines"][0]["unit"] == "bits" and compared["lines"][0]["less_is_better"]
     same = call("evaluate", "sentiment", "--model", chat_directory, "--tuned", chat_directory, "--json").stdout
     assert {line["verdict"] for line in json.loads(same)["lines"]} == {"not distinguishable"}
+
+
+@pytest.mark.parametrize("metric", ["chrf", "checks", "ranking"])
+def test_a_model_below_the_baseline_is_reported_on_first_use(chat_directory: Path, tmp_path: Path, metric: str) -> None:
+    """A model with random weights is not a tool. The test runs once: afterwards, the stored score is used."""
+    model = tmp_path / "model"
+    shutil.copytree(chat_directory, model)
+    checks = 'metric = "checks"\nbaseline = "copy"\nchecks = { topic = "text" }'
+    folder = write_app(tmp_path / "mine", checks if metric == "checks" else f'metric = "{metric}"', ROWS)
+    use = ("echo", "Hello there", "--model", model, "--apps", folder)
+    first, second = call(*use).stderr, call(*use).stderr
+    assert "testing it" in first and "testing it" not in second
+    for said in (first, second):
+        assert "a demonstration, not a tool" in said
+        assert ("of 6 on its test" in said) == (metric != "chrf")
+    stored = json.loads((model / "applications.json").read_text(encoding="utf-8"))
+    assert stored["applications"]["echo"]["items"] == 6
+
+
+def test_a_score_of_other_weights_or_another_test_set_is_not_used(chat_directory: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(chat_directory, model)
+    folder = write_app(tmp_path / "mine", 'metric = "chrf"', ROWS)
+    use = ("echo", "Hello there", "--model", model, "--apps", folder)
+    call("evaluate", "echo", "--model", model, "--apps", folder)
+    assert "testing it" not in call(*use).stderr
+    (folder / "echo.jsonl").write_text(json.dumps(ROWS[0]) + "\n" + json.dumps(ROWS[1]) + "\n", encoding="utf-8")
+    assert "testing it" in call(*use).stderr, "the test set has changed"
+    assert "testing it" not in call(*use).stderr
+    weights = load_file(model / "model.safetensors")
+    save_file({name: tensor * 1.5 for name, tensor in weights.items()}, model / "model.safetensors")
+    assert "testing it" in call(*use).stderr, "the weights have changed"

@@ -139,6 +139,7 @@ function showResult(parent, result, lettered) {
   fill(parent,
     labels.length ? labelBars(labels, result.value)
       : result.value !== null && typeof result.value === "object" ? tree(result.value, lettered) : el("p", { class: "generated", dir: "auto" }, result.text),
+    result.warning && el("p", { class: "note warning" }, `${result.app}: ${result.warning}`),
     result.notes.map((line) => el("p", { class: "note" }, line)),
     el("p", { class: "note" }, `${facts.join(", ")}.`));
 }

@@ -1,0 +1,82 @@
+"""Checks of outputs: repetition, topic, and the options of questions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from groundup.apps import Catalog
+from groundup.apps.baselines import tfidf_choice
+from groundup.apps.output_checks import check_output
+from groundup.apps.spans import common_type, spans_of
+
+BUNDLED = Catalog()
+TEXT = (
+    "The council voted by nine to six to keep the old tram depot in Harwick. A fund of 300,000 euros pays for a new "
+    "roof, which Mirela Costa designed. Ben Lund wanted to sell it to a hotel chain for two million euros."
+)
+
+
+def failed(name: str, output: str, value: Any = None, **given: Any) -> set[str]:
+    app = BUNDLED[name].app
+    assert app.test is not None
+    valid = None if value is None else True
+    return {
+        check
+        for check, passed in check_output(app.test.checks, output, value, given, valid=valid).items()
+        if not passed
+    }
+
+
+def test_word_salad_and_repetition_are_not_poems() -> None:
+    poem = "The lamp turns slowly in the dark,\nThe winter sea is cold and stark.\nA keeper waits, a ship goes by,\n"
+    assert not failed("poem", poem + "The lighthouse writes across the sky.", topic="a lighthouse in winter")
+    assert failed("poem", "He was the day of the king, and.\n" * 8, topic="a lighthouse in winter") == {
+        "words of the topic",
+        "no repetition",
+    }
+    assert failed("poem", "The lighthouse in winter.", topic="a lighthouse in winter") == {"length", "lines"}
+
+
+def test_topics_are_compared_by_the_beginnings_of_words() -> None:
+    """ "trees" and "planted" must count as words of "why cities plant trees"."""
+    post = "Every tree that we planted in our city gives shade to somebody this summer."
+    assert not failed("post", post, message="why cities plant trees")
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "said"),
+    [
+        (["Harwick", "Mirela Costa", "Ben Lund", "Lyon"], "A", set()),
+        (["A.", "A", "B.", "D"], "A", {"four different options", "answer in the text"}),
+        (["300,000 euros", "Ben Lund", "a roof", "six"], "A", {"options of one type"}),
+        (["two million euros", "nine", "six", "40 euros"], "D", {"answer in the text"}),
+        (["Harwick", "harwick", "Lyon", "Oslo"], "A", {"four different options"}),
+    ],
+)
+def test_options_of_questions(options: list[str], answer: str, said: set[str]) -> None:
+    value = {"questions": [{"question": "What?", "options": options, "answer": answer}]}
+    assert failed("mcq", "", value, text=TEXT) >= said
+    if not said:
+        assert not failed("mcq", "", value, text=TEXT)
+
+
+def test_no_questions_are_not_a_pass() -> None:
+    assert failed("mcq", "", {"questions": []}, text=TEXT)
+
+
+def test_spans_have_a_type() -> None:
+    """Answers are copied from these spans, so a span must not be half of a number or end in the middle of a name."""
+    spans = spans_of(TEXT)
+    assert {"nine", "six", "300,000 euros", "two million euros"} <= set(spans["number"])
+    assert {"Harwick", "Mirela Costa"} <= set(spans["name"])
+    assert {"old tram depot", "hotel chain", "new roof"} <= set(spans["phrase"])
+    for kind, found in spans.items():
+        if len(found) > 1:
+            assert common_type(found, TEXT) == kind
+
+
+def test_nearest_shares_ties() -> None:
+    assert tfidf_choice("Where is my parcel?", ["track a parcel", "open an account"]) == [1.0, 0.0]
+    assert tfidf_choice("xyz", ["track a parcel", "open an account"]) == [0.5, 0.5]
