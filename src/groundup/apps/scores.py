@@ -16,7 +16,7 @@ from groundup.core.artifact.record import ARTIFACT
 from groundup.core.files import shell_quoted, write_json
 from groundup.evaluation.applications import baseline_measures, measures_of
 from groundup.hub.adapted import content_digest
-from groundup.hub.resolve import is_gguf
+from groundup.hub.weight_files import is_gguf
 
 FORMAT_VERSION = 1
 _FILE = "applications.json"
