@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from groundup.core.errors import ConfigError, GroundupError
 from groundup.core.types import Message
 from groundup.inference import Engine, FinishReason, GenerationRequest, Sampling
 from groundup.inference.prompting import PromptFormat
+from groundup.retrieval import Index, Reader, answer_question
 
 _NUM_SEEDS = 2**63
 # The answer gets at least a quarter of the context. If necessary, old turns are dropped from the prompt.
@@ -96,12 +98,14 @@ class Session:
         settings: Generation settings for the next answer.
         turns: All turns since the conversation started or was reset, including turns that no longer fit into the
             context.
+        index: Index from whose documents questions are answered, or None to chat with the model.
     """
 
     engine: Engine
     format: PromptFormat
     settings: Settings = field(default_factory=Settings)
     turns: list[Turn] = field(default_factory=list)
+    index: Index | None = None
     _draws: int = 0
     # Number of turns that the last prompt left out. The next prompt leaves out at least the same number of turns.
     _dropped: int = 0
@@ -152,6 +156,8 @@ class Session:
         Raises:
             ConfigError: The message does not fit into the context, even without earlier turns.
         """
+        if self.index is not None:
+            return self._ask_documents(self.index, prompt, on_text)
         ids, dropped = self.fit_turns(prompt)
         request = self.settings.request(ids, self.format.stop_ids, self._draws, is_reply=self.format.is_reply)
         started = time.monotonic()
@@ -180,6 +186,29 @@ class Session:
         )
         if self._is_kept(turn):
             self.turns.append(turn)
+        return turn
+
+    def open_index(self, directory: Path | None) -> None:
+        """Answer the following questions from the documents of an index. Each question is answered on its own.
+
+        Args:
+            directory: Output directory of `groundup index`, or None to chat with the model.
+
+        Raises:
+            DataError: The directory is not an index.
+            FormatError: A file is damaged, or another version of groundup wrote the index.
+        """
+        self.index = None if directory is None else Index.open(directory)
+
+    def _ask_documents(self, index: Index, prompt: str, on_text: Callable[[str], object] | None) -> Turn:
+        reader = Reader(self.engine, self.format)
+        found = answer_question(index, prompt, reader)
+        places = [f"[{citation.number}] {citation.place}: {citation.quote}" for citation in found.citations]
+        text = "\n".join([found.text, *(" ".join(place.split()) for place in places)])
+        if on_text is not None:
+            on_text(text)
+        turn = Turn(prompt, text, "stop", found.prompt_tokens, found.completion_tokens, 0, round(found.seconds, 3))
+        self.turns.append(turn)
         return turn
 
     def retry(self, on_text: Callable[[str], object] | None = None) -> Turn:

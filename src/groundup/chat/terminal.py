@@ -128,6 +128,14 @@ def _quit(session: Session, argument: str) -> Action:
     return Action.QUIT
 
 
+def _index(session: Session, argument: str) -> str:
+    if argument:
+        session.open_index(None if argument == "none" else expand_home(Path(argument)))
+    if session.index is None:
+        return "index: none"
+    return f"index: {session.index.directory} ({pluralize(len(session.index.documents), 'document')})"
+
+
 def _save(session: Session, argument: str) -> str:
     """Append the conversation to a file as a line of JSON, in the format that `groundup finetune instruct` reads."""
     if not argument:
@@ -159,6 +167,7 @@ COMMANDS = {
         _number("max_tokens", int, optional=True),
     ),
     "seed": Command("[NUMBER|none]", "show or set the random seed", _number("seed", int, optional=True)),
+    "index": Command("[DIR|none]", "show or set the index whose documents answer", _index),
     "undo": Command("", "remove the last turn", _undo),
     "retry": Command("", "generate the last answer again", _retry),
     "save": Command("FILE", "save the conversation as a line of JSON", _save),

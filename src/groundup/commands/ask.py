@@ -14,7 +14,7 @@ from groundup.core.console import Console, format_count, visible
 from groundup.core.types import InferenceDtype
 
 if TYPE_CHECKING:
-    from groundup.retrieval import Answer
+    from groundup.retrieval import CitedAnswer
 
 EXAMPLE = 'groundup ask "When is the office closed?" --index runs/notes/index --model models/smollm2'
 
@@ -40,8 +40,8 @@ def run(
     console: Console | None = None,
     on_text: Callable[[str], object] | None = None,
     json_lines: bool = False,
-) -> Answer:
-    """Answer a question, or refuse it if the documents do not support an answer.
+) -> CitedAnswer:
+    """CitedAnswer a question, or refuse it if the documents do not support an answer.
 
     Args:
         config: Settings of the command.
@@ -77,7 +77,7 @@ def run(
     return answer
 
 
-def answer_text(answer: Answer) -> str:
+def answer_text(answer: CitedAnswer) -> str:
     """Return an answer with its citations for the terminal. After a refusal, the best passages are listed."""
     lines = [answer.text + (f" ({answer.reason})" if answer.reason else "")]
     for citation in answer.citations:

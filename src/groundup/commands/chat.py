@@ -18,6 +18,7 @@ class ChatConfig(Config):
 
     model: Path = setting(help="Model directory, or a run (its newest language model)", positional=True)
     system: str | None = setting(None, help="System message", flag=True)
+    index: Path | None = setting(None, help="Answer from the documents of this index, with citations", flag=True)
     temperature: float = setting(0.8, help="Sampling temperature; 0 is greedy", flag=True)
     top_p: float = setting(0.95, help="Cumulative probability for nucleus sampling", flag=True)
     max_tokens: int | None = setting(512, help="Maximum number of tokens per answer", flag=True, gt=0)
@@ -80,5 +81,7 @@ def run(
             console.note(quality_note(opened, engine.runner))
         session = Session(engine, form)
         session.configure(settings)
+        if config.index is not None:
+            session.open_index(config.index)
         console.note(f"{opened.directory}: context of {session.context_length:,} tokens. /help lists the commands.")
         Terminal(session, console, on_text, json_lines=json_lines).run()

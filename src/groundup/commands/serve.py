@@ -40,6 +40,7 @@ class ServeConfig(Config):
     api_key: str | None = setting(None, help=f"API key; {API_KEY_VARIABLE} is safer", flag=True, repr=False)
     name: str | None = setting(None, help="Name of a single model in the API", flag=True)
     adapter: tuple[str, ...] = setting((), help="LoRA adapter, as NAME=DIR", flag=True)
+    index: tuple[str, ...] = setting((), help="Index to serve as a model, as NAME=DIR", flag=True)
     base: Path | None = setting(None, help="Base model of an adapter, if it was moved", flag=True)
     apps: Path | None = setting(None, help="Directory of your applications", flag=True)
     kv_cache_bytes: int = setting(2**30, help="Maximum memory of the KV cache of all models, in bytes", gt=0)
@@ -80,6 +81,7 @@ def run(
     from groundup.apps import open_catalog
     from groundup.apps.serving import ServedApps
     from groundup.serve import Server, ServerLimits, application_routes, bind, build_app, is_loopback, url_of
+    from groundup.serve.documents import open_indexes
     from groundup.serve.guard import require_api_key
     from groundup.serve.metrics import Metrics
     from groundup.serve.middleware import with_middleware
@@ -101,7 +103,9 @@ def run(
                 if json_lines:
                     on_text(json.dumps(summary) + "\n")
 
-            app = build_app(models, routes=[*application_routes(apps, models), metrics.route], limits=limits)
+            indexes = open_indexes(config.index, [source.name for source in models.sources.all()], console)
+            routes = [*application_routes(apps, models), metrics.route]
+            app = build_app(models, routes=routes, limits=limits, indexes=indexes)
             note = console.note if config.access_log else None
             guarded = with_middleware(
                 app, metrics, api_key=api_key, loopback_only=loopback, cors_origins=config.cors_origin, note=note
@@ -125,7 +129,9 @@ def _open_models(config: ServeConfig, metrics: Metrics, console: Console) -> Mod
     from groundup.serve.sources import Opening, open_sources
 
     opening = Opening(config.device, config.base, console)
-    given, sources = open_sources(config.models, config.adapter, config.models_dir, opening, name=config.name)
+    given, sources = open_sources(
+        config.models, config.adapter, config.models_dir, opening, name=config.name, optional=bool(config.index)
+    )
     worker, pool = Worker(config.max_active, config.max_waiting, observer=metrics), make_pool(config.kv_cache_bytes)
     metrics.watch(worker, pool)
     models = ModelCache(

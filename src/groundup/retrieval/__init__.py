@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING
 from groundup.core.lazy import exports
 
 if TYPE_CHECKING:
-    from groundup.retrieval.answering import Answer, Citation, Reader, answer_question
+    from groundup.retrieval.answering import Citation, CitedAnswer, Reader, answer_question
     from groundup.retrieval.index import Index, Passage
 
-__all__ = ["Answer", "Citation", "Index", "Passage", "Reader", "answer_question"]
+__all__ = ["Citation", "CitedAnswer", "Index", "Passage", "Reader", "answer_question"]
 
 __getattr__ = exports(
     __name__,
     {
-        "Answer": "answering",
+        "CitedAnswer": "answering",
         "Citation": "answering",
         "Index": "index",
         "Passage": "index",

@@ -63,7 +63,7 @@ class Citation:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CitedAnswer:
     """An answer with its citations, or a refusal.
 
     Attributes:
@@ -154,7 +154,7 @@ class _Draft:
 
 def answer_question(
     index: Index, question: str, reader: Reader | None = None, *, passages: int = 5, candidates: int | None = None
-) -> Answer:
+) -> CitedAnswer:
     """Answer a question from the passages of an index.
 
     The reader answers from each passage that contains enough of the question's words. An answer is kept only if its
@@ -224,7 +224,7 @@ def _refuses(text: str) -> bool:
 
 def _answer(
     question: str, draft: _Draft, text: str = "", evidence: Evidence | None = None, *, reason: str = ""
-) -> Answer:
+) -> CitedAnswer:
     kind = "refusal" if evidence is None else "answer" if text else "quote"
     citations: tuple[Citation, ...] = ()
     if evidence is not None:
@@ -233,7 +233,7 @@ def _answer(
             Citation(1, at.origin, at.title, at.url, page, at.document, evidence.start, evidence.end, evidence.text),
         )
         text = f"{text or ' '.join(evidence.text.split())} [1]"
-    return Answer(
+    return CitedAnswer(
         question=question,
         text=text or REFUSAL,
         kind=kind,

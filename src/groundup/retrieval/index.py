@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ VERSIONS = {"index": 1, "terms": TERMS_VERSION, "passages": CHUNKS_VERSION}
 PASSAGES = "passages.npy"
 BM25 = "bm25"
 FILES = "files.json"
+_BACKGROUND_PASSAGES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +113,14 @@ class Index:
         """Name of the directory."""
         return self.directory.resolve().name
 
-    @cached_property
-    def _idf(self) -> npt.NDArray[np.float64]:
-        """Inverse document frequency of each term, as in Lucene's BM25."""
-        import numpy as np
+    def _weight(self, term: str) -> float:
+        """Return the inverse document frequency of a term, as in Lucene's BM25, with some more passages without it.
 
-        frequency = np.diff(self._bm25.scores["indptr"])
-        return np.log(1 + (len(self) - frequency + 0.5) / (frequency + 0.5))
+        Without these passages, the words of a small collection would have almost no weight.
+        """
+        scores, number = self._bm25.scores["indptr"], self._bm25.vocab_dict.get(term)
+        frequency = 0 if number is None else int(scores[number + 1] - scores[number])
+        return math.log(1 + (len(self) + _BACKGROUND_PASSAGES - frequency + 0.5) / (frequency + 0.5))
 
     def search(self, question: str, limit: int = 5) -> list[Passage]:
         """Return the passages that fit a question best, with the best passage first.
@@ -197,9 +198,8 @@ class Index:
         return self._coverage(text, language, self._variants(question))
 
     def _coverage(self, text: str, language: str, variants: list[tuple[str, ...]]) -> float:
-        found, known = set(terms(text, language)), self._bm25.vocab_dict
-        unknown = math.log(1 + (len(self) + 0.5) / 0.5)
-        weights = {v: max((float(self._idf[known[t]]) for t in v if t in known), default=unknown) for v in variants}
+        found = set(terms(text, language))
+        weights = {variant: min(self._weight(term) for term in variant) for variant in variants}
         covered = sum(weight for variant, weight in weights.items() if not found.isdisjoint(variant))
         return covered / (sum(weights.values()) or 1.0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import TypeVar
@@ -24,6 +24,7 @@ from groundup.serve.answers import Answer, Json
 from groundup.serve.chat_schema import ChatBody
 from groundup.serve.chats import ChatAnswer
 from groundup.serve.completions import CompletionAnswer
+from groundup.serve.documents import ServedIndex, chat_with_index, cited_document_routes
 from groundup.serve.embeddings import embedding_job, embedding_response, parts
 from groundup.serve.errors import (
     ApiError,
@@ -55,7 +56,13 @@ B = TypeVar("B", bound=GenerationBody)
 Events = AsyncGenerator[tuple[int, TokenEvent]]
 
 
-def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), limits: ServerLimits | None = None) -> Starlette:
+def build_app(
+    models: Models,
+    *,
+    routes: Sequence[BaseRoute] = (),
+    limits: ServerLimits | None = None,
+    indexes: Mapping[str, ServedIndex] | None = None,
+) -> Starlette:
     """Return the ASGI application with all endpoints of the API.
 
     The application does not check the API key, so wrap it in a `RequestGuard`.
@@ -64,6 +71,7 @@ def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), limits: Serve
         models: Models to serve.
         routes: Additional routes of the application.
         limits: Deadlines of requests and of their bodies.
+        indexes: Indexes that are served as models, by their names.
     """
     described = [
         Route("/v1/chat/completions", _chat, methods=["POST"]),
@@ -74,6 +82,7 @@ def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), limits: Serve
         Route("/v1/models/{name:path}", _one_model, methods=["GET"]),
         Route("/health", _health, methods=["GET"]),
         *tokenizer_routes(models),
+        *(cited_document_routes(indexes) if indexes else ()),
         *routes,
     ]
     app = Starlette(
@@ -90,6 +99,7 @@ def build_app(models: Models, *, routes: Sequence[BaseRoute] = (), limits: Serve
         },
     )
     app.state.models = models
+    app.state.indexes = indexes or {}
     app.state.limits = limits or ServerLimits()
     return app
 
@@ -101,12 +111,14 @@ async def _get_model(request: Request, body: ModelBody) -> ServedModel:
 
 async def _list_models(request: Request) -> list[Json]:
     found: list[Json] = await asyncio.to_thread(request.app.state.models.list_models)
-    return found
+    return [*found, *(served.description() for served in request.app.state.indexes.values())]
 
 
 @describes("Create a chat completion", ChatBody)
 async def _chat(request: Request) -> Response:
     body = await read_request(request, ChatBody)
+    if (served := request.app.state.indexes.get(body.model)) is not None:
+        return await chat_with_index(request, served, request.app.state.models, body)
     model = await _get_model(request, body)
     job = await _job(request, model.chat, body)
     return await _answer(request, model, job, ChatAnswer(model, job, body), stream=body.stream)

@@ -165,6 +165,7 @@ def open_sources(
     opening: Opening,
     *,
     name: str | None = None,
+    optional: bool = False,
 ) -> tuple[list[str], ModelSources]:
     """Return the models of `groundup serve`.
 
@@ -174,6 +175,7 @@ def open_sources(
         folder: Folder of more models, or None.
         opening: How models are opened.
         name: Name of the only model.
+        optional: Whether the server may have no model, because it serves indexes.
 
     Returns:
         The names of `models` and `adapters`, and the sources of all models.
@@ -182,7 +184,7 @@ def open_sources(
         ConfigError: No model is given; see also `GivenModels`.
         DataError: The folder does not exist, or a path contains no language model.
     """
-    if not models and folder is None:
+    if not models and folder is None and not optional:
         fix = "Give a model, such as runs/quickstart, or a folder of models: --models-dir FOLDER."
         raise ConfigError("no model to serve", fix=fix)
     if folder is not None and not folder.is_dir():
@@ -218,7 +220,7 @@ def named_path(kind: str, given: str) -> tuple[str, Path]:
     """Parse an argument of the form NAME=PATH or PATH. The default is the name of the directory or file.
 
     Args:
-        kind: "model" or "adapter", for the error message.
+        kind: "model", "adapter" or "index", for the error message.
         given: The argument.
 
     Returns:

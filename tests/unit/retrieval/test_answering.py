@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from groundup.chat.session import Session
+from groundup.chat.terminal import run_command
 from groundup.commands import ask, index
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError
@@ -177,3 +179,13 @@ def test_ask_prints_the_answer_and_its_source(policy: Callable[..., Index]) -> N
     ask.run(config, console=Console(quiet=True), on_text=written.append)
     assert "Captain Ines Moreau decides about exceptions." in written[0]
     assert "[1] policy.md" in written[0]
+
+
+def test_a_chat_answers_from_documents_until_the_index_is_closed(policy: Callable[..., Index]) -> None:
+    documents = policy()
+    session = Session(reader("75 euros").engine, Characters())  # type: ignore[arg-type]
+    assert "2 documents" in str(run_command(f"/index {documents.directory}", session))
+    turn = session.ask("How much does a third bag cost?")
+    assert turn.text == "75 euros [1]\n[1] policy.md: A third bag costs 75 euros."
+    assert run_command("/index none", session) == "index: none"
+    assert session.index is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 from external_tokenizers import MAKERS, add_special_tokens, save
 from groundup.apps import Catalog
 from groundup.apps.serving import ServedApps
+from groundup.core.console import Console
 from groundup.inference import Engine
 from groundup.inference.runner import make_pool
 from groundup.inference.worker import Worker
@@ -32,6 +33,7 @@ from groundup.serve import (
     url_of,
 )
 from groundup.serve.cors import allow_origins
+from groundup.serve.documents import open_indexes
 from groundup.serve.metrics import Metrics
 from groundup.serve.request_log import RequestLog
 from groundup.tokenizer import Tokenizer
@@ -81,13 +83,19 @@ def running(
     grace_seconds: int = 1,
     cors_origins: tuple[str, ...] = (),
     metrics: Metrics | None = None,
+    indexes: Sequence[str] = (),
     **options: Any,
 ) -> Iterator[Running]:
     notes: list[str] = []
     metrics = metrics or Metrics()
     ready = threading.Event()
     models = ServedModels([ServedModel("tiny", engine, template, created=1_700_000_000)])
-    app = build_app(models, routes=[*application_routes(ServedApps(Catalog()), models), metrics.route], limits=limits)
+    app = build_app(
+        models,
+        routes=[*application_routes(ServedApps(Catalog()), models), metrics.route],
+        limits=limits,
+        indexes=open_indexes(indexes, ["tiny"], Console(quiet=True)),
+    )
     guard = RequestGuard(app, loopback_only=loopback_only, **{"api_key": None} | options)
     logged = RequestLog(allow_origins(guard, cors_origins), app.routes, note=notes.append, count=metrics.on_response)
     with bind("127.0.0.1", 0) as bound:
