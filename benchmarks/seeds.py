@@ -34,7 +34,7 @@ def main() -> None:
     options = parser.parse_args()
     began = time.monotonic()
     corpus, shards = options.work / "corpus", options.work / "tokens"
-    groundup("collect", str(options.text), "--out", str(corpus))
+    groundup("collect", "--folder", str(options.text), "--out", str(corpus))
     groundup("tokenize", str(corpus), "--out", str(shards), "--vocab-size", str(options.vocab_size))
     trials = [run_trial(number, shards, corpus, options) for number in range(options.trials)]
     alarms = sum(trial["same"]["verdict"] != "not distinguishable" for trial in trials)

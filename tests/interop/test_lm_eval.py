@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from groundup.commands.evaluate import EvaluateConfig, run
+from groundup.core.errors import ConfigError
 from groundup.data.choices import read_choices
 from groundup.data.tables import read_table
 from groundup.evaluation.choices import score_choices
@@ -99,3 +100,52 @@ def compare(directory: Path, questions: Path, folder: Path, prompt: str) -> None
     assert len(samples) == len(ours.loglikelihoods) == 40
     for sample, sums in zip(samples, ours.loglikelihoods, strict=True):
         assert sums == pytest.approx([float(r[0][0]) for r in sample["resps"]], abs=1e-3)
+
+
+PAIRS = """
+task: pairs_in_the_harness
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {file}
+test_split: test
+output_type: multiple_choice
+doc_to_text: ""
+doc_to_choice: "{{{{[sentence_good, sentence_bad]}}}}"
+doc_to_target: 0
+target_delimiter: ""
+metric_list:
+  - metric: acc
+"""
+
+
+def test_minimal_pairs_equal_the_harness_in_one_report(
+    our_model: Path, real_documents: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--task` and `--lm-eval` on the same pairs: one report, no network, equal scores."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    lines = [line.strip() for text in real_documents for line in text.splitlines() if len(line.split()) > 4][:300:6]
+    pairs = [(line, " ".join(line.split()[::-1])) for line in lines]
+    data, task = tmp_path / "pairs.jsonl", tmp_path / "pairs.yaml"
+    rows = [json.dumps({"sentence_good": good, "sentence_bad": bad}, ensure_ascii=False) for good, bad in pairs]
+    data.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    task.write_text(PAIRS.format(file=data), encoding="utf-8")
+    config = EvaluateConfig(model=our_model, task=(data,), lm_eval=(str(task),), out=tmp_path / "report")
+    found = run(config).facts["tasks"]
+    ours, expected = found["pairs"], found["pairs_in_the_harness"]
+    assert ours["items"] == expected["items"] == len(pairs)
+    assert ours["metrics"]["accuracy"]["value"] / 100 == pytest.approx(expected["metrics"]["acc"]["value"], abs=1e-3)
+    low, high = expected["metrics"]["acc"]["interval"]
+    assert low < expected["metrics"]["acc"]["value"] < high
+    items = [json.loads(line) for line in (tmp_path / "report" / "items.jsonl").read_text().splitlines()]
+    scored = [item["loglikelihoods"] for item in items if item["task"] == "pairs"]
+    theirs = [[float(each[0]) for each in item["responses"]] for item in items if item["task"] != "pairs"]
+    for one, other in zip(scored, theirs, strict=True):
+        assert one == pytest.approx(other, abs=1e-3)
+
+
+def test_an_unknown_harness_task_is_an_error(our_model: Path, tmp_path: Path) -> None:
+    task = tmp_path / "empty.yaml"
+    task.write_text("dataset_path: json\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="no key task"):
+        run(EvaluateConfig(model=our_model, lm_eval=(str(task),), out=tmp_path / "report"))
