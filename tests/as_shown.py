@@ -79,6 +79,13 @@ def fill_home(home: Path, texts: Sequence[str]) -> None:
     lines = [line.strip() for text in texts for line in text.splitlines() if len(line) > 40]
     with (home / "questions.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["question", "answer"], *pairwise(lines[:200])])
+    tasks = {
+        "pairs": [{"sentence_good": line, "sentence_bad": line[::-1], "field": line[0]} for line in lines[:6]],
+        "follow": [{"prompt": "Name a fruit.", "checks": {"max_words": 1, "lowercase": True}}],
+        "sums": [{"sum": f"{n} + 2", "result": n + 2, "level": "easy" if n < 3 else "hard"} for n in range(6)],
+    }
+    for name, rows in tasks.items():
+        (home / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     with (home / "reviews.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["review"], *([line] for line in lines[:3])])
     with (home / "new-mails.csv").open("w", newline="", encoding="utf-8") as file:

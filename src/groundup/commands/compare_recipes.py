@@ -11,7 +11,7 @@ from groundup.core.config import Config, setting
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError
 
-EXAMPLE = "groundup compare-recipes --before runs/small --after runs/large --text letters.txt --out runs/compared"
+EXAMPLE = "groundup compare-recipes --before runs/small --after runs/large --out runs/compared"
 
 
 class CompareRecipesConfig(Config):

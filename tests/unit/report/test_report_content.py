@@ -298,3 +298,25 @@ def test_gains_and_losses_of_fine_tuning_are_in_one_table(make_run: MakeRun) -> 
     assert "0.041" in found.text
     assert "The base was <asked> well." in section.text
     assert "(empty)" in section.text
+
+
+def test_the_page_has_the_metrics_groups_and_items_of_tasks(make_run: MakeRun) -> None:
+    directory = make_run()
+    facts = {
+        "summary": "blimp: accuracy 60.0 on 2 items; random guess: 50.0.",
+        "tasks": {
+            "blimp": {
+                "items": 2,
+                "metrics": {"accuracy": {"value": 60.0, "interval": [55.0, 65.0], "unit": "points"}},
+                "baselines": {"random guess": 50.0},
+                "groups": {"field": {"syntax": {"value": 71.5, "interval": [60.0, 80.0], "items": 1}}},
+            }
+        },
+    }
+    item = {"task": "blimp", "prompt": "Who <b>wrote</b> it?", "written": "Nobody", "reference": "She"}
+    write_stage(directory / "report-blimp", "evaluate", facts, {}, {"items.jsonl": json.dumps(item) + "\n"})
+    page = page_of(directory)
+    text = page.text
+    assert "60.0 (55.0–65.0)" in text and "random guess: 50.0" in text
+    assert "blimp by field: 1 group" in text and "71.5 (60.0–80.0)" in text
+    assert "Who <b>wrote</b> it?" in text and "report-blimp/items.jsonl" in text

@@ -11,6 +11,7 @@ from groundup.report.formatting import count, interval, number, percent, percent
 from groundup.report.html import Child, Html, details, join, table, tag, untrusted
 from groundup.report.record import CLASSIFY, COMPARE, EVALUATE, INSTRUCT, PRETRAIN, RunRecord, StageOutput
 from groundup.report.sections.summary import comparison
+from groundup.report.sections.tasks import task_results
 
 _MAX_CHARS = 1200
 _COLUMNS = ("metric", "base model", "fine-tuned model", "difference", "fine-tuned model is", "baseline")
@@ -64,7 +65,8 @@ _MAX_LABELS = 60
 
 def evaluation_section(run: RunRecord) -> list[Child]:
     """Return the content of the evaluation section, which is empty if the run has neither evaluations nor a model."""
-    parts: list[Child] = [*_prediction(run), *_answers(run), *_classes(run), *comparisons(run), *_more(run)]
+    parts: list[Child] = [*_prediction(run), *_answers(run), *_classes(run), *comparisons(run)]
+    parts += [*task_results(run), *_more(run)]
     if not parts and run.stage(PRETRAIN):
         return [
             tag(
@@ -116,7 +118,8 @@ def _more(run: RunRecord) -> list[Child]:
     main = run.stage(EVALUATE)
     rows = []
     for output in run.outputs:
-        if output.stage == EVALUATE and output is not main and output.facts.words("summary"):
+        shown = output is main or output.facts.part("tasks")
+        if output.stage == EVALUATE and not shown and output.facts.words("summary"):
             model = run.evaluated_output(output)
             name = f"{model.directory.name}/" if model else "not in this run"
             rows.append([f"{output.directory.name}/", name, truncate(output.facts.words("summary"), 300)])
