@@ -124,7 +124,10 @@ class Decoder(Accelerated):
 
     Attributes:
         compute_dtype: Dtype of activations. If None, activations have the dtype of the weights.
+        token_dropout: Probability that the embedding of an input token is set to 0 during training.
     """
+
+    token_dropout = 0.0
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -169,6 +172,8 @@ class Decoder(Accelerated):
         if self.embed_positions is not None:
             x_BTD = x_BTD + self.embed_positions(positions_BT)
         x_BTD = x_BTD.to(self.compute_dtype or x_BTD.dtype)
+        if self.token_dropout and self.training and torch.is_grad_enabled():
+            x_BTD = x_BTD * (torch.rand(x_BTD.shape[:2], device=x_BTD.device) >= self.token_dropout)[..., None]
         full = local = (
             _rope(self.rotary, positions_BT, x_BTD.dtype),
             self._attention_mask(positions_BT, document_ids_BT, cache, None),
@@ -275,8 +280,15 @@ class Transformer(Accelerated):
         logits_BTV = self.lm_head(self._scaled(h_BTD))
         return softcapped(logits_BTV, self.config.logit_softcap).float()
 
-    def set_dropout(self, dropout: float) -> None:
-        """Set the dropout probability for the outputs of attention and MLP during training."""
+    def set_dropout(self, dropout: float, token_dropout: float = 0.0) -> None:
+        """Set the dropout probabilities during training.
+
+        Args:
+            dropout: Dropout probability for the outputs of attention and MLP (Srivastava et al. 2014).
+            token_dropout: Probability that the embedding of an input token is set to 0, and the model has to predict
+                from a context with gaps ("word dropout" in Bowman et al. 2016, arXiv:1511.06349).
+        """
+        self.model.token_dropout = token_dropout
         for layer in self.model.layers:
             assert isinstance(layer, Block)
             layer.dropout = dropout

@@ -100,7 +100,13 @@ def plan_pretraining(
         optimizer=optimizer,
         memory_bytes=rank_memory(machine, ranks, settings.parallel.mode),
     )
-    plan = regularized(plan, settings.weight_decay, settings.dropout, settings.decay_ratio)
+    plan = regularized(
+        plan,
+        weight_decay=settings.weight_decay,
+        dropout=settings.dropout,
+        token_dropout=settings.token_dropout,
+        decay_ratio=settings.decay_ratio,
+    )
     ranks.broadcast_object(plan.to_json())
     for sentence in sentences(forecast, plan, budget, predicts=base is None):
         run.console.note(sentence)

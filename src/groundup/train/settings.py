@@ -64,6 +64,9 @@ class PretrainingSettings(TrainingSettings):
     dropout: float | None = setting(
         None, help="dropout of attention and MLP; default: chosen for the number of epochs", ge=0, lt=1
     )
+    token_dropout: float | None = setting(
+        None, help="probability of omitting an input token; default: chosen for the number of epochs", ge=0, lt=1
+    )
     short_context_ratio: float = setting(
         0.0, help="fraction of planned steps with contexts of a quarter, then half, of context_length", ge=0, le=1
     )

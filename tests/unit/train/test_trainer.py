@@ -55,7 +55,7 @@ def trained(
     steps: int = 12,
     stop_at: int = 0,
     selection: Selection | None = None,
-    dropout: float = 0.0,
+    dropouts: tuple[float, float] = (0.0, 0.0),
     ema_fraction: float = 0.0,
     callback: Callable[..., object] | None = None,
 ) -> Trainer[Transformer, object]:
@@ -63,7 +63,7 @@ def trained(
     shards = TokenShards(tokens, "train")
     torch.manual_seed(0)
     model = Transformer(shape_for_depth(1, shards.vocab_size, {"family": "llama", "context_length": 64, "dim": 32}))
-    model.set_dropout(dropout)
+    model.set_dropout(*dropouts)
     loader = Loader(shards, context_length=64, batch_size=2, bos_id=shards.bos_id, seed=0)
 
     class Stop:
@@ -113,7 +113,7 @@ def test_the_objective_of_the_documentation_raises_the_entropy(tokens: Path, tmp
     assert found["penalty"] > found["plain"]
 
 
-@pytest.mark.parametrize("settings", [{}, {"dropout": 0.2}, {"ema_fraction": 0.3}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"dropouts": (0.2, 0.2)}, {"ema_fraction": 0.3}], ids=str)
 def test_an_interrupted_run_ends_with_the_same_weights(
     settings: dict[str, float], tokens: Path, tmp_path: Path
 ) -> None:
@@ -181,13 +181,14 @@ def test_a_resumed_run_keeps_its_kernels(tokens: Path, tmp_path: Path, monkeypat
     assert any(not torch.equal(native[name], torchs[name]) for name in native)
 
 
-def test_dropout_changes_training_but_not_scores(tokens: Path) -> None:
+@pytest.mark.parametrize("dropouts", [(0.5, 0.0), (0.0, 0.5)], ids=["dropout", "token_dropout"])
+def test_dropout_changes_training_but_not_scores(tokens: Path, dropouts: tuple[float, float]) -> None:
     shards = TokenShards(tokens, "train")
     model = Transformer(shape_for_depth(1, shards.vocab_size, {"family": "llama", "context_length": 64, "dim": 32}))
     ids = torch.arange(32)[None]
     with torch.no_grad():
         score = model(ids)
-    model.set_dropout(0.5)
+    model.set_dropout(*dropouts)
     with torch.no_grad():
         assert torch.equal(model.train()(ids), score)
     assert not torch.equal(model(ids), model(ids))

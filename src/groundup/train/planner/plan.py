@@ -20,7 +20,7 @@ from groundup.core.errors import ConfigError, ResourceError
 from groundup.model import ModelConfig
 from groundup.model.flops import flops_per_token, matmul_parameters, parameter_count, training_bytes
 from groundup.optim import OptimizerConfig
-from groundup.train.planner.forecast import Forecast, planned_dropout
+from groundup.train.planner.forecast import Forecast, planned_dropout, planned_token_dropout
 from groundup.train.planner.law import planned_weight_decay
 from groundup.train.planner.sizes import Sizes
 
@@ -64,6 +64,7 @@ class Plan:
             If there is a time limit, `total_steps` is an estimate.
         max_epochs: Maximum number of epochs if there is a time limit, or None in plans of earlier releases.
         dropout: Dropout probability, or None in plans of earlier releases.
+        token_dropout: Token dropout, or None in plans of earlier releases.
     """
 
     model: ModelConfig
@@ -79,6 +80,7 @@ class Plan:
     seconds: float | None = None
     max_epochs: float | None = None
     dropout: float | None = None
+    token_dropout: float | None = None
 
     @property
     def rows(self) -> int:
@@ -169,7 +171,7 @@ class Plan:
         record = asdict(self) | {"model": self.model.to_json()}
         # These fields are omitted if they are None, so that the digests of plans from earlier releases, which do not
         # have them, stay the same.
-        optional = ("trained", "seconds", "max_epochs", "dropout")
+        optional = ("trained", "seconds", "max_epochs", "dropout", "token_dropout")
         return {key: value for key, value in record.items() if key not in optional or value is not None}
 
     @classmethod
@@ -325,19 +327,31 @@ def plan_run(
     )
 
 
-def regularized(plan: Plan, weight_decay: float | None, dropout: float | None, decay_ratio: float) -> Plan:
+def regularized(
+    plan: Plan,
+    *,
+    weight_decay: float | None = None,
+    dropout: float | None = None,
+    token_dropout: float | None = None,
+    decay_ratio: float = DECAY_FRACTION,
+) -> Plan:
     """Return a pretraining plan with weight decay, dropout and decay of the learning rate.
 
     Args:
         plan: Plan of the run.
         weight_decay: Weight decay, or None for `planned_weight_decay`.
         dropout: Dropout probability, or None for `planned_dropout`.
+        token_dropout: Token dropout, or None for `planned_token_dropout`.
         decay_ratio: Fraction of the steps with linear decay of the learning rate to 0.
     """
     decay = planned_weight_decay(plan.epochs) if weight_decay is None else weight_decay
-    dropped = planned_dropout(plan.epochs) if dropout is None else dropout
-    steps = math.ceil(decay_ratio * plan.total_steps)
-    return replace(plan, optimizer=replace(plan.optimizer, weight_decay=decay), dropout=dropped, decay_steps=steps)
+    return replace(
+        plan,
+        optimizer=replace(plan.optimizer, weight_decay=decay),
+        dropout=planned_dropout(plan.epochs) if dropout is None else dropout,
+        token_dropout=planned_token_dropout(plan.epochs) if token_dropout is None else token_dropout,
+        decay_steps=math.ceil(decay_ratio * plan.total_steps),
+    )
 
 
 def _require_one_depth(budget: Budget, given_shape: Mapping[str, Any]) -> None:
