@@ -29,8 +29,6 @@ class Measure:
         value: function from summed statistics (..., K) to values of the metric (...).
         unit: unit of the metric; "points" is a scale from 0 to 100.
         lower_is_better: whether a lower value is better.
-        rare: whether the metric is a percentage of events that may not occur at all. Its interval is Wilson's, because
-            the bootstrap interval of 0 events is 0 to 0.
     """
 
     name: str
@@ -38,7 +36,6 @@ class Measure:
     value: Callable[[Floats], Floats]
     unit: str = "points"
     lower_is_better: bool = False
-    rare: bool = False
 
     @property
     def estimate(self) -> float:
@@ -46,9 +43,15 @@ class Measure:
         return float(self.value(self.sums_EK.sum(0)))
 
     def interval(self, *, seed: int = 0) -> Interval:
-        """Return the metric with its 95 % percentile bootstrap interval, which resamples examples (Efron 1979)."""
-        if self.rare:
-            return proportion_interval(self.sums_EK[:, 0].sum() / 100, len(self.sums_EK)).scaled(100)
+        """Return the metric with its 95 % percentile bootstrap interval, which resamples examples (Efron 1979).
+
+        If all examples have 0 points, or all have 100, the bootstrap interval would have no width. In this case, it is
+        the score interval of a proportion (Wilson 1927).
+        """
+        points = self.sums_EK[:, 0]
+        is_share = self.unit == "points" and self.value is ratio and bool((self.sums_EK[:, 1] == 1).all())
+        if is_share and points[0] in (0, 100) and (points == points[0]).all():
+            return proportion_interval(points.sum() / 100, len(points)).scaled(100)
         ones = np.ones(len(self.sums_EK))
         return bootstrap(self.estimate, lambda counts_RE: self.value(counts_RE @ self.sums_EK), ones, seed=seed)
 

@@ -85,3 +85,12 @@ def test_all_intervals_use_the_same_resamples():
     shares = [ratio_interval(right, np.ones(150), seed=1), mean("accuracy", right).interval(seed=1)]
     assert shares[0].low == pytest.approx(shares[1].low, rel=1e-12)
     assert shares[0].high == pytest.approx(shares[1].high, rel=1e-12)
+
+
+def test_a_score_of_0_or_100_has_an_interval() -> None:
+    """The bootstrap resamples equal values, so it would claim certainty after three items."""
+    found = mean("accuracy", [100, 100, 100]).interval()
+    assert (found.estimate, found.high) == (100, 100)
+    assert found.low == pytest.approx(43.85, abs=0.01)  # statsmodels: proportion_confint(3, 3, method="wilson")
+    zero = mean("accuracy", [0.0] * 200).interval()
+    assert (zero.low, zero.high) == pytest.approx((0, 1.8846), abs=1e-3)

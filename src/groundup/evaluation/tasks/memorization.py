@@ -53,7 +53,7 @@ def score_memorization(prompted: PromptedModel, task: EvaluationTask, seed: int,
         sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(each.token_ids, ids[size:], strict=False)))
         for each, ids in zip(done, windows, strict=True)
     ]
-    rate = mean("extraction rate", [100.0 * (equal == wanted) for equal in equal_E], rare=True)
+    rate = mean("extraction rate", [100.0 * (equal == wanted) for equal in equal_E])
     length = mean("tokens reproduced exactly", equal_E, unit="tokens")
     decode = prompted.tokenizer.decode
     items = [

@@ -149,7 +149,10 @@ class TaskReport:
     def to_markdown(self) -> str:
         """Return the report as a Markdown page."""
         lines = ["# Evaluation", "", self.sentence, "", markdown_table(COLUMNS, self.rows)]
-        lines += ["Intervals: 95 %, percentile bootstrap over items; Wilson (1927) for memorization.", ""]
+        lines += [
+            "Intervals: 95 %, percentile bootstrap over items; Wilson's if all items are right, or all are wrong.",
+            "",
+        ]
         for result in self.results:
             lines += [f"- {result.name}: {note}" for note in result.notes]
         for result in self.results:
