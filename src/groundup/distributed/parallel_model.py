@@ -19,6 +19,7 @@ from groundup.distributed.ranks import Ranks
 from groundup.distributed.sharded_optimizer import ShardedOptimizer
 from groundup.kernels import Machine, memory_bytes, prepare_model
 from groundup.kernels.native_operations import orthogonalize_of
+from groundup.kernels.native_optimizer import adamw_of
 from groundup.model import SequenceClassifier, Transformer
 from groundup.optim import Optimizer, OptimizerConfig
 
@@ -130,7 +131,7 @@ class ParallelModel(Generic[ModelT]):
     def optimizer(self, config: OptimizerConfig) -> Optimizer | ShardedOptimizer:
         """Create an optimizer for this model."""
         if self._mode == "single":
-            return Optimizer(self.model, config, orthogonalize=orthogonalize_of(self.model))
+            return Optimizer(self.model, config, orthogonalize=orthogonalize_of(self.model), adamw=adamw_of(self.model))
         return ShardedOptimizer(self.model, config, self._ranks, orthogonalize=orthogonalize_of(self.model))
 
     @property

@@ -23,7 +23,7 @@ class Linears(torch.autograd.Function):
     def forward(ctx: Any, products: Products, x: Tensor, *parameters: Tensor | None) -> tuple[Tensor, ...]:
         """Return the output of each layer."""
         weights, biases = parameters[: len(parameters) // 2], parameters[len(parameters) // 2 :]
-        rounded = [weight.to(x.dtype) for weight in weights if weight is not None]
+        rounded = [products.weights.of(weight) for weight in weights if weight is not None]
         ctx.save_for_backward(x, *rounded)
         ctx.products, ctx.has_bias = products, [bias is not None for bias in biases]
         return tuple(
@@ -70,7 +70,7 @@ class FeedForward(torch.autograd.Function):
         """Return the output of the MLP."""
         x = x.contiguous()
         weights, biases = parameters[: len(parameters) // 2], parameters[len(parameters) // 2 :]
-        *rounded, down = (weight.to(x.dtype) for weight in weights if weight is not None)
+        *rounded, down = (products.weights.of(weight) for weight in weights if weight is not None)
         out, inner = products.feed_forward(gelu, x, rounded, biases[:-1])
         ctx.save_for_backward(x, down, *inner, *rounded)
         ctx.products, ctx.gelu, ctx.has_bias = products, gelu, [bias is not None for bias in biases]

@@ -171,6 +171,10 @@ class NativeOperations(Operations):
         self.kernels.groundup_nll_and_residual(*pointers, *sizes, ctypes.c_float(z_loss))
         return nll_R, logits_RV
 
+    def rounded(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        """See `Operations.rounded`."""
+        return self.products.weights.of(weight) if dtype == torch.bfloat16 else super().rounded(weight, dtype)
+
     def transposed_matmul(self, out_VD: Tensor, left_RV: Tensor, right_RD: Tensor, *, add: bool) -> None:
         """See `Operations.transposed_matmul`."""
         if _is_cpu_bf16(left_RV) and out_VD.dtype == torch.float32 and out_VD.shape[1] % TILE == 0:

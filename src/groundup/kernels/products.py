@@ -16,6 +16,7 @@ from torch import Tensor
 
 from groundup.kernels.choice import TILE, Kernel, KernelChoice, Operation, Product
 from groundup.kernels.native_library import pointers_to, sizes_of
+from groundup.kernels.rounded_weights import RoundedWeights
 
 
 class _Result(ctypes.Structure):
@@ -155,11 +156,15 @@ class Products:
     Args:
         library: The library of C++ kernels.
         choice: The kernel of each product.
+
+    Attributes:
+        weights: The bf16 copies of the weights.
     """
 
     def __init__(self, library: ctypes.CDLL, choice: KernelChoice) -> None:
         self.library = library
         self.choice = choice
+        self.weights = RoundedWeights()
         self._kernels: dict[Product, Callable[..., Any]] = {}
 
     def feed_forward(

@@ -113,7 +113,7 @@ class _SummedNLL(torch.autograd.Function):
         z_loss: float,
         softcap: float | None,
     ) -> Tensor:
-        weight = weight_VD.to(h_RD.dtype)
+        weight = operations.rounded(weight_VD, h_RD.dtype)
         total = torch.zeros((), dtype=torch.float32, device=h_RD.device)
         grad_h = torch.empty_like(h_RD)
         grad_weight = torch.empty_like(weight_VD) if ctx.needs_input_grad[1] else None
@@ -147,7 +147,7 @@ class _TokenLogprobs(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(h_RD, weight_VD, labels_R)
         ctx.operations, ctx.softcap = operations, softcap
-        weight = weight_VD.to(h_RD.dtype)
+        weight = operations.rounded(weight_VD, h_RD.dtype)
         rows = CHUNK_ROWS
         # In adapter training, the logits use most of the memory.
         if ctx.needs_input_grad[0] and not ctx.needs_input_grad[1]:
@@ -166,7 +166,7 @@ class _TokenLogprobs(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         h_RD, weight_VD, labels_R = ctx.saved_tensors
         operations: Operations = ctx.operations
-        weight = weight_VD.to(h_RD.dtype)
+        weight = operations.rounded(weight_VD, h_RD.dtype)
         grad_h = torch.empty_like(h_RD) if ctx.needs_input_grad[0] else None
         grad_weight = torch.empty_like(weight_VD) if ctx.needs_input_grad[1] else None
         done = 0

@@ -524,6 +524,10 @@ class Operations:
         residual_RV = softmax_RV.scatter_add_(1, targets_R1, -torch.ones_like(lse_R1)).mul_(scored_R1)
         return nll_R1.squeeze(1), residual_RV.to(logits_RV.dtype)
 
+    def rounded(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return a weight in the dtype of the activations, without gradient."""
+        return weight.detach().to(dtype)
+
     def transposed_matmul(self, out_VD: Tensor, left_RV: Tensor, right_RD: Tensor, *, add: bool) -> None:
         """Compute the gradient of a weight, left^T right, and write it to `out_VD` in place.
 

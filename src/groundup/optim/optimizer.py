@@ -6,7 +6,7 @@ The other parameters are embeddings, the output head, norms and biases.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
@@ -165,6 +165,7 @@ class Optimizer:
         replacements: Mapping[nn.Parameter, nn.Parameter] | None = None,
         *,
         orthogonalize: Orthogonalize = newton_schulz,
+        adamw: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
     ) -> None:
         """Create the optimizer for the trainable parameters of a model.
 
@@ -175,6 +176,7 @@ class Optimizer:
                 parameter. Parameters that are not in the mapping are not updated. None means that all trainable
                 parameters of the model are updated.
             orthogonalize: Function that orthogonalizes matrices for Muon.
+            adamw: Class or function that creates AdamW, with the arguments of `torch.optim.AdamW`.
         """
         groups = parameter_groups(model)
         if replacements is not None:
@@ -190,7 +192,7 @@ class Optimizer:
         self._config = config
         self._parts: list[torch.optim.Optimizer] = []
         if by_adamw:
-            self._parts.append(torch.optim.AdamW(by_adamw, betas=config.betas, eps=config.eps, fused=fused))
+            self._parts.append(adamw(by_adamw, betas=config.betas, eps=config.eps, fused=fused))
         if groups["matrix"] and config.matrices == "muon":
             self._parts.append(
                 Muon(
