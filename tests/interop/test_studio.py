@@ -16,7 +16,7 @@ import pytest
 
 pytestmark = pytest.mark.interop
 
-VIEWS = ("chat", "apps", "inside", "train", "data", "report")
+VIEWS = ("chat", "apps", "documents", "inside", "train", "data", "report")
 HOSTILE = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>"
 COUNT = "Write out all numbers from one to one thousand, one after the other."
 

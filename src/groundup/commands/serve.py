@@ -93,8 +93,8 @@ def run(
     api_key = config.api_key or os.environ.get(API_KEY_VARIABLE) or None
     metrics = Metrics()
     with bind(config.host, config.port) as bound:
-        loopback = is_loopback(bound)
-        require_api_key(api_key, API_KEY_VARIABLE, config.host, loopback=loopback)
+        local = is_loopback(bound)
+        require_api_key(api_key, API_KEY_VARIABLE, config.host, loopback=local)
         with closing(_open_models(config, metrics, console)) as models:
 
             def report_ready() -> None:
@@ -106,17 +106,13 @@ def run(
             indexes = open_indexes(config.index, [source.name for source in models.sources.all()], console)
             routes = [*application_routes(apps, models), metrics.route]
             app = build_app(models, routes=routes, limits=limits, indexes=indexes)
-            note = console.note if config.access_log else None
+            note, origins = console.note if config.access_log else None, config.cors_origin
             guarded = with_middleware(
-                app, metrics, api_key=api_key, loopback_only=loopback, cors_origins=config.cors_origin, note=note
+                app, metrics, api_key=api_key, loopback_only=local, cors_origins=origins, note=note
             )
+            seconds, end = config.grace_seconds, models.close
             Server(
-                guarded,
-                grace_seconds=config.grace_seconds,
-                abort=models.close,
-                on_ready=report_ready,
-                limits=limits,
-                note=console.note,
+                guarded, grace_seconds=seconds, abort=end, on_ready=report_ready, limits=limits, note=console.note
             ).run([bound])
     console.note("Stopped.")
 

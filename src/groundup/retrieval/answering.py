@@ -27,6 +27,7 @@ REFUSAL = "The documents do not answer this question."
 MIN_COVERAGE = 0.4  # minimum fraction of the question's words in a passage that is read
 MIN_QUOTE_COVERAGE = 0.6  # minimum fraction of the question's words next to a sentence that is quoted
 MIN_EVIDENCE_COVERAGE = 0.25  # minimum fraction of the question's words next to the evidence of an answer
+_ANSWER_FRACTION = 4  # an answer gets at most a quarter of the context
 _REFUSALS = (UNKNOWN, "not found", "not in the", "not mentioned", "does not contain", "do not contain", "cannot answer")
 
 
@@ -100,7 +101,7 @@ class Reader:
     Attributes:
         engine: Inference engine of the model.
         format: Prompt format that the model expects.
-        max_tokens: Maximum number of tokens of an answer.
+        max_tokens: Maximum number of tokens of an answer, which also is at most a quarter of the context.
     """
 
     engine: Engine
@@ -125,18 +126,19 @@ class Reader:
     def _request(self, question: str, passage: str) -> GenerationRequest:
         from groundup.inference.prompting import greedy_request
 
-        available = self.engine.model.config.context_length - self.max_tokens
+        context = self.engine.model.config.context_length
+        max_tokens = min(self.max_tokens, max(context // _ANSWER_FRACTION, 1))
         words = passage.split(" ")
         while True:
             text = PROMPT.format(passage=" ".join(words), question=" ".join(question.split()))
-            request = greedy_request(self.format, [Message("user", text)], self.max_tokens)
-            excess = len(request.prompt) - available
+            request = greedy_request(self.format, [Message("user", text)], max_tokens)
+            excess = len(request.prompt) + max_tokens - context
             if excess <= 0:
                 return request
             if not words:
                 raise ConfigError(
                     f"the question has {len(request.prompt):,} tokens with its prompt",
-                    rule=f"the context has {available + self.max_tokens:,} tokens",
+                    rule=f"the context has {context:,} tokens",
                     fix="Ask a shorter question, or use a model with a longer context.",
                 )
             del words[-max(excess // 2, 1) :]

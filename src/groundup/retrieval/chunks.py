@@ -40,7 +40,7 @@ class Sentence:
     is_heading: bool = False
 
 
-def sentences(text: str) -> Iterator[Sentence]:
+def sentences_of(text: str) -> Iterator[Sentence]:
     """Yield the sentences of a text in order. A line break ends a sentence, unless the text was broken there to fit.
 
     Args:
@@ -125,7 +125,7 @@ def _weight(text: str, span: Sentence) -> int:
 
 def _short_enough(text: str, max_characters: int) -> Iterator[Sentence]:
     """Yield the sentences, and split those that are longer than a passage at white space if there is some."""
-    for span in sentences(text):
+    for span in sentences_of(text):
         limit = max_characters // (_UNSPACED_WEIGHT if n_unspaced(text[span.start : span.end]) else 1)
         start, first = span.start, span.starts_paragraph
         while span.end - start > limit:
@@ -140,5 +140,5 @@ def _short_enough(text: str, max_characters: int) -> Iterator[Sentence]:
 
 def title_of(text: str) -> str:
     """Return the first line of a text if it is a heading, otherwise ""."""
-    first = next(sentences(text), None)
+    first = next(sentences_of(text), None)
     return text[first.start : first.end].lstrip("# ") if first is not None and first.is_heading else ""

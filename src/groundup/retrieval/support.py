@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from groundup.retrieval.chunks import Sentence, sentences
+from groundup.retrieval.chunks import Sentence, sentences_of
 from groundup.retrieval.embedded_instructions import without_instructions
 from groundup.retrieval.index import Index, Passage
 from groundup.retrieval.terms import numbers, stop_words, terms
@@ -41,7 +41,7 @@ def readable(passage: Passage) -> str:
 
     A passage without line breaks cannot end the block that contains it in a prompt.
     """
-    kept = without_instructions(passage.text, list(sentences(passage.text)))
+    kept = without_instructions(passage.text, list(sentences_of(passage.text)))
     return " ".join(" ".join(passage.text[each.start : each.end].split()) for each in kept)
 
 
@@ -87,7 +87,7 @@ def evidence_for(index: Index, question: str, answer: str, passage: Passage) -> 
 
 
 def _kept(passage: Passage) -> list[Sentence]:
-    return list(without_instructions(passage.text, list(sentences(passage.text))))
+    return list(without_instructions(passage.text, list(sentences_of(passage.text))))
 
 
 def _evidence(index: Index, question: str, passage: Passage, kept: Sequence[Sentence], at: int) -> Evidence:

@@ -28,6 +28,7 @@ from groundup.serve.leases import use_model
 from groundup.studio import inspection
 from groundup.studio.api_errors import to_api_error
 from groundup.studio.curves import new_rows, plan_and_samples
+from groundup.studio.documents import question_routes
 from groundup.studio.jobs import Jobs
 from groundup.studio.model_cache import InspectedModel, StudioModels
 from groundup.studio.workspace import Workspace, run_name
@@ -173,6 +174,7 @@ def routes(workspace: Workspace, models: StudioModels, jobs: Jobs) -> list[BaseR
         *_chat_routes(models),
         *_inside_routes(models),
         *_data_routes(workspace),
+        *question_routes(workspace, models),
     ]
 
 

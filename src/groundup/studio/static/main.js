@@ -2,6 +2,7 @@
 import { apps } from "./apps.js";
 import { chat } from "./chat.js";
 import { data } from "./data.js";
+import { documents } from "./documents.js";
 import { el, fill, hashLink, notice, updateOptions } from "./dom.js";
 import { inside } from "./inside.js";
 import { drawPipeline } from "./pipeline.js";
@@ -9,8 +10,8 @@ import { report } from "./report.js";
 import { languageModels, onChange, refresh, selectModel, store } from "./store.js";
 import { train } from "./train.js";
 
-const VIEWS = { chat, apps, inside, train, data, report };
-const TITLES = { chat: "Chat", apps: "Apps", inside: "Inside", train: "Train", data: "Data", report: "Report" };
+const VIEWS = { chat, apps, documents, inside, train, data, report };
+const TITLES = { chat: "Chat", apps: "Apps", documents: "Documents", inside: "Inside", train: "Train", data: "Data", report: "Report" };
 
 const main = document.getElementById("view");
 const tabs = document.getElementById("tabs");
