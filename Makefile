@@ -48,6 +48,11 @@ $(VENV)/.bench: pyproject.toml
 
 quickstart: $(BASE)
 	@$(BIN)/groundup run quickstart
+	@echo
+	@echo "This model shows the stages and is too small to be a tool. Next, train a useful classifier on SmolLM2 in minutes"
+	@echo "(86.7 % accuracy on film reviews, TF-IDF 70.2 %; docs/comparing.md), and use it:"
+	@echo "    $(BIN)/groundup run sentiment"
+	@echo "    $(BIN)/groundup apps sentiment 'I would buy it again.' --model runs/sentiment"
 
 test: $(DEV)
 	$(PYTEST) -m "not interop and not gpu"

@@ -38,11 +38,13 @@ class TextModel:
         tokenizer: Tokenizer of the model.
         template: Chat template of the model, or None if it is a base model.
         context_length: Context length of the model in tokens.
+        trained_for: Name of the application that the model was fine-tuned for, whose prompt then has no examples.
     """
 
     tokenizer: Tokenizer
     template: ChatTemplate | None
     context_length: int
+    trained_for: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,9 @@ class Prompter:
         minimum = self.grammar.min_tokens if self.grammar else 1
         # In a short context, the output gets at most half of the context, which leaves space for the input.
         self.max_tokens = max(minimum, min(wanted, context // 2)) if app.output.kind != "label" else 0
-        self.shots = len(app.prompt.shots) if self.text_model.template is None or app.prompt.shots_in_chat else 0
+        model = self.text_model
+        shown = (model.template is None or app.prompt.shots_in_chat) and model.trained_for != app.name
+        self.shots = len(app.prompt.shots) if shown else 0
         while self.shots and self.max_input_tokens() < _MIN_INPUT_TOKENS:
             self.shots -= 1
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from groundup.apps.adapters import trained_application
 from groundup.apps.classifier_runner import ClassifierRunner
 from groundup.apps.declaration import App
 from groundup.apps.prompter import Options, Pair, TextModel
@@ -41,14 +42,18 @@ class AppRunner:
     template: ChatTemplate | None
     batched: bool = True
     directory: Path | None = None
+    _trained_for: str = ""
     _running: str | None = None
     _cancelled: bool = False
+
+    def __post_init__(self) -> None:
+        self._trained_for = trained_application(self.directory) if self.directory is not None else ""
 
     @property
     def text_model(self) -> TextModel:
         """Properties of the model that influence the prompts."""
         context = self.engine.model.config.context_length
-        return TextModel(self.engine.tokenizer, self.template, context)
+        return TextModel(self.engine.tokenizer, self.template, context, self._trained_for)
 
     @property
     def num_parameters(self) -> int:

@@ -96,7 +96,7 @@ class ServedTask:
         if isinstance(model, OpenedClassifier):
             self._runner = ClassifierRunner(model)
         else:
-            self._runner = AppRunner(model.engine, model.template, batched=False)
+            self._runner = AppRunner(model.engine, model.template, batched=False, directory=model.directory)
 
     def run(self, on_event: Callable[[Json], None]) -> Json:
         """Run the application and return its result as JSON."""

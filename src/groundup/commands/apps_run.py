@@ -28,6 +28,9 @@ class AppsRunConfig(Config):
     input: str | None = setting(None, help="File name, text, or - for standard input", positional=True)
     inputs: dict[str, Any] = setting({}, help="Other inputs of the application, as name = value")
     model: Path = setting(help="Model directory, or a run (its newest language model)", flag=True)
+    adapter: str | None = setting(
+        None, help="Adapter of --model, or none; default: an adapter that was trained for the application", flag=True
+    )
     batch: Path | None = setting(None, help="Table (CSV, JSONL, ...) whose rows contain the inputs", flag=True)
     column: tuple[str, ...] = setting((), help="Column of the table that contains an input, as INPUT=COLUMN", flag=True)
     out: Path | None = setting(None, help="File for the results of --batch: .jsonl or .csv", flag=True)
@@ -62,6 +65,7 @@ def run(
         ConfigError: The application is unknown, or an input is invalid or too long for the context.
         DataError: The model, the file or the table does not exist.
     """
+    from groundup.apps.adapters import choose_adapter
     from groundup.apps.files import read_input, result_json
     from groundup.apps.first_use import show_score
     from groundup.apps.progress import ChunkProgress
@@ -86,9 +90,10 @@ def run(
             fix="Give a file, a text, - for standard input, or a table with --batch FILE.",
         )
     options = Options(config.temperature, config.max_tokens, config.seed)
+    model = choose_adapter(config.name, config.model, config.adapter, console)
     with ExitStack() as stack:
-        runner = open_runner(config.model, config.device, console, stack)
-        show_score(runner, found, config.model, console)
+        runner = open_runner(model, config.device, console, stack)
+        show_score(runner, found, model, console)
         streams = app.output.kind == "text" and not json_lines
         with ChunkProgress(console) as progress:
             # Control characters in generated text must not reach the terminal.
@@ -109,6 +114,7 @@ def _run_batch(
     on_text: Callable[[str], object],
 ) -> list[AppResult | GroundupError]:
     """Return one result per row of a table. All rows share the inputs in `constants`."""
+    from groundup.apps.adapters import choose_adapter
     from groundup.apps.batches import read_batch
     from groundup.apps.files import batch_result_lines
     from groundup.apps.first_use import show_score
@@ -118,15 +124,16 @@ def _run_batch(
 
     assert config.batch is not None
     app = found.app
-    labels = [app.output.labels_from] if is_classifier(config.model) else []  # a classifier provides its own labels
+    model = choose_adapter(config.name, config.model, config.adapter, console)
+    labels = [app.output.labels_from] if is_classifier(model) else []  # a classifier provides its own labels
     batch = read_batch(app, config.batch, constants=constants, columns=config.column, optional=labels)
     for note in batch.notes:
         console.note(note)
     rows = batch.inputs
     options = Options(config.temperature, config.max_tokens, config.seed)
     with ExitStack() as stack:
-        runner = open_runner(config.model, config.device, console, stack)
-        show_score(runner, found, config.model, console)
+        runner = open_runner(model, config.device, console, stack)
+        show_score(runner, found, model, console)
         with console.progress(app.name, len(rows), "rows") as bar:
             results = runner.run_many(app, rows, options, advance=bar.advance)
     failed = [result for result in results if isinstance(result, GroundupError)]

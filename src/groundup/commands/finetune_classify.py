@@ -65,6 +65,7 @@ def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
     from groundup.data.training_hashes import save_training_hashes
     from groundup.evaluation.classifier_evaluation import LabelTask, save_and_test
     from groundup.hub import finish_model
+    from groundup.hub.model_card import show_licenses
     from groundup.hub.resolve import open_model
     from groundup.inference.classification import show_texts
     from groundup.train import Trainer
@@ -111,6 +112,7 @@ def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
         files, found = save_and_test(
             task, out, model, save, machine, console, tfidf=config.baseline, lexical_loss=lexical_loss
         )
+        facts["data_licenses"] = show_licenses(config.data, base, console)
         facts |= ({"base": str(base)} if method == "lora" else {}) | found
         finish_model(run.work, facts, [*files, run.plan_file, save_training_hashes(out, given.texts)], base=base)
     return True

@@ -47,11 +47,13 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
         DataError: The base model or the examples do not exist, or the examples do not contain any tokens to train on.
         ConfigError: A column does not exist, or the vocabulary lacks the special tokens of the chat template.
     """
+    from groundup.apps.adapters import with_application_prompt
     from groundup.data import table_identity
     from groundup.data.replay import replay_identity
     from groundup.hub.resolve import base_identity
 
     require_full_for_muon(config.optimizer, config.method, config.model)
+    config = with_application_prompt(config)
     keys = config.model_dump(mode="json", exclude={"data", "test", "model", "replay", "xray", *NOT_IN_FINGERPRINT})
     if config.xray:
         return _xray(config, keys, console or Console())
@@ -76,6 +78,7 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     from groundup.evaluation.selection import answer_selection
     from groundup.evaluation.tuned_comparison import compare_tuned, load_tuned_and_base
     from groundup.hub import finish_model
+    from groundup.hub.model_card import show_licenses
     from groundup.report.xray_page import NUM_SHOWN, write_xray
     from groundup.tokenizer import load_chat_template, save_chat
     from groundup.train import Evaluation, Trainer
@@ -116,6 +119,7 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     tuned, original = load_tuned_and_base(out, base, machine, adapter=method == "lora")
     compared, transcripts = compare_tuned(tuned, original, data, seed=config.seed, console=console)
     facts |= data.facts(batches) | {"held_out": compared.to_json(), "transcripts": transcripts}
+    facts |= {"data_licenses": show_licenses(config.data, base, console)}
     facts |= {"base": str(base)} if method == "lora" else {}
     finish_model(run.work, facts, files, base=base)
 

@@ -287,6 +287,12 @@ class InstructionSettings(ConversationRules):
 
     data: ExampleSources = setting(help="table of prompts and responses, or of lists of messages", positional=True)
     test: ExampleSources = setting([], help="test examples; default: hold out a part of the data", flag=True)
+    application: str | None = setting(
+        None, help="application whose prompt is trained, such as translate; it replaces the setting prompt"
+    )
+    inputs: dict[str, str] = setting(
+        {}, help='inputs of the application, such as {text = "{en}", to = "German"}; default: columns with these names'
+    )
     test_fraction: float = setting(0.1, help="fraction of the examples to hold out as a test set", gt=0, lt=1)
     max_test_examples: int = setting(1000, help="maximum number of examples to hold out as a test set", ge=1)
     replay: Path | None = setting(

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from groundup.core.artifact import ARTIFACT, Artifact, Work, read
-from groundup.core.console import format_count, format_duration
+from groundup.core.console import Console, format_count, format_duration
 from groundup.core.errors import GroundupError
 from groundup.core.files import write_text
 from groundup.hub.adapted import is_adapter
@@ -58,6 +58,20 @@ def finish_model(work: Work, facts: Mapping[str, Any], files: Sequence[Path], *,
     name = "-".join(dict.fromkeys((directory.parent.name, directory.name)))
     write_text(work.directory / CARD, model_card(name, work.directory, work, facts, base))
     return work.finish(facts, list(files))
+
+
+def show_licenses(sources: Iterable[Any], base: Path, console: Console) -> list[str]:
+    """Print and return the licenses of the training data, which also apply to a fine-tuned model.
+
+    Args:
+        sources: Sources of the training data.
+        base: Directory of the base model.
+        console: Console for the note.
+    """
+    found = list(dict.fromkeys(str(source.license) for source in sources))
+    licensed = license_of(base) or "unknown"
+    console.note(f"License of the data: {'; '.join(found)}. License of the base model: {licensed}.")
+    return found
 
 
 def model_card(

@@ -39,6 +39,7 @@ _TRAINING = (*_RATES, "method", "num_epochs", "minutes", "lora", "keep_best", "e
 class ClassifierSettings(FineTuningSettings, LabelSettings):
     """Settings for the labeled texts and for the training of a classifier."""
 
+    application: str | None = setting(None, help="application that uses the classifier, such as sentiment")
     batch_size: int = setting(32, help="texts per optimizer step", gt=0)
     learning_rate_scale: float | None = setting(
         None, help="factor on the default rates of this command, instead of learning_rate", gt=0, allow_inf_nan=False

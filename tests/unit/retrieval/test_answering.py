@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from groundup.apps import Catalog
+from groundup.apps.adapters import training_prompt
 from groundup.chat.session import Session
 from groundup.chat.terminal import run_command
 from groundup.commands import ask, index
@@ -169,8 +172,8 @@ def test_numbers_and_most_words_must_be_in_the_passage(policy: Callable[..., Ind
 
 def test_the_recipe_trains_the_prompt_of_the_reader() -> None:
     """An adapter that was trained with another prompt reads worse."""
-    recipe = bundled()["answer-from-passages"].read_text(encoding="utf-8")
-    assert PROMPT.replace("\n", "\\n") in recipe
+    recipe = tomllib.loads(bundled()["answer-from-passages"].read_text(encoding="utf-8"))["finetune"]["instruct"]
+    assert training_prompt(Catalog().named(recipe["application"]).app, recipe["inputs"]) == PROMPT
 
 
 def test_ask_prints_the_answer_and_its_source(policy: Callable[..., Index]) -> None:

@@ -1,0 +1,87 @@
+"""An adapter is trained with exactly the prompt of its application, and the application finds and uses it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from groundup.apps import Catalog
+from groundup.apps.adapters import find_adapter, training_prompt
+from groundup.apps.inputs import check_inputs
+from groundup.apps.prompter import Prompter, TextModel
+from groundup.cli import cli
+from groundup.commands.finetune_instruct import FinetuneInstructConfig, run
+from groundup.core.console import Console
+from groundup.core.errors import ConfigError
+from groundup.core.types import Message
+from groundup.data.columns import fill
+from groundup.recipes import bundled
+from groundup.tokenizer import Tokenizer
+from groundup.tokenizer.chat import ChatTemplate
+
+BUNDLED = Catalog()
+TABLES = {name: tomllib.loads(path.read_text(encoding="utf-8")).get("finetune", {}) for name, path in bundled().items()}
+TUNED = {name: table["instruct"] for name, table in TABLES.items() if table.get("instruct", {}).get("application")}
+
+
+def test_most_applications_with_text_have_a_recipe() -> None:
+    assert {table["application"] for table in TUNED.values()} >= {
+        "translate", "answer", "summarize", "rewrite", "assistant",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TUNED)
+def test_the_trained_prompt_is_the_prompt_of_the_application(
+    name: str, tokenizer: Tokenizer, template: ChatTemplate
+) -> None:
+    """A difference of one space between training and use lowers the quality of a small model."""
+    table = TUNED[name]
+    app, inputs = BUNDLED[table["application"]].app, table["inputs"]
+    row = {"text": "Where is it?", "passage": "A {strange} text.", "dialogue": "A: Hi", "question": "Who?"}
+    row |= {"en": "Good evening.", "de": "Guten Abend.", "instruction": "Say hello.", "style": "simpler"}
+    trained = fill(training_prompt(app, inputs), row, whole=True)
+    given = {each.name: fill(inputs.get(each.name, "{" + each.name + "}"), row) for each in app.inputs}
+    prompter = Prompter(app, TextModel(tokenizer, template, 4_096, trained_for=app.name), check_inputs(app, given))
+    asked = tokenizer.decode(prompter.request(prompter.given).prompt)
+    assert asked.count(trained) == 1
+    alone = template.encode([Message("user", trained)], add_generation_prompt=True)
+    assert tuple(alone) == prompter.request(prompter.given).prompt, "a trained prompt has no examples"
+
+
+def test_unknown_inputs_and_two_prompts_are_errors(chat_directory: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown input 'txt'"):
+        training_prompt(BUNDLED["translate"].app, {"txt": "{en}"})
+    with pytest.raises(ConfigError, match="prompt is set together with application"):
+        run(tuning(chat_directory, tmp_path / "out", tmp_path, prompt="{en}"), console=Console(quiet=True))
+
+
+def tuning(model: Path, out: Path, folder: Path, **changes: Any) -> FinetuneInstructConfig:
+    rows = [{"en": f"The bus number {n} is late.", "de": f"Der Bus Nummer {n} kommt zu spät."} for n in range(12)]
+    (folder / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    values = {
+        "data": str(folder / "table.jsonl"), "model": model, "out": out, "method": "lora", "application": "translate",
+        "inputs": {"text": "{en}", "to": "German"}, "response": "{de}", "num_epochs": 1, "num_evaluations": 0,
+        "compile": False, "threads": 1,
+    }  # fmt: skip
+    return FinetuneInstructConfig.model_validate(values | changes)
+
+
+def test_an_application_uses_its_adapter(chat_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The adapter is used only for its application, and only with the weights that it was trained on."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(chat_directory, tmp_path / "run" / "model")
+    adapter = tmp_path / "run" / "german"
+    run(tuning(tmp_path / "run" / "model", adapter, tmp_path), console=Console(quiet=True))
+    assert find_adapter("translate", tmp_path / "run" / "model") == adapter
+    assert find_adapter("rewrite", tmp_path / "run" / "model") is None
+    assert find_adapter("translate", adapter) is None, "the model itself is the adapter"
+    use = ["apps", "translate", "Hello.", "--model", str(tmp_path / "run" / "model"), "--max-tokens", "60"]
+    said = CliRunner().invoke(cli, use, catch_exceptions=False).stderr
+    assert f"Adapter: {adapter} (license of its data: private)" in said
+    assert "Adapter:" not in CliRunner().invoke(cli, [*use, "--adapter", "none"], catch_exceptions=False).stderr
