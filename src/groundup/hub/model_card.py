@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +60,15 @@ def finish_model(work: Work, facts: Mapping[str, Any], files: Sequence[Path], *,
     return work.finish(facts, list(files))
 
 
-def show_licenses(sources: Iterable[Any], base: Path, console: Console) -> list[str]:
+def show_licenses(sources: Path | Sequence[Any], base: Path, console: Console) -> list[str]:
     """Print and return the licenses of the training data, which also apply to a fine-tuned model.
 
     Args:
-        sources: Sources of the training data.
+        sources: Sources of the training data, or the path of a private table.
         base: Directory of the base model.
         console: Console for the note.
     """
-    found = list(dict.fromkeys(str(source.license) for source in sources))
+    found = ["private"] if isinstance(sources, Path) else list(dict.fromkeys(str(each.license) for each in sources))
     licensed = license_of(base) or "unknown"
     console.note(f"License of the data: {'; '.join(found)}. License of the base model: {licensed}.")
     return found
