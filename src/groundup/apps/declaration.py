@@ -144,6 +144,14 @@ class SamplingSettings(Config):
     repetition_penalty: float = setting(
         1.0, help="repetition penalty; values above 1 make repetition less likely", gt=0, le=10
     )
+    copy_from: str = setting(
+        "",
+        help="name of an input: a text output is a span of it, and the distinct lists of a JSON output contain spans",
+    )
+    copy_or: tuple[str, ...] = setting((), help="text outputs that are allowed instead of a span, such as unknown")
+    facts_from: str = setting(
+        "", help="name of an input: if an output has a number or name that it lacks, the output is generated again"
+    )
 
 
 class OutputChecks(Config):
@@ -222,10 +230,12 @@ class App(Config):
                 raise _wrong(f'"{{{name}}}" in the schema must be an input of the type number')
         if self.output.labels_from and kinds.get(self.output.labels_from) != "labels":
             raise _wrong("labels_from must be an input of the type labels")
-        named = (self.test.checks.topic, self.test.checks.answers_from) if self.test else ()
-        for name in filter(None, named):
-            if name not in names:
-                raise _wrong(f"test.checks: {name!r} is not an input; the inputs are {', '.join(names)}")
+        named = [("decoding", self.decoding.copy_from), ("decoding", self.decoding.facts_from)]
+        if self.test is not None:
+            named += [("test.checks", self.test.checks.topic), ("test.checks", self.test.checks.answers_from)]
+        for key, name in named:
+            if name and name not in names:
+                raise _wrong(f"{key}: {name!r} is not an input; the inputs are {', '.join(names)}")
         if self.test is not None and self.test.baseline == "example" and not self.prompt.shots:
             raise _wrong("test.baseline = example requires shots in the prompt")
         if self.long is not None and kinds.get(self.long.input) != "text":
@@ -254,7 +264,8 @@ class App(Config):
         output = self.output.model_dump(
             mode="json", include={"kind", "json_schema", "lettered", "labels", "labels_from"}
         )
-        decoding = self.decoding.model_dump(mode="json") | {"max_tokens": self.output.max_tokens}
+        sampling = {"temperature", "top_p", "repetition_penalty"}
+        decoding = self.decoding.model_dump(mode="json", include=sampling) | {"max_tokens": self.output.max_tokens}
         return {**kept, "inputs": inputs, "output": output, "decoding": decoding}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from groundup.apps.copying import schema_with_spans
 from groundup.apps.declaration import App, Shot, fill_numbers
 from groundup.apps.inputs import Given, render_template
 from groundup.core.errors import ConfigError
@@ -170,7 +171,7 @@ class Prompter:
         if attempt:
             temperature = max(temperature, min(temperature + attempt * _TEMPERATURE_STEP, _MAX_TEMPERATURE))
             seed = (seed or 0) + attempt
-        grammar = None if chunk else self.grammar
+        grammar = None if chunk else self._grammar_of(given)
         return GenerationRequest(
             prompt=self._prompt(given, chunk=chunk),
             is_reply=template is not None,
@@ -183,6 +184,22 @@ class Prompter:
             seed=seed,
             grammar=grammar,
         )
+
+    def _grammar_of(self, given: Given) -> Grammar | None:
+        """Return the grammar of the output, which may depend on the text to copy from."""
+        source = self.app.decoding.copy_from
+        if not source:
+            return self.grammar
+        text, tokenizer = str(given[source]), self.text_model.tokenizer
+        try:
+            if self.schema is None:
+                grammar = Grammar.of_spans(text, tokenizer, self.app.decoding.copy_or)
+            else:
+                schema = schema_with_spans(self.schema, self.app.output.distinct, text)
+                grammar = self.grammar if schema is None else Grammar.of_schema(schema, tokenizer)
+        except ConfigError:  # The text is too large for a grammar. The output is then not constrained to its spans.
+            return self.grammar
+        return grammar if grammar is None or grammar.min_tokens <= self.max_tokens else self.grammar
 
     def num_tokens(self, text: str) -> int:
         """Return the number of tokens in a text."""

@@ -86,15 +86,19 @@ class AppRunner:
         """
         steps = app_steps(app, given, self.text_model, options)
         answer: Any = None
+        streamed = False
         while True:
             try:
                 step = steps.send(answer)
             except StopIteration as end:
                 result: AppResult = end.value
+                if app.output.kind == "text" and not streamed:
+                    on_text(result.text)
                 return result
             if isinstance(step, ScoreStep):
                 answer = self._scored(step.pairs)
             elif step.shown:
+                streamed = True
                 answer = self._streamed(step, on_text, on_progress)
             else:
                 answer = self._all(step.requests, on_progress)

@@ -15,6 +15,13 @@ _NUMBER_WORDS = (
     "nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion half third "
     "quarter dozen"
 )
+number_words = {
+    word: value
+    for value, word in enumerate(
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+    )
+    if value != 1  # "one" is often a pronoun
+}
 _NUMBER = re.compile(rf"\d|\b(?:{_NUMBER_WORDS.replace(' ', '|')})s?\b", re.IGNORECASE)
 _WORD = re.compile(r"[\w$€£%]+(?:['’.,:/-]\w+)*%?")
 _ARTICLES = ("a", "an", "the")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from groundup.apps.chunks import split_into_chunks
+from groundup.apps.copying import position_of, unsupported_facts, without_repeated_sentences
 from groundup.apps.declaration import App
 from groundup.apps.inputs import Given, check_inputs
 from groundup.apps.json_text import as_text
@@ -69,6 +70,7 @@ class AppResult:
             `groundup.inference.novelty`).
         unlike: Whether the input is flagged as different from the training texts. None if the model has no novelty
             score.
+        position: Start and end of a copied output in the input, in characters. None if it was not copied.
     """
 
     app: str
@@ -81,6 +83,7 @@ class AppResult:
     completion_tokens: int = 0
     novelty: float | None = None
     unlike: bool | None = None
+    position: tuple[int, int] | None = None
 
 
 AppSteps = Generator[GenerateStep | ScoreStep, Any, AppResult]
@@ -160,21 +163,33 @@ def _generate_output(
 ) -> Generator[GenerateStep, list[Completion], tuple[Completion, list[str]]]:
     """Generate the output, and return it with messages to the user.
 
-    A grammar cannot enforce that the items of a list differ. If items repeat, the output is generated again at a higher
-    temperature. The output with the smallest number of repeated items is returned.
+    A grammar cannot enforce that the items of a list differ, or that a summary has only numbers and names of its text.
+    If an output has such faults, it is generated again at a higher temperature. The output with the smallest number of
+    faults is returned.
     """
-    (best,) = yield from _generate(prompter, [given], used, shown=True)
-    distinct = prompter.app.output.distinct
-    min_repetitions = _repetitions(json.loads(best.text), distinct) if distinct else 0
+    app = prompter.app
+    (best,) = yield from _generate(prompter, [given], used, shown=not app.decoding.facts_from)
+    faults = _faults(prompter, best.text)
     for attempt in range(1, _MAX_RETRIES + 1):
-        if not min_repetitions:
+        if not faults:
             return best, []
         (other,) = yield GenerateStep((prompter.request(given, attempt=attempt),))
         used.add([other])
-        if (repetitions := _repetitions(json.loads(other.text), distinct)) < min_repetitions:
-            best, min_repetitions = other, repetitions
-    note = f"Items of {' or '.join(distinct)} repeat in each of {_MAX_RETRIES + 1} attempts."
-    return best, [note] if min_repetitions else []
+        if len(found := _faults(prompter, other.text)) < len(faults):
+            best, faults = other, found
+    if not faults:
+        return best, []
+    if app.decoding.facts_from:
+        return best, [f"Not in the {app.decoding.facts_from}: {', '.join(faults)}. Check this output."]
+    return best, [f"Items of {' or '.join(app.output.distinct)} repeat in each of {_MAX_RETRIES + 1} attempts."]
+
+
+def _faults(prompter: Prompter, text: str) -> list[str]:
+    """Return the repeated items of an output, or its numbers and names that do not occur in the input."""
+    output, source = prompter.app.output, prompter.app.decoding.facts_from
+    if output.distinct:
+        return ["repeated"] * _repetitions(json.loads(text), output.distinct)
+    return unsupported_facts(text, str(prompter.given[source])) if source else []
 
 
 def _repetitions(value: Any, names: Sequence[str]) -> int:
@@ -290,6 +305,9 @@ def _result(
     if prompter.grammar is not None:
         value = json.loads(text)
         text = as_text(value, prompter.app.output.lettered)
+    elif prompter.app.decoding.facts_from:
+        text = without_repeated_sentences(text)
+    source = prompter.app.decoding.copy_from if value is None else ""
     return AppResult(
         prompter.app.name,
         well_formed(text).strip(),
@@ -298,6 +316,7 @@ def _result(
         parts=num_chunks,
         prompt_tokens=used.prompt_tokens,
         completion_tokens=used.completion_tokens,
+        position=position_of(text, str(prompter.given[source])) if source else None,
     )
 
 

@@ -10,7 +10,14 @@ from typing import Any
 from groundup.core.errors import ConfigError
 from groundup.inference.grammar.guide import MAX_COMPLETION, Guide
 from groundup.inference.grammar.search import CompletionSearch, CpuLimit, JsonState
-from groundup.inference.grammar.sources import GrammarSource, from_choices, from_lark, from_regex, from_schema
+from groundup.inference.grammar.sources import (
+    GrammarSource,
+    from_choices,
+    from_lark,
+    from_regex,
+    from_schema,
+    from_spans,
+)
 from groundup.inference.grammar.vocabulary import GrammarVocabulary, vocabulary_of
 from groundup.tokenizer import Tokenizer
 
@@ -101,6 +108,23 @@ class Grammar:
             CancelledError: `cancelled` was set.
         """
         return _compiled(tokenizer, from_choices(choices), cancelled)
+
+    @classmethod
+    def of_spans(cls, text: str, tokenizer: Tokenizer, others: Sequence[str] = ()) -> Grammar:
+        """Return the compiled grammar of the spans of a text. The output consists of consecutive words of the text.
+
+        Args:
+            text: Text to copy from.
+            tokenizer: Tokenizer whose vocabulary the grammar is compiled for.
+            others: Outputs that are allowed in addition.
+
+        Returns:
+            The compiled grammar.
+
+        Raises:
+            ConfigError: The text is empty or too large.
+        """
+        return _compiled(tokenizer, from_spans(text, others), None)
 
     @classmethod
     def of_lark(

@@ -97,6 +97,18 @@ def from_choices(choices: Sequence[str]) -> GrammarSource:
     )
 
 
+def from_spans(text: str, others: Sequence[str]) -> GrammarSource:
+    """Return the grammar of the spans of a text; see `Grammar.of_spans`."""
+    _check_text("text", text)
+    alternatives = "".join(f" | {json.dumps(other, ensure_ascii=False)}" for other in others)
+    words = json.dumps({"substring_words": text}, ensure_ascii=False)
+    return GrammarSource(
+        "span of a text",
+        _lark(f"%llguidance {{}}\nstart: SPAN{alternatives}\nSPAN: %regex {words}\n"),
+        "Give a shorter text.",
+    )
+
+
 def from_lark(grammar: str, *, ends_in_json: bool = False) -> GrammarSource:
     """Return a context-free grammar; see `Grammar.of_lark`."""
     _check_text("grammar", grammar)

@@ -1,0 +1,115 @@
+"""Outputs that copy from an input: options that are spans of a text, and numbers and names that occur in it."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from groundup.apps.spans import SpanType, number_words, spans_of
+
+_NUM_OPTIONS = 4
+_MAX_SPAN_CHARACTERS = 60
+_MAX_SPANS = 40  # per type; a larger schema takes longer to compile
+_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+_SENTENCE_END = re.compile(r"[.!?:]['\"”]?\s*$|\n\s*$")
+
+
+def schema_with_spans(schema: dict[str, Any], lists: Sequence[str], text: str) -> dict[str, Any] | None:
+    """Return a JSON schema whose lists contain only spans of a text: four different spans of one type.
+
+    The spans of a type are divided at random into four groups, and each item comes from another group. So the items
+    differ, and the correct span can be in any place.
+
+    Args:
+        schema: JSON schema of the output.
+        lists: Names of the lists.
+        text: Text to copy from.
+
+    Returns:
+        The schema, or None if the text has fewer than four spans of each type.
+    """
+    variants = []
+    for kind, spans in spans_of(text).items():
+        usable = [span for span in spans if span.isdigit() or 2 <= len(span) <= _MAX_SPAN_CHARACTERS]
+        usable = _without_parts(usable, kind)[:_MAX_SPANS]
+        if len(usable) >= _NUM_OPTIONS:
+            random.Random(text).shuffle(usable)
+            groups = [{"enum": usable[first::_NUM_OPTIONS]} for first in range(_NUM_OPTIONS)]
+            size = {"minItems": _NUM_OPTIONS, "maxItems": _NUM_OPTIONS}
+            variants.append({"type": "array", "prefixItems": groups, "items": False, **size})
+    return _replaced(schema, lists, variants) if variants else None
+
+
+def _without_parts(spans: Sequence[str], kind: SpanType) -> list[str]:
+    """Leave out the spans that are parts of others, because both could be the correct option."""
+    if kind == "number":
+        return list(spans)
+    return [span for span in spans if not any(span != other and span in other for other in spans)]
+
+
+def _replaced(schema: Any, lists: Sequence[str], variants: Sequence[dict[str, Any]]) -> Any:
+    if isinstance(schema, list):
+        return [_replaced(each, lists, variants) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    properties = schema.get("properties", {})
+    named = [name for name in lists if name in properties]
+    if not named:
+        return {key: _replaced(value, lists, variants) for key, value in schema.items()}
+    return {"anyOf": [schema | {"properties": properties | dict.fromkeys(named, variant)} for variant in variants]}
+
+
+def unsupported_facts(output: str, source: str) -> list[str]:
+    """Return the numbers and names in an output that its source does not contain.
+
+    Number words and digits are equal. A name is a capitalized word that is not the first word of a sentence.
+
+    Args:
+        output: Generated text.
+        source: Text that the output is about.
+    """
+    known = {number.replace(",", "") for number in _NUMBER.findall(source)}
+    words = {word.casefold() for word in _WORD.findall(source)}
+    known |= {str(number_words[word]) for word in words & number_words.keys()}
+    found = []
+    for match in _NUMBER.finditer(output):
+        if match[0].replace(",", "").rstrip(".:") not in known:
+            found.append(match[0])
+    for match in _WORD.finditer(output):
+        word, before = match[0], output[: match.start()]
+        first = not before.strip() or _SENTENCE_END.search(before) is not None
+        value = number_words.get(word.casefold())
+        if (value is not None and word.casefold() not in words and str(value) not in known) or (
+            word[:1].isupper() and len(word) > 1 and not first and not _is_known(word.casefold(), words)
+        ):
+            found.append(word)
+    return list(dict.fromkeys(found))
+
+
+def _is_known(word: str, words: set[str]) -> bool:
+    return word in words or word.removesuffix("'s").removesuffix("’s") in words or f"{word}s" in words
+
+
+def without_repeated_sentences(text: str) -> str:
+    """Return a text without the sentences that occur earlier in it. Line breaks are kept."""
+    seen = set[str]()
+    lines = []
+    for line in text.split("\n"):
+        kept = []
+        for sentence in re.split(r"(?<=[.!?])\s+", line):
+            key = " ".join(_WORD.findall(sentence.casefold()) + _NUMBER.findall(sentence))
+            if not key or key not in seen:
+                kept.append(sentence)
+                seen.add(key)
+        if kept or not line.strip():
+            lines.append(" ".join(kept))
+    return "\n".join(lines).strip()
+
+
+def position_of(output: str, text: str) -> tuple[int, int] | None:
+    """Return the start and end of an output in a text, in characters, or None if it does not occur there."""
+    found = re.search(re.escape(output.strip()), text, re.IGNORECASE) if output.strip() else None
+    return found.span() if found else None

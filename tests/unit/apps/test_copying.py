@@ -1,0 +1,74 @@
+"""Outputs copy from the input: spans as options and answers, and no other numbers and names."""
+
+from __future__ import annotations
+
+import jsonschema
+import pytest
+
+from groundup.apps import Catalog
+from groundup.apps.copying import position_of, schema_with_spans, unsupported_facts, without_repeated_sentences
+from groundup.apps.declaration import fill_numbers
+from groundup.apps.output_checks import check_output
+from groundup.apps.prompter import Options
+from groundup.apps.runner import AppRunner
+from groundup.inference import Engine
+from groundup.tokenizer.chat import ChatTemplate
+
+BUNDLED = Catalog()
+TEXT = (
+    "The council voted by nine to six to keep the old tram depot in Harwick. A fund of 300,000 euros pays for a new "
+    "roof, which Mirela Costa designed. Ben Lund wanted to sell it to a hotel chain for two million euros."
+)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_options_are_spans_even_from_a_random_model(engine: Engine, template: ChatTemplate, seed: int) -> None:
+    """A small model writes options such as "A." and "B.": the grammar must enforce spans of one type that differ."""
+    app = BUNDLED["mcq"].app
+    assert app.test is not None
+    result = AppRunner(engine, template).run(app, {"text": TEXT, "count": 2}, Options(temperature=1.0, seed=seed))
+    jsonschema.validate(result.value, fill_numbers(app.output.json_schema, {"count": 2}))
+    assert all(check_output(app.test.checks, result.text, result.value, {"text": TEXT}, valid=True).values()), result
+
+
+def test_a_text_without_spans_has_no_constraint() -> None:
+    assert schema_with_spans(BUNDLED["mcq"].app.output.json_schema, ["options"], "Go on, they said to us.") is None
+
+
+def test_an_answer_is_a_span_with_its_position(engine: Engine, template: ChatTemplate) -> None:
+    result = AppRunner(engine, template).run(BUNDLED["answer"].app, {"text": TEXT, "question": "Who designed it?"})
+    if result.text and result.text != "unknown":
+        assert result.position is not None
+        start, end = result.position
+        assert TEXT[start:end].casefold() == result.text.casefold()
+    assert not result.text or result.text == "unknown" or result.text in TEXT
+    assert position_of("Mirela Costa", TEXT) == (TEXT.index("Mirela"), TEXT.index("Mirela") + len("Mirela Costa"))
+
+
+@pytest.mark.parametrize(
+    ("output", "wrong"),
+    [
+        ("The council keeps the depot. Its new roof costs 300000 euros.", []),
+        ("Mirela Costa's roof costs 300,000 euros, and 9 of 15 voted for it.", ["15"]),
+        ("The depot in Harwick was built in 1887 by Tomas Reyk.", ["1887", "Tomas", "Reyk"]),
+        ("Seven people voted.", ["Seven"]),
+        ("Two million euros were offered. In Harwick, nobody agreed.", []),
+    ],
+)
+def test_numbers_and_names_that_the_text_lacks_are_found(output: str, wrong: list[str]) -> None:
+    assert unsupported_facts(output, TEXT) == wrong
+
+
+def test_repeated_sentences_are_removed() -> None:
+    text = "The roof leaks. It is old. The roof leaks.\n\nIt is old."
+    assert without_repeated_sentences(text) == "The roof leaks. It is old."
+
+
+def test_a_summary_with_an_invented_name_is_generated_again(engine: Engine, template: ChatTemplate) -> None:
+    """The text that is streamed must be the output that was chosen, and not the first attempt."""
+    shown: list[str] = []
+    result = AppRunner(engine, template).run(
+        BUNDLED["summarize"].app, {"text": TEXT}, Options(max_tokens=20), on_text=shown.append
+    )
+    assert "".join(shown) == result.text
+    assert not unsupported_facts(result.text, TEXT) or any("Not in the text" in note for note in result.notes)
