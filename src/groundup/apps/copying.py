@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from groundup.apps.spans import SpanType, number_words, spans_of
+from groundup.apps.spans import SpanType, content_words, number_words, spans_of
 
 _NUM_OPTIONS = 4
 _MAX_SPAN_CHARACTERS = 60
@@ -29,10 +29,13 @@ def schema_with_spans(schema: dict[str, Any], lists: Sequence[str], text: str) -
         text: Text to copy from.
 
     Returns:
-        The schema, or None if the text has fewer than four spans of each type.
+        The schema, or None if the text has fewer than four spans of each type and fewer than four long words.
     """
     variants = []
-    for kind, spans in spans_of(text).items():
+    typed = spans_of(text)
+    if max(map(len, typed.values())) < _NUM_OPTIONS:
+        typed["phrase"] = content_words(text)
+    for kind, spans in typed.items():
         usable = [span for span in spans if span.isdigit() or 2 <= len(span) <= _MAX_SPAN_CHARACTERS]
         usable = _without_parts(usable, kind)[:_MAX_SPANS]
         if len(usable) >= _NUM_OPTIONS:

@@ -114,6 +114,12 @@ def spans_of(text: str) -> dict[SpanType, list[str]]:
     return {kind: list(spans.values()) for kind, spans in found.items()}
 
 
+def content_words(text: str) -> list[str]:
+    """Return the distinct words of a text in lower case that are not connecting words and have at least five letters."""
+    words = [word for word in re.findall(r"[^\W\d_]{5,}", text) if word.islower() and word not in _CONNECTING]
+    return [word for word in dict.fromkeys(words) if not _NUMBER.search(word)]
+
+
 def _typed_spans(text: str) -> Iterator[tuple[SpanType, str]]:
     for segment in re.split(r"[.!?;:,](?:\s|$)|[()\[\]\"“”]|\n", text):
         words = _WORD.findall(segment)
