@@ -115,7 +115,7 @@ def spans_of(text: str) -> dict[SpanType, list[str]]:
 
 
 def content_words(text: str) -> list[str]:
-    """Return the distinct words of a text in lower case that are not connecting words and have at least five letters."""
+    """Return the distinct words of at least five lower-case letters that are not connecting words."""
     words = [word for word in re.findall(r"[^\W\d_]{5,}", text) if word.islower() and word not in _CONNECTING]
     return [word for word in dict.fromkeys(words) if not _NUMBER.search(word)]
 
@@ -157,8 +157,10 @@ def _typed(words: Sequence[str], before: str) -> tuple[SpanType, str] | None:
             end += 1
         return "number", " ".join(words[number:end])
     named = list(takewhile(lambda word: word[:1].isupper() or word in _INSIDE_NAMES, words))
+    while named and named[-1] in _INSIDE_NAMES:
+        named.pop()
     # The first word of a sentence is capitalized in any case.
-    if named and (len(named) > 1 or before):
+    if named and named[0][:1].isupper() and (len(named) > 1 or before):
         return ("name", " ".join(named)) if len(named) <= _MAX_NAME_WORDS else None
     if before in _BEFORE_PHRASES and len(words) <= _MAX_PHRASE_WORDS and words[0][:1].islower():
         return "phrase", " ".join(words)
