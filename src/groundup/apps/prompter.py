@@ -191,12 +191,12 @@ class Prompter:
         if not source:
             return self.grammar
         text, tokenizer = str(given[source]), self.text_model.tokenizer
+        grammar = self.grammar
         try:
             if self.schema is None:
                 grammar = Grammar.of_spans(text, tokenizer, self.app.decoding.copy_or)
-            else:
-                schema = schema_with_spans(self.schema, self.app.output.distinct, text)
-                grammar = self.grammar if schema is None else Grammar.of_schema(schema, tokenizer)
+            elif (schema := schema_with_spans(self.schema, self.app.output.distinct, text)) is not None:
+                grammar = Grammar.of_schema(schema, tokenizer)
         except ConfigError:  # The text is too large for a grammar. The output is then not constrained to its spans.
             return self.grammar
         return grammar if grammar is None or grammar.min_tokens <= self.max_tokens else self.grammar
