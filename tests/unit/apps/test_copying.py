@@ -52,6 +52,7 @@ def test_an_answer_is_a_span_with_its_position(engine: Engine, template: ChatTem
         ("Mirela Costa's roof costs 300,000 euros, and 9 of 15 voted for it.", ["15"]),
         ("The depot in Harwick was built in 1887 by Tomas Reyk.", ["1887", "Tomas", "Reyk"]),
         ("Seven people voted.", ["Seven"]),
+        ("Today I'm sure that I know.", []),
         ("Two million euros were offered. In Harwick, nobody agreed.", []),
     ],
 )
