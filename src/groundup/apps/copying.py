@@ -86,7 +86,11 @@ def unsupported_facts(output: str, source: str) -> list[str]:
         first = not before.strip() or _SENTENCE_END.search(before) is not None
         value = number_words.get(word.casefold())
         if (value is not None and word.casefold() not in words and str(value) not in known) or (
-            word[:2].isalpha() and word[:1].isupper() and not first and not _is_known(word.casefold(), words)
+            len(word) > 1
+            and word[:2].isalpha()
+            and word[:1].isupper()
+            and not first
+            and not _is_known(word.casefold(), words)
         ):
             found.append(word)
     return list(dict.fromkeys(found))
