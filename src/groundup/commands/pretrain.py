@@ -79,12 +79,12 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
 def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     """Plan the run, train the model, and write the model directory with `artifact.json`."""
     from groundup.data import TokenShards
-    from groundup.evaluation.bpb import compare_bits_per_byte
-    from groundup.evaluation.during_training import show_text, text_score
+    from groundup.evaluation.during_training import comparison_facts, show_text, text_score
     from groundup.hub import finish_model, save_model
     from groundup.tokenizer import Tokenizer
     from groundup.train import Evaluation, Trainer, TrainingSteps, measured_machine, with_measured_kernels
     from groundup.train.objectives import NextToken
+    from groundup.train.outcome import OutcomeRecorder
     from groundup.train.planner import Budget, micro_batches_per_rank
     from groundup.train.planning import forecast_for, plan_pretraining, short_context_batches
 
@@ -123,18 +123,17 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
         before = score() if base else None
     evaluation = Evaluation(show_text(model, tokenizer, score, config.sample_prompt, run), config.num_evaluations)
     batches = loader(context, rows, machine, short_batches=short_context_batches(config, plan, steps)).batch
+    outcome = OutcomeRecorder(trainer, plan, new=new)
     trainer.train(batches, steps, evaluation=evaluation)
     with trainer.readable():
-        compared = compare_bits_per_byte(score(), before) if before else None
+        after = score()
     model = trainer.gathered()
     if not ranks.first:
         return
     stop_ids = base.stop_ids if base and base.stop_ids != (tokenizer.eos_id,) else ()
     files = [*save_model(run.directory, model, **tokenizer.text_ids, stop_ids=stop_ids), *tokenizer.save(run.directory)]
-    facts = plan.facts() | trainer.facts() | {"learning_rates": rates, "data": data}
-    if compared is not None:
-        console.note(f"Validation set: {compared.sentence}")
-        facts |= {"base": str(config.model), "held_out": compared.facts()}
+    facts = plan.facts() | trainer.facts() | outcome.facts(after.bpb) | {"learning_rates": rates, "data": data}
+    facts |= comparison_facts(after, before, str(config.model), console)
     finish_model(run.work, facts, [*files, run.plan_file], base=base.directory if base else None)
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
+from groundup.core.console import Console
 from groundup.core.console import ProgressBar as ProgressBar
 from groundup.core.types import Example
 from groundup.data import TokenShards
 from groundup.data.tables import evenly_spaced
 from groundup.evaluation.base_comparison import greedy_answers
-from groundup.evaluation.bpb import BitsPerByte, bits_per_byte, model_nll
+from groundup.evaluation.bpb import BitsPerByte, bits_per_byte, compare_bits_per_byte, model_nll
 from groundup.evaluation.responses import response_tokens, score_responses
 from groundup.inference import GenerationRequest, Sampling, complete_all
 from groundup.inference.prompting import ChatFormat, fits
@@ -54,6 +56,25 @@ def text_score(validation: TokenShards, model: Transformer) -> Callable[[], Bits
             )
 
     return score
+
+
+def comparison_facts(after: BitsPerByte, before: BitsPerByte | None, base: str, console: Console) -> dict[str, Any]:
+    """Print the bits per byte after continued pretraining, compared with the base model, and return them.
+
+    Args:
+        after: bits per byte after training.
+        before: bits per byte of the base model, or None if training started from random weights.
+        base: path of the base model.
+        console: console to print to.
+
+    Returns:
+        The facts for `artifact.json`, which are empty without a base model.
+    """
+    if before is None:
+        return {}
+    compared = compare_bits_per_byte(after, before)
+    console.note(f"Validation set: {compared.sentence}")
+    return {"base": base, "held_out": compared.facts()}
 
 
 def show_text(

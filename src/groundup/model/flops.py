@@ -8,6 +8,12 @@ from groundup.model.config import MAX_EXPLICIT_LENGTH, ModelConfig
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 IDLE_BYTES = 300_000_000  # memory of a process that has imported PyTorch but has not loaded a model
+# Constants of `fused_training_bytes`, fitted on 1 December 2026 on an AMD EPYC with torch 2.13.
+_FUSED_IDLE = 403e6
+_FUSED_MATRIX = 6.5  # bytes per parameter of the matrices in the layers: weights, and part of the gradients
+_FUSED_ACTIVATIONS = 0.913  # factor on the values that are saved without recomputation
+_FUSED_LOGIT = 4.6  # bytes per logit of a chunk
+_LOGIT_ROWS = 4096  # maximum number of rows of a chunk
 BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -96,6 +102,32 @@ def training_bytes(
     state = 16 * parameters if trained is None else 4 * parameters + 16 * trained
     state -= round((4 - bits_per_weight / 8) * config.n_layers * _layer_matrices(config))
     return state + 2 * tokens * config.n_layers * width
+
+
+def fused_training_bytes(
+    config: ModelConfig, rows: int, *, matrix_state: int = 4, averaged: bool = False, dropout: bool = False
+) -> int:
+    """Return an estimate of the peak memory of a process that trains with the C++ kernels, in bytes.
+
+    The kernels recompute activations, and the gradients of a layer are computed while the activations of later layers
+    are already freed. So the peak is below `training_bytes`. The constants are a least-squares fit of the peak of 10
+    runs with 0.8M to 29M parameters, with an error of at most 1.7 %.
+
+    Args:
+        config: The model's config.
+        rows: Number of sequences per micro-batch.
+        matrix_state: Bytes of optimizer state per parameter of the matrices in the layers: 4 for Muon, 8 for AdamW.
+        averaged: Whether a moving average of the weights is kept.
+        dropout: Whether dropout masks are kept.
+    """
+    tokens = rows * config.context_length
+    matrices = config.n_layers * _layer_matrices(config)
+    parameters = parameter_count(config)
+    state = (_FUSED_MATRIX + matrix_state) * matrices + 16 * (parameters - matrices) + 4 * averaged * parameters
+    width = 10 * config.dim + 3 * config.ffn_dim + 4 * config.n_heads * config.head_dim + 2 * dropout * config.dim
+    logits = min(tokens, _LOGIT_ROWS) * config.vocab_size
+    activations = _FUSED_ACTIVATIONS * 2 * tokens * config.n_layers * width
+    return round(_FUSED_IDLE + state + activations + _FUSED_LOGIT * logits)
 
 
 def weight_bytes(config: ModelConfig, dtype: Dtype) -> int:

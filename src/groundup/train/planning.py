@@ -23,8 +23,8 @@ from groundup.train.machine import measured_machine, with_measured_kernels
 from groundup.train.objectives import Objective
 from groundup.train.planner import Budget, Forecast, Plan, plan_run, regularized
 from groundup.train.planner.forecast import compression
+from groundup.train.planner.limits import limit_sentence
 from groundup.train.planner.plan import SAVE_FRACTION
-from groundup.train.planner.sentences import sentences
 from groundup.train.planner.tuning import (
     DEFAULT_EPOCHS,
     affordable_epochs,
@@ -100,6 +100,15 @@ def plan_pretraining(
         optimizer=optimizer,
         memory_bytes=rank_memory(machine, ranks, settings.parallel.mode),
     )
+    plan = _completed(plan, settings, forecast, random=base is None)
+    ranks.broadcast_object(plan.to_json())
+    if limited := limit_sentence(forecast, plan, budget):
+        run.console.note(limited)
+    return plan
+
+
+def _completed(plan: Plan, settings: PretrainingSettings, forecast: Forecast, *, random: bool) -> Plan:
+    """Return a plan with regularization, schedule and prediction, which applies only to random initial weights."""
     plan = regularized(
         plan,
         weight_decay=settings.weight_decay,
@@ -107,10 +116,8 @@ def plan_pretraining(
         token_dropout=settings.token_dropout,
         decay_ratio=settings.decay_ratio,
     )
-    ranks.broadcast_object(plan.to_json())
-    for sentence in sentences(forecast, plan, budget, predicts=base is None):
-        run.console.note(sentence)
-    return plan
+    found = forecast.interval(plan.model, plan.total_tokens)
+    return replace(plan, bits_per_byte=(found.value, found.low, found.high) if random else None)
 
 
 def short_context_batches(settings: PretrainingSettings, plan: Plan, steps: TrainingSteps) -> int:

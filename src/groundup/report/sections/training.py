@@ -141,7 +141,7 @@ def training_section(run: RunRecord) -> list[Child]:
             rate = small_chart("rate", "Learning rate", "Fraction of the peak learning rate.", base.curve, "lr_factor")
             norm = small_chart("norm", "Gradient norm", "Spikes can indicate instability.", base.curve, "grad_norm")
             parts.append(tag("div", rate, norm, class_="pair"))
-        parts += [tag("h3", "Plan and throughput"), _plan(base)]
+        parts += [tag("h3", "Plan and throughput"), _plan(base), *_prediction(base.facts.part("prediction"))]
     parts += _fine_tuning(run.stage(INSTRUCT), "instruct", "nats per token", "trained tokens")
     parts += _fine_tuning(run.stage(CLASSIFY), "classify", "nats per text", "texts")
     return parts
@@ -204,6 +204,30 @@ def _plan(base: StageOutput) -> Html:
     ]
     cells = [(name, value) for name, value in rows if value]
     return table("Plan and throughput", ("", ""), cells, class_="facts")
+
+
+def _prediction(facts: Facts) -> list[Child]:
+    """Return a table of the values that were predicted before training and the measured values."""
+    rows = []
+    for name, key, show in (
+        ("training time", "seconds", duration),
+        ("peak memory", "memory_bytes", lambda value: format_count(value, "bytes")),
+        ("bits per byte", "bits_per_byte", number),
+    ):
+        predicted, measured = facts.number("predicted", key), facts.number("measured", key)
+        if predicted and measured:
+            error = f"{100 * (predicted / measured - 1):+.0f} %".replace("-", "−")
+            rows.append([name, show(predicted), show(measured), error])
+    low, high = (facts.number("predicted", "bits_per_byte_interval", index) for index in (0, 1))
+    note = f"90 % interval of the predicted bits per byte: {number(low, 2)} to {number(high, 2)}." if low else ""
+    if not rows:
+        return []
+    columns = ("", "predicted", "measured", "error")
+    return [
+        tag("h3", "Prediction"),
+        table("Prediction before training", columns, rows, num_numeric=3),
+        tag("p", note, class_="note") if note else None,
+    ]
 
 
 def _mfu(rate: float | None, flops: float | None, peak: float | None) -> str | None:

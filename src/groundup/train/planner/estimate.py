@@ -10,8 +10,8 @@ from typing import Any
 from groundup.core.errors import ConfigError
 from groundup.model import ModelConfig
 from groundup.model.flops import (
-    IDLE_BYTES,
     flops_per_token,
+    fused_training_bytes,
     matmul_parameters,
     parameter_count,
     training_bytes,
@@ -110,7 +110,9 @@ class Estimate:
     @property
     def memory_bytes(self) -> int:
         """Peak memory of training in bytes, on one device."""
-        return IDLE_BYTES + training_bytes(self.model, self.micro_batch_size)
+        if self.hardware.price is None:
+            return fused_training_bytes(self.model, self.micro_batch_size)
+        return training_bytes(self.model, self.micro_batch_size)
 
     @property
     def disk_bytes(self) -> int:

@@ -32,6 +32,7 @@ MIN_BATCH_TOKENS = 2048
 MIN_STEPS = 16  # minimum number of steps, for which short runs get a smaller batch size
 MICRO_BATCH_TOKENS = 8192  # maximum tokens per micro-batch, because larger activations do not fit into CPU caches
 MAX_MEASUREMENTS = 2
+_MIN_MEASURED_SECONDS = 60.0  # estimated time above which a run without a time limit is measured, too
 OVERHEAD_FRACTION = 0.06  # fraction of the training time for evaluations, samples and checkpoints
 SAVE_FRACTION = 0.01  # fraction of the time budget that is reserved for saving the model
 MIN_TRAINING_FRACTION = 0.5  # minimum fraction of the time budget for training, even if compiling takes long
@@ -65,6 +66,8 @@ class Plan:
         max_epochs: Maximum number of epochs if there is a time limit, or None in plans of earlier releases.
         dropout: Dropout probability, or None in plans of earlier releases.
         token_dropout: Token dropout, or None in plans of earlier releases.
+        bits_per_byte: Predicted bits per byte of held-out text and the bounds of its 90 % interval, or None if the
+            prediction does not apply.
     """
 
     model: ModelConfig
@@ -81,6 +84,7 @@ class Plan:
     max_epochs: float | None = None
     dropout: float | None = None
     token_dropout: float | None = None
+    bits_per_byte: tuple[float, float, float] | None = None
 
     @property
     def rows(self) -> int:
@@ -148,6 +152,9 @@ class Plan:
             seconds = self.total_tokens / self.tokens_per_second
             rows.append(("throughput", f"{self.tokens_per_second * fraction:,.0f} {unit}/s (measured)"))
             rows.append(("estimated time", f"{seconds / 60:.1f} minutes"))
+        if self.bits_per_byte:
+            value, low, high = self.bits_per_byte
+            rows.append(("predicted", f"{value:.3f} bits per byte of held-out text ({low:.2f} to {high:.2f})"))
         if self.seconds:
             rows.append(("time limit", f"{format_duration(self.seconds)} from the start of the command"))
         return rows
@@ -171,17 +178,20 @@ class Plan:
         record = asdict(self) | {"model": self.model.to_json()}
         # These fields are omitted if they are None, so that the digests of plans from earlier releases, which do not
         # have them, stay the same.
-        optional = ("trained", "seconds", "max_epochs", "dropout", "token_dropout")
+        optional = ("trained", "seconds", "max_epochs", "dropout", "token_dropout", "bits_per_byte")
         return {key: value for key, value in record.items() if key not in optional or value is not None}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Plan:
         """Return the plan from the result of `to_json`."""
         optimizer = dict(record["optimizer"]) | {"betas": tuple(record["optimizer"]["betas"])}
-        return cls(
-            **dict(record)
-            | {"model": ModelConfig.from_json(record["model"]), "optimizer": OptimizerConfig(**optimizer)}
-        )
+        changed: dict[str, Any] = {
+            "model": ModelConfig.from_json(record["model"]),
+            "optimizer": OptimizerConfig(**optimizer),
+        }
+        if predicted := record.get("bits_per_byte"):
+            changed["bits_per_byte"] = tuple(predicted)
+        return cls(**dict(record) | changed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,8 +297,8 @@ def plan_run(
         given_shape: Fields of `ModelConfig` that override the derived values, including `family` and `context_length`.
         forecast: Scaling law and training text.
         matmul_flops: Matmul throughput of all ranks in FLOP/s, used until the speed of training steps is measured.
-        measure: Returns the measured tokens per second of an architecture, if the budget is in minutes. At most
-            `MAX_MEASUREMENTS` architectures are measured.
+        measure: Returns the measured tokens per second of an architecture, if the budget is in minutes or the run
+            is long. At most `MAX_MEASUREMENTS` architectures are measured.
         optimizer: Optimizer config with the peak learning rates.
         memory_bytes: Available memory in bytes, or None if unknown.
 
@@ -310,6 +320,9 @@ def plan_run(
         depth, tokens = timed.depth, timed.tokens
     config = sizes.shape(depth)
     micro, accum = _fitting(config, tokens, memory_bytes, budget.global_batch_tokens)
+    speed = timed and timed.tokens_per_second
+    if not speed and tokens * flops_per_token(config) > _MIN_MEASURED_SECONDS * EXPECTED_UTILIZATION * matmul_flops:
+        speed = measure(config, micro)
     steps = max(1, round(tokens / (micro * accum * config.context_length)))
     epochs = steps * micro * accum * config.context_length / forecast.tokens
     return Plan(
@@ -321,7 +334,7 @@ def plan_run(
         warmup_steps=math.ceil(WARMUP_FRACTION * steps),
         decay_steps=math.ceil(DECAY_FRACTION * steps),
         epochs=epochs,
-        tokens_per_second=timed and timed.tokens_per_second,
+        tokens_per_second=speed,
         seconds=timed and timed.seconds,
         max_epochs=timed and max(epochs, timed.max_tokens / forecast.tokens),
     )

@@ -14,6 +14,7 @@ from groundup.model.flops import (
     attended_tokens,
     cache_bytes,
     flops_per_token,
+    fused_training_bytes,
     inference_bytes,
     inference_flops_per_token,
     matmul_parameters,
@@ -25,7 +26,7 @@ from groundup.model.lora import LoRA, adapter_parameters, add_lora
 from groundup.model.operations import DEFAULT_OPERATIONS
 from groundup.model.presets import PRESETS
 from groundup.optim import OptimizerConfig
-from groundup.train.planner import Budget, Forecast, Plan, plan_run
+from groundup.train.planner import Budget, Forecast, Plan, plan_run, shape_for_depth
 from groundup.train.planner.plan import regularized
 
 GPT2_SMALL = ModelConfig("gpt2", 768, 12, 12, 12, 64, 3072, 50_257, 1024)
@@ -273,6 +274,22 @@ def test_inference_memory_matches_the_real_tensors(name: str, dtype: str) -> Non
     cache.reserve(20)
     assert cache_bytes(config, 20, dtype) == cache.nbytes == 20 * model.cache_bytes_per_token
     assert inference_bytes(config, 20, dtype) == weight_bytes(config, dtype) + cache_bytes(config, 20, dtype)
+
+
+@pytest.mark.parametrize(
+    ("depth", "rows", "vocabulary", "measured"),
+    [(2, 16, 1344, 530e6), (4, 8, 1344, 631e6), (4, 16, 1344, 813e6), (5, 4, 2880, 661e6), (8, 16, 2880, 2113e6)],
+)
+def test_peak_memory_matches_measured_runs(depth: int, rows: int, vocabulary: int, measured: float) -> None:
+    """Peak memory of `groundup pretrain` with the C++ kernels on an AMD EPYC. `training_bytes` was wrong by 25 %."""
+    config = shape_for_depth(depth, vocabulary, {"family": "qwen3", "context_length": 512})
+    assert fused_training_bytes(config, rows) == pytest.approx(measured, rel=0.03)
+
+
+def test_a_long_run_is_measured_even_without_a_time_limit() -> None:
+    """The time of `--tokens` runs was not known before they ended."""
+    assert _plan(Budget(tokens=10**9), corpus=10**9).tokens_per_second is not None
+    assert _plan(Budget(tokens=10_000)).tokens_per_second is None
 
 
 def test_gpt3_needs_the_compute_of_its_paper() -> None:

@@ -1,0 +1,85 @@
+"""Compare the predicted time, memory and bits per byte of a pretraining run with the measured values."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from groundup.core.console import format_count, format_duration
+from groundup.kernels.memory import Peak
+from groundup.model.flops import IDLE_BYTES, fused_training_bytes, parameter_count, training_bytes
+from groundup.train.planner.plan import OVERHEAD_FRACTION, Plan
+from groundup.train.prediction_history import Outcome, device_key, remember_run
+from groundup.train.trainer import Trainer
+
+
+class OutcomeRecorder:
+    """Records the prediction of a run before training, and compares it with the result.
+
+    Args:
+        trainer: Trainer of the run.
+        plan: Plan of the run.
+        new: Whether the run is new. The time of a resumed run is unknown.
+    """
+
+    def __init__(self, trainer: Trainer[Any, Any], plan: Plan, *, new: bool) -> None:
+        self._trainer, self._plan, self._new = trainer, plan, new
+        self._peak = Peak(trainer.machine.device)
+        self._peak.reset()
+        self._began = time.monotonic()
+        self.predicted = _prediction(trainer, plan)
+
+    def facts(self, bits_per_byte: float) -> dict[str, Any]:
+        """Return predicted and measured values as JSON values, print them, and add them to the history.
+
+        Args:
+            bits_per_byte: Bits per byte of held-out text after training.
+        """
+        trainer, plan = self._trainer, self._plan
+        seconds = time.monotonic() - self._began
+        peak, tokens = self._peak.bytes, trainer.progress.tokens_seen
+        measured = Outcome(
+            seconds=seconds if self._new else None,
+            tokens_per_second=tokens * (1 + OVERHEAD_FRACTION) / seconds if self._new else None,
+            memory_bytes=peak if peak > 0 else None,
+            bits_per_byte=bits_per_byte,
+        )
+        if self._new:
+            device = device_key(trainer.machine.device, trainer.machine.threads)
+            remember_run(device, parameter_count(plan.model), tokens, self.predicted, measured)
+        for sentence in _sentences(self.predicted, measured):
+            trainer.run.console.note(sentence)
+        return {"prediction": {"predicted": self.predicted.to_json(), "measured": measured.to_json()}}
+
+
+def _prediction(trainer: Trainer[Any, Any], plan: Plan) -> Outcome:
+    settings, machine, speed = trainer.settings, trainer.machine, plan.tokens_per_second
+    fused = machine.native and not settings.parallel.activation_checkpointing and trainer.run.ranks.size == 1
+    if fused:
+        memory = fused_training_bytes(
+            plan.model,
+            plan.micro_batch_size,
+            matrix_state=4 if plan.optimizer.matrices == "muon" else 8,
+            averaged=bool(settings.ema_fraction),
+            dropout=bool(plan.dropout),
+        )
+    else:
+        memory = training_bytes(plan.model, plan.micro_batch_size)
+        memory += IDLE_BYTES if machine.device == "cpu" else 0
+    value, *interval = plan.bits_per_byte or (None,)
+    low_high = (interval[0], interval[1]) if interval else None
+    seconds = plan.total_tokens * (1 + OVERHEAD_FRACTION) / speed if speed else None
+    return Outcome(seconds, speed, memory, value, low_high)
+
+
+def _sentences(predicted: Outcome, measured: Outcome) -> list[str]:
+    parts = []
+    for name, show in (
+        ("seconds", format_duration),
+        ("memory_bytes", lambda value: format_count(value, "bytes")),
+        ("bits_per_byte", lambda value: f"{value:.3f} bits per byte"),
+    ):
+        before, after = getattr(predicted, name), getattr(measured, name)
+        if before and after:
+            parts.append(f"{show(before)}, measured {show(after)} ({before / after - 1:+.0%})")
+    return [f"Predicted: {'; '.join(parts)}."] if parts else []
