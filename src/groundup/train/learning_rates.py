@@ -61,8 +61,11 @@ class OptimizerSettings(Config):
         "for the number of epochs in pretraining",
         ge=0,
     )
-    embedding_weight_decay: float = setting(
-        0.0, help="decoupled weight decay of embeddings and head, a factor on their learning rates", ge=0
+    embedding_weight_decay: float | None = setting(
+        None,
+        help="decoupled weight decay of embeddings and head, a factor on their learning rates; default: 0, or "
+        "weight_decay in pretraining",
+        ge=0,
     )
     weight_decay_schedule: Literal["learning_rate", "constant", "linear"] = setting(
         "learning_rate",
@@ -174,7 +177,7 @@ def _chosen(settings: OptimizerSettings, usual: OptimizerConfig) -> OptimizerCon
         betas=(settings.adam_beta1, settings.adam_beta2),
         eps=settings.adam_epsilon,
         weight_decay=settings.weight_decay or 0.0,
-        embedding_weight_decay=settings.embedding_weight_decay,
+        embedding_weight_decay=settings.embedding_weight_decay or 0.0,
         weight_decay_schedule=settings.weight_decay_schedule,
         **{name: rate for name, rate in own.items() if rate is not None},
     )

@@ -112,6 +112,7 @@ def _completed(plan: Plan, settings: PretrainingSettings, forecast: Forecast, *,
     plan = regularized(
         plan,
         weight_decay=settings.weight_decay,
+        embedding_weight_decay=settings.embedding_weight_decay,
         dropout=settings.dropout,
         token_dropout=settings.token_dropout,
         decay_ratio=settings.decay_ratio,

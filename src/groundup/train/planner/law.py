@@ -199,7 +199,7 @@ def planned_weight_decay(epochs: float) -> float:
     With one epoch, no text repeats and weight decay does not help. With many epochs, the best weight decay is about 30
     times the usual one of 0.01 to 0.1 (Kim et al. 2025, arXiv:2509.14786), which was found for AdamW.
     """
-    return round(min(MAX_WEIGHT_DECAY, 0.05 * max(0.0, epochs - 1) ** 0.5), 3) if epochs > 1.5 else 0.0
+    return round(min(MAX_WEIGHT_DECAY, 0.08 * max(0.0, epochs - 1) ** 0.5), 3) if epochs > 1.5 else 0.0
 
 
 def fit_law(runs: Sequence[LadderRun], *, prior: Law = DEFAULT_LAW, source: str = "own runs") -> Law:

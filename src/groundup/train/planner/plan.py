@@ -344,6 +344,7 @@ def regularized(
     plan: Plan,
     *,
     weight_decay: float | None = None,
+    embedding_weight_decay: float | None = None,
     dropout: float | None = None,
     token_dropout: float | None = None,
     decay_ratio: float = DECAY_FRACTION,
@@ -352,7 +353,8 @@ def regularized(
 
     Args:
         plan: Plan of the run.
-        weight_decay: Weight decay, or None for `planned_weight_decay`.
+        weight_decay: Weight decay of the layers, or None for `planned_weight_decay`.
+        embedding_weight_decay: Weight decay of embeddings and head, or None for the weight decay of the layers.
         dropout: Dropout probability, or None for `planned_dropout`.
         token_dropout: Token dropout, or None for `planned_token_dropout`.
         decay_ratio: Fraction of the steps with linear decay of the learning rate to 0.
@@ -360,7 +362,11 @@ def regularized(
     decay = planned_weight_decay(plan.epochs) if weight_decay is None else weight_decay
     return replace(
         plan,
-        optimizer=replace(plan.optimizer, weight_decay=decay),
+        optimizer=replace(
+            plan.optimizer,
+            weight_decay=decay,
+            embedding_weight_decay=decay if embedding_weight_decay is None else embedding_weight_decay,
+        ),
         dropout=planned_dropout(plan.epochs) if dropout is None else dropout,
         token_dropout=planned_token_dropout(plan.epochs) if token_dropout is None else token_dropout,
         decay_steps=math.ceil(decay_ratio * plan.total_steps),
