@@ -25,12 +25,9 @@ from groundup.model import Activation, Operations, SequenceClassifier, Transform
 from groundup.optim import Orthogonalize, newton_schulz
 from groundup.optim.muon import COEFFICIENTS, EPS, STEPS
 
-# The loss is computed in chunks. With a small vocabulary, the bf16 logits of a chunk (16 MB) stay in the CPU's cache,
-# which makes the loss of the quickstart's model 12 % faster. With a large vocabulary, a chunk has at most 200 MB of
-# logits, because each chunk reads and writes the whole gradient of the LM head (150 MB for GPT-2). Matmuls are twice as
-# fast if the number of rows is a multiple of 256.
-_CACHED_LOGITS = 2**23
-_MIN_CACHED_ROWS = 512
+# The loss is computed in chunks of at most 200 MB of bf16 logits. Chunks are large because each chunk reads and writes
+# the whole gradient of the LM head (150 MB for GPT-2). Matmuls are twice as fast if the number of rows is a multiple of
+# 256.
 _MAX_CHUNK_LOGITS = 104_000_000
 _MAX_CHUNK_ROWS = 4096
 _CHUNK_BLOCK = 256
@@ -156,9 +153,7 @@ class NativeOperations(Operations):
 
     def chunk_rows(self, vocab_size: int) -> int:
         """See `Operations.chunk_rows`."""
-        rows = min(_MAX_CHUNK_ROWS, _CACHED_LOGITS // vocab_size)
-        if rows < _MIN_CACHED_ROWS:
-            rows = min(_MAX_CHUNK_ROWS, _MAX_CHUNK_LOGITS // vocab_size)
+        rows = min(_MAX_CHUNK_ROWS, _MAX_CHUNK_LOGITS // vocab_size)
         return max(_CHUNK_BLOCK, rows // _CHUNK_BLOCK * _CHUNK_BLOCK)
 
     def nll_and_residual(self, logits_RV: Tensor, labels_R: Tensor, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
