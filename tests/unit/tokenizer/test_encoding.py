@@ -52,8 +52,9 @@ def test_same_ids_in_three_languages() -> None:
         "中文" * 20_000,
         "=" * 50_000,
         "a " * 30_000,
+        "a " * 4_000 + " " * 1_100_000 + " a" * 4_000,
     ],
-    ids=["letter", "pair", "spaces", "lines", "han", "signs", "words"],
+    ids=["letter", "pair", "spaces", "lines", "han", "signs", "words", "spaces between words"],
 )
 def test_very_long_runs(tokenizer: Tokenizer, text: str) -> None:
     """tiktoken's regex engine overflows its stack on a million spaces, with a panic."""
