@@ -55,7 +55,9 @@ class CatalogEntry:
     def test_digest(self) -> str:
         """Digest of the declaration and the test set, which identifies what a stored score has measured."""
         files = [self.path, *([self.path.with_name(self.app.test.file)] if self.app.test else [])]
-        return hashlib.blake2b(b"\0".join(path.read_bytes() for path in files), digest_size=16).hexdigest()
+        return hashlib.blake2b(
+            b"\0".join(path.read_bytes() for path in files if path.is_file()), digest_size=16
+        ).hexdigest()
 
     def _rows(self, path: Path) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):

@@ -7,7 +7,7 @@ from pathlib import Path
 from groundup.apps.catalog import CatalogEntry
 from groundup.apps.classifier_runner import ClassifierRunner
 from groundup.apps.runner import AppRunner
-from groundup.apps.scores import no_score_note, save_scores, score_of, stored_score, warning_of
+from groundup.apps.scores import AppScore, no_score_note, save_scores, score_of, stored_score, warning_of
 from groundup.apps.test_set import run_test_set
 from groundup.core.console import Console
 from groundup.core.errors import GroundupError
@@ -28,21 +28,24 @@ def show_score(runner: AppRunner | ClassifierRunner, found: CatalogEntry, model:
         model: Model that the user gave, for the command in the note.
         console: Console for messages and progress.
     """
-    directory = runner.directory
-    if found.app.test is None or directory is None:
+    if found.app.test is None or runner.directory is None:
         return
-    score = stored_score(directory, found)
-    if score is None:
-        if runner.num_parameters > _MAX_PARAMETERS:
+    try:
+        stored = stored_score(runner.directory, found)
+        if stored is None and runner.num_parameters > _MAX_PARAMETERS:
             console.note(no_score_note(found, model))
             return
-        label = f"first use of {found.app.name} with this model: testing it"
-        with console.progress(label, len(found.test_rows()), "examples") as bar:
-            score = score_of(run_test_set(runner, found, advance=bar.advance), found)
-        try:
-            save_scores(directory, {found.app.name: score})
-        except (GroundupError, OSError) as error:  # The directory can be read-only. The score is shown all the same.
-            console.warn(f"the score was not stored: {error}")
-    warning = warning_of(found, score)
-    if warning is not None:
-        console.warn(f"{found.app.name}: {warning}")
+        score = stored or _tested(runner, found, console)
+        if (warning := warning_of(found, score)) is not None:
+            console.warn(f"{found.app.name}: {warning}")
+        if stored is None:
+            save_scores(runner.directory, {found.app.name: score})
+    except (GroundupError, OSError) as error:
+        # The context can be too short for the test set, or the directory can be read-only. The application runs anyway.
+        console.warn(f"no score of {found.app.name} was stored: {error}")
+
+
+def _tested(runner: AppRunner | ClassifierRunner, found: CatalogEntry, console: Console) -> AppScore:
+    label = f"first use of {found.app.name} with this model: testing it"
+    with console.progress(label, len(found.test_rows()), "examples") as bar:
+        return score_of(run_test_set(runner, found, advance=bar.advance), found)

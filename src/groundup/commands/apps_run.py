@@ -80,10 +80,7 @@ def run(
     if config.batch is not None:
         return _run_batch(config, found, given, console, on_text)
     if config.column:
-        raise ConfigError(
-            f"--column {config.column[0]} requires --batch",
-            fix="Give a table: --batch FILE.",
-        )
+        raise ConfigError(f"--column {config.column[0]} requires --batch", fix="Give a table: --batch FILE.")
     if config.input is None and app.first.name not in config.inputs and app.first.default is None:
         raise ConfigError(
             f"{app.name}: no input ({app.first.about})",

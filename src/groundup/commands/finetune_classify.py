@@ -108,10 +108,8 @@ def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
     model = trainer.gathered()
     if ranks.first:
         save = partial(save_trained_classifier, method, out, model, base, tokenizer, task.labels)
-        lexical_loss = None if epochs else objective
-        files, found = save_and_test(
-            task, out, model, save, machine, console, tfidf=config.baseline, lexical_loss=lexical_loss
-        )
+        loss = None if epochs else objective
+        files, found = save_and_test(task, out, model, save, machine, console, tfidf=config.baseline, lexical_loss=loss)
         facts["data_licenses"] = show_licenses(config.data, base, console)
         facts |= ({"base": str(base)} if method == "lora" else {}) | found
         finish_model(run.work, facts, [*files, run.plan_file, save_training_hashes(out, given.texts)], base=base)

@@ -227,6 +227,13 @@ def test_a_model_below_the_baseline_is_reported_on_first_use(chat_directory: Pat
     assert stored["applications"]["echo"]["items"] == 6
 
 
+def test_an_application_runs_without_its_test_set(chat_directory: Path, tmp_path: Path) -> None:
+    folder = write_app(tmp_path / "mine", 'metric = "chrf"', ROWS)
+    (folder / "echo.jsonl").unlink()
+    done = call("echo", "Hello there", "--model", chat_directory, "--apps", folder)
+    assert done.stdout and "no such file" in done.stderr
+
+
 def test_a_score_of_other_weights_or_another_test_set_is_not_used(chat_directory: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
     shutil.copytree(chat_directory, model)
