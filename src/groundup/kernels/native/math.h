@@ -15,6 +15,18 @@ inline void store(bf16 *out, __m512 values) {
     _mm256_storeu_si256((__m256i *)out, (__m256i)_mm512_cvtneps_pbh(values));
 }
 
+// Loads 32 values, as two vectors.
+inline void load_pair(__m512 values[2], const bf16 *source) {
+    const __m512i both = _mm512_loadu_si512(source);
+    values[0] = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(both)), 16));
+    values[1] = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(both, 1)), 16));
+}
+
+// Stores 32 values with one conversion, as one cache line.
+inline void store_pair(bf16 *out, const __m512 values[2]) {
+    _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh(values[1], values[0]));
+}
+
 // Returns e^x with an error of about 2 ULP. Computes e^x as 2^n e^r with |r| <= ln 2 / 2, where e^r is the polynomial
 // of expf in Moshier's Cephes library.
 inline __m512 exponential(__m512 x) {

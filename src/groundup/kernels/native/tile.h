@@ -62,14 +62,24 @@ class Tiles {
     }
 };
 
+// Vector work that a block matmul runs after each step of k. The tile unit multiplies tiles asynchronously, so this work
+// takes no time until it takes longer than the multiplications. With AVX-512, both would use the same units, so the
+// matmul ignores it.
+struct NoWork {
+    void operator()() const {}
+};
+
 #ifdef __AMX_BF16__
+
+constexpr bool ASYNCHRONOUS = true;
 
 // Computes a block of ROWS x COLUMNS tiles. The numbers of tile registers must be constants, so there is a template
 // instance for each of the four block sizes.
-template <int ROWS, int COLUMNS>
+template <int ROWS, int COLUMNS, typename Work>
 inline void multiply_block(float *c, int64_t c_stride, const bf16 *a, int64_t a_stride, int64_t a_step, int64_t a_next,
-                           const bf16 *b, int64_t b_next, int64_t steps, bool add) {
+                           const bf16 *b, int64_t b_next, int64_t steps, bool add, Work &work) {
     float *c1 = c + TILE * c_stride;
+    __asm__ volatile("" ::: "memory"); // GCC does not know that tile loads read memory
     if (add) {
         _tile_loadd(0, c, c_stride * 4);
         if (COLUMNS > 1) _tile_loadd(1, c + TILE, c_stride * 4);
@@ -94,6 +104,7 @@ inline void multiply_block(float *c, int64_t c_stride, const bf16 *a, int64_t a_
             _tile_dpbf16ps(2, 5, 6);
             if (COLUMNS > 1) _tile_dpbf16ps(3, 5, 7);
         }
+        work();
     }
     _tile_stored(0, c, c_stride * 4);
     if (COLUMNS > 1) _tile_stored(1, c + TILE, c_stride * 4);
@@ -103,14 +114,15 @@ inline void multiply_block(float *c, int64_t c_stride, const bf16 *a, int64_t a_
 
 #else
 
+constexpr bool ASYNCHRONOUS = false;
 constexpr int STRIP = 8; // number of rows whose sums stay in registers during the loop over k
 
 // Each pair of values of A is broadcast to a register and multiplied with both panels of a block. This takes 10 loads
 // per 16 FMAs. With blocks of 16 rows and one panel, 16 FMAs would take 17 loads. Then loads would be the bottleneck,
 // because the CPU executes two loads and two FMAs per cycle.
-template <int ROWS, int COLUMNS>
+template <int ROWS, int COLUMNS, typename Work>
 inline void multiply_block(float *c, int64_t c_stride, const bf16 *a, int64_t a_stride, int64_t a_step, int64_t a_next,
-                           const bf16 *b, int64_t b_next, int64_t steps, bool add) {
+                           const bf16 *b, int64_t b_next, int64_t steps, bool add, Work &) {
     for (int row = 0; row < ROWS * TILE; row += STRIP) {
         const bf16 *left = a + row / TILE * a_next + row % TILE * a_stride;
         float *out = c + row * c_stride;
@@ -157,9 +169,10 @@ inline Left rows(const bf16 *data, int64_t stride) { return {data, stride, DEPTH
 inline Left packed(const bf16 *data, int64_t steps) { return {data, DEPTH, TILE * DEPTH, steps * TILE * DEPTH}; }
 
 // Computes C (m x n) = A B, or C += A B if `add` is true. `m` and `n` are multiples of 16. `b_next` is the stride
-// between panels of B.
+// between panels of B. Calls `work` between the steps if it can overlap with them.
+template <typename Work = const NoWork>
 inline void multiply(float *c, int64_t c_stride, const Left &a, const bf16 *b, int64_t b_next, int64_t m, int64_t n,
-                     int64_t steps, bool add) {
+                     int64_t steps, bool add, Work &&work = {}) {
     for (int64_t j = 0; j < n; j += 2 * TILE) {
         const bf16 *panel = b + j / TILE * b_next;
         for (int64_t i = 0; i < m; i += 2 * TILE) {
@@ -167,13 +180,13 @@ inline void multiply(float *c, int64_t c_stride, const Left &a, const bf16 *b, i
             float *out = c + i * c_stride + j;
             const bool two_rows = i + TILE < m, two_columns = j + TILE < n;
             if (two_rows && two_columns)
-                multiply_block<2, 2>(out, c_stride, left, a.stride, a.step, a.next, panel, b_next, steps, add);
+                multiply_block<2, 2>(out, c_stride, left, a.stride, a.step, a.next, panel, b_next, steps, add, work);
             else if (two_rows)
-                multiply_block<2, 1>(out, c_stride, left, a.stride, a.step, a.next, panel, b_next, steps, add);
+                multiply_block<2, 1>(out, c_stride, left, a.stride, a.step, a.next, panel, b_next, steps, add, work);
             else if (two_columns)
-                multiply_block<1, 2>(out, c_stride, left, a.stride, a.step, a.next, panel, b_next, steps, add);
+                multiply_block<1, 2>(out, c_stride, left, a.stride, a.step, a.next, panel, b_next, steps, add, work);
             else
-                multiply_block<1, 1>(out, c_stride, left, a.stride, a.step, a.next, panel, b_next, steps, add);
+                multiply_block<1, 1>(out, c_stride, left, a.stride, a.step, a.next, panel, b_next, steps, add, work);
         }
     }
 }
@@ -222,6 +235,17 @@ inline void load_pairs(__m512i &first, __m512i &second, const bf16 *source, int6
 }
 
 inline __mmask32 first_columns(int64_t count) { return count >= 32 ? 0xffffffffu : (1u << count) - 1; }
+
+// Packs the operand A (m x depth) into tiles. The last tiles are padded with rows of zeros, up to a multiple of 32 rows.
+// The rows of a tile are adjacent, so loading a tile does not depend on the stride of the matrix.
+inline void pack_rows(bf16 *out, const bf16 *source, int64_t stride, int64_t depth, int64_t m) {
+    for (int64_t i = 0; i < round_up(m, 2 * TILE); i++) {
+        bf16 *row = out + i / TILE * TILE * depth + i % TILE * DEPTH;
+        for (int64_t k = 0; k < depth; k += DEPTH)
+            _mm512_storeu_si512(row + k * TILE,
+                                i < m ? _mm512_loadu_si512(source + i * stride + k) : _mm512_setzero_si512());
+    }
+}
 
 // Packs the operand A from its transpose (depth x m), and pads k with zeros to a multiple of 32. The loop reads rows
 // sequentially, which the hardware prefetcher predicts well.
