@@ -16,7 +16,7 @@ def emulated_amx(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """The kernels compiled for AMX, with the tile instructions in C++."""
     library = tmp_path_factory.mktemp("emulated") / "kernels.so"
     native = Path(native_library_module.__file__).parent / "native"
-    sources = [str(native / name) for name in ("decoder.cpp", "muon.cpp")]
+    sources = [str(native / name) for name in ("decoder.cpp", "layers.cpp", "muon.cpp", "weight_gradients.cpp")]
     tiles = Path(__file__).parent / "emulated_tiles.h"
     flags = [flag for flag in native_library_module._FLAGS if flag != "-O3"]
     subprocess.run(["c++", "-O1", *flags, "-include", str(tiles), *sources, "-o", str(library)], check=True)
