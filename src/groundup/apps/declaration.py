@@ -164,7 +164,7 @@ class OutputChecks(Config):
     answers_from: str = setting(
         "",
         help="name of the input in which the correct option of each question must occur; the output is then a list of "
-        "questions, with four different options of one type",
+        "questions about this input, with four different options of one type",
     )
 
 

@@ -14,6 +14,7 @@ from groundup.apps.spans import common_type, normalized_words, occurs_in
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 _MIN_TOPIC_SHARE = 0.5
+_MIN_QUESTION_SHARE = 1 / 3
 _STEM = 5  # characters; "planting" and "plants" have the same beginning
 _NUM_OPTIONS = 4
 _FUNCTION_WORDS = (
@@ -48,14 +49,23 @@ def check_output(
         passed["words of the topic"] = topic_share(text, str(given[checks.topic])) >= _MIN_TOPIC_SHARE
     if checks.answers_from:
         questions, source = list(_questions(value)), str(given[checks.answers_from])
+        asked = [question for question, _, _ in questions]
+        # The options can be copied by a grammar. The questions show whether the model can write.
+        passed["questions about the text"] = (
+            bool(questions)
+            and len(set(asked)) == len(asked)
+            and all(
+                question.endswith("?") and topic_share(source, question) >= _MIN_QUESTION_SHARE for question in asked
+            )
+        )
         passed["four different options"] = bool(questions) and all(
             len({" ".join(normalized_words(option)) for option in options} - {""}) == _NUM_OPTIONS
-            for options, _ in questions
+            for _, options, _ in questions
         )
         passed["options of one type"] = bool(questions) and all(
-            common_type(options, source) is not None for options, _ in questions
+            common_type(options, source) is not None for _, options, _ in questions
         )
-        passed["answer in the text"] = bool(questions) and all(occurs_in(answer, source) for _, answer in questions)
+        passed["answer in the text"] = bool(questions) and all(occurs_in(answer, source) for _, _, answer in questions)
     else:
         passed["no repetition"] = bool(words) and repeated_ngrams(words) < checks.max_repeated
     return passed
@@ -84,13 +94,14 @@ def _stem(word: str) -> str:
     return word[:_STEM] if len(word) > _STEM else word.removesuffix("s")
 
 
-def _questions(value: Any) -> Iterator[tuple[list[str], str]]:
-    """Yield the options and the correct option of each question in a JSON value."""
+def _questions(value: Any) -> Iterator[tuple[str, list[str], str]]:
+    """Yield the text, the options and the correct option of each question in a JSON value."""
     if isinstance(value, Mapping):
         options, answer = value.get("options"), value.get("answer")
         if isinstance(options, list) and isinstance(answer, str):
             place = ord(answer) - ord("A") if len(answer) == 1 else -1
-            yield [str(option) for option in options], str(options[place]) if 0 <= place < len(options) else answer
+            key = str(options[place]) if 0 <= place < len(options) else answer
+            yield str(value.get("question", "")).strip(), [str(option) for option in options], key
             return
         value = list(value.values())
     if isinstance(value, list):

@@ -56,10 +56,18 @@ def test_topics_are_compared_by_the_beginnings_of_words() -> None:
     ],
 )
 def test_options_of_questions(options: list[str], answer: str, said: set[str]) -> None:
-    value = {"questions": [{"question": "What?", "options": options, "answer": answer}]}
+    value = {"questions": [{"question": "Who designed the new roof?", "options": options, "answer": answer}]}
     assert failed("mcq", "", value, text=TEXT) >= said
     if not said:
         assert not failed("mcq", "", value, text=TEXT)
+
+
+def test_word_salad_is_not_a_question() -> None:
+    """A grammar copies the options, so a model that cannot write would otherwise pass."""
+    options = ["Harwick", "Mirela Costa", "Ben Lund", "Lyon"]
+    for question in ("The first of the of she was in a", "Who was the king of the first century?"):
+        value = {"questions": [{"question": question, "options": options, "answer": "A"}]}
+        assert failed("mcq", "", value, text=TEXT) == {"questions about the text"}
 
 
 def test_no_questions_are_not_a_pass() -> None:
