@@ -50,6 +50,8 @@ _SHORT = {
     "contenders": "groundup, AdamW;groundup, Muon;nanoGPT, default;nanoGPT, bf16;nanoGPT, optimized",
     "rounds": 3,
     "seconds": 5.0,
+    "warmup_steps": 1,
+    "min_steps": 2,
     "limit": 11.0,
 }
 
@@ -133,6 +135,8 @@ def _speed(options: argparse.Namespace, runner: ProcessRunner, peers: Peers, res
             device=options.device,
             rounds=options.rounds,
             seconds=options.seconds,
+            warmup_steps=options.warmup_steps,
+            min_steps=options.min_steps,
             # Shape b is GPT-2 124M, so its family is GPT-2. Other families do not tie the embeddings, so they would
             # have a third more parameters.
             family=options.family or ("qwen3" if name in ("a", "quickstart") else "gpt2"),
@@ -163,9 +167,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--contenders", help="prefixes of names, separated by ';' [all]")
     parser.add_argument("--rounds", type=int, default=5, help="number of rounds and of warm starts [5]")
-    parser.add_argument(
-        "--seconds", type=float, default=20.0, help="minimum seconds of measured steps per round, at least 3 steps [20]"
-    )
+    parser.add_argument("--seconds", type=float, default=20.0, help="minimum seconds of measured steps per round [20]")
+    parser.add_argument("--min-steps", type=int, default=3, help="minimum number of measured steps per round [3]")
+    parser.add_argument("--warmup-steps", type=int, default=3, help="number of steps before the measured steps [3]")
     parser.add_argument("--limit", type=float, help="maximum minutes of the part speed, by fewer rounds [no limit]")
     parser.add_argument(
         "--short", action="store_true", help="speed compared with nanoGPT, and encoding, in 12 minutes on 2 cores"

@@ -75,6 +75,8 @@ def time_shape(
     device: str,
     rounds: int,
     seconds: float,
+    warmup_steps: int,
+    min_steps: int,
     family: str,
     compiled: bool,
     probe: PeakProbe | None,
@@ -91,6 +93,8 @@ def time_shape(
         device: "cpu" or "cuda".
         rounds: Number of rounds.
         seconds: Duration in seconds of the measured steps of a program in each round.
+        warmup_steps: Number of steps before the measured steps.
+        min_steps: Minimum number of measured steps.
         family: Model family of groundup.
         compiled: Whether an earlier command has already compiled the kernels. If so, the compile runs are skipped.
         probe: Measures the peak of bf16 instructions.
@@ -118,7 +122,7 @@ def time_shape(
         matmul_speeds = [matmul_flops(device)]
         rates: list[tuple[Timing, float]] = []
         for entry in rotated:
-            clock = {"warmup_steps": 3, "min_steps": 3, "seconds": seconds}
+            clock = {"warmup_steps": warmup_steps, "min_steps": min_steps, "seconds": seconds}
             result = _run(entry, shape, runner, tokens, device, family, clock)
             matmul_speeds.append(matmul_flops(device))
             if result:
