@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ class PlanConfig(Config):
     price: float | None = setting(None, help="dollars per GPU and hour; default: usual prices", flag=True, gt=0)
     utilization: float | None = setting(None, help="MFU of the GPUs [0.4]", flag=True, gt=0, le=1)
     measure: bool = setting(True, help="measure training steps on this machine, for up to a minute", flag=True)
+    ladder: float | None = setting(None, help="minutes of runs that first fit the law on TEXT", flag=True, gt=0)
     vocab_size: int | None = setting(None, help="vocabulary size; default: by text size", flag=True, gt=0)
     shape: ShapeConfig = setting(ShapeConfig(), help="architecture of the model; keys that are not set are derived")
 
@@ -57,16 +58,13 @@ def run(
     on_text: Callable[[str], object] | None = None,
     json_lines: bool = False,
 ) -> dict[str, Any]:
-    """Estimate a training run, and print it as a table or as one JSON object.
+    """Estimate a training run, and return and print the estimate as a table or as one JSON object.
 
     Args:
         config: Settings of the command.
         console: Console for notes and warnings.
         on_text: Function that receives the output.
         json_lines: Whether to print JSON instead of a table.
-
-    Returns:
-        The estimate, estimates for other training times, and earlier predictions, as JSON values.
 
     Raises:
         ConfigError: The values contradict each other, or cannot be reached.
@@ -78,6 +76,8 @@ def run(
 
     console = console or Console()
     wish = Wish(config.minutes, config.parameters, config.tokens, config.bits_per_byte, config.money)
+    if config.ladder is not None:
+        _fit(config, console)
     table = wish == Wish()
     if table and config.text is None and config.text_bytes is None:
         raise ConfigError("no text, time, size, tokens, quality or money is set", fix="Set one, e.g. --minutes 10.")
@@ -92,19 +92,46 @@ def run(
     return facts
 
 
+def _fit(config: PlanConfig, console: Console) -> None:
+    """Fit the scaling law on short runs of `groundup pretrain`, and save it with the token shards."""
+    import tempfile
+
+    from groundup.commands.pretrain import PretrainConfig
+    from groundup.commands.pretrain import run as pretrain
+    from groundup.data import TokenShards
+    from groundup.train.ladder import fit_ladder
+
+    if config.text is None or config.ladder is None:
+        raise ConfigError("ladder is set without TEXT", fix="Give the output directory of groundup tokenize.")
+    shards = TokenShards(config.text, "train")
+    with tempfile.TemporaryDirectory(prefix="groundup-ladder-") as directory:
+
+        def train(layers: int, minutes: float) -> Mapping[str, Any]:
+            out, shape = Path(directory) / f"{layers}-{minutes:.3f}", ShapeConfig(n_layers=layers)
+            settings = PretrainConfig(token_shards=shards.directory, out=out, minutes=minutes, shape=shape)
+            return pretrain(settings, console=Console(quiet=True)).facts
+
+        fit_ladder(shards, train, config.ladder, console)
+
+
 def _estimator(config: PlanConfig, wish: Any, console: Console) -> Estimator:
     """Return an estimator for the text and the hardware of the settings."""
     from groundup.tokenizer.vocabulary import vocab_size_for
     from groundup.train.planner.estimate import Estimator, Text
     from groundup.train.planner.hardware import rented_gpus
+    from groundup.train.planner.law import DEFAULT_LAW
 
     given = given_shape(config.shape)
-    text, known = Text(round(config.text_bytes) if config.text_bytes else None), given.pop("vocab_size", None)
+    law, text, known = (
+        DEFAULT_LAW,
+        Text(round(config.text_bytes) if config.text_bytes else None),
+        given.pop("vocab_size", None),
+    )
     if config.text is not None:
         from groundup.train.training_text import read_training_text
 
         found = read_training_text(config.text)
-        text, known = found.text, found.vocab_size or known
+        law, text, known = found.law, found.text, found.vocab_size or known
         if found.skipped:
             console.note(f"{found.skipped:,} files are not plain text and are not counted. Run groundup collect first.")
     size = text.n_bytes or 4 * (config.tokens or 20 * (config.parameters or 2e6))
@@ -112,14 +139,12 @@ def _estimator(config: PlanConfig, wish: Any, console: Console) -> Estimator:
 
     def estimator(hardware: Hardware) -> Estimator:
         memory = hardware.memory_bytes if hardware.price is None else None
-        return Estimator(given, vocab_size, text, hardware, memory_bytes=None if config.parameters else memory)
+        return Estimator(given, vocab_size, text, hardware, law, None if config.parameters else memory)
 
     if config.gpu is not None:
         return estimator(rented_gpus(config.gpu, config.gpus, price=config.price, utilization=config.utilization))
     from groundup.train.calibration import this_machine
 
-    if config.measure:
-        console.note("Measuring training steps on this machine, for up to a minute.")
     return estimator(
         this_machine(lambda each: estimator(each).estimate(wish).model, measure=config.measure, console=console)
     )

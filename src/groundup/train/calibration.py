@@ -65,6 +65,8 @@ def this_machine(choose: Callable[[Hardware], ModelConfig], *, measure: bool, co
     basis = f"half of the matmul throughput of {rates.flops['bfloat16'] / 1e12:.2f} TFLOP/s"
     hardware = Hardware(cpu_name(), flops, 1, None, memory_bytes("cpu"), _UNMEASURED_SPREAD, basis)
     measured: set[ModelConfig] = set()
+    if measure:
+        console.note("Measuring training steps on this machine, for up to a minute.")
     while measure and len(measured) < MAX_MEASUREMENTS and (config := choose(hardware)) not in measured:
         rows = max(1, MICRO_BATCH_TOKENS // config.context_length)
         while rows > 1 and hardware.seconds(config, rows * config.context_length) > _MAX_STEP_SECONDS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import Any
 
@@ -24,6 +25,7 @@ class OutcomeRecorder:
 
     def __init__(self, trainer: Trainer[Any, Any], plan: Plan, *, new: bool) -> None:
         self._trainer, self._plan, self._new = trainer, plan, new
+        gc.collect()  # The models that were measured for the plan are in reference cycles.
         self._peak = Peak(trainer.machine.device)
         self._peak.reset()
         self._began = time.monotonic()

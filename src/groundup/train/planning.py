@@ -18,6 +18,7 @@ from groundup.model.flops import IDLE_BYTES, training_bytes
 from groundup.model.lora import adapter_parameters
 from groundup.model.quantized import bits_per_weight
 from groundup.train.initial_model import InitialModel
+from groundup.train.ladder import law_for
 from groundup.train.learning_rates import language_model_rates, show_rates
 from groundup.train.machine import measured_machine, with_measured_kernels
 from groundup.train.objectives import Objective
@@ -158,7 +159,8 @@ def forecast_for(
         shards.n_tokens + shards.n_documents,
         shards.n_bytes,
         compression(sample_text(shards, decode)),
-        weight_decay=weight_decay,
+        law_for(shards.directory),
+        weight_decay,
     )
 
 

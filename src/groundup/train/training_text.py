@@ -13,8 +13,10 @@ from groundup.core.errors import DataError
 from groundup.core.files import expand_home
 from groundup.data import TokenShards
 from groundup.data.format import INDEX
+from groundup.train.ladder import law_for
 from groundup.train.planner.estimate import Text
 from groundup.train.planner.forecast import COMPRESSED_BYTES, compression
+from groundup.train.planner.law import DEFAULT_LAW, Law
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +26,13 @@ class TrainingText:
     Attributes:
         text: Size and compression.
         vocab_size: Vocabulary size, or None if the text is not tokenized yet.
+        law: Scaling law: fitted on this text by `groundup plan --ladder`, or the default law.
         skipped: Number of files that are not plain text and are not counted.
     """
 
     text: Text
     vocab_size: int | None = None
+    law: Law = DEFAULT_LAW
     skipped: int = 0
 
 
@@ -73,7 +77,9 @@ def _of_shards(directory: Path) -> TrainingText:
     shards = TokenShards(directory, "train")
     sample = sample_text(shards, Tokenizer.load(directory / "tokenizer").decode)
     return TrainingText(
-        Text(shards.n_bytes, shards.n_tokens + shards.n_documents, compression(sample)), shards.vocab_size
+        Text(shards.n_bytes, shards.n_tokens + shards.n_documents, compression(sample)),
+        shards.vocab_size,
+        law_for(directory),
     )
 
 
