@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 
 from groundup.cli import cli
+from groundup.core.console import visible
 from groundup.core.errors import ConfigError, DataError, GroundupError
 from groundup.hub import save_classifier
 from groundup.model import SequenceClassifier, Transformer
@@ -65,7 +66,7 @@ def test_a_text_a_file_and_standard_input_give_the_same(chat_directory: Path, tm
     assert results[0] == results[1] == results[2]
     assert results[0]["text"]
     plain = call("summarize", text, *common[:-1]).stdout
-    assert plain.strip() == results[0]["text"]
+    assert plain.strip() == visible(results[0]["text"]), "the terminal shows no control characters"
 
 
 def test_html_files_are_read(chat_directory: Path, tmp_path: Path) -> None:
