@@ -106,14 +106,10 @@ def run(
             indexes = open_indexes(config.index, [source.name for source in models.sources.all()], console)
             routes = [*application_routes(apps, models), metrics.route]
             app = build_app(models, routes=routes, limits=limits, indexes=indexes)
-            note, origins = console.note if config.access_log else None, config.cors_origin
-            guarded = with_middleware(
-                app, metrics, api_key=api_key, loopback_only=local, cors_origins=origins, note=note
-            )
-            seconds, end = config.grace_seconds, models.close
-            Server(
-                guarded, grace_seconds=seconds, abort=end, on_ready=report_ready, limits=limits, note=console.note
-            ).run([bound])
+            protect = partial(with_middleware, api_key=api_key, loopback_only=local, cors_origins=config.cors_origin)
+            guarded = protect(app, metrics, note=console.note if config.access_log else None)
+            server = partial(Server, grace_seconds=config.grace_seconds, abort=models.close, limits=limits)
+            server(guarded, on_ready=report_ready, note=console.note).run([bound])
     console.note("Stopped.")
 
 

@@ -152,7 +152,7 @@ class BaselineComparison:
         """Return table rows for this classifier and each baseline: its name, then each metric with its interval."""
         named = [("this classifier", self.result), ("TF-IDF + logistic regression", self.by_tfidf)]
         named.append((f"always {self.majority!r}", self.by_majority))
-        return [(who, *map(percent_interval, each.metrics.values())) for who, each in named if each is not None]
+        return [(who, *map(_percentages, each.metrics.values())) for who, each in named if each is not None]
 
     def verdict(self) -> str:
         """Return a sentence that compares the classifier with the baselines."""
@@ -201,7 +201,7 @@ def compare_with_baselines(
     return BaselineComparison(result, majority, floor, by_tfidf, seed)
 
 
-def percent_interval(interval: Interval) -> str:
+def _percentages(interval: Interval) -> str:
     """Format a share and its interval as percentages."""
     return f"{interval.estimate:.1%} ({interval.low:.1%} to {interval.high:.1%})"
 

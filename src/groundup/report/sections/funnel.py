@@ -72,8 +72,8 @@ def _reasons(found: Funnel) -> Html | None:
 
 
 def _level(step: FunnelStep, found: Funnel) -> FunnelLevel:
-    percent_interval = step.documents / (found.documents or 1), step.bytes / (found.bytes or 1)
-    return FunnelLevel(step_name(step.step), _shown(step.documents, step.bytes), *percent_interval)
+    shares = step.documents / (found.documents or 1), step.bytes / (found.bytes or 1)
+    return FunnelLevel(step_name(step.step), _shown(step.documents, step.bytes), *shares)
 
 
 def _shown(documents: int, amount: int) -> str:
