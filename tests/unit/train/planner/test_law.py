@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from groundup.core.console import Console
 from groundup.core.errors import DataError
+from groundup.model.flops import matmul_parameters
+from groundup.train.ladder import fit_ladder, law_for
 from groundup.train.planner.forecast import Forecast, compression
 from groundup.train.planner.law import DEFAULT_LAW, LadderRun, Law, fit_law
 from groundup.train.planner.sizes import shape_for_depth
@@ -74,3 +79,25 @@ def test_predictable_text_has_a_lower_forecast() -> None:
     assert compression(repeated) < 1 < 4 < compression(noise)
     law = replace(DEFAULT_LAW, compression=2.5)
     assert law.bits_per_byte(1e7, 1e7, 1, compression=3.0) == pytest.approx(1.2 * law.bits_per_byte(1e7, 1e7, 1))
+
+
+def test_a_ladder_of_runs_gives_the_law_that_later_plans_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A law that is fitted on the runs must predict them better than the default law, also after it is read again."""
+    shards = SimpleNamespace(directory=tmp_path, n_bytes=10**6, n_tokens=250_000, n_documents=0)
+    monkeypatch.setattr("groundup.tokenizer.Tokenizer.load", lambda path: SimpleNamespace(decode=None))
+    monkeypatch.setattr("groundup.train.training_text.sample_text", lambda shards, decode: b"some text " * 100)
+    config = {
+        layers: shape_for_depth(layers, 2048, {"family": "qwen3", "context_length": 512}) for layers in (2, 3, 4, 5)
+    }
+
+    def train(layers: int, minutes: float) -> dict[str, object]:
+        tokens = 100_000 * minutes
+        value = TRUE.bits_per_byte(matmul_parameters(config[layers]), 10**6, tokens / 250_000)
+        plan = {"model": config[layers].to_json(), "optimizer": {"weight_decay": None}}
+        return {"plan": plan, "tokens_seen": tokens, "prediction": {"measured": {"bits_per_byte": value}}}
+
+    assert law_for(tmp_path) == DEFAULT_LAW
+    fit_ladder(shards, train, 30.0, Console(quiet=True))  # type: ignore[arg-type]
+    point = (matmul_parameters(config[3]), 1e6, 3.0)
+    error = abs(law_for(tmp_path).bits_per_byte(*point) / TRUE.bits_per_byte(*point) - 1)
+    assert error < 0.01 < abs(DEFAULT_LAW.bits_per_byte(*point) / TRUE.bits_per_byte(*point) - 1)
