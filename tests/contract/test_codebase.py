@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+MAX_CHARACTERS = 500_000
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 
 
@@ -24,6 +25,12 @@ def tracked_texts() -> Iterator[tuple[str, str]]:
         path = ROOT / name
         if path.is_file():
             yield name, path.read_bytes().decode("utf-8", "replace")
+
+
+def test_no_tracked_file_is_large() -> None:
+    """Wheels of 220 MB were once committed with `git add`; every clone has to download such files forever."""
+    large = [name for name, text in tracked_texts() if len(text) > MAX_CHARACTERS]
+    assert not large
 
 
 def test_packages_import_only_from_layers_below() -> None:
