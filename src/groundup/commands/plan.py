@@ -46,7 +46,8 @@ class PlanConfig(Config):
     def _consistent(self) -> PlanConfig:
         if self.text is not None and self.text_bytes is not None:
             raise ConfigError("TEXT and text_bytes are both set", fix="Remove one of them.")
-        if self.gpu is None and (name := "money" if self.money else "price" if self.price else ""):
+        given = [name for name in ("money", "price", "utilization") if getattr(self, name)]
+        if self.gpu is None and (name := given[0] if given else "gpus" if self.gpus > 1 else ""):
             raise ConfigError(f"{name} is set without a GPU", fix="Add --gpu, e.g. --gpu h100.")
         return self
 
@@ -107,7 +108,8 @@ def _fit(config: PlanConfig, console: Console) -> None:
     with tempfile.TemporaryDirectory(prefix="groundup-ladder-") as directory:
 
         def train(layers: int, minutes: float) -> Mapping[str, Any]:
-            out, shape = Path(directory) / f"{layers}-{minutes:.3f}", ShapeConfig(n_layers=layers)
+            shape = config.shape.model_copy(update={"n_layers": layers})
+            out = Path(directory) / f"{layers}-{minutes:.3f}"
             settings = PretrainConfig(token_shards=shards.directory, out=out, minutes=minutes, shape=shape)
             return pretrain(settings, console=Console(quiet=True)).facts
 
@@ -122,11 +124,8 @@ def _estimator(config: PlanConfig, wish: Any, console: Console) -> Estimator:
     from groundup.train.planner.law import DEFAULT_LAW
 
     given = given_shape(config.shape)
-    law, text, known = (
-        DEFAULT_LAW,
-        Text(round(config.text_bytes) if config.text_bytes else None),
-        given.pop("vocab_size", None),
-    )
+    known, law = given.pop("vocab_size", None), DEFAULT_LAW
+    text = Text(round(config.text_bytes) if config.text_bytes else None)
     if config.text is not None:
         from groundup.train.training_text import read_training_text
 

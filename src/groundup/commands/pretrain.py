@@ -85,7 +85,7 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     from groundup.train import Evaluation, Trainer, TrainingSteps, measured_machine, with_measured_kernels
     from groundup.train.objectives import NextToken
     from groundup.train.outcome import OutcomeRecorder
-    from groundup.train.planner import Budget, micro_batches_per_rank
+    from groundup.train.planner import BASE_EPOCHS, Budget, micro_batches_per_rank
     from groundup.train.planning import forecast_for, plan_pretraining, short_context_batches
 
     console, ranks, data = run.console, run.ranks, read(config.token_shards).facts.get("data")
@@ -100,7 +100,8 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     def planned() -> tuple[Machine, Plan]:
         console.note("Benchmarking this machine. The first run also compiles the kernels.")
         machine = measured_machine(config, run, native=config.compile, compile=config.compile, fp8=config.fp8)
-        limits = (run.work.seconds, config.max_epochs, config.global_batch_tokens)
+        max_epochs = config.max_epochs or (BASE_EPOCHS if base else None)
+        limits = (run.work.seconds, max_epochs, config.global_batch_tokens)
         budget = Budget(config.minutes, config.tokens, config.depth, *limits)
         forecast = forecast_for(shards, tokenizer.decode, config.weight_decay)
         plan = plan_pretraining(config, run, machine, budget, start, objective, loader, forecast=forecast)

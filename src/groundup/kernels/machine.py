@@ -84,7 +84,8 @@ class Machine:
 
     def describe(self) -> list[tuple[str, str]]:
         """Return rows for the table of the training plan, with the columns name and value."""
-        return [("matmul kernels", f"{self.kernels.describe()} (measured)")] if self.kernels else []
+        measured = self.kernels if self.kernels and self.kernels.choices else None
+        return [("matmul kernels", f"{measured.describe()} (measured)")] if measured else []
 
 
 def measure_machine(

@@ -22,14 +22,11 @@ from groundup.kernels.native_layers import FeedForward, Linears
 from groundup.kernels.native_library import pointers_to, sizes_of
 from groundup.kernels.products import Products, transposed_matmuls
 from groundup.model import Activation, Operations, SequenceClassifier, Transformer
+from groundup.model.flops import MAX_CHUNK_LOGITS, MAX_CHUNK_ROWS
 from groundup.optim import Orthogonalize, newton_schulz
 from groundup.optim.muon import COEFFICIENTS, EPS, STEPS
 
-# The loss is computed in chunks of at most 200 MB of bf16 logits. Chunks are large because each chunk reads and writes
-# the whole gradient of the LM head (150 MB for GPT-2). Matmuls are twice as fast if the number of rows is a multiple of
-# 256.
-_MAX_CHUNK_LOGITS = 104_000_000
-_MAX_CHUNK_ROWS = 4096
+# Matmuls are twice as fast if the number of rows is a multiple of 256.
 _CHUNK_BLOCK = 256
 
 
@@ -153,7 +150,7 @@ class NativeOperations(Operations):
 
     def chunk_rows(self, vocab_size: int) -> int:
         """See `Operations.chunk_rows`."""
-        rows = min(_MAX_CHUNK_ROWS, _MAX_CHUNK_LOGITS // vocab_size)
+        rows = min(MAX_CHUNK_ROWS, MAX_CHUNK_LOGITS // vocab_size)
         return max(_CHUNK_BLOCK, rows // _CHUNK_BLOCK * _CHUNK_BLOCK)
 
     def nll_and_residual(self, logits_RV: Tensor, labels_R: Tensor, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:

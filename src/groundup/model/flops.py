@@ -13,7 +13,10 @@ _FUSED_IDLE = 403e6
 _FUSED_MATRIX = 6.5  # bytes per parameter of the matrices in the layers: weights, and part of the gradients
 _FUSED_ACTIVATIONS = 0.913  # factor on the values that are saved without recomputation
 _FUSED_LOGIT = 4.6  # bytes per logit of a chunk
-_LOGIT_ROWS = 4096  # maximum number of rows of a chunk
+# The loss is computed in chunks of at most 200 MB of bf16 logits. Chunks are large because each chunk reads and writes
+# the whole gradient of the LM head (150 MB for GPT-2).
+MAX_CHUNK_LOGITS = 104_000_000
+MAX_CHUNK_ROWS = 4096
 BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -125,7 +128,7 @@ def fused_training_bytes(
     parameters = parameter_count(config)
     state = (_FUSED_MATRIX + matrix_state) * matrices + 16 * (parameters - matrices) + 4 * averaged * parameters
     width = 10 * config.dim + 3 * config.ffn_dim + 4 * config.n_heads * config.head_dim + 2 * dropout * config.dim
-    logits = min(tokens, _LOGIT_ROWS) * config.vocab_size
+    logits = min(min(tokens, MAX_CHUNK_ROWS) * config.vocab_size, MAX_CHUNK_LOGITS)
     activations = _FUSED_ACTIVATIONS * 2 * tokens * config.n_layers * width
     return round(_FUSED_IDLE + state + activations + _FUSED_LOGIT * logits)
 

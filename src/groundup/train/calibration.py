@@ -61,9 +61,11 @@ def this_machine(choose: Callable[[Hardware], ModelConfig], *, measure: bool, co
     """
     rates = machine_rates()
     ratio, variation, count = speed_ratio(read_runs(device_key("cpu", torch.get_num_threads())))
-    flops = EXPECTED_UTILIZATION * rates.flops["bfloat16"] * (1 - OVERHEAD_FRACTION) * ratio
-    basis = f"half of the matmul throughput of {rates.flops['bfloat16'] / 1e12:.2f} TFLOP/s"
-    hardware = Hardware(cpu_name(), flops, 1, None, memory_bytes("cpu"), _UNMEASURED_SPREAD, basis)
+    peak = max(rates.flops.values())
+    flops = EXPECTED_UTILIZATION * peak * (1 - OVERHEAD_FRACTION)
+    basis = f"half of the matmul throughput of {peak / 1e12:.2f} TFLOP/s"
+    native = rates.flops["bfloat16"] == peak  # The C++ kernels train in bf16.
+    hardware = Hardware(cpu_name(), flops, 1, None, memory_bytes("cpu"), _UNMEASURED_SPREAD, basis, native=native)
     measured: set[ModelConfig] = set()
     if measure:
         console.note("Measuring training steps on this machine, for up to a minute.")

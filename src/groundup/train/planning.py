@@ -110,14 +110,11 @@ def plan_pretraining(
 
 def _completed(plan: Plan, settings: PretrainingSettings, forecast: Forecast, *, random: bool) -> Plan:
     """Return a plan with regularization, schedule and prediction, which applies only to random initial weights."""
-    plan = regularized(
-        plan,
-        weight_decay=settings.weight_decay,
-        embedding_weight_decay=settings.embedding_weight_decay,
-        dropout=settings.dropout,
-        token_dropout=settings.token_dropout,
-        decay_ratio=settings.decay_ratio,
-    )
+    names = ("weight_decay", "embedding_weight_decay", "dropout", "token_dropout")
+    given = {name: getattr(settings, name) for name in names}
+    if not random:  # The defaults were measured for random weights. Decay would undo the training of the base model.
+        given = {name: value or 0.0 for name, value in given.items()}
+    plan = regularized(plan, **given, decay_ratio=settings.decay_ratio)
     found = forecast.interval(plan.model, plan.total_tokens)
     return replace(plan, bits_per_byte=(found.value, found.low, found.high) if random else None)
 
@@ -142,7 +139,8 @@ def short_context_batches(settings: PretrainingSettings, plan: Plan, steps: Trai
             f"short_context_ratio = {ratio:g} with the family {family}, which has learned position embeddings",
             fix="Remove short_context_ratio, or choose a family with rotary position embeddings.",
         )
-    return round(ratio * plan.total_steps) * steps.grad_accum_steps
+    # An even number of steps, so that the length changes between two steps and not between two micro-batches.
+    return 2 * round(ratio * plan.total_steps / 2) * steps.grad_accum_steps
 
 
 def forecast_for(

@@ -18,6 +18,7 @@ from groundup.core.files import cache_dir
 from groundup.core.locks import locked
 
 _MAX_RECORDS = 500
+_KEYS = {"at", "device", "parameters", "tokens", "predicted", "measured"}
 _CORRECTED_BY = 9  # number of recent runs from which the time is corrected
 _MIN_SECONDS = 20.0  # shorter runs do not show the speed of the machine
 
@@ -27,7 +28,7 @@ class Outcome:
     """Predicted or measured values of a run.
 
     Attributes:
-        seconds: Wall time of the command in seconds.
+        seconds: Time of training with evaluations, in seconds.
         tokens_per_second: Training throughput.
         memory_bytes: Peak memory in bytes, or None if unknown.
         bits_per_byte: Bits per byte of held-out text, or None if unknown.
@@ -95,7 +96,8 @@ def read_runs(device: str | None = None) -> list[dict[str, Any]]:
         for line in _lines():
             with suppress(ValueError):
                 record = json.loads(line)
-                if isinstance(record, dict) and device in (None, record.get("device")):
+                complete = isinstance(record, dict) and record.keys() >= _KEYS
+                if complete and device in (None, record["device"]):
                     found.append(record)
     return found
 
@@ -128,6 +130,6 @@ def _file() -> Path:
 
 def _lines() -> list[str]:
     try:
-        return _file().read_text(encoding="utf-8").splitlines()
+        return _file().read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,7 @@ def _files(path: Path) -> Iterator[Path]:
 def _is_text(beginning: bytes) -> bool:
     """Return whether the beginning of a file is UTF-8 text. Its last character may be incomplete."""
     try:
-        beginning[:-3].decode()
+        codecs.getincrementaldecoder("utf-8")().decode(beginning)
     except UnicodeDecodeError:
         return False
     return bool(beginning) and b"\0" not in beginning

@@ -5,7 +5,7 @@
 // A block matmul computes C (m x n, fp32) += A (m x k) B (k x n) in steps of 16 x 16 x 32:
 //   A consists of tiles of 16 rows and 32 columns. The stride between rows is `a_stride` values.
 //   B consists of panels of 16 columns. In a panel, the rows k and k + 1 are interleaved: the two values of a column
-// are   adjacent.
+//   are adjacent.
 #pragma once
 #include <immintrin.h>
 #include <stdint.h>

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
         plan_run,
         regularized,
     )
-    from groundup.train.planner.sizes import shape_for_depth
+    from groundup.train.planner.sizes import BASE_EPOCHS, shape_for_depth
 
 __all__ = [
+    "BASE_EPOCHS",
     "DEFAULT_LAW",
     "Budget",
     "Forecast",
@@ -43,6 +44,7 @@ __getattr__ = exports(
         "batch_rows": "plan",
         "plan_run": "plan",
         "regularized": "plan",
+        "BASE_EPOCHS": "sizes",
         "shape_for_depth": "sizes",
         "micro_batches_per_rank": "plan",
     },

@@ -110,7 +110,7 @@ class Estimate:
     @property
     def memory_bytes(self) -> int:
         """Peak memory of training in bytes, on one device."""
-        if self.hardware.price is None:
+        if self.hardware.native:
             return fused_training_bytes(self.model, self.micro_batch_size)
         return training_bytes(self.model, self.micro_batch_size)
 
@@ -180,7 +180,16 @@ class Estimator:
         """
         minutes = self._minutes(wish)
         if wish.bits_per_byte is not None:
-            return self._reaching(wish.bits_per_byte, wish)
+            if wish.tokens is not None:
+                raise ConfigError("bits_per_byte and tokens are both set", fix="Remove one of them.")
+            found = self._reaching(wish.bits_per_byte, wish)
+            if minutes is not None and found.seconds > 60 * minutes * 1.05:
+                raise ConfigError(
+                    f"{wish.bits_per_byte:g} bits per byte take {found.seconds / 60:,.1f} minutes, but {minutes:,.1f} "
+                    "minutes are available",
+                    fix="Omit one of these values, or use a higher target.",
+                )
+            return found
         if wish.tokens is not None:
             config = self._sized(wish, lambda _: wish.tokens or 0.0, minutes)
             found = self._at(config, wish.tokens)

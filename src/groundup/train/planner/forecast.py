@@ -64,9 +64,9 @@ class Forecast:
         return enough if enough < 0.75 * max_tokens else max_tokens
 
     def _candidates(self, max_tokens: float) -> list[float]:
-        """Return numbers of tokens between one epoch and `max_tokens`, which is the first."""
-        steps = [max_tokens / _STEP**index for index in range(_NUM_STEPS)]
-        return [max_tokens, *(tokens for tokens in steps[1:] if tokens >= self.tokens)]
+        """Return numbers of tokens from one epoch to `max_tokens`, which is the first; steps in between are finite."""
+        steps = (self.tokens * _STEP**index for index in range(_NUM_STEPS))
+        return [max_tokens, *(tokens for tokens in steps if tokens < max_tokens)]
 
     def _apply(self, predict: Callable[..., T], config: ModelConfig, tokens: float) -> T:
         text_bytes = self.text_bytes or _BYTES_PER_TOKEN * self.tokens

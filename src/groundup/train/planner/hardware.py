@@ -30,6 +30,7 @@ class Hardware:
         basis: How the throughput is known.
         counts_attention: Whether the throughput includes the FLOPs of attention. Published utilizations usually
             count 6 FLOPs per matmul parameter and token.
+        native: Whether training uses the C++ kernels, which need less memory.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Hardware:
     spread: float
     basis: str
     counts_attention: bool = True
+    native: bool = False
 
     def flops_per_token(self, config: ModelConfig) -> float:
         """Return the training FLOPs per token to which `flops` refers."""

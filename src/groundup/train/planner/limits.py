@@ -21,6 +21,7 @@ def limit_sentence(forecast: Forecast, plan: Plan, budget: Budget) -> str | None
     if budget.minutes and plan.tokens_per_second:
         seconds = 60 * budget.minutes - budget.seconds_spent
         allowed = seconds * (1 - OVERHEAD_FRACTION) * plan.tokens_per_second
+        limited = limited and plan.total_tokens < 0.8 * allowed
     elif budget.tokens:
         limited = plan.total_tokens < 0.8 * budget.tokens
     if not limited:

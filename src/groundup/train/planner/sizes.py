@@ -14,6 +14,7 @@ from groundup.model.flops import flops_per_token, training_bytes
 from groundup.train.planner.forecast import Forecast
 
 MAX_DEPTH = 64
+BASE_EPOCHS = 4.0  # maximum number of epochs of a base model (Muennighoff et al. 2023, arXiv:2305.16264)
 MAX_SPEEDUP = 4  # factor by which a run with a time limit may have more tokens than planned if it is faster
 HEAD_DIM = 64
 WIDTH_PER_LAYER = 64
@@ -114,9 +115,9 @@ class Sizes:
             planned: Planned number of tokens.
             affordable: Number of tokens at the measured speed.
         """
-        if self.max_epochs is None and planned < affordable:
-            return planned
-        return self.limit(self.forecast.best_tokens(config, MAX_SPEEDUP * affordable))
+        if self.max_epochs is not None:
+            return self.limit(MAX_SPEEDUP * affordable)
+        return planned if planned < affordable else self.forecast.best_tokens(config, MAX_SPEEDUP * affordable)
 
     def best_depth(self, tokens: Callable[[ModelConfig], float]) -> int:
         """Return the depth with the lowest predicted bits per byte.

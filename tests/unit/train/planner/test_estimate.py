@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from groundup.train.initial_model import ShapeConfig, given_shape
 from groundup.train.planner.estimate import Estimator, Text, Wish
 from groundup.train.planner.estimate_table import as_table
 from groundup.train.planner.hardware import Hardware, rented_gpus
+from groundup.train.training_text import read_training_text
 
 LAPTOP = Hardware("laptop", 4e11, 1, None, 8 * 10**9, 0.05, "assumed")
 SHAPE = {"family": "qwen3", "context_length": 512}
@@ -86,3 +88,17 @@ def test_more_time_is_never_worse() -> None:
     assert losses == sorted(losses, reverse=True)
     slow = _estimator(5_000_000, dataclasses.replace(LAPTOP, flops=4e10)).by_minutes()
     assert slow[1].bits_per_byte.value > losses[1]
+
+
+def test_the_reachable_bits_per_byte_do_not_depend_on_the_search_limit() -> None:
+    """The largest time once had only candidates of thousands of epochs, which overfit, so nothing could be reached."""
+    estimator = _estimator(5_000_000)
+    within = min(each.bits_per_byte.value for each in estimator.by_minutes())
+    assert estimator.estimate(Wish(bits_per_byte=within + 0.01)).bits_per_byte.value <= within + 0.01
+
+
+def test_text_whose_beginning_ends_with_a_whole_character_is_text(tmp_path: Path) -> None:
+    for number, text in enumerate(("Слово за словом, строка за строкой: книга готова вся.\n", "它是一本书。\n")):
+        (tmp_path / f"{number}.txt").write_text(text * 300, encoding="utf-8")
+    (tmp_path / "image.bin").write_bytes(bytes(range(256)) * 100)
+    assert read_training_text(tmp_path).skipped == 1

@@ -76,7 +76,7 @@ def test_epochs_are_limited_by_the_user_or_by_the_law() -> None:
     """The planner stopped after four epochs, so that a minute and an hour gave the same model of a small text."""
     by_law = _plan(Budget(minutes=60), corpus=100_000)
     assert 4.1 < by_law.epochs < 100
-    assert by_law.max_epochs == by_law.epochs
+    assert by_law.max_epochs == pytest.approx(by_law.epochs, rel=0.01)
     assert 11.8 < _plan(Budget(minutes=60, max_epochs=12), corpus=100_000).epochs < 12.2
 
 
