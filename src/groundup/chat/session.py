@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from groundup.core.errors import ConfigError, GroundupError
+from groundup.core.errors import ConfigError, GroundupError, ResourceError
 from groundup.core.types import Message
 from groundup.inference import Engine, FinishReason, GenerationRequest, Sampling
 from groundup.inference.prompting import PromptFormat
@@ -111,6 +111,7 @@ class Session:
     _dropped: int = 0
     _running: str | None = None
     _stopping: bool = False
+    _reader: Reader | None = None
 
     @property
     def context_length(self) -> int:
@@ -201,8 +202,17 @@ class Session:
         self.index = None if directory is None else Index.open(directory)
 
     def _ask_documents(self, index: Index, prompt: str, on_text: Callable[[str], object] | None) -> Turn:
-        reader = Reader(self.engine, self.format)
-        found = answer_question(index, prompt, reader)
+        started = time.monotonic()
+        self._stopping = False
+        self._reader = Reader(self.engine, self.format)
+        try:
+            found = answer_question(index, prompt, self._reader)
+        except ResourceError:
+            if not self._stopping:
+                raise
+            return Turn(prompt, "", "cancelled", 0, 0, 0, round(time.monotonic() - started, 3))
+        finally:
+            self._reader = None
         places = [f"[{citation.number}] {citation.place}: {citation.quote}" for citation in found.citations]
         text = "\n".join([found.text, *(" ".join(place.split()) for place in places)])
         if on_text is not None:
@@ -241,6 +251,8 @@ class Session:
         self._stopping = True
         if self._running is not None:
             self.engine.cancel(self._running)
+        if (reader := self._reader) is not None:
+            reader.cancel()
 
     def undo(self) -> Turn:
         """Remove the last turn from the conversation.

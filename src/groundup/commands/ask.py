@@ -41,7 +41,7 @@ def run(
     on_text: Callable[[str], object] | None = None,
     json_lines: bool = False,
 ) -> CitedAnswer:
-    """CitedAnswer a question, or refuse it if the documents do not support an answer.
+    """Answer a question, or refuse it if the documents do not support an answer.
 
     Args:
         config: Settings of the command.

@@ -6,16 +6,17 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from groundup.core.errors import ConfigError
+from groundup.core.errors import ConfigError, ResourceError
 from groundup.core.types import Message
 from groundup.retrieval.index import Index, Passage
 from groundup.retrieval.support import Evidence, best_sentence, evidence_for, readable
 
 if TYPE_CHECKING:
     from groundup.inference import Completion, Engine, GenerationRequest
+    from groundup.inference.mailbox import EventStream
     from groundup.inference.prompting import PromptFormat
 
 PROMPT = "{passage}\n\nAnswer in the words of this text, or with unknown.\n{question}"
@@ -27,6 +28,7 @@ REFUSAL = "The documents do not answer this question."
 MIN_COVERAGE = 0.4  # minimum fraction of the question's words in a passage that is read
 MIN_QUOTE_COVERAGE = 0.6  # minimum fraction of the question's words next to a sentence that is quoted
 MIN_EVIDENCE_COVERAGE = 0.25  # minimum fraction of the question's words next to the evidence of an answer
+MAX_QUESTION_CHARACTERS = 2_000
 _ANSWER_FRACTION = 4  # an answer gets at most a quarter of the context
 _REFUSALS = (UNKNOWN, "not found", "not in the", "not mentioned", "does not contain", "do not contain", "cannot answer")
 
@@ -45,6 +47,7 @@ class Citation:
         start: Offset of the quote in the text of the document, in characters.
         end: Offset after the quote.
         quote: The quote.
+        document_id: `IndexedDocument.id` of the document. Its number may change when the index is updated.
     """
 
     number: int
@@ -56,6 +59,7 @@ class Citation:
     start: int
     end: int
     quote: str
+    document_id: str = ""
 
     @property
     def place(self) -> str:
@@ -94,19 +98,25 @@ class CitedAnswer:
     completion_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Reader:
-    """A language model that reads passages.
+    """A language model that reads passages to answer one question.
 
     Attributes:
-        engine: Inference engine of the model.
+        engine: Inference engine of the model. It may run other requests at the same time.
         format: Prompt format that the model expects.
         max_tokens: Maximum number of tokens of an answer, which also is at most a quarter of the context.
+        client: Client that asks; see `GenerationRequest`.
+        timeout: Number of seconds after which reading fails, or None for no limit.
     """
 
     engine: Engine
     format: PromptFormat
     max_tokens: int = 64
+    client: tuple[str, ...] = ()
+    timeout: float | None = None
+    _ids: tuple[str, ...] = ()
+    _cancelled: bool = False
 
     def read(self, question: str, passages: Sequence[str]) -> list[Completion]:
         """Return the answer from each passage.
@@ -120,8 +130,37 @@ class Reader:
 
         Raises:
             ConfigError: The question does not fit into the context.
+            ResourceError: Too many requests are waiting, or reading was cancelled or exceeded its timeout.
         """
-        return self.engine.complete_all([self._request(question, passage) for passage in passages])
+        from groundup.inference import Completion
+
+        requests = [self._request(question, passage) for passage in passages]
+        self._ids = tuple(request.id for request in requests)
+        streams: list[EventStream] = []
+        try:
+            for request in requests:
+                self._require_not_cancelled()
+                streams.append(self.engine.stream(request))
+            done = [
+                Completion.of(list(stream), prompt_tokens=len(request.prompt))
+                for stream, request in zip(streams, requests, strict=True)
+            ]
+        finally:
+            for stream in streams:
+                stream.close()
+        self._cancelled |= any(each.finish_reason == "cancelled" for each in done)  # perhaps the engine was closed
+        self._require_not_cancelled()
+        return done
+
+    def cancel(self) -> None:
+        """Stop reading, so that `read` raises a ResourceError. Another thread calls this method."""
+        self._cancelled = True
+        for request_id in self._ids:
+            self.engine.cancel(request_id)
+
+    def _require_not_cancelled(self) -> None:
+        if self._cancelled:
+            raise ResourceError("cancelled", fix="Ask again.")
 
     def _request(self, question: str, passage: str) -> GenerationRequest:
         from groundup.inference.prompting import greedy_request
@@ -131,7 +170,11 @@ class Reader:
         words = passage.split(" ")
         while True:
             text = PROMPT.format(passage=" ".join(words), question=" ".join(question.split()))
-            request = greedy_request(self.format, [Message("user", text)], max_tokens)
+            request = replace(
+                greedy_request(self.format, [Message("user", text)], max_tokens),
+                client=self.client,
+                timeout=self.timeout,
+            )
             excess = len(request.prompt) + max_tokens - context
             if excess <= 0:
                 return request
@@ -154,9 +197,7 @@ class _Draft:
     done: list[Completion] = field(default_factory=list)
 
 
-def answer_question(
-    index: Index, question: str, reader: Reader | None = None, *, passages: int = 5, candidates: int | None = None
-) -> CitedAnswer:
+def answer_question(index: Index, question: str, reader: Reader | None = None, *, passages: int = 5) -> CitedAnswer:
     """Answer a question from the passages of an index.
 
     The reader answers from each passage that contains enough of the question's words. An answer is kept only if its
@@ -168,11 +209,17 @@ def answer_question(
         question: The question.
         reader: The language model, or None to quote sentences.
         passages: Number of passages to search for.
-        candidates: Maximum number of passages that the reader reads. Default: all.
 
     Raises:
-        ConfigError: The question has no words, or does not fit into the context of the model.
+        ConfigError: The question has no words, is too long, or does not fit into the context of the model.
+        ResourceError: Too many requests are waiting, or reading was cancelled.
     """
+    if len(question) > MAX_QUESTION_CHARACTERS:
+        raise ConfigError(
+            f"the question has {len(question):,} characters",
+            rule=f"the maximum is {MAX_QUESTION_CHARACTERS:,}",
+            fix="Ask a shorter question.",
+        )
     started = time.perf_counter()
     found = tuple(index.search(question, passages))
     draft = _Draft(found, started, time.perf_counter())
@@ -182,7 +229,7 @@ def answer_question(
     evidence: Evidence | None = None
     text = ""
     if reader is not None:
-        read = [passage for passage in worth[:candidates] if readable(passage)]
+        read = [passage for passage in worth if readable(passage)]
         draft.done = reader.read(question, [readable(passage) for passage in read])
         text, evidence = _best_answer(index, question, read, draft.done)
         if evidence is not None:
@@ -231,9 +278,8 @@ def _answer(
     citations: tuple[Citation, ...] = ()
     if evidence is not None:
         at, page = evidence.passage, evidence.page
-        citations = (
-            Citation(1, at.origin, at.title, at.url, page, at.document, evidence.start, evidence.end, evidence.text),
-        )
+        place = (at.origin, at.title, at.url, page, at.document, evidence.start, evidence.end)
+        citations = (Citation(1, *place, evidence.text, at.document_id),)
         text = f"{text or ' '.join(evidence.text.split())} [1]"
     return CitedAnswer(
         question=question,

@@ -230,17 +230,6 @@ class Documents:
             found.setdefault(name, []).append(number)
         return found
 
-    def find(self, **values: str) -> int | None:
-        """Return the number of the first document with the given values of columns, such as `origin`, or None."""
-        import pyarrow.compute as pc
-
-        mask = None
-        for name, value in values.items():
-            equal = pc.equal(self._table[name], value)
-            mask = equal if mask is None else pc.and_(mask, equal)
-        at = pc.index(mask, True).as_py()
-        return None if at < 0 else int(at)
-
 
 def problem_lines(files: dict[str, FileState]) -> list[str]:
     """Return a line for each problem of the files."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from groundup.core.artifact import ARTIFACT, Artifact, read_intact
-from groundup.core.errors import ConfigError, DataError, FormatError
+from groundup.core.artifact import ARTIFACT, Artifact, read, read_intact
+from groundup.core.errors import ConfigError, DataError, FormatError, GroundupError, ResourceError
 from groundup.retrieval.chunks import CHUNKS_VERSION
 from groundup.retrieval.documents import DOCUMENTS, Documents, IndexedDocument
 from groundup.retrieval.terms import TERMS_VERSION, query_terms, terms
@@ -23,6 +24,8 @@ PASSAGES = "passages.npy"
 BM25 = "bm25"
 FILES = "files.json"
 _BACKGROUND_PASSAGES = 50
+_OPEN_ATTEMPTS = 3
+_OPEN_PAUSE = 0.05  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,10 @@ class Passage:
         end: Offset after the last character.
         text: Text of the passage.
         language: ISO 639 code of the language of the document, or "und".
-        score: BM25 score, or the reciprocal rank fusion of the BM25 rank and the rank by embedding.
+        score: BM25 score.
         coverage: Fraction of the question's words that the passage or its title contains, weighted by their inverse
             document frequency.
+        document_id: `IndexedDocument.id` of the document. Its number may change when the index is updated.
     """
 
     document: int
@@ -55,6 +59,7 @@ class Passage:
     language: str
     score: float
     coverage: float
+    document_id: str = ""
 
     @property
     def place(self) -> str:
@@ -92,7 +97,25 @@ class Index:
         Raises:
             DataError: The directory is not an index.
             FormatError: A file is damaged, or another version of groundup wrote the index.
+            ResourceError: The index is updated again and again.
         """
+        # An update renames directories, so that the files could belong to two versions.
+        for _ in range(_OPEN_ATTEMPTS):
+            before = _digest(directory)
+            try:
+                opened = cls._open_once(directory)
+            except (GroundupError, OSError):
+                time.sleep(_OPEN_PAUSE)
+                if _digest(directory) == before:
+                    raise
+                continue
+            if _digest(directory) == opened.artifact.digest:
+                return opened
+            time.sleep(_OPEN_PAUSE)
+        raise ResourceError(f"{directory}: the index is being updated", fix="Try again when the update has finished.")
+
+    @classmethod
+    def _open_once(cls, directory: Path) -> Index:
         if not (directory / ARTIFACT).is_file():
             exists = "not an index" if directory.exists() else "no such directory"
             raise DataError(f"{directory}: {exists}", fix=f"Run: groundup index FOLDER --out {directory}")
@@ -107,11 +130,6 @@ class Index:
 
     def __len__(self) -> int:
         return len(self._passages)
-
-    @property
-    def name(self) -> str:
-        """Name of the directory."""
-        return self.directory.resolve().name
 
     def _weight(self, term: str) -> float:
         """Return the inverse document frequency of a term, as in Lucene's BM25, with some more passages without it.
@@ -185,6 +203,7 @@ class Index:
             language=document.language,
             score=round(score, 4),
             coverage=round(self._coverage(searched_text(document, text), document.language, variants), 4),
+            document_id=document.id,
         )
 
     def coverage(self, question: str, text: str, language: str) -> float:
@@ -202,6 +221,14 @@ class Index:
         weights = {variant: min(self._weight(term) for term in variant) for variant in variants}
         covered = sum(weight for variant, weight in weights.items() if not found.isdisjoint(variant))
         return covered / (sum(weights.values()) or 1.0)
+
+
+def _digest(directory: Path) -> str:
+    """Return the digest of the output in a directory, or "" if it has none now."""
+    try:
+        return read(directory).digest
+    except (GroundupError, OSError):
+        return ""
 
 
 def searched_text(document: IndexedDocument, passage: str) -> str:

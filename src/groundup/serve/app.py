@@ -110,8 +110,11 @@ async def _get_model(request: Request, body: ModelBody) -> ServedModel:
 
 
 async def _list_models(request: Request) -> list[Json]:
-    found: list[Json] = await asyncio.to_thread(request.app.state.models.list_models)
-    return [*found, *(served.description() for served in request.app.state.indexes.values())]
+    def listed() -> list[Json]:  # an updated index is opened
+        indexes = [served.description() for served in request.app.state.indexes.values()]
+        return [*request.app.state.models.list_models(), *indexes]
+
+    return await asyncio.to_thread(listed)
 
 
 @describes("Create a chat completion", ChatBody)

@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
-from functools import partial
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from groundup.core.artifact import read
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, GroundupError
-from groundup.hub.resolve import finished
 from groundup.inference.prompting import format_for
 from groundup.retrieval import CitedAnswer, Index, Reader, answer_question
 from groundup.serve.chat_schema import ChatBody
-from groundup.serve.errors import ApiError, from_groundup
+from groundup.serve.errors import ApiError, from_groundup, shutting_down
 from groundup.serve.leases import use_model
 from groundup.serve.model import ServedModel
 from groundup.serve.models import Models
 from groundup.serve.openapi import describes
 from groundup.serve.sources import named_path
-from groundup.serve.streams import unless_gone
-from groundup.serve.transport import Json, ServerSentEvents
+from groundup.serve.streams import unless_gone_thread
+from groundup.serve.transport import Json, ServerSentEvents, ignored_header
 
 _MAX_TOKENS = 64
 _RELOAD_SECONDS = 2.0  # an updated index is opened at most this often
+_THREADS = ThreadPoolExecutor(4, "groundup-documents")  # answers do not delay the tokenization of other prompts
+_UNUSED = ("temperature", "top_p", "n", "stop", "seed", "tools", "response_format", "logprobs")  # of a chat request
 
 
 class ServedIndex:
@@ -50,42 +55,32 @@ class ServedIndex:
 
     def __init__(self, name: str, directory: Path, reader: str | None = None) -> None:
         self.name, self.directory, self.reader = name, directory, reader
-        self._index = Index.open(directory)
-        self._version, self._checked = finished(directory), time.monotonic()
+        self._index, self._checked = Index.open(directory), time.monotonic()
+        self._lock = threading.Lock()
 
-    @property
-    def index(self) -> Index:
-        """The newest finished index of the directory."""
-        if time.monotonic() - self._checked > _RELOAD_SECONDS:
-            self._checked = time.monotonic()
-            if (version := finished(self.directory)) != self._version:
-                with suppress(GroundupError):  # if it is being replaced now, the open index stays usable
-                    self._index, self._version = Index.open(self.directory), version
+    def current(self) -> Index:
+        """Return the newest finished index of the directory. It may be opened first, so a worker thread calls this."""
+        if time.monotonic() - self._checked > _RELOAD_SECONDS and self._lock.acquire(blocking=False):
+            try:
+                self._checked = time.monotonic()
+                # If the index is being replaced now, the open index stays usable.
+                with suppress(GroundupError, OSError):
+                    if read(self.directory).digest != self._index.artifact.digest:
+                        self._index = Index.open(self.directory)
+            finally:
+                self._lock.release()
         return self._index
 
-    def answer(self, question: str, model: ServedModel | None, max_tokens: int | None = None) -> CitedAnswer:
-        """Answer a question. A worker thread calls this method.
-
-        Args:
-            question: The question.
-            model: Model that reads passages, or None to quote sentences.
-            max_tokens: Maximum number of tokens of the answer.
-        """
-        reader = None
-        if model is not None:
-            format = format_for(model.tokenizer, model.template)
-            reader = Reader(model.engine, format, min(max_tokens or _MAX_TOKENS, _MAX_TOKENS))
-        return answer_question(self.index, question, reader)
-
     def description(self) -> Json:
-        """Return the description of the index in the format of `/v1/models`."""
+        """Return the description of the index in the format of `/v1/models`. A worker thread calls this method."""
+        index = self.current()
         return {
             "id": self.name,
             "object": "model",
-            "created": int(self._version),
+            "created": int(datetime.fromisoformat(index.artifact.finished_at).timestamp()),
             "owned_by": "groundup",
-            "documents": len(self.index.documents),
-            "passages": len(self.index),
+            "documents": len(index.documents),
+            "passages": len(index),
             "reader": self.reader,
             "has_chat_template": True,
             "loaded": True,
@@ -117,6 +112,46 @@ def open_indexes(given: Sequence[str], models: Sequence[str], console: Console) 
     return found
 
 
+def reader_of(request: Request, model: ServedModel, max_tokens: int | None = None) -> Reader:
+    """Return the reader that answers a request.
+
+    Args:
+        request: HTTP request.
+        model: Model that reads passages.
+        max_tokens: Maximum number of tokens of the answer.
+    """
+    return Reader(
+        model.engine,
+        format_for(model.tokenizer, model.template),
+        min(max_tokens or _MAX_TOKENS, _MAX_TOKENS),
+        client=(request.client.host if request.client is not None else "",),
+        timeout=request.app.state.limits.request_seconds,
+    )
+
+
+async def answer_request(
+    request: Request, current: Callable[[], Index], question: str, reader: Reader | None
+) -> CitedAnswer:
+    """Answer a question in a thread. If the client disconnects, reading is cancelled.
+
+    Args:
+        request: HTTP request, whose body was read.
+        current: Function that opens the index.
+        question: The question.
+        reader: Model that reads passages, or None to quote sentences.
+
+    Raises:
+        ClientGoneError: The client disconnected.
+        GroundupError: The question or the index is not usable, or the model is overloaded.
+    """
+
+    def answer() -> CitedAnswer:
+        return answer_question(current(), question, reader)
+
+    work = asyncio.get_running_loop().run_in_executor(_THREADS, answer)
+    return await unless_gone_thread(request.receive, work, reader.cancel if reader is not None else lambda: None)
+
+
 async def chat_with_index(request: Request, served: ServedIndex, models: Models, body: ChatBody) -> Response:
     """Answer a chat completion request from an index. Only the last message of the user is searched for.
 
@@ -133,11 +168,13 @@ async def chat_with_index(request: Request, served: ServedIndex, models: Models,
     """
     question = next((message.content for message in reversed(body.conversation) if message.role == "user"), "")
     model = await use_model(request, models.use(served.reader)) if served.reader is not None else None
-    work = asyncio.to_thread(served.answer, question, model, body.limit)
+    reader = None if model is None else reader_of(request, model, body.limit)
     try:
-        answer = await unless_gone(request.receive, work)
+        answer = await answer_request(request, served.current, question, reader)
     except GroundupError as error:
-        raise from_groundup(error, param="messages") from error
+        closed = model is not None and model.engine.closed
+        raise shutting_down() if closed else from_groundup(error, param="messages") from error
+    headers = ignored_header((*body.ignored, *(name for name in _UNUSED if name in body.model_fields_set)))
     head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": served.name}
     message: Json = {
         "role": "assistant",
@@ -152,10 +189,12 @@ async def chat_with_index(request: Request, served: ServedIndex, models: Models,
     }
     if body.stream:
         chunk = {**head, "object": "chat.completion.chunk"}
-        return ServerSentEvents(_chunks(chunk, message, usage if body.include_usage else None), lambda: None)
+        chunks = _chunks(chunk, message, usage if body.include_usage else None)
+        return ServerSentEvents(chunks, lambda: None, headers)
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
     details = {"kind": answer.kind, "reason": answer.reason, "seconds": answer.seconds}
-    return JSONResponse({**head, "object": "chat.completion", "choices": [choice], "usage": usage, "answer": details})
+    content = {**head, "object": "chat.completion", "choices": [choice], "usage": usage, "answer": details}
+    return JSONResponse(content, headers=headers)
 
 
 async def _chunks(head: Json, message: Json, usage: Json | None) -> AsyncGenerator[Json]:
@@ -176,7 +215,8 @@ def citation_annotations(answer: CitedAnswer, name: str) -> list[Json]:
     for citation in answer.citations:
         marker = f"[{citation.number}]"
         start = answer.text.rfind(marker)
-        place = f"/v1/documents/{name}/{citation.document}?start={citation.start}&end={citation.end}"
+        position = f"start={citation.start}&end={citation.end}&id={citation.document_id}"
+        place = f"/v1/documents/{quote(name, safe='')}/{citation.document}?{position}"
         cited = {
             "start_index": start,
             "end_index": start + len(marker),
@@ -198,16 +238,28 @@ def cited_document_routes(indexes: Mapping[str, ServedIndex]) -> list[Route]:
     @describes("Return the text of a cited document")
     async def document(request: Request) -> Response:
         name, number = request.path_params["name"], request.path_params["number"]
-        served = indexes.get(name)
-        found = None if served is None else await asyncio.to_thread(partial(document_json, served.index, number))
-        if found is None:
+        if (served := indexes.get(name)) is None:
             fix = "Use the URL of a citation."
-            raise ApiError(404, f"document {number} of index {name[:80]!r}", rule="not found", fix=fix, param="name")
+            raise ApiError(404, f"index {name[:80]!r}", rule="not found", fix=fix, param="name")
+        expected = request.query_params.get("id", "")
+        found = await asyncio.to_thread(lambda: document_json(served.current(), number, expected))
+        if found is None:
+            rule = "not found, or the index was updated"
+            raise ApiError(404, f"document {number} of index {name[:80]!r}", rule=rule, fix="Ask again.", param="id")
         return JSONResponse(found)
 
-    return [Route("/v1/documents/{name}/{number:int}", document, methods=["GET"])]
+    return [Route("/v1/documents/{name:path}/{number:int}", document, methods=["GET"])]
 
 
-def document_json(index: Index, number: int) -> dict[str, Any] | None:
-    """Return a document of an index, or None if its number is too large."""
-    return asdict(index.documents[number]) if number < len(index.documents) else None
+def document_json(index: Index, number: int, expected: str = "") -> dict[str, Any] | None:
+    """Return a document of an index, or None if the index has no such document.
+
+    Args:
+        index: The index.
+        number: Number of the document.
+        expected: `Citation.document_id`, or "". After an update, another document may have the number.
+    """
+    if not 0 <= number < len(index.documents):
+        return None
+    document = index.documents[number]
+    return None if expected and document.id != expected else asdict(document)

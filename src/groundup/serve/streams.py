@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from starlette.types import Receive
@@ -41,6 +41,30 @@ async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
         for task in (working, watching):
             task.cancel()
         await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def unless_gone_thread(receive: Receive, work: asyncio.Future[T], cancel: Callable[[], object]) -> T:
+    """Wait for the work of a thread. If the client disconnects, cancel the work and wait until the thread has ended.
+
+    A thread cannot be interrupted, and what it uses must not be released while it runs.
+
+    Args:
+        receive: ASGI receive function of the request. The request body must already have been read.
+        work: Future of the thread.
+        cancel: Function that makes the thread end soon.
+
+    Returns:
+        The result of `work`.
+
+    Raises:
+        ClientGoneError: The client disconnected.
+    """
+    try:
+        return await unless_gone(receive, asyncio.shield(work))
+    finally:
+        if not work.done():
+            cancel()
+            await asyncio.gather(work, return_exceptions=True)
 
 
 async def merged(streams: Sequence[AsyncIterator[TokenEvent]]) -> AsyncGenerator[tuple[int, TokenEvent]]:

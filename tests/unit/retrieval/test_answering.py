@@ -16,8 +16,9 @@ from groundup.chat.session import Session
 from groundup.chat.terminal import run_command
 from groundup.commands import ask, index
 from groundup.core.console import Console
-from groundup.core.errors import ConfigError
-from groundup.inference import Completion
+from groundup.core.errors import ConfigError, ResourceError
+from groundup.inference import TokenEvent
+from groundup.inference.mailbox import EventStream, Mailbox, WakeUps
 from groundup.recipes import bundled
 from groundup.retrieval import Index, Passage, Reader, answer_question
 from groundup.retrieval.answering import PROMPT, REFUSAL
@@ -73,11 +74,22 @@ class Fixed:
         self.prompts: list[str] = []
         self.model = self.config = self
         self.context_length = context_length
+        self.count = 0
+        self.cancelled: set[str] = set()
+        self.on_stream: Callable[[], object] | None = None
 
-    def complete_all(self, requests: Sequence[Any]) -> list[Completion]:
-        texts = (self.texts * len(requests))[: len(requests)]
-        pairs = zip(texts, requests, strict=True)
-        return [Completion(text, (1,), (-0.1,), "stop", len(request.prompt)) for text, request in pairs]
+    def stream(self, request: Any) -> EventStream:
+        mailbox = Mailbox(2, lambda: None)
+        text = "" if request.id in self.cancelled else self.texts[self.count % len(self.texts)]
+        reason = "cancelled" if request.id in self.cancelled else "stop"
+        mailbox.put(TokenEvent(request.id, 1, text, -0.1, finish_reason=reason), WakeUps())
+        self.count += 1
+        if self.on_stream is not None:
+            self.on_stream()
+        return EventStream(mailbox, lambda: None)
+
+    def cancel(self, request_id: str) -> None:
+        self.cancelled.add(request_id)
 
 
 class Characters:
@@ -192,3 +204,25 @@ def test_a_chat_answers_from_documents_until_the_index_is_closed(policy: Callabl
     assert turn.text == "75 euros [1]\n[1] policy.md: A third bag costs 75 euros."
     assert run_command("/index none", session) == "index: none"
     assert session.index is None
+
+
+def test_a_cancelled_chat_answer_is_not_kept(policy: Callable[..., Index]) -> None:
+    """Ctrl+C must stop the reading of passages, not only the generation of chat replies."""
+    engine = Fixed("75 euros")
+    session = Session(engine, Characters(), index=policy("A third bag costs nothing."))  # type: ignore[arg-type]
+    engine.on_stream = session.cancel
+    turn = session.ask("How much does a third bag cost?")
+    assert (turn.finish_reason, session.turns) == ("cancelled", [])
+    assert engine.count == 1  # the second passage was not read
+
+
+def test_a_cancelled_reader_does_not_begin() -> None:
+    cancelled = reader("75 euros")
+    cancelled.cancel()
+    with pytest.raises(ResourceError, match="cancelled"):
+        cancelled.read("How much?", ["A third bag costs 75 euros."])
+
+
+def test_a_question_of_unlimited_length_is_refused(policy: Callable[..., Index]) -> None:
+    with pytest.raises(ConfigError, match="Ask a shorter question"):
+        answer_question(policy(), "bag " * 501)

@@ -54,7 +54,7 @@ export function documents(section) {
   const place = ({ origin, page }) => (page === null ? origin : `${origin}, page ${page}`);
 
   const open = (cited, button) => runWith(button, async () => {
-    const { text, title } = await get("/studio/api/document", { id: index.value, number: cited.document });
+    const { text, title } = await get("/studio/api/document", { id: index.value, number: cited.document, document_id: cited.document_id });
     // Offsets count Unicode characters, and JavaScript strings count UTF-16 code units.
     const characters = [...text];
     const part = (start, end) => characters.slice(start, end).join("");
