@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from groundup.apps.catalog import Catalog
 from groundup.apps.declaration import App
-from groundup.apps.inputs import render_template
+from groundup.apps.inputs import check_input, render_template
 from groundup.core.artifact import ARTIFACT
 from groundup.core.config import unknown_name
 from groundup.core.console import Console
@@ -16,7 +16,7 @@ from groundup.core.errors import ConfigError, GroundupError
 from groundup.data.conversations import InstructionSettings
 from groundup.data.held_out import fine_tuning_record
 from groundup.hub.adapted import find_adapter_base, is_adapter, is_adapter_of
-from groundup.hub.resolve import finished, model_identity, resolve_any
+from groundup.hub.resolve import classifier_labels, finished, is_classifier, model_identity, resolve_any
 
 RUNS = Path("runs")  # default directory of runs
 NO_ADAPTER = "none"
@@ -77,42 +77,92 @@ def trained_application(directory: Path) -> str:
     return str(made.config.get("application") or "") if made is not None else ""
 
 
-def find_adapter(name: str, model: Path) -> Path | None:
-    """Return the newest adapter or classifier of a model that was fine-tuned for an application, or None.
+def find_adapter(
+    app: App, model: Path, given: Mapping[str, Any], columns: Collection[str] = ()
+) -> tuple[Path | None, list[str]]:
+    """Find the newest adapter or classifier of a model that was fine-tuned for an application and for its inputs.
 
-    Adapters are searched next to the model and in the runs in `./runs`.
+    Adapters are searched next to the model and in the runs in `./runs`. An adapter is skipped if it was trained with
+    another value of an input that is `adapter_specific`. A classifier is skipped if it lacks a given label.
 
     Args:
-        name: Name of the application.
+        app: Application to run.
         model: Model directory, GGUF file or run.
+        given: Maps input names to values.
+        columns: Names of the inputs that differ between the rows of a table.
+
+    Returns:
+        The adapter or None, and a note for each newer adapter that was skipped.
     """
     base = resolve_any(model)
-    if trained_application(base) == name:
-        return None  # the model itself
+    if trained_application(base) == app.name:
+        return None, []  # the model itself
+    wanted = {
+        each.name: check_input(app, each, given.get(each.name))
+        for each in app.inputs
+        if each.name not in columns and (each.adapter_specific or (each.type == "labels" and each.name in given))
+    }
     while is_adapter(base):
         base = find_adapter_base(base)
     found = []
     for directory in dict.fromkeys(path.resolve() for path in _candidates(base)):
         try:
-            if trained_application(directory) == name and _is_trained_on(directory, base):
-                found.append(directory)
+            if trained_application(directory) == app.name and _is_trained_on(directory, base):
+                found.append((finished(directory), directory, _difference(app, directory, wanted, columns)))
         except GroundupError:  # A damaged directory of another run does not affect this model.
             continue
-    return max(found, key=finished, default=None)
+    notes = []
+    for _, directory, difference in sorted(found, reverse=True):
+        if not difference:
+            return directory, notes
+        notes.append(f"Adapter {directory} {difference}; not used.")
+    return None, notes
 
 
-def choose_adapter(name: str, model: Path, given: str | None, console: Console) -> Path:
-    """Return the adapter that runs an application if there is one, otherwise the model. A note names the adapter.
+def _difference(app: App, directory: Path, wanted: Mapping[str, Any], columns: Collection[str]) -> str:
+    """Return how an adapter or classifier differs from the inputs of a call, or "" if it fits."""
+    if is_classifier(directory):
+        if app.output.labels_from in columns:
+            return "has its own labels, and so have the rows of the table"
+        labels = classifier_labels(directory) if app.output.labels_from in wanted else ()
+        missing = sorted(set(wanted.get(app.output.labels_from, ())) - set(labels))
+        return f"has no label {missing[0]!r}" if missing else ""
+    made = fine_tuning_record(directory)
+    trained = made.config.get("inputs") or {} if made is not None else {}
+    for each in app.inputs:
+        value = trained.get(each.name, each.default)
+        if not each.adapter_specific or value is None or "{" in str(value):
+            continue  # A template over columns: the adapter was trained with several values.
+        if each.name in columns:
+            return f"was trained with {each.name} = {value}, and rows of the table have their own"
+        if str(check_input(app, each, value)).casefold() != str(wanted[each.name]).casefold():
+            return f"was trained with {each.name} = {value}"
+    return ""
+
+
+def choose_adapter(
+    app: App,
+    model: Path,
+    chosen: str | None,
+    console: Console,
+    given: Mapping[str, Any],
+    columns: Collection[str] = (),
+) -> Path:
+    """Return the adapter that runs an application if there is one, otherwise the model. Notes name the adapters.
 
     Args:
-        name: Name of the application.
+        app: Application to run.
         model: Model directory, GGUF file or run.
-        given: Adapter that the user chose, "none", or None to search for an adapter.
-        console: Console for the note.
+        chosen: Adapter that the user chose, "none", or None to search for an adapter; see `find_adapter`.
+        console: Console for the notes.
+        given: Maps input names to values.
+        columns: Names of the inputs that differ between the rows of a table.
     """
-    if given == NO_ADAPTER:
+    if chosen == NO_ADAPTER:
         return model
-    found = Path(given) if given else find_adapter(name, model)
+    found, notes = (Path(chosen), []) if chosen else find_adapter(app, model, given, columns)
+    for note in notes:
+        console.note(note)
     if found is None:
         return model
     license = licenses_of(found)

@@ -24,11 +24,13 @@ class Batch:
     Attributes:
         rows: Rows of the table.
         inputs: Inputs for each row. They are taken from the columns and from the constants.
+        columns: Maps inputs to the columns that contain them.
         notes: Messages about columns that were selected automatically or ignored.
     """
 
     rows: Sequence[Mapping[str, Any]]
     inputs: Sequence[dict[str, Any]]
+    columns: Mapping[str, str]
     notes: tuple[str, ...]
 
 
@@ -83,7 +85,7 @@ def read_batch(
         {**constants, **{name: _cell(kinds[name], row[column]) for name, column in chosen.items() if column in row}}
         for row in table.rows
     ]
-    return Batch(table.rows, inputs, tuple(notes))
+    return Batch(table.rows, inputs, chosen, tuple(notes))
 
 
 def _chosen(app: App, table: Table, columns: Sequence[str], constants: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

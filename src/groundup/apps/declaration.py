@@ -55,6 +55,9 @@ class Input(Config):
     min: int = setting(0, help="minimum number of characters or labels, or minimum value of a number", ge=0)
     max: int | None = setting(None, help="maximum number of characters or labels, or maximum value of a number", ge=1)
     example: str | int | tuple[str, ...] = setting("", help="example value that an empty form shows")
+    adapter_specific: bool = setting(
+        False, help="an adapter that was trained with one value of this input is used only for that value"
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Input:

@@ -33,10 +33,20 @@ def check_inputs(app: App, given: Mapping[str, Any]) -> Given:
     for name in given:
         if name not in names:
             raise unknown_name("input", str(name)[:80], names, where=app.name)
-    return {each.name: _value(app, each, given.get(each.name)) for each in app.inputs}
+    return {each.name: check_input(app, each, given.get(each.name)) for each in app.inputs}
 
 
-def _value(app: App, declared: Input, value: Any) -> Any:
+def check_input(app: App, declared: Input, value: Any) -> Any:
+    """Validate and normalize the value of one input, see `check_inputs`.
+
+    Args:
+        app: Application that declares the input.
+        declared: Declaration of the input.
+        value: Given value, or None for the default value.
+
+    Raises:
+        ConfigError: The value is missing, of the wrong type, or outside its limits.
+    """
     label = f"{app.name}: {declared.name}"
     if value is None or (isinstance(value, str) and is_blank(value)) or value == []:
         if declared.default is None:

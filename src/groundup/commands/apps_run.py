@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,7 @@ def run(
             fix="Give a file, a text, - for standard input, or a table with --batch FILE.",
         )
     options = Options(config.temperature, config.max_tokens, config.seed)
-    model = choose_adapter(config.name, config.model, config.adapter, console)
+    model = choose_adapter(app, config.model, config.adapter, console, given)
     with ExitStack() as stack:
         runner = open_runner(model, config.device, console, stack)
         show_score(runner, found, model, console)
@@ -121,9 +122,11 @@ def _run_batch(
 
     assert config.batch is not None
     app = found.app
-    model = choose_adapter(config.name, config.model, config.adapter, console)
-    labels = [app.output.labels_from] if is_classifier(model) else []  # a classifier provides its own labels
-    batch = read_batch(app, config.batch, constants=constants, columns=config.column, optional=labels)
+    read = partial(read_batch, app, config.batch, constants=constants, columns=config.column)
+    batch = read(optional=[app.output.labels_from])
+    model = choose_adapter(app, config.model, config.adapter, console, constants, batch.columns)
+    if not is_classifier(model):  # A classifier has its own labels.
+        batch = read()
     for note in batch.notes:
         console.note(note)
     rows = batch.inputs

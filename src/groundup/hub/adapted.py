@@ -48,6 +48,11 @@ def is_adapted_classifier(directory: Path) -> bool:
     return read_adapter_json(directory).get("task_type") == CLASSIFIER
 
 
+def adapter_labels(directory: Path) -> tuple[str, ...]:
+    """Return the label names of an adapted classifier, or an empty tuple if they are not recorded."""
+    return tuple(_record(directory).get("labels") or ())
+
+
 def save_adapted(
     directory: Path, model: Transformer | SequenceClassifier, base: Path, *, labels: Sequence[str] = ()
 ) -> list[Path]:

@@ -203,7 +203,7 @@ def load_full_classifier(
         FormatError: for the same reasons as in `load_full_model`, or the model does not have a classification head.
     """
     raw = _read_json(directory)
-    config, (labels, multi_label) = read_config_json(raw), _labels(raw)
+    config, (labels, multi_label) = read_config_json(raw), read_labels(raw)
     stored = StoredWeights(directory, config, len(labels), read_scheme(raw))
     with torch.device("meta"):
         model = SequenceClassifier(config, len(labels), multi_label=multi_label)
@@ -291,8 +291,15 @@ def _write(
 _SINGLE_LABEL, _MULTI_LABEL = "single_label_classification", "multi_label_classification"
 
 
-def _labels(raw: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:
-    """Return the label names, and whether the classifier is multi-label."""
+def read_labels(raw: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:
+    """Return the label names of a classifier, and whether it is multi-label.
+
+    Args:
+        raw: Content of its config.json.
+
+    Raises:
+        FormatError: The labels are not supported.
+    """
     # transformers omits the default value of `id2label`, which is LABEL_0 and LABEL_1.
     named = raw.get("id2label") or {str(index): f"LABEL_{index}" for index in range(raw.get("num_labels", 2))}
     kind = raw.get("problem_type") or _SINGLE_LABEL

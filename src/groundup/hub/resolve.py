@@ -16,6 +16,7 @@ from groundup.core.errors import ConfigError, DataError, FormatError, ResourceEr
 from groundup.core.files import read_json
 from groundup.core.pipeline import wrong_input_error
 from groundup.hub.adapted import (
+    adapter_labels,
     find_adapter_base,
     is_adapted_classifier,
     is_adapter,
@@ -26,7 +27,7 @@ from groundup.hub.adapted import (
     with_adapter,
 )
 from groundup.hub.adapters import WEIGHTS as ADAPTER
-from groundup.hub.directory import CONFIG
+from groundup.hub.directory import CONFIG, read_labels
 from groundup.hub.lexical import LexicalHead
 from groundup.hub.weight_files import INDEX, WEIGHTS, is_gguf, require_no_pickle, weight_files
 from groundup.model import SequenceClassifier, Transformer
@@ -281,6 +282,15 @@ def resolve_any(path: Path) -> Path:
 def is_classifier(path: Path) -> bool:
     """Return whether `path` itself is the directory of a classifier."""
     return _is_model(path, _CLASSIFIER)
+
+
+def classifier_labels(directory: Path) -> tuple[str, ...]:
+    """Return the label names of a classifier without loading its weights.
+
+    Args:
+        directory: Directory of the classifier, or of an adapter of a classifier.
+    """
+    return adapter_labels(directory) if is_adapter(directory) else read_labels(read_json(directory / CONFIG))[0]
 
 
 def is_language_model(path: Path) -> bool:

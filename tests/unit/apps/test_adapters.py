@@ -16,6 +16,7 @@ from groundup.apps.adapters import find_adapter, training_prompt
 from groundup.apps.inputs import check_inputs
 from groundup.apps.prompter import Prompter, TextModel
 from groundup.cli import cli
+from groundup.commands import finetune_classify
 from groundup.commands.finetune_instruct import FinetuneInstructConfig, run
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError
@@ -78,10 +79,37 @@ def test_an_application_uses_its_adapter(chat_directory: Path, tmp_path: Path, m
     shutil.copytree(chat_directory, tmp_path / "run" / "model")
     adapter = tmp_path / "run" / "german"
     run(tuning(tmp_path / "run" / "model", adapter, tmp_path), console=Console(quiet=True))
-    assert find_adapter("translate", tmp_path / "run" / "model") == adapter
-    assert find_adapter("rewrite", tmp_path / "run" / "model") is None
-    assert find_adapter("translate", adapter) is None, "the model itself is the adapter"
-    use = ["apps", "translate", "Hello.", "--model", str(tmp_path / "run" / "model"), "--max-tokens", "60"]
-    said = CliRunner().invoke(cli, use, catch_exceptions=False).stderr
+    translate, model = BUNDLED["translate"].app, tmp_path / "run" / "model"
+    assert find_adapter(translate, model, {"to": " german"}) == (adapter, [])
+    assert find_adapter(BUNDLED["rewrite"].app, model, {}) == (None, [])
+    assert find_adapter(translate, adapter, {"to": "German"}) == (None, []), "the model itself is the adapter"
+    use = ["apps", "translate", "Hello.", "--model", str(model), "--max-tokens", "20"]
+    said = CliRunner().invoke(cli, [*use, "--to", "German"], catch_exceptions=False).stderr
     assert f"Adapter: {adapter} (license of its data: private)" in said
-    assert "Adapter:" not in CliRunner().invoke(cli, [*use, "--adapter", "none"], catch_exceptions=False).stderr
+    none = [*use, "--to", "German", "--adapter", "none"]
+    assert "Adapter:" not in CliRunner().invoke(cli, none, catch_exceptions=False).stderr
+    # The default target language is French, into which an adapter for German must not translate.
+    said = CliRunner().invoke(cli, use, catch_exceptions=False).stderr
+    assert f"Adapter {adapter} was trained with to = German; not used." in said and "Adapter:" not in said
+    _, (note,) = find_adapter(translate, model, {}, columns=["to"])
+    assert "was trained with to = German, and rows of the table have their own" in note
+
+
+def test_a_classifier_is_used_only_for_labels_that_it_has(
+    chat_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other labels are scored by the language model; the classifier would refuse them as unknown."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(chat_directory, tmp_path / "run" / "model")
+    lines = [f'{{"text": "message {n}", "label": "{("refund", "invoice")[n % 2]}"}}\n' for n in range(24)]
+    (tmp_path / "table.jsonl").write_text("".join(lines), encoding="utf-8")
+    values = {
+        "data": str(tmp_path / "table.jsonl"), "model": tmp_path / "run" / "model", "out": tmp_path / "run" / "intents",
+        "method": "lora", "application": "intent", "num_epochs": 1, "threads": 1,
+    }  # fmt: skip
+    finetune_classify.run(finetune_classify.FinetuneClassifyConfig.model_validate(values), console=Console(quiet=True))
+    intent, model = BUNDLED["intent"].app, tmp_path / "run" / "model"
+    assert find_adapter(intent, model, {}) == (tmp_path / "run" / "intents", [])
+    assert find_adapter(intent, model, {"labels": "refund, invoice"})[0] == tmp_path / "run" / "intents"
+    found, (note,) = find_adapter(intent, model, {"labels": "refund,complaint"})
+    assert found is None and note.endswith("has no label 'complaint'; not used.")
