@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from groundup.apps.spans import SpanType, content_words, number_words, spans_of
+from groundup.corpus.language import identify
+from groundup.corpus.quality.words import UNSPACED
 
+_CAPITALIZED_NOUNS = ("de", "lb", "nds", "als", "bar")  # languages in which a capitalized word may be any noun
 _NUM_OPTIONS = 4
 _MAX_SPAN_CHARACTERS = 60
 _MAX_SPANS = 40  # per type; a larger schema takes longer to compile
@@ -68,7 +71,8 @@ def _replaced(schema: Any, lists: Sequence[str], variants: Sequence[dict[str, An
 def unsupported_facts(output: str, source: str) -> list[str]:
     """Return the numbers and names in an output that its source does not contain.
 
-    Number words and digits are equal. A name is a capitalized word that is not the first word of a sentence.
+    Number words and digits are equal. A name is a capitalized word that is not the first word of a sentence. Names are
+    not checked in languages that capitalize all nouns, such as German.
 
     Args:
         output: Generated text.
@@ -81,12 +85,14 @@ def unsupported_facts(output: str, source: str) -> list[str]:
     for match in _NUMBER.finditer(output):
         if match[0].replace(",", "").rstrip(".:") not in known:
             found.append(match[0])
+    names = identify(output)[0] not in _CAPITALIZED_NOUNS
     for match in _WORD.finditer(output):
         word, before = match[0], output[: match.start()]
         first = not before.strip() or _SENTENCE_END.search(before) is not None
         value = number_words.get(word.casefold())
         if (value is not None and word.casefold() not in words and str(value) not in known) or (
-            len(word) > 1
+            names
+            and len(word) > 1
             and word[:2].isalpha()
             and word[:1].isupper()
             and not first
@@ -117,6 +123,14 @@ def without_repeated_sentences(text: str) -> str:
 
 
 def position_of(output: str, text: str) -> tuple[int, int] | None:
-    """Return the start and end of an output in a text, in characters, or None if it does not occur there."""
-    found = re.search(re.escape(output.strip()), text, re.IGNORECASE) if output.strip() else None
+    """Return the start and end of an output in a text, in characters, or None if it does not occur there.
+
+    Only whole words count, so that "art" does not occur in "start". Chinese, Thai, etc. have no spaces between words.
+    """
+    words = output.strip()
+    if not words:
+        return None
+    letter = rf"[^\W{UNSPACED}]"
+    before, after = (f"(?<!{letter})" if words[0].isalnum() else ""), (f"(?!{letter})" if words[-1].isalnum() else "")
+    found = re.search(before + re.escape(words) + after, text, re.IGNORECASE)
     return found.span() if found else None

@@ -307,7 +307,9 @@ def _result(
         text = as_text(value, prompter.app.output.lettered)
     elif prompter.app.decoding.facts_from:
         text = without_repeated_sentences(text)
-    source = prompter.app.decoding.copy_from if value is None else ""
+    decoding = prompter.app.decoding
+    copied = value is None and text.strip() not in decoding.copy_or
+    source = decoding.copy_from if copied else ""
     return AppResult(
         prompter.app.name,
         well_formed(text).strip(),

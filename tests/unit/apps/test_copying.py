@@ -43,7 +43,30 @@ def test_an_answer_is_a_span_with_its_position(engine: Engine, template: ChatTem
         start, end = result.position
         assert TEXT[start:end].casefold() == result.text.casefold()
     assert not result.text or result.text == "unknown" or result.text in TEXT
+    unknown = AppRunner(engine, template).run(BUNDLED["answer"].app, {"text": "It is unknown.", "question": "Who?"})
+    assert unknown.text != "unknown" or unknown.position is None, "an answer that is not copied has no position"
     assert position_of("Mirela Costa", TEXT) == (TEXT.index("Mirela"), TEXT.index("Mirela") + len("Mirela Costa"))
+
+
+@pytest.mark.parametrize(
+    ("output", "text", "position"),
+    [
+        ("5", "15 of 5 voted.", (6, 7)),
+        ("art", "At the start, art was new.", (14, 17)),
+        ("art", "At the start.", None),
+        ("東京", "私は東京に住んでいる。", (2, 4)),
+        ("$5", "It costs US$5.", (11, 13)),
+    ],
+)
+def test_only_whole_words_have_a_position(output: str, text: str, position: tuple[int, int] | None) -> None:
+    assert position_of(output, text) == position
+
+
+def test_german_nouns_are_not_names() -> None:
+    """Each German noun is capitalized: as names, they would make every other wording a fault."""
+    source = "Der Rat der Stadt stimmte mit neun zu sechs Stimmen dafür, das alte Depot der Straßenbahn zu erhalten."
+    output = "Im Ergebnis der Abstimmung bleibt das Gebäude, das im Jahr 1887 entstand, für die Bürger erhalten."
+    assert unsupported_facts(output, source) == ["1887"]
 
 
 @pytest.mark.parametrize(
