@@ -111,7 +111,7 @@ def find_adapter(
                 found.append((finished(directory), directory, _difference(app, directory, wanted, columns)))
         except GroundupError:  # A damaged directory of another run does not affect this model.
             continue
-    notes = []
+    notes = list[str]()
     for _, directory, difference in sorted(found, reverse=True):
         if not difference:
             return directory, notes

@@ -45,16 +45,17 @@ def show_result(console: Console, directory: Path, made: Artifact) -> Artifact:
     return made
 
 
-def report_directory(model: Path, directory: Path, names: Sequence[str]) -> Path:
+def report_directory(model: Path, directory: Path, data: Sequence[Path]) -> Path:
     """Return the default directory of a report, which is next to the model.
 
     Args:
         model: Path of the model or of its run, as the user gave it.
         directory: Directory of the model.
-        names: Names of the data or tasks. The first three are parts of the name of the directory.
+        data: Files or folders of data, or tasks. The names of the first three are parts of the name of the directory.
     """
     base = not (directory / ARTIFACT).is_file() or read(directory).stage == "pretrain"
-    parts = ["report", *([] if base else [directory.name]), *names[:3]]
+    names = [path.name if path.is_dir() else path.stem for path in data[:3]]
+    parts = ["report", *([] if base else [directory.name]), *names]
     return (model if directory != model else directory.resolve().parent) / "-".join(parts)
 
 

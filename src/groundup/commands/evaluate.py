@@ -108,7 +108,7 @@ def _on_examples(
 
     data = require_table(config.model, config.data, measure)
     directory = resolve_classifier(config.model) if measure == "labels" else resolve_model(config.model)
-    chosen = {"seed", "text", "label", "separator", "columns"}
+    chosen = {"seed", "text", "label", "separator", "columns"} | ({"max_examples"} if measure == "answers" else set())
     settings = config.model_dump(mode="json", include=chosen) | {"measure": measure}
     settings |= config.model_dump(include={"dtype", "group", "metric"}, exclude_none=True)
     inputs = {"model": model_identity(directory), "data": table_identity(data)}
@@ -123,12 +123,12 @@ def _on_examples(
 
 
 def _on_tasks(config: EvaluateConfig, console: Console) -> Artifact:
-    from groundup.evaluation.harness import evaluate_tasks
-    from groundup.evaluation.tasks import COLUMNS, read_task, tasks_identity
+    from groundup.evaluation.harness import evaluate_tasks, read_tasks
+    from groundup.evaluation.tasks import COLUMNS
     from groundup.hub.resolve import model_identity, resolve_any
 
-    directory, tasks = resolve_any(config.model), [read_task(path) for path in config.task]
-    inputs = {"model": model_identity(directory), "tasks": tasks_identity(tasks)}
+    directory, (tasks, digests) = resolve_any(config.model), read_tasks(config.task, config.lm_eval, config.data)
+    inputs = {"model": model_identity(directory), **digests}
     settings = config.model_dump(mode="json", include={"seed", "dtype", "lm_eval"})
     work = begin(config.out or _default_out(config, directory), "evaluate", settings, inputs, console=console)
     if work.state == "done":
@@ -146,4 +146,4 @@ def _finish(work: Work, found: EvaluationResult, facts: dict[str, Any], console:
 
 def _default_out(config: EvaluateConfig, directory: Path) -> Path:
     data = [config.data] if config.data else [*config.task, *map(Path, config.lm_eval)]
-    return report_directory(config.model, directory, [path.name.split(".")[0] for path in data])
+    return report_directory(config.model, directory, data)

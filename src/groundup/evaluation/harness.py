@@ -5,6 +5,7 @@ The harness loads the model with transformers, so its scores are independent of 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -17,14 +18,71 @@ from groundup.core.console import Console
 from groundup.core.errors import ConfigError, ResourceError
 from groundup.core.telemetry import disable_telemetry
 from groundup.evaluation.measure import Measure, mean
-from groundup.evaluation.tasks import EvaluationTask, TaskModel, TaskReport, TaskResult, score_tasks
+from groundup.evaluation.tasks import (
+    EvaluationTask,
+    TaskModel,
+    TaskReport,
+    TaskResult,
+    read_task,
+    score_tasks,
+    tasks_identity,
+)
 from groundup.hub.resolve import usable_device
 from groundup.kernels import ComputeDtype
 
 _TASK = re.compile(r"^(?:task|group):\s*[\"']?([^\s\"'#]+)", re.MULTILINE)
+_NAMED_FILE = re.compile(r"[^\s\"'\[\]{},]{1,200}")  # word of a YAML file that may be the path of a file
+_YAML = (".yaml", ".yml")
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 _BATCH_SIZE = 16
 _SCALE = "share"  # The harness reports shares from 0 to 1, which are printed with 3 decimal places.
+
+
+def read_tasks(
+    paths: Sequence[Path], harness_tasks: Sequence[str], data: Path | None
+) -> tuple[list[EvaluationTask], dict[str, str]]:
+    """Read the tasks of an evaluation.
+
+    Args:
+        paths: files of tasks to score with groundup.
+        harness_tasks: tasks to score with lm-evaluation-harness; see `score_with_harness`.
+        data: other data that the user gave.
+
+    Returns:
+        The tasks to score with groundup, and digests that change if a task or its data changes.
+
+    Raises:
+        ConfigError: other data is given, or a task is not valid.
+        DataError: a file of a task does not exist.
+    """
+    if data is not None:
+        raise ConfigError(
+            f"--data {data} together with --task or --lm-eval",
+            rule="a task has its own data",
+            fix=f"Remove --data, or score the file as a task: --task {data}.",
+        )
+    tasks = [read_task(path) for path in paths]
+    digests = {"tasks": tasks_identity(tasks)}
+    return tasks, digests | ({"lm_eval": _harness_identity(harness_tasks)} if harness_tasks else {})
+
+
+def _harness_identity(tasks: Sequence[str]) -> str:
+    """Return a digest of the names, sizes and modification times of the files of tasks.
+
+    These are the files in the folder of a YAML file, such as functions and other tasks that it includes, and the data
+    that the YAML file names.
+    """
+    digest = hashlib.blake2b("\0".join(tasks).encode(), digest_size=16)
+    files = set[Path]()
+    for path in map(Path, tasks):
+        if path.suffix in _YAML:
+            _task_name(path)  # The file exists.
+            named = (Path(word) for word in _NAMED_FILE.findall(path.read_text(encoding="utf-8")))
+            files |= {each.resolve() for each in (*path.parent.iterdir(), *named) if each.is_file()}
+    for each in sorted(files):
+        status = each.stat()
+        digest.update(f"{each}\0{status.st_size}\0{status.st_mtime_ns}\0".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 def evaluate_tasks(
@@ -85,7 +143,7 @@ def score_with_harness(
             f"{directory}: lm-evaluation-harness needs a model directory",
             fix=f"Import the file first: groundup import {directory}.",
         )
-    paths = [Path(task) for task in tasks if task.endswith((".yaml", ".yml"))]
+    paths = [Path(task) for task in tasks if task.endswith(_YAML)]
     names = [_task_name(Path(task)) if Path(task) in paths else task for task in tasks]
     disable_telemetry()
     with _offline(enabled=len(paths) == len(tasks)):

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from groundup.commands._result import report_directory
 from groundup.commands.evaluate import EvaluateConfig, run
 from groundup.core.errors import ConfigError, DataError
 from groundup.core.types import Message
+from groundup.evaluation.harness import read_tasks
 from groundup.evaluation.metrics import token_f1
 from groundup.hub import save_classifier
 from groundup.model import SequenceClassifier, Transformer
@@ -109,3 +111,28 @@ def test_generated_answers_are_scored_like_in_compare(chat_directory: Path, tmp_
     expected = token_f1([item["written"] for item in items], ["Nobody knows", "It rained"])
     assert facts["generated"]["token F1"]["value"] == pytest.approx(expected.estimate)
     assert set(facts["generated"]) == {"token F1", "exact match"}
+
+
+def test_a_finished_report_is_used_only_for_equal_settings(chat_directory: Path, tmp_path: Path) -> None:
+    """More examples, data beside a task, and changed files of a task must not give the report of an earlier call."""
+    data = a_table(tmp_path / "quiz.v1.csv", ("question", "answer"), *((f"Who is {n}?", "me") for n in range(3)))
+    config = EvaluateConfig(model=chat_directory, data=data, max_examples=1, metric="f1", out=tmp_path / "report")
+    assert len(run(config).facts["generated"]) == 2
+    items = tmp_path / "report" / "items.jsonl"
+    assert len(items.read_text().splitlines()) == 1
+    run(config.model_copy(update={"max_examples": 3}))
+    assert len(items.read_text().splitlines()) == 3
+    with pytest.raises(ConfigError, match="together with --task or --lm-eval"):
+        run(EvaluateConfig(model=chat_directory, data=data, task=(data,)))
+    assert report_directory(chat_directory, chat_directory, [data]).name.endswith("quiz.v1")
+
+    task, questions = tmp_path / "own.yaml", tmp_path / "data" / "questions.jsonl"
+    questions.parent.mkdir()
+    questions.write_text("{}\n")
+    task.write_text(f"task: own\ndataset_kwargs:\n  data_files: {{test: {questions}}}\n")
+    (tmp_path / "own.py").write_text("")
+    digests = [read_tasks([], [str(task)], None)[1]["lm_eval"]]
+    for changed in (questions, tmp_path / "own.py", task):
+        changed.write_text(changed.read_text() + "\n")
+        digests.append(read_tasks([], [str(task)], None)[1]["lm_eval"])
+    assert len(set(digests)) == 4
