@@ -13,26 +13,50 @@ from collections.abc import Iterator, Sequence
 
 from groundup.retrieval.chunks import Sentence
 
-_MODEL = r"(?:assistants?|a\.?i\.?|chat ?bots?|language models?|llms?|sprachmodelle?|asistentes?|modèles? de langue)"
+# "Assistant" before another noun, as in "assistant manager", is a person.
+_MODEL = (
+    r"(?:a\.?i\.?|chat ?bots?|language models?|llms?|sprachmodelle?|modèles? de langue|modelos? de lenguaje"
+    r"|(?:assistants?|assistent(?:in|en)?|asistentes?|assistenti?)"
+    r"(?! (?!(?:that|who|which|and|must|should|shall|has|have|is|are|der|die|qui|que|che)\b)\w))"
+)
 _GIVEN = (
     r"(?:instructions?|prompts?|rules?|questions?|guidelines|above|previous|prior|passages?|context"
     r"|anweisung\w*|regeln|fragen?|consignes?|instrucciones|preguntas?|istruzioni)"
 )
-_SAY = r"(?:answer|reply|respond|say|output|print|write|repeat|return|type|antworte|schreibe|sage|réponds|responde|di)"
-_LITERAL = (
-    r"(?:[\"'“”„«»`‘’]|the (?:exact )?(?:word|phrase|string|token|code|text|message)\b|(?-i:[A-Z0-9][A-Z0-9_-]{3,}))"
+_IGNORE = r"(?:ignore|disregard|forget|override|bypass|ignoriere\w*|vergiss|ignorez?|oublie[zr]?|ignora|olvida)"
+_SAY = (
+    r"(?:answer|reply|respond|say|output|print|write|repeat|return|type|antworte|schreibe|sage"
+    r"|réponds|répondez|écris|responde|escribe|rispondi|scrivi)"
+)
+_WITH = r"(?:with|mit|avec|con)"
+_ONLY = (
+    r"(?:only|exactly|always|just|instead|nothing but|nur|immer|ausschließlich|uniquement|seulement|toujours"
+    r"|solo|sólo|solamente|siempre|soltanto|sempre)"
+)
+_LITERAL = r"(?:[\"“”„«»`]|(?-i:(?=[0-9_-]*[A-Z])[A-Z0-9][A-Z0-9_-]{3,}))"
+_ASKED = (
+    r"(?:if (?:you are |you're )?(?:asked|someone asks|anyone asks|the user asks)"
+    r"|wenn (?:du|jemand|man) (?:\w+ )?frag\w+|wenn du gefragt wirst"
+    r"|si (?:on te|quelqu'un|l'utilisateur) demande|si te preguntan|se ti chiedono)"
 )
 _PATTERNS = [
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
-        rf"\b(?:ignore|disregard|forget|override|bypass|ignoriere\w*|vergiss|ignorez?|oublie[zr]?|ignora|olvida)\b.{{0,60}}\b{_GIVEN}\b",
-        rf"\b(?:you are|act as|pretend|du bist|tu es|eres)\b.{{0,40}}\b{_MODEL}\b",
-        r"\b(?:system|developer|admin)\s*(?:prompt|message|note|instructions?|override)\b|<\|?(?:system|im_start|user|assistant)",
-        rf"\b{_MODEL}\b.{{0,40}}\b(?:must|should|shall|has to|have to|is required|are required|muss|soll)\b",
-        rf"\b(?:note|attention|message|instructions?)\s+(?:to|for)\s+(?:the\s+|any\s+|all\s+)?{_MODEL}\b",
-        rf"\b{_SAY}\b(?:.{{0,30}}\b(?:with|only|exactly|instead|mit|nur|avec|con)\b)?.{{0,15}}?{_LITERAL}",
-        r"\banswers?\b.{0,20}\b(?:every|any|all|each)\b.{0,12}\bquestions?\b",
-        r"\bif (?:you are |you're )?(?:asked|someone asks|anyone asks|the user asks)\b",
+        rf"(?<!never )(?<!not )(?<!n't )(?<!n')\b{_IGNORE}\b(?! of\b).{{0,60}}\b{_GIVEN}\b",
+        rf"\b(?:you are|act as|pretend|du bist|tu es|eres|sei)\b.{{0,40}}\b{_MODEL}",
+        r"^\W*(?:system|developer|admin)\s*(?:prompt|message|note|instructions?|override)\s*:",
+        r"<\|(?:system|im_start|im_end|user|assistant)",
+        rf"\b(?!assist|asist){_MODEL}\b.{{0,40}}\b(?:must|should|shall|ha(?:s|ve) to|(?:is|are) required|muss|soll)\b",
+        rf"\bassistants? (?:must|should|shall|has to|have to) (?:\w+ )?{_SAY}\b",
+        rf"\b(?:note|attention|message|instructions?)\s+(?:to|for)\s+(?:the\s+|any\s+|all\s+)?{_MODEL}",
+        rf"\b{_SAY}\b.{{0,30}}?\b(?:{_WITH}|{_ONLY})\b.{{0,15}}?{_LITERAL}",
+        rf"\b{_SAY}\s+{_ONLY}\s+{_WITH}\b",
+        rf"\b{_SAY}\b.{{0,12}}?\b(?:the (?:exact )?(?:word|phrase|string)|das wort|le mot|la palabra|la parola)\b",
+        # A single word at the end is a literal, unless it says how to answer: "Always reply promptly".
+        rf"\b{_ONLY}\s+(?:answer|reply|respond|say|output)\s+(?:{_WITH}\s+)?(?!\w+ly\b)\w+\W*$",
+        rf"\b(?:antworte|réponds|répondez|responde|rispondi)\s+{_ONLY}\s+(?!\w+(?:ly|ment|mente)\b)\w+\W*$",
+        r"\banswer\b.{0,20}\b(?:every|any|all|each)\b.{0,12}\bquestions?\b.{0,60}\bis\b",
+        rf"\b{_ASKED}\b.{{0,80}}[,:]\s*(?:then |please |always |dann )?{_SAY}\b",
     )
 ]
 
@@ -47,15 +71,10 @@ def is_instruction(sentence: str) -> bool:
 
 
 def without_instructions(text: str, sentences: Sequence[Sentence]) -> Iterator[Sentence]:
-    """Yield the sentences except instructions to a language model, and except the rest of their paragraphs.
+    """Yield the sentences except instructions to a language model.
 
     Args:
         text: The text.
         sentences: Its sentences.
     """
-    skipping = False
-    for sentence in sentences:
-        skipping = skipping and not sentence.starts_paragraph
-        skipping = skipping or is_instruction(text[sentence.start : sentence.end])
-        if not skipping:
-            yield sentence
+    return (each for each in sentences if not is_instruction(text[each.start : each.end]))
