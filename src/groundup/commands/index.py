@@ -53,8 +53,10 @@ def run(config: IndexConfig, *, console: Console | None = None) -> Artifact:
     settings = {"passage_characters": config.passage_characters, "versions": VERSIONS}
     work = artifact.begin(config.out, "index", settings, {"source": identity})
     if work.state == "done":
+        build.delete_replaced(config.out)  # a killed update could not delete it
         console.note(f"{config.out} is up to date.")
         return show_result(console, config.out, artifact.read(config.out))
+    build.delete_unfinished(config.out, work.directory)
     counts = build.FileCounts()
     if corpus is None:
         counts = build.write_documents(source, work.directory, _previous(work), console)

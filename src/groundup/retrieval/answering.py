@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -30,7 +31,19 @@ MIN_QUOTE_COVERAGE = 0.6  # minimum fraction of the question's words next to a s
 MIN_EVIDENCE_COVERAGE = 0.25  # minimum fraction of the question's words next to the evidence of an answer
 MAX_QUESTION_CHARACTERS = 2_000
 _ANSWER_FRACTION = 4  # an answer gets at most a quarter of the context
-_REFUSALS = (UNKNOWN, "not found", "not in the", "not mentioned", "does not contain", "do not contain", "cannot answer")
+# The whole answer is compared: "the Tomb of the Unknown Soldier" is no refusal.
+_REFUSAL = re.compile(
+    r"""(?:sorry[,.]?\s+)?(?:
+        (?:the\s+answer\s+is\s+)?unknown | n/?a | i\s+(?:do\s+not|don['’]t)\s+know
+        | (?:(?:the|this)\s+)?(?:(?:answer|information|it)\s+)?(?:(?:is|was)\s+)?not\s+
+            (?:found|mentioned|given|stated|specified|provided|in\s+(?:the|this)\s+(?:text|passage|document|context)s?)
+            (?:\s+(?:in|by)\s+(?:the|this)\s+\w+)?
+        | (?:(?:the|this)\s+)?(?:text|passage|document|context)s?\s+do(?:es)?(?:\s+not|n['’]t)\s+
+            (?:contain|mention|say|state|answer|provide)\b.*
+        | (?:i\s+)?can(?:not|['’]t)\s+answer\b.*
+    )[.!\s]*""",
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +281,7 @@ def _cleaned(text: str) -> str:
 
 
 def _refuses(text: str) -> bool:
-    return any(phrase in text.lower() for phrase in _REFUSALS)
+    return _REFUSAL.fullmatch(text.strip()) is not None
 
 
 def _answer(

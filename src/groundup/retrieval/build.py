@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from groundup.core.artifact import ARTIFACT, REPLACED_INFIX, read, read_record
+from groundup.core.artifact import ARTIFACT, REPLACED_INFIX, STARTED, read, read_record
+from groundup.core.artifact.work import NEW
 from groundup.core.console import Console
 from groundup.core.errors import DataError, GroundupError
 from groundup.core.files import read_json, write_json
@@ -31,8 +32,7 @@ from groundup.retrieval.documents import (
 from groundup.retrieval.index import BM25, FILES, PASSAGES, STAGE, VERSIONS, searched_text
 from groundup.retrieval.terms import terms
 
-_MAX_LANGUAGES = 8  # a question is stemmed in each language of the index
-_MIN_SHARE = 0.02  # minimum share of documents of a language
+_MIN_SHARE = 0.02  # minimum share of documents of a language whose stop words are left out of questions
 _K1, _B = 1.2, 0.75  # Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond"
 _THREADS = 4  # PDF files are read in child processes
 
@@ -152,13 +152,14 @@ def write_search_files(directory: Path, source: Path, max_characters: int, conso
     bm25.csc_backend = "numpy"
     bm25.save(directory / BM25, show_progress=False, allow_pickle=False)
     np.save(directory / PASSAGES, np.array(positions, np.int64), allow_pickle=False)
-    common = [code for code, count in languages.most_common(_MAX_LANGUAGES) if count >= _MIN_SHARE * len(documents)]
+    common = [code for code, count in languages.most_common() if count >= _MIN_SHARE * len(documents)]
     return {
         "versions": VERSIONS,
         "documents": len(documents),
         "passages": len(positions),
         "terms": len(vocabulary),
-        "languages": common,
+        "languages": [code for code, _ in languages.most_common()],
+        "common_languages": common,
     }
 
 
@@ -175,15 +176,34 @@ def problems_of(directory: Path) -> list[str]:
 
 def delete_replaced(directory: Path) -> None:
     """Delete the earlier versions of an index, so that deleted documents do not remain on the disk."""
-    for path in directory.parent.glob(f"{directory.name}{REPLACED_INFIX}*"):
-        if (path / ARTIFACT).is_file() and _stage(path) == STAGE:
+    _delete_indexes(directory, f"{directory.name}{REPLACED_INFIX}")
+
+
+def delete_unfinished(directory: Path, kept: Path | None = None) -> None:
+    """Delete what interrupted updates of an index wrote. The caller holds the lock of the index.
+
+    Args:
+        directory: Directory of the index.
+        kept: Directory that is used now.
+    """
+    _delete_indexes(directory, f".{directory.name}{NEW}", kept)
+
+
+def _delete_indexes(directory: Path, start: str, kept: Path | None = None) -> None:
+    """Delete the indexes next to a directory whose name starts with a text."""
+    parent = directory.resolve().parent
+    for path in parent.iterdir():
+        if path.name.startswith(start) and (kept is None or path.name != kept.name) and _stage(path) == STAGE:
             shutil.rmtree(path)
 
 
 def _stage(path: Path) -> str:
+    """Return the stage that wrote a directory, or "" if this is not certain."""
     try:
-        return read_record(path / ARTIFACT).stage
-    except GroundupError:  # the directory is not certainly an index
+        if (path / ARTIFACT).is_file():
+            return read_record(path / ARTIFACT).stage
+        return str(read_json(path / STARTED).get("stage", ""))
+    except (GroundupError, OSError, ValueError):
         return ""
 
 

@@ -12,14 +12,14 @@ from groundup.core.artifact import ARTIFACT, Artifact, read, read_intact
 from groundup.core.errors import ConfigError, DataError, FormatError, GroundupError, ResourceError
 from groundup.retrieval.chunks import CHUNKS_VERSION
 from groundup.retrieval.documents import DOCUMENTS, Documents, IndexedDocument
-from groundup.retrieval.terms import TERMS_VERSION, query_terms, terms
+from groundup.retrieval.terms import TERMS_VERSION, query_terms, stop_words, terms
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
 STAGE = "index"
-VERSIONS = {"index": 1, "terms": TERMS_VERSION, "passages": CHUNKS_VERSION}
+VERSIONS = {"index": 2, "terms": TERMS_VERSION, "passages": CHUNKS_VERSION}
 PASSAGES = "passages.npy"
 BM25 = "bm25"
 FILES = "files.json"
@@ -74,7 +74,8 @@ class Index:
         directory: Directory of the index.
         artifact: Record of the index.
         documents: Documents of the index.
-        languages: ISO 639 codes of the languages of the documents.
+        languages: ISO 639 codes of the languages of the documents, the most common one first.
+        common_languages: Languages of at least 2 % of the documents.
     """
 
     def __init__(self, directory: Path, artifact: Artifact) -> None:
@@ -83,6 +84,7 @@ class Index:
 
         self.directory, self.artifact = directory, artifact
         self.languages: tuple[str, ...] = tuple(artifact.facts["languages"])
+        self.common_languages: tuple[str, ...] = tuple(artifact.facts["common_languages"])
         self.documents = Documents(directory / DOCUMENTS)
         self._passages: npt.NDArray[np.int64] = np.load(directory / PASSAGES, mmap_mode="r", allow_pickle=False)
         self._bm25 = bm25s.BM25.load(directory / BM25, mmap=True, load_corpus=False, allow_pickle=False)
@@ -166,7 +168,7 @@ class Index:
         return found
 
     def _variants(self, question: str) -> list[tuple[str, ...]]:
-        if not (variants := query_terms(question, self.languages)):
+        if not (variants := query_terms(question, self.languages, self.common_languages)):
             raise ConfigError(f"question {question[:40]!r}", rule="it has no words", fix="Ask a question with words.")
         return variants
 
@@ -217,8 +219,10 @@ class Index:
         return self._coverage(text, language, self._variants(question))
 
     def _coverage(self, text: str, language: str, variants: list[tuple[str, ...]]) -> float:
-        found = set(terms(text, language))
-        weights = {variant: min(self._weight(term) for term in variant) for variant in variants}
+        found, stop = set(terms(text, language)), stop_words(language)
+        # The stop words of a rare language are still in the question.
+        content = [variant for variant in variants if stop.isdisjoint(variant)] or variants
+        weights = {variant: min(self._weight(term) for term in variant) for variant in content}
         covered = sum(weight for variant, weight in weights.items() if not found.isdisjoint(variant))
         return covered / (sum(weights.values()) or 1.0)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from groundup.retrieval.chunks import Sentence, sentences_of
 from groundup.retrieval.embedded_instructions import without_instructions
 from groundup.retrieval.index import Index, Passage
-from groundup.retrieval.terms import numbers, stop_words, terms
+from groundup.retrieval.terms import content_terms, numbers, terms
 
 _MIN_WORDS = 0.8  # minimum fraction of the content words of an answer that its passage contains
 _NEAR = 1  # number of sentences before and after the evidence in which words of the question count
@@ -48,8 +48,13 @@ def readable(passage: Passage) -> str:
 def best_sentence(index: Index, question: str, passage: Passage) -> Evidence | None:
     """Return the sentence of a passage that contains most of the question, or None if there is no sentence."""
     kept = _kept(passage)
-    found = [_evidence(index, question, passage, kept, at) for at, each in enumerate(kept) if not each.is_heading]
-    return max(found, key=lambda each: (_own(index, question, each), each.coverage), default=None)
+
+    def fit(at: int) -> tuple[float, float]:
+        own = passage.text[kept[at].start : kept[at].end]
+        return index.coverage(question, own, passage.language), _coverage(index, question, passage, kept, at)
+
+    best = max((at for at, each in enumerate(kept) if not each.is_heading), key=fit, default=None)
+    return None if best is None else _evidence(index, question, passage, kept, best)
 
 
 def evidence_for(index: Index, question: str, answer: str, passage: Passage) -> Evidence | None:
@@ -65,10 +70,7 @@ def evidence_for(index: Index, question: str, answer: str, passage: Passage) -> 
         passage: The passage.
     """
     kept = _kept(passage)
-    stop = stop_words(passage.language)
-    said = {word for word in terms(answer, passage.language) if word not in stop} or set(
-        terms(answer, passage.language)
-    )
+    said = set(content_terms(answer, passage.language))
     asked = set(terms(question, passage.language))
     texts = [passage.text[each.start : each.end] for each in kept]
     held = set(terms(" ".join(texts), passage.language))
@@ -81,7 +83,7 @@ def evidence_for(index: Index, question: str, answer: str, passage: Passage) -> 
     def fit(at: int) -> tuple[bool, int, float]:
         inside = verbatim in " ".join(texts[at].casefold().split())
         own = said & set(terms(texts[at], passage.language))
-        return inside, len(own), _evidence(index, question, passage, kept, at).coverage
+        return inside, len(own), _coverage(index, question, passage, kept, at)
 
     return _evidence(index, question, passage, kept, max(range(len(kept)), key=fit))
 
@@ -90,14 +92,15 @@ def _kept(passage: Passage) -> list[Sentence]:
     return list(without_instructions(passage.text, list(sentences_of(passage.text))))
 
 
-def _evidence(index: Index, question: str, passage: Passage, kept: Sequence[Sentence], at: int) -> Evidence:
+def _coverage(index: Index, question: str, passage: Passage, kept: Sequence[Sentence], at: int) -> float:
+    """Return the fraction of the question's words in a sentence, its neighbors, and the title."""
     near = kept[max(at - _NEAR, 0) : at + _NEAR + 1]
     window = "\n".join([passage.title, *(passage.text[each.start : each.end] for each in near)])
+    return round(index.coverage(question, window, passage.language), 4)
+
+
+def _evidence(index: Index, question: str, passage: Passage, kept: Sequence[Sentence], at: int) -> Evidence:
     start, end = kept[at].start, kept[at].end
-    coverage = round(index.coverage(question, window, passage.language), 4)
+    coverage = _coverage(index, question, passage, kept, at)
     page = index.documents[passage.document].page(passage.start + start)
     return Evidence(passage, passage.start + start, passage.start + end, passage.text[start:end], coverage, page)
-
-
-def _own(index: Index, question: str, evidence: Evidence) -> float:
-    return index.coverage(question, evidence.text, evidence.passage.language)

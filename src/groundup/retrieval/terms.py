@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -81,7 +81,20 @@ def terms(text: str, language: str) -> list[str]:
     return found if stemmer is None else stemmer.stemWords(found)
 
 
-def query_terms(question: str, languages: tuple[str, ...]) -> list[tuple[str, ...]]:
+def content_terms(text: str, language: str) -> list[str]:
+    """Return the index terms of a text without stop words, unless the text has no other words.
+
+    Args:
+        text: The text.
+        language: ISO 639-1 code, or "" for no stemming.
+    """
+    found, stop = words(text), stop_words(language)
+    content = [word for word in found if word not in stop] or found
+    stemmer = _stemmer(language)
+    return content if stemmer is None else stemmer.stemWords(content)
+
+
+def query_terms(question: str, languages: Sequence[str], common: Sequence[str]) -> list[tuple[str, ...]]:
     """Return the terms to search for: for each content word of a question, its stems in the languages of an index.
 
     Stop words, such as "what" and "the", are left out unless the question has no other words.
@@ -89,14 +102,16 @@ def query_terms(question: str, languages: tuple[str, ...]) -> list[tuple[str, ..
     Args:
         question: The question.
         languages: ISO 639-1 codes of the languages of the index.
+        common: Languages whose stop words are left out. "Die" is a stop word in German and not in English.
 
     Returns:
         The variants of each distinct word.
     """
     found = list(dict.fromkeys(words(question)))
-    stop = frozenset[str]().union(*(stop_words(language) for language in languages))
+    stop = frozenset[str]().union(*(stop_words(language) for language in common))
     content = [word for word in found if word not in stop] or found
-    stemmers = [_stemmer(language) for language in languages or ("",)]
+    stemmed = dict.fromkeys(language if language in _STEMMERS else "" for language in languages or ("",))
+    stemmers = [_stemmer(language) for language in stemmed]
     variants = [
         tuple(dict.fromkeys(word if stemmer is None else stemmer.stemWord(word) for stemmer in stemmers))
         for word in content

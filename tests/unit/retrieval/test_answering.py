@@ -25,6 +25,7 @@ from groundup.retrieval.answering import PROMPT, REFUSAL
 from groundup.retrieval.chunks import sentences_of
 from groundup.retrieval.embedded_instructions import is_instruction, without_instructions
 from groundup.retrieval.support import evidence_for, readable
+from groundup.retrieval.terms import content_terms, terms
 
 POLICY = """# Baggage
 
@@ -273,3 +274,16 @@ def test_a_cancelled_reader_does_not_begin() -> None:
 def test_a_question_of_unlimited_length_is_refused(policy: Callable[..., Index]) -> None:
     with pytest.raises(ConfigError, match="Ask a shorter question"):
         answer_question(policy(), "bag " * 501)
+
+
+def test_an_answer_that_contains_the_word_unknown_is_given(policy: Callable[..., Index]) -> None:
+    documents = policy("A third bag is shown at the Tomb of the Unknown Soldier.")
+    found = answer_question(documents, "Where is the third bag shown?", reader("the Tomb of the Unknown Soldier"))
+    assert found.text == "the Tomb of the Unknown Soldier [1]"
+    for refusal in ("Unknown.", "not mentioned in the text", "The passage does not mention the price."):
+        assert answer_question(documents, "How much does a third bag cost?", reader(refusal)).kind == "refusal"
+
+
+def test_stop_words_of_an_answer_are_removed_before_stemming() -> None:
+    """The stem of "because" is no stop word, so that it counted as content that the passage must have."""
+    assert content_terms("because refunds are paid", "en") == terms("refunds paid", "en")

@@ -12,7 +12,7 @@ from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, FormatError
 from groundup.core.files import write_json
 from groundup.corpus.sources import FolderSource
-from groundup.retrieval import Index, documents
+from groundup.retrieval import Index, answer_question, documents
 from groundup.retrieval.chunks import split_passages
 from groundup.retrieval.terms import terms, words
 
@@ -146,3 +146,60 @@ def test_terms_of_scripts() -> None:
     assert words("हिन्दी में 1,234.5 E-Mails") == ["हिन्दी", "में", "1234.5", "e", "mails"]
     assert words("東京タワー") == ["東京", "京タ", "タワ", "ワー"]
     assert terms("Die Häuser", "de") == terms("die Haus", "de")
+
+
+def test_a_document_in_a_rare_language_is_found(tmp_path: Path) -> None:
+    """A question must be stemmed in each language of the index, not only in common ones."""
+    path = tmp_path / "documents"
+    path.mkdir()
+    for number in range(60):
+        (path / f"{number}.md").write_text(f"{SHIPPING}The parcel number is {number}.\n", encoding="utf-8")
+    (path / "de.md").write_text(GERMAN, encoding="utf-8")
+    found = build(path, tmp_path / "index")
+    assert "de" not in found.common_languages
+    assert found.search("zurückgegebenes Buch")[0].origin == "de.md"
+    assert answer_question(found, "In wie vielen Tagen kann man ein Buch zurückgeben?").kind == "quote"
+
+
+def test_interrupted_updates_leave_no_documents_on_the_disk(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deleted document stayed in a copy of the index, because no later update deleted the copy."""
+    out = tmp_path / "index [1]"
+    build(folder, out)
+    (folder / "secret.txt").write_text("The password is swordfish.", encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr("groundup.retrieval.build.split_passages", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build(folder, out)
+    (folder / "secret.txt").unlink()
+    (folder / "returns.md").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("groundup.retrieval.build.delete_replaced", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build(folder, out)
+    build(folder, out)
+    assert {each.name for each in tmp_path.iterdir()} == {"documents", "index [1]"}
+
+
+def test_an_index_is_not_opened_while_its_files_change(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The passages of one version with the documents of another version give wrong quotes."""
+    out = tmp_path / "index"
+    build(folder, out)
+    opened = []
+
+    def load(path: Path) -> documents.Documents:
+        found = documents.Documents(path)
+        opened.append(path)
+        if len(opened) == 1:
+            (folder / "returns.md").unlink()
+            monkeypatch.setattr("groundup.retrieval.index.Documents", documents.Documents)
+            index.run(index.IndexConfig(source=folder, out=out), console=Console(quiet=True))
+        return found
+
+    monkeypatch.setattr("groundup.retrieval.index.Documents", load)
+    found = Index.open(out)
+    assert len(found.documents) == 3
+    assert found.search("unused") == []
