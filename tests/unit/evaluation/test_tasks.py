@@ -17,8 +17,9 @@ from groundup.data.choices import read_choices
 from groundup.data.tables import read_table
 from groundup.evaluation import prompt_search
 from groundup.evaluation.choices import score_choices
+from groundup.evaluation.model_comparison import compare_tasks
 from groundup.evaluation.prompt_search import PromptedModel
-from groundup.evaluation.tasks import TaskModel, TaskReport, TaskResult, read_task, score_tasks
+from groundup.evaluation.tasks import TaskModel, TaskReport, TaskResult, read_task, score_tasks, scoring
 from groundup.evaluation.tasks.checks import CHECKS, passed_checks, require_checks
 from groundup.inference import GenerationRequest, Sampling, complete_all
 
@@ -222,6 +223,34 @@ def test_two_tasks_with_one_name_are_refused(prompted: PromptedModel, tmp_path: 
     path = task_file(tmp_path, [{"sentence_good": "a b", "sentence_bad": "b a"}])
     with pytest.raises(ConfigError, match="two tasks have the name 'items'"):
         score_tasks(TaskModel(prompted), [read_task(path), read_task(path)], QUIET)
+
+
+def test_models_are_compared_on_the_items_that_both_have_scored(
+    prompted: PromptedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: Callable[..., None]
+) -> None:
+    """If each model drops another item, pairs by place would compare different items of equal number."""
+    rows = [{"question": f"What is {word}?", "answer": word} for word in ("red", "a blue house", "x", "nothing")]
+    other, path = replace(prompted), task_file(tmp_path, rows)
+    too_long = {id(prompted): "red", id(other): "x"}
+    monkeypatch.setattr(
+        scoring, "_fits", lambda model, prompt, example, _: example.messages[-1].content != too_long[id(model)]
+    )
+    says(*["none"] * 6)
+    before, after = TaskModel(prompted), TaskModel(other)
+    compared = compare_tasks(before, after, [read_task(path)], QUIET)
+    assert [len(each.after.sums_EK) for each in compared.comparisons] == [2] * len(compared.comparisons)
+    for each in compared.comparisons:  # Both models are the same.
+        assert each.difference.bounds == pytest.approx((0, 0), abs=1e-4)
+    assert compared.notes == ["items: 2 items left out, because not all items fit into the context of both models."]
+
+
+def test_items_too_long_for_the_context_are_reported(prompted: PromptedModel, tmp_path: Path) -> None:
+    long = "word " * 2 * prompted.model.config.context_length
+    rows = [{"text": text, "label": label} for text, label in (("a", "yes"), (long, "no"), ("b", "no"))]
+    found = scored(prompted, task_file(tmp_path, rows, 'kind = "classification"'))
+    assert list(found.numbers) == [0, 2] and found.dropped == {"too long for the context": 1}
+    assert "on 2 items (too long for the context: 1)" in found.sentence
+    assert "dropped: too long for the context: 1" in TaskReport([found]).to_markdown()
 
 
 def test_classification_scores_the_most_likely_label(prompted: PromptedModel, tmp_path: Path, texts: list[str]) -> None:

@@ -1,11 +1,12 @@
 """Evaluation tasks that are declared in files: what to ask, and how to score the answers."""
 
 from groundup.evaluation.tasks.declaration import EvaluationTask, read_task, tasks_identity
-from groundup.evaluation.tasks.result import COLUMNS, TaskReport, TaskResult
+from groundup.evaluation.tasks.result import COLUMNS, TOO_LONG, TaskReport, TaskResult
 from groundup.evaluation.tasks.scoring import TaskModel, score_tasks
 
 __all__ = [
     "COLUMNS",
+    "TOO_LONG",
     "EvaluationTask",
     "TaskModel",
     "TaskReport",

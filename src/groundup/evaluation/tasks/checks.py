@@ -189,7 +189,7 @@ def quoted(text: str, argument: bool) -> bool:
 
 @_check
 def title(text: str, argument: bool) -> bool:
-    """Return whether a text has a title such as "<<title>>", or, if the argument is false, has none."""
+    """Return whether a text has a title such as `<<title>>`, or, if the argument is false, has none."""
     return bool(re.search(r"<<[^\n<>]+>>", text)) == argument
 
 

@@ -6,9 +6,10 @@ Shape letters: E: number of items.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from groundup.evaluation.measure import Measure
 from groundup.evaluation.stats import Interval
 
 FORMAT_VERSION = 1
+TOO_LONG = "too long for the context"  # reason for which an item is dropped
 COLUMNS = ("task", "metric", "value", "95 % interval", "baseline")
 GROUP_COLUMNS = ("value", "95 % interval", "items")
 
@@ -39,6 +41,8 @@ class TaskResult:
         groups: main metric of each group.
         baselines: main metric of each baseline that does not use a model, keyed by the name of the baseline.
         dropped: number of dropped rows for each reason.
+        numbers: number of each item in the data, by which the items of two models are paired; empty if the items depend
+            on the model.
         notes: remarks on the method, such as the prompt format.
     """
 
@@ -50,6 +54,7 @@ class TaskResult:
     groups: Groups = field(default_factory=dict)
     baselines: Mapping[str, Measure] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
+    numbers: Sequence[int] = ()
     notes: Sequence[str] = ()
     seed: int = 0
 
@@ -63,7 +68,27 @@ class TaskResult:
         """Sentence that reports the main metric."""
         main = self.measures[0]
         beside = "".join(f"; {name}: {shown(each.estimate, each)}" for name, each in self.baselines.items())
-        return f"{self.name}: {main.name} {shown(main.estimate, main)} on {pluralize(len(self.items), 'item')}{beside}."
+        items = pluralize(len(self.items), "item")
+        if long := self.dropped.get(TOO_LONG):
+            items += f" ({TOO_LONG}: {long:,})"
+        return f"{self.name}: {main.name} {shown(main.estimate, main)} on {items}{beside}."
+
+    def of(self, numbers: Container[int]) -> TaskResult:
+        """Return the result on a part of the items, without groups.
+
+        Args:
+            numbers: numbers of the items to keep.
+        """
+        kept = [number in numbers for number in self.numbers]
+        chosen_E = np.array(kept, dtype=bool)
+        return replace(
+            self,
+            measures=[measure.of(chosen_E) for measure in self.measures],
+            items=list(compress(self.items, kept)),
+            numbers=list(compress(self.numbers, kept)),
+            baselines={name: measure.of(chosen_E) for name, measure in self.baselines.items()},
+            groups={},
+        )
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return one table row per metric. The columns are `COLUMNS`."""
@@ -155,6 +180,7 @@ class TaskReport:
         ]
         for result in self.results:
             lines += [f"- {result.name}: {note}" for note in result.notes]
+            lines += [f"- {result.name}: dropped: {reason}: {count:,}" for reason, count in result.dropped.items()]
         for result in self.results:
             for column in result.groups:
                 lines += ["", f"## {result.name} by {column}", ""]

@@ -37,7 +37,7 @@ from groundup.evaluation.prompt_search import (
 from groundup.evaluation.tasks.checks import passed_checks, require_checks
 from groundup.evaluation.tasks.declaration import CHECKS_COLUMN, EvaluationTask, conversation_rules
 from groundup.evaluation.tasks.memorization import score_memorization
-from groundup.evaluation.tasks.result import TaskResult, by_group, with_scores
+from groundup.evaluation.tasks.result import TOO_LONG, TaskResult, by_group, with_scores
 from groundup.hub.resolve import OpenedClassifier, is_classifier, open_chat_model, open_classifier
 from groundup.inference.classification import predict_texts
 from groundup.inference.prompting import PromptFormat, TextFormat, TextLayout, fits
@@ -153,6 +153,7 @@ def _choices(prompted: PromptedModel, task: EvaluationTask, console: Console) ->
         groups=by_group(accuracy, groups),
         baselines={"random guess": mean("accuracy", [100 / len(item.choices) for item in items])},
         dropped=found.dropped,
+        numbers=list(chosen),
         notes=[f"{task.num_fewshot}-shot"] if task.num_fewshot else [],
     )
 
@@ -170,7 +171,7 @@ def _classified(model: TaskModel, task: EvaluationTask, console: Console) -> Tas
     chosen = evenly_spaced(tested, task.max_items or (len(tested) if _fast(model) else _MAX_GENERATED))
     texts, true = ([column[place] for place in chosen] for column in (found.texts, found.labels))
     _require_items(task, texts)
-    notes = []
+    notes, dropped = [], Counter(found.dropped)
     if isinstance(model.opened, OpenedClassifier):
         with console.progress(task.name, len(texts), "texts") as bar:
             probabilities = predict_texts(model.opened, texts, advance=bar.advance).probabilities
@@ -181,8 +182,10 @@ def _classified(model: TaskModel, task: EvaluationTask, console: Console) -> Tas
         notes.append(f"Prompt: {prompt.name}. The most likely label is the answer.")
         examples = _conversations(texts, true)
         kept = [place for place, each in enumerate(examples) if _fits(model.opened, prompt, each, 0)]
-        examples = [examples[place] for place in kept]
-        texts, true = ([column[place] for place in kept] for column in (texts, true))
+        dropped += Counter({TOO_LONG: len(examples) - len(kept)})
+        chosen, examples, texts, true = (
+            [column[place] for place in kept] for column in (chosen, examples, texts, true)
+        )
         _require_items(task, examples)
         predicted = []
         with console.progress(task.name, len(examples), "texts") as bar:
@@ -203,7 +206,8 @@ def _classified(model: TaskModel, task: EvaluationTask, console: Console) -> Tas
         columns=found.columns,
         groups=by_group(found_measures[0], {"label": true}),
         baselines={f"always {common!r}": labels([common] * len(true), true)[0]},
-        dropped=found.dropped,
+        dropped=dropped,
+        numbers=list(chosen),
         notes=notes,
     )
 
@@ -214,7 +218,7 @@ def _answers(prompted: PromptedModel, task: EvaluationTask, console: Console) ->
     prompt = _prompt(prompted, task, shots)
     every_reference = [_pair(example)[1] for example in examples] or [""]
     max_tokens = task.max_tokens or default_max_tokens(prompted.tokenizer, every_reference)
-    chosen = _scored(prompted, prompt, task, examples, max_tokens)
+    chosen, long = _scored(prompted, prompt, task, examples, max_tokens)
     examples = [examples[place] for place in chosen]
     _require_items(task, examples)
     questions, references = zip(*map(_pair, examples), strict=True)
@@ -236,7 +240,8 @@ def _answers(prompted: PromptedModel, task: EvaluationTask, console: Console) ->
         columns=columns,
         groups=by_group(found[0], groups),
         baselines=_baselines(task, questions, references) if generates else {},
-        dropped=dropped,
+        dropped=dropped + long,
+        numbers=chosen,
         notes=[f"Prompt: {prompt.name}.", *([f"Answers have at most {max_tokens} tokens."] if generates else [])],
     )
 
@@ -253,7 +258,7 @@ def _instructions(prompted: PromptedModel, task: EvaluationTask, console: Consol
     examples = _conversations([fill(template, row, whole=True) for row in table.rows], [""] * len(table.rows))
     default = min(_INSTRUCTION_TOKENS, prompted.model.config.context_length // 2)
     prompt, max_tokens = _prompt(prompted, task, ()), task.max_tokens or default
-    chosen = _scored(prompted, prompt, task, examples, max_tokens)
+    chosen, long = _scored(prompted, prompt, task, examples, max_tokens)
     examples, checks = [examples[place] for place in chosen], [checks[place] for place in chosen]
     _require_items(task, examples)
     with console.progress(task.name, len(examples), "answers") as bar:
@@ -277,6 +282,8 @@ def _instructions(prompted: PromptedModel, task: EvaluationTask, console: Consol
         _with_groups(rows, groups),
         columns=f"{template} -> {CHECKS_COLUMN}",
         groups={"check": by_check, **by_group(every, groups)},
+        dropped=long,
+        numbers=chosen,
         notes=[f"Prompt: {prompt.name}.", f"Answers have at most {max_tokens} tokens."],
     )
 
@@ -322,10 +329,11 @@ def _prompt(
 
 def _scored(
     prompted: PromptedModel, prompt: FewShotPrompt, task: EvaluationTask, examples: Sequence[Example], max_tokens: int
-) -> list[int]:
-    """Return the places of the items to score: evenly spaced, and short enough for the context."""
+) -> tuple[list[int], Counter[str]]:
+    """Return the places of the items to score, evenly spaced, and the number of those too long for the context."""
     places = evenly_spaced(range(len(examples)), task.max_items or _MAX_GENERATED)
-    return [place for place in places if _fits(prompted, prompt, examples[place], max_tokens)]
+    chosen = [place for place in places if _fits(prompted, prompt, examples[place], max_tokens)]
+    return chosen, +Counter({TOO_LONG: len(places) - len(chosen)})
 
 
 def _fits(prompted: PromptedModel, prompt: FewShotPrompt, example: Example, max_tokens: int) -> bool:
