@@ -183,9 +183,8 @@ def _classified(model: TaskModel, task: EvaluationTask, console: Console) -> Tas
         examples = _conversations(texts, true)
         kept = [place for place, each in enumerate(examples) if _fits(model.opened, prompt, each, 0)]
         dropped += Counter({TOO_LONG: len(examples) - len(kept)})
-        chosen, examples, texts, true = (
-            [column[place] for place in kept] for column in (chosen, examples, texts, true)
-        )
+        chosen, examples = [chosen[place] for place in kept], [examples[place] for place in kept]
+        texts, true = ([column[place] for place in kept] for column in (texts, true))
         _require_items(task, examples)
         predicted = []
         with console.progress(task.name, len(examples), "texts") as bar:
