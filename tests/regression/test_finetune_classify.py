@@ -26,7 +26,7 @@ from groundup.core.console import Console
 from groundup.data import read_table
 from groundup.data.labeled import LabelRules, read_labeled
 from groundup.evaluation import classifier_evaluation
-from groundup.evaluation.example_evaluation import evaluate_labels
+from groundup.evaluation.example_evaluation import ExampleRules, evaluate_labels
 from groundup.hub import save_model
 from groundup.hub.lexical import LEXICAL_FILE
 from groundup.hub.resolve import open_classifier
@@ -132,7 +132,7 @@ def test_a_frozen_base_gets_a_lexical_head(base: Path, topics: tuple[Path, Path]
     found = Classifier(opened).classify(test.texts)
     assert sum(each.label == label for each, label in zip(found, test.labels, strict=True)) / 200 == accuracy
     told = Console(stream=io.StringIO())
-    evaluated = evaluate_labels(tmp_path, topics[1], LabelRules(), told, device="cpu").facts
+    evaluated = evaluate_labels(tmp_path, topics[1], ExampleRules(device="cpu"), told).facts
     assert evaluated["test"]["accuracy"]["value"] == accuracy
     text = min(test.texts, key=len)  # a long text would be split into chunks
     answer = ClassifierRunner(opened).run(Catalog()["intent"].app, {"text": text, "labels": [*opened.labels]})

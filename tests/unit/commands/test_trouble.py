@@ -32,9 +32,9 @@ def poisoned_at(
     steps, step = 0, Optimizer.step
 
     def run(spoiled: int) -> Artifact:
-        def poisoned(self: Optimizer, *arguments: Any) -> None:
+        def poisoned(self: Optimizer, *arguments: Any, **options: Any) -> None:
             nonlocal steps
-            step(self, *arguments)
+            step(self, *arguments, **options)
             steps += 1
             if steps == spoiled:
                 self._parts[0].param_groups[0]["params"][0].data.fill_(torch.nan)
