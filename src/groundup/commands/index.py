@@ -22,7 +22,7 @@ class IndexConfig(Config):
     source: Path = setting(help="Folder or file with documents, or a corpus of groundup collect", positional=True)
     out: Path = setting(help="Output directory for the index", flag=True)
     passage_characters: int = setting(
-        800, help="Maximum number of characters of a passage", flag=True, ge=100, le=10_000
+        800, help="Approximate maximum number of characters of a passage", flag=True, ge=100, le=10_000
     )
 
 
@@ -53,7 +53,7 @@ def run(config: IndexConfig, *, console: Console | None = None) -> Artifact:
     settings = {"passage_characters": config.passage_characters, "versions": VERSIONS}
     work = artifact.begin(config.out, "index", settings, {"source": identity})
     if work.state == "done":
-        build.delete_replaced(config.out)  # a killed update could not delete it
+        build.delete_leftovers(config.out)
         console.note(f"{config.out} is up to date.")
         return show_result(console, config.out, artifact.read(config.out))
     build.delete_unfinished(config.out, work.directory)

@@ -16,6 +16,7 @@ from groundup.core.artifact.work import NEW
 from groundup.core.console import Console
 from groundup.core.errors import DataError, GroundupError
 from groundup.core.files import read_json, write_json
+from groundup.core.locks import LOCK, locked
 from groundup.corpus.sources import FolderSource, Item
 from groundup.corpus.sources.base import FORMAT_NAMES
 from groundup.retrieval.chunks import split_passages
@@ -189,12 +190,28 @@ def delete_unfinished(directory: Path, kept: Path | None = None) -> None:
     _delete_indexes(directory, f".{directory.name}{NEW}", kept)
 
 
+def delete_leftovers(directory: Path) -> None:
+    """Delete what killed updates of an index left behind, unless another process updates the index now."""
+    starts = (f"{directory.name}{REPLACED_INFIX}", f".{directory.name}{NEW}")
+    if not any(_indexes(directory, start) for start in starts):
+        return
+    with locked(directory / LOCK) as held:
+        if held is not None:
+            delete_replaced(directory)
+            delete_unfinished(directory)
+            (directory / LOCK).unlink(missing_ok=True)
+
+
 def _delete_indexes(directory: Path, start: str, kept: Path | None = None) -> None:
-    """Delete the indexes next to a directory whose name starts with a text."""
-    parent = directory.resolve().parent
-    for path in parent.iterdir():
-        if path.name.startswith(start) and (kept is None or path.name != kept.name) and _stage(path) == STAGE:
+    for path in _indexes(directory, start):
+        if kept is None or path.name != kept.name:
             shutil.rmtree(path)
+
+
+def _indexes(directory: Path, start: str) -> list[Path]:
+    """Return the finished and unfinished indexes next to a directory whose name starts with a text."""
+    parent = directory.resolve().parent
+    return [path for path in parent.iterdir() if path.name.startswith(start) and _stage(path) == STAGE]
 
 
 def _stage(path: Path) -> str:

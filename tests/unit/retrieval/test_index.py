@@ -11,6 +11,7 @@ from groundup.commands import collect, index
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, FormatError
 from groundup.core.files import write_json
+from groundup.core.locks import LOCK
 from groundup.corpus.sources import FolderSource
 from groundup.retrieval import Index, answer_question, documents
 from groundup.retrieval.chunks import split_passages
@@ -180,6 +181,16 @@ def test_interrupted_updates_leave_no_documents_on_the_disk(
             build(folder, out)
     build(folder, out)
     assert {each.name for each in tmp_path.iterdir()} == {"documents", "index [1]"}
+    (folder / "secret.txt").write_text("The password is swordfish.", encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr("groundup.retrieval.build.split_passages", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build(folder, out)
+    assert len(list(tmp_path.iterdir())) == 3
+    (folder / "secret.txt").unlink()
+    build(folder, out)  # is up to date
+    assert {each.name for each in tmp_path.iterdir()} == {"documents", "index [1]"}
+    assert not (out / LOCK).exists()
 
 
 def test_an_index_is_not_opened_while_its_files_change(
