@@ -37,7 +37,11 @@ from groundup.serve.transport import Json, ServerSentEvents, ignored_header
 _MAX_TOKENS = 64
 _RELOAD_SECONDS = 2.0  # an updated index is opened at most this often
 _THREADS = ThreadPoolExecutor(4, "groundup-documents")  # answers do not delay the tokenization of other prompts
-_UNUSED = ("temperature", "top_p", "n", "stop", "seed", "tools", "response_format", "logprobs")  # of a chat request
+_UNUSED = (  # parameters of a chat request that have no effect on an answer from documents
+    *("temperature", "top_p", "top_k", "min_p", "seed", "n", "stop", "logit_bias", "logprobs", "top_logprobs"),
+    *("presence_penalty", "frequency_penalty", "repetition_penalty", "tools", "tool_choice", "response_format"),
+    *("structured_outputs", "reasoning_effort", "chat_template_kwargs"),
+)
 
 
 class ServedIndex:

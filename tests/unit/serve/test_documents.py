@@ -151,6 +151,18 @@ def test_an_updated_index_is_opened(server: Running, folder: Path, monkeypatch: 
     assert (moved.status_code, "index was updated" in moved.text) == (404, True)
 
 
+def test_an_index_stays_open_while_it_is_replaced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two renames of an update, the directory does not exist."""
+    monkeypatch.setattr("groundup.serve.documents._RELOAD_SECONDS", -1)
+    directory = folder / "documents"
+    [served] = open_indexes([f"documents={directory}"], [], Console(quiet=True)).values()
+    before = served.current()
+    directory.rename(folder / "aside")
+    assert served.current() is before
+    assert served.description()["documents"] == len(before.documents)
+    (folder / "aside").rename(directory)
+
+
 def test_a_citation_of_an_index_with_any_name_opens_its_document(folder: Path) -> None:
     """A slash or a question mark in the name must not end the path of the URL."""
     name = "notes/2025?"
