@@ -121,9 +121,9 @@ def test_columns_are_mapped_to_inputs(batch: Callable[..., Result], tmp_path: Pa
         batch("answer", "--batch", table, "--question", "Who?")
     assert "Headline, body, ask for" in caught.value.value
     assert caught.value.fix == "Give --column text=COLUMN."
-    with pytest.raises(ConfigError) as caught:
-        batch("intent", "--batch", table)
-    assert "--column text=COLUMN; and --labels VALUE for all rows, or --column labels=COLUMN" in caught.value.fix
+    with pytest.raises(ConfigError) as caught:  # without a classifier that has its own labels
+        batch("intent", "--batch", table, "--column", "text=body")
+    assert "--labels VALUE for all rows, or --column labels=COLUMN" in caught.value.fix
     assert caught.value.rule == "the inputs of intent are text, labels"
 
 
