@@ -84,7 +84,7 @@ def score_of(outputs: AppOutputs, found: CatalogEntry, *, seed: int = 0) -> AppS
         useful &= difference.high < 0 if measure.lower_is_better else difference.low > 0
     counted = bool(outputs.hits) or outputs.labelled
     passed = round(measure.estimate * len(outputs.references) / 100) if counted else None
-    beside = None if baseline is None else baseline.estimate
+    simple = None if baseline is None else baseline.estimate
     low, high = measure.interval(seed=seed).bounds
     return AppScore(
         measure.name,
@@ -94,8 +94,8 @@ def score_of(outputs: AppOutputs, found: CatalogEntry, *, seed: int = 0) -> AppS
         measure.unit,
         passed,
         name,
-        beside,
-        round(beside * len(outputs.references) / 100) if counted and beside is not None else None,
+        simple,
+        round(simple * len(outputs.references) / 100) if counted and simple is not None else None,
         () if difference is None else tuple(difference.bounds),
         useful,
         found.test_digest,

@@ -107,7 +107,7 @@ def compare_applications(before: Tested, after: Tested, *, seed: int = 0) -> lis
 
 def rows(tested: Tested, *, seed: int = 0) -> list[tuple[str, ...]]:
     """Return the table rows of one model, one row per metric. The columns are `COLUMNS`."""
-    beside = "; ".join(
+    baselines = "; ".join(
         f"{name}: {_shown(measure.estimate, measure)}" for name, measure in baseline_measures(tested).items()
     )
     found: list[tuple[str, ...]] = []
@@ -116,7 +116,7 @@ def rows(tested: Tested, *, seed: int = 0) -> list[tuple[str, ...]]:
         bounds = [_shown(bound, measure) for bound in (interval.low, interval.high)]
         score = f"{_shown(interval.estimate, measure)} [{bounds[0]}, {bounds[1]}]"
         examples = str(len(tested.references))
-        found.append((tested.name, measure.name, score, beside if place == 0 else "", examples))
+        found.append((tested.name, measure.name, score, baselines if place == 0 else "", examples))
     return found
 
 

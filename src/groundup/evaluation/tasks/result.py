@@ -67,11 +67,11 @@ class TaskResult:
     def sentence(self) -> str:
         """Sentence that reports the main metric."""
         main = self.measures[0]
-        beside = "".join(f"; {name}: {shown(each.estimate, each)}" for name, each in self.baselines.items())
+        baselines = "".join(f"; {name}: {shown(each.estimate, each)}" for name, each in self.baselines.items())
         items = pluralize(len(self.items), "item")
         if long := self.dropped.get(TOO_LONG):
             items += f" ({TOO_LONG}: {long:,})"
-        return f"{self.name}: {main.name} {shown(main.estimate, main)} on {items}{beside}."
+        return f"{self.name}: {main.name} {shown(main.estimate, main)} on {items}{baselines}."
 
     def of(self, numbers: Container[int]) -> TaskResult:
         """Return the result on a part of the items, without groups.
@@ -96,9 +96,9 @@ class TaskResult:
         for place, measure in enumerate(self.measures):
             # Baselines are only known for the main metric.
             simple = {} if place else self.baselines
-            beside = "; ".join(f"{name}: {shown(each.estimate, each)}" for name, each in simple.items())
+            baselines = "; ".join(f"{name}: {shown(each.estimate, each)}" for name, each in simple.items())
             name = "" if place else f"{self.name} ({pluralize(len(self.items), 'item')})"
-            found.append((name, measure.name, *self._cells(measure, self.intervals[measure.name]), beside))
+            found.append((name, measure.name, *self._cells(measure, self.intervals[measure.name]), baselines))
         return found
 
     def group_rows(self, column: str) -> list[tuple[str, ...]]:
