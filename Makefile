@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 WORKERS := auto
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --maxprocesses 4
 
-.PHONY: help quickstart test test-lowest test-interop check format lock docs bench-pretrain bench-collect bench-finetune bench-inference bench-structure clean
+.PHONY: help quickstart test test-lowest test-interop check format lock docs bench-pretrain bench-collect bench-finetune bench-inference bench-applications bench-structure clean
 
 help:
 	@echo "make quickstart    set up $(VENV) and train a small language model (groundup run quickstart)"
@@ -22,6 +22,7 @@ help:
 	@echo "make bench-collect  compare corpus processing with datatrove; extraction, memory and privacy"
 	@echo "make bench-finetune  compare LoRA with TRL: speed and memory; gains of the recipes"
 	@echo "make bench-inference  compare inference speed and quality with llama.cpp; check that answers are reproducible"
+	@echo "make bench-applications  measure the applications, and answers from documents on question sets"
 	@echo "make bench-structure  measure the size of the code and the files that one training step executes"
 	@echo "make clean         remove .venv, .venv-* and caches, but not runs/"
 	@echo
@@ -106,6 +107,11 @@ bench-finetune: $(VENV)/.bench
 export GGUF PEER TEXTS
 bench-inference: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks.inference $(ARGS)
+
+# QUESTIONS="DIR ...": question sets. MODEL=DIR: a model that reads passages.
+export QUESTIONS
+bench-applications: $(DEV)
+	@$(BIN)/python -m benchmarks.applications $(ARGS)
 
 bench-structure: $(DEV)
 	@$(BIN)/python tools/structure.py bench

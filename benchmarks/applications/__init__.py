@@ -1,0 +1,1 @@
+"""Benchmarks of the applications, and of answers from documents."""
