@@ -17,7 +17,7 @@ from groundup.kernels.native_library import native_library
 
 pytestmark = [
     pytest.mark.interop,
-    pytest.mark.skipif(native_library() is None, reason="no AVX-512 bf16 or no compiler here"),
+    pytest.mark.skipif(native_library() is None, reason="no C++ kernels on this machine"),
 ]
 QUESTIONS = (
     "When do you open?",

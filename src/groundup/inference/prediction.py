@@ -21,7 +21,7 @@ import torch
 from groundup.core.environment import OtherLoad, cpu_name
 from groundup.core.files import cache_dir, read_json, write_json
 from groundup.core.plural import pluralize
-from groundup.kernels.machine import read_bandwidth, sustained_flops
+from groundup.kernels.machine import matmul_flops, read_bandwidth
 from groundup.kernels.memory import memory_bytes
 from groundup.kernels.native_decoder import shape_obstacle
 from groundup.kernels.packing import BYTES_PER_WEIGHT
@@ -59,7 +59,7 @@ class MachineRates:
         cpu: Name of the CPU.
         threads: Number of CPU threads.
         read_bytes: Read bandwidth of the memory, in bytes/s.
-        flops: Throughput of large matmuls by PyTorch in FLOP/s, by dtype.
+        flops: Throughput of large matmuls in FLOP/s by dtype, see `groundup.kernels.machine.matmul_flops`.
         measured_at: Time of the measurement in seconds since the epoch.
         busy: Whether other processes used the CPU during the measurement, so that the rates are too low.
     """
@@ -143,8 +143,7 @@ def _measured_rates(cpu: str, threads: int) -> MachineRates:
         if time.time() - rates.measured_at < _MAX_AGE_SECONDS:
             return rates
     load = OtherLoad()
-    flops = {name: sustained_flops("cpu", getattr(torch, name)) for name in ("float32", "bfloat16")}
-    rates = MachineRates(cpu, threads, read_bandwidth(), flops, time.time(), load.busy)
+    rates = MachineRates(cpu, threads, read_bandwidth(), matmul_flops(), time.time(), load.busy)
     if not rates.busy:
         _write(file, (stored if isinstance(stored, dict) else {}) | {rates.key: asdict(rates)})
     return rates

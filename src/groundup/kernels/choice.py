@@ -14,7 +14,7 @@ from typing import Any, Literal
 from groundup.model import ModelConfig
 from groundup.model.families import FAMILIES
 
-Operation = Literal["feed_forward", "feed_forward_gradients", "input_gradients", "weight_gradients"]
+Operation = Literal["linear", "feed_forward", "feed_forward_gradients", "input_gradients", "weight_gradients"]
 Kernel = Literal["native", "torch"]
 
 TILE = 16  # Weight gradients are computed in tiles of 16 x 16 values.
@@ -28,9 +28,9 @@ class Product:
     """The matmuls of one operation, for linear layers that have the same input.
 
     Attributes:
-        operation: "feed_forward" is the first matmuls of an MLP with the activation, and "feed_forward_gradients" is
-            their backward pass from the gradient of the MLP's output. "input_gradients" and "weight_gradients" are the
-            two parts of the backward pass of linear layers.
+        operation: "linear" is the forward pass of linear layers. "feed_forward" is the first matmuls of an MLP with the
+            activation, and "feed_forward_gradients" is their backward pass from the gradient of the MLP's output.
+            "input_gradients" and "weight_gradients" are the two parts of the backward pass of linear layers.
         inputs: Input size of the layers.
         outputs: Output size of each layer.
     """
@@ -42,12 +42,13 @@ class Product:
     @property
     def is_native(self) -> bool:
         """Whether the C++ kernels support these sizes."""
-        sizes = (self.inputs, *self.outputs)
-        if self.operation == "weight_gradients":
-            return all(size % TILE == 0 for size in sizes)
-        # The input gradient of a single layer is a plain matmul.
-        plain = self.operation == "input_gradients" and len(self.outputs) == 1
-        return not plain and all(size % BLOCK == 0 for size in sizes)
+        tile = TILE if self.operation == "weight_gradients" else BLOCK
+        return all(size % tile == 0 for size in (self.inputs, *self.outputs))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the operation consists of plain matmuls, for which PyTorch is fast if the CPU multiplies bf16."""
+        return self.operation == "linear" or (self.operation == "input_gradients" and len(self.outputs) == 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +73,17 @@ class KernelChoice:
     Attributes:
         default: Kernel of all other products.
         choices: Kernels of the measured products.
+        plain: Kernel of plain matmuls that were not measured.
     """
 
     default: Kernel = "native"
     choices: tuple[ChosenKernel, ...] = ()
+    plain: Kernel = "torch"
 
     def kernel_of(self, product: Product) -> Kernel:
         """Return the kernel of a product. PyTorch computes products that the C++ kernels do not support."""
-        chosen = next((choice.kernel for choice in self.choices if choice.product == product), self.default)
+        other = self.plain if product.is_plain else self.default
+        chosen = next((choice.kernel for choice in self.choices if choice.product == product), other)
         return chosen if product.is_native else "torch"
 
     def describe(self) -> str:
@@ -94,26 +98,35 @@ class KernelChoice:
         for choice in record["choices"]:
             product = dict(choice["product"]) | {"outputs": tuple(choice["product"]["outputs"])}
             choices.append(ChosenKernel(**dict(choice) | {"product": Product(**product)}))
-        return cls(record["default"], tuple(choices))
+        return cls(record["default"], tuple(choices), record.get("plain", "torch"))
 
 
-def products_of(config: ModelConfig) -> list[Product]:
+def products_of(config: ModelConfig, *, plain: bool = False) -> list[Product]:
     """Return the products of a training step for which there is more than one kernel.
 
     Args:
         config: Architecture of a model whose weights are all trained.
+        plain: Whether plain matmuls are included.
     """
     family = FAMILIES[config.family]
     heads, kv_heads = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
     qkv, inner = (heads, kv_heads, kv_heads), (config.ffn_dim,) * (1 + family.gated)
-    fused: tuple[Operation, ...] = ("feed_forward", "feed_forward_gradients")
+    feed_forward = [Product("feed_forward", config.dim, inner), Product("feed_forward_gradients", config.dim, inner)]
+    if family.activation not in ACTIVATIONS:
+        feed_forward = [Product("linear", config.dim, inner), Product("input_gradients", config.ffn_dim, (config.dim,))]
     products = [
-        *(Product(operation, config.dim, inner) for operation in fused if family.activation in ACTIVATIONS),
+        *feed_forward,
+        Product("linear", config.dim, qkv),
+        Product("linear", heads, (config.dim,)),
+        Product("linear", config.ffn_dim, (config.dim,)),
+        Product("linear", config.dim, (config.vocab_size,)),
         Product("input_gradients", config.dim, qkv),
+        Product("input_gradients", heads, (config.dim,)),
         Product("input_gradients", config.dim, inner),
+        Product("input_gradients", config.dim, (config.vocab_size,)),
         Product("weight_gradients", config.dim, qkv),
         Product("weight_gradients", heads, (config.dim,)),
         Product("weight_gradients", config.dim, inner),
         Product("weight_gradients", config.ffn_dim, (config.dim,)),
     ]
-    return [product for product in dict.fromkeys(products) if product.is_native]
+    return [each for each in dict.fromkeys(products) if each.is_native and (plain or not each.is_plain)]

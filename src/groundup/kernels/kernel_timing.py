@@ -12,6 +12,7 @@ from torch import Tensor
 
 from groundup.kernels.choice import ChosenKernel, Kernel, KernelChoice, Product, products_of
 from groundup.kernels.heap import keep_large_buffers
+from groundup.kernels.native_library import multiplies_bf16
 from groundup.kernels.products import IMPLEMENTATIONS
 from groundup.model import ModelConfig
 from groundup.model.families import FAMILIES
@@ -20,6 +21,7 @@ _SECONDS = 1.2  # time for all products
 _MIN_ROUNDS = 3
 _RUNS = _MIN_ROUNDS + 2  # with the first run, and with the time for creating operands
 _MAX_ROUNDS = 20
+_FLOPS_SIZE, _FLOPS_RUNS = 1024, 4
 _MIN_ROWS, _MAX_ROWS = 128, 8192  # tokens; the planner's micro-batches have at most 8192 tokens
 # PyTorch must be this much faster than the C++ kernel, because a difference of a few percent is noise.
 _MIN_SPEEDUP = 1.05
@@ -38,11 +40,26 @@ def choose_kernels(config: ModelConfig, library: ctypes.CDLL, flops: float) -> K
         flops: Matmul throughput of this machine in FLOP/s, from which the number of rows is derived.
     """
     keep_large_buffers()
-    products = products_of(config)
+    plain: Kernel = "torch" if multiplies_bf16(library) else "native"
+    products = products_of(config, plain=plain == "native")
     gelu = FAMILIES[config.family].activation == "gelu_tanh"
     return KernelChoice(
-        choices=tuple(_choose(product, gelu, library, flops, _SECONDS / len(products)) for product in products)
+        choices=tuple(_choose(product, gelu, library, flops, _SECONDS / len(products)) for product in products),
+        plain=plain,
     )
+
+
+@torch.no_grad()
+def native_flops(library: ctypes.CDLL) -> float:
+    """Return the throughput of the C++ kernel for a bf16 linear layer of medium size in FLOP/s."""
+    size = _FLOPS_SIZE
+    operands = _operands(Product("linear", size, (size,)), size, False)
+    seconds = []
+    for _ in range(_FLOPS_RUNS):
+        started = time.perf_counter()
+        IMPLEMENTATIONS["linear"]["native"](library, *operands)
+        seconds.append(time.perf_counter() - started)
+    return 2 * size**3 / min(seconds)
 
 
 def _choose(product: Product, gelu: bool, library: ctypes.CDLL, flops: float, seconds: float) -> ChosenKernel:
@@ -72,6 +89,8 @@ def _operands(product: Product, rows: int, gelu: bool) -> Sequence[Any]:
     inputs, outputs = product.inputs, product.outputs
     x_RD = _values(rows, inputs)
     weights = [_values(size, inputs) / inputs**0.5 for size in outputs]
+    if product.operation == "linear":
+        return x_RD, weights, [None] * len(weights)
     hidden = [_values(rows, size) for size in outputs]
     if product.operation == "feed_forward":
         return gelu, x_RD, weights, [None] * len(weights)

@@ -20,8 +20,8 @@ from groundup.kernels.cache import compiling, mark_first_pass, use_kernel_cache,
 from groundup.kernels.choice import KernelChoice
 from groundup.kernels.fp8 import require_fp8, use_fp8
 from groundup.kernels.heap import keep_large_buffers
-from groundup.kernels.kernel_timing import choose_kernels
-from groundup.kernels.native_library import native_library
+from groundup.kernels.kernel_timing import choose_kernels, native_flops
+from groundup.kernels.native_library import multiplies_bf16, native_library
 from groundup.kernels.native_operations import NativeOperations
 from groundup.model import ModelConfig, Operations, SequenceClassifier, Transformer, use_operations
 
@@ -30,6 +30,9 @@ _PEAK_SIZES = (1536, 2048)
 _PEAK_SECONDS = 0.25
 _READ_BYTES = 2**28  # more than the caches of most CPUs
 _NUM_READS = 5
+# A training step with the C++ kernels is faster than one with PyTorch even if their matmuls are a bit slower, because
+# they fuse operations and read half of the memory. Matmuls for which PyTorch is faster are computed by PyTorch.
+_MIN_RELATIVE_FLOPS = 0.6
 _NUM_TRIALS = 6  # The first trial of a dtype is slow because it also creates the kernels.
 _DTYPES: dict[ComputeDtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -40,8 +43,8 @@ class Machine:
 
     Attributes:
         device: "cpu", "cuda" or "mps".
-        compute_dtype: The dtype of matmuls and activations: "bfloat16" if bf16 matmuls are faster than fp32 matmuls,
-            otherwise "float32". Weights are always fp32.
+        compute_dtype: The dtype of matmuls and activations: "bfloat16" if bf16 matmuls are faster than fp32 matmuls or
+            if the C++ kernels are used, otherwise "float32". Weights are always fp32.
         compile: Whether to compile the layers with `torch.compile`.
         threads: Number of CPU threads. The number of threads determines the order of floating-point additions, so a run
             is reproducible only with the same number of threads.
@@ -95,6 +98,7 @@ def measure_machine(
     compile: bool = True,
     fp8: bool = False,
     dtype: ComputeDtype | None = None,
+    frozen: bool = False,
 ) -> Machine:
     """Measure the machine and choose execution settings.
 
@@ -103,10 +107,13 @@ def measure_machine(
 
     Args:
         threads: Number of CPU threads. By default, PyTorch uses one thread per core.
-        native: Whether to use the C++ kernels if they work and if bf16 is the fastest dtype.
+        native: Whether to use the C++ kernels if they work and are fast. They are fast if bf16 is PyTorch's fastest
+            dtype, or if their bf16 matmul is about as fast as PyTorch's fp32 matmul.
         compile: Whether to use `torch.compile` if it works and if the C++ kernels are not used.
         fp8: Whether to use fp8 matmuls.
         dtype: Compute dtype. The default is the dtype with the fastest matmuls.
+        frozen: Whether some weights are frozen. PyTorch computes their matmuls, so the C++ kernels are then used only
+            if bf16 is PyTorch's fastest dtype.
 
     Returns:
         The execution settings.
@@ -120,10 +127,20 @@ def measure_machine(
     if threads is not None:
         torch.set_num_threads(threads)
     fastest, speed = fastest_dtype(device, only=dtype)
-    native = native and device == "cpu" and fastest == "bfloat16" and native_library() is not None
-    compiled = compile and not native and _can_compile(device)
     peak = max(speed, sustained_flops(device, _DTYPES[fastest]))
-    return Machine(device, fastest, compiled, torch.get_num_threads(), speed, native, fp8, peak)
+    library = native_library() if native and device == "cpu" else None
+    kernels = None
+    if library is not None and fastest == "float32":
+        flops = 0.0 if frozen or fp8 or dtype is not None else native_flops(library)
+        if flops > _MIN_RELATIVE_FLOPS * speed:
+            fastest, speed, peak = "bfloat16", max(speed, flops), max(peak, flops)
+        else:
+            library = None
+    if library is not None and not multiplies_bf16(library):
+        kernels = KernelChoice(plain="native")
+    compiled = compile and library is None and _can_compile(device)
+    threads = torch.get_num_threads()
+    return Machine(device, fastest, compiled, threads, speed, library is not None, fp8, peak, kernels)
 
 
 def with_kernels(machine: Machine, config: ModelConfig) -> Machine:
@@ -203,6 +220,18 @@ def sustained_flops(device: str, dtype: torch.dtype) -> float:
     while time.perf_counter() < deadline:
         best = max(best, *(_square_flops(device, dtype, size) for size in _PEAK_SIZES))
     return best
+
+
+def matmul_flops() -> dict[str, float]:
+    """Return the throughput of large matmuls on the CPU in FLOP/s, by dtype.
+
+    If PyTorch emulates bf16 and there are C++ kernels, the throughput of bf16 is that of the kernels.
+    """
+    flops: dict[str, float] = {name: sustained_flops("cpu", dtype) for name, dtype in _DTYPES.items()}
+    library = native_library()
+    if library is not None and not multiplies_bf16(library):
+        flops["bfloat16"] = max(flops["bfloat16"], native_flops(library))
+    return flops
 
 
 def read_bandwidth() -> float:
@@ -289,7 +318,7 @@ def _require_library() -> ctypes.CDLL:
         raise ResourceError(
             "C++ kernels: not available",
             rule="a run resumes with the C++ kernels with which it was started",
-            fix="Resume it on a CPU with AVX-512 bf16 and a C++ compiler, or start a new run with another --out.",
+            fix="Resume it on a CPU with AVX-512 and a C++ compiler, or start a new run with another --out.",
         )
     return library
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from groundup.kernels.native_library import pointers_to, sizes_of
@@ -26,10 +25,7 @@ class Linears(torch.autograd.Function):
         rounded = [products.weights.of(weight) for weight in weights if weight is not None]
         ctx.save_for_backward(x, *rounded)
         ctx.products, ctx.has_bias = products, [bias is not None for bias in biases]
-        return tuple(
-            F.linear(x, weight, None if bias is None else bias.to(x.dtype))
-            for weight, bias in zip(rounded, biases, strict=True)
-        )
+        return tuple(products.linear(x, rounded, biases))
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
@@ -37,6 +33,8 @@ class Linears(torch.autograd.Function):
         x, *weights = ctx.saved_tensors
         grads_RO = [grad.contiguous().flatten(0, -2) for grad in upstream]
         grad_x = ctx.products.input_gradients(grads_RO, weights).view_as(x) if ctx.needs_input_grad[1] else None
+        if not any(ctx.needs_input_grad[2:]):
+            return None, grad_x, *(None for _ in ctx.needs_input_grad[2:])
         grad_weights, grad_biases = _parameter_gradients(ctx.products, grads_RO, x, ctx.has_bias)
         return None, grad_x, *grad_weights, *grad_biases
 
@@ -74,7 +72,7 @@ class FeedForward(torch.autograd.Function):
         out, inner = products.feed_forward(gelu, x, rounded, biases[:-1])
         ctx.save_for_backward(x, down, *inner, *rounded)
         ctx.products, ctx.gelu, ctx.has_bias = products, gelu, [bias is not None for bias in biases]
-        return F.linear(out, down, None if biases[-1] is None else biases[-1].to(x.dtype))
+        return products.linear(out, [down], biases[-1:])[0]
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:

@@ -22,10 +22,10 @@ from torch import Tensor
 from groundup.core.files import cache_dir
 
 _SOURCES = Path(__file__).parent / "native"
-_FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
+_FLAGS = ("-O3", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
 _COMPILERS = ("c++", "g++", "clang++")
-# Instruction sets that the kernels require. The kernels also use AMX if the CPU supports it.
-_REQUIRED_FLAGS = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "avx512_vnni", "f16c", "fma"}
+# Instruction sets that the kernels require. The kernels also use AMX, AVX-512 bf16 and VNNI if the CPU supports them.
+_REQUIRED_FLAGS = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "f16c", "fma"}
 
 
 @cache
@@ -44,6 +44,16 @@ def native_library() -> ctypes.CDLL | None:
     # A process must request AMX tiles from Linux. Some virtual machines report AMX but refuse the request.
     library.groundup_tiles_allowed.restype = ctypes.c_bool
     return library if library.groundup_tiles_allowed() else None
+
+
+def multiplies_bf16(library: ctypes.CDLL) -> bool:
+    """Return whether the CPU has instructions that multiply bf16 values.
+
+    Without them, the kernels multiply the values as fp32, nearly as fast as fp32 matmuls. PyTorch's bf16 matmuls are
+    then several times slower than its fp32 matmuls.
+    """
+    library.groundup_multiplies_bf16.restype = ctypes.c_bool
+    return bool(library.groundup_multiplies_bf16())
 
 
 def _cpu_flags() -> set[str]:
@@ -72,13 +82,30 @@ def _build(compiler: str) -> Path:
     if not os.access(directory, os.W_OK):  # The cache directory is not writable.
         library = Path(tempfile.mkdtemp(prefix="groundup-native-")) / library.name
     temporary = library.with_suffix(f".{os.getpid()}.tmp")
-    units = [str(source) for source in sources if source.suffix == ".cpp"]
     try:
-        subprocess.run([compiler, *_FLAGS, *units, "-o", str(temporary)], capture_output=True, check=True, timeout=300)
+        compile_library(compiler, temporary)
         temporary.replace(library)
     finally:
         temporary.unlink(missing_ok=True)
     return library
+
+
+def compile_library(compiler: str, library: Path, *, cpu: str = "native", flags: tuple[str, ...] = _FLAGS) -> None:
+    """Compile the kernels.
+
+    Args:
+        compiler: The C++ compiler.
+        library: File to write.
+        cpu: CPU whose instructions are used, as a value of the compiler's option `-march`. Tests compile the kernels
+            for CPUs that lack some of this CPU's instructions.
+        flags: Other options of the compiler.
+
+    Raises:
+        subprocess.SubprocessError: The compilation failed.
+    """
+    units = [str(source) for source in sorted(_SOURCES.glob("*.cpp"))]
+    command = [compiler, *flags, f"-march={cpu}", *units, "-o", str(library)]
+    subprocess.run(command, capture_output=True, check=True, timeout=300)
 
 
 def pointers_to(*tensors: Tensor | None) -> list[ctypes.c_void_p]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from groundup.kernels.choice import ACTIVATIONS, TILE, KernelChoice, Product
 from groundup.kernels.native_layers import FeedForward, Linears
-from groundup.kernels.native_library import pointers_to, sizes_of
+from groundup.kernels.native_library import multiplies_bf16, pointers_to, sizes_of
 from groundup.kernels.products import Products, transposed_matmuls
 from groundup.model import Activation, Operations, SequenceClassifier, Transformer
 from groundup.model.flops import MAX_CHUNK_LOGITS, MAX_CHUNK_ROWS
@@ -41,20 +41,39 @@ class NativeOperations(Operations):
     def __init__(self, library: ctypes.CDLL, choice: KernelChoice | None = None) -> None:
         self.kernels = library
         self.products = Products(library, choice or KernelChoice())
+        self._emulated = not multiplies_bf16(library)  # If so, no matmul may be a bf16 matmul of PyTorch.
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """See `Operations.linear`."""
-        if not (_is_cpu_bf16(x) and _is_trained(weight)):
+        if not (_is_cpu_bf16(x) and self._computes([weight])):
             return super().linear(x, weight, bias)
         outs: tuple[Tensor] = Linears.apply(self.products, x, weight, bias)
         return outs[0]
 
     def linears(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Sequence[Tensor]:
         """See `Operations.linears`."""
-        if not (_is_cpu_bf16(x) and all(map(_is_trained, weights))):
+        if not (_is_cpu_bf16(x) and self._computes(weights)):
             return super().linears(x, weights, biases)
         outs: tuple[Tensor, ...] = Linears.apply(self.products, x, *weights, *biases)
         return outs
+
+    def _computes(self, weights: Sequence[Tensor]) -> bool:
+        """Return whether linear layers with these weights are computed by `Linears`."""
+        if self._emulated:
+            return all(weight.is_floating_point() for weight in weights)
+        return all(map(_is_trained, weights))
+
+    def matmul(self, left_RO: Tensor, right_OD: Tensor, out_RD: Tensor) -> Tensor:
+        """See `Operations.matmul`."""
+        if not (self._emulated and _is_cpu_bf16(left_RO)):
+            return super().matmul(left_RO, right_OD, out_RD)
+        return out_RD.copy_(self.products.input_gradients([left_RO], [right_OD]))
+
+    def logits(self, h_RD: Tensor, weight_VD: Tensor) -> Tensor:
+        """See `Operations.logits`."""
+        if not (self._emulated and _is_cpu_bf16(h_RD)):
+            return super().logits(h_RD, weight_VD)
+        return self.products.linear(h_RD, [weight_VD], [None])[0]
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """See `Operations.rms_norm`."""

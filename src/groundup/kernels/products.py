@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from groundup.kernels.choice import TILE, Kernel, KernelChoice, Operation, Product
-from groundup.kernels.native_library import pointers_to, sizes_of
+from groundup.kernels.native_library import multiplies_bf16, pointers_to, sizes_of
 from groundup.kernels.rounded_weights import RoundedWeights
 
 
@@ -73,6 +73,33 @@ def _two(parts: Sequence[Tensor | None]) -> tuple[Tensor | None, Tensor | None]:
     return parts[0], parts[1] if len(parts) > 1 else None
 
 
+def _matmul(library: ctypes.CDLL, left: Tensor, right: Tensor, *, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """Return the product of bf16 matrices by PyTorch. Without bf16 instructions, PyTorch is fast only in fp32."""
+    if multiplies_bf16(library):
+        return (left @ right).to(dtype)
+    return (left.float() @ right.float()).to(dtype)
+
+
+def _native_linear(
+    library: ctypes.CDLL, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
+) -> list[Tensor]:
+    x, outs = x.contiguous(), [x.new_empty(*x.shape[:-1], len(weight)) for weight in weights]
+    for out, weight, bias in zip(outs, weights, biases, strict=True):
+        operands = (weight.contiguous(), None if bias is None else bias.float().contiguous())
+        sizes = sizes_of(x.numel() // x.shape[-1], x.shape[-1], len(weight))
+        library.groundup_linear(*pointers_to(out, x, *operands), *sizes)
+    return outs
+
+
+def _torch_linear(
+    library: ctypes.CDLL, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
+) -> list[Tensor]:
+    dtype = x.dtype if multiplies_bf16(library) else torch.float32
+    wide = x.to(dtype)
+    pairs = zip(weights, biases, strict=True)
+    return [F.linear(wide, w.to(dtype), None if bias is None else bias.to(dtype)).to(x.dtype) for w, bias in pairs]
+
+
 def _native_feed_forward(
     library: ctypes.CDLL, gelu: bool, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
 ) -> tuple[Tensor, list[Tensor]]:
@@ -90,8 +117,7 @@ def _native_feed_forward(
 def _torch_feed_forward(
     library: ctypes.CDLL, gelu: bool, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
 ) -> tuple[Tensor, list[Tensor]]:
-    pairs = zip(weights, biases, strict=True)
-    inner = [F.linear(x, weight, None if bias is None else bias.to(x.dtype)) for weight, bias in pairs]
+    inner = _torch_linear(library, x, weights, biases)
     out = torch.empty_like(inner[0])
     library.groundup_activate(*pointers_to(out, *_two(inner)), *sizes_of(out.numel()), ctypes.c_bool(gelu))
     return out, inner
@@ -110,7 +136,7 @@ def _native_feed_forward_gradients(
 def _torch_feed_forward_gradients(
     library: ctypes.CDLL, gelu: bool, inner: Sequence[Tensor], grad_RD: Tensor, down: Tensor
 ) -> Tensor:
-    out = grad_RD @ down
+    out = _matmul(library, grad_RD, down)
     pointers = pointers_to(out, *_two(inner))
     library.groundup_activation_gradients(*pointers, *sizes_of(out.numel()), ctypes.c_bool(gelu))
     return out.view_as(inner[0])
@@ -126,10 +152,11 @@ def _native_input_gradients(library: ctypes.CDLL, grads_RO: Sequence[Tensor], we
 
 
 def _torch_input_gradients(library: ctypes.CDLL, grads_RO: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
-    total = grads_RO[0] @ weights[0]
+    dtype = grads_RO[0].dtype if multiplies_bf16(library) else torch.float32
+    total = grads_RO[0].to(dtype) @ weights[0].to(dtype)
     for grad_RO, weight in zip(grads_RO[1:], weights[1:], strict=True):
-        total.addmm_(grad_RO, weight)
-    return total
+        total.addmm_(grad_RO.to(dtype), weight.to(dtype))
+    return total.to(grads_RO[0].dtype)
 
 
 def _native_weight_gradients(library: ctypes.CDLL, grads_RO: Sequence[Tensor], x_RD: Tensor) -> list[Tensor]:
@@ -139,10 +166,11 @@ def _native_weight_gradients(library: ctypes.CDLL, grads_RO: Sequence[Tensor], x
 
 
 def _torch_weight_gradients(library: ctypes.CDLL, grads_RO: Sequence[Tensor], x_RD: Tensor) -> list[Tensor]:
-    return [(grad_RO.t() @ x_RD).float() for grad_RO in grads_RO]
+    return [_matmul(library, grad_RO.t(), x_RD, dtype=torch.float32) for grad_RO in grads_RO]
 
 
 IMPLEMENTATIONS: dict[Operation, dict[Kernel, Callable[..., Any]]] = {
+    "linear": {"native": _native_linear, "torch": _torch_linear},
     "feed_forward": {"native": _native_feed_forward, "torch": _torch_feed_forward},
     "feed_forward_gradients": {"native": _native_feed_forward_gradients, "torch": _torch_feed_forward_gradients},
     "input_gradients": {"native": _native_input_gradients, "torch": _torch_input_gradients},
@@ -166,6 +194,17 @@ class Products:
         self.choice = choice
         self.weights = RoundedWeights()
         self._kernels: dict[Product, Callable[..., Any]] = {}
+
+    def linear(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> list[Tensor]:
+        """Return x W^T + b for linear layers that have the same input.
+
+        Args:
+            x: Input of shape (..., D).
+            weights: Weight of each layer.
+            biases: Bias of each layer, or None.
+        """
+        outs: list[Tensor] = self._kernel("linear", x.shape[-1], map(len, weights))(self.library, x, weights, biases)
+        return outs
 
     def feed_forward(
         self, gelu: bool, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]

@@ -96,9 +96,11 @@ def _chunk_rows(operations: Operations, weight_VD: Tensor, grad_weight: Tensor |
     return rows if grad_weight is not None else max(1, min(rows, MAX_FROZEN_LOGITS // len(weight_VD)))
 
 
-def _logits_and_slope(h_RD: Tensor, weight_VD: Tensor, softcap: float | None) -> tuple[Tensor, Tensor | None]:
+def _logits_and_slope(
+    h_RD: Tensor, weight_VD: Tensor, operations: Operations, softcap: float | None
+) -> tuple[Tensor, Tensor | None]:
     """Return the logits of shape (R, V), and the derivative of the softcap, which is None if softcap is None."""
-    logits_RV = softcapped(F.linear(h_RD, weight_VD), softcap)
+    logits_RV = softcapped(operations.logits(h_RD, weight_VD), softcap)
     return logits_RV, None if softcap is None else 1 - (logits_RV / softcap).square()
 
 
@@ -119,12 +121,12 @@ class _SummedNLL(torch.autograd.Function):
         grad_weight = torch.empty_like(weight_VD) if ctx.needs_input_grad[1] else None
         done = 0
         for h, labels in _chunks(h_RD, labels_R, _chunk_rows(operations, weight, grad_weight)):
-            logits_RV, slope_RV = _logits_and_slope(h, weight, softcap)
+            logits_RV, slope_RV = _logits_and_slope(h, weight, operations, softcap)
             nll_R, residual_RV = operations.nll_and_residual(logits_RV, labels, z_loss)
             total += nll_R.sum()
             if slope_RV is not None:
                 residual_RV = residual_RV * slope_RV
-            torch.mm(residual_RV, weight, out=grad_h[done : done + len(h)])
+            operations.matmul(residual_RV, weight, grad_h[done : done + len(h)])
             if grad_weight is not None:
                 operations.transposed_matmul(grad_weight, residual_RV, h, add=done > 0)
             done += len(h)
@@ -156,7 +158,7 @@ class _TokenLogprobs(torch.autograd.Function):
         logprobs_R = torch.empty(len(h_RD), dtype=dtype, device=h_RD.device)
         done = 0
         for h, labels in _chunks(h_RD, labels_R, rows):
-            logits_RV = softcapped(F.linear(h, weight), softcap).to(dtype)
+            logits_RV = softcapped(operations.logits(h, weight), softcap).to(dtype)
             nll_R = F.cross_entropy(logits_RV, labels, ignore_index=IGNORE_INDEX, reduction="none")
             torch.neg(nll_R, out=logprobs_R[done : done + len(h)])
             done += len(h)
@@ -171,7 +173,7 @@ class _TokenLogprobs(torch.autograd.Function):
         grad_weight = torch.empty_like(weight_VD) if ctx.needs_input_grad[1] else None
         done = 0
         for h, labels in _chunks(h_RD, labels_R, _chunk_rows(operations, weight, grad_weight)):
-            logits_RV, slope_RV = _logits_and_slope(h, weight, ctx.softcap)
+            logits_RV, slope_RV = _logits_and_slope(h, weight, operations, ctx.softcap)
             _, residual_RV = operations.nll_and_residual(logits_RV, labels)
             if slope_RV is not None:
                 residual_RV = residual_RV * slope_RV
@@ -179,7 +181,7 @@ class _TokenLogprobs(torch.autograd.Function):
             # results are scaled instead of the (R, V) residual, which saves a pass over the logits.
             factor_R1 = -upstream[0][done : done + len(h), None].to(h.dtype)
             if grad_h is not None:
-                torch.mm(residual_RV, weight, out=grad_h[done : done + len(h)]).mul_(factor_R1)
+                operations.matmul(residual_RV, weight, grad_h[done : done + len(h)]).mul_(factor_R1)
             if grad_weight is not None:
                 operations.transposed_matmul(grad_weight, residual_RV, h * factor_R1, add=done > 0)
             done += len(h)

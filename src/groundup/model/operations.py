@@ -496,6 +496,19 @@ class Operations:
             return softcapped_attention(q_BTNH, k_BSKH, v_BSKH, attn_mask, scale, softcap)
         return attend(q_BTNH, k_BSKH, v_BSKH, attn_mask, scale, recompute=self.recompute)
 
+    def logits(self, h_RD: Tensor, weight_VD: Tensor) -> Tensor:
+        """Return h W^T in the dtype of both matrices, without gradient.
+
+        Args:
+            h_RD: Hidden states.
+            weight_VD: Weight of the output head.
+        """
+        return F.linear(h_RD, weight_VD)
+
+    def matmul(self, left_RO: Tensor, right_OD: Tensor, out_RD: Tensor) -> Tensor:
+        """Write the product of two matrices to `out_RD`, and return it."""
+        return torch.mm(left_RO, right_OD, out=out_RD)
+
     def chunk_rows(self, vocab_size: int) -> int:
         """Return the number of rows of logits that the loss function computes in one chunk."""
         return CHUNK_ROWS

@@ -17,6 +17,7 @@ from groundup.core.console import Console
 from groundup.core.environment import OtherLoad, cpu_name
 from groundup.inference.prediction import machine_rates
 from groundup.kernels.memory import memory_bytes
+from groundup.kernels.native_library import native_library
 from groundup.model import ModelConfig, Transformer, init_weights
 from groundup.model.flops import flops_per_token
 from groundup.optim import MATRIX_LR, OptimizerConfig
@@ -64,7 +65,7 @@ def this_machine(choose: Callable[[Hardware], ModelConfig], *, measure: bool, co
     peak = max(rates.flops.values())
     flops = EXPECTED_UTILIZATION * peak * (1 - OVERHEAD_FRACTION)
     basis = f"half of the matmul throughput of {peak / 1e12:.2f} TFLOP/s"
-    native = rates.flops["bfloat16"] == peak  # The C++ kernels train in bf16.
+    native = native_library() is not None
     hardware = Hardware(cpu_name(), flops, 1, None, memory_bytes("cpu"), _UNMEASURED_SPREAD, basis, native=native)
     measured: set[ModelConfig] = set()
     if measure:

@@ -181,7 +181,7 @@ def saved_machine(settings: ClassifierSettings, run: TrainingRun, trained: Model
     if saved is not None:
         return Machine.from_json(saved["machine"]), False
     # The model is not compiled, because each text length would require another compilation.
-    machine = measured_machine(settings, run, compile=False)
+    machine = measured_machine(settings, run, compile=False, frozen=trained is None)
     if trained is not None:
         machine = with_measured_kernels(machine, trained, run.ranks)
     run.save_plan(machine=machine.to_json())

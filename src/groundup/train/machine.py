@@ -11,7 +11,13 @@ from groundup.train.settings import TrainingSettings
 
 
 def measured_machine(
-    settings: TrainingSettings, run: TrainingRun, *, native: bool = True, compile: bool = True, fp8: bool = False
+    settings: TrainingSettings,
+    run: TrainingRun,
+    *,
+    native: bool = True,
+    compile: bool = True,
+    fp8: bool = False,
+    frozen: bool = False,
 ) -> Machine:
     """Measure the machine on the first rank and broadcast the result to all ranks.
 
@@ -20,7 +26,7 @@ def measured_machine(
     here = None
     if run.ranks.first:
         measured = measure_machine(
-            threads=settings.threads, native=native, compile=compile, fp8=fp8, dtype=settings.dtype
+            threads=settings.threads, native=native, compile=compile, fp8=fp8, dtype=settings.dtype, frozen=frozen
         )
         if compile and not (measured.native or measured.compile):
             run.console.warn("No working C++ compiler: training runs uncompiled, at less than half the speed.")
@@ -51,8 +57,9 @@ def machine_of_run(run: TrainingRun, settings: TrainingSettings, model: Transfor
     saved = run.saved_plan() or {}
     if "machine" in saved:
         return Machine.from_json(saved["machine"])
-    machine = measured_machine(settings, run)
-    if adapter_parameters(model) is None:
+    frozen = adapter_parameters(model) is not None
+    machine = measured_machine(settings, run, frozen=frozen)
+    if not frozen:
         machine = with_measured_kernels(machine, model.config, run.ranks)
     run.save_plan(machine=machine.to_json())
     return machine

@@ -187,14 +187,14 @@ def plan_fine_tuning(
     shape = replace(
         model.config, context_length=min(model.config.context_length, max(_WINDOW, 64 * math.ceil(longest / 64)))
     )
-    machine = measured_machine(settings, run, native=compile, compile=False)
+    trained = adapter_parameters(model)
+    machine = measured_machine(settings, run, native=compile, compile=False, frozen=trained is not None)
     rows_per_epoch = loader(shape.context_length, 1, machine).n_rows
     epochs = settings.num_epochs or DEFAULT_EPOCHS
-    trained = adapter_parameters(model)
     tokens = epochs * rows_per_epoch * shape.context_length
     worth = should_compile(shape, tokens, ranks.size * machine.product_flops, trained)
     if compile and worth and not machine.native:
-        machine = measured_machine(settings, run, native=False)
+        machine = measured_machine(settings, run, native=False, frozen=trained is not None)
     if trained is None:
         machine = with_measured_kernels(machine, shape, ranks)
     rates = language_model_rates(settings, shape.dim, adapted=trained is not None)

@@ -67,7 +67,7 @@ def test_windows_cover_the_text_once_from_bos(opened: OpenedModel, real_document
     assert found.bytes == len(text.encode())
 
 
-@pytest.mark.skipif(native_library() is None, reason="no AVX-512 bf16 or no compiler here")
+@pytest.mark.skipif(native_library() is None, reason="no C++ kernels on this machine")
 def test_the_logits_are_those_that_generate_text(opened: OpenedModel, real_documents: list[str]) -> None:
     exact = runner_logits(TorchRunner(opened.model))
     windows = text_windows(real_documents, opened, max_tokens=300, source="documents")
@@ -81,7 +81,7 @@ def test_the_logits_are_those_that_generate_text(opened: OpenedModel, real_docum
     assert abs(half.bpb / half.reference_bpb - 1) < 1e-3
 
 
-@pytest.mark.skipif(native_library() is None, reason="no AVX-512 bf16 or no compiler here")
+@pytest.mark.skipif(native_library() is None, reason="no C++ kernels on this machine")
 def test_the_note_is_measured_once_per_model_and_format(
     opened: OpenedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

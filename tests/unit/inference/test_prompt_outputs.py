@@ -18,7 +18,7 @@ from groundup.kernels.native_library import native_library
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
 
-needs_kernels = pytest.mark.skipif(native_library() is None, reason="no AVX-512 bf16 or no compiler here")
+needs_kernels = pytest.mark.skipif(native_library() is None, reason="no C++ kernels on this machine")
 GREEDY = Sampling(temperature=0)
 
 

@@ -1,23 +1,27 @@
-"""The C++ kernels with emulated AMX instructions."""
+"""The C++ kernels with emulated AMX instructions, and for CPUs that lack some of this CPU's instructions."""
 
 from __future__ import annotations
 
 import ctypes
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from groundup.kernels import native_library as native_library_module
+from groundup.kernels.native_library import _FLAGS, compile_library
 
 
 @pytest.fixture(scope="session")
 def emulated_amx(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """The kernels compiled for AMX, with the tile instructions in C++."""
     library = tmp_path_factory.mktemp("emulated") / "kernels.so"
-    native = Path(native_library_module.__file__).parent / "native"
-    sources = [str(native / name) for name in ("decoder.cpp", "layers.cpp", "muon.cpp", "weight_gradients.cpp")]
     tiles = Path(__file__).parent / "emulated_tiles.h"
-    flags = [flag for flag in native_library_module._FLAGS if flag != "-O3"]
-    subprocess.run(["c++", "-O1", *flags, "-include", str(tiles), *sources, "-o", str(library)], check=True)
+    compile_library("c++", library, flags=(*_FLAGS, "-O1", "-include", str(tiles)))
+    return ctypes.CDLL(str(library))
+
+
+@pytest.fixture(scope="session")
+def without_vnni(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The kernels compiled for AVX-512 without bf16 and VNNI, as on Intel's Skylake."""
+    library = tmp_path_factory.mktemp("skylake") / "kernels.so"
+    compile_library("c++", library, cpu="skylake-avx512", flags=(*_FLAGS, "-O1"))
     return ctypes.CDLL(str(library))

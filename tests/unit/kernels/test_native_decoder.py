@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Sequence
 from random import Random
@@ -26,17 +25,17 @@ from groundup.model.families import FAMILIES
 from groundup.model.lora import LoRA, add_lora
 from groundup.model.quantized import QuantizedWeight, quantize_int4
 
-pytestmark = pytest.mark.skipif(native_library() is None, reason="no AVX-512 bf16 or no compiler here")
+pytestmark = pytest.mark.skipif(native_library() is None, reason="no C++ kernels on this machine")
 FORMATS: tuple[WeightFormat, ...] = ("bfloat16", "int8", "int4")
 LENGTH = 24
 # The kernels also round the inputs of matrices, to the format of the weights or 8 bits, and keys and values to bf16.
 TOLERANCE: dict[WeightFormat, float] = {"bfloat16": 0.02, "int8": 0.06, "int4": 0.06}
 
 
-@pytest.fixture(params=["this CPU", "emulated AMX"])
+@pytest.fixture(params=["this CPU", "emulated_amx", "without_vnni"])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "emulated AMX":
-        library = request.getfixturevalue("emulated_amx")
+    if request.param != "this CPU":
+        library = request.getfixturevalue(request.param)
         monkeypatch.setattr(native_decoder, "native_library", lambda: library)
 
 
@@ -151,10 +150,12 @@ def test_results_do_not_depend_on_the_schedule(family: str, weights: WeightForma
 
 
 @pytest.mark.parametrize("weights", ["int8", "int4"])
-@pytest.mark.parametrize("length", [9, 16, 23])
-def test_amx_and_avx512_give_the_same_bits(
-    weights: WeightFormat, length: int, emulated_amx: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("length", [1, 9, 16, 23])
+@pytest.mark.parametrize("other", ["emulated_amx", "without_vnni"])
+def test_all_dot_product_instructions_give_the_same_bits(
+    weights: WeightFormat, length: int, other: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The dot products of int8 values are exact."""
     model = build()
     (ids,) = random_ids(1, length)
 
@@ -163,9 +164,10 @@ def test_amx_and_avx512_give_the_same_bits(
         cache = Caches(decoder, 1)
         return decoder.forward([Chunk(ids, 0, cache.tables[0])])
 
-    with_avx512 = logits()
-    monkeypatch.setattr(native_decoder, "native_library", lambda: emulated_amx)
-    assert torch.equal(logits(), with_avx512)
+    usual = logits()
+    library = request.getfixturevalue(other)
+    monkeypatch.setattr(native_decoder, "native_library", lambda: library)
+    assert torch.equal(logits(), usual)
 
 
 def test_int4_keeps_weights_that_are_on_its_grid() -> None:

@@ -53,11 +53,11 @@ def test_a_compiler_that_does_not_work(
 
 def test_an_older_cpu(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unsupported instructions would kill the process without an error message."""
-    monkeypatch.setattr(module, "_cpu_flags", lambda: {"avx2", "fma"})
+    monkeypatch.setattr(module, "_cpu_flags", lambda: {"sse4_2", "avx"})
     assert build_again() is None
 
 
-@pytest.mark.skipif(native_library() is None, reason="needs a CPU with AVX-512 bf16 and a C++ compiler")
+@pytest.mark.skipif(native_library() is None, reason="no C++ kernels on this machine")
 @pytest.mark.parametrize("exists", [False, True])
 def test_a_read_only_cache(own_cache: Path, monkeypatch: pytest.MonkeyPatch, exists: bool) -> None:
     """The cache directory belongs to another user, or cannot be created."""
@@ -71,7 +71,7 @@ def test_a_read_only_cache(own_cache: Path, monkeypatch: pytest.MonkeyPatch, exi
     assert not list(own_cache.rglob("*.so"))
 
 
-@pytest.mark.skipif(native_library() is None, reason="needs a CPU with AVX-512 bf16 and a C++ compiler")
+@pytest.mark.skipif(native_library() is None, reason="no C++ kernels on this machine")
 def test_the_library_is_built_once(own_cache: Path) -> None:
     assert build_again() is not None
     (built,) = (own_cache / "groundup" / "native").iterdir()

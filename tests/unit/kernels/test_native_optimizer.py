@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
 
-from groundup.kernels.native_library import native_library
+from groundup.kernels.native_library import multiplies_bf16, native_library
 from groundup.kernels.native_operations import NativeOperations
-from groundup.kernels.native_optimizer import adamw_of
+from groundup.kernels.native_optimizer import NativeAdamW, adamw_of
 from groundup.kernels.rounded_weights import RoundedWeights
 from groundup.model import Transformer, use_operations
 from groundup.optim import Optimizer, OptimizerConfig
 
 LIBRARY = native_library()
-pytestmark = pytest.mark.skipif(LIBRARY is None, reason="no processor with AVX-512 bf16, or no C++ compiler")
+pytestmark = pytest.mark.skipif(LIBRARY is None, reason="no C++ kernels on this machine")
 
 IDS = torch.arange(32).view(2, 16)
 CONFIG = OptimizerConfig(matrix_lr=0.01, matrices="adamw", weight_decay=0.1)
@@ -78,3 +79,26 @@ def test_kept_copies_change_no_loss(tiny_model: Callable[..., Transformer], matr
     kept = [(copy, p) for copy, p in zip(copies, model.parameters(), strict=True) if copy is not None]
     assert kept if matrices == "adamw" else len(kept) <= 1  # with Muon, only of the output head
     assert all(torch.equal(copy, parameter.bfloat16()) for copy, parameter in kept)
+
+
+def test_copies_are_rounded_as_by_pytorch() -> None:
+    """CPUs without bf16 instructions round in integer arithmetic."""
+    assert LIBRARY is not None
+    bits = torch.randint(-(2**31), 2**31, (100_000,), dtype=torch.int32, generator=torch.Generator().manual_seed(0))
+    halfway = (bits & -65536) | 0x8000  # exactly between two bf16 values
+    special = torch.tensor([0.0, -0.0, math.inf, -math.inf, math.nan, 3.4e38, -3.4e38, 1e-45, -1e-40])
+    weight = torch.cat([bits.view(torch.float32), halfway.view(torch.float32), special])
+    # NaN whose upper half is that of infinity, and denormal numbers, which bf16 instructions flush to zero
+    weight = torch.cat(
+        [weight, torch.tensor([0x7F800001, 0x7F80FFFF, 0x00008000], dtype=torch.int32).view(torch.float32)]
+    )
+    if multiplies_bf16(LIBRARY):
+        weight = weight[~(weight.abs() < torch.finfo(torch.float32).tiny)]
+    operations, parameter = NativeOperations(LIBRARY), torch.nn.Parameter(weight)
+    operations.products.weights.track([parameter])
+    operations.products.weights.of(parameter).zero_()
+    parameter.grad = torch.zeros_like(weight)
+    NativeAdamW([parameter], operations=operations, lr=0.0, weight_decay=0.0).step()  # overwrites the copy
+    rounded, expected = operations.products.weights.of(parameter), weight.bfloat16()
+    assert torch.equal(rounded.isnan(), expected.isnan())
+    assert torch.equal(rounded[~expected.isnan()].view(torch.int16), expected[~expected.isnan()].view(torch.int16))

@@ -16,12 +16,18 @@ from groundup.kernels.native_library import native_library
 from groundup.kernels.products import IMPLEMENTATIONS
 
 LIBRARY = native_library()
-pytestmark = pytest.mark.skipif(LIBRARY is None, reason="no processor with AVX-512 bf16, or no C++ compiler")
+pytestmark = pytest.mark.skipif(LIBRARY is None, reason="no C++ kernels on this machine")
 
 # 3 steps of k per 32 rows of a block: several rows must be written per step. 1088 steps of k: one row per step, and a
 # core's cache holds only 96 rows of the left operand.
 SIZES = [(96, (64,)), (96, (64, 64)), (1088, (32, 32))]
-OPERATIONS: tuple[Operation, ...] = ("feed_forward", "feed_forward_gradients", "input_gradients", "weight_gradients")
+OPERATIONS: tuple[Operation, ...] = (
+    "linear",
+    "feed_forward",
+    "feed_forward_gradients",
+    "input_gradients",
+    "weight_gradients",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -42,12 +48,12 @@ def computed(library: ctypes.CDLL | None, kernel: Kernel, product: Product, rows
     return found + (tensors(operands[1]) if product.operation == "feed_forward_gradients" else [])
 
 
-@pytest.mark.parametrize("tiles", [False, True])
+@pytest.mark.parametrize("kernels", ["this CPU", "emulated_amx", "without_vnni"])
 @pytest.mark.parametrize("rows", [1, 77, 320])
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_products(operation: Operation, rows: int, tiles: bool, emulated_amx: ctypes.CDLL) -> None:
+def test_products(operation: Operation, rows: int, kernels: str, request: pytest.FixtureRequest) -> None:
     """A block is written while the tiles compute the next one: no row may be lost at the end of a thread."""
-    library = emulated_amx if tiles else LIBRARY
+    library = LIBRARY if kernels == "this CPU" else request.getfixturevalue(kernels)
     for inputs, outputs in SIZES:
         product = Product(operation, inputs, outputs)
         if not product.is_native:

@@ -33,7 +33,7 @@ from groundup.serve.sources import Opening, open_sources
 from groundup.tokenizer import TEMPLATE_FILE, ChatTemplate, Tokenizer
 
 GREEDY = Sampling(temperature=0)
-needs_kernels = pytest.mark.skipif(native_library() is None, reason="no AVX-512 bf16 or no compiler here")
+needs_kernels = pytest.mark.skipif(native_library() is None, reason="no C++ kernels on this machine")
 
 
 @pytest.fixture(scope="module")

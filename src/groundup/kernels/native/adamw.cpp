@@ -41,7 +41,7 @@ extern "C" void groundup_adamw(const Weight *weights, int64_t count, float beta1
                 _mm512_mask_storeu_ps(w.square + i, lanes, square);
                 _mm512_mask_storeu_ps(w.weight + i, lanes, value);
                 if (w.rounded)
-                    _mm256_mask_storeu_epi16(w.rounded + i, lanes, (__m256i)_mm512_cvtneps_pbh(value));
+                    _mm256_mask_storeu_epi16(w.rounded + i, lanes, rounded_to_bf16(value));
             }
     }
 }

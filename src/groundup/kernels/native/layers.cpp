@@ -247,6 +247,20 @@ extern "C" void groundup_feed_forward_gradients(bf16 *out, bf16 *hidden, bf16 *u
     (gelu ? feed_forward_gradients<GeluTanh> : feed_forward_gradients<Silu>)(out, hidden, up, grad_y, down, R, D, F);
 }
 
+// Computes out (R x O, bf16) = x weight^T + bias. x is (R, D), the weight is (O, D), and the bias may be null. D and O are
+// multiples of 32.
+extern "C" void groundup_linear(bf16 *out, const bf16 *x, const bf16 *weight, const float *bias, int64_t R, int64_t D,
+                                int64_t O) {
+    static thread_local Scratch<bf16> scratch;
+    const Matmul matmul = {x, pack(scratch.at_least(D * O), weight, D, O, true), D};
+    multiply_and_write<1>(&matmul, 1, R, O, [=](const float *sums, int64_t row, int64_t column) {
+        __m512 values[2] = {_mm512_load_ps(sums), _mm512_load_ps(sums + TILE)};
+        for (int half = 0; bias && half < 2; half++)
+            values[half] = _mm512_add_ps(values[half], _mm512_loadu_ps(bias + column + half * TILE));
+        store_pair(out + row * O + column, values);
+    });
+}
+
 // The operands of one matmul: a left operand (R x depth) and a right operand (depth x columns).
 struct Term {
     const bf16 *left, *right;

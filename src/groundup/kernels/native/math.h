@@ -6,13 +6,10 @@
 
 namespace groundup {
 
-inline __m512 load(const bf16 *source) {
-    return _mm512_castsi512_ps(
-        _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)source)), 16));
-}
+inline __m512 load(const bf16 *source) { return widened(source); }
 
 inline void store(bf16 *out, __m512 values) {
-    _mm256_storeu_si256((__m256i *)out, (__m256i)_mm512_cvtneps_pbh(values));
+    _mm256_storeu_si256((__m256i *)out, rounded_to_bf16(values));
 }
 
 // Loads 32 values, as two vectors.
@@ -24,7 +21,7 @@ inline void load_pair(__m512 values[2], const bf16 *source) {
 
 // Stores 32 values with one conversion, as one cache line.
 inline void store_pair(bf16 *out, const __m512 values[2]) {
-    _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh(values[1], values[0]));
+    _mm512_storeu_si512(out, rounded_to_bf16(values[0], values[1]));
 }
 
 // Returns e^x with an error of about 2 ULP. Computes e^x as 2^n e^r with |r| <= ln 2 / 2, where e^r is the polynomial

@@ -50,13 +50,22 @@ constexpr bool use_tiles(int64_t kind, int64_t rows) { return kind == BF16 || ro
 constexpr bool use_tiles(int64_t, int64_t) { return false; }
 #endif
 
+// A value of x that is multiplied with bf16 weights: rounded to bf16, but in fp32 if FMAs multiply it.
+#ifdef GROUNDUP_BF16
+typedef bf16 Half;
+inline void store_halves(Half *out, __m512 values) { store(out, values); }
+#else
+typedef float Half;
+inline void store_halves(Half *out, __m512 values) { _mm512_storeu_ps(out, widened(rounded_to_bf16(values))); }
+#endif
+
 // Rows of x as the products read them.
 struct Rows {
-    std::vector<int8_t> values;  // int8 and int4: round(x / scale)
+    std::vector<Input> values;   // int8 and int4: round(x / scale)
     std::vector<float> scales;   // of the groups of the rows; for the order, see `at`
     std::vector<int32_t> offsets; // int8, of the groups: what the offset of the stored weights adds to a product, negated
     std::vector<float> sums;      // int4, of the groups: sum of the rounded inputs
-    std::vector<bf16> halves;    // bf16
+    std::vector<Half> halves;    // bf16
     int64_t groups = 0;
     bool tiled = false;
 
@@ -73,16 +82,10 @@ struct Rows {
     }
 };
 
-inline __m512i four_inputs(const int8_t *x) {
-    int32_t four;
-    memcpy(&four, x, 4);
-    return _mm512_set1_epi32(four);
-}
-
 // Round one row of k values to what a weight kind is multiplied by.
 inline void round_row(Rows &out, int64_t row, const float *x, int64_t k, int64_t kind) {
     if (kind == BF16) {
-        for (int64_t i = 0; i < k; i += 16) store(&out.halves[row * k + i], _mm512_loadu_ps(x + i));
+        for (int64_t i = 0; i < k; i += 16) store_halves(&out.halves[row * k + i], _mm512_loadu_ps(x + i));
         return;
     }
     for (int64_t g = 0; g < k / GROUP; g++) {
@@ -91,9 +94,9 @@ inline void round_row(Rows &out, int64_t row, const float *x, int64_t k, int64_t
         const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
         const __m512 factor = _mm512_set1_ps(inverse);
         const __m512i p = _mm512_cvtps_epi32(_mm512_mul_ps(a, factor)), q = _mm512_cvtps_epi32(_mm512_mul_ps(b, factor));
-        int8_t *to = &out.values[row * k + g * GROUP];
-        _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8(p));
-        _mm_storeu_si128((__m128i *)(to + 16), _mm512_cvtepi32_epi8(q));
+        Input *to = &out.values[row * k + g * GROUP];
+        store_inputs(to, p);
+        store_inputs(to + 16, q);
         const int64_t at = out.at(row, g);
         const int32_t sum = _mm512_reduce_add_epi32(_mm512_add_epi32(p, q));
         out.scales[at] = largest / 127.0f;
@@ -110,8 +113,9 @@ inline void multiply_pair(__m512 sums[2][R], const Matrix &w, int64_t pair, cons
 #pragma GCC unroll 6
     for (int r = 0; r < R; r++) sums[0][r] = sums[1][r] = _mm512_setzero_ps();
     if constexpr (KIND == BF16) {
-        const bf16 *left = &x.halves[row * k];
+        const Half *left = &x.halves[row * k];
         for (int64_t i = 0; i < k; i += 2, packed += 128) {
+#ifdef __AVX512BF16__
             const __m512bh first = (__m512bh)_mm512_loadu_si512(packed), second = (__m512bh)_mm512_loadu_si512(packed + 64);
 #pragma GCC unroll 6
             for (int r = 0; r < R; r++) {
@@ -121,10 +125,23 @@ inline void multiply_pair(__m512 sums[2][R], const Matrix &w, int64_t pair, cons
                 sums[0][r] = _mm512_dpbf16_ps(sums[0][r], inputs, first);
                 sums[1][r] = _mm512_dpbf16_ps(sums[1][r], inputs, second);
             }
+#elif !defined(GROUNDUP_BF16)
+            __m512 first[2], second[2]; // even and odd inputs
+            widen_pairs(first, packed);
+            widen_pairs(second, packed + 64);
+#pragma GCC unroll 2
+            for (int j = 0; j < 2; j++)
+#pragma GCC unroll 6
+                for (int r = 0; r < R; r++) {
+                    const __m512 input = _mm512_set1_ps(left[r * k + i + j]);
+                    sums[0][r] = _mm512_fmadd_ps(input, first[j], sums[0][r]);
+                    sums[1][r] = _mm512_fmadd_ps(input, second[j], sums[1][r]);
+                }
+#endif
         }
         return;
     }
-    const int8_t *left = &x.values[row * k];
+    const Input *left = &x.values[row * k];
     const float *scales = &x.scales[row * groups];
     const int32_t *offsets = &x.offsets[row * groups];
     const float *input_sums = &x.sums[row * groups];
@@ -141,9 +158,9 @@ inline void multiply_pair(__m512 sums[2][R], const Matrix &w, int64_t pair, cons
                 const __m512i second = _mm512_loadu_si512(values + s * 128 + 64);
 #pragma GCC unroll 6
                 for (int r = 0; r < R; r++) {
-                    const __m512i inputs = four_inputs(left + r * k + g * GROUP + s * 4);
-                    products[0][r] = _mm512_dpbusd_epi32(products[0][r], first, inputs);
-                    products[1][r] = _mm512_dpbusd_epi32(products[1][r], second, inputs);
+                    const FourInputs inputs(left + r * k + g * GROUP + s * 4);
+                    products[0][r] = add_dot(products[0][r], first, inputs);
+                    products[1][r] = add_dot(products[1][r], second, inputs);
                 }
             }
         } else {
@@ -158,12 +175,12 @@ inline void multiply_pair(__m512 sums[2][R], const Matrix &w, int64_t pair, cons
                 const __m512i second_high = _mm512_and_si512(_mm512_srli_epi16(second, 4), low_bits);
 #pragma GCC unroll 6
                 for (int r = 0; r < R; r++) {
-                    const __m512i low = four_inputs(left + r * k + g * GROUP + s * 4);
-                    const __m512i high = four_inputs(left + r * k + g * GROUP + 16 + s * 4);
-                    products[0][r] = _mm512_dpbusd_epi32(products[0][r], first_low, low);
-                    products[1][r] = _mm512_dpbusd_epi32(products[1][r], second_low, low);
-                    products[0][r] = _mm512_dpbusd_epi32(products[0][r], first_high, high);
-                    products[1][r] = _mm512_dpbusd_epi32(products[1][r], second_high, high);
+                    const FourInputs low(left + r * k + g * GROUP + s * 4);
+                    const FourInputs high(left + r * k + g * GROUP + 16 + s * 4);
+                    products[0][r] = add_dot(products[0][r], first_low, low);
+                    products[1][r] = add_dot(products[1][r], second_low, low);
+                    products[0][r] = add_dot(products[0][r], first_high, high);
+                    products[1][r] = add_dot(products[1][r], second_high, high);
                 }
             }
         }

@@ -31,15 +31,12 @@ template <typename Body> static void for_rows(int64_t rows, float *out, int64_t 
 
 // Masked load and store. The mask is partial for the last vector of a row.
 static inline __m512 load(const bf16 *source, __mmask16 lanes) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, source)), 16));
+    return widened(_mm256_maskz_loadu_epi16(lanes, source));
 }
 static inline void store(bf16 *out, __mmask16 lanes, __m512 values) {
-    _mm256_mask_storeu_epi16(out, lanes, (__m256i)_mm512_cvtneps_pbh(values));
+    _mm256_mask_storeu_epi16(out, lanes, rounded_to_bf16(values));
 }
-static inline __m512 rounded(__m512 values) {
-    return _mm512_castsi512_ps(
-        _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(values)), 16));
-}
+static inline __m512 rounded(__m512 values) { return widened(rounded_to_bf16(values)); }
 
 #define FOR_VECTORS(j, width) for (int64_t j = 0; j < (width); j += 16)
 
@@ -334,7 +331,8 @@ extern "C" void groundup_nll_and_residual(float *nll, bf16 *logits, const int64_
         const float target = exps[label] * scale - 1.0f;
         FOR_VECTORS(j, vocab)
         store(from + j, first_lanes(vocab - j), _mm512_mul_ps(_mm512_loadu_ps(exps + j), _mm512_set1_ps(scale)));
-        _mm_store_ss((float *)exps, _mm_set_ss(target));
-        from[label] = (bf16)_mm_extract_epi16((__m128i)_mm_cvtneps_pbh(_mm_load_ps(exps)), 0);
+        alignas(32) bf16 rounded_target[16];
+        store(rounded_target, _mm512_set1_ps(target));
+        from[label] = rounded_target[0];
     });
 }

@@ -1,16 +1,15 @@
 // Matmuls of small bf16 blocks with fp32 accumulation. The implementation uses AMX tiles if the CPU supports AMX,
-// otherwise AVX-512 bf16 dot products. Packed operands have the same layout for AMX and AVX-512, so callers do not
-// depend on the instruction set.
+// otherwise AVX-512 bf16 dot products, otherwise fp32 FMAs. Packed operands have the same layout for all of them, so
+// callers do not depend on the instruction set.
 //
 // A block matmul computes C (m x n, fp32) += A (m x k) B (k x n) in steps of 16 x 16 x 32:
 //   A consists of tiles of 16 rows and 32 columns. The stride between rows is `a_stride` values.
 //   B consists of panels of 16 columns. In a panel, the rows k and k + 1 are interleaved: the two values of a column
 //   are adjacent.
 #pragma once
-#include <immintrin.h>
-#include <stdint.h>
+#include "simd.h"
+
 #include <stdlib.h>
-#include <string.h>
 
 #include <algorithm>
 
@@ -21,7 +20,6 @@
 
 namespace groundup {
 
-typedef uint16_t bf16;
 constexpr int TILE = 16;  // number of rows and columns of a result tile; 16 fp32 values are one cache line
 constexpr int DEPTH = 32; // number of values of k per step
 
@@ -70,8 +68,24 @@ struct NoWork {
 };
 
 #ifdef __AMX_BF16__
-
 constexpr bool ASYNCHRONOUS = true;
+#else
+constexpr bool ASYNCHRONOUS = false;
+#endif
+
+// An operand A: a pointer to its first tile, and the strides to the next row, to the next step of k and to the next 16
+// rows.
+struct Left {
+    const bf16 *data;
+    int64_t stride, step, next;
+};
+
+// Describes an unpacked row-major matrix.
+inline Left rows(const bf16 *data, int64_t stride) { return {data, stride, DEPTH, TILE * stride}; }
+// Describes tiles that `pack_left` has packed. `steps` is the number of steps of k.
+inline Left packed(const bf16 *data, int64_t steps) { return {data, DEPTH, TILE * DEPTH, steps * TILE * DEPTH}; }
+
+#if defined(__AMX_BF16__)
 
 // Computes a block of ROWS x COLUMNS tiles. The numbers of tile registers must be constants, so there is a template
 // instance for each of the four block sizes.
@@ -112,9 +126,8 @@ inline void multiply_block(float *c, int64_t c_stride, const bf16 *a, int64_t a_
     if (ROWS > 1 && COLUMNS > 1) _tile_stored(3, c1 + TILE, c_stride * 4);
 }
 
-#else
+#elif defined(GROUNDUP_BF16)
 
-constexpr bool ASYNCHRONOUS = false;
 constexpr int STRIP = 8; // number of rows whose sums stay in registers during the loop over k
 
 // Each pair of values of A is broadcast to a register and multiplied with both panels of a block. This takes 10 loads
@@ -156,17 +169,7 @@ inline void multiply_block(float *c, int64_t c_stride, const bf16 *a, int64_t a_
 
 #endif
 
-// An operand A: a pointer to its first tile, and the strides to the next row, to the next step of k and to the next 16
-// rows.
-struct Left {
-    const bf16 *data;
-    int64_t stride, step, next;
-};
-
-// Describes an unpacked row-major matrix.
-inline Left rows(const bf16 *data, int64_t stride) { return {data, stride, DEPTH, TILE * stride}; }
-// Describes tiles that `pack_left` has packed. `steps` is the number of steps of k.
-inline Left packed(const bf16 *data, int64_t steps) { return {data, DEPTH, TILE * DEPTH, steps * TILE * DEPTH}; }
+#ifdef GROUNDUP_BF16
 
 // Computes C (m x n) = A B, or C += A B if `add` is true. `m` and `n` are multiples of 16. `b_next` is the stride
 // between panels of B. Calls `work` between the steps if it can overlap with them.
@@ -190,6 +193,78 @@ inline void multiply(float *c, int64_t c_stride, const Left &a, const bf16 *b, i
         }
     }
 }
+
+#else
+
+constexpr int STRIP = 8;   // number of rows whose sums stay in registers during the loop over k
+constexpr int CHUNK = 128; // number of values of k whose operands stay in the first-level cache in fp32
+
+// Adds the products of STRIP rows of A (fp32, with a stride of CHUNK) and of 16 x COLUMNS columns of B (fp32) to C.
+template <int COLUMNS>
+inline void multiply_strip(float *c, int64_t c_stride, const float *a, const float *b, int64_t depth, bool add) {
+    __m512 sums[STRIP][COLUMNS];
+#pragma GCC unroll 8
+    for (int r = 0; r < STRIP; r++)
+#pragma GCC unroll 2
+        for (int j = 0; j < COLUMNS; j++)
+            sums[r][j] = add ? _mm512_loadu_ps(c + r * c_stride + j * TILE) : _mm512_setzero_ps();
+    for (int64_t k = 0; k < depth; k++) {
+        __m512 columns[COLUMNS];
+#pragma GCC unroll 2
+        for (int j = 0; j < COLUMNS; j++) columns[j] = _mm512_load_ps(b + (k * COLUMNS + j) * TILE);
+#pragma GCC unroll 8
+        for (int r = 0; r < STRIP; r++) {
+            const __m512 value = _mm512_set1_ps(a[r * CHUNK + k]);
+#pragma GCC unroll 2
+            for (int j = 0; j < COLUMNS; j++) sums[r][j] = _mm512_fmadd_ps(value, columns[j], sums[r][j]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < STRIP; r++)
+#pragma GCC unroll 2
+        for (int j = 0; j < COLUMNS; j++) _mm512_storeu_ps(c + r * c_stride + j * TILE, sums[r][j]);
+}
+
+// Computes 16 x COLUMNS columns of the result. Conversions to fp32 share execution ports with FMAs. So B is converted
+// once for all rows, and A once for all columns.
+template <int COLUMNS>
+inline void multiply_columns(float *c, int64_t c_stride, const Left &a, const bf16 *b, int64_t b_next, int64_t m,
+                             int64_t steps, bool add) {
+    alignas(64) float left[STRIP * CHUNK], right[CHUNK * COLUMNS * TILE];
+    for (int64_t step = 0; step < steps; step += CHUNK / DEPTH) {
+        const int64_t depth = std::min<int64_t>(CHUNK, (steps - step) * DEPTH);
+        for (int64_t k = 0; k < depth; k += 2)
+            for (int j = 0; j < COLUMNS; j++) {
+                __m512 values[2];
+                widen_pairs(values, b + j * b_next + (step * DEPTH + k) * TILE);
+                for (int odd = 0; odd < 2; odd++)
+                    _mm512_store_ps(right + ((k + odd) * COLUMNS + j) * TILE, values[odd]);
+            }
+        for (int64_t row = 0; row < m; row += STRIP) {
+            const bf16 *from = a.data + row / TILE * a.next + row % TILE * a.stride + step * a.step;
+            for (int r = 0; r < STRIP; r++)
+                for (int64_t k = 0; k < depth; k += TILE)
+                    _mm512_store_ps(left + r * CHUNK + k, widened(from + r * a.stride + k / DEPTH * a.step + k % DEPTH));
+            multiply_strip<COLUMNS>(c + row * c_stride, c_stride, left, right, depth, add || step > 0);
+        }
+    }
+}
+
+// As above. The function is not inlined, because it is large.
+__attribute__((noinline, unused)) static void multiply(float *c, int64_t c_stride, const Left &a, const bf16 *b,
+                                                       int64_t b_next, int64_t m, int64_t n, int64_t steps, bool add) {
+    int64_t j = 0;
+    for (; j + TILE < n; j += 2 * TILE) multiply_columns<2>(c + j, c_stride, a, b + j / TILE * b_next, b_next, m, steps, add);
+    if (j < n) multiply_columns<1>(c + j, c_stride, a, b + j / TILE * b_next, b_next, m, steps, add);
+}
+
+template <typename Work>
+inline void multiply(float *c, int64_t c_stride, const Left &a, const bf16 *b, int64_t b_next, int64_t m, int64_t n,
+                     int64_t steps, bool add, Work &&) {
+    multiply(c, c_stride, a, b, b_next, m, n, steps, add);
+}
+
+#endif
 
 // Transposes a matrix of 16 x 16 values of 32 bits.
 inline void transpose(__m512i v[16]) {

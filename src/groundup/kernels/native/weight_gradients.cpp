@@ -18,6 +18,15 @@ constexpr int64_t CACHED_VALUES = BLOCK_ROWS * 1536;
 
 extern "C" bool groundup_tiles_allowed() { return tiles_allowed(); }
 
+// Whether the CPU has instructions that multiply bf16 values.
+extern "C" bool groundup_multiplies_bf16() {
+#ifdef GROUNDUP_BF16
+    return true;
+#else
+    return false;
+#endif
+}
+
 // A result matrix with m rows, and its left operand (depth x m). `out` is the first row of the result, and `stride` is
 // the row stride of the left operand.
 struct Result {
