@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -15,6 +17,11 @@ from groundup.model import ModelConfig, Transformer
 from groundup.tokenizer import Tokenizer, train_tokenizer
 from python_topics import TOPICS
 
+# Tests must not change the cache of the user: for example, its history of predictions corrects later estimates. The
+# directory is kept between test runs, because it contains compiled kernels.
+CACHE = Path(__file__).resolve().parents[1] / ".pytest_cache" / "user-cache"
+os.environ["XDG_CACHE_HOME"] = str(CACHE)
+
 # A shell without job control starts `make test &` with SIGINT ignored. Subprocesses inherit this, so tests could not
 # interrupt them. With a Python handler, they start with the default action.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -23,6 +30,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # The time of an example depends on the load of the machine, not on the code.
 hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("untimed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Delete the histories of earlier test runs, once per run and not in each worker process."""
+    if not hasattr(config, "workerinput"):
+        for name in ("speed", "training", "trainings"):
+            shutil.rmtree(CACHE / "groundup" / name, ignore_errors=True)
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")

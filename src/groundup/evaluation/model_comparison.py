@@ -35,7 +35,7 @@ from groundup.evaluation.prompt_search import (
     label_instruction,
     num_trials,
 )
-from groundup.evaluation.tasks import TOO_LONG, EvaluationTask, TaskModel, TaskResult, score_tasks
+from groundup.evaluation.tasks import EvaluationTask, TaskModel, on_shared_items, score_tasks
 from groundup.inference.prompting import fits
 
 _NUM_TRANSCRIPTS = 3
@@ -257,33 +257,18 @@ def compare_tasks(
         console: console that prints progress.
 
     Raises:
-        DataError: no item fits into the context of both models.
+        DataError: no item fits into the context of both models, or the models have different items.
     """
     comparisons, notes = [], list[str]()
     for results in zip(*(score_tasks(model, tasks, console) for model in (before, after)), strict=True):
-        old, new, note = _paired(*results)
-        notes += note
+        (old, new), note = on_shared_items(results)
+        notes += [note] if note else []
         what = f"{old.name}, {pluralize(len(old.items), 'item')}"
         comparisons += [
             Comparison(was, now, before.seed, "task", what, {} if place else old.baselines)
             for place, (was, now) in enumerate(zip(old.measures, new.measures, strict=True))
         ]
     return ComparisonReport(comparisons, notes)
-
-
-def _paired(old: TaskResult, new: TaskResult) -> tuple[TaskResult, TaskResult, list[str]]:
-    """Return the results of two models on the items that both have scored, and a note if there are others."""
-    shared = set(old.numbers) & set(new.numbers)
-    if not shared and (old.numbers or new.numbers or len(old.items) != len(new.items)):
-        raise DataError(
-            f"task {old.name}: none of its items fits into the context of both models",
-            fix="Give shorter items, or set max_tokens in the file of the task.",
-        )
-    if not shared:  # The items depend on the seed, and not on the context.
-        return old, new, []
-    left = max(len(each.numbers) + each.dropped.get(TOO_LONG, 0) for each in (old, new)) - len(shared)
-    note = f"{old.name}: {pluralize(left, 'item')} left out, because not all items fit into the context of both models."
-    return old.of(shared), new.of(shared), [note] if left else []
 
 
 def compare_choices(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError
@@ -20,7 +21,7 @@ from groundup.evaluation.comparison import ComparisonReport, SeedComparison
 from groundup.evaluation.measure import Measure, mean
 from groundup.evaluation.model_comparison import TEXT_METRIC, text_bits_per_byte
 from groundup.evaluation.prompt_search import PromptedModel
-from groundup.evaluation.tasks import EvaluationTask, TaskModel, score_tasks
+from groundup.evaluation.tasks import EvaluationTask, TaskModel, TaskResult, on_shared_items, score_tasks
 from groundup.hub.resolve import model_identity, resolve_any
 from groundup.kernels import ComputeDtype, use_compute_dtype
 
@@ -105,7 +106,7 @@ def require_seeds(before: Sequence[Path], after: Sequence[Path]) -> None:
 def compare_recipes(
     before: Sequence[Path], after: Sequence[Path], rules: RecipeRules, console: Console
 ) -> ComparisonReport:
-    """Compare two recipes by the means over their models.
+    """Compare two recipes by the means over their models, which are all scored on the same items.
 
     Args:
         before: directories of the models of the first recipe, one per seed; see `require_seeds`.
@@ -115,31 +116,48 @@ def compare_recipes(
 
     Returns:
         One comparison per metric. It is about the text or the task, with the seeds as examples.
+
+    Raises:
+        DataError: the models have different items, or only some of them are classifiers.
     """
     texts = general_texts(rules.text, rules.max_bytes) if rules.text else []
-    old, new = ([_scores(model, texts, rules, console) for model in models] for models in (before, after))
-    comparisons = []
-    for key, first in old[0].items():
-        lower = first.lower_is_better
-        was, now = (
-            replace(mean(first.name, [scores[key].estimate for scores in of]), unit=first.unit, lower_is_better=lower)
-            for of in (old, new)
+    scores = [_scored(model, texts, rules, console) for model in (*before, *after)]
+    text, tasks = [of_text for of_text, _ in scores], [results for _, results in scores]
+    if texts and len({measure is None for measure in text}) > 1:
+        raise DataError(
+            "some of the models are classifiers, which have no bits per byte",
+            fix="Compare recipes of one kind of model.",
         )
-        what = f"{key[0]}, {len(before)} and {len(after)} seeds"
-        comparisons.append(SeedComparison(was, now, 0, "general" if first.name == TEXT_METRIC else "task", what))
-    note = "The intervals cover the seeds, not the choice of the items."
-    return ComparisonReport(comparisons, [note], method=METHOD)
+    notes, comparisons = ["The intervals cover the seeds, not the choice of the items."], list[SeedComparison]()
+
+    def compare(measures: Sequence[Measure], about: Literal["general", "task"], what: str) -> None:
+        first, estimates = measures[0], [measure.estimate for measure in measures]
+        was, now = (
+            replace(mean(first.name, of), unit=first.unit, lower_is_better=first.lower_is_better)
+            for of in (estimates[: len(before)], estimates[len(before) :])
+        )
+        seeds = f"{what}, {len(before)} and {len(after)} seeds"
+        comparisons.append(SeedComparison(was, now, 0, about, seeds))
+
+    if known := [measure for measure in text if measure is not None]:
+        compare(known, "general", f"{sum(len(each.encode()) for each in texts):,} bytes")
+    for of_models in zip(*tasks, strict=True):
+        results, note = on_shared_items(of_models)
+        notes += [note] if note else []
+        what = f"{results[0].name}, {pluralize(len(results[0].items), 'item')}"
+        for measures in zip(*(result.measures for result in results), strict=True):
+            compare(measures, "task", what)
+    return ComparisonReport(comparisons, notes, method=METHOD)
 
 
-def _scores(path: Path, texts: Sequence[str], rules: RecipeRules, console: Console) -> dict[tuple[str, str], Measure]:
-    """Return the metrics of a model, keyed by what is scored and the name of the metric."""
+def _scored(
+    path: Path, texts: Sequence[str], rules: RecipeRules, console: Console
+) -> tuple[Measure | None, list[TaskResult]]:
+    """Return the bits per byte of the text, or None for a classifier or without text, and the results of the tasks."""
     model = TaskModel.load(path, rules.device, console, dtype=rules.dtype)
-    found: dict[tuple[str, str], Measure] = {}
+    text = None
     if texts and isinstance(model.opened, PromptedModel):
         with use_compute_dtype(model.opened.model, model.dtype):
             score = text_bits_per_byte(model.opened, texts, f"text, {path.parent.name}/{path.name}", console)
-        what = f"{sum(len(text.encode()) for text in texts):,} bytes"
-        found[what, TEXT_METRIC] = mean(TEXT_METRIC, [score.bpb], unit="bits per byte", lower_is_better=True)
-    for result in score_tasks(model, rules.tasks, console):
-        found |= {(result.name, measure.name): measure for measure in result.measures}
-    return found
+        text = mean(TEXT_METRIC, [score.bpb], unit="bits per byte", lower_is_better=True)
+    return text, score_tasks(model, rules.tasks, console)

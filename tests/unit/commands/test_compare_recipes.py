@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import torch
 from groundup.commands import compare_recipes
 from groundup.commands.compare_recipes import CompareRecipesConfig
 from groundup.core.console import Console
-from groundup.core.errors import ConfigError
+from groundup.core.errors import ConfigError, DataError
 from groundup.evaluation.comparison import SeedComparison
 from groundup.evaluation.measure import mean
 from groundup.evaluation.stats import mean_interval, t_quantile, welch_difference
+from groundup.evaluation.tasks import TaskResult, on_shared_items, scoring
 from groundup.hub import save_model
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
@@ -60,6 +62,36 @@ def test_recipes_are_compared_by_the_means_over_seeds(runs: Path, tmp_path: Path
     assert line["difference"]["interval"] == pytest.approx([expected.low, expected.high])
     assert line["verdict"] == ("worse" if expected.low > 0 else "not distinguishable")  # More bits per byte are worse.
     assert "over seeds" in (tmp_path / "out" / "compare.md").read_text()
+
+
+def test_all_models_are_scored_on_the_same_items(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If each model averaged its own items, a recipe would gain from a context in which hard items do not fit."""
+    rows = [{"question": f"What is {word}?", "answer": word} for word in ("red", "a blue house", "x", "nothing")]
+    task = tmp_path / "questions.jsonl"
+    task.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    calls = iter(range(6 * len(rows)))
+
+    def fits(*_: object) -> bool:
+        model, item = divmod(next(calls), len(rows))
+        return model != 4 or item != 1  # The second model of the second recipe has no room for the second item.
+
+    monkeypatch.setattr(scoring, "_fits", fits)
+    out = tmp_path / "out"
+    facts = compare_recipes.run(config(runs, out, task=(task,), text=None), console=QUIET).facts
+    assert all("questions, 3 items" in line["what"] for line in facts["lines"])
+    assert "1 item left out" in (out / "compare.md").read_text()
+    assert "(items that fit: 4, 4, 4, 4, 3, 4)" in (out / "compare.md").read_text()
+
+
+def test_different_items_are_refused() -> None:
+    """Prompts of memorization are cut by tokens, so they differ between tokenizers."""
+    one, other = (
+        TaskResult("recall", "memorization", [mean("rate", [0.0, 1.0])], [{"prompt": text} for text in texts])
+        for texts in (("a b", "c"), ("a b", "c d"))
+    )
+    assert on_shared_items([one, one])[1] is None
+    with pytest.raises(DataError, match="of 2 items of the first model, another one shares only 1"):
+        on_shared_items([one, one, other])
 
 
 def test_fewer_than_three_seeds_are_refused(runs: Path, tmp_path: Path) -> None:

@@ -241,7 +241,9 @@ def test_models_are_compared_on_the_items_that_both_have_scored(
     assert [len(each.after.sums_EK) for each in compared.comparisons] == [2] * len(compared.comparisons)
     for each in compared.comparisons:  # Both models are the same.
         assert each.difference.bounds == pytest.approx((0, 0), abs=1e-4)
-    assert compared.notes == ["items: 2 items left out, because not all items fit into the context of both models."]
+    assert compared.notes == [
+        "items: 2 items left out, because not all items fit into the context of all models (items that fit: 3, 3)."
+    ]
 
 
 def test_items_too_long_for_the_context_are_reported(prompted: PromptedModel, tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import compress
+from operator import eq
 from typing import Any
 
 import numpy as np
 
+from groundup.core.errors import DataError
 from groundup.core.markdown import markdown_table
 from groundup.core.plural import pluralize
 from groundup.evaluation.measure import Measure
@@ -135,6 +137,46 @@ class TaskResult:
 
     def _cells(self, measure: Measure, interval: Interval) -> tuple[str, str]:
         return shown(interval.estimate, measure), f"{shown(interval.low, measure)} to {shown(interval.high, measure)}"
+
+
+def on_shared_items(results: Sequence[TaskResult]) -> tuple[list[TaskResult], str | None]:
+    """Return the results of several models on the items that all models have scored, paired by their numbers.
+
+    A model skips an item that does not fit into its context.
+
+    Args:
+        results: results on the same task, one per model.
+
+    Returns:
+        The results, and a note if items are left out.
+
+    Raises:
+        DataError: the models have no items in common, or their items depend on the model and differ.
+    """
+    first = results[0]
+    if not any(each.numbers for each in results):  # Without numbers, an item is identified by its text.
+        texts = [[(item.get("prompt"), item.get("reference")) for item in each.items] for each in results]
+        if len({len(of) for of in texts}) > 1 or any(of != texts[0] for of in texts):
+            same = [sum(map(eq, texts[0], of)) for of in texts]
+            raise DataError(
+                f"task {first.name}: the models have different items: of {len(texts[0]):,} items of the first model, "
+                f"another one shares only {min(same):,}",
+                fix="Compare models with the same tokenizer and a sufficient context, or leave out this task.",
+            )
+        return list(results), None
+    shared = set(first.numbers).intersection(*(each.numbers for each in results))
+    if not shared:
+        raise DataError(
+            f"task {first.name}: none of its items fits into the context of all models",
+            fix="Give shorter items, or set max_tokens in the file of the task.",
+        )
+    tried = max(len(each.numbers) + each.dropped.get(TOO_LONG, 0) for each in results)
+    left = tried - len(shared)
+    if not left:
+        return list(results), None
+    note = f"{first.name}: {pluralize(left, 'item')} left out, because not all items fit into the context of all models"
+    kept = ", ".join(f"{len(each.numbers):,}" for each in results)
+    return [each.of(shared) for each in results], f"{note} (items that fit: {kept})."
 
 
 @dataclass(frozen=True, eq=False)
