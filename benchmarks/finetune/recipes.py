@@ -33,7 +33,7 @@ RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
         "translate",
         ("finetune.instruct.prompt=Translate to French: {en}", "finetune.instruct.response={fr}"),
     ),
-    "write-questions": ("write-questions", ()),
+    "multiple-choice": ("multiple-choice", ()),
     "answer-from-passages": ("answer-from-passages", ()),
     "support": ("support", ()),
 }

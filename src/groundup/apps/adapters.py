@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from groundup.apps.catalog import Catalog
-from groundup.apps.declaration import App
+from groundup.apps.declaration import App, without_number_inputs
 from groundup.apps.inputs import check_input, render_template
 from groundup.core.artifact import ARTIFACT
 from groundup.core.config import unknown_name
 from groundup.core.console import Console
-from groundup.core.errors import ConfigError, GroundupError
-from groundup.data.conversations import InstructionSettings
+from groundup.core.errors import ConfigError, DataError, GroundupError
+from groundup.core.types import Example
+from groundup.data.conversations import ConversationSplit, InstructionSettings
 from groundup.data.held_out import fine_tuning_record
+from groundup.evaluation.applications import schema_problem
 from groundup.hub.adapted import find_adapter_base, is_adapter, is_adapter_of
 from groundup.hub.resolve import classifier_labels, finished, is_classifier, model_identity, resolve_any
 
@@ -65,6 +68,49 @@ def with_application_prompt(config: SettingsT) -> SettingsT:
         )
     app = Catalog().named(config.application).app
     return config.model_copy(update={"prompt": training_prompt(app, config.inputs)})
+
+
+def read_examples(config: InstructionSettings, console: Console) -> ConversationSplit:
+    """Read the examples of instruction tuning, and check that they are outputs of their application.
+
+    Args:
+        config: Settings of the data.
+        console: Console for a summary.
+
+    Raises:
+        DataError: The examples cannot be read, or a response does not match the JSON schema of the application.
+    """
+    split = config.read(console)
+    require_valid_outputs(config.application, split.found.examples)
+    return split
+
+
+def require_valid_outputs(application: str | None, examples: Sequence[Example]) -> None:
+    """Raise an error if a training response does not match the JSON schema of the application.
+
+    Args:
+        application: Application whose prompt is trained, or None.
+        examples: Conversations whose last turn is the response.
+
+    Raises:
+        DataError: A response is not JSON, or does not match the schema.
+    """
+    app = Catalog().named(application).app if application is not None else None
+    if app is None or app.output.kind != "json":
+        return
+    schema = without_number_inputs(app.output.json_schema)
+    for example in examples:
+        response = example.messages[-1].content
+        try:
+            problem = schema_problem(json.loads(response), schema)
+        except ValueError as error:
+            problem = str(error)
+        if problem:
+            raise DataError(
+                f"response {response[:80]!r}: {problem}",
+                rule=f"{app.name} writes JSON, so it is trained on JSON of its schema",
+                fix=f"Correct the column of the responses. Required: {', '.join(schema.get('required', ()))}.",
+            )
 
 
 def trained_application(directory: Path) -> str:

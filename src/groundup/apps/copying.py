@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from groundup.apps.spans import SpanType, content_words, number_words, spans_of
 from groundup.corpus.language import identify
 from groundup.corpus.quality.words import UNSPACED
+from groundup.data.spans import SpanType, content_words, number_words, spans_of
 
 _CAPITALIZED_NOUNS = ("de", "lb", "nds", "als", "bar")  # languages in which a capitalized word may be any noun
 _NUM_OPTIONS = 4

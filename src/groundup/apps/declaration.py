@@ -307,5 +307,21 @@ def fill_numbers(schema: Any, numbers: dict[str, Any]) -> Any:
     return numbers[found[1]] if found else schema
 
 
+def without_number_inputs(schema: Any) -> Any:
+    """Return a JSON schema without the keywords whose value is "{name}", which differ between inputs.
+
+    Args:
+        schema: JSON schema that contains "{name}" in place of numbers.
+    """
+    if isinstance(schema, dict):
+        kept = {name: value for name, value in schema.items() if not _is_number_input(value)}
+        return {name: without_number_inputs(value) for name, value in kept.items()}
+    return [without_number_inputs(value) for value in schema] if isinstance(schema, list | tuple) else schema
+
+
+def _is_number_input(value: Any) -> bool:
+    return isinstance(value, str) and FIELD.fullmatch(value) is not None
+
+
 def _wrong(rule: str) -> PydanticCustomError:
     return PydanticCustomError("value_error", rule)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from string import ascii_uppercase
 from typing import Any
 
@@ -26,6 +26,24 @@ def as_text(value: Any, lettered: Collection[str] = (), *, depth: int = 0, name:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "-"}[value]
     return str(value)
+
+
+def in_shown_order(value: Any, schema: Mapping[str, Any]) -> Any:
+    """Return a JSON value whose properties have the order of `required` in its schema, which is the order for readers.
+
+    A model generates properties in the order of `properties`, which may help it.
+
+    Args:
+        value: JSON value that matches the schema.
+        schema: JSON schema of objects and arrays. Other schemas do not change the order.
+    """
+    if isinstance(value, list):
+        return [in_shown_order(item, schema.get("items") or {}) for item in value]
+    if not isinstance(value, dict):
+        return value
+    declared = schema.get("properties") or {}
+    first = [name for name in schema.get("required") or () if name in value]
+    return {name: in_shown_order(value[name], declared.get(name) or {}) for name in dict.fromkeys([*first, *value])}
 
 
 def _entry(name: str, value: Any, lettered: Collection[str], depth: int) -> str:

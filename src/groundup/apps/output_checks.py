@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from groundup.apps.declaration import OutputChecks
-from groundup.apps.spans import common_type, normalized_words, occurs_in
+from groundup.data.spans import common_type, normalized_words, occurs_in
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 _MIN_TOPIC_SHARE = 0.5

@@ -16,7 +16,7 @@ from groundup.apps.chunks import split_into_chunks
 from groundup.apps.copying import position_of, unsupported_facts, without_repeated_sentences
 from groundup.apps.declaration import App
 from groundup.apps.inputs import Given, check_inputs
-from groundup.apps.json_text import as_text
+from groundup.apps.json_text import as_text, in_shown_order
 from groundup.apps.prompter import Options, Pair, Prompter, TextModel
 from groundup.core.errors import ConfigError
 from groundup.core.plural import pluralize
@@ -302,8 +302,8 @@ def _result(
     if any(each.finish_reason == "length" for each in done):
         all_notes.append(f"The output was cut at {prompter.max_tokens:,} tokens. Increase max_tokens for more.")
     value = None
-    if prompter.grammar is not None:
-        value = json.loads(text)
+    if prompter.schema is not None:
+        value = in_shown_order(json.loads(text), prompter.schema)
         text = as_text(value, prompter.app.output.lettered)
     elif prompter.app.decoding.facts_from:
         text = without_repeated_sentences(text)

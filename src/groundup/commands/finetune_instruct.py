@@ -72,6 +72,7 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
 
 def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     """Plan the run, fine-tune the model, write the model directory, and compare the model with its base model."""
+    from groundup.apps.adapters import read_examples
     from groundup.data.instruction import InstructionData
     from groundup.data.training_hashes import save_training_hashes, training_hashes
     from groundup.evaluation.during_training import show_answers
@@ -87,7 +88,7 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     from groundup.train.planner.tuning import DEFAULT_EPOCHS
     from groundup.train.planning import fine_tune, plan_fine_tuning
 
-    console, ranks, out, split = run.console, run.ranks, run.directory, config.read(run.console)
+    console, ranks, out, split = run.console, run.ranks, run.directory, read_examples(config, run.console)
     opened, new_rows_from = open_for_chat(config.model, config.method, console)
     model, tokenizer, base = opened.model, opened.tokenizer, opened.directory
     method = resolve_method(config.method, model.config, config.lora, console)
@@ -104,8 +105,7 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     window = plan.model.context_length
     plan = trainer.fit_micro_batches(plan, lambda rows: loader(window, rows, machine).batch(0)) if new else plan
     batches = loader(window, micro_batches_per_rank(plan.rows, plan.micro_batch_size, ranks.size)[0], machine)
-    show = show_answers(model, tokenizer, template, data.test, run)
-    evaluation = Evaluation(show, config.num_evaluations)
+    evaluation = Evaluation(show_answers(model, tokenizer, template, data.test, run), config.num_evaluations)
     selection = answer_selection(config.keep_best, config.early_stopping_patience, model, data)
     epochs = config.num_epochs or DEFAULT_EPOCHS
     facts = fine_tune(trainer, plan, batches, new=new, max_epochs=epochs, evaluation=evaluation, selection=selection)
@@ -115,7 +115,7 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     files = [run.plan_file, *save_language_model(method, out, tuned_model, base, tokenizer, template.stop_ids)]
     files += [*save_chat(out, template, tokenizer), save_training_hashes(out, split.questions, training_hashes(base))]
     files.append(write_xray(out / "xray.html", f"{split.found.sentence}.", data.token_views(NUM_SHOWN)))
-    del model, tuned_model, trainer, opened, show, planned, evaluation, selection  # frees memory
+    del model, tuned_model, trainer, opened, planned, evaluation, selection  # frees memory
     tuned, original = load_tuned_and_base(out, base, machine, adapter=method == "lora")
     compared, transcripts = compare_tuned(tuned, original, data, seed=config.seed, console=console)
     facts |= data.facts(batches) | {"held_out": compared.to_json(), "transcripts": transcripts}

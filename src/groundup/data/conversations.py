@@ -29,6 +29,7 @@ from groundup.data.columns import (
     first_text,
     speaker,
 )
+from groundup.data.passage_questions import PassageRules, with_passages
 from groundup.data.tables import evenly_spaced, normalized_id, read_table
 
 JOINED = "consecutive turns of one role joined"
@@ -40,6 +41,9 @@ class SourceRules(ConversationRules):
     """Settings that a source of examples has in addition to the settings of a text source."""
 
     limit: int | None = setting(None, help="maximum number of rows to read, evenly spaced over the table", gt=0)
+    passages: PassageRules | None = setting(
+        None, help="find the passage that answers each question of a table of questions about long texts"
+    )
 
 
 class FolderExamples(FolderSource, SourceRules):
@@ -123,6 +127,8 @@ def read_conversations(
     found, seen, read_as = Conversations(), set[Example](), dict[str, None]()
     for source in sources:
         table = read_table([source], console=console)
+        if source.passages is not None:
+            table = with_passages(table, source.passages)
         columns = find_columns(table, _own_rules(source) or rules or ConversationRules())
         read_as[str(columns)] = None
         rows = evenly_spaced(table.rows, source.limit) if source.limit else table.rows

@@ -94,6 +94,15 @@ def matches_schema(value: Any, schema: Mapping[str, Any]) -> bool:
     return Draft202012Validator(schema).is_valid(value)
 
 
+def schema_problem(value: Any, schema: Mapping[str, Any]) -> str:
+    """Return how a JSON value violates a JSON schema, with the path of the value, or "" if it matches."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    error = best_match(Draft202012Validator(schema).iter_errors(value))
+    return "" if error is None else f"{'.'.join(map(str, error.path)) or 'the whole'}: {error.message[:200]}"
+
+
 def compare_applications(before: Tested, after: Tested, *, seed: int = 0) -> list[Comparison]:
     """Compare the outputs of two models on the test set of an application, with one comparison per metric."""
     what = f"{before.name}, {len(before.references)} examples"

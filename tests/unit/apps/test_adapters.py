@@ -12,15 +12,15 @@ import pytest
 from click.testing import CliRunner
 
 from groundup.apps import Catalog
-from groundup.apps.adapters import find_adapter, training_prompt
+from groundup.apps.adapters import find_adapter, require_valid_outputs, training_prompt
 from groundup.apps.inputs import check_inputs
 from groundup.apps.prompter import Prompter, TextModel
 from groundup.cli import cli
 from groundup.commands import finetune_classify
 from groundup.commands.finetune_instruct import FinetuneInstructConfig, run
 from groundup.core.console import Console
-from groundup.core.errors import ConfigError
-from groundup.core.types import Message
+from groundup.core.errors import ConfigError, DataError
+from groundup.core.types import Example, Message
 from groundup.data.columns import fill
 from groundup.recipes import bundled
 from groundup.tokenizer import Tokenizer
@@ -33,7 +33,7 @@ TUNED = {name: table["instruct"] for name, table in TABLES.items() if table.get(
 
 def test_most_applications_with_text_have_a_recipe() -> None:
     assert {table["application"] for table in TUNED.values()} >= {
-        "translate", "answer", "summarize", "rewrite", "assistant",
+        "translate", "answer", "summarize", "rewrite", "assistant", "mcq", "lesson-plan", "script",
     }  # fmt: skip
 
 
@@ -46,6 +46,7 @@ def test_the_trained_prompt_is_the_prompt_of_the_application(
     app, inputs = BUNDLED[table["application"]].app, table["inputs"]
     row = {"text": "Where is it?", "passage": "A {strange} text.", "dialogue": "A: Hi", "question": "Who?"}
     row |= {"en": "Good evening.", "de": "Guten Abend.", "instruction": "Say hello.", "style": "simpler"}
+    row |= {"count": "2", "topic": "bees", "grade": "grade 3", "minutes": "30", "viewers": "children", "scenes": "2"}
     trained = fill(training_prompt(app, inputs), row, whole=True)
     given = {each.name: fill(inputs.get(each.name, "{" + each.name + "}"), row) for each in app.inputs}
     prompter = Prompter(app, TextModel(tokenizer, template, 4_096, trained_for=app.name), check_inputs(app, given))
@@ -113,3 +114,15 @@ def test_a_classifier_is_used_only_for_labels_that_it_has(
     assert find_adapter(intent, model, {"labels": "refund, invoice"})[0] == tmp_path / "run" / "intents"
     found, (note,) = find_adapter(intent, model, {"labels": "refund,complaint"})
     assert found is None and note.endswith("has no label 'complaint'; not used.")
+
+
+def test_training_responses_must_match_the_schema_of_the_application() -> None:
+    """A response in another format teaches a format that the grammar forbids."""
+    ask, plan = Message("user", "Write a plan."), json.loads(BUNDLED["lesson-plan"].app.prompt.shots[0].output)
+    good = Example((ask, Message("assistant", json.dumps(plan))))
+    require_valid_outputs("lesson-plan", [good])
+    require_valid_outputs("translate", [Example((ask, Message("assistant", "no JSON")))])
+    del plan["homework"]
+    for text, problem in ((json.dumps(plan), "'homework' is a required property"), ("A plan", "Expecting value")):
+        with pytest.raises(DataError, match=rf"{problem}.*lesson-plan writes JSON"):
+            require_valid_outputs("lesson-plan", [good, Example((ask, Message("assistant", text)))])

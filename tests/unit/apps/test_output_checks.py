@@ -9,7 +9,7 @@ import pytest
 from groundup.apps import Catalog
 from groundup.apps.baselines import tfidf_choice
 from groundup.apps.output_checks import check_output
-from groundup.apps.spans import common_type, spans_of
+from groundup.data.spans import common_type, spans_of
 
 BUNDLED = Catalog()
 TEXT = (
