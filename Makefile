@@ -108,8 +108,9 @@ export GGUF PEER TEXTS
 bench-inference: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks.inference $(ARGS)
 
-# QUESTIONS="DIR ...": question sets. MODEL=DIR: a model that reads passages.
-export QUESTIONS
+# QUESTIONS="DIR ...": question sets. MODEL=DIR: a model that runs the applications and reads passages.
+# ADAPTERS="NAME=DIR ...": adapters of applications. TESTS="NAME=FILE ...": their test files.
+export QUESTIONS ADAPTERS TESTS
 bench-applications: $(DEV)
 	@$(BIN)/python -m benchmarks.applications $(ARGS)
 

@@ -10,10 +10,12 @@ import argparse
 import json
 from collections.abc import Mapping
 
+from benchmarks.applications.evaluate import APPLICATIONS
 from benchmarks.parts import run_part
 
 # The module of each part, and its keys in the last line of the output.
 PARTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "evaluate": ("benchmarks.applications.evaluate", APPLICATIONS),
     "ask": (
         "benchmarks.applications.ask",
         (

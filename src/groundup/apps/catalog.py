@@ -28,10 +28,19 @@ class CatalogEntry:
     Attributes:
         app: The declared application.
         path: File that declares the application.
+        own_test: Test set that replaces the declared one, or None.
     """
 
     app: App
     path: Path
+    own_test: Path | None = None
+
+    @property
+    def test_path(self) -> Path | None:
+        """File of the test set, or None if there is none."""
+        if self.app.test is None:
+            return None
+        return self.own_test or self.path.with_name(self.app.test.file)
 
     def test_rows(self) -> list[dict[str, Any]]:
         """Return the rows of the test set with validated inputs. If there is no test set, return an empty list.
@@ -40,12 +49,16 @@ class CatalogEntry:
             DataError: The file of the test set does not exist, or a row is invalid.
             ConfigError: An input in a row is invalid.
         """
-        if self.app.test is None:
+        path = self.test_path
+        if path is None:
             return []
-        path = self.path.with_name(self.app.test.file)
         if not path.is_file():
-            raise DataError(f"{path}: no such file", fix="Put the test set next to the file of its application.")
-        return list(self._rows(path))
+            fix = "Check --test." if self.own_test else "Put the test set next to the file of its application."
+            raise DataError(f"{path}: no such file", fix=fix)
+        rows = list(self._rows(path))
+        if not rows:
+            raise DataError(f"{path}: no examples", fix="Write one JSON object per line, with the inputs and output.")
+        return rows
 
     @property
     def _has_checks(self) -> bool:
@@ -54,7 +67,7 @@ class CatalogEntry:
     @property
     def test_digest(self) -> str:
         """Digest of the declaration and the test set, which identifies what a stored score has measured."""
-        files = [self.path, *([self.path.with_name(self.app.test.file)] if self.app.test else [])]
+        files = [self.path, *([self.test_path] if self.test_path else [])]
         return hashlib.blake2b(
             b"\0".join(path.read_bytes() for path in files if path.is_file()), digest_size=16
         ).hexdigest()
@@ -66,9 +79,10 @@ class CatalogEntry:
                 output = row.pop("output", "") if self._has_checks else row.pop("output")
                 yield check_inputs(self.app, row) | {"output": output}
             except (ValueError, AttributeError, KeyError, TypeError):
+                inputs = ", ".join(each.name for each in self.app.inputs)
                 raise DataError(
                     f"{path}, line {number}",
-                    rule="each line must be a JSON object with the inputs and output",
+                    rule=f"each line must be a JSON object with the inputs ({inputs}) and output",
                     fix="Correct this line.",
                 ) from None
             except GroundupError as error:

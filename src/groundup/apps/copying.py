@@ -9,12 +9,9 @@ from typing import Any
 
 from groundup.corpus.language import identify
 from groundup.corpus.quality.words import UNSPACED
-from groundup.data.spans import SpanType, content_words, number_words, spans_of
+from groundup.data.spans import NUM_OPTIONS, number_words, option_spans
 
 _CAPITALIZED_NOUNS = ("de", "lb", "nds", "als", "bar")  # languages in which a capitalized word may be any noun
-_NUM_OPTIONS = 4
-_MAX_SPAN_CHARACTERS = 60
-_MAX_SPANS = 40  # per type; a larger schema takes longer to compile
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _SENTENCE_END = re.compile(r"[.!?:]['\"”]?\s*$|\n\s*$")
@@ -35,25 +32,13 @@ def schema_with_spans(schema: dict[str, Any], lists: Sequence[str], text: str) -
         The schema, or None if the text has fewer than four spans of each type and fewer than four long words.
     """
     variants = []
-    typed = spans_of(text)
-    if max(map(len, typed.values())) < _NUM_OPTIONS:
-        typed["phrase"] = content_words(text)
-    for kind, spans in typed.items():
-        usable = [span for span in spans if span.isdigit() or 2 <= len(span) <= _MAX_SPAN_CHARACTERS]
-        usable = _without_parts(usable, kind)[:_MAX_SPANS]
-        if len(usable) >= _NUM_OPTIONS:
-            random.Random(text).shuffle(usable)
-            groups = [{"enum": usable[first::_NUM_OPTIONS]} for first in range(_NUM_OPTIONS)]
-            size = {"minItems": _NUM_OPTIONS, "maxItems": _NUM_OPTIONS}
+    for spans in option_spans(text).values():
+        if len(spans) >= NUM_OPTIONS:
+            random.Random(text).shuffle(spans)
+            groups = [{"enum": spans[first::NUM_OPTIONS]} for first in range(NUM_OPTIONS)]
+            size = {"minItems": NUM_OPTIONS, "maxItems": NUM_OPTIONS}
             variants.append({"type": "array", "prefixItems": groups, "items": False, **size})
     return _replaced(schema, lists, variants) if variants else None
-
-
-def _without_parts(spans: Sequence[str], kind: SpanType) -> list[str]:
-    """Leave out the spans that are parts of others, because both could be the correct option."""
-    if kind == "number":
-        return list(spans)
-    return [span for span in spans if not any(span != other and span in other for other in spans)]
 
 
 def _replaced(schema: Any, lists: Sequence[str], variants: Sequence[dict[str, Any]]) -> Any:
@@ -62,7 +47,7 @@ def _replaced(schema: Any, lists: Sequence[str], variants: Sequence[dict[str, An
     if not isinstance(schema, dict):
         return schema
     properties = schema.get("properties", {})
-    named = [name for name in lists if name in properties]
+    named = [name for name in lists if properties.get(name, {}).get("type") == "array"]
     if not named:
         return {key: _replaced(value, lists, variants) for key, value in schema.items()}
     return {"anyOf": [schema | {"properties": properties | dict.fromkeys(named, variant)} for variant in variants]}

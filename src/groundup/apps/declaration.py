@@ -107,7 +107,9 @@ class OutputSettings(Config):
         {}, help='JSON schema of the output; "{count}" is replaced by the value of the input count'
     )
     distinct: tuple[str, ...] = setting(
-        (), help="names of lists whose items must differ; if items repeat, the JSON is generated again"
+        (),
+        help="names of lists whose items must differ, and of texts that must differ between the items of a list; "
+        "if they repeat, the JSON is generated again",
     )
     lettered: tuple[str, ...] = setting((), help="names of lists whose items are shown with the letters A, B, C, ...")
     labels: tuple[str, ...] = setting((), help="labels to choose from, for kind = label")
@@ -118,10 +120,12 @@ class OutputSettings(Config):
     def _fits_together(self) -> OutputSettings:
         if (self.kind == "json") != bool(self.json_schema):
             raise _wrong("json_schema is for kind = json, which requires it")
-        for key, names in (("distinct", self.distinct), ("lettered", self.lettered)):
-            for name in names:
-                if name not in _lists_in(self.json_schema):
-                    raise _wrong(f"{key}: {name!r} is not a list in json_schema")
+        for name in self.lettered:
+            if ("array", name) not in _properties(self.json_schema):
+                raise _wrong(f"lettered: {name!r} is not a list in json_schema")
+        for name in self.distinct:
+            if not {("array", name), ("string", name)} & set(_properties(self.json_schema)):
+                raise _wrong(f"distinct: {name!r} is not a list or a text in json_schema")
         if (self.kind == "label") != (bool(self.labels) != bool(self.labels_from)):
             raise _wrong("kind = label requires either labels or labels_from, and other kinds have neither")
         return self
@@ -272,13 +276,13 @@ class App(Config):
         return {**kept, "inputs": inputs, "output": output, "decoding": decoding}
 
 
-def _lists_in(schema: Any) -> Iterator[str]:
-    """Yield the names of all array properties in a JSON schema, including nested ones."""
+def _properties(schema: Any) -> Iterator[tuple[Any, str]]:
+    """Yield the type and name of all properties in a JSON schema, including nested ones."""
     for name, value in schema.items() if isinstance(schema, dict) else enumerate(schema):
-        if isinstance(value, dict) and value.get("type") == "array" and isinstance(name, str):
-            yield name
+        if isinstance(value, dict) and isinstance(name, str):
+            yield value.get("type"), name
         if isinstance(value, dict | list | tuple):
-            yield from _lists_in(value)
+            yield from _properties(value)
 
 
 def number_inputs(schema: Any) -> Iterator[str]:

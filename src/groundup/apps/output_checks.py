@@ -9,14 +9,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from groundup.apps.declaration import OutputChecks
-from groundup.data.spans import common_type, normalized_words, occurs_in
+from groundup.apps.copying import position_of, unsupported_facts, without_repeated_sentences
+from groundup.apps.declaration import App, OutputChecks
+from groundup.data.spans import NUM_OPTIONS, common_type, normalized_words, occurs_in
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 _MIN_TOPIC_SHARE = 0.5
 _MIN_QUESTION_SHARE = 1 / 3
 _STEM = 5  # characters; "planting" and "plants" have the same beginning
-_NUM_OPTIONS = 4
 _FUNCTION_WORDS = (
     "about after again also been before being between could does doing down each every from have having here into "
     "just like more most much must only other over same should some such than that their them then there these they "
@@ -59,7 +59,7 @@ def check_output(
             )
         )
         passed["four different options"] = bool(questions) and all(
-            len({" ".join(normalized_words(option)) for option in options} - {""}) == _NUM_OPTIONS
+            len({" ".join(normalized_words(option)) for option in options} - {""}) == NUM_OPTIONS
             for _, options, _ in questions
         )
         passed["options of one type"] = bool(questions) and all(
@@ -69,6 +69,27 @@ def check_output(
     else:
         passed["no repetition"] = bool(words) and repeated_ngrams(words) < checks.max_repeated
     return passed
+
+
+def decoding_rules(app: App, text: str, given: Mapping[str, Any]) -> dict[str, bool]:
+    """Return whether a text output satisfies each decoding rule that its application declares.
+
+    Args:
+        app: Application.
+        text: Output as readable text.
+        given: Inputs of the application.
+    """
+    decoding = app.decoding
+    kept: dict[str, bool] = {}
+    if app.output.kind != "text":
+        return kept
+    if decoding.facts_from:
+        kept["only numbers and names of the text"] = not unsupported_facts(text, str(given[decoding.facts_from]))
+        kept["no repeated sentence"] = without_repeated_sentences(text) == text.strip()
+    if decoding.copy_from:
+        copied = position_of(text, str(given[decoding.copy_from])) is not None
+        kept["copied from the text"] = copied or text.strip() in decoding.copy_or
+    return kept
 
 
 def repeated_ngrams(words: Sequence[str], n: int = 4) -> float:

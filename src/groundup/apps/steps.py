@@ -193,17 +193,19 @@ def _faults(prompter: Prompter, text: str) -> list[str]:
 
 
 def _repetitions(value: Any, names: Sequence[str]) -> int:
-    """Count the repeated items in all lists that have one of these names."""
+    """Count the repeated items of lists that have one of these names, and the repeated texts between list items."""
     if isinstance(value, list):
-        return sum(_repetitions(item, names) for item in value)
+        texts = [[item[name] for item in value if isinstance(item, dict) and name in item] for name in names]
+        repeated = sum(_repeated([each for each in found if isinstance(each, str)]) for found in texts)
+        return repeated + sum(_repetitions(item, names) for item in value)
     if not isinstance(value, dict):
         return 0
     found = sum(_repetitions(item, names) for item in value.values())
-    for items in (value.get(name) for name in names):
-        if isinstance(items, list):
-            different = {json.dumps(item, ensure_ascii=False).casefold().strip('" .,;:!?') for item in items}
-            found += len(items) - len(different)
-    return found
+    return found + sum(_repeated(value[name]) for name in names if isinstance(value.get(name), list))
+
+
+def _repeated(items: Sequence[Any]) -> int:
+    return len(items) - len({json.dumps(item, ensure_ascii=False).casefold().strip('" .,;:!?') for item in items})
 
 
 def _split(prompter: Prompter, text: str, *, chunk: bool) -> list[str]:

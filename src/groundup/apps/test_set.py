@@ -14,7 +14,7 @@ from groundup.apps.classifier_runner import ClassifierRunner
 from groundup.apps.declaration import App, fill_numbers
 from groundup.apps.inputs import check_inputs
 from groundup.apps.json_text import as_text
-from groundup.apps.output_checks import check_output
+from groundup.apps.output_checks import check_output, decoding_rules
 from groundup.apps.prompter import Options
 from groundup.apps.runner import AppRunner
 from groundup.apps.steps import AppResult
@@ -42,6 +42,7 @@ class AppOutputs:
         choices: Number of labels to choose from in each example. Empty unless the application outputs labels.
         hits: 1 for each example that counts, otherwise 0. Empty unless the metric is "ranking" or "checks".
         checks: Result of each check of each example. Empty unless the metric is "checks".
+        rules: Whether each output satisfies each decoding rule of the application. Empty if it declares none.
         baseline: Name of the baseline, or "" if there is none.
         baseline_written: Outputs of the baseline. Empty if the baseline has hits.
         baseline_hits: 1 for each example in which the baseline counts, otherwise 0.
@@ -58,6 +59,7 @@ class AppOutputs:
     choices: Sequence[int] = ()
     hits: Sequence[float] = ()
     checks: Sequence[Mapping[str, bool]] = ()
+    rules: Sequence[Mapping[str, bool]] = ()
     baseline: str = ""
     baseline_written: Sequence[str] = ()
     baseline_hits: Sequence[float] = ()
@@ -121,6 +123,7 @@ def _generate_outputs(
     checked = outputs.metric == "checks"
     results = runner.run_many(app, given, Options(seed=0) if checked else Options(temperature=0.0), advance=advance)
     outputs.written = [result.text if isinstance(result, AppResult) else "" for result in results]
+    outputs.rules = [decoding_rules(app, text, row) for text, row in zip(outputs.written, given, strict=True)]
     if outputs.schemas:
         outputs.values = [result.value if isinstance(result, AppResult) else None for result in results]
     if checked:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from groundup.apps import Catalog, open_catalog
+from groundup.apps import open_catalog
 from groundup.core.config import Config, setting
 from groundup.core.console import Console, print_now
 from groundup.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from groundup.apps.catalog import CatalogEntry
     from groundup.apps.test_set import AppOutputs
 
 EXAMPLE = "groundup apps evaluate --model runs/notes/base --tuned runs/notes/chat"
@@ -27,6 +29,9 @@ class AppsEvaluateConfig(Config):
     )
     model: Path = setting(help="Model directory, or a run (its newest language model)", flag=True)
     tuned: Path | None = setting(None, help="Fine-tuned model to compare with --model", flag=True)
+    test: Path | None = setting(
+        None, help="Test set of one application (JSONL with its inputs and output); default: its own", flag=True
+    )
     apps: Path | None = setting(None, help="Directory with your applications; default: ./apps", flag=True)
     seed: int = setting(0, help="Random seed for confidence intervals", flag=True, ge=0)
     device: str | None = setting(None, help="Device, such as cpu or cuda; default: a GPU if available", flag=True)
@@ -61,13 +66,17 @@ def run(
     catalog = open_catalog(config.apps, console)
     chosen = [catalog.named(name) for name in config.names] or list(catalog.values())
     chosen = [found for found in chosen if found.app.test is not None]
+    if config.test is not None:
+        if len(chosen) != 1:
+            raise ConfigError(f"--test {config.test} with {len(chosen)} applications", fix="Name one application.")
+        chosen = [replace(chosen[0], own_test=config.test)]
     if not chosen:
         raise ConfigError(
             f"{', '.join(config.names) or config.apps}: no test set",
             fix="Add a table [test] to the application's file.",
         )
     models = [config.model, *([config.tuned] if config.tuned else [])]
-    tested = [_tested(model, config, catalog, [found.app.name for found in chosen], console) for model in models]
+    tested = [_tested(model, config, chosen, console) for model in models]
     made: list[dict[str, Any]] = []
     table: list[tuple[str, ...]] = []
     for before, *after in zip(*tested, strict=True):
@@ -88,21 +97,21 @@ def run(
     return made
 
 
-def _tested(
-    model: Path, config: AppsEvaluateConfig, catalog: Catalog, names: list[str], console: Console
-) -> list[AppOutputs]:
+def _tested(model: Path, config: AppsEvaluateConfig, chosen: list[CatalogEntry], console: Console) -> list[AppOutputs]:
     from groundup.apps.runner import open_runner
     from groundup.apps.scores import save_scores, score_of, warning_of
     from groundup.apps.test_set import run_test_set
 
     with ExitStack() as stack:
         runner = open_runner(model, config.device, console, stack)
-        total = sum(len(catalog[name].test_rows()) for name in names)
+        total = sum(len(found.test_rows()) for found in chosen)
         with console.progress(str(model), total, "examples") as bar:
-            tested = [run_test_set(runner, catalog[name], advance=bar.advance) for name in names]
-    scores = {each.name: score_of(each, catalog[each.name], seed=config.seed) for each in tested}
-    for name, score in scores.items():
-        console.note(f"{name}: {warning_of(catalog[name], score) or score.sentence + '.'}")
+            tested = [run_test_set(runner, found, advance=bar.advance) for found in chosen]
+    scores = {each.name: score_of(each, found, seed=config.seed) for each, found in zip(tested, chosen, strict=True)}
+    for found in chosen:
+        score = scores[found.app.name]
+        console.note(f"{found.app.name}: {warning_of(found, score) or score.sentence + '.'}")
     assert runner.directory is not None
-    console.note(f"Stored in {save_scores(runner.directory, scores)}.")
+    if config.test is None:  # The stored score is the one of the application's own test set.
+        console.note(f"Stored in {save_scores(runner.directory, scores)}.")
     return tested

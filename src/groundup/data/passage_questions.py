@@ -15,10 +15,9 @@ from typing import Any
 from groundup.core.config import Config, nearest, setting
 from groundup.core.errors import ConfigError, DataError
 from groundup.corpus.quality.sentences import split_sentences
-from groundup.data.spans import SpanType, normalized_words, spans_of
+from groundup.data.spans import NUM_OPTIONS, SpanType, normalized_words, option_spans
 from groundup.data.tables import Table, cell_text
 
-NUM_OPTIONS = 4
 _MAX_ANSWER_WORDS = 6
 _MIN_QUESTION_SHARE = 1 / 3  # of the question's words in its passage; below it, the passage rarely gives the answer
 _MIN_WORD = 4  # characters; shorter words of a question occur in most passages
@@ -194,7 +193,7 @@ def multiple_choice(question: str, answer: str, passage: str) -> dict[str, Any] 
         return None
     kind, span = typed
     own = set(normalized_words(span))
-    others = [each for each in spans_of(passage)[kind] if not own & set(normalized_words(each))]
+    others = [each for each in option_spans(passage)[kind] if not own & set(normalized_words(each))]
     draw = random.Random(f"{question}\0{passage}")
     if len(others) < NUM_OPTIONS - 1:
         return None
@@ -205,7 +204,7 @@ def multiple_choice(question: str, answer: str, passage: str) -> dict[str, Any] 
 
 def _same_span(answer: str, passage: str) -> tuple[SpanType, str] | None:
     wanted = normalized_words(answer)
-    for kind, spans in spans_of(passage).items():
+    for kind, spans in option_spans(passage).items():
         for span in spans:
             if normalized_words(span) == wanted:
                 return kind, span

@@ -9,7 +9,10 @@ from typing import Literal
 
 SpanType = Literal["number", "name", "phrase"]
 
+NUM_OPTIONS = 4  # of a multiple-choice question
 _MAX_NAME_WORDS, _MAX_PHRASE_WORDS = 5, 3
+_MAX_OPTION_CHARACTERS = 60
+_MAX_OPTION_SPANS = 40  # per type; a larger schema takes longer to compile
 _NUMBER_WORDS = (
     "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
     "nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion half third "
@@ -112,6 +115,27 @@ def spans_of(text: str) -> dict[SpanType, list[str]]:
     for kind, span in _typed_spans(text):
         found[kind].setdefault(" ".join(normalized_words(span)), span)
     return {kind: list(spans.values()) for kind, spans in found.items()}
+
+
+def option_spans(text: str) -> dict[SpanType, list[str]]:
+    """Return the spans of a text that can be options of a multiple-choice question, by their type.
+
+    Spans that are parts of others are left out, because both could be the correct option. If there are too few spans,
+    words are used as phrases.
+
+    Args:
+        text: Text that the question is about.
+    """
+    typed = spans_of(text)
+    if max(map(len, typed.values())) < NUM_OPTIONS:
+        typed["phrase"] = content_words(text)
+    found = {}
+    for kind, spans in typed.items():
+        usable = [span for span in spans if span.isdigit() or 2 <= len(span) <= _MAX_OPTION_CHARACTERS]
+        if kind != "number":
+            usable = [span for span in usable if not any(span != other and span in other for other in usable)]
+        found[kind] = usable[:_MAX_OPTION_SPANS]
+    return found
 
 
 def content_words(text: str) -> list[str]:

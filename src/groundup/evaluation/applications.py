@@ -36,6 +36,7 @@ class Tested(Protocol):
     choices: Sequence[int]
     hits: Sequence[float]
     checks: Sequence[Mapping[str, bool]]
+    rules: Sequence[Mapping[str, bool]]
     baseline: str
     baseline_written: Sequence[str]
     baseline_hits: Sequence[float]
@@ -62,6 +63,8 @@ def measures_of(tested: Tested) -> list[Measure]:
     if tested.schemas:
         held = [100.0 * matches_schema(*pair) for pair in zip(tested.values, tested.schemas, strict=True)]
         found.append(mean("valid JSON", held))
+    for name in tested.rules[0] if tested.rules else ():
+        found.append(mean(name, [100.0 * kept[name] for kept in tested.rules]))
     return found
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 
 from groundup.apps import Catalog
 from groundup.apps.baselines import tfidf_choice
-from groundup.apps.output_checks import check_output
+from groundup.apps.output_checks import check_output, decoding_rules
 from groundup.data.spans import common_type, spans_of
 
 BUNDLED = Catalog()
@@ -88,3 +89,18 @@ def test_spans_have_a_type() -> None:
 def test_nearest_shares_ties() -> None:
     assert tfidf_choice("Where is my parcel?", ["track a parcel", "open an account"]) == [1.0, 0.0]
     assert tfidf_choice("xyz", ["track a parcel", "open an account"]) == [0.5, 0.5]
+
+
+def test_decoding_rules_of_outputs_are_reported() -> None:
+    """The rules do not hold for every output, because only a limited number of attempts is made."""
+    text = "The pool in Harden opens on 3 May. It has two lanes."
+    summarize = partial(decoding_rules, BUNDLED["summarize"].app, given={"text": text})
+    assert set(summarize("The pool in Harden opens on 3 May.").values()) == {True}
+    assert summarize("It opens on 4 May in Bonn.") == {
+        "only numbers and names of the text": False,
+        "no repeated sentence": True,
+    }
+    assert not summarize("It opens in May. It opens in May.")["no repeated sentence"]
+    answer = partial(decoding_rules, BUNDLED["answer"].app, given={"text": text})
+    assert [answer(each)["copied from the text"] for each in ("3 May", "unknown", "4 May")] == [True, True, False]
+    assert decoding_rules(BUNDLED["mcq"].app, "", {"text": text}) == {}

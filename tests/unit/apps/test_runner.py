@@ -274,6 +274,22 @@ def test_repetition_that_remains_is_noted(runner: RecordingRunner) -> None:
     assert result.notes == ("Items of words repeat in each of 5 attempts.",)
 
 
+def test_questions_differ_and_are_shown_in_the_order_of_required(runner: RecordingRunner) -> None:
+    """SmolLM2 repeats a question if it writes several, and a model may generate the answer first."""
+    item = {
+        "type": "object",
+        "required": ["question", "answer"],
+        "properties": {"answer": {"enum": ["A", "B"]}, "question": {"type": "string", "enum": ["Who?", "who? "]}},
+        "additionalProperties": False,
+    }
+    items = {"type": "array", "items": item, "minItems": 2, "maxItems": 2}
+    schema = {"type": "object", "required": ["all"], "properties": {"all": items}, "additionalProperties": False}
+    output = OutputSettings(kind="json", json_schema=schema, max_tokens=80, distinct=("question",))
+    result = runner.run(BUNDLED["poem"].app.model_copy(update={"output": output}), {"topic": "rain"})
+    assert len(runner.requests) == 5 and result.notes == ("Items of question repeat in each of 5 attempts.",)
+    assert [list(each) for each in result.value["all"]] == [["question", "answer"]] * 2
+
+
 def test_a_batch_gives_the_same_results_as_single_runs(runner: RecordingRunner, book: str) -> None:
     """The batch contains rows with several rounds of generation, rows with one round, and invalid rows."""
     app = BUNDLED["summarize"].app

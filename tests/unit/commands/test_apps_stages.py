@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,12 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 
+from groundup.apps import Catalog
+from groundup.apps.first_use import show_score
+from groundup.apps.runner import open_runner
+from groundup.apps.scores import AppScore, save_scores, stored_scores
 from groundup.cli import cli
-from groundup.core.console import visible
+from groundup.core.console import Console, visible
 from groundup.core.errors import ConfigError, DataError, GroundupError
 from groundup.hub import save_classifier
 from groundup.model import SequenceClassifier, Transformer
@@ -226,6 +231,42 @@ def test_a_model_below_the_baseline_is_reported_on_first_use(chat_directory: Pat
         assert ("of 6 on its test" in said) == (metric != "chrf")
     stored = json.loads((model / "applications.json").read_text(encoding="utf-8"))
     assert stored["applications"]["echo"]["items"] == 6
+
+
+def test_a_test_set_of_your_own_replaces_the_declared_one(chat_directory: Path, tmp_path: Path) -> None:
+    """The score of other examples is not stored, because it would replace the score that the warning shows."""
+    model = tmp_path / "model"
+    shutil.copytree(chat_directory, model)
+    folder, own = write_app(tmp_path / "mine", 'metric = "chrf"', ROWS), tmp_path / "own.jsonl"
+    own.write_text("".join(json.dumps(row) + "\n" for row in ROWS[:2]), encoding="utf-8")
+    use = ("evaluate", "echo", "--model", model, "--apps", folder, "--test", own)
+    assert json.loads(call(*use, "--json").stdout)["examples"] == 2
+    assert "echo" not in stored_scores(model)
+    own.write_text(json.dumps({"question": "Where?", "output": "Here"}), encoding="utf-8")
+    with pytest.raises(ConfigError, match="line 1: unknown input 'question'"):
+        call(*use)
+    own.write_text(json.dumps({"text": "Where?"}), encoding="utf-8")
+    with pytest.raises(DataError, match=r"line 1.*the inputs \(text\) and output"):
+        call(*use)
+    with pytest.raises(ConfigError, match="Name one application"):
+        call("evaluate", "--model", model, "--test", own)
+
+
+@pytest.mark.parametrize("name", Catalog())
+def test_each_application_warns_below_its_baseline(
+    chat_directory: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Word salad of a small model must not look like a result. The stored score stands for a run of the test set."""
+    model, found = tmp_path / "model", Catalog()[name]
+    shutil.copytree(chat_directory, model)
+    poor = AppScore("m", 8.0, (2.0, 20.0), 50, "points", 4, "TF-IDF", 18.0, 9, (-20.0, -1.0), False, found.test_digest)
+    save_scores(model, {name: poor})
+    with ExitStack() as stack:
+        runner = open_runner(model, None, Console(quiet=True), stack)
+        show_score(runner, found, model, Console())
+    text = " ".join(capsys.readouterr().err.split())
+    assert f"{name}: 4 of 50 on its test, the baseline (TF-IDF) 9" in text
+    assert "a demonstration, not a tool. Better suited: " in text
 
 
 def test_an_application_runs_without_its_test_set(chat_directory: Path, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from groundup.core.config import Config, load, setting
 from groundup.core.errors import ConfigError, DataError
 from groundup.data import ConversationRules, ExampleSources, read_conversations
-from groundup.data.passage_questions import NUM_OPTIONS, PassageRules, with_passages
-from groundup.data.spans import common_type, occurs_in
+from groundup.data.passage_questions import PassageRules, with_passages
+from groundup.data.spans import NUM_OPTIONS, common_type, occurs_in
 from groundup.data.tables import Table
 
 HARBOR = "The harbor of Lindau was built in 1811. It was planned by Otto Kranz, and was paid for by Ida Brenner."
