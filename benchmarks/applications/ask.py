@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import tempfile
 import time
@@ -30,7 +31,8 @@ from groundup.evaluation.metrics.answers import normalized
 from groundup.evaluation.metrics.overlap import overlap_f1
 from groundup.retrieval import CitedAnswer, Index, Reader, answer_question
 
-_PASSAGES = 5
+PASSAGES = 5
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +87,22 @@ def reader_of(model: str | None) -> Iterator[Reader | None]:
         yield Reader(engine, format_for(opened.tokenizer, template, opened.stop_ids))
 
 
+@contextmanager
+def indexed(directory: Path) -> Iterator[Index]:
+    """Index the documents of a question set in a temporary directory."""
+    with tempfile.TemporaryDirectory(prefix="ask-") as work:
+        config = index_command.IndexConfig(source=directory / "documents", out=Path(work) / "index")
+        index_command.run(config, console=Console(quiet=True))
+        yield Index.open(config.out)
+
+
 def measure(directory: Path, reader: Reader | None, most: int | None = None) -> dict[str, Any]:
     """Index the documents of a question set, and ask its questions."""
     questions = read_questions(directory)[:most]
-    with tempfile.TemporaryDirectory(prefix="ask-") as work:
-        config = index_command.IndexConfig(source=directory / "documents", out=Path(work) / "index")
-        started = time.process_time()
-        index_command.run(config, console=Console(quiet=True))
+    started = time.process_time()
+    with indexed(directory) as index:
         seconds = time.process_time() - started
-        index = Index.open(config.out)
-        given = [(each, answer_question(index, each.question, reader, passages=_PASSAGES)) for each in questions]
+        given = [(each, answer_question(index, each.question, reader, passages=PASSAGES)) for each in questions]
     return _figures(given) | {
         "documents": len(index.documents),
         "passages": len(index),
@@ -113,6 +121,7 @@ def _figures(given: Sequence[tuple[Question, CitedAnswer]]) -> dict[str, Any]:
         "recall_at_5": _mean([_is_found(each, answer) for each, answer in answerable]),
         "answered": _mean([answer.kind != "refusal" for _, answer in answerable]),
         "citation_precision": _mean([_is_supported(each, answer) for each, answer in answered]),
+        "quote_precision": _mean([_is_quoted(each, answer) for each, answer in answered]),
         "refusals": _mean(refused),
         "refusals_by_topic": {
             topic: _mean([answer.kind == "refusal" for answer in answers]) for topic, answers in unanswerable.items()
@@ -132,23 +141,33 @@ def _topics(given: Sequence[tuple[Question, CitedAnswer]]) -> list[str]:
 
 
 def _is_found(question: Question, answer: CitedAnswer) -> bool:
-    return any(_holds(question, passage.origin, passage.text) for passage in answer.passages)
+    return any(holds(question, passage.origin, passage.text) for passage in answer.passages)
 
 
 def _is_supported(question: Question, answer: CitedAnswer) -> bool:
     """Return whether the cited passage contains a reference answer."""
     return any(
-        _holds(question, passage.origin, passage.text)
+        holds(question, passage.origin, passage.text)
         for citation in answer.citations
         for passage in answer.passages
         if passage.document == citation.document and passage.start <= citation.start < passage.end
     )
 
 
-def _holds(question: Question, origin: str, text: str) -> bool:
-    inside = f" {normalized(text)} "
+def _is_quoted(question: Question, answer: CitedAnswer) -> bool:
+    """Return whether the quoted sentence contains a reference answer."""
+    return any(holds(question, citation.origin, citation.quote) for citation in answer.citations)
+
+
+def holds(question: Question, origin: str, text: str) -> bool:
+    """Return whether a text of the right document contains the words of a reference answer."""
+    inside = _spaced(text)
     named = not question.document or origin == question.document
-    return named and any(f" {normalized(answer)} " in inside for answer in question.answers)
+    return named and any(_spaced(answer) in inside for answer in question.answers)
+
+
+def _spaced(text: str) -> str:
+    return f" {' '.join(_WORD.findall(text.casefold()))} "
 
 
 def _f1(question: Question, answer: CitedAnswer) -> float:

@@ -31,6 +31,9 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="directory to write")
     parser.add_argument("tables", nargs="+", type=Path, help="tables with passages and questions")
     parser.add_argument("--other", nargs="*", default=[], type=Path, help="tables with questions of other topics")
+    parser.add_argument(
+        "--distractors", nargs="*", default=[], type=Path, help="tables whose passages fill the documents"
+    )
     parser.add_argument("--unknown", default="unknown", help="answer that marks a question without an answer [unknown]")
     parser.add_argument(
         "--held-out",
@@ -49,6 +52,10 @@ def main() -> None:
     hidden = set(passages[:: options.held_out] if options.held_out else ())
     indexed = [passage for passage in passages if passage not in hidden][: options.documents]
     files = {passage: f"{number:04}.txt" for number, passage in enumerate(indexed)}
+    distractors = [row.passage for row in _shuffled([row for table in options.distractors for row in _read(table, "")])]
+    for passage in distractors:
+        if len(files) < options.documents and passage not in hidden:
+            files.setdefault(passage, f"{len(files):04}.txt")
     questions: list[dict[str, Any]] = [
         {"question": row.question, "answers": row.answers, "document": files[row.passage]}
         for row in rows
@@ -60,7 +67,7 @@ def main() -> None:
         for row in rows
         if (row.passage in files and not row.answers) or (row.passage in hidden and row.article in covered)
     ]
-    other = [row.question for row in _shuffled([row for table in options.other for row in _read(table, "")])]
+    other = [row.question for table in options.other for row in _shuffled(list(_read(table, "")))]
     for topic, texts in (("same", same), ("other", other)):
         questions += [{"question": text, "answers": [], "topic": topic} for text in texts[: options.unanswerable]]
     _write(options.out, files, questions)
@@ -78,7 +85,8 @@ def _read(table: Path, unknown: str) -> Iterator[Row]:
     for line in table.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         given = row["answer"] if isinstance(row["answer"], list) else [row["answer"]]
-        yield Row(row["passage"], row["question"], tuple(each for each in given if each != unknown), row["passage"])
+        passage = row.get("passage", "")
+        yield Row(passage, row["question"], tuple(each for each in given if each != unknown), "")
 
 
 def _shuffled(rows: Sequence[Row]) -> list[Row]:

@@ -22,7 +22,7 @@ class IndexConfig(Config):
     source: Path = setting(help="Folder or file with documents, or a corpus of groundup collect", positional=True)
     out: Path = setting(help="Output directory for the index", flag=True)
     passage_characters: int = setting(
-        800, help="Approximate maximum number of characters of a passage", flag=True, ge=100, le=10_000
+        1200, help="Approximate maximum number of characters of a passage", flag=True, ge=100, le=10_000
     )
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from groundup.core.errors import ConfigError, ResourceError
 from groundup.core.types import Message
+from groundup.retrieval.evidence_model import Candidate, candidates
 from groundup.retrieval.index import Index, Passage
-from groundup.retrieval.support import Evidence, best_sentence, evidence_for, readable
+from groundup.retrieval.support import readable, supporting_sentence
 
 if TYPE_CHECKING:
     from groundup.inference import Completion, Engine, GenerationRequest
@@ -27,8 +28,8 @@ REFUSAL = "The documents do not answer this question."
 
 # Thresholds: see docs/documents.md for the questions on which they were chosen.
 MIN_COVERAGE = 0.4  # minimum fraction of the question's words in a passage that is read
-MIN_QUOTE_COVERAGE = 0.6  # minimum fraction of the question's words next to a sentence that is quoted
-MIN_EVIDENCE_COVERAGE = 0.25  # minimum fraction of the question's words next to the evidence of an answer
+MIN_QUOTE_PROBABILITY = 0.36  # minimum of `Candidate.probability` of a sentence that is quoted
+MIN_ANSWER_PROBABILITY = 0.15  # minimum of `Candidate.probability` of the sentence that supports an answer
 MAX_QUESTION_CHARACTERS = 2_000
 _ANSWER_FRACTION = 4  # an answer gets at most a quarter of the context
 # The whole answer is compared: "the Tomb of the Unknown Soldier" is no refusal.
@@ -214,8 +215,8 @@ def answer_question(index: Index, question: str, reader: Reader | None = None, *
     """Answer a question from the passages of an index.
 
     The reader answers from each passage that contains enough of the question's words. An answer is kept only if its
-    passage supports it (see `evidence_for`). If no answer is kept, or without a reader, the best sentence is quoted if
-    it contains most of the question's words. Otherwise the question is refused.
+    passage supports it (see `supporting_sentence`). If no answer is kept, or without a reader, the best sentence is
+    quoted if the evidence model gives it a sufficient probability. Otherwise the question is refused.
 
     Args:
         index: The index.
@@ -236,41 +237,39 @@ def answer_question(index: Index, question: str, reader: Reader | None = None, *
     started = time.perf_counter()
     found = tuple(index.search(question, passages))
     draft = _Draft(found, started, time.perf_counter())
-    worth = [passage for passage in found if passage.coverage >= MIN_COVERAGE]
-    if not worth:
-        return _answer(question, draft, reason="no passage contains enough of the question's words")
-    evidence: Evidence | None = None
-    text = ""
+    if all(passage.coverage < MIN_COVERAGE for passage in found):
+        return _answer(index, question, draft, reason="no passage contains enough of the question's words")
+    sentences = list(candidates(index, question, found))
     if reader is not None:
-        read = [passage for passage in worth if readable(passage)]
+        read = [passage for passage in found if passage.coverage >= MIN_COVERAGE and readable(passage)]
         draft.done = reader.read(question, [readable(passage) for passage in read])
-        text, evidence = _best_answer(index, question, read, draft.done)
+        text, evidence = _best_answer(question, sentences, read, draft.done)
         if evidence is not None:
-            return _answer(question, draft, text, evidence)
+            return _answer(index, question, draft, text, evidence)
         if draft.done and all(_refuses(done.text) for done in draft.done):
-            return _answer(question, draft, reason="the model found no answer in the passages")
-    quotes = [best for passage in worth if (best := best_sentence(index, question, passage)) is not None]
-    best = max(quotes, key=lambda each: each.coverage, default=None)
-    if best is not None and best.coverage >= MIN_QUOTE_COVERAGE:
-        return _answer(question, draft, "", best)
-    reason = "no sentence contains enough of the question's words"
-    return _answer(question, draft, reason=reason if reader is None else "no passage supports the model's answer")
+            return _answer(index, question, draft, reason="the model found no answer in the passages")
+    quotes = [each for each in sentences if not each.is_heading]
+    best = max(quotes, key=lambda each: each.sentence_score, default=None)
+    if best is not None and best.probability >= MIN_QUOTE_PROBABILITY:
+        return _answer(index, question, draft, "", best)
+    reason = "no sentence is likely to answer it" if reader is None else "no passage supports the model's answer"
+    return _answer(index, question, draft, reason=reason)
 
 
 def _best_answer(
-    index: Index, question: str, passages: Sequence[Passage], done: Sequence[Completion]
-) -> tuple[str, Evidence | None]:
-    """Return the supported answer with the highest probability per token, weighted by the coverage of its evidence."""
-    best: tuple[float, str, Evidence] | None = None
+    question: str, sentences: Sequence[Candidate], passages: Sequence[Passage], done: Sequence[Completion]
+) -> tuple[str, Candidate | None]:
+    """Return the supported answer with the highest probability per token times the probability of its evidence."""
+    best: tuple[float, str, Candidate] | None = None
     for passage, completion in zip(passages, done, strict=True):
         text = _cleaned(completion.text)
         if not text or _refuses(text):
             continue
-        evidence = evidence_for(index, question, text, passage)
-        if evidence is None or evidence.coverage < MIN_EVIDENCE_COVERAGE:
+        evidence = supporting_sentence(question, text, [each for each in sentences if each.passage is passage])
+        if evidence is None or evidence.probability < MIN_ANSWER_PROBABILITY:
             continue
         probability = math.exp(sum(completion.logprobs) / max(len(completion.logprobs), 1))
-        score = probability * evidence.coverage
+        score = probability * evidence.probability
         if best is None or score > best[0]:
             best = (score, text, evidence)
     return ("", None) if best is None else (best[1], best[2])
@@ -285,12 +284,12 @@ def _refuses(text: str) -> bool:
 
 
 def _answer(
-    question: str, draft: _Draft, text: str = "", evidence: Evidence | None = None, *, reason: str = ""
+    index: Index, question: str, draft: _Draft, text: str = "", evidence: Candidate | None = None, *, reason: str = ""
 ) -> CitedAnswer:
     kind = "refusal" if evidence is None else "answer" if text else "quote"
     citations: tuple[Citation, ...] = ()
     if evidence is not None:
-        at, page = evidence.passage, evidence.page
+        at, page = evidence.passage, index.documents[evidence.passage.document].page(evidence.start)
         place = (at.origin, at.title, at.url, page, at.document, evidence.start, evidence.end)
         citations = (Citation(1, *place, evidence.text, at.document_id),)
         text = f"{text or ' '.join(evidence.text.split())} [1]"

@@ -30,11 +30,10 @@ from groundup.retrieval.documents import (
     file_state,
     problem_lines,
 )
-from groundup.retrieval.index import BM25, FILES, PASSAGES, STAGE, VERSIONS, searched_text
+from groundup.retrieval.index import BM25, FILES, K1, PASSAGES, STAGE, VERSIONS, B, searched_text
 from groundup.retrieval.terms import terms
 
 _MIN_SHARE = 0.02  # minimum share of documents of a language whose stop words are left out of questions
-_K1, _B = 1.2, 0.75  # Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond"
 _THREADS = 4  # PDF files are read in child processes
 
 
@@ -148,7 +147,7 @@ def write_search_files(directory: Path, source: Path, max_characters: int, conso
             progress.advance(1)
     if not positions:
         raise _nothing_to_index(directory, source)
-    bm25 = bm25s.BM25(k1=_K1, b=_B, method="lucene", backend="numpy", csc_backend="scipy")
+    bm25 = bm25s.BM25(k1=K1, b=B, method="lucene", backend="numpy", csc_backend="scipy")
     bm25.index((ids, vocabulary), show_progress=False, create_empty_token=False)
     bm25.csc_backend = "numpy"
     bm25.save(directory / BM25, show_progress=False, allow_pickle=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,7 @@ VERSIONS = {"index": 2, "terms": TERMS_VERSION, "passages": CHUNKS_VERSION}
 PASSAGES = "passages.npy"
 BM25 = "bm25"
 FILES = "files.json"
+K1, B = 1.2, 0.75  # Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond"
 _BACKGROUND_PASSAGES = 50
 _OPEN_ATTEMPTS = 3
 _OPEN_PAUSE = 0.05  # seconds
@@ -65,6 +68,54 @@ class Passage:
     def place(self) -> str:
         """The file and, if it is known, the page."""
         return self.origin if self.page is None else f"{self.origin}, page {self.page}"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """The words of a question with their weights in an index.
+
+    Attributes:
+        weights: Inverse document frequency of each word, which is given by its stems in the languages of the index.
+    """
+
+    weights: dict[tuple[str, ...], float]
+
+    @property
+    def terms(self) -> frozenset[str]:
+        """All stems."""
+        return frozenset(term for variant in self.weights for term in variant)
+
+    def coverage(self, found: AbstractSet[str], language: str) -> float:
+        """Return the fraction of the words that a text contains, weighted by inverse document frequency.
+
+        Args:
+            found: Terms of the text.
+            language: ISO 639 code of its language.
+        """
+        stop = stop_words(language)
+        # The stop words of a rare language are still in the question.
+        content = [variant for variant in self.weights if stop.isdisjoint(variant)] or list(self.weights)
+        covered = sum(self.weights[variant] for variant in content if not found.isdisjoint(variant))
+        return covered / (sum(self.weights[variant] for variant in content) or 1.0)
+
+    def frequency(self, counts: Mapping[str, int]) -> float:
+        """Return the fraction of the words that a text contains, each multiplied by f / (f + k1) for f occurrences.
+
+        Args:
+            counts: Number of occurrences of each term of the text.
+        """
+        found = {variant: max(counts.get(term, 0) for term in variant) for variant in self.weights}
+        total = sum(weight * found[variant] / (found[variant] + K1) for variant, weight in self.weights.items())
+        return total / sum(self.weights.values())
+
+    def missing(self, found: AbstractSet[str]) -> float:
+        """Return the weight of the rarest word that a text lacks, divided by that of the rarest word.
+
+        Args:
+            found: Terms of the text.
+        """
+        lacking = (weight for variant, weight in self.weights.items() if found.isdisjoint(variant))
+        return max(lacking, default=0.0) / max(self.weights.values())
 
 
 class Index:
@@ -133,14 +184,26 @@ class Index:
     def __len__(self) -> int:
         return len(self._passages)
 
-    def _weight(self, term: str) -> float:
-        """Return the inverse document frequency of a term, as in Lucene's BM25, with some more passages without it.
+    def query(self, question: str) -> Query:
+        """Return the words of a question with their weights.
 
-        Without these passages, the words of a small collection would have almost no weight.
+        Args:
+            question: The question.
+
+        Raises:
+            ConfigError: The question has no words.
         """
+        if not (variants := query_terms(question, self.languages, self.common_languages)):
+            raise ConfigError(f"question {question[:40]!r}", rule="it has no words", fix="Ask a question with words.")
+        frequencies = {variant: max(map(self._frequency, variant)) for variant in variants}
+        # With some more passages without it: otherwise the words of a small collection would have almost no weight.
+        background = len(self) + _BACKGROUND_PASSAGES
+        return Query({variant: _inverse_frequency(count, background) for variant, count in frequencies.items()})
+
+    def _frequency(self, term: str) -> int:
+        """Return the number of passages that contain a term."""
         scores, number = self._bm25.scores["indptr"], self._bm25.vocab_dict.get(term)
-        frequency = 0 if number is None else int(scores[number + 1] - scores[number])
-        return math.log(1 + (len(self) + _BACKGROUND_PASSAGES - frequency + 0.5) / (frequency + 0.5))
+        return 0 if number is None else int(scores[number + 1] - scores[number])
 
     def search(self, question: str, limit: int = 5) -> list[Passage]:
         """Return the passages that fit a question best, with the best passage first.
@@ -154,29 +217,24 @@ class Index:
         Raises:
             ConfigError: The question has no words.
         """
-        variants = self._variants(question)
-        scores = self._scores(variants)
+        query = self.query(question)
+        scores = self._scores(query)
         found: list[Passage] = []
         seen: set[str] = set()
         for number in self._order(scores):
             if scores[number] <= 0 or len(found) == limit:
                 break
-            passage = self._passage(int(number), float(scores[number]), variants)
+            passage = self._passage(int(number), float(scores[number]), query)
             if passage.text not in seen:
                 found.append(passage)
             seen.add(passage.text)
         return found
 
-    def _variants(self, question: str) -> list[tuple[str, ...]]:
-        if not (variants := query_terms(question, self.languages, self.common_languages)):
-            raise ConfigError(f"question {question[:40]!r}", rule="it has no words", fix="Ask a question with words.")
-        return variants
-
-    def _scores(self, variants: list[tuple[str, ...]]) -> npt.NDArray[np.float32]:
+    def _scores(self, query: Query) -> npt.NDArray[np.float32]:
         import numpy as np
 
         known = self._bm25.vocab_dict
-        ids = {known[term] for variant in variants for term in variant if term in known}
+        ids = {known[term] for term in query.terms if term in known}
         if not ids:
             return np.zeros(len(self), np.float32)
         return self._bm25.get_scores_from_ids(sorted(ids))
@@ -189,7 +247,7 @@ class Index:
         best = np.argpartition(-scores, most)[:most] if len(scores) > most else np.arange(len(scores))
         return best[np.lexsort((best, -scores[best]))]
 
-    def _passage(self, number: int, score: float, variants: list[tuple[str, ...]]) -> Passage:
+    def _passage(self, number: int, score: float, query: Query) -> Passage:
         at, start, end = (int(value) for value in self._passages[number])
         document = self.documents[at]
         text = document.text[start:end]
@@ -204,27 +262,18 @@ class Index:
             text=text,
             language=document.language,
             score=round(score, 4),
-            coverage=round(self._coverage(searched_text(document, text), document.language, variants), 4),
+            coverage=round(query.coverage(_terms_of(document, text), document.language), 4),
             document_id=document.id,
         )
 
-    def coverage(self, question: str, text: str, language: str) -> float:
-        """Return the fraction of a question's words that a text contains, weighted by inverse document frequency.
 
-        Args:
-            question: The question.
-            text: The text.
-            language: ISO 639 code of the language of the text.
-        """
-        return self._coverage(text, language, self._variants(question))
+def _inverse_frequency(frequency: int, num_passages: int) -> float:
+    """Return the inverse document frequency of a word, as in Lucene's BM25."""
+    return math.log(1 + (num_passages - frequency + 0.5) / (frequency + 0.5))
 
-    def _coverage(self, text: str, language: str, variants: list[tuple[str, ...]]) -> float:
-        found, stop = set(terms(text, language)), stop_words(language)
-        # The stop words of a rare language are still in the question.
-        content = [variant for variant in variants if stop.isdisjoint(variant)] or variants
-        weights = {variant: min(self._weight(term) for term in variant) for variant in content}
-        covered = sum(weight for variant, weight in weights.items() if not found.isdisjoint(variant))
-        return covered / (sum(weights.values()) or 1.0)
+
+def _terms_of(document: IndexedDocument, passage: str) -> frozenset[str]:
+    return frozenset(terms(searched_text(document, passage), document.language))
 
 
 def _digest(directory: Path) -> str:
