@@ -99,12 +99,12 @@ def _fit(config: PlanConfig, console: Console) -> None:
 
     from groundup.commands.pretrain import PretrainConfig
     from groundup.commands.pretrain import run as pretrain
-    from groundup.data import TokenShards
     from groundup.train.ladder import fit_ladder
+    from groundup.train.training_text import token_shards_of
 
     if config.text is None or config.ladder is None:
         raise ConfigError("ladder is set without TEXT", fix="Give the output directory of groundup tokenize.")
-    shards = TokenShards(config.text, "train")
+    shards = token_shards_of(config.text)
     with tempfile.TemporaryDirectory(prefix="groundup-ladder-") as directory:
 
         def train(layers: int, minutes: float) -> Mapping[str, Any]:

@@ -123,7 +123,7 @@ def measure_machine(
     """
     if fp8:
         require_fp8()
-    device = _device()
+    device = default_device()
     if threads is not None:
         torch.set_num_threads(threads)
     fastest, speed = fastest_dtype(device, only=dtype)
@@ -245,7 +245,8 @@ def read_bandwidth() -> float:
     return best
 
 
-def _device() -> str:
+def default_device() -> str:
+    """Return the device for computation: "cuda" or "mps" if available, otherwise "cpu"."""
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
@@ -285,7 +286,7 @@ def prepare_model(model: Transformer | SequenceClassifier, machine: Machine) -> 
     Raises:
         ResourceError: The device, the C++ kernels or fp8 is not available on this machine.
     """
-    if machine.device not in ("cpu", _device()):
+    if machine.device not in ("cpu", default_device()):
         raise ResourceError(
             f"device {machine.device}: not available",
             rule="a run resumes on the type of device on which it was started",

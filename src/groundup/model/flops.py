@@ -8,6 +8,7 @@ from groundup.model.config import MAX_EXPLICIT_LENGTH, ModelConfig
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 IDLE_BYTES = 300_000_000  # memory of a process that has imported PyTorch but has not loaded a model
+COMPILER_BYTES = 220_000_000  # additional memory of a process that has compiled a model with `torch.compile`
 # Constants of `fused_training_bytes`, fitted on 1 December 2026 on an AMD EPYC with torch 2.13.
 _FUSED_IDLE = 403e6
 _FUSED_MATRIX = 6.5  # bytes per parameter of the matrices in the layers: weights, and part of the gradients

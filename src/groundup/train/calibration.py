@@ -14,18 +14,19 @@ import torch
 from torch import Tensor
 
 from groundup.core.console import Console
-from groundup.core.environment import OtherLoad, cpu_name
+from groundup.core.environment import OtherLoad
 from groundup.inference.prediction import machine_rates
-from groundup.kernels.memory import memory_bytes
+from groundup.kernels.machine import default_device, fastest_dtype, sustained_flops
+from groundup.kernels.memory import Peak, memory_bytes
 from groundup.kernels.native_library import native_library
 from groundup.model import ModelConfig, Transformer, init_weights
-from groundup.model.flops import flops_per_token
+from groundup.model.flops import COMPILER_BYTES, IDLE_BYTES, flops_per_token
 from groundup.optim import MATRIX_LR, OptimizerConfig
 from groundup.train.machine import measured_machine, with_measured_kernels
 from groundup.train.objectives import NextToken
 from groundup.train.planner.hardware import Hardware
 from groundup.train.planner.plan import EXPECTED_UTILIZATION, MAX_MEASUREMENTS, MICRO_BATCH_TOKENS, OVERHEAD_FRACTION
-from groundup.train.prediction_history import device_key, read_runs, speed_ratio
+from groundup.train.prediction_history import device_key, device_name, read_runs, speed_ratio
 from groundup.train.run import training_run
 from groundup.train.settings import PretrainingSettings
 from groundup.train.trainer import Trainer
@@ -50,7 +51,7 @@ class _RandomBatch:
 
 
 def this_machine(choose: Callable[[Hardware], ModelConfig], *, measure: bool, console: Console) -> Hardware:
-    """Return this machine with its training throughput.
+    """Return the GPU or CPU of this machine with its training throughput.
 
     At most `MAX_MEASUREMENTS` architectures are measured, for less than a minute in total. The result is corrected by
     the ratio of measured to predicted throughput of earlier runs.
@@ -60,13 +61,9 @@ def this_machine(choose: Callable[[Hardware], ModelConfig], *, measure: bool, co
         measure: Whether to measure training steps. Otherwise, the throughput is derived from matmuls.
         console: Console for notes and warnings.
     """
-    rates = machine_rates()
-    ratio, variation, count = speed_ratio(read_runs(device_key("cpu", torch.get_num_threads())))
-    peak = max(rates.flops.values())
-    flops = EXPECTED_UTILIZATION * peak * (1 - OVERHEAD_FRACTION)
-    basis = f"half of the matmul throughput of {peak / 1e12:.2f} TFLOP/s"
-    native = native_library() is not None
-    hardware = Hardware(cpu_name(), flops, 1, None, memory_bytes("cpu"), _UNMEASURED_SPREAD, basis, native=native)
+    device = default_device()
+    ratio, variation, count = speed_ratio(read_runs(device_key(device, torch.get_num_threads())))
+    hardware = _unmeasured(device)
     measured: set[ModelConfig] = set()
     if measure:
         console.note("Measuring training steps on this machine, for up to a minute.")
@@ -78,7 +75,7 @@ def this_machine(choose: Callable[[Hardware], ModelConfig], *, measure: bool, co
             console.warn("The model is too large for a measurement on this machine; the time is a rough estimate.")
             break
         measured.add(config)
-        speeds, busy = _throughput(config, rows)
+        speeds, peak, busy = _measure(config, rows)
         spread = (max(speeds) - min(speeds)) / statistics.median(speeds)
         busy = busy or spread > _BUSY_SPREAD
         if busy:
@@ -88,13 +85,43 @@ def this_machine(choose: Callable[[Hardware], ModelConfig], *, measure: bool, co
             hardware,
             flops=statistics.median(speeds) * flops_per_token(config) * (1 - OVERHEAD_FRACTION) * ratio,
             spread=max(_MIN_SPREAD, spread, variation) + (_BUSY_ERROR if busy else 0),
+            memory_offset=peak - replace(hardware, memory_offset=0).peak_bytes(config, rows)
+            if peak > 0
+            else hardware.memory_offset,
             basis=f"{statistics.median(speeds):,.0f} tokens/s measured with {config.n_layers} layers{corrected}",
         )
     return hardware
 
 
-def _throughput(config: ModelConfig, rows: int) -> tuple[list[float], bool]:
-    """Return measured tokens per second of training steps, and whether other processes used the CPU meanwhile."""
+def _unmeasured(device: str) -> Hardware:
+    """Return a device with a training throughput that is derived from matmuls."""
+    if device == "cpu":
+        peak, native = max(machine_rates().flops.values()), native_library() is not None
+        idle = 0 if native else IDLE_BYTES + COMPILER_BYTES
+    else:
+        dtype, _ = fastest_dtype(device)
+        peak, native = sustained_flops(device, getattr(torch, dtype)), False
+        idle = 0
+    return Hardware(
+        name=device_name(device),
+        flops=EXPECTED_UTILIZATION * peak * (1 - OVERHEAD_FRACTION),
+        count=1,
+        price=None,
+        memory_bytes=memory_bytes(device),
+        spread=_UNMEASURED_SPREAD,
+        basis=f"half of the matmul throughput of {peak / 1e12:.2f} TFLOP/s",
+        native=native,
+        memory_offset=idle,
+    )
+
+
+def _measure(config: ModelConfig, rows: int) -> tuple[list[float], int, bool]:
+    """Measure training steps.
+
+    Returns:
+        Tokens per second of each measurement, the peak memory in bytes or -1 if it is unknown, and whether other
+        processes used the CPU.
+    """
     settings, load, began = PretrainingSettings(), OtherLoad(), time.monotonic()
     speeds: list[float] = []
     with (
@@ -106,10 +133,13 @@ def _throughput(config: ModelConfig, rows: int) -> tuple[list[float], bool]:
         init_weights(model, 0)
         trainer: Trainer[Transformer, Any] = Trainer(model, NextToken(), settings, run, machine=machine)
         batch = _random_batch(config, rows, machine.device)
+        peak = Peak(machine.device)
+        peak.reset()
         while len(speeds) < 2 or (len(speeds) < _REPEATS and time.monotonic() - began < _SECONDS / 2):
             steps = trainer.steps_per_second(lambda _: batch, OptimizerConfig(MATRIX_LR["muon"]))
             speeds.append(steps * rows * config.context_length)
-    return speeds, load.busy
+        used = peak.bytes
+    return speeds, used, load.busy
 
 
 def _random_batch(config: ModelConfig, rows: int, device: str) -> _RandomBatch:

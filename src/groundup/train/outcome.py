@@ -8,7 +8,15 @@ from typing import Any
 
 from groundup.core.console import format_count, format_duration
 from groundup.kernels.memory import Peak
-from groundup.model.flops import IDLE_BYTES, fused_training_bytes, parameter_count, training_bytes
+from groundup.model import ModelConfig
+from groundup.model.flops import (
+    COMPILER_BYTES,
+    IDLE_BYTES,
+    fused_training_bytes,
+    parameter_count,
+    training_bytes,
+)
+from groundup.optim import OptimizerConfig
 from groundup.train.planner.plan import OVERHEAD_FRACTION, Plan
 from groundup.train.prediction_history import Outcome, device_key, remember_run
 from groundup.train.trainer import Trainer
@@ -54,24 +62,39 @@ class OutcomeRecorder:
         return {"prediction": {"predicted": self.predicted.to_json(), "measured": measured.to_json()}}
 
 
-def _prediction(trainer: Trainer[Any, Any], plan: Plan) -> Outcome:
-    settings, machine, speed = trainer.settings, trainer.machine, plan.tokens_per_second
-    fused = machine.native and not settings.parallel.activation_checkpointing and trainer.run.ranks.size == 1
-    if fused:
-        memory = fused_training_bytes(
-            plan.model,
-            plan.micro_batch_size,
-            matrix_state=4 if plan.optimizer.matrices == "muon" else 8,
+def peak_bytes(
+    trainer: Trainer[Any, Any], config: ModelConfig, rows: int, optimizer: OptimizerConfig, *, dropout: bool = False
+) -> int:
+    """Return an estimate of the peak memory of training in bytes.
+
+    Args:
+        trainer: Trainer of the run.
+        config: Architecture.
+        rows: Number of sequences per micro-batch.
+        optimizer: Optimizer config.
+        dropout: Whether dropout masks are kept.
+    """
+    settings, machine = trainer.settings, trainer.machine
+    if machine.native and not settings.parallel.activation_checkpointing and trainer.run.ranks.size == 1:
+        return fused_training_bytes(
+            config,
+            rows,
+            matrix_state=4 if optimizer.matrices == "muon" else 8,
             averaged=bool(settings.ema_fraction),
-            dropout=bool(plan.dropout),
+            dropout=dropout,
         )
-    else:
-        memory = training_bytes(plan.model, plan.micro_batch_size)
-        memory += IDLE_BYTES if machine.device == "cpu" else 0
+    if machine.device != "cpu":
+        return training_bytes(config, rows)
+    return training_bytes(config, rows) + IDLE_BYTES + (COMPILER_BYTES if machine.compile else 0)
+
+
+def _prediction(trainer: Trainer[Any, Any], plan: Plan) -> Outcome:
+    speed = plan.tokens_per_second
+    memory = peak_bytes(trainer, plan.model, plan.micro_batch_size, plan.optimizer, dropout=bool(plan.dropout))
     value, *interval = plan.bits_per_byte or (None,)
     low_high = (interval[0], interval[1]) if interval else None
     seconds = plan.total_tokens * (1 + OVERHEAD_FRACTION) / speed if speed else None
-    return Outcome(seconds, speed, memory, value, low_high)
+    return Outcome(seconds, speed, memory + (plan.memory_offset or 0), value, low_high)
 
 
 def _sentences(predicted: Outcome, measured: Outcome) -> list[str]:

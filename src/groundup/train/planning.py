@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from groundup.core.errors import ConfigError
 from groundup.data import ExampleLoader, TokenShards
 from groundup.distributed.parallel_model import rank_memory
 from groundup.kernels import Machine
+from groundup.kernels.memory import Peak
 from groundup.model import ModelConfig, Transformer
 from groundup.model.families import FAMILIES
 from groundup.model.flops import IDLE_BYTES, training_bytes
@@ -22,6 +24,7 @@ from groundup.train.ladder import law_for
 from groundup.train.learning_rates import language_model_rates, show_rates
 from groundup.train.machine import measured_machine, with_measured_kernels
 from groundup.train.objectives import Objective
+from groundup.train.outcome import peak_bytes
 from groundup.train.planner import Budget, Forecast, Plan, plan_run, regularized
 from groundup.train.planner.forecast import compression
 from groundup.train.planner.limits import limit_sentence
@@ -76,13 +79,20 @@ def plan_pretraining(
     ranks, base = run.ranks, start.base
     optimizer = language_model_rates(settings, base.config.dim if base else None)
 
+    offsets: dict[ModelConfig, int] = {}
+
     def measure(shape: ModelConfig, rows: int) -> float:
         if ranks.first:
             ranks.broadcast_object([shape.to_json(), rows])
         fitted = with_measured_kernels(machine, shape, ranks)
         trainer = Trainer(start.build_random(shape, settings.seed), objective, settings, run, machine=fitted)
         rows = trainer.max_rows(lambda rows: loader(shape.context_length, rows, machine).batch(0), rows)
+        gc.collect()  # Models that were measured earlier are in reference cycles.
+        peak = Peak(machine.device)
+        peak.reset()
         steps = trainer.steps_per_second(loader(shape.context_length, rows, machine).batch, optimizer)
+        if (used := peak.bytes) > 0:
+            offsets[shape] = used - peak_bytes(trainer, shape, rows, optimizer)
         rate = steps * rows * ranks.size * shape.context_length
         run.console.note(f"{shape.n_layers} layers, hidden size {shape.dim}: {rate:,.0f} tokens/s")
         return rate
@@ -101,7 +111,7 @@ def plan_pretraining(
         optimizer=optimizer,
         memory_bytes=rank_memory(machine, ranks, settings.parallel.mode),
     )
-    plan = _completed(plan, settings, forecast, random=base is None)
+    plan = replace(_completed(plan, settings, forecast, random=base is None), memory_offset=offsets.get(plan.model))
     ranks.broadcast_object(plan.to_json())
     if limited := limit_sentence(forecast, plan, budget):
         run.console.note(limited)

@@ -51,13 +51,22 @@ class Outcome:
         return cls(**{name: record.get(name) for name in cls.__slots__})
 
 
-def device_key(device: str, threads: int) -> str:
-    """Return the name of the device in the history."""
+def device_name(device: str) -> str:
+    """Return the name of the GPU or CPU.
+
+    Args:
+        device: "cpu", "cuda" or "mps".
+    """
     if device == "cuda":
         import torch
 
         return str(torch.cuda.get_device_name())
-    return f"{cpu_name()}, {threads} threads"
+    return cpu_name()
+
+
+def device_key(device: str, threads: int) -> str:
+    """Return the name of the device in the history."""
+    return device_name(device) if device == "cuda" else f"{device_name(device)}, {threads} threads"
 
 
 def remember_run(device: str, parameters: int, tokens: int, predicted: Outcome, measured: Outcome) -> None:

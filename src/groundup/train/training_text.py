@@ -11,7 +11,7 @@ import numpy as np
 
 from groundup.core.artifact import ARTIFACT
 from groundup.core.errors import DataError
-from groundup.core.files import expand_home
+from groundup.core.files import expand_home, shell_quoted
 from groundup.data import TokenShards
 from groundup.data.format import INDEX
 from groundup.train.ladder import law_for
@@ -55,6 +55,34 @@ def read_training_text(path: Path) -> TrainingText:
         if (directory / ARTIFACT).is_file() and (directory / "card.json").is_file():
             return _of_corpus(directory)
     return _of_files(path)
+
+
+def token_shards_of(path: Path) -> TokenShards:
+    """Return the training split of token shards, or of a run directory that contains token shards.
+
+    Args:
+        path: Path as for `read_training_text`.
+
+    Raises:
+        DataError: The path is a corpus or plain text, which must be tokenized first.
+    """
+    path = expand_home(path)
+    for directory in (path, path / "tokens"):
+        if (directory / INDEX).is_file():
+            return TokenShards(directory, "train")
+    if not path.exists():
+        raise DataError(f"{path}: no such file or directory", fix="Give the output directory of groundup tokenize.")
+    collect, corpus, run = "", path, path.parent
+    if (path / "corpus" / "card.json").is_file():
+        corpus, run = path / "corpus", path
+    elif not (path / "card.json").is_file():
+        run = Path("runs") / path.stem
+        corpus = run / "corpus"
+        folder = path if path.is_dir() else path.parent
+        collect = f"groundup collect --folder {shell_quoted(folder)} --out {shell_quoted(corpus)} && "
+    tokens = shell_quoted(run / "tokens")
+    tokenize = f"groundup tokenize {shell_quoted(corpus)} --out {tokens}"
+    raise DataError(f"{path}: the text is not tokenized", fix=f"Run {collect}{tokenize}. Then use {tokens}.")
 
 
 def sample_text(shards: TokenShards, decode: Callable[[Sequence[int]], str]) -> bytes:

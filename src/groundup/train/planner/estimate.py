@@ -11,10 +11,8 @@ from groundup.core.errors import ConfigError
 from groundup.model import ModelConfig
 from groundup.model.flops import (
     flops_per_token,
-    fused_training_bytes,
     matmul_parameters,
     parameter_count,
-    training_bytes,
     weight_bytes,
 )
 from groundup.train.planner.forecast import Forecast
@@ -110,9 +108,7 @@ class Estimate:
     @property
     def memory_bytes(self) -> int:
         """Peak memory of training in bytes, on one device."""
-        if self.hardware.native:
-            return fused_training_bytes(self.model, self.micro_batch_size)
-        return training_bytes(self.model, self.micro_batch_size)
+        return self.hardware.peak_bytes(self.model, self.micro_batch_size)
 
     @property
     def disk_bytes(self) -> int:

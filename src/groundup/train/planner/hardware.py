@@ -10,7 +10,7 @@ from typing import Any
 
 from groundup.core.errors import ConfigError
 from groundup.model import ModelConfig
-from groundup.model.flops import flops_per_token, matmul_parameters
+from groundup.model.flops import flops_per_token, fused_training_bytes, matmul_parameters, training_bytes
 
 UTILIZATION = 0.4  # model FLOPs utilization (MFU) of GPUs, usual in published training runs
 _GPU_SPREAD = 0.25  # relative error of the time on GPUs, for which nothing is measured
@@ -31,6 +31,7 @@ class Hardware:
         counts_attention: Whether the throughput includes the FLOPs of attention. Published utilizations usually
             count 6 FLOPs per matmul parameter and token.
         native: Whether training uses the C++ kernels, which need less memory.
+        memory_offset: Measured minus estimated peak memory of the measured steps, in bytes. It corrects the estimate.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Hardware:
     basis: str
     counts_attention: bool = True
     native: bool = False
+    memory_offset: int = 0
 
     def flops_per_token(self, config: ModelConfig) -> float:
         """Return the training FLOPs per token to which `flops` refers."""
@@ -54,6 +56,11 @@ class Hardware:
     def tokens(self, config: ModelConfig, seconds: float) -> float:
         """Return the number of tokens on which a model can be trained in a time."""
         return seconds * self.flops / self.flops_per_token(config)
+
+    def peak_bytes(self, config: ModelConfig, rows: int) -> int:
+        """Return the peak memory of training on one device in bytes, for a number of rows per micro-batch."""
+        estimate = fused_training_bytes if self.native else training_bytes
+        return estimate(config, rows) + self.memory_offset
 
     def cost(self, seconds: float) -> tuple[float, float] | None:
         """Return the lowest and highest cost of a run in dollars, or None for this machine."""

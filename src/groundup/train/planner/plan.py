@@ -68,6 +68,8 @@ class Plan:
         token_dropout: Token dropout, or None in plans of earlier releases.
         bits_per_byte: Predicted bits per byte of held-out text and the bounds of its 90 % interval, or None if the
             prediction does not apply.
+        memory_offset: Measured minus estimated peak memory of the measured steps, in bytes, by which the estimate is
+            corrected; None if it is unknown.
     """
 
     model: ModelConfig
@@ -85,6 +87,7 @@ class Plan:
     dropout: float | None = None
     token_dropout: float | None = None
     bits_per_byte: tuple[float, float, float] | None = None
+    memory_offset: int | None = None
 
     @property
     def rows(self) -> int:
@@ -178,7 +181,7 @@ class Plan:
         record = asdict(self) | {"model": self.model.to_json()}
         # These fields are omitted if they are None, so that the digests of plans from earlier releases, which do not
         # have them, stay the same.
-        optional = ("trained", "seconds", "max_epochs", "dropout", "token_dropout", "bits_per_byte")
+        optional = ("trained", "seconds", "max_epochs", "dropout", "token_dropout", "bits_per_byte", "memory_offset")
         return {key: value for key, value in record.items() if key not in optional or value is not None}
 
     @classmethod

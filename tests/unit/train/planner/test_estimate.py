@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from groundup.core.errors import ConfigError
+from groundup.core.errors import ConfigError, DataError
 from groundup.model.presets import PRESETS
 from groundup.train.initial_model import ShapeConfig, given_shape
 from groundup.train.planner.estimate import Estimator, Text, Wish
 from groundup.train.planner.estimate_table import as_table
 from groundup.train.planner.hardware import Hardware, rented_gpus
-from groundup.train.training_text import read_training_text
+from groundup.train.training_text import read_training_text, token_shards_of
 
 LAPTOP = Hardware("laptop", 4e11, 1, None, 8 * 10**9, 0.05, "assumed")
 SHAPE = {"family": "qwen3", "context_length": 512}
@@ -102,3 +102,20 @@ def test_text_whose_beginning_ends_with_a_whole_character_is_text(tmp_path: Path
         (tmp_path / f"{number}.txt").write_text(text * 300, encoding="utf-8")
     (tmp_path / "image.bin").write_bytes(bytes(range(256)) * 100)
     assert read_training_text(tmp_path).skipped == 1
+
+
+def test_a_ladder_on_text_names_the_commands_that_tokenize_it(tmp_path: Path) -> None:
+    """A corpus or a folder was reported as damaged token shards."""
+    folder, run = tmp_path / "my notes", tmp_path / "run"
+    folder.mkdir()
+    (run / "corpus").mkdir(parents=True)
+    (run / "corpus" / "card.json").write_text("{}", encoding="utf-8")
+    for path in (run, run / "corpus"):
+        with pytest.raises(DataError, match="not tokenized") as error:
+            token_shards_of(path)
+        assert f"groundup tokenize {run}/corpus --out {run}/tokens" in str(error.value)
+        assert "groundup collect" not in str(error.value)
+    with pytest.raises(DataError) as error:
+        token_shards_of(folder)
+    assert f"groundup collect --folder '{folder}' --out 'runs/my notes/corpus'" in str(error.value)
+    assert "groundup tokenize 'runs/my notes/corpus' --out 'runs/my notes/tokens'" in str(error.value)
