@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from groundup.core.artifact import ARTIFACT, Artifact, Work, read
 from groundup.core.console import Console, format_count, format_duration
@@ -20,6 +20,7 @@ from groundup.hub.source import license_of
 
 CARD = "README.md"
 _LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+_HEADING = re.compile(r"^# (\S+)$", re.MULTILINE)
 _HUB_NAME = re.compile(r"hf://([\w.-]+/[\w.-]+)")
 _STAGES = {
     "pretrain": "Pretrained from random weights",
@@ -34,6 +35,7 @@ _NAMES = {
     "test": "test examples",
     "tfidf": "TF-IDF on the test examples",
     "tuned": "this model",
+    "validation": "validation set",
     "base": "base model",
 }
 _LIMITATIONS = (
@@ -88,7 +90,7 @@ def model_card(
     """
     classifies, adapter = "labels" in facts, is_adapter(directory)
     sections = [
-        _front_matter(stage.stage, facts, base, classifies=classifies, adapter=adapter),
+        _front_matter(name, stage.stage, facts, base, classifies=classifies, adapter=adapter),
         f"# {name}\n\n{_description(stage.stage, facts, base)}",
         f"## Use\n\n{_usage(name, classifies=classifies, adapter=adapter)}",
         _table("## Training data", ("source", "license", "documents", "bytes"), _data_rows(facts)),
@@ -99,10 +101,27 @@ def model_card(
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _front_matter(stage: str, facts: Mapping[str, Any], base: Path | None, *, classifies: bool, adapter: bool) -> str:
+def for_repository(card: str, repository: str) -> str:
+    """Return a model card whose examples load the model from the Hugging Face Hub.
+
+    Args:
+        card: Text of a model card, whose first heading is the local name of the model.
+        repository: Name of the repository, ORG/NAME.
+    """
+    heading = _HEADING.search(card)
+    if heading is None:
+        return card
+    name = heading[1]
+    loaded = card.replace(f'"{name}")', f'"{repository}")')
+    return loaded.replace("```sh\ngroundup ", f"```sh\ngroundup import hf://{repository} --out {name}\ngroundup ")
+
+
+def _front_matter(
+    name: str, stage: str, facts: Mapping[str, Any], base: Path | None, *, classifies: bool, adapter: bool
+) -> str:
     """Return the metadata in YAML. JSON strings are valid YAML."""
     license = facts.get("license") or (license_of(base) if base is not None else "")
-    fields: dict[str, str | list[str]] = {}
+    fields: dict[str, Any] = {}
     if license:
         known = _LICENSE_ID.fullmatch(license) is not None
         fields |= {"license": license} if known else {"license": "other", "license_name": license}
@@ -111,6 +130,8 @@ def _front_matter(stage: str, facts: Mapping[str, Any], base: Path | None, *, cl
     if original := _hub_name(stage, facts, base):
         fields["base_model"] = original
     fields["tags"] = ["groundup"]
+    if results := _index_results(facts, fields["pipeline_tag"]):
+        fields["model-index"] = [{"name": name, "results": results}]
     return "---\n" + "\n".join(f"{key}: {json.dumps(value)}" for key, value in fields.items()) + "\n---"
 
 
@@ -182,24 +203,59 @@ def _training_rows(stage: Work | Artifact, facts: Mapping[str, Any]) -> Iterator
     yield "seed", str(stage.config.get("seed", "not used"))
 
 
-def _result_rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Yield each score that has an interval, with the path to it in the facts."""
+class _Score(NamedTuple):
+    """A score with its interval, if known.
 
-    def walk(path: tuple[str, ...], value: Any) -> Iterator[tuple[str, str, str]]:
+    Attributes:
+        about: What is scored, as keys of the facts, such as ("test",) or ("held_out", "tuned").
+        metric: Name of the metric.
+        value: Value of the metric.
+        bounds: Bounds of the 95 % interval, or None.
+    """
+
+    about: tuple[str, ...]
+    metric: str
+    value: float
+    bounds: tuple[float, float] | None
+
+
+def _scores(facts: Mapping[str, Any]) -> Iterator[_Score]:
+    """Yield each score that has an interval, and the bits per byte after pretraining."""
+
+    def walk(path: tuple[str, ...], value: Any) -> Iterator[_Score]:
         if not isinstance(value, Mapping):
             return
         if isinstance(bounds := value.get("interval"), Sequence) and None not in bounds:
             metric = next(key for key in value if key != "interval")
-            names = [*path, *([] if metric == "value" else [metric])]
-            low, high = bounds
-            label = ", ".join(_NAMES.get(part, part.replace("_", " ")) for part in names)
-            yield label, f"{value[metric]:.4g}", f"{low:.4g} to {high:.4g}"
+            names = path if metric == "value" else (*path, metric)
+            yield _Score(names[:-1], names[-1].replace("_", " "), value[metric], (bounds[0], bounds[1]))
             return
         for key, each in value.items():
             yield from walk((*path, key), each)
 
     for key in _RESULTS:
         yield from walk((key,), facts.get(key))
+    measured = (facts.get("prediction") or {}).get("measured") or {}
+    if "bits_per_byte" in measured:
+        yield _Score(("validation",), "bits per byte", measured["bits_per_byte"], None)
+
+
+def _result_rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for score in _scores(facts):
+        label = ", ".join([*(_NAMES.get(part, part.replace("_", " ")) for part in score.about), score.metric])
+        yield label, f"{score.value:.4g}", "" if score.bounds is None else "{:.4g} to {:.4g}".format(*score.bounds)
+
+
+def _index_results(facts: Mapping[str, Any], task: str) -> list[dict[str, Any]]:
+    """Return the scores of this model, without those of baselines, as `results` of Hugging Face's `model-index`."""
+    found = []
+    for score in _scores(facts):
+        if {"base", "tfidf"} & set(score.about):
+            continue
+        dataset = {"name": _NAMES[score.about[0]], "type": "custom"}
+        metric = {"name": score.metric, "type": score.metric.replace(" ", "_"), "value": score.value}
+        found.append({"task": {"type": task}, "dataset": dataset, "metrics": [metric]})
+    return found
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

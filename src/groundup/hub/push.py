@@ -11,7 +11,7 @@ from groundup.core.errors import ConfigError, FormatError, ResourceError
 from groundup.core.files import write_text
 from groundup.core.telemetry import disable_telemetry
 from groundup.hub.integrity import verify
-from groundup.hub.model_card import CARD, model_card
+from groundup.hub.model_card import CARD, for_repository, model_card
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # Other files, such as artifact.json, contain paths of this machine.
@@ -42,7 +42,7 @@ def uploaded_files(directory: Path) -> list[Path]:
 def push_model(directory: Path, repository: str, *, private: bool, revision: str | None, message: str) -> str:
     """Verify a model directory and upload it in one commit. The repository is created if it does not exist.
 
-    A model without a model card gets one.
+    A model without a model card gets one. In the uploaded card, the examples load the model from the repository.
 
     Args:
         directory: Model directory.
@@ -77,13 +77,11 @@ def push_model(directory: Path, repository: str, *, private: bool, revision: str
         hub.create_repo(repository, private=private, exist_ok=True)
         if revision is not None:
             hub.create_branch(repository, branch=revision, exist_ok=True)
-        commit = hub.upload_folder(
-            repo_id=repository,
-            folder_path=directory,
-            allow_patterns=[path.name for path in uploaded_files(directory)],
-            commit_message=message,
-            revision=revision,
-        )
+        operations = [
+            huggingface_hub.CommitOperationAdd(path.name, _content(path, repository))
+            for path in uploaded_files(directory)
+        ]
+        commit = hub.create_commit(repository, operations, commit_message=message, revision=revision)
     except Exception as error:  # Depending on its version, huggingface_hub raises different types of errors.
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ResourceError(
@@ -92,6 +90,11 @@ def push_model(directory: Path, repository: str, *, private: bool, revision: str
             fix="Log in with `hf auth login` or set HF_TOKEN to a token with write access, and check the network.",
         ) from None
     return str(commit.commit_url)
+
+
+def _content(path: Path, repository: str) -> Path | bytes:
+    """Return what is uploaded: the file, or the model card with examples that load the model from the repository."""
+    return for_repository(path.read_text(encoding="utf-8"), repository).encode() if path.name == CARD else path
 
 
 def _require_undamaged(directory: Path) -> None:

@@ -113,13 +113,14 @@ def test_a_model_is_uploaded_with_its_card_and_without_paths_of_this_machine(
     model.mkdir()
     for path in chat_directory.iterdir():
         (model / path.name).write_bytes(path.read_bytes())
-    (model / "README.md").write_text("# Notes\n")
+    (model / "README.md").write_text('# notes-base\n\nfrom_pretrained("notes-base")\n')
     (model / "artifact.txt").write_text(str(tmp_path))
     done = push(hub, model)
     assert done.returncode == 0, done.stderr
     assert f"{hub.url}/org/notes/commit/1" in done.stdout
     assert hub.created[0].get("visibility") == "private" or hub.created[0]["private"]  # by version of the client
-    assert hub.files["README.md"] == b"# Notes\n"
+    # The local name does not exist on the Hub.
+    assert hub.files["README.md"] == b'# notes-base\n\nfrom_pretrained("org/notes")\n'
     assert hub.files["model.safetensors"] == (model / "model.safetensors").read_bytes()
     assert {"config.json", "tokenizer.json", "tokenizer_config.json"} <= set(hub.files)
     assert "artifact.txt" not in hub.files
