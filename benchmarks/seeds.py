@@ -4,8 +4,9 @@
 
 TEXT is a file or folder. Each trial pretrains three groups of models with different seeds: A, A again, and B with twice
 the tokens. A against A should be "not distinguishable" (another verdict is a false alarm), and B against A "better"
-(another verdict is a miss). Finished runs are kept in the work directory, so that an interrupted benchmark continues.
-Progress goes to stderr. The last line of stdout is a JSON object with the error rates.
+(another verdict is a miss). Finished runs are kept in the work directory. With --resume, a command continues an
+interrupted set of trials, and --trials may be larger than before. Progress goes to stderr. The last line of stdout is a
+JSON object with the error rates, which are null for fewer than 10 trials.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pathlib import Path
 
 from groundup.evaluation.stats import proportion_interval
 
+_MIN_TRIALS = 10  # number of trials for which error rates are stated
+
 
 def main() -> None:
     """Run the trials, and print the error rates."""
@@ -31,7 +34,10 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2, help="number of layers [2]")
     parser.add_argument("--dim", type=int, default=128, help="hidden size [128]")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmark-seeds"), help="work directory")
+    parser.add_argument("--resume", action="store_true", help="continue the trials in the work directory")
     options = parser.parse_args()
+    if options.work.exists() and not options.resume:
+        parser.error(f"{options.work} exists; continue its trials with --resume, or set another --work")
     began = time.monotonic()
     corpus, shards = options.work / "corpus", options.work / "tokens"
     groundup("collect", "--folder", str(options.text), "--out", str(corpus))
@@ -44,8 +50,10 @@ def main() -> None:
         "seeds": options.seeds,
         "tokens": options.tokens,
         "false_alarms": alarms,
+        "false_alarm_rate": alarms / len(trials) if len(trials) >= _MIN_TRIALS else None,
         "false_alarm_interval": proportion_interval(alarms, len(trials)).bounds,
         "misses": misses,
+        "miss_rate": misses / len(trials) if len(trials) >= _MIN_TRIALS else None,
         "miss_interval": proportion_interval(misses, len(trials)).bounds,
         "seconds": round(time.monotonic() - began, 1),
         "differences": {key: [trial[key]["difference"] for trial in trials] for key in ("same", "double")},
