@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 WORKERS := auto
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --maxprocesses 4
 
-.PHONY: help quickstart test test-lowest test-interop check format lock docs bench-pretrain bench-collect bench-finetune bench-inference bench-applications bench-structure clean
+.PHONY: help quickstart test test-lowest test-interop check format lock docs bench-pretrain bench-small-text bench-collect bench-finetune bench-inference bench-applications bench-structure clean
 
 help:
 	@echo "make quickstart    set up $(VENV) and train a small language model (groundup run quickstart)"
@@ -19,6 +19,7 @@ help:
 	@echo "make lock          update requirements.lock and requirements-dev.lock (ARGS=--upgrade: newest versions)"
 	@echo "make docs          build the documentation in site/, for offline reading"
 	@echo "make bench-pretrain  compare training speed and quality with nanoGPT and others (benchmarks/README.md)"
+	@echo "make bench-small-text  compare training on small texts with an earlier planner and PPMd; check predictions"
 	@echo "make bench-collect  compare corpus processing with datatrove; extraction, memory and privacy"
 	@echo "make bench-finetune  compare LoRA with TRL: speed and memory; gains of the recipes"
 	@echo "make bench-inference  compare inference speed and quality with llama.cpp; check that answers are reproducible"
@@ -92,6 +93,11 @@ docs: $(VENV)/.docs
 export NANOGPT NANOCHAT LITGPT TOKENS
 bench-pretrain: $(DEV)
 	@$(BIN)/python -m benchmarks.pretrain $(ARGS)
+
+# OLD=DIR: checkout of the earlier planner (default: a temporary worktree).
+export OLD
+bench-small-text: $(DEV)
+	@$(BIN)/python -m benchmarks.small_text.compare $(ARGS)
 
 # PAGES=DIR, ARTICLES=DIR: HTML pages. DATATROVE=PYTHON: a Python with datatrove. TEXT=DIR: text for near-duplicates.
 export PAGES ARTICLES DATATROVE TEXT

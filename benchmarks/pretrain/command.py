@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -46,7 +45,7 @@ def pretrain(
     Raises:
         ContenderError: The process failed or ended before step 1.
     """
-    command = [sys.executable, "-m", "groundup", "pretrain", *arguments, "--out", str(out)]
+    command = [*runner.python, "-m", "groundup", "pretrain", *arguments, "--out", str(out)]
     log, metrics = runner.log_path(name), out / "metrics.jsonl"
     environment = _with_cache(runner.environment("unused"), cache)
     first: float | None = None

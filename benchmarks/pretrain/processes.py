@@ -34,11 +34,20 @@ class ProcessRunner:
         directory: Directory for logs, caches and models.
         threads: Number of CPU threads per process. If None, each program uses its default.
         timeout_seconds: Maximum duration of a process in seconds.
+        source: Directory of the package groundup.
+        cpu: CPU core on which the processes run. If None, the system chooses the cores.
     """
 
     directory: Path
     threads: int | None
     timeout_seconds: float = 3600.0
+    source: Path = ROOT / "src"
+    cpu: int | None = None
+
+    @property
+    def python(self) -> list[str]:
+        """Command of the Python interpreter."""
+        return [*([] if self.cpu is None else ["taskset", "--cpu-list", str(self.cpu)]), sys.executable]
 
     def environment(self, cache: str, added: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the environment of a process, without variables that affect speed.
@@ -48,7 +57,7 @@ class ProcessRunner:
         variables = {key: value for key, value in os.environ.items() if not _TUNING_VARIABLES.match(key)}
         variables["TORCHINDUCTOR_CACHE_DIR"] = str(self.directory / "kernels" / cache)
         variables["NANOCHAT_BASE_DIR"] = str(self.directory / "nanochat-base")
-        variables["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "src")])
+        variables["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(self.source)])
         if self.threads is not None:
             variables["OMP_NUM_THREADS"] = str(self.threads)
         return variables | dict(added or {})
@@ -71,7 +80,7 @@ class ProcessRunner:
         )
         result_file.unlink(missing_ok=True)
         request_file.write_text(json.dumps(request))
-        command = [sys.executable, "-m", "benchmarks.pretrain.worker", str(request_file), str(result_file)]
+        command = [*self.python, "-m", "benchmarks.pretrain.worker", str(request_file), str(result_file)]
         with self.log_path(name).open("w") as output:
             try:
                 done = subprocess.run(

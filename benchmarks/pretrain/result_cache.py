@@ -13,7 +13,13 @@ from groundup.core.files import file_digest, read_json, write_json
 
 
 def cached(
-    runner: ProcessRunner, name: str, settings: Mapping[str, Any], tokens: Path, run: Callable[[], dict[str, Any]]
+    runner: ProcessRunner,
+    name: str,
+    settings: Mapping[str, Any],
+    tokens: Path,
+    run: Callable[[], dict[str, Any]],
+    *,
+    code: str | None = None,
 ) -> dict[str, Any]:
     """Return a cached result with the same settings, code and text, or run the measurement if no result is cached.
 
@@ -23,18 +29,19 @@ def cached(
         settings: JSON values that determine the result, in addition to the code and the text.
         tokens: Directory of token shards.
         run: A function that runs the measurement and returns the result.
+        code: Identity of the measured code. Default: a digest of groundup and of this benchmark.
 
     Raises:
         ContenderError: `run` failed. In this case, the result is not cached.
     """
     path = runner.directory / "results" / f"{name}.json"
     settings = dict(settings) | {"threads": runner.threads}
-    identity = {"settings": settings, "code": _code(), "text": file_digest(tokens / "index.json")}
+    identity = {"settings": settings, "code": code or _code(), "text": file_digest(tokens / "index.json")}
     if path.is_file() and (stored := read_json(path))["identity"] == identity:
         result: dict[str, Any] = stored["result"]
         return result
     result = run()
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"identity": identity, "result": result})
     return result
 

@@ -15,7 +15,7 @@ import multiprocessing
 import os
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -106,6 +106,7 @@ def score_compressors(
     held_out: Iterable[str],
     *,
     processes: int = 2,
+    names: Container[str] | None = None,
     advance: Callable[[float], object] = lambda _: None,
 ) -> list[CompressorScore]:
     """Compress the held-out text with several compressors.
@@ -122,6 +123,7 @@ def score_compressors(
         held_out: held-out texts.
         processes: number of compressors that run in parallel. Each compressor runs in a spawned process, so a calling
             script needs the usual `if __name__ == "__main__"` guard.
+        names: names of the compressors, such as "PPMd order 8"; default: all.
         advance: callback for progress, called with the fraction of the work done since the last call.
 
     Returns:
@@ -142,6 +144,7 @@ def score_compressors(
             _Job("xz -9e", False, "xz", memory=_XZ_DICTIONARY),
             _Job("gzip -9", False, "gzip"),
         ]
+        jobs = [job for job in jobs if names is None or job.name in names]
         passes = sum(job.saw_training for job in jobs) * (1 if _CAN_FORK else 2)
         work = passes * n_train + len(jobs) * n_held
         sizes = _run_all(
