@@ -95,7 +95,7 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
         shards.require_known_ids()
         validation.require_known_ids()
     objective, loader = NextToken(config.z_loss), partial(_loader, config, shards, ranks)
-    start = InitialModel.of(config.shape, base, shards.vocab_size, config.dropout or 0.0)
+    start = InitialModel.of(config.shape, base, shards.vocab_size, config.dropout)
 
     def planned() -> tuple[Machine, Plan]:
         console.note("Benchmarking this machine. The first run also compiles the kernels.")

@@ -61,9 +61,7 @@ class PretrainingSettings(TrainingSettings):
         None, help="number of tokens per optimizer step; default: grows with the length of the run", gt=0
     )
     decay_ratio: float = setting(0.6, help="fraction of steps with linear decay of the learning rate to 0", ge=0, le=1)
-    dropout: float | None = setting(
-        None, help="dropout of attention and MLP; default: chosen for the number of epochs", ge=0, lt=1
-    )
+    dropout: float = setting(0.0, help="dropout of attention and MLP", ge=0, lt=1)
     token_dropout: float | None = setting(
         None, help="probability of omitting an input token; default: chosen for the number of epochs", ge=0, lt=1
     )

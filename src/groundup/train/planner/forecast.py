@@ -18,7 +18,6 @@ COMPRESSED_BYTES = 250_000  # size of the sample for `compression`
 _BYTES_PER_TOKEN = 4.0  # assumed where the size of the text is unknown
 _STEP = 2**0.125  # ratio between the numbers of tokens that are compared
 _NUM_STEPS = 64
-_MAX_DROPOUT = 0.1
 _MAX_TOKEN_DROPOUT = 0.3
 
 
@@ -72,11 +71,6 @@ class Forecast:
         text_bytes = self.text_bytes or _BYTES_PER_TOKEN * self.tokens
         run = (matmul_parameters(config), text_bytes, tokens / self.tokens)
         return predict(*run, weight_decay=self.weight_decay, compression=self.compression)
-
-
-def planned_dropout(epochs: float) -> float:
-    """Return the dropout probability for a number of epochs, which is 0 below 8 epochs."""
-    return _MAX_DROPOUT if epochs >= 8 else 0.0
 
 
 def planned_token_dropout(epochs: float) -> float:

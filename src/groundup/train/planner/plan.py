@@ -20,7 +20,7 @@ from groundup.core.errors import ConfigError, ResourceError
 from groundup.model import ModelConfig
 from groundup.model.flops import flops_per_token, matmul_parameters, parameter_count, training_bytes
 from groundup.optim import OptimizerConfig
-from groundup.train.planner.forecast import Forecast, planned_dropout, planned_token_dropout
+from groundup.train.planner.forecast import Forecast, planned_token_dropout
 from groundup.train.planner.law import planned_weight_decay
 from groundup.train.planner.sizes import Sizes
 
@@ -348,17 +348,17 @@ def regularized(
     *,
     weight_decay: float | None = None,
     embedding_weight_decay: float | None = None,
-    dropout: float | None = None,
+    dropout: float = 0.0,
     token_dropout: float | None = None,
     decay_ratio: float = DECAY_FRACTION,
 ) -> Plan:
-    """Return a pretraining plan with weight decay, dropout and decay of the learning rate.
+    """Return a pretraining plan with regularization and decay of the learning rate.
 
     Args:
         plan: Plan of the run.
         weight_decay: Weight decay of the layers, or None for `planned_weight_decay`.
         embedding_weight_decay: Weight decay of embeddings and head, or None for the weight decay of the layers.
-        dropout: Dropout probability, or None for `planned_dropout`.
+        dropout: Dropout probability.
         token_dropout: Token dropout, or None for `planned_token_dropout`.
         decay_ratio: Fraction of the steps with linear decay of the learning rate to 0.
     """
@@ -370,7 +370,7 @@ def regularized(
             weight_decay=decay,
             embedding_weight_decay=decay if embedding_weight_decay is None else embedding_weight_decay,
         ),
-        dropout=planned_dropout(plan.epochs) if dropout is None else dropout,
+        dropout=dropout,
         token_dropout=planned_token_dropout(plan.epochs) if token_dropout is None else token_dropout,
         decay_steps=math.ceil(decay_ratio * plan.total_steps),
     )
