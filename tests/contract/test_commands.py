@@ -131,7 +131,7 @@ def test_wired_inputs_are_keys_of_the_stage() -> None:
         known = {item.name for item in settings_of(stage.config)}
         assert set(stage.inputs) <= known
         sources = {name for each in stage.inputs.values() for name in ([each] if isinstance(each, str) else each)}
-        assert sources <= set(STAGES)
+        assert {name.partition("/")[0] for name in sources} <= set(STAGES)
         assert set(stage.shared) <= known
         for table, key in (place.rsplit(".", 1) for places in stage.shared.values() for place in places):
             assert key in {item.name for item in settings_of(STAGES[table].config)}

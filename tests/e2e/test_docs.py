@@ -47,6 +47,17 @@ NOT_RUN = {
         "downloads the quickstart's questions; tests/e2e/test_readme.py runs it"
     ),
 }
+WRITER = "needs a server or a model that writes usable questions; tests/unit/retrieval/test_examples.py runs it"
+NOT_RUN |= {
+    "groundup examples write runs/notes/index --server http://127.0.0.1:8080/v1 --server-model NAME "
+    "--out runs/notes/examples": WRITER,
+    "groundup finetune instruct runs/notes/examples/train.jsonl --test runs/notes/examples/test.jsonl "
+    "--set application=answer --model models/smollm2 --out runs/notes/reader": WRITER,
+    "groundup compare models/smollm2 runs/notes/reader --data runs/notes/examples/test.jsonl "
+    "--index runs/notes/index": WRITER,
+    'groundup ask "What does he say about disobedience?" --index runs/notes/index --model runs/notes/reader': WRITER,
+    "groundup run answer-from-documents --set 'index.source=~/notes'": WRITER,
+}
 SUBPROCESS = ("serve", "studio", "chat")  # they block or read stdin
 
 

@@ -34,11 +34,29 @@ STAGES: dict[str, Stage] = {
             filename="import_model",
         ),
         Stage(
+            "index",
+            "Index the documents of a folder or a corpus, for groundup ask",
+            directory="index",
+            inputs={"source": "collect"},
+            then=('groundup ask "..." --index {out}',),
+        ),
+        Stage(
+            "examples.write",
+            "Write questions and answers to documents, to fine-tune a reader on them",
+            directory="examples",
+            inputs={"source": ("index", "collect"), "model": ("import", "pretrain")},
+        ),
+        Stage(
             "finetune.instruct",
             "Fine-tune a model on instructions and conversations (SFT)",
             directory="chat",
             distributed=True,
-            inputs={"model": ("import", "pretrain"), "replay": "collect"},
+            inputs={
+                "model": ("import", "pretrain"),
+                "replay": "collect",
+                "data": "examples.write/train.jsonl",
+                "test": "examples.write/test.jsonl",
+            },
             then=("groundup chat {run}", "groundup serve {run}"),
         ),
         Stage(
@@ -64,6 +82,8 @@ STAGES: dict[str, Stage] = {
                 "base": ("import", "pretrain"),
                 "tuned": ("finetune.instruct", "finetune.classify"),
                 "general": "collect",
+                "data": "examples.write/test.jsonl",
+                "index": "index/",
             },
             shared={
                 "data": tuple(
@@ -71,13 +91,6 @@ STAGES: dict[str, Stage] = {
                 ),
                 "train": ("finetune.instruct.data", "finetune.classify.data"),
             },
-        ),
-        Stage(
-            "index",
-            "Index the documents of a folder or a corpus, for groundup ask",
-            directory="index",
-            inputs={"source": "collect"},
-            then=('groundup ask "..." --index {out}',),
         ),
         Stage("compare-recipes", "Compare two training recipes by at least three seeds each"),
         Stage("merge", "Merge an adapter into its base model"),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from groundup.evaluation.comparison import ComparisonReport
     from groundup.kernels import ComputeDtype
 
-_PATHS = {"base", "tuned", "data", "train", "general", "choices", "task"}
+_PATHS = {"base", "tuned", "data", "train", "general", "choices", "task", "index"}
 
 EXAMPLE = "groundup compare runs/notes/base runs/notes/chat --data questions.csv"
 
@@ -40,6 +40,7 @@ class CompareConfig(Config):
     general: Path | None = setting(None, help="general text to measure forgetting: file, folder or corpus", flag=True)
     max_general_bytes: int = setting(60_000, help="approximate maximum size of the general text, in bytes", gt=0)
     task: tuple[Path, ...] = setting((), help="task to score: a table of items, or a TOML file", flag=True)
+    index: Path | None = setting(None, help="index to which the models answer the questions in --data", flag=True)
     choices: Path | None = setting(None, help="table of multiple-choice questions", flag=True)
     text: str | None = setting(None, help='name of the text column of labeled data, or a template such as "{title}"')
     label: str | None = setting(None, help="name of the label column of labeled data")
@@ -76,6 +77,7 @@ def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
     inputs = {"base": model_identity(base), "tuned": model_identity(tuned)}
     inputs |= {key: table_identity(data) for key, data in (("data", config.data), ("train", config.train)) if data}
     inputs |= {"choices": table_identity(config.choices)} if config.choices else {}
+    inputs |= {"index": read(config.index).digest} if config.index else {}
     inputs |= {"tasks": tasks_identity([read_task(path) for path in config.task])} if config.task else {}
     general = config.general or run_text(config.base) or run_text(base)
     if general is not None:
@@ -104,11 +106,16 @@ def _language_models(
     from groundup.evaluation import model_comparison as by
     from groundup.evaluation.comparison import ComparisonReport
     from groundup.evaluation.prompt_search import open_prompted
+    from groundup.evaluation.reader_comparison import compare_readers, read_questions
     from groundup.evaluation.tasks import TaskModel, read_task
+    from groundup.retrieval import Index
 
     before, after = (open_prompted(each, base, config.device, dtype, console) for each in (base, tuned))
     found, seed = ComparisonReport([]), config.seed
-    if config.data:
+    if config.index:
+        asked = read_questions(config.data, config.max_examples, console)
+        found = compare_readers(before, after, Index.open(config.index), asked, console, seed=seed)
+    elif config.data:
         held = held_out_answers(config.data, config.train, config.columns, tuned, console)
         rules = by.AnswerRules(config.metric, config.refusal, config.max_examples, config.max_tokens)
         is_tuned = fine_tuning_record(tuned) is not None

@@ -32,7 +32,8 @@ class Stage:
             stage.
         inputs: Maps a key of the config to the stage, or stages, whose output is the default value of this key in a
             run. If several stages are listed, the first stage that the recipe contains is used. If the recipe contains
-            none of them, the first existing output is used.
+            none of them, the first existing output is used. "STAGE/FILE" stands for a file in the output, which is
+            used only if the recipe contains the stage.
         shared: Maps a key of the config to keys "STAGE.KEY" of the recipe. The first of these keys that the recipe
             contains gives the default value.
         then: Commands to suggest after this stage. `{run}` stands for the directory of the run, and `{out}` for the
@@ -219,9 +220,10 @@ def _output_of(
 ) -> Path | None:
     """Return the output of the first of these stages that the recipe contains, otherwise the first existing output."""
     names = [sources] if isinstance(sources, str) else sources
-    if (found := next((outputs[name] for name in names if name in outputs), None)) is not None:
-        return found
-    directories = (directory / str(known[name].directory) for name in names)
+    for name, _, file in (name.partition("/") for name in names):
+        if name in outputs:
+            return outputs[name] / file
+    directories = (directory / str(known[name].directory) for name in names if "/" not in name)
     return next((path for path in directories if path.exists()), None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Mapping
@@ -134,6 +135,7 @@ class Index:
         import numpy as np
 
         self.directory, self.artifact = directory, artifact
+        self._left_out = ""
         self.languages: tuple[str, ...] = tuple(artifact.facts["languages"])
         self.common_languages: tuple[str, ...] = tuple(artifact.facts["common_languages"])
         self.documents = Documents(directory / DOCUMENTS)
@@ -184,6 +186,25 @@ class Index:
     def __len__(self) -> int:
         return len(self._passages)
 
+    def passage(self, number: int) -> Passage:
+        """Return a passage by its number, which is less than the length of the index. Its score and coverage are 0."""
+        return self._passage(number, 0.0, Query({}))
+
+    def size(self, number: int) -> int:
+        """Return the number of characters of a passage."""
+        _, start, end = self._passages[number]
+        return int(end - start)
+
+    def without(self, document_id: str) -> Index:
+        """Return this index with a search that leaves out a document.
+
+        Args:
+            document_id: `IndexedDocument.id` of the document.
+        """
+        other = copy.copy(self)
+        other._left_out = document_id
+        return other
+
     def query(self, question: str) -> Query:
         """Return the words of a question with their weights.
 
@@ -225,6 +246,8 @@ class Index:
             if scores[number] <= 0 or len(found) == limit:
                 break
             passage = self._passage(int(number), float(scores[number]), query)
+            if passage.document_id == self._left_out:
+                continue
             if passage.text not in seen:
                 found.append(passage)
             seen.add(passage.text)

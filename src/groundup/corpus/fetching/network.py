@@ -127,7 +127,13 @@ class Network:
     agent: str = ""
 
     def open(
-        self, url: str, headers: Mapping[str, str], *, method: str = "GET", follow: bool = True
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        method: str = "GET",
+        follow: bool = True,
+        body: bytes | None = None,
     ) -> http.client.HTTPResponse:
         """Open an https or http URL. If `public_only` is False, file URLs are also allowed.
 
@@ -136,6 +142,7 @@ class Network:
             headers: Additional request headers.
             method: HTTP method.
             follow: Whether to follow redirects. If `follow` is False, a redirect raises `HTTPError`.
+            body: Body of the request, for the method POST.
 
         Returns:
             The open response.
@@ -145,7 +152,7 @@ class Network:
             RefusedError: The host has a private address.
             OSError: The host is unreachable.
         """
-        return self._open(url, headers, method, follow, _OpenSockets())
+        return self._open(url, headers, method, follow, _OpenSockets(), body)
 
     @contextlib.contextmanager
     def exchange(
@@ -171,14 +178,20 @@ class Network:
             raise TimeoutError(f"timeout after {seconds:g} seconds")
 
     def _open(
-        self, url: str, headers: Mapping[str, str], method: str, follow: bool, sockets: _OpenSockets
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        method: str,
+        follow: bool,
+        sockets: _OpenSockets,
+        body: bytes | None = None,
     ) -> http.client.HTTPResponse:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in (_SCHEMES[:2] if self.public_only else _SCHEMES):
             raise RefusedError(f"scheme {parts.scheme!r} is not http or https")
         host = parts.hostname or ""
         agent = {"User-Agent": self.agent} if self.agent else {}
-        request = urllib.request.Request(_without_login(url), headers=agent | dict(headers), method=method)
+        request = urllib.request.Request(_without_login(url), data=body, headers=agent | dict(headers), method=method)
         login = self.credentials.get(host) or _login(parts)
         if login:
             token = base64.b64encode(login.encode()).decode()

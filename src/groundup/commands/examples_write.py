@@ -1,0 +1,138 @@
+"""`groundup examples write`: write questions and answers to the user's documents, to fine-tune a reader on them."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from groundup.commands import index as index_command
+from groundup.commands._result import result_facts, show_result
+from groundup.core import artifact
+from groundup.core.artifact import ARTIFACT, Artifact
+from groundup.core.config import Config, setting
+from groundup.core.console import Console
+from groundup.core.errors import ConfigError
+from groundup.core.plural import pluralize
+from groundup.core.types import InferenceDtype
+
+if TYPE_CHECKING:
+    from groundup.retrieval.examples.writers import Writer
+
+EXAMPLE = "groundup examples write runs/notes/index --model models/writer --out runs/notes/examples"
+
+
+class ExamplesWriteConfig(Config):
+    """Settings of `groundup examples write`. The source, the output directory, and a model or a server are required."""
+
+    source: Path = setting(help="Index, or a folder or corpus to index", positional=True)
+    out: Path = setting(help="Output directory for train.jsonl and test.jsonl", flag=True)
+    model: Path | None = setting(None, help="Model that writes the questions: a directory, GGUF file or run", flag=True)
+    server: str | None = setting(
+        None, help="Base URL of an OpenAI-compatible API that writes them instead, such as http://host/v1", flag=True
+    )
+    server_model: str | None = setting(None, help="Name of the model on the server", flag=True)
+    key_variable: str = setting("OPENAI_API_KEY", help="Environment variable with the key of the server", flag=True)
+    questions: int = setting(3, help="Maximum number of questions to each passage", flag=True, ge=1, le=20)
+    refusals: int = setting(
+        1, help="Maximum number of passages without the answer to each question, with a refusal", flag=True, ge=0, le=10
+    )
+    max_passages: int = setting(1_000, help="Maximum number of passages, evenly spaced", flag=True, ge=1)
+    test_fraction: float = setting(0.2, help="Approximate fraction of the questions in the test set", gt=0, lt=1)
+    base: Path | None = setting(None, help="Base model of an adapter, if it was moved")
+    device: str | None = setting(None, help="Device, such as cpu or cuda; default: a GPU if available")
+    dtype: InferenceDtype = setting("auto", help="Weight format; auto: bfloat16 if possible")
+
+
+def run(config: ExamplesWriteConfig, *, console: Console | None = None) -> Artifact:
+    """Write a training set and a test set for `groundup finetune instruct --application answer`.
+
+    An interrupted run continues after the last passage.
+
+    Raises:
+        ConfigError: There is no writer, or the server refuses the request.
+        DataError: The source has no text, or no question was usable.
+        ResourceError: The server does not answer.
+    """
+    from groundup.retrieval import Index
+    from groundup.retrieval.examples import writing
+
+    console = console or Console()
+    writer_identity = _require_writer(config)
+    index = Index.open(_index_of(config, console))
+    keys = config.model_dump(mode="json", include={"questions", "refusals", "max_passages", "test_fraction"})
+    inputs = {"index": index.artifact.digest, "writer": writer_identity}
+    work = artifact.begin(config.out, "examples.write", keys, inputs, console=console)
+    if work.state == "done":
+        return show_result(console, work.directory, artifact.read(work.directory))
+    with _writer(config, console) as writer:
+        written = writing.write_pairs(
+            index, writer, work.directory, console, count=config.questions, max_passages=config.max_passages
+        )
+    pairs, dropped = writing.verify_pairs(index, written, console)
+    facts: dict[str, Any] = {"written": sum(len(each) for _, each in written), "kept": len(pairs), "dropped": dropped}
+    files = [work.directory / writing.TRAIN, work.directory / writing.TEST]
+    parts = writing.split_pairs(pairs, config.test_fraction)
+    for name, path, part in zip(("train", "test"), files, parts, strict=True):
+        facts[name] = writing.write_rows(path, list(writing.rows_of(part, config.refusals)))
+    writing.delete_pairs(work.directory)
+    rows = [(reason, f"{count:,}") for reason, count in dropped.items()]
+    facts |= result_facts(_summary(facts), "Dropped questions", ("reason", "questions"), rows)
+    made = work.finish(facts, files)
+    console.note(
+        f"Next: groundup finetune instruct {config.out / writing.TRAIN} --test {config.out / writing.TEST} "
+        "--set application=answer --model MODEL --out DIR"
+    )
+    return show_result(console, config.out, made)
+
+
+def _summary(facts: dict[str, Any]) -> str:
+    sets = (
+        f"{pluralize(facts[name]['answers'], 'answer')} and {pluralize(facts[name]['refusals'], 'refusal')} {purpose}"
+        for name, purpose in (("train", "to train"), ("test", "to test"))
+    )
+    return f"{facts['kept']:,} of {facts['written']:,} questions kept; {', '.join(sets)}"
+
+
+def _require_writer(config: ExamplesWriteConfig) -> str:
+    """Return the identity of the writer.
+
+    Raises:
+        ConfigError: There is no writer.
+    """
+    from groundup.hub.resolve import model_identity, resolve_model
+
+    if config.server is None:
+        if config.model is None:
+            raise ConfigError(
+                "no writer of questions",
+                fix="Give --model MODEL, or --server URL with --server-model NAME.",
+            )
+        return model_identity(resolve_model(config.model))
+    if not config.server_model:
+        raise ConfigError(
+            f"--server {config.server} without a model",
+            fix="Name a model of the server: --server-model NAME. GET /v1/models lists them.",
+        )
+    return f"{config.server} {config.server_model}"
+
+
+def _index_of(config: ExamplesWriteConfig, console: Console) -> Path:
+    """Return the index of the source. A folder or a corpus is indexed next to the output directory."""
+    if (config.source / ARTIFACT).is_file() and artifact.read(config.source).stage == "index":
+        return config.source
+    out = config.out.with_name(f"{config.out.name}-index")
+    index_command.run(index_command.IndexConfig(source=config.source, out=out), console=console)
+    return out
+
+
+def _writer(config: ExamplesWriteConfig, console: Console) -> AbstractContextManager[Writer]:
+    from groundup.retrieval.examples.writers import ServerWriter, open_model_writer
+
+    if config.server is None:
+        assert config.model is not None
+        return open_model_writer(config.model, config.device, config.dtype, console, base=config.base)
+    console.note(f"The passages are sent to {config.server}.")
+    key = os.environ.get(config.key_variable, "")
+    return nullcontext(ServerWriter(config.server, config.server_model or "", key, config.key_variable))

@@ -1,0 +1,1 @@
+"""Training examples for a reader: questions and answers that are written from the user's own documents."""

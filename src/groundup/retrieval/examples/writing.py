@@ -1,0 +1,185 @@
+"""Writing of training examples for a reader: questions to the passages of an index, and refusals to their neighbors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from groundup.core.console import Console
+from groundup.core.errors import DataError
+from groundup.core.files import write_text
+from groundup.data.tables import evenly_spaced
+from groundup.retrieval.answering import UNKNOWN
+from groundup.retrieval.examples.verification import VerifiedPair, Verifier
+from groundup.retrieval.examples.writers import Pair, Source, Writer
+from groundup.retrieval.index import Index, Passage
+from groundup.retrieval.support import readable
+
+TRAIN, TEST = "train.jsonl", "test.jsonl"
+_PAIRS = "pairs.jsonl"  # pairs that were written so far, so that an interrupted run continues
+_MIN_CHARACTERS = 80  # a shorter passage, such as a heading, has too little text for a question
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleRow:
+    """A row of a table of examples. `text` and `question` are the inputs of the application `answer`.
+
+    Attributes:
+        text: Passage in one line, as a reader of `groundup ask` gets it.
+        question: The question.
+        answer: Answer in the words of the passage, or "unknown" if the passage does not answer the question.
+        origin: File of the passage and, if it is known, its page.
+        without: If the answer is unknown, digest of the document that answers the question. Without this document, the
+            index does not answer the question either.
+    """
+
+    text: str
+    question: str
+    answer: str
+    origin: str
+    without: str = ""
+
+
+def write_pairs(
+    index: Index, writer: Writer, directory: Path, console: Console, *, count: int, max_passages: int
+) -> list[tuple[Passage, list[Pair]]]:
+    """Write questions to passages of an index. Passages whose pairs an interrupted run stored are skipped.
+
+    Args:
+        index: The index.
+        writer: The writer.
+        directory: Directory in which the pairs are stored.
+        console: Console for the progress.
+        count: Maximum number of questions to each passage.
+        max_passages: Maximum number of passages, evenly spaced over the index.
+
+    Returns:
+        The passages with their unverified pairs.
+
+    Raises:
+        DataError: No passage is long enough.
+    """
+    path = directory / _PAIRS
+    chosen = evenly_spaced([n for n in range(len(index)) if index.size(n) >= _MIN_CHARACTERS], max_passages)
+    if not chosen:
+        raise DataError(
+            f"{index.directory}: no passage with at least {_MIN_CHARACTERS} characters", fix="Index longer documents."
+        )
+    done = _stored_pairs(path)
+    left = [number for number in chosen if number not in done]
+    with (
+        console.progress("writing questions", len(chosen), "passages", done=len(chosen) - len(left)) as bar,
+        path.open("a", encoding="utf-8") as file,
+    ):
+        for start in range(0, len(left), writer.batch_size):
+            numbers = left[start : start + writer.batch_size]
+            passages = [index.passage(number) for number in numbers]
+            sources = [Source(readable(passage), passage.language) for passage in passages]
+            for number, pairs in zip(numbers, writer.write(sources, count), strict=True):
+                done[number] = pairs
+                row = {"passage": number, "pairs": [asdict(pair) for pair in pairs]}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.flush()
+            bar.advance(len(numbers))
+    return [(index.passage(number), done[number]) for number in chosen]
+
+
+def delete_pairs(directory: Path) -> None:
+    """Delete the stored pairs, after the examples were written."""
+    (directory / _PAIRS).unlink(missing_ok=True)
+
+
+def _stored_pairs(path: Path) -> dict[int, list[Pair]]:
+    """Return the stored pairs by the number of their passage. A line that was not completed is removed."""
+    if not path.is_file():
+        return {}
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        write_text(path, "".join(lines[:-1]))
+        lines.pop()
+    rows = [json.loads(line) for line in lines]
+    return {row["passage"]: [Pair(**pair) for pair in row["pairs"]] for row in rows}
+
+
+def verify_pairs(
+    index: Index, written: Sequence[tuple[Passage, list[Pair]]], console: Console
+) -> tuple[list[VerifiedPair], dict[str, int]]:
+    """Verify pairs; see `Verifier`.
+
+    Args:
+        index: Index of the passages.
+        written: Passages with their pairs.
+        console: Console for the progress.
+
+    Returns:
+        The verified pairs, and the number of dropped pairs for each reason.
+
+    Raises:
+        DataError: Fewer than two pairs were kept.
+    """
+    verifier, kept = Verifier(index), list[VerifiedPair]()
+    with console.progress("verifying", len(written), "passages") as bar:
+        for passage, pairs in written:
+            kept += [found for pair in pairs if (found := verifier.verify(pair, passage)) is not None]
+            bar.advance(1)
+    dropped = dict(verifier.dropped.most_common())
+    if len(kept) < 2:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items()) or "the writer wrote none"
+        raise DataError(
+            f"{len(kept)} usable questions ({reasons})",
+            fix="Use a better writer: --server URL --server-model NAME, or a larger --model.",
+        )
+    return kept, dropped
+
+
+def split_pairs(pairs: Sequence[VerifiedPair], test_fraction: float) -> tuple[list[VerifiedPair], list[VerifiedPair]]:
+    """Split pairs into a training set and a test set of other documents, or of other passages of a single document.
+
+    Args:
+        pairs: Verified pairs.
+        test_fraction: Approximate fraction of the pairs in the test set.
+    """
+    single = len({pair.passage.document_id for pair in pairs}) == 1
+    groups: dict[str, list[VerifiedPair]] = {}
+    for pair in pairs:
+        key = f"{pair.passage.start:09}" if single else pair.passage.document_id  # digests are in random order
+        groups.setdefault(key, []).append(pair)
+    test: list[VerifiedPair] = []
+    for key in sorted(groups)[:-1]:  # at least one group is left for training
+        if test and len(test) + len(groups[key]) > test_fraction * len(pairs):
+            break
+        test += groups[key]
+    held = {id(pair) for pair in test}
+    return [pair for pair in pairs if id(pair) not in held], test
+
+
+def rows_of(pairs: Sequence[VerifiedPair], max_refusals: int) -> Iterator[ExampleRow]:
+    """Yield an example for each pair, and refusals to the question with its distractors.
+
+    Distractors are passages of the documents of these pairs, so that training never shows a passage of a test document.
+
+    Args:
+        pairs: Pairs of the training set, or of the test set.
+        max_refusals: Maximum number of refusals for each question.
+    """
+    documents = {pair.passage.document_id for pair in pairs}
+    for pair in pairs:
+        yield ExampleRow(readable(pair.passage), pair.question, pair.answer, pair.passage.place)
+        near = [each for each in pair.distractors if each.document_id in documents]
+        for each in near[:max_refusals]:
+            yield ExampleRow(readable(each), pair.question, UNKNOWN, each.place, pair.passage.document_id)
+
+
+def write_rows(path: Path, rows: Sequence[ExampleRow]) -> dict[str, Any]:
+    """Write a table of examples, and return its numbers of examples.
+
+    Args:
+        path: JSONL file to write.
+        rows: The examples.
+    """
+    write_text(path, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
+    refusals = sum(row.answer == UNKNOWN for row in rows)
+    return {"answers": len(rows) - refusals, "refusals": refusals}
