@@ -70,14 +70,18 @@ def run(config: ExamplesWriteConfig, *, console: Console | None = None) -> Artif
         written = writing.write_pairs(
             index, writer, work.directory, console, count=config.questions, max_passages=config.max_passages
         )
-    pairs, dropped = writing.verify_pairs(index, written, console)
-    facts: dict[str, Any] = {"written": sum(len(each) for _, each in written), "kept": len(pairs), "dropped": dropped}
+        verified, dropped = writing.verify_pairs(index, written, console)
+        pairs = writing.check_answers(writer, verified, work.directory, console)
+    dropped[writing.DISAGREES] = len(verified) - len(pairs)
+    writing.require_pairs(pairs, dropped)
+    facts: dict[str, Any] = {"written": sum(len(each) for _, each in written), "kept": len(pairs)}
+    facts["dropped"] = {reason: count for reason, count in dropped.most_common() if count}
     files = [work.directory / writing.TRAIN, work.directory / writing.TEST]
     parts = writing.split_pairs(pairs, config.test_fraction)
     for name, path, part in zip(("train", "test"), files, parts, strict=True):
-        facts[name] = writing.write_rows(path, list(writing.rows_of(part, config.refusals)))
-    writing.delete_pairs(work.directory)
-    rows = [(reason, f"{count:,}") for reason, count in dropped.items()]
+        facts[name] = writing.write_rows(path, list(writing.example_rows(part, config.refusals)))
+    writing.delete_progress(work.directory)
+    rows = [(reason, f"{count:,}") for reason, count in facts["dropped"].items()]
     facts |= result_facts(_summary(facts), "Dropped questions", ("reason", "questions"), rows)
     made = work.finish(facts, files)
     console.note(

@@ -25,7 +25,7 @@ from groundup.retrieval.answering import PROMPT
 from groundup.retrieval.examples import verification, writing
 from groundup.retrieval.examples.candidates import answer_candidates
 from groundup.retrieval.examples.verification import Verifier
-from groundup.retrieval.examples.writers import MODEL_PROMPT, ModelWriter, Pair, ServerWriter, Source, parse_pairs
+from groundup.retrieval.examples.writers import MODEL_PROMPT, ModelWriter, Pair, ServerWriter, WriterInput, parse_pairs
 
 QUIET = Console(quiet=True)
 DOCUMENTS = {
@@ -85,7 +85,12 @@ class _Handler(BaseHTTPRequestHandler):
         status = self.server.statuses.pop(0) if self.server.statuses else 200
         prompt = body["messages"][-1]["content"]
         known = [f"1. {asked} | {answer}" for span, (asked, answer) in QUESTIONS.items() if span in prompt]
-        content = "\n".join(["Here are the questions:", *known, "2. What does the text say? | all of it"])
+        asked = [answer for question, answer in QUESTIONS.values() if prompt.endswith(question)]
+        content = (
+            f"The answer: {asked[0]}"
+            if asked
+            else "\n".join(["Here are the questions:", *known, "2. What does the text say? | all of it"])
+        )
         answer = {"choices": [{"message": {"role": "assistant", "content": content}}]}
         sent = json.dumps(answer if status == 200 else {"error": {"message": "model not found"}}).encode()
         self.send_response(status)
@@ -187,6 +192,15 @@ def test_a_server_writes_examples_with_the_prompt_of_the_reader(
     assert {each.messages[0].content: each.messages[1].content for each in trained} == expected
 
 
+def test_a_question_that_the_writer_answers_differently_is_dropped(
+    indexed: Index, server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small model often writes a question that another part of the sentence answers."""
+    monkeypatch.setattr(ServerWriter, "answer", lambda _, asked: ["Paul Ricard", "75 euros", *"ab"][: len(asked)])
+    with pytest.raises(DataError, match="the writer gives another answer"):
+        examples_write.run(config(indexed.directory, tmp_path / "out", server), console=QUIET)
+
+
 def test_the_key_is_not_stored(indexed: Index, server: ChatServer, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
     examples_write.run(config(indexed.directory, tmp_path / "out", server), console=QUIET)
@@ -277,7 +291,8 @@ def test_a_model_writes_questions_to_given_answers(engine: Any) -> None:
     from groundup.inference.prompting import format_for
 
     writer = ModelWriter(engine, format_for(engine.tokenizer, None))
-    written = writer.write([Source("A bag costs 75 euros.", "en"), Source("no names here", "en")], 3)
+    assert len(writer.answer([("A bag costs 75 euros.", "What costs it?"), ("a " * 5_000, "What?")])) == 2
+    written = writer.write([WriterInput("A bag costs 75 euros.", "en"), WriterInput("no names here", "en")], 3)
     assert [[pair.answer for pair in pairs] for pairs in written] == [["75 euros"], []]
 
 

@@ -18,6 +18,7 @@ from groundup.core.errors import ConfigError, FormatError, ResourceError
 from groundup.core.types import InferenceDtype, Message
 from groundup.corpus.fetching.network import Network, retry
 from groundup.data.held_out import fine_tuning_record
+from groundup.retrieval.answering import PROMPT
 from groundup.retrieval.examples.candidates import AnswerCandidate, answer_candidates
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ SERVER_PROMPT = """{passage}
 Write {count} questions that this text answers. Each question must be clear to a reader who does not have the text.
 Copy each answer, at most eight words, from the text. Write one line for each question: question | answer"""
 
-_QUESTION_TOKENS = 48
+_QUESTION_TOKENS, _ANSWER_TOKENS = 48, 24
 _LINE_TOKENS = 80  # maximum number of tokens of a question with its answer
 _SERVER_SECONDS = 300.0
 _BULLET = re.compile(r"^\s*(?:[-*•]|\(?\d+[.):])?\s*(?:Q(?:uestion)?\s*:)?\s*", re.IGNORECASE)
@@ -50,7 +51,7 @@ _ANSWER = re.compile(r"^A(?:nswer)?\s*:\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class WriterInput:
     """A passage to write questions to.
 
     Attributes:
@@ -78,8 +79,12 @@ class Writer(Protocol):
         """Number of passages to write questions to at the same time."""
         ...
 
-    def write(self, sources: Sequence[Source], count: int) -> list[list[Pair]]:
+    def write(self, sources: Sequence[WriterInput], count: int) -> list[list[Pair]]:
         """Return at most `count` unverified pairs for each passage."""
+        ...
+
+    def answer(self, questions: Sequence[tuple[str, str]]) -> list[str]:
+        """Return the answers to questions, each given after its passage, with the prompt of a reader."""
         ...
 
 
@@ -101,7 +106,7 @@ class ModelWriter:
     is_tuned: bool = False
     batch_size: int = 8
 
-    def write(self, sources: Sequence[Source], count: int) -> list[list[Pair]]:
+    def write(self, sources: Sequence[WriterInput], count: int) -> list[list[Pair]]:
         """Return at most `count` unverified pairs for each passage.
 
         Args:
@@ -120,6 +125,23 @@ class ModelWriter:
             question = done.text.strip().partition("\n")[0]
             pairs[place].append(Pair(_BULLET.sub("", question).strip(), answer))
         return pairs
+
+    def answer(self, questions: Sequence[tuple[str, str]]) -> list[str]:
+        """Return the answers to questions. An answer is "" if the question does not fit into the context.
+
+        Args:
+            questions: Pairs of passage and question.
+        """
+        from groundup.inference.prompting import greedy_request
+
+        prompts = [PROMPT.format(passage=passage, question=question) for passage, question in questions]
+        requests = [greedy_request(self.format, [Message("user", each)], _ANSWER_TOKENS) for each in prompts]
+        limit = self.engine.model.config.context_length - _ANSWER_TOKENS
+        fitting = [place for place, request in enumerate(requests) if len(request.prompt) <= limit]
+        answers = [""] * len(requests)
+        for place, done in zip(fitting, self.engine.complete_all([requests[n] for n in fitting]), strict=True):
+            answers[place] = done.text
+        return answers
 
     def _request(self, candidate: AnswerCandidate) -> GenerationRequest:
         from groundup.inference.prompting import greedy_request
@@ -184,7 +206,7 @@ class ServerWriter:
     batch_size: int = 4
     network: Network = field(default_factory=lambda: Network(timeout=_SERVER_SECONDS))
 
-    def write(self, sources: Sequence[Source], count: int) -> list[list[Pair]]:
+    def write(self, sources: Sequence[WriterInput], count: int) -> list[list[Pair]]:
         """Return at most `count` unverified pairs for each passage.
 
         Args:
@@ -200,6 +222,21 @@ class ServerWriter:
         with ThreadPoolExecutor(self.batch_size) as pool:
             texts = list(pool.map(lambda prompt: self._complete(prompt, count * _LINE_TOKENS), prompts))
         return [parse_pairs(text)[:count] for text in texts]
+
+    def answer(self, questions: Sequence[tuple[str, str]]) -> list[str]:
+        """Return the answers to questions.
+
+        Args:
+            questions: Pairs of passage and question.
+
+        Raises:
+            ConfigError: As for `write`.
+            ResourceError: As for `write`.
+            FormatError: As for `write`.
+        """
+        prompts = [PROMPT.format(passage=passage, question=question) for passage, question in questions]
+        with ThreadPoolExecutor(self.batch_size) as pool:
+            return list(pool.map(lambda prompt: self._complete(prompt, _LINE_TOKENS), prompts))
 
     def _complete(self, prompt: str, max_tokens: int) -> str:
         body = {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,16 @@ from groundup.core.files import write_text
 from groundup.data.tables import evenly_spaced
 from groundup.retrieval.answering import UNKNOWN
 from groundup.retrieval.examples.verification import VerifiedPair, Verifier
-from groundup.retrieval.examples.writers import Pair, Source, Writer
+from groundup.retrieval.examples.writers import Pair, Writer, WriterInput
 from groundup.retrieval.index import Index, Passage
 from groundup.retrieval.support import readable
+from groundup.retrieval.terms import words
 
 TRAIN, TEST = "train.jsonl", "test.jsonl"
-_PAIRS = "pairs.jsonl"  # pairs that were written so far, so that an interrupted run continues
+# Pairs and answers that were written so far, so that an interrupted run continues.
+_PAIRS, _ANSWERS = "pairs.jsonl", "answers.jsonl"
+_MIN_AGREEMENT = 0.5  # minimum F1 of the words of an answer and of the answer that the writer gives to its question
+DISAGREES = "the writer gives another answer"
 _MIN_CHARACTERS = 80  # a shorter passage, such as a heading, has too little text for a question
 
 
@@ -68,7 +73,7 @@ def write_pairs(
         raise DataError(
             f"{index.directory}: no passage with at least {_MIN_CHARACTERS} characters", fix="Index longer documents."
         )
-    done = _stored_pairs(path)
+    done = {row["passage"]: [Pair(**pair) for pair in row["pairs"]] for row in _stored_rows(path)}
     left = [number for number in chosen if number not in done]
     with (
         console.progress("writing questions", len(chosen), "passages", done=len(chosen) - len(left)) as bar,
@@ -77,7 +82,7 @@ def write_pairs(
         for start in range(0, len(left), writer.batch_size):
             numbers = left[start : start + writer.batch_size]
             passages = [index.passage(number) for number in numbers]
-            sources = [Source(readable(passage), passage.language) for passage in passages]
+            sources = [WriterInput(readable(passage), passage.language) for passage in passages]
             for number, pairs in zip(numbers, writer.write(sources, count), strict=True):
                 done[number] = pairs
                 row = {"passage": number, "pairs": [asdict(pair) for pair in pairs]}
@@ -87,26 +92,26 @@ def write_pairs(
     return [(index.passage(number), done[number]) for number in chosen]
 
 
-def delete_pairs(directory: Path) -> None:
-    """Delete the stored pairs, after the examples were written."""
-    (directory / _PAIRS).unlink(missing_ok=True)
+def delete_progress(directory: Path) -> None:
+    """Delete the stored pairs and answers, after the examples were written."""
+    for name in (_PAIRS, _ANSWERS):
+        (directory / name).unlink(missing_ok=True)
 
 
-def _stored_pairs(path: Path) -> dict[int, list[Pair]]:
-    """Return the stored pairs by the number of their passage. A line that was not completed is removed."""
+def _stored_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file to which an interrupted run appended. A line that was not completed is removed."""
     if not path.is_file():
-        return {}
+        return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         write_text(path, "".join(lines[:-1]))
         lines.pop()
-    rows = [json.loads(line) for line in lines]
-    return {row["passage"]: [Pair(**pair) for pair in row["pairs"]] for row in rows}
+    return [json.loads(line) for line in lines]
 
 
 def verify_pairs(
     index: Index, written: Sequence[tuple[Passage, list[Pair]]], console: Console
-) -> tuple[list[VerifiedPair], dict[str, int]]:
+) -> tuple[list[VerifiedPair], Counter[str]]:
     """Verify pairs; see `Verifier`.
 
     Args:
@@ -116,23 +121,65 @@ def verify_pairs(
 
     Returns:
         The verified pairs, and the number of dropped pairs for each reason.
-
-    Raises:
-        DataError: Fewer than two pairs were kept.
     """
     verifier, kept = Verifier(index), list[VerifiedPair]()
     with console.progress("verifying", len(written), "passages") as bar:
         for passage, pairs in written:
             kept += [found for pair in pairs if (found := verifier.verify(pair, passage)) is not None]
             bar.advance(1)
-    dropped = dict(verifier.dropped.most_common())
-    if len(kept) < 2:
+    return kept, verifier.dropped
+
+
+def check_answers(
+    writer: Writer, pairs: Sequence[VerifiedPair], directory: Path, console: Console
+) -> list[VerifiedPair]:
+    """Return the pairs whose question the writer answers in the same way (round-trip consistency, Alberti et al. 2019).
+
+    Args:
+        writer: The writer.
+        pairs: Verified pairs.
+        directory: Directory in which the answers are stored.
+        console: Console for the progress.
+    """
+    path = directory / _ANSWERS
+    given: dict[str, str] = {row["question"]: row["answer"] for row in _stored_rows(path)}
+    left = [pair for pair in pairs if pair.question not in given]
+    with (
+        console.progress("checking answers", len(pairs), "questions", done=len(pairs) - len(left)) as bar,
+        path.open("a", encoding="utf-8") as file,
+    ):
+        for start in range(0, len(left), writer.batch_size):
+            batch = left[start : start + writer.batch_size]
+            answers = writer.answer([(readable(pair.passage), pair.question) for pair in batch])
+            for pair, answer in zip(batch, answers, strict=True):
+                given[pair.question] = answer
+                file.write(json.dumps({"question": pair.question, "answer": answer}, ensure_ascii=False) + "\n")
+            file.flush()
+            bar.advance(len(batch))
+    return [pair for pair in pairs if _agreement(pair.answer, given[pair.question]) >= _MIN_AGREEMENT]
+
+
+def _agreement(one: str, other: str) -> float:
+    first, second = Counter(words(one)), Counter(words(other))
+    return 2 * (first & second).total() / max(first.total() + second.total(), 1)
+
+
+def require_pairs(pairs: Sequence[VerifiedPair], dropped: Mapping[str, int]) -> None:
+    """Raise an error if there are fewer than two pairs.
+
+    Args:
+        pairs: Pairs that were kept.
+        dropped: Number of dropped pairs for each reason.
+
+    Raises:
+        DataError: There are fewer than two pairs.
+    """
+    if len(pairs) < 2:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items()) or "the writer wrote none"
         raise DataError(
-            f"{len(kept)} usable questions ({reasons})",
+            f"{len(pairs)} usable questions ({reasons})",
             fix="Use a better writer: --server URL --server-model NAME, or a larger --model.",
         )
-    return kept, dropped
 
 
 def split_pairs(pairs: Sequence[VerifiedPair], test_fraction: float) -> tuple[list[VerifiedPair], list[VerifiedPair]]:
@@ -156,7 +203,7 @@ def split_pairs(pairs: Sequence[VerifiedPair], test_fraction: float) -> tuple[li
     return [pair for pair in pairs if id(pair) not in held], test
 
 
-def rows_of(pairs: Sequence[VerifiedPair], max_refusals: int) -> Iterator[ExampleRow]:
+def example_rows(pairs: Sequence[VerifiedPair], max_refusals: int) -> Iterator[ExampleRow]:
     """Yield an example for each pair, and refusals to the question with its distractors.
 
     Distractors are passages of the documents of these pairs, so that training never shows a passage of a test document.
