@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pretrain.processes import ContenderError, ProcessRunner
+from benchmarks.pretrain.quality import TOLERANCE
 from benchmarks.small_text.texts import Corpus
 from benchmarks.small_text.trained import Run, Runs, old_checkout
 from groundup.data import TokenShards
@@ -75,6 +76,11 @@ def _gain(options: argparse.Namespace, corpora: list[Corpus], runs: Runs) -> dic
             scores = [[nats / math.log(2) for nats in run["score"]["document_nll"]] for run in (old, new)]
             gain = paired_difference(scores[0], scores[1], new["score"]["document_bytes"])
             gains.append(gain.estimate)
+            limit = 60 * (options.minutes or _MINUTES[size]) * (1 + TOLERANCE)
+            if max(old["seconds"], new["seconds"]) > limit:
+                runs.log(
+                    f"not comparable: {old['seconds']:.0f} s (old) and {new['seconds']:.0f} s, limit {limit:.0f} s"
+                )
             runs.log(f"gain, {size}, seed {seed}: {gain.estimate:.4f} ({gain.low:.4f} to {gain.high:.4f})")
         found[f"gain_{size}"] = statistics.fmean(gains)
     return found

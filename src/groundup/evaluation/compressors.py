@@ -138,13 +138,7 @@ def score_compressors(
         n_held, held_bytes = _write_joined(held_out, held_file)
         dictionary = min(max(_XZ_DICTIONARY, n_train + n_held), _XZ_MAX_DICTIONARY)
         memory = _ppmd_memory(n_train + n_held, processes)
-        jobs = [  # The longest jobs start first, so that the processes finish at about the same time.
-            _Job("xz -9e", True, "xz", memory=dictionary),
-            *(_Job(f"PPMd order {order}", True, "ppmd", memory, order) for order in reversed(PPMD_ORDERS)),
-            _Job("xz -9e", False, "xz", memory=_XZ_DICTIONARY),
-            _Job("gzip -9", False, "gzip"),
-        ]
-        jobs = [job for job in jobs if names is None or job.name in names]
+        jobs = [job for job in _jobs(dictionary, memory) if names is None or job.name in names]
         passes = sum(job.saw_training for job in jobs) * (1 if _CAN_FORK else 2)
         work = passes * n_train + len(jobs) * n_held
         sizes = _run_all(
@@ -161,6 +155,16 @@ def score_compressors(
             memory_bytes=job.memory if job.method == "ppmd" else None,
         )
         for job, size in reversed(list(zip(jobs, sizes, strict=True)))
+    ]
+
+
+def _jobs(dictionary: int, memory: int) -> list[_Job]:
+    """Return the runs of all compressors. The longest run is the first, so that all processes end at a similar time."""
+    return [
+        _Job("xz -9e", True, "xz", memory=dictionary),
+        *(_Job(f"PPMd order {order}", True, "ppmd", memory, order) for order in reversed(PPMD_ORDERS)),
+        _Job("xz -9e", False, "xz", memory=_XZ_DICTIONARY),
+        _Job("gzip -9", False, "gzip"),
     ]
 
 

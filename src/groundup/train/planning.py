@@ -19,6 +19,7 @@ from groundup.model.families import FAMILIES
 from groundup.model.flops import IDLE_BYTES, training_bytes
 from groundup.model.lora import adapter_parameters
 from groundup.model.quantized import bits_per_weight
+from groundup.optim import OptimizerConfig
 from groundup.train.initial_model import InitialModel
 from groundup.train.ladder import law_for
 from groundup.train.learning_rates import language_model_rates, show_rates
@@ -79,21 +80,14 @@ def plan_pretraining(
     ranks, base = run.ranks, start.base
     optimizer = language_model_rates(settings, base.config.dim if base else None)
 
-    offsets: dict[ModelConfig, int] = {}
+    offsets: dict[ModelConfig, int | None] = {}
 
     def measure(shape: ModelConfig, rows: int) -> float:
         if ranks.first:
             ranks.broadcast_object([shape.to_json(), rows])
         fitted = with_measured_kernels(machine, shape, ranks)
         trainer = Trainer(start.build_random(shape, settings.seed), objective, settings, run, machine=fitted)
-        rows = trainer.max_rows(lambda rows: loader(shape.context_length, rows, machine).batch(0), rows)
-        gc.collect()  # Models that were measured earlier are in reference cycles.
-        peak = Peak(machine.device)
-        peak.reset()
-        steps = trainer.steps_per_second(loader(shape.context_length, rows, machine).batch, optimizer)
-        if (used := peak.bytes) > 0:
-            offsets[shape] = used - peak_bytes(trainer, shape, rows, optimizer)
-        rate = steps * rows * ranks.size * shape.context_length
+        rate, offsets[shape] = _measured_rate(trainer, loader, optimizer, shape, rows)
         run.console.note(f"{shape.n_layers} layers, hidden size {shape.dim}: {rate:,.0f} tokens/s")
         return rate
 
@@ -116,6 +110,23 @@ def plan_pretraining(
     if limited := limit_sentence(forecast, plan, budget):
         run.console.note(limited)
     return plan
+
+
+def _measured_rate(
+    trainer: Trainer[Any, Any], loader: MakeLoader, optimizer: OptimizerConfig, shape: ModelConfig, rows: int
+) -> tuple[float, int | None]:
+    """Return the tokens per second of training steps with at most `rows` rows, and `Plan.memory_offset`."""
+
+    def batches(rows: int) -> Callable[[int], Any]:
+        return loader(shape.context_length, rows, trainer.machine).batch
+
+    rows = trainer.max_rows(lambda rows: batches(rows)(0), rows)
+    gc.collect()  # Models that were measured earlier are in reference cycles.
+    peak = Peak(trainer.machine.device)
+    peak.reset()
+    rate = trainer.steps_per_second(batches(rows), optimizer) * rows * trainer.run.ranks.size * shape.context_length
+    used = peak.bytes
+    return rate, used - peak_bytes(trainer, shape, rows, optimizer) if used > 0 else None
 
 
 def _completed(plan: Plan, settings: PretrainingSettings, forecast: Forecast, *, random: bool) -> Plan:
