@@ -116,7 +116,7 @@ def _speed(options: argparse.Namespace, runner: ProcessRunner, peers: Peers, res
     matched = match_nanochat(peers.nanochat, runner.directory) if peers.nanochat else None
     probe = None if gpu else PeakProbe.build(runner.directory, options.threads)
     if probe is None and not gpu:
-        _log("The peak of bf16 instructions is not measured: no C++ compiler, or neither AMX nor AVX-512 bf16")
+        _log("The peak of the CPU is not measured: no C++ compiler, or no AVX2")
     ends = time.time() + 60 * options.limit if options.limit else None
     for number, name in enumerate(chosen):
         shape = shapes[name]

@@ -1,7 +1,8 @@
-// Measures the peak throughput of bf16 matrix instructions: AMX if the CPU and the system allow it, otherwise AVX-512 bf16.
+// Measures the peak throughput of the instructions for matmuls: AMX if the CPU and the system allow it, otherwise AVX-512
+// bf16. Without bf16 instructions, measures fp32 FMAs of AVX-512 or AVX2.
 //
 // The program prints one JSON object. `registers` is the throughput in FLOP/s with operands in registers. `l1` is the throughput
-// with operands that are loaded from the L1 cache, in blocks of 32 x 32 results (AMX) or 8 x 32 results (AVX-512).
+// with operands that are loaded from the L1 cache, in blocks of 32 x 32 results (AMX), 8 x 32 results (AVX-512) or 6 x 16 results (AVX2).
 //
 // Usage: peak THREADS
 #include <immintrin.h>
@@ -75,24 +76,60 @@ static double multiply_tiles(bool load) {
 
 #endif
 
-// Returns the number of FLOPs. Each vector instruction computes 16 sums of two products.
+// A vector instruction multiplies a broadcast value of the left operand (bf16: two adjacent values) with a vector of the
+// right operand, and adds the products to a vector of sums.
+#ifdef __AVX512F__
+typedef __m512 Sums;
+constexpr int ROWS = 8;
+static Sums zeros() { return _mm512_setzero_ps(); }
+static void store_sums(float *out, Sums sums) { _mm512_storeu_ps(out, sums); }
+#else
+typedef __m256 Sums;
+constexpr int ROWS = 6;
+static Sums zeros() { return _mm256_setzero_ps(); }
+static void store_sums(float *out, Sums sums) { _mm256_storeu_ps(out, sums); }
+#endif
+#if defined(__AVX512BF16__)
+typedef __m512bh Operand;
+constexpr const char *VECTOR_NAME = "AVX-512 bf16";
+constexpr int VALUE_BYTES = 2;
+static Operand load_vector(const uint16_t *from) { return (__m512bh)_mm512_loadu_si512(from); }
+static Operand broadcast(const uint16_t *from) { return (__m512bh)_mm512_set1_epi32(*(const int32_t *)from); }
+static Sums multiply_add(Sums sums, Operand a, Operand b) { return _mm512_dpbf16_ps(sums, a, b); }
+#elif defined(__AVX512F__)
+typedef __m512 Operand;
+constexpr const char *VECTOR_NAME = "AVX-512 fp32";
+constexpr int VALUE_BYTES = 4;
+static Operand load_vector(const uint16_t *from) { return _mm512_loadu_ps((const float *)from); }
+static Operand broadcast(const uint16_t *from) { return _mm512_set1_ps(*(const float *)from); }
+static Sums multiply_add(Sums sums, Operand a, Operand b) { return _mm512_fmadd_ps(a, b, sums); }
+#else
+typedef __m256 Operand;
+constexpr const char *VECTOR_NAME = "AVX2 fp32";
+constexpr int VALUE_BYTES = 4;
+static Operand load_vector(const uint16_t *from) { return _mm256_loadu_ps((const float *)from); }
+static Operand broadcast(const uint16_t *from) { return _mm256_set1_ps(*(const float *)from); }
+static Sums multiply_add(Sums sums, Operand a, Operand b) { return _mm256_fmadd_ps(a, b, sums); }
+#endif
+
+// Returns the number of FLOPs.
 static double multiply_vectors(bool load) {
-    constexpr int ROWS = 8, COLUMNS = 2;
-    __m512 sums[ROWS][COLUMNS];
+    constexpr int COLUMNS = 2, WIDTH = sizeof(Operand) / sizeof(uint16_t);
+    Sums sums[ROWS][COLUMNS];
 #pragma GCC unroll 8
     for (int row = 0; row < ROWS; row++)
 #pragma GCC unroll 2
-        for (int column = 0; column < COLUMNS; column++) sums[row][column] = _mm512_setzero_ps();
-    __m512bh a = (__m512bh)_mm512_load_si512(left), b = (__m512bh)_mm512_load_si512(right);
+        for (int column = 0; column < COLUMNS; column++) sums[row][column] = zeros();
+    Operand a = load_vector(left), b[COLUMNS] = {load_vector(right), load_vector(right)};
     for (int step = 0; step < STEPS; step++) {
 #pragma GCC unroll 2
-        for (int column = 0; column < COLUMNS; column++) {
-            if (load) b = (__m512bh)_mm512_load_si512(right + (step * COLUMNS + column) * 32);
+        for (int column = 0; column < COLUMNS; column++)
+            if (load) b[column] = load_vector(right + (step * COLUMNS + column) * WIDTH);
 #pragma GCC unroll 8
-            for (int row = 0; row < ROWS; row++) {
-                if (load) a = (__m512bh)_mm512_set1_epi32(*(const int32_t *)(left + (step * ROWS + row) * 2));
-                sums[row][column] = _mm512_dpbf16_ps(sums[row][column], a, b);
-            }
+        for (int row = 0; row < ROWS; row++) {
+            if (load) a = broadcast(left + (step * ROWS + row) * 2);
+#pragma GCC unroll 2
+            for (int column = 0; column < COLUMNS; column++) sums[row][column] = multiply_add(sums[row][column], a, b[column]);
         }
         // Otherwise the compiler may move the instructions of several steps together, which needs too many registers.
         asm volatile("" ::: "memory");
@@ -101,8 +138,8 @@ static double multiply_vectors(bool load) {
     for (int row = 0; row < ROWS; row++)
 #pragma GCC unroll 2
         for (int column = 0; column < COLUMNS; column++)
-            _mm512_store_ps(results + (row * COLUMNS + column) * 16, sums[row][column]);
-    return double(STEPS) * ROWS * COLUMNS * 64;
+            store_sums(results + (row * COLUMNS + column) * 16, sums[row][column]);
+    return double(STEPS) * ROWS * COLUMNS * 2 * sizeof(Operand) / VALUE_BYTES;
 }
 
 // CPU time instead of wall time, so that other processes do not lower the peak.
@@ -129,7 +166,7 @@ static double peak(double (*multiply)(bool), bool load, int threads, void (*prep
         std::vector<std::thread> workers;
         for (int number = 0; number < threads; number++)
             workers.emplace_back([&, number] {
-                std::fill(left, left + 16 * 1024, uint16_t(0x3f80)); // 1.0 in bf16
+                std::fill(left, left + 16 * 1024, uint16_t(0x3f80)); // 1.0 in bf16, and about 1 in fp32
                 std::fill(right, right + 16 * 1024, uint16_t(0x3f80));
                 prepare();
                 rates[number] = rate_of(multiply, load);
@@ -146,7 +183,7 @@ int main(int, char **arguments) {
     int threads = std::max(1, atoi(arguments[1]));
     double (*multiply)(bool) = multiply_vectors;
     void (*prepare)() = [] {};
-    const char *name = "AVX-512 bf16";
+    const char *name = VECTOR_NAME;
 #ifdef __AMX_BF16__
     if (tiles_allowed()) multiply = multiply_tiles, prepare = configure_tiles, name = "AMX bf16";
 #endif

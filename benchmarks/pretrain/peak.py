@@ -1,4 +1,4 @@
-"""Measurement of the peak throughput of bf16 instructions, which `peak_share` is relative to.
+"""Measurement of the peak throughput of the CPU's matmul instructions, which `peak_share` is relative to.
 
 The matmul throughput, which MFU is relative to, depends on PyTorch's matmul. The peak depends only on the CPU.
 """
@@ -23,7 +23,7 @@ class Peak:
     """Peak throughput of all threads.
 
     Attributes:
-        instructions: "AMX bf16" or "AVX-512 bf16".
+        instructions: "AMX bf16", "AVX-512 bf16", or without bf16 instructions "AVX-512 fp32" or "AVX2 fp32".
         registers: FLOP/s with operands in registers.
         l1: FLOP/s with operands that are loaded from the L1 cache.
     """
@@ -47,7 +47,7 @@ class PeakProbe:
 
     @classmethod
     def build(cls, directory: Path, threads: int | None) -> PeakProbe | None:
-        """Compile the program. The result is None without a C++ compiler or without bf16 instructions.
+        """Compile the program. The result is None without a C++ compiler or without AVX2.
 
         Args:
             directory: Directory for the program.

@@ -105,9 +105,17 @@ class ContenderError(Exception):
 
 
 def matmul_flops(device: str) -> float:
-    """Return the median throughput of a square bf16 matmul in FLOP/s, which is the denominator of MFU."""
+    """Return the throughput of a square matmul in FLOP/s, which is the denominator of MFU.
+
+    The result is the median of the faster dtype. CPUs without bf16 instructions are faster in fp32.
+    """
+    dtypes = (torch.bfloat16,) if device == "cuda" else (torch.bfloat16, torch.float32)
+    return max(_median_flops(device, dtype) for dtype in dtypes)
+
+
+def _median_flops(device: str, dtype: torch.dtype) -> float:
     size = _GPU_MATMUL_SIZE if device == "cuda" else _CPU_MATMUL_SIZE
-    a, b = (torch.randn(size, size, device=device).to(torch.bfloat16) for _ in range(2))
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(a)
     times = []
     for _ in range(_NUM_MATMULS):

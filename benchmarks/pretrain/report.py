@@ -122,7 +122,7 @@ def speed_table(shape: Shape, timings: Sequence[Timing], ceilings: Ceilings) -> 
         f"Medians of {len(ceilings.matmul)} rounds; "
     )
     if ceilings.matmul:
-        head += f"bf16 matmul {statistics.median(ceilings.matmul) / 1e12:.2f} TFLOP/s."
+        head += f"matmul {statistics.median(ceilings.matmul) / 1e12:.2f} TFLOP/s."
     if ceilings.peak:
         registers = statistics.median(peak.registers for peak in ceilings.peak) / 1e12
         l1 = statistics.median(peak.l1 for peak in ceilings.peak) / 1e12

@@ -1,6 +1,6 @@
 """Measurement of the tokens per second of all programs in interleaved rounds.
 
-The throughput of bf16 matmuls is measured between the programs, because MFU is relative to it. The peak of bf16
+The throughput of matmuls is measured between the programs, because MFU is relative to it. The peak of matmul
 instructions is measured once per round.
 """
 
@@ -34,7 +34,7 @@ class Timing:
         tokens_per_second: Throughput in tokens per second.
         flops: Model FLOPs per second.
         mfu: Model FLOPs utilization, as a fraction.
-        peak_share: `flops` divided by the peak of bf16 instructions with operands in registers. Empty without a probe.
+        peak_share: `flops` divided by the peak of instructions with operands in registers. Empty without a probe.
         warm_seconds: Time in seconds from the start of the process to the end of step 1, with a filled kernel cache.
         peak_bytes: Peak resident memory on a CPU, or peak allocated memory on a GPU, in bytes.
         failure: Error message if the program failed, otherwise empty.
@@ -58,8 +58,8 @@ class Ceilings:
     """Throughput of the machine. Each list has one item per round.
 
     Attributes:
-        matmul: Median bf16 matmul throughput in FLOP/s.
-        peak: Peak of bf16 instructions. Empty without a probe.
+        matmul: Median matmul throughput of the faster dtype in FLOP/s.
+        peak: Peak of matmul instructions. Empty without a probe.
     """
 
     matmul: list[float] = field(default_factory=list)
@@ -97,7 +97,7 @@ def time_shape(
         min_steps: Minimum number of measured steps.
         family: Model family of groundup.
         compiled: Whether an earlier command has already compiled the kernels. If so, the compile runs are skipped.
-        probe: Measures the peak of bf16 instructions.
+        probe: Measures the peak of matmul instructions.
         deadline: Value of `time.time()` after which no round may end, except the first round. If None, all rounds run.
         log: A function that prints a line.
 

@@ -319,7 +319,7 @@ def _require_library() -> ctypes.CDLL:
         raise ResourceError(
             "C++ kernels: not available",
             rule="a run resumes with the C++ kernels with which it was started",
-            fix="Resume it on a CPU with AVX-512 and a C++ compiler, or start a new run with another --out.",
+            fix="Resume it on a CPU with AVX2 and a C++ compiler, or start a new run with another --out.",
         )
     return library
 

@@ -24,8 +24,8 @@ from groundup.core.files import cache_dir
 _SOURCES = Path(__file__).parent / "native"
 _FLAGS = ("-O3", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
 _COMPILERS = ("c++", "g++", "clang++")
-# Instruction sets that the kernels require. The kernels also use AMX, AVX-512 bf16 and VNNI if the CPU supports them.
-_REQUIRED_FLAGS = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "f16c", "fma"}
+# Instruction sets that the kernels require. They also use AVX-512, bf16, VNNI and AMX if the CPU supports them.
+_REQUIRED_FLAGS = {"avx2", "fma", "f16c"}
 
 
 @cache

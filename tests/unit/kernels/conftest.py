@@ -19,9 +19,18 @@ def emulated_amx(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return ctypes.CDLL(str(library))
 
 
+def _compiled_for(cpu: str, directory: Path) -> ctypes.CDLL:
+    compile_library("c++", directory / "kernels.so", cpu=cpu, flags=(*_FLAGS, "-O1"))
+    return ctypes.CDLL(str(directory / "kernels.so"))
+
+
 @pytest.fixture(scope="session")
 def without_vnni(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """The kernels compiled for AVX-512 without bf16 and VNNI, as on Intel's Skylake."""
-    library = tmp_path_factory.mktemp("skylake") / "kernels.so"
-    compile_library("c++", library, cpu="skylake-avx512", flags=(*_FLAGS, "-O1"))
-    return ctypes.CDLL(str(library))
+    """The kernels for AVX-512 without bf16 and VNNI."""
+    return _compiled_for("skylake-avx512", tmp_path_factory.mktemp("skylake"))
+
+
+@pytest.fixture(scope="session")
+def avx2(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The kernels for AVX2, FMA and F16C."""
+    return _compiled_for("haswell", tmp_path_factory.mktemp("haswell"))

@@ -32,7 +32,7 @@ LENGTH = 24
 TOLERANCE: dict[WeightFormat, float] = {"bfloat16": 0.02, "int8": 0.06, "int4": 0.06}
 
 
-@pytest.fixture(params=["this CPU", "emulated_amx", "without_vnni"])
+@pytest.fixture(params=["this CPU", "emulated_amx", "without_vnni", "avx2"])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param != "this CPU":
         library = request.getfixturevalue(request.param)
@@ -151,11 +151,11 @@ def test_results_do_not_depend_on_the_schedule(family: str, weights: WeightForma
 
 @pytest.mark.parametrize("weights", ["int8", "int4"])
 @pytest.mark.parametrize("length", [1, 9, 16, 23])
-@pytest.mark.parametrize("other", ["emulated_amx", "without_vnni"])
+@pytest.mark.parametrize("other", ["emulated_amx", "without_vnni", "avx2"])
 def test_all_dot_product_instructions_give_the_same_bits(
     weights: WeightFormat, length: int, other: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The dot products of int8 values are exact."""
+    """The dot products of int8 values are exact. Only 1 / x in the activation is rounded differently with AVX2."""
     model = build()
     (ids,) = random_ids(1, length)
 
@@ -167,7 +167,8 @@ def test_all_dot_product_instructions_give_the_same_bits(
     usual = logits()
     library = request.getfixturevalue(other)
     monkeypatch.setattr(native_decoder, "native_library", lambda: library)
-    assert torch.equal(logits(), usual)
+    same = torch.equal(logits(), usual)
+    assert same or (other == "avx2" and (logits() - usual).norm() < 1e-2 * usual.norm())
 
 
 def test_int4_keeps_weights_that_are_on_its_grid() -> None:

@@ -48,7 +48,7 @@ def computed(library: ctypes.CDLL | None, kernel: Kernel, product: Product, rows
     return found + (tensors(operands[1]) if product.operation == "feed_forward_gradients" else [])
 
 
-@pytest.mark.parametrize("kernels", ["this CPU", "emulated_amx", "without_vnni"])
+@pytest.mark.parametrize("kernels", ["this CPU", "emulated_amx", "without_vnni", "avx2"])
 @pytest.mark.parametrize("rows", [1, 77, 320])
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_products(operation: Operation, rows: int, kernels: str, request: pytest.FixtureRequest) -> None:

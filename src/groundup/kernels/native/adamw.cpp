@@ -20,28 +20,28 @@ struct Weight {
 
 // Updates `count` weights. Gradients are multiplied by `factor`.
 extern "C" void groundup_adamw(const Weight *weights, int64_t count, float beta1, float beta2, float eps, float factor) {
-    const __m512 first = _mm512_set1_ps(1 - beta1), second = _mm512_set1_ps(1 - beta2), scale = _mm512_set1_ps(factor);
+    const Floats first = broadcast(1 - beta1), second = broadcast(1 - beta2), scale = broadcast(factor);
 #pragma omp parallel
     for (int64_t index = 0; index < count; index++) {
         const Weight &w = weights[index];
-        const __m512 step_size = _mm512_set1_ps(w.step_size), kept = _mm512_set1_ps(w.kept);
-        const __m512 root = _mm512_set1_ps(1 / w.root);
+        const Floats step_size = broadcast(w.step_size), kept = broadcast(w.kept);
+        const Floats root = broadcast(1 / w.root);
 #pragma omp for schedule(static) nowait
         for (int64_t begin = 0; begin < w.size; begin += RUN)
             for (int64_t i = begin; i < std::min(w.size, begin + RUN); i += TILE) {
-                const __mmask16 lanes = first_lanes(w.size - i);
-                const __m512 grad = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, w.grad + i), scale);
-                __m512 mean = _mm512_maskz_loadu_ps(lanes, w.mean + i), square = _mm512_maskz_loadu_ps(lanes, w.square + i);
-                mean = _mm512_fmadd_ps(first, _mm512_sub_ps(grad, mean), mean);
-                square = _mm512_fmadd_ps(second, _mm512_fmsub_ps(grad, grad, square), square);
-                const __m512 scaled = _mm512_fmadd_ps(_mm512_sqrt_ps(square), root, _mm512_set1_ps(eps));
-                const __m512 update = _mm512_div_ps(_mm512_mul_ps(step_size, mean), scaled);
-                const __m512 value = _mm512_fmsub_ps(_mm512_maskz_loadu_ps(lanes, w.weight + i), kept, update);
-                _mm512_mask_storeu_ps(w.mean + i, lanes, mean);
-                _mm512_mask_storeu_ps(w.square + i, lanes, square);
-                _mm512_mask_storeu_ps(w.weight + i, lanes, value);
+                const Mask lanes = first_lanes(w.size - i);
+                const Floats grad = load(w.grad + i, lanes) * scale;
+                Floats mean = load(w.mean + i, lanes), square = load(w.square + i, lanes);
+                mean = fmadd(first, grad - mean, mean);
+                square = fmadd(second, fmsub(grad, grad, square), square);
+                const Floats scaled = fmadd(sqrt(square), root, broadcast(eps));
+                const Floats update = step_size * mean / scaled;
+                const Floats value = fmsub(load(w.weight + i, lanes), kept, update);
+                store(w.mean + i, lanes, mean);
+                store(w.square + i, lanes, square);
+                store(w.weight + i, lanes, value);
                 if (w.rounded)
-                    _mm256_mask_storeu_epi16(w.rounded + i, lanes, rounded_to_bf16(value));
+                    store(w.rounded + i, lanes, value);
             }
     }
 }

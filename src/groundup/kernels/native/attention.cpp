@@ -37,24 +37,24 @@ static void copy_rows(bf16 *out, const bf16 *source, int64_t stride, int64_t row
 // Returns the sum of these weights.
 static float exponentials(bf16 *p, const float *scores, float scale, float top, int64_t first, int64_t last,
                           int64_t count) {
-    __m512 sum = _mm512_setzero_ps();
-    const __m512 scales = _mm512_set1_ps(scale), tops = _mm512_set1_ps(top);
+    Floats sum = zeros();
+    const Floats scales = broadcast(scale), tops = broadcast(top);
     for (int64_t j = 0; j < count; j += 16) {
-        const __mmask16 seen = first_lanes(last - j) & ~first_lanes(first - j);
-        __m512 value = _mm512_setzero_ps();
-        if (seen)
-            value = _mm512_maskz_mov_ps(seen, exponential(_mm512_fmsub_ps(_mm512_loadu_ps(scores + j), scales, tops)));
-        sum = _mm512_add_ps(sum, value);
+        const Mask seen = first_lanes(last - j) & ~first_lanes(first - j);
+        Floats value = zeros();
+        if (any(seen))
+            value = keep(seen, exponential(fmsub(load(scores + j), scales, tops)));
+        sum += value;
         store(p + j, value);
     }
-    return _mm512_reduce_add_ps(sum);
+    return reduce_add(sum);
 }
 
 static float largest(const float *scores, int64_t first, int64_t last) {
-    __m512 top = _mm512_set1_ps(-INFINITY);
+    Floats top = broadcast(-INFINITY);
     for (int64_t j = first / 16 * 16; j < last; j += 16)
-        top = _mm512_mask_max_ps(top, first_lanes(last - j) & ~first_lanes(first - j), top, _mm512_loadu_ps(scores + j));
-    return _mm512_reduce_max_ps(top);
+        top = max(top, load(scores + j), first_lanes(last - j) & ~first_lanes(first - j));
+    return reduce_max(top);
 }
 
 // Computes the attention output `out` (B, T, N, H), and the logsumexp of each query's scores, `lse` (B, N, T).
@@ -102,7 +102,7 @@ extern "C" void groundup_attention(bf16 *out, float *lse, const bf16 *q, const b
                     for (int64_t r = 0; r < rows_here; r++) {
                         bf16 *to = out + (b * length + query + r) * at.q_stride() + n * H;
                         for (int64_t h = 0; h < H; h += 16)
-                            store(to + h, _mm512_mul_ps(_mm512_loadu_ps(mixed + r * H + h), _mm512_set1_ps(inverse[r])));
+                            store(to + h, load(mixed + r * H + h) * broadcast(inverse[r]));
                     }
                 }
         }
@@ -161,27 +161,27 @@ extern "C" void groundup_attention_gradients(bf16 *grad_q, bf16 *grad_k, bf16 *g
                                 memset(ds_row, 0, count * sizeof(bf16));
                                 continue;
                             }
-                            const __m512 scales = _mm512_set1_ps(scale);
-                            const __m512 tops = _mm512_set1_ps(lse[(b * heads + n) * length + query + r]);
+                            const Floats scales = broadcast(scale);
+                            const Floats tops = broadcast(lse[(b * heads + n) * length + query + r]);
                             const int64_t first = starts_T[query + r] - low, last = query + r + 1 - low;
                             float *p_exact = scores + r * seen;
                             const float *dp_row = grad_p + r * seen;
-                            __m512 dot = _mm512_setzero_ps(); // dot product of p and dp
+                            Floats dot = zeros(); // dot product of p and dp
                             for (int64_t j = 0; j < seen; j += 16) {
-                                const __mmask16 visible = first_lanes(last - j) & ~first_lanes(first - j);
-                                __m512 value = _mm512_setzero_ps();
-                                if (visible) {
-                                    const __m512 power = _mm512_fmsub_ps(_mm512_loadu_ps(p_exact + j), scales, tops);
-                                    value = _mm512_maskz_mov_ps(visible, exponential(power));
-                                    dot = _mm512_fmadd_ps(value, _mm512_loadu_ps(dp_row + j), dot);
+                                const Mask visible = first_lanes(last - j) & ~first_lanes(first - j);
+                                Floats value = zeros();
+                                if (any(visible)) {
+                                    const Floats power = fmsub(load(p_exact + j), scales, tops);
+                                    value = keep(visible, exponential(power));
+                                    dot = fmadd(value, load(dp_row + j), dot);
                                 }
-                                _mm512_storeu_ps(p_exact + j, value);
+                                store(p_exact + j, value);
                                 store(p_row + j, value);
                             }
-                            const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(dot));
+                            const Floats mean = broadcast(reduce_add(dot));
                             for (int64_t j = 0; j < seen; j += 16) {
-                                const __m512 slope = _mm512_sub_ps(_mm512_loadu_ps(dp_row + j), mean);
-                                store(ds_row + j, _mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(p_exact + j), scales), slope));
+                                const Floats slope = load(dp_row + j) - mean;
+                                store(ds_row + j, load(p_exact + j) * scales * slope);
                             }
                             memset(p_row + seen, 0, (count - seen) * sizeof(bf16));
                             memset(ds_row + seen, 0, (count - seen) * sizeof(bf16));
@@ -190,7 +190,7 @@ extern "C" void groundup_attention_gradients(bf16 *grad_q, bf16 *grad_k, bf16 *g
                                  H, seen / DEPTH, false);
                         for (int64_t r = 0; r < rows_here; r++)
                             for (int64_t h = 0; h < H; h += 16)
-                                store(grad_q + offset + r * at.q_stride() + h, _mm512_loadu_ps(mixed + r * H + h));
+                                store(grad_q + offset + r * at.q_stride() + h, load(mixed + r * H + h));
                     }
                     const int64_t steps = deep / DEPTH;
                     pack_left(p_turned, p, count, deep, count);
@@ -202,8 +202,8 @@ extern "C" void groundup_attention_gradients(bf16 *grad_q, bf16 *grad_k, bf16 *g
                 }
             for (int64_t t = 0; t < length; t++)
                 for (int64_t h = 0; h < H; h += 16) {
-                    store(grad_k + base + t * at.k_stride() + h, _mm512_loadu_ps(sum_k + t * H + h));
-                    store(grad_v + base + t * at.k_stride() + h, _mm512_loadu_ps(sum_v + t * H + h));
+                    store(grad_k + base + t * at.k_stride() + h, load(sum_k + t * H + h));
+                    store(grad_v + base + t * at.k_stride() + h, load(sum_v + t * H + h));
                 }
         }
     }

@@ -75,7 +75,7 @@ class Barrier {
         }
         for (int spins = 0; round_.load(std::memory_order_acquire) == round; spins++)
             if (spins < 20000)
-                _mm_pause();
+                spin_pause();
             else
                 std::this_thread::yield();
     }
@@ -92,44 +92,44 @@ void normalize(float *out, const float *x, int64_t n, const Norm &norm) {
     }
     float mean = 0;
     if (norm.kind == LAYER) {
-        __m512 sum = _mm512_setzero_ps();
-        for (int64_t i = 0; i < n; i += 16) sum = _mm512_add_ps(sum, _mm512_loadu_ps(x + i));
-        mean = _mm512_reduce_add_ps(sum) / n;
+        Floats sum = zeros();
+        for (int64_t i = 0; i < n; i += 16) sum += load(x + i);
+        mean = reduce_add(sum) / n;
     }
-    const __m512 shift = _mm512_set1_ps(mean);
-    __m512 squares = _mm512_setzero_ps();
+    const Floats shift = broadcast(mean);
+    Floats squares = zeros();
     for (int64_t i = 0; i < n; i += 16) {
-        const __m512 value = _mm512_sub_ps(_mm512_loadu_ps(x + i), shift);
-        squares = _mm512_fmadd_ps(value, value, squares);
+        const Floats value = load(x + i) - shift;
+        squares = fmadd(value, value, squares);
     }
-    const __m512 factor = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(squares) / n + (float)norm.eps));
+    const Floats factor = broadcast(1.0f / sqrtf(reduce_add(squares) / n + (float)norm.eps));
     for (int64_t i = 0; i < n; i += 16) {
-        const __m512 value = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(x + i), shift), factor);
-        const __m512 weight = _mm512_loadu_ps(norm.weight + i);
-        const __m512 bias = norm.bias ? _mm512_loadu_ps(norm.bias + i) : _mm512_setzero_ps();
-        _mm512_storeu_ps(out + i, _mm512_fmadd_ps(value, weight, bias));
+        const Floats value = (load(x + i) - shift) * factor;
+        const Floats weight = load(norm.weight + i);
+        const Floats bias = norm.bias ? load(norm.bias + i) : zeros();
+        store(out + i, fmadd(value, weight, bias));
     }
 }
 
-__m512 activated(__m512 x, int64_t kind) {
-    __m512 value, slope;
+Floats activated(Floats x, int64_t kind) {
+    Floats value, slope;
     if (kind == SILU)
         Silu::at(x, value, slope);
     else if (kind == GELU_TANH)
         GeluTanh::at(x, value, slope);
     else {
         alignas(64) float values[16];
-        _mm512_store_ps(values, x);
+        store(values, x);
         for (float &each : values) each = 0.5f * each * (1.0f + erff(each * 0.70710678f));
-        value = _mm512_load_ps(values);
+        value = load(values);
     }
     return value;
 }
 
-__m512 capped(__m512 x, float cap) {
+Floats capped(Floats x, float cap) {
     // Compute cap tanh(x / cap) as cap (2 sigmoid(2 x / cap) - 1).
-    const __m512 half = sigmoid(_mm512_mul_ps(x, _mm512_set1_ps(2.0f / cap)));
-    return _mm512_mul_ps(_mm512_set1_ps(cap), _mm512_fmsub_ps(_mm512_set1_ps(2.0f), half, _mm512_set1_ps(1.0f)));
+    const Floats half = sigmoid(x * broadcast(2.0f / cap));
+    return broadcast(cap) * fmsub(broadcast(2.0f), half, broadcast(1.0f));
 }
 
 // Applies RoPE to one head at one position. Rotates the pairs (x[i], x[i + rotary_dim / 2]).
@@ -143,12 +143,12 @@ void rotate(float *x, const float *cosines, const float *sines, int64_t rotary_d
 }
 
 float reciprocal_rms(const float *x, int64_t n, double eps) {
-    __m512 squares = _mm512_setzero_ps();
+    Floats squares = zeros();
     for (int64_t i = 0; i < n; i += 16) {
-        const __m512 value = _mm512_loadu_ps(x + i);
-        squares = _mm512_fmadd_ps(value, value, squares);
+        const Floats value = load(x + i);
+        squares = fmadd(value, value, squares);
     }
-    return 1.0f / sqrtf(_mm512_reduce_add_ps(squares) / n + (float)eps);
+    return 1.0f / sqrtf(reduce_add(squares) / n + (float)eps);
 }
 
 // Executes the part of a forward pass that one thread computes.
@@ -210,9 +210,9 @@ class Worker {
         for (int64_t row = begin; row < end; row++)
             for (int64_t i = 0; i < width; i += PANEL) {
                 const float *gate = row_of(o.source, row) + (o.second ? 2 * i : i);
-                const __m512 factor = o.second ? _mm512_loadu_ps(gate + PANEL) : _mm512_set1_ps(1.0f);
-                const __m512 value = _mm512_mul_ps(activated(_mm512_loadu_ps(gate), o.activation), factor);
-                _mm512_mask_storeu_ps(row_of(o.target, row) + i, first_lanes(width - i), value);
+                const Floats factor = o.second ? load(gate + PANEL) : broadcast(1.0f);
+                const Floats value = activated(load(gate), o.activation) * factor;
+                store(row_of(o.target, row) + i, first_lanes(width - i), value);
             }
     }
 
@@ -234,35 +234,34 @@ class Worker {
         if (share_rows) barrier_.wait();
         mine(w.pairs(), begin, end);
         if (o.finish == GATED) // each pair consists of a panel of `gate` and a panel of `up`
-            multiply(w, begin, end, x, rows, [&](int64_t row, int64_t pair, __m512 gate, __m512 up) {
+            multiply(w, begin, end, x, rows, [&](int64_t row, int64_t pair, Floats gate, Floats up) {
                 const int64_t column = pair * PANEL, width = decoder_.widths[o.target];
                 if (w.bias) {
-                    gate = _mm512_add_ps(gate, _mm512_loadu_ps(w.bias + pair * PAIR));
-                    up = _mm512_add_ps(up, _mm512_loadu_ps(w.bias + pair * PAIR + PANEL));
+                    gate += load(w.bias + pair * PAIR);
+                    up += load(w.bias + pair * PAIR + PANEL);
                 }
-                _mm512_mask_storeu_ps(row_of(o.target, row) + column, first_lanes(width - column),
-                                      _mm512_mul_ps(activated(gate, o.activation), up));
+                store(row_of(o.target, row) + column, first_lanes(width - column), activated(gate, o.activation) * up);
             });
         else
-            multiply(w, begin, end, x, rows, [&](int64_t row, int64_t pair, __m512 first, __m512 second) {
+            multiply(w, begin, end, x, rows, [&](int64_t row, int64_t pair, Floats first, Floats second) {
                 finish(o, row, pair * PAIR, first);
                 finish(o, row, pair * PAIR + PANEL, second);
             });
     }
 
-    void finish(const Operation &o, int64_t row, int64_t column, __m512 sum) const {
-        const __mmask16 lanes = first_lanes(o.matrix.n - column);
+    void finish(const Operation &o, int64_t row, int64_t column, Floats sum) const {
+        const Mask lanes = first_lanes(o.matrix.n - column);
         float *out = o.is_head ? batch_.logits + row * o.matrix.n : row_of(o.target, row);
-        if (o.matrix.bias) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(lanes, o.matrix.bias + column));
-        const __m512 factor = _mm512_set1_ps((float)o.multiplier);
+        if (o.matrix.bias) sum += load(o.matrix.bias + column, lanes);
+        const Floats factor = broadcast((float)o.multiplier);
         if (o.finish == ACCUMULATE)
-            sum = _mm512_fmadd_ps(sum, factor, _mm512_maskz_loadu_ps(lanes, out + column));
+            sum = fmadd(sum, factor, load(out + column, lanes));
         else if (o.finish == ACTIVATE)
             sum = activated(sum, o.activation);
         else if (o.multiplier != 1)
-            sum = _mm512_mul_ps(sum, factor);
+            sum = sum * factor;
         if (o.is_head && o.softcap) sum = capped(sum, (float)o.softcap);
-        _mm512_mask_storeu_ps(out + column, lanes, sum);
+        store(out + column, lanes, sum);
     }
 
     // Return the keys (head_dim, 16 tokens) or values (16 tokens, head_dim) of one key/value head in a block of the
@@ -335,9 +334,9 @@ class Worker {
             const float *value = row_of(o.source, row) + q_width + k_width + kv_head * n;
             alignas(32) bf16 rounded[16];
             for (int64_t i = 0; i < n; i += 16) {
-                store(rounded, _mm512_loadu_ps(x + i));
+                store(rounded, load(x + i));
                 for (int64_t j = 0; j < 16; j++) keys[(i + j) * BLOCK_TOKENS] = rounded[j];
-                store(values + i, _mm512_loadu_ps(value + i));
+                store(values + i, load(value + i));
             }
         }
     }
@@ -374,82 +373,84 @@ class Worker {
         const int64_t begin = oldest / BLOCK_TOKENS, end = furthest / BLOCK_TOKENS + 1;
         const int64_t length = (end - begin) * BLOCK_TOKENS;
         if ((int64_t)scores_.size() < Q * length) scores_.resize(Q * length);
-        const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-        const __m512 scale = _mm512_set1_ps((float)o.scale), nothing = _mm512_set1_ps(-INFINITY);
-        __m512 largest[Q];
+        const Ints lanes = lane_numbers();
+        const Floats scale = broadcast((float)o.scale), nothing = broadcast(-INFINITY);
+        Floats largest[Q];
         for (int q = 0; q < Q; q++) largest[q] = nothing;
         for (int64_t block = begin; block < end; block++) {
             const bf16 *keys = keys_of(o, sequence, block, kv_head);
-            __m512 sums[Q];
+            Floats sums[Q];
 #pragma GCC unroll 6
-            for (int q = 0; q < Q; q++) sums[q] = _mm512_setzero_ps();
+            for (int q = 0; q < Q; q++) sums[q] = zeros();
             for (int64_t i = 0; i < o.head_dim; i++) {
-                const __m512 key = load(keys + i * BLOCK_TOKENS);
+                const Floats key = load(keys + i * BLOCK_TOKENS);
 #pragma GCC unroll 6
-                for (int q = 0; q < Q; q++) sums[q] = _mm512_fmadd_ps(key, _mm512_set1_ps(queries[q][i]), sums[q]);
+                for (int q = 0; q < Q; q++) sums[q] = fmadd(key, broadcast(queries[q][i]), sums[q]);
             }
-            const __m512i places = _mm512_add_epi32(lanes, _mm512_set1_epi32((int32_t)(block * BLOCK_TOKENS)));
+            const Ints places = lanes + broadcast_int((int32_t)(block * BLOCK_TOKENS));
 #pragma GCC unroll 6
             for (int q = 0; q < Q; q++) {
-                __m512 score = _mm512_mul_ps(sums[q], scale);
+                Floats score = sums[q] * scale;
                 if (o.softcap) score = capped(score, (float)o.softcap);
-                __mmask16 visible = _mm512_cmple_epi32_mask(places, _mm512_set1_epi32((int32_t)positions[q]));
+                Mask visible = places <= broadcast_int((int32_t)positions[q]);
                 if (o.window)
-                    visible &= _mm512_cmpgt_epi32_mask(places, _mm512_set1_epi32((int32_t)(positions[q] - o.window)));
-                score = _mm512_mask_blend_ps(visible, nothing, score);
-                largest[q] = _mm512_max_ps(largest[q], score);
-                _mm512_storeu_ps(&scores_[q * length + (block - begin) * BLOCK_TOKENS], score);
+                    visible = visible & (places > broadcast_int((int32_t)(positions[q] - o.window)));
+                score = select(visible, score, nothing);
+                largest[q] = max(largest[q], score);
+                store(&scores_[q * length + (block - begin) * BLOCK_TOKENS], score);
             }
         }
         float inverse[Q];
         for (int q = 0; q < Q; q++) {
-            const __m512 shift = _mm512_set1_ps(_mm512_reduce_max_ps(largest[q]));
-            __m512 total = _mm512_setzero_ps();
+            const Floats shift = broadcast(reduce_max(largest[q]));
+            Floats total = zeros();
             float *row = &scores_[q * length];
             for (int64_t i = 0; i < length; i += 16) {
-                const __m512 below = _mm512_max_ps(_mm512_sub_ps(_mm512_loadu_ps(row + i), shift), _mm512_set1_ps(-100.0f));
+                const Floats below = max(load(row + i) - shift, -100.0f);
                 // If an attention weight would be a denormal number, set it to zero. This includes masked tokens.
-                const __mmask16 counts = _mm512_cmp_ps_mask(below, _mm512_set1_ps(-80.0f), _CMP_GT_OQ);
-                const __m512 weight = _mm512_maskz_mov_ps(counts, exponential(below));
-                total = _mm512_add_ps(total, weight);
-                _mm512_storeu_ps(row + i, weight);
+                const Mask counts = below > broadcast(-80.0f);
+                const Floats weight = keep(counts, exponential(below));
+                total += weight;
+                store(row + i, weight);
             }
-            inverse[q] = 1.0f / _mm512_reduce_add_ps(total);
+            inverse[q] = 1.0f / reduce_add(total);
         }
         int64_t i = 0;
-        for (; i + 64 <= o.head_dim; i += 64) mix<Q, 4>(o, sequence, kv_head, begin, furthest, length, i, inverse, outs);
-        if (i + 32 <= o.head_dim) mix<Q, 2>(o, sequence, kv_head, begin, furthest, length, i, inverse, outs), i += 32;
-        if (i < o.head_dim) mix<Q, 1>(o, sequence, kv_head, begin, furthest, length, i, inverse, outs);
+        if constexpr (NUM_VECTORS == 32) {
+            for (; i + 64 <= o.head_dim; i += 64) mix<Q, 4>(o, sequence, kv_head, begin, furthest, length, i, inverse, outs);
+            if (i + 32 <= o.head_dim) mix<Q, 2>(o, sequence, kv_head, begin, furthest, length, i, inverse, outs), i += 32;
+        }
+        for (; i < o.head_dim; i += 16) mix<Q, 1>(o, sequence, kv_head, begin, furthest, length, i, inverse, outs);
     }
 
     // Computes weighted sums of the values for the features [at, at + 16 V).
     template <int Q, int V>
     void mix(const Operation &o, int64_t sequence, int64_t kv_head, int64_t begin, int64_t furthest, int64_t length,
              int64_t at, const float *inverse, float *const *outs) {
-        __m512 sums[Q][V];
+        Floats sums[Q][V];
 #pragma GCC unroll 6
         for (int q = 0; q < Q; q++)
 #pragma GCC unroll 4
-            for (int v = 0; v < V; v++) sums[q][v] = _mm512_setzero_ps();
+            for (int v = 0; v < V; v++) sums[q][v] = zeros();
         for (int64_t block = begin; block * BLOCK_TOKENS <= furthest; block++) {
             const bf16 *values = values_of(o, sequence, block, kv_head) + at;
             const int64_t tokens = std::min(BLOCK_TOKENS, furthest + 1 - block * BLOCK_TOKENS);
             const float *weights = &scores_[(block - begin) * BLOCK_TOKENS];
             for (int64_t token = 0; token < tokens; token++) {
-                __m512 value[V];
+                Floats value[V];
 #pragma GCC unroll 4
                 for (int v = 0; v < V; v++) value[v] = load(values + token * o.head_dim + v * 16);
 #pragma GCC unroll 6
                 for (int q = 0; q < Q; q++) {
-                    const __m512 weight = _mm512_set1_ps(weights[q * length + token]);
+                    const Floats weight = broadcast(weights[q * length + token]);
 #pragma GCC unroll 4
-                    for (int v = 0; v < V; v++) sums[q][v] = _mm512_fmadd_ps(weight, value[v], sums[q][v]);
+                    for (int v = 0; v < V; v++) sums[q][v] = fmadd(weight, value[v], sums[q][v]);
                 }
             }
         }
         for (int q = 0; q < Q; q++)
             for (int v = 0; v < V; v++)
-                _mm512_storeu_ps(outs[q] + at + v * 16, _mm512_mul_ps(sums[q][v], _mm512_set1_ps(inverse[q])));
+                store(outs[q] + at + v * 16, sums[q][v] * broadcast(inverse[q]));
     }
 
     const Decoder &decoder_;
@@ -501,8 +502,7 @@ extern "C" void groundup_pack_quantized(uint8_t *out, const Quantized *from, int
     const Matrix w{kind, 0, k, out, nullptr};
     const int64_t groups = k / GROUP, bytes = kind == INT8 ? 32 : 16, group_bytes = scale_bytes(kind) + values_per_step(kind);
     const uint32_t sign = kind == INT8 ? 0x80808080u : 0;
-    const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    const __m512i offsets = _mm512_mullo_epi32(lanes, _mm512_set1_epi32((int32_t)(groups * from->value_stride)));
+    const int64_t output_stride = groups * from->value_stride;
 #pragma omp parallel for
     for (int64_t panel = 0; panel < (rows + PANEL - 1) / PANEL; panel++) {
         const int64_t output = first + panel * step, count = std::min(PANEL, rows - panel * PANEL);
@@ -513,9 +513,10 @@ extern "C" void groundup_pack_quantized(uint8_t *out, const Quantized *from, int
             if (aligned) {
                 uint8_t *to = out + output / PAIR * w.pair_bytes() + g * group_bytes + scale_bytes(kind) + output % PAIR * 4;
                 for (int64_t i = 0; i < bytes; i += 4) {
-                    const __m512i none = _mm512_setzero_si512();
-                    const __m512i four = _mm512_mask_i32gather_epi32(none, first_lanes(count), offsets, source + i, 1);
-                    _mm512_storeu_si512(to + i / 4 * 128, _mm512_xor_si512(four, _mm512_set1_epi32((int32_t)sign)));
+                    uint32_t line[PANEL] = {};
+                    for (int64_t row = 0; row < count; row++) memcpy(line + row, source + row * output_stride + i, 4);
+                    for (uint32_t &four : line) four ^= sign;
+                    memcpy(to + i / 4 * 128, line, sizeof line);
                 }
             }
             for (int64_t row = 0; row < count; row++) {
@@ -527,7 +528,7 @@ extern "C" void groundup_pack_quantized(uint8_t *out, const Quantized *from, int
                 uint8_t *values = to + scale_bytes(kind) + column / PANEL * 64 + column % PANEL * 4;
                 for (int64_t i = 0; i < bytes; i += 4) {
                     uint32_t four;
-                    memcpy(&four, source + row * groups * from->value_stride + i, 4);
+                    memcpy(&four, source + row * output_stride + i, 4);
                     four ^= sign;
                     memcpy(values + i / 4 * 128, &four, 4);
                 }

@@ -145,10 +145,10 @@ static void multiply_and_write(const Matmul *matmuls, int64_t count, int64_t R, 
 }
 
 // Stores the sums of 32 columns plus their bias, and replaces them with the stored values, which are rounded to bf16.
-static inline void store_biased(__m512 values[2], bf16 *out, const float *sums, const float *bias) {
+static inline void store_biased(Floats values[2], bf16 *out, const float *sums, const float *bias) {
     for (int half = 0; half < 2; half++) {
-        values[half] = _mm512_load_ps(sums + half * TILE);
-        if (bias) values[half] = _mm512_add_ps(values[half], _mm512_loadu_ps(bias + half * TILE));
+        values[half] = load(sums + half * TILE);
+        if (bias) values[half] += load(bias + half * TILE);
     }
     store_pair(out, values);
     load_pair(values, out);
@@ -162,13 +162,13 @@ static void feed_forward(bf16 *out, bf16 *hidden, bf16 *up, const bf16 *x, const
     const Matmul matmuls[] = {{x, gate_panels, D}, {x, up_panels, D}};
     const auto write_row = [=](const float *sums, int64_t row, int64_t column) {
         const int64_t place = row * F + column;
-        __m512 values[2], factors[2], slope;
+        Floats values[2], factors[2], slope;
         // Apply the activation to the values after rounding to bf16, because these are saved for the backward pass.
         store_biased(values, hidden + place, sums, gate_bias ? gate_bias + column : nullptr);
         for (int half = 0; half < 2; half++) Activation::at(values[half], values[half], slope);
         if (RESULTS > 1) {
             store_biased(factors, up + place, sums + BLOCK * BLOCK, up_bias ? up_bias + column : nullptr);
-            for (int half = 0; half < 2; half++) values[half] = _mm512_mul_ps(values[half], factors[half]);
+            for (int half = 0; half < 2; half++) values[half] = values[half] * factors[half];
         }
         store_pair(out + place, values);
     };
@@ -178,20 +178,20 @@ static void feed_forward(bf16 *out, bf16 *hidden, bf16 *up, const bf16 *x, const
 // Given hidden values, up values and the gradient of the result of 32 columns, recomputes the result, and overwrites
 // the values with their gradients.
 template <typename Activation>
-static inline void activation_gradients(bf16 *out, bf16 *hidden, bf16 *up, const __m512 grad[2]) {
-    __m512 values[2], slopes[2], factors[2], grad_up[2];
+static inline void activation_gradients(bf16 *out, bf16 *hidden, bf16 *up, const Floats grad[2]) {
+    Floats values[2], slopes[2], factors[2], grad_up[2];
     load_pair(values, hidden);
     for (int half = 0; half < 2; half++) Activation::at(values[half], values[half], slopes[half]);
     if (up) {
         load_pair(factors, up);
         for (int half = 0; half < 2; half++) {
-            grad_up[half] = _mm512_mul_ps(grad[half], values[half]);
-            values[half] = _mm512_mul_ps(values[half], factors[half]);
-            slopes[half] = _mm512_mul_ps(slopes[half], factors[half]);
+            grad_up[half] = grad[half] * values[half];
+            values[half] = values[half] * factors[half];
+            slopes[half] = slopes[half] * factors[half];
         }
         store_pair(up, grad_up);
     }
-    for (int half = 0; half < 2; half++) slopes[half] = _mm512_mul_ps(grad[half], slopes[half]);
+    for (int half = 0; half < 2; half++) slopes[half] = grad[half] * slopes[half];
     store_pair(out, values);
     store_pair(hidden, slopes);
 }
@@ -202,7 +202,7 @@ static void feed_forward_gradients(bf16 *out, bf16 *hidden, bf16 *up, const bf16
     const Matmul matmul = {grad_y, down, D};
     multiply_and_write<1>(&matmul, 1, R, F, [=](const float *sums, int64_t row, int64_t column) {
         const int64_t place = row * F + column;
-        const __m512 grad[2] = {_mm512_load_ps(sums), _mm512_load_ps(sums + TILE)};
+        const Floats grad[2] = {load(sums), load(sums + TILE)};
         activation_gradients<Activation>(out + place, hidden + place, up ? up + place : nullptr, grad);
     });
 }
@@ -213,7 +213,7 @@ template <typename Activation>
 static void all_activation_gradients(bf16 *out, bf16 *hidden, bf16 *up, int64_t size) {
 #pragma omp parallel for
     for (int64_t i = 0; i < size; i += BLOCK) {
-        __m512 grad[2];
+        Floats grad[2];
         load_pair(grad, out + i);
         activation_gradients<Activation>(out + i, hidden + i, up ? up + i : nullptr, grad);
     }
@@ -254,9 +254,9 @@ extern "C" void groundup_linear(bf16 *out, const bf16 *x, const bf16 *weight, co
     static thread_local Scratch<bf16> scratch;
     const Matmul matmul = {x, pack(scratch.at_least(D * O), weight, D, O, true), D};
     multiply_and_write<1>(&matmul, 1, R, O, [=](const float *sums, int64_t row, int64_t column) {
-        __m512 values[2] = {_mm512_load_ps(sums), _mm512_load_ps(sums + TILE)};
+        Floats values[2] = {load(sums), load(sums + TILE)};
         for (int half = 0; bias && half < 2; half++)
-            values[half] = _mm512_add_ps(values[half], _mm512_loadu_ps(bias + column + half * TILE));
+            values[half] += load(bias + column + half * TILE);
         store_pair(out + row * O + column, values);
     });
 }
@@ -279,7 +279,7 @@ extern "C" void groundup_summed_matmuls(bf16 *out, const Term *terms, int64_t co
         matmuls.push_back({terms[index].left, pack(panels, terms[index].right, terms[index].depth, columns, false),
                            terms[index].depth});
     multiply_and_write<1>(matmuls.data(), count, R, columns, [=](const float *sums, int64_t row, int64_t column) {
-        const __m512 values[2] = {_mm512_load_ps(sums), _mm512_load_ps(sums + TILE)};
+        const Floats values[2] = {load(sums), load(sums + TILE)};
         store_pair(out + row * columns + column, values);
     });
 }

@@ -79,14 +79,14 @@ void product(const Team &team, bf16 *out, int64_t m, int64_t n, bool symmetric, 
                              on_diagonal ? i + BLOCK - first : last - first, std::min(CHUNK, depth - k) / DEPTH, k > 0);
             for (int64_t i = top; i < bottom; i += TILE)
                 for (int64_t j = first; j < (on_diagonal ? i / BLOCK * BLOCK + BLOCK : last); j += TILE) {
-                    __m512 v[TILE];
+                    Floats v[TILE];
                     for (int r = 0; r < TILE; r++) {
                         const int64_t place = (i + r) * n + j;
-                        v[r] = value(place, _mm512_loadu_ps(sums + (i - top + r) * EDGE + j - first));
+                        v[r] = value(place, load(sums + (i - top + r) * EDGE + j - first));
                         store(out + place, v[r]);
                     }
                     if (!symmetric || j >= i / BLOCK * BLOCK) continue;
-                    transpose((__m512i *)v);
+                    transpose(v);
                     for (int r = 0; r < TILE; r++) store(out + (j + r) * n + i, v[r]);
                 }
         }
@@ -94,23 +94,23 @@ void product(const Team &team, bf16 *out, int64_t m, int64_t n, bool symmetric, 
 
 // Runs one Newton-Schulz step on X (s x n).
 void step(const Workspace &w, const Team &team, int64_t s, int64_t n, float a, float b, float c) {
-    const __m512 linear = _mm512_set1_ps(a), cubic = _mm512_set1_ps(b), quintic = _mm512_set1_ps(c);
+    const Floats linear = broadcast(a), cubic = broadcast(b), quintic = broadcast(c);
     int64_t from, to;
     team.part(s, from, to);
     pack_right_transposed(w.right + from * n, w.x + from * n, n, n, to - from);
     team.wait();
-    product(team, w.gram, s, s, true, rows(w.x, n), w.right, n, [](int64_t, __m512 sums) { return sums; });
+    product(team, w.gram, s, s, true, rows(w.x, n), w.right, n, [](int64_t, Floats sums) { return sums; });
     team.wait();
     pack_right(w.gram_packed + from * s, w.gram + from, s, s, to - from);
     team.part(n, from, to);
     pack_right(w.right + from * s, w.x + from, n, s, to - from);
     team.wait();
-    product(team, w.factor, s, s, true, rows(w.gram, s), w.gram_packed, s, [=](int64_t place, __m512 sums) {
-        return _mm512_fmadd_ps(cubic, load(w.gram + place), _mm512_mul_ps(quintic, sums));
+    product(team, w.factor, s, s, true, rows(w.gram, s), w.gram_packed, s, [=](int64_t place, Floats sums) {
+        return fmadd(cubic, load(w.gram + place), quintic * sums);
     });
     team.wait();
     product(team, w.x, s, n, false, rows(w.factor, s), w.right, s,
-            [=](int64_t place, __m512 sums) { return _mm512_fmadd_ps(linear, load(w.x + place), sums); });
+            [=](int64_t place, Floats sums) { return fmadd(linear, load(w.x + place), sums); });
     team.wait();
 }
 
@@ -131,30 +131,30 @@ void orthogonalize(float *matrix, const Workspace &w, const Team &team, int64_t 
     int64_t from, to;
     team.part(m, from, to);
     for (int64_t i = from; i < to; i += BLOCK) {
-        __m512 squares = _mm512_setzero_ps();
+        Floats squares = zeros();
         for (const float *place = matrix + i * n; place < matrix + (i + BLOCK) * n; place += TILE) {
-            const __m512 values = _mm512_loadu_ps(place);
-            squares = _mm512_fmadd_ps(values, values, squares);
+            const Floats values = load(place);
+            squares = fmadd(values, values, squares);
         }
-        w.squares[i / BLOCK] = _mm512_reduce_add_ps(squares);
+        w.squares[i / BLOCK] = reduce_add(squares);
     }
     team.wait();
     float sum = 0; // in an order that does not depend on the team, so that the result does not depend on it either
     for (int64_t i = 0; i < m / BLOCK; i++) sum += w.squares[i];
-    const __m512 scale = _mm512_set1_ps(1.0f / std::max(sqrtf(sum), eps));
+    const Floats scale = broadcast(1.0f / std::max(sqrtf(sum), eps));
     for_blocks(team, m, n, [=](int64_t place, int64_t x_place, int64_t stride) {
-        __m512 v[TILE];
-        for (int r = 0; r < TILE; r++) v[r] = _mm512_mul_ps(_mm512_loadu_ps(matrix + place + r * n), scale);
-        if (tall) transpose((__m512i *)v);
+        Floats v[TILE];
+        for (int r = 0; r < TILE; r++) v[r] = load(matrix + place + r * n) * scale;
+        if (tall) transpose(v);
         for (int r = 0; r < TILE; r++) store(w.x + x_place + r * stride, v[r]);
     });
     team.wait();
     for (int64_t k = 0; k < n_steps; k++) step(w, team, std::min(m, n), std::max(m, n), a, b, c);
     for_blocks(team, m, n, [=](int64_t place, int64_t x_place, int64_t stride) {
-        __m512 v[TILE];
+        Floats v[TILE];
         for (int r = 0; r < TILE; r++) v[r] = load(w.x + x_place + r * stride);
-        if (tall) transpose((__m512i *)v);
-        for (int r = 0; r < TILE; r++) _mm512_storeu_ps(matrix + place + r * n, v[r]);
+        if (tall) transpose(v);
+        for (int r = 0; r < TILE; r++) store(matrix + place + r * n, v[r]);
     });
 }
 

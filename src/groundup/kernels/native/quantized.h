@@ -21,7 +21,8 @@ namespace groundup {
 
 enum WeightKind : int64_t { INT8 = 0, INT4 = 1, BF16 = 2 };
 constexpr int64_t GROUP = 32, PANEL = 16, PAIR = 2 * PANEL;
-constexpr int MAX_TILE_ROWS = 6;
+// Number of rows and of panels whose sums stay in registers.
+constexpr int MAX_TILE_ROWS = NUM_VECTORS == 32 ? 6 : 4, PANELS_AT_ONCE = NUM_VECTORS == 32 ? 2 : 1;
 
 // Bytes of the values that a pair holds for a group (bf16: for 2 inputs).
 constexpr int64_t values_per_step(int64_t kind) { return kind == INT8 ? GROUP * PAIR : kind == INT4 ? GROUP * PANEL : 4 * PAIR; }
@@ -50,13 +51,32 @@ constexpr bool use_tiles(int64_t kind, int64_t rows) { return kind == BF16 || ro
 constexpr bool use_tiles(int64_t, int64_t) { return false; }
 #endif
 
-// A value of x that is multiplied with bf16 weights: rounded to bf16, but in fp32 if FMAs multiply it.
+// A value of x that is multiplied with bf16 weights: rounded to bf16, but in fp32 if FMAs multiply it. `PairOfInputs` are
+// the weights of two inputs and 16 outputs.
 #ifdef GROUNDUP_BF16
 typedef bf16 Half;
-inline void store_halves(Half *out, __m512 values) { store(out, values); }
+typedef Ints PairOfInputs;
+inline void store_halves(Half *out, Floats values) { store(out, values); }
+inline PairOfInputs load_weights(const void *packed) { return load_ints(packed); }
+inline Floats multiply_add(const Half *x, const PairOfInputs &weights, Floats sums) {
+    int32_t two;
+    memcpy(&two, x, 4);
+    return add_bf16_dot(sums, broadcast_int(two), weights);
+}
 #else
 typedef float Half;
-inline void store_halves(Half *out, __m512 values) { _mm512_storeu_ps(out, widened(rounded_to_bf16(values))); }
+struct PairOfInputs {
+    Floats weights[2];
+};
+inline void store_halves(Half *out, Floats values) { store(out, rounded(values)); }
+inline PairOfInputs load_weights(const void *packed) {
+    PairOfInputs found;
+    widen_pairs(found.weights, packed);
+    return found;
+}
+inline Floats multiply_add(const Half *x, const PairOfInputs &pair, Floats sums) {
+    return fmadd(broadcast(x[1]), pair.weights[1], fmadd(broadcast(x[0]), pair.weights[0], sums));
+}
 #endif
 
 // Rows of x as the products read them.
@@ -85,59 +105,72 @@ struct Rows {
 // Round one row of k values to what a weight kind is multiplied by.
 inline void round_row(Rows &out, int64_t row, const float *x, int64_t k, int64_t kind) {
     if (kind == BF16) {
-        for (int64_t i = 0; i < k; i += 16) store_halves(&out.halves[row * k + i], _mm512_loadu_ps(x + i));
+        for (int64_t i = 0; i < k; i += 16) store_halves(&out.halves[row * k + i], load(x + i));
         return;
     }
     for (int64_t g = 0; g < k / GROUP; g++) {
-        const __m512 a = _mm512_loadu_ps(x + g * GROUP), b = _mm512_loadu_ps(x + g * GROUP + 16);
-        const float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
+        const Floats a = load(x + g * GROUP), b = load(x + g * GROUP + 16);
+        const float largest = reduce_max(max(abs(a), abs(b)));
         const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
-        const __m512 factor = _mm512_set1_ps(inverse);
-        const __m512i p = _mm512_cvtps_epi32(_mm512_mul_ps(a, factor)), q = _mm512_cvtps_epi32(_mm512_mul_ps(b, factor));
+        const Floats factor = broadcast(inverse);
+        const Ints p = to_nearest_ints(a * factor), q = to_nearest_ints(b * factor);
         Input *to = &out.values[row * k + g * GROUP];
         store_inputs(to, p);
         store_inputs(to + 16, q);
         const int64_t at = out.at(row, g);
-        const int32_t sum = _mm512_reduce_add_epi32(_mm512_add_epi32(p, q));
+        const int32_t sum = reduce_add(p + q);
         out.scales[at] = largest / 127.0f;
         out.offsets[at] = -128 * sum;
         out.sums[at] = out.scales[at] * sum;
     }
 }
 
-// sums[p][r] of both panels of a pair and R rows.
-template <int KIND, int R>
-inline void multiply_pair(__m512 sums[2][R], const Matrix &w, int64_t pair, const Rows &x, int64_t row) {
+// Adds the products of R rows with one group of the panels [panel, panel + P) of a pair to `products`.
+template <int KIND, int R, int P>
+inline void multiply_group(Ints products[P][R], const uint8_t *values, const Input *left, int64_t k) {
+    constexpr int STEPS = KIND == INT8 ? GROUP / 4 : GROUP / 8;
+#pragma GCC unroll 8
+    for (int s = 0; s < STEPS; s++) {
+        Ints bytes[P], high[P];
+#pragma GCC unroll 2
+        for (int p = 0; p < P; p++) {
+            bytes[p] = load_ints(values + s * 128 + p * 64);
+            if (KIND == INT4) high[p] = high_halves(bytes[p]), bytes[p] = low_halves(bytes[p]);
+        }
+#pragma GCC unroll 6
+        for (int r = 0; r < R; r++) {
+            const FourInputs inputs(left + r * k + s * 4);
+#pragma GCC unroll 2
+            for (int p = 0; p < P; p++) products[p][r] = add_dot(products[p][r], bytes[p], inputs);
+            if constexpr (KIND == INT4) {
+                const FourInputs others(left + r * k + 16 + s * 4);
+#pragma GCC unroll 2
+                for (int p = 0; p < P; p++) products[p][r] = add_dot(products[p][r], high[p], others);
+            }
+        }
+    }
+}
+
+// sums[p][r] of the panels [panel, panel + P) of a pair and R rows.
+template <int KIND, int R, int P>
+inline void multiply_panels(Floats sums[P][R], const Matrix &w, int64_t pair, int panel, const Rows &x, int64_t row) {
     const int64_t k = w.k, groups = k / GROUP;
     const uint8_t *packed = w.packed + pair * w.pair_bytes();
+#pragma GCC unroll 2
+    for (int p = 0; p < P; p++)
 #pragma GCC unroll 6
-    for (int r = 0; r < R; r++) sums[0][r] = sums[1][r] = _mm512_setzero_ps();
+        for (int r = 0; r < R; r++) sums[p][r] = zeros();
     if constexpr (KIND == BF16) {
         const Half *left = &x.halves[row * k];
+        packed += panel * 64;
         for (int64_t i = 0; i < k; i += 2, packed += 128) {
-#ifdef __AVX512BF16__
-            const __m512bh first = (__m512bh)_mm512_loadu_si512(packed), second = (__m512bh)_mm512_loadu_si512(packed + 64);
-#pragma GCC unroll 6
-            for (int r = 0; r < R; r++) {
-                int32_t two;
-                memcpy(&two, left + r * k + i, 4);
-                const __m512bh inputs = (__m512bh)_mm512_set1_epi32(two);
-                sums[0][r] = _mm512_dpbf16_ps(sums[0][r], inputs, first);
-                sums[1][r] = _mm512_dpbf16_ps(sums[1][r], inputs, second);
-            }
-#elif !defined(GROUNDUP_BF16)
-            __m512 first[2], second[2]; // even and odd inputs
-            widen_pairs(first, packed);
-            widen_pairs(second, packed + 64);
+            PairOfInputs weights[P];
 #pragma GCC unroll 2
-            for (int j = 0; j < 2; j++)
+            for (int p = 0; p < P; p++) weights[p] = load_weights(packed + p * 64);
 #pragma GCC unroll 6
-                for (int r = 0; r < R; r++) {
-                    const __m512 input = _mm512_set1_ps(left[r * k + i + j]);
-                    sums[0][r] = _mm512_fmadd_ps(input, first[j], sums[0][r]);
-                    sums[1][r] = _mm512_fmadd_ps(input, second[j], sums[1][r]);
-                }
-#endif
+            for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+                for (int p = 0; p < P; p++) sums[p][r] = multiply_add(left + r * k + i, weights[p], sums[p][r]);
         }
         return;
     }
@@ -146,71 +179,45 @@ inline void multiply_pair(__m512 sums[2][R], const Matrix &w, int64_t pair, cons
     const int32_t *offsets = &x.offsets[row * groups];
     const float *input_sums = &x.sums[row * groups];
     for (int64_t g = 0; g < groups; g++, packed += scale_bytes(KIND) + values_per_step(KIND)) {
-        const uint8_t *values = packed + scale_bytes(KIND);
-        __m512i products[2][R];
+        Ints products[P][R];
 #pragma GCC unroll 6
         for (int r = 0; r < R; r++)
-            products[0][r] = products[1][r] = _mm512_set1_epi32(KIND == INT8 ? offsets[r * groups + g] : 0);
-        if constexpr (KIND == INT8) {
-#pragma GCC unroll 8
-            for (int s = 0; s < 8; s++) {
-                const __m512i first = _mm512_loadu_si512(values + s * 128);
-                const __m512i second = _mm512_loadu_si512(values + s * 128 + 64);
-#pragma GCC unroll 6
-                for (int r = 0; r < R; r++) {
-                    const FourInputs inputs(left + r * k + g * GROUP + s * 4);
-                    products[0][r] = add_dot(products[0][r], first, inputs);
-                    products[1][r] = add_dot(products[1][r], second, inputs);
-                }
-            }
-        } else {
-            const __m512i low_bits = _mm512_set1_epi8(15);
-#pragma GCC unroll 4
-            for (int s = 0; s < 4; s++) {
-                const __m512i first = _mm512_loadu_si512(values + s * 128);
-                const __m512i second = _mm512_loadu_si512(values + s * 128 + 64);
-                const __m512i first_low = _mm512_and_si512(first, low_bits);
-                const __m512i second_low = _mm512_and_si512(second, low_bits);
-                const __m512i first_high = _mm512_and_si512(_mm512_srli_epi16(first, 4), low_bits);
-                const __m512i second_high = _mm512_and_si512(_mm512_srli_epi16(second, 4), low_bits);
-#pragma GCC unroll 6
-                for (int r = 0; r < R; r++) {
-                    const FourInputs low(left + r * k + g * GROUP + s * 4);
-                    const FourInputs high(left + r * k + g * GROUP + 16 + s * 4);
-                    products[0][r] = add_dot(products[0][r], first_low, low);
-                    products[1][r] = add_dot(products[1][r], second_low, low);
-                    products[0][r] = add_dot(products[0][r], first_high, high);
-                    products[1][r] = add_dot(products[1][r], second_high, high);
-                }
-            }
+#pragma GCC unroll 2
+            for (int p = 0; p < P; p++) products[p][r] = broadcast_int(KIND == INT8 ? offsets[r * groups + g] : 0);
+        multiply_group<KIND, R, P>(products, packed + scale_bytes(KIND) + panel * 64, left + g * GROUP, k);
+        Floats weight_scales[P], minimums[P];
+#pragma GCC unroll 2
+        for (int p = 0; p < P; p++) {
+            weight_scales[p] = load_fp16(packed + (panel + p) * 32);
+            if (KIND == INT4) minimums[p] = load_fp16(packed + 64 + (panel + p) * 32);
         }
-        const __m512 first_scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)packed));
-        const __m512 second_scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(packed + 32)));
 #pragma GCC unroll 6
         for (int r = 0; r < R; r++) {
-            const __m512 scale = _mm512_set1_ps(scales[r * groups + g]);
-            const __m512 first = _mm512_mul_ps(_mm512_cvtepi32_ps(products[0][r]), scale);
-            const __m512 second = _mm512_mul_ps(_mm512_cvtepi32_ps(products[1][r]), scale);
-            sums[0][r] = _mm512_fmadd_ps(first, first_scale, sums[0][r]);
-            sums[1][r] = _mm512_fmadd_ps(second, second_scale, sums[1][r]);
-        }
-        if constexpr (KIND == INT4) {
-            const __m512 first_minimum = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(packed + 64)));
-            const __m512 second_minimum = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(packed + 96)));
-#pragma GCC unroll 6
-            for (int r = 0; r < R; r++) {
-                const __m512 sum = _mm512_set1_ps(input_sums[r * groups + g]);
-                sums[0][r] = _mm512_fmadd_ps(sum, first_minimum, sums[0][r]);
-                sums[1][r] = _mm512_fmadd_ps(sum, second_minimum, sums[1][r]);
+            const Floats scale = broadcast(scales[r * groups + g]);
+#pragma GCC unroll 2
+            for (int p = 0; p < P; p++) {
+                sums[p][r] = fmadd(to_floats(products[p][r]) * scale, weight_scales[p], sums[p][r]);
+                if (KIND == INT4) sums[p][r] = fmadd(broadcast(input_sums[r * groups + g]), minimums[p], sums[p][r]);
             }
         }
+    }
+}
+
+// sums[p][r] of both panels of a pair and R rows.
+template <int KIND, int R>
+inline void multiply_pair(Floats sums[2][R], const Matrix &w, int64_t pair, const Rows &x, int64_t row) {
+    if constexpr (PANELS_AT_ONCE == 2) {
+        multiply_panels<KIND, R, 2>(sums, w, pair, 0, x, row);
+    } else {
+        multiply_panels<KIND, R, 1>(sums, w, pair, 0, x, row);
+        multiply_panels<KIND, R, 1>(sums + 1, w, pair, 1, x, row);
     }
 }
 
 template <int KIND, int R, class Finish>
 inline void multiply_tile(const Matrix &w, int64_t begin, int64_t end, const Rows &x, int64_t row, const Finish &finish) {
     for (int64_t pair = begin; pair < end; pair++) {
-        __m512 sums[2][R];
+        Floats sums[2][R];
         multiply_pair<KIND, R>(sums, w, pair, x, row);
         for (int r = 0; r < R; r++) finish(row + r, pair, sums[0][r], sums[1][r]);
     }
@@ -235,19 +242,18 @@ inline void multiply_bf16_tiles(const Matrix &w, int64_t pair, const Rows &x, in
     _tile_stored(0, sums[0], PANEL * 4);
     _tile_stored(1, sums[1], PANEL * 4);
     for (int64_t r = 0; r < count; r++)
-        finish(row + r, pair, _mm512_load_ps(sums[0] + r * PANEL), _mm512_load_ps(sums[1] + r * PANEL));
+        finish(row + r, pair, load(sums[0] + r * PANEL), load(sums[1] + r * PANEL));
 }
 
 // Writes the values of an int4 pair one per byte, in the layout of an int8 pair without scales.
 inline const uint8_t *unpacked_int4(const Matrix &w, const uint8_t *packed) {
     static thread_local Scratch<uint8_t> scratch;
     uint8_t *values = scratch.at_least(w.k * PAIR), *to = values;
-    const __m512i low_bits = _mm512_set1_epi8(15);
     for (int64_t g = 0; g < w.k / GROUP; g++, packed += scale_bytes(INT4) + values_per_step(INT4), to += GROUP * PAIR)
         for (int64_t i = 0; i < GROUP * PANEL; i += 64) {
-            const __m512i both = _mm512_loadu_si512(packed + scale_bytes(INT4) + i);
-            _mm512_store_si512(to + i, _mm512_and_si512(both, low_bits));
-            _mm512_store_si512(to + GROUP * PANEL + i, _mm512_and_si512(_mm512_srli_epi16(both, 4), low_bits));
+            const Ints both = load_ints(packed + scale_bytes(INT4) + i);
+            store(to + i, low_halves(both));
+            store(to + GROUP * PANEL + i, high_halves(both));
         }
     return values;
 }
@@ -264,9 +270,9 @@ inline void multiply_panel_tiles(float *out, const Matrix &w, const uint8_t *pac
     const float *scales = &x.scales[at], *input_sums = &x.sums[at];
     packed += panel * PAIR, values += panel * 64;
     alignas(64) int32_t products[2][TILE * PANEL]; // of two groups, so that a group is multiplied while one is summed
-    __m512 sums[TILE];
+    Floats sums[TILE];
 #pragma GCC unroll 16
-    for (int r = 0; r < TILE; r++) sums[r] = _mm512_setzero_ps();
+    for (int r = 0; r < TILE; r++) sums[r] = zeros();
     for (int64_t g = 0; g < groups; g++) {
         int32_t *product = products[g % 2];
         _tile_zero(0);
@@ -274,22 +280,22 @@ inline void multiply_panel_tiles(float *out, const Matrix &w, const uint8_t *pac
         _tile_loadd(7, values, 128);
         _tile_dpbsud(0, 6, 7);
         _tile_stored(0, product, PANEL * 4);
-        const __m512 weight_scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)packed));
-        __m512 minimum = _mm512_setzero_ps();
-        if (KIND == INT4) minimum = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(packed + 2 * PAIR)));
+        const Floats weight_scale = load_fp16(packed);
+        Floats minimum = zeros();
+        if (KIND == INT4) minimum = load_fp16(packed + 2 * PAIR);
 #pragma GCC unroll 16
         for (int r = 0; r < TILE; r++) {
-            __m512i exact = _mm512_load_si512(product + r * PANEL);
-            if (KIND == INT8) exact = _mm512_add_epi32(exact, _mm512_set1_epi32(offsets[r]));
-            const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(exact), _mm512_set1_ps(scales[r]));
-            sums[r] = _mm512_fmadd_ps(scaled, weight_scale, sums[r]);
-            if (KIND == INT4) sums[r] = _mm512_fmadd_ps(_mm512_set1_ps(input_sums[r]), minimum, sums[r]);
+            Ints exact = load_ints(product + r * PANEL);
+            if (KIND == INT8) exact += broadcast_int(offsets[r]);
+            const Floats scaled = to_floats(exact) * broadcast(scales[r]);
+            sums[r] = fmadd(scaled, weight_scale, sums[r]);
+            if (KIND == INT4) sums[r] = fmadd(broadcast(input_sums[r]), minimum, sums[r]);
         }
         left += GROUP, values += value_step, packed += step;
         offsets += TILE, scales += TILE, input_sums += TILE;
     }
 #pragma GCC unroll 16
-    for (int r = 0; r < TILE; r++) _mm512_store_ps(out + r * PANEL, sums[r]);
+    for (int r = 0; r < TILE; r++) store(out + r * PANEL, sums[r]);
 }
 
 template <int KIND, class Finish>
@@ -306,7 +312,7 @@ inline void multiply_tiles(const Matrix &w, int64_t begin, int64_t end, const Ro
                 for (int panel = 0; panel < 2; panel++)
                     multiply_panel_tiles<KIND>(sums[panel], w, packed, values, panel, x, row);
                 for (int64_t r = 0; r < count; r++)
-                    finish(row + r, pair, _mm512_load_ps(sums[0] + r * PANEL), _mm512_load_ps(sums[1] + r * PANEL));
+                    finish(row + r, pair, load(sums[0] + r * PANEL), load(sums[1] + r * PANEL));
             }
         }
     }
@@ -338,8 +344,8 @@ inline void multiply_kind(const Matrix &w, int64_t begin, int64_t end, const Row
             case 2: multiply_tile<KIND, 2>(w, pair, last, x, row, finish); break;
             case 3: multiply_tile<KIND, 3>(w, pair, last, x, row, finish); break;
             case 4: multiply_tile<KIND, 4>(w, pair, last, x, row, finish); break;
-            case 5: multiply_tile<KIND, 5>(w, pair, last, x, row, finish); break;
-            default: multiply_tile<KIND, 6>(w, pair, last, x, row, finish); break;
+            case 5: multiply_tile<KIND, std::min(5, MAX_TILE_ROWS)>(w, pair, last, x, row, finish); break;
+            default: multiply_tile<KIND, MAX_TILE_ROWS>(w, pair, last, x, row, finish); break;
             }
             row += count;
         }
@@ -375,12 +381,12 @@ inline void unpack_output(float *out, const Matrix &w, int64_t output) {
         const uint8_t value = group[scale_bytes(w.kind) + within / 4 * 128 + panel * 64 + column * 4 + j % 4];
         memcpy(&half, group + panel * 32 + column * 2, 2);
         if (w.kind == INT8) {
-            out[i] = _cvtsh_ss(half) * (value - 128);
+            out[i] = fp16_to_fp32(half) * (value - 128);
             continue;
         }
         uint16_t minimum;
         memcpy(&minimum, group + 64 + panel * 32 + column * 2, 2);
-        out[i] = fmaf(_cvtsh_ss(half), j < 16 ? value & 15 : value >> 4, _cvtsh_ss(minimum));
+        out[i] = fmaf(fp16_to_fp32(half), j < 16 ? value & 15 : value >> 4, fp16_to_fp32(minimum));
     }
 }
 

@@ -29,49 +29,40 @@ template <typename Body> static void for_rows(int64_t rows, float *out, int64_t 
     }
 }
 
-// Masked load and store. The mask is partial for the last vector of a row.
-static inline __m512 load(const bf16 *source, __mmask16 lanes) {
-    return widened(_mm256_maskz_loadu_epi16(lanes, source));
-}
-static inline void store(bf16 *out, __mmask16 lanes, __m512 values) {
-    _mm256_mask_storeu_epi16(out, lanes, rounded_to_bf16(values));
-}
-static inline __m512 rounded(__m512 values) { return widened(rounded_to_bf16(values)); }
-
 #define FOR_VECTORS(j, width) for (int64_t j = 0; j < (width); j += 16)
 
 // Writes total = x + branch for one row, rounded to bf16, and returns it. If `branch` is null, returns x.
 static const bf16 *add_row(bf16 *total, const bf16 *x, const bf16 *branch, int64_t width) {
     if (!branch) return x;
     FOR_VECTORS(j, width) {
-        const __mmask16 lanes = first_lanes(width - j);
-        store(total + j, lanes, _mm512_add_ps(load(x + j, lanes), load(branch + j, lanes)));
+        const Mask lanes = first_lanes(width - j);
+        store(total + j, lanes, load(x + j, lanes) + load(branch + j, lanes));
     }
     return total;
 }
 
 // Returns a vector of `residual`, the gradient of a norm's input from the residual stream. Null means 0.
-static inline __m512 load_or_zero(const bf16 *residual, int64_t place, __mmask16 lanes) {
-    return residual ? load(residual + place, lanes) : _mm512_setzero_ps();
+static inline Floats load_or_zero(const bf16 *residual, int64_t place, Mask lanes) {
+    return residual ? load(residual + place, lanes) : zeros();
 }
 
 static float root_mean_square_inverse(const bf16 *x, int64_t width, float eps) {
-    __m512 sum = _mm512_setzero_ps();
+    Floats sum = zeros();
     FOR_VECTORS(j, width) {
-        const __m512 value = load(x + j, first_lanes(width - j));
-        sum = _mm512_fmadd_ps(value, value, sum);
+        const Floats value = load(x + j, first_lanes(width - j));
+        sum = fmadd(value, value, sum);
     }
-    return 1.0f / sqrtf(_mm512_reduce_add_ps(sum) / width + eps);
+    return 1.0f / sqrtf(reduce_add(sum) / width + eps);
 }
 
 // Computes RMSNorm of one row: y = round(x / rms(x)) * weight, where `round` rounds to bf16.
 static void rms_norm_row(bf16 *y, const bf16 *x, const float *weight, int64_t width, float eps) {
-    const __m512 factor = _mm512_set1_ps(root_mean_square_inverse(x, width, eps));
+    const Floats factor = broadcast(root_mean_square_inverse(x, width, eps));
     FOR_VECTORS(j, width) {
-        const __mmask16 lanes = first_lanes(width - j);
-        const __m512 normed = rounded(_mm512_mul_ps(load(x + j, lanes), factor));
-        const __m512 w = rounded(_mm512_maskz_loadu_ps(lanes, weight + j));
-        store(y + j, lanes, _mm512_mul_ps(normed, w));
+        const Mask lanes = first_lanes(width - j);
+        const Floats normed = rounded(load(x + j, lanes) * factor);
+        const Floats w = rounded(load(weight + j, lanes));
+        store(y + j, lanes, normed * w);
     }
 }
 
@@ -80,22 +71,22 @@ static void rms_norm_row(bf16 *y, const bf16 *x, const float *weight, int64_t wi
 static void rms_norm_gradients_row(bf16 *grad_x, float *sums, const bf16 *grad_y, const bf16 *residual, const bf16 *x,
                                    const float *weight, int64_t width, float eps) {
     const float inverse = root_mean_square_inverse(x, width, eps);
-    const __m512 factor = _mm512_set1_ps(inverse);
-    __m512 dot = _mm512_setzero_ps();
+    const Floats factor = broadcast(inverse);
+    Floats dot = zeros();
     FOR_VECTORS(j, width) {
-        const __mmask16 lanes = first_lanes(width - j);
-        const __m512 value = load(x + j, lanes), slope = load(grad_y + j, lanes);
-        dot = _mm512_fmadd_ps(_mm512_mul_ps(slope, _mm512_maskz_loadu_ps(lanes, weight + j)), value, dot);
-        const __m512 sum = _mm512_maskz_loadu_ps(lanes, sums + j);
-        _mm512_mask_storeu_ps(sums + j, lanes, _mm512_fmadd_ps(slope, _mm512_mul_ps(value, factor), sum));
+        const Mask lanes = first_lanes(width - j);
+        const Floats value = load(x + j, lanes), slope = load(grad_y + j, lanes);
+        dot = fmadd(slope * load(weight + j, lanes), value, dot);
+        const Floats sum = load(sums + j, lanes);
+        store(sums + j, lanes, fmadd(slope, value * factor, sum));
     }
-    const float mean = _mm512_reduce_add_ps(dot) * inverse * inverse * inverse / width;
+    const float mean = reduce_add(dot) * inverse * inverse * inverse / width;
     FOR_VECTORS(j, width) {
-        const __mmask16 lanes = first_lanes(width - j);
-        const __m512 slope = _mm512_mul_ps(load(grad_y + j, lanes), _mm512_maskz_loadu_ps(lanes, weight + j));
-        const __m512 rest =
-            _mm512_fnmadd_ps(_mm512_set1_ps(mean), load(x + j, lanes), load_or_zero(residual, j, lanes));
-        store(grad_x + j, lanes, _mm512_fmadd_ps(slope, factor, rest));
+        const Mask lanes = first_lanes(width - j);
+        const Floats slope = load(grad_y + j, lanes) * load(weight + j, lanes);
+        const Floats rest =
+            fnmadd(broadcast(mean), load(x + j, lanes), load_or_zero(residual, j, lanes));
+        store(grad_x + j, lanes, fmadd(slope, factor, rest));
     }
 }
 
@@ -126,15 +117,15 @@ struct Moments {
 };
 
 static Moments moments(const bf16 *x, int64_t width, float eps) {
-    __m512 sum = _mm512_setzero_ps(), squares = sum;
-    FOR_VECTORS(j, width) sum = _mm512_add_ps(sum, load(x + j, first_lanes(width - j)));
-    const float mean = _mm512_reduce_add_ps(sum) / width;
+    Floats sum = zeros(), squares = sum;
+    FOR_VECTORS(j, width) sum += load(x + j, first_lanes(width - j));
+    const float mean = reduce_add(sum) / width;
     FOR_VECTORS(j, width) {
-        const __mmask16 lanes = first_lanes(width - j);
-        const __m512 centred = _mm512_maskz_sub_ps(lanes, load(x + j, lanes), _mm512_set1_ps(mean));
-        squares = _mm512_fmadd_ps(centred, centred, squares);
+        const Mask lanes = first_lanes(width - j);
+        const Floats centred = keep(lanes, load(x + j, lanes) - broadcast(mean));
+        squares = fmadd(centred, centred, squares);
     }
-    return {mean, 1.0f / sqrtf(_mm512_reduce_add_ps(squares) / width + eps)};
+    return {mean, 1.0f / sqrtf(reduce_add(squares) / width + eps)};
 }
 
 // Computes LayerNorm: y = (total - mean(total)) / deviation(total) * weight + bias. `total` is x + branch, or x if
@@ -146,11 +137,10 @@ extern "C" void groundup_layer_norm(bf16 *y, bf16 *total, const bf16 *x, const b
         const bf16 *from = add_row(total + place, x + place, branch ? branch + place : nullptr, width);
         const Moments m = moments(from, width, eps);
         FOR_VECTORS(j, width) {
-            const __mmask16 lanes = first_lanes(width - j);
-            const __m512 centred = _mm512_sub_ps(load(from + j, lanes), _mm512_set1_ps(m.mean));
+            const Mask lanes = first_lanes(width - j);
+            const Floats centred = load(from + j, lanes) - broadcast(m.mean);
             store(y + place + j, lanes,
-                  _mm512_fmadd_ps(_mm512_mul_ps(centred, _mm512_set1_ps(m.inverse)),
-                                  _mm512_maskz_loadu_ps(lanes, weight + j), _mm512_maskz_loadu_ps(lanes, bias + j)));
+                  fmadd(centred * broadcast(m.inverse), load(weight + j, lanes), load(bias + j, lanes)));
         }
     });
 }
@@ -164,27 +154,27 @@ extern "C" void groundup_layer_norm_gradients(bf16 *grad_x, float *grad_both, co
     for_rows(rows, grad_both, 2 * width, [=](int64_t row, float *sums) {
         const bf16 *from = x + row * width, *upstream = grad_y + row * width;
         const Moments m = moments(from, width, eps);
-        const __m512 mean = _mm512_set1_ps(m.mean), inverse = _mm512_set1_ps(m.inverse);
-        __m512 slopes = _mm512_setzero_ps(), dot = slopes;
+        const Floats mean = broadcast(m.mean), inverse = broadcast(m.inverse);
+        Floats slopes = zeros(), dot = slopes;
         FOR_VECTORS(j, width) {
-            const __mmask16 lanes = first_lanes(width - j);
-            const __m512 normed = _mm512_maskz_mul_ps(lanes, _mm512_sub_ps(load(from + j, lanes), mean), inverse);
-            const __m512 g = load(upstream + j, lanes), slope = _mm512_mul_ps(g, _mm512_maskz_loadu_ps(lanes, weight + j));
-            slopes = _mm512_add_ps(slopes, slope);
-            dot = _mm512_fmadd_ps(slope, normed, dot);
+            const Mask lanes = first_lanes(width - j);
+            const Floats normed = keep(lanes, (load(from + j, lanes) - mean) * inverse);
+            const Floats g = load(upstream + j, lanes), slope = g * load(weight + j, lanes);
+            slopes += slope;
+            dot = fmadd(slope, normed, dot);
             float *w_sum = sums + j, *b_sum = sums + width + j;
-            _mm512_mask_storeu_ps(w_sum, lanes, _mm512_fmadd_ps(g, normed, _mm512_maskz_loadu_ps(lanes, w_sum)));
-            _mm512_mask_storeu_ps(b_sum, lanes, _mm512_add_ps(g, _mm512_maskz_loadu_ps(lanes, b_sum)));
+            store(w_sum, lanes, fmadd(g, normed, load(w_sum, lanes)));
+            store(b_sum, lanes, g + load(b_sum, lanes));
         }
-        const __m512 slope_mean = _mm512_set1_ps(_mm512_reduce_add_ps(slopes) / width);
-        const __m512 dot_mean = _mm512_set1_ps(_mm512_reduce_add_ps(dot) / width);
+        const Floats slope_mean = broadcast(reduce_add(slopes) / width);
+        const Floats dot_mean = broadcast(reduce_add(dot) / width);
         FOR_VECTORS(j, width) {
-            const __mmask16 lanes = first_lanes(width - j);
-            const __m512 normed = _mm512_mul_ps(_mm512_sub_ps(load(from + j, lanes), mean), inverse);
-            const __m512 slope = _mm512_mul_ps(load(upstream + j, lanes), _mm512_maskz_loadu_ps(lanes, weight + j));
-            const __m512 inner = _mm512_sub_ps(slope, _mm512_fmadd_ps(normed, dot_mean, slope_mean));
-            const __m512 other = load_or_zero(residual, row * width + j, lanes);
-            store(grad_x + row * width + j, lanes, _mm512_fmadd_ps(inner, inverse, other));
+            const Mask lanes = first_lanes(width - j);
+            const Floats normed = (load(from + j, lanes) - mean) * inverse;
+            const Floats slope = load(upstream + j, lanes) * load(weight + j, lanes);
+            const Floats inner = slope - fmadd(normed, dot_mean, slope_mean);
+            const Floats other = load_or_zero(residual, row * width + j, lanes);
+            store(grad_x + row * width + j, lanes, fmadd(inner, inverse, other));
         }
     });
 }
@@ -194,13 +184,13 @@ extern "C" void groundup_layer_norm_gradients(bf16 *grad_x, float *grad_both, co
 static void rotate_token(bf16 *y, const bf16 *x, const bf16 *cos, const bf16 *sin, int64_t heads, int64_t half,
                          float direction) {
     FOR_VECTORS(j, half) {
-        const __mmask16 lanes = first_lanes(half - j);
-        const __m512 c = load(cos + j, lanes);
-        const __m512 s = _mm512_mul_ps(load(sin + j, lanes), _mm512_set1_ps(direction));
+        const Mask lanes = first_lanes(half - j);
+        const Floats c = load(cos + j, lanes);
+        const Floats s = load(sin + j, lanes) * broadcast(direction);
         for (int64_t place = j; place < heads * 2 * half; place += 2 * half) {
-            const __m512 first = load(x + place, lanes), second = load(x + place + half, lanes);
-            store(y + place, lanes, _mm512_fmsub_ps(first, c, _mm512_mul_ps(second, s)));
-            store(y + place + half, lanes, _mm512_fmadd_ps(second, c, _mm512_mul_ps(first, s)));
+            const Floats first = load(x + place, lanes), second = load(x + place + half, lanes);
+            store(y + place, lanes, fmsub(first, c, second * s));
+            store(y + place + half, lanes, fmadd(second, c, first * s));
         }
     }
 }
@@ -245,10 +235,10 @@ constexpr int64_t RUN = 4096; // number of values that a thread processes per it
 template <typename Activation> static void gated(bf16 *y, const bf16 *hidden, const bf16 *up, int64_t size) {
     for_rows(round_up(size, RUN) / RUN, nullptr, 0, [=](int64_t run, float *) {
         for (int64_t j = run * RUN; j < std::min(size, (run + 1) * RUN); j += 16) {
-            const __mmask16 lanes = first_lanes(size - j);
-            __m512 value, slope;
+            const Mask lanes = first_lanes(size - j);
+            Floats value, slope;
             Activation::at(load(hidden + j, lanes), value, slope);
-            if (up) value = _mm512_mul_ps(value, load(up + j, lanes));
+            if (up) value = value * load(up + j, lanes);
             store(y + j, lanes, value);
         }
     });
@@ -259,15 +249,15 @@ static void gated_gradients(bf16 *grad_hidden, bf16 *grad_up, const bf16 *grad_y
                             int64_t size) {
     for_rows(round_up(size, RUN) / RUN, nullptr, 0, [=](int64_t run, float *) {
         for (int64_t j = run * RUN; j < std::min(size, (run + 1) * RUN); j += 16) {
-            const __mmask16 lanes = first_lanes(size - j);
-            const __m512 g = load(grad_y + j, lanes);
-            __m512 value, slope;
+            const Mask lanes = first_lanes(size - j);
+            const Floats g = load(grad_y + j, lanes);
+            Floats value, slope;
             Activation::at(load(hidden + j, lanes), value, slope);
             if (up) {
-                store(grad_up + j, lanes, _mm512_mul_ps(g, value));
-                slope = _mm512_mul_ps(slope, load(up + j, lanes));
+                store(grad_up + j, lanes, g * value);
+                slope = slope * load(up + j, lanes);
             }
-            store(grad_hidden + j, lanes, _mm512_mul_ps(g, slope));
+            store(grad_hidden + j, lanes, g * slope);
         }
     });
 }
@@ -287,9 +277,9 @@ extern "C" void groundup_activate_gradients(bf16 *grad_hidden, bf16 *grad_up, co
 extern "C" void groundup_column_sums(float *out, const bf16 *source, int64_t rows, int64_t width) {
     for_rows(rows, out, width, [=](int64_t row, float *sums) {
         FOR_VECTORS(j, width) {
-            const __mmask16 lanes = first_lanes(width - j);
-            const __m512 sum = _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, sums + j), load(source + row * width + j, lanes));
-            _mm512_mask_storeu_ps(sums + j, lanes, sum);
+            const Mask lanes = first_lanes(width - j);
+            const Floats sum = load(sums + j, lanes) + load(source + row * width + j, lanes);
+            store(sums + j, lanes, sum);
         }
     });
 }
@@ -309,20 +299,20 @@ extern "C" void groundup_nll_and_residual(float *nll, bf16 *logits, const int64_
             memset(from, 0, vocab * sizeof(bf16));
             return;
         }
-        __m512 top = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
+        Floats top = broadcast(-INFINITY), sum = zeros();
         FOR_VECTORS(j, vocab) {
-            const __mmask16 lanes = first_lanes(vocab - j);
-            top = _mm512_mask_max_ps(top, lanes, top, load(from + j, lanes));
+            const Mask lanes = first_lanes(vocab - j);
+            top = max(top, load(from + j, lanes), lanes);
         }
-        const float largest = _mm512_reduce_max_ps(top);
+        const float largest = reduce_max(top);
         FOR_VECTORS(j, vocab) {
-            const __mmask16 lanes = first_lanes(vocab - j);
-            const __m512 value =
-                _mm512_maskz_mov_ps(lanes, exponential(_mm512_sub_ps(load(from + j, lanes), _mm512_set1_ps(largest))));
-            sum = _mm512_add_ps(sum, value);
-            _mm512_storeu_ps(exps + j, value);
+            const Mask lanes = first_lanes(vocab - j);
+            const Floats value =
+                keep(lanes, exponential(load(from + j, lanes) - broadcast(largest)));
+            sum += value;
+            store(exps + j, value);
         }
-        const float total = _mm512_reduce_add_ps(sum);
+        const float total = reduce_add(sum);
         const int32_t bits = (int32_t)from[label] << 16;
         float chosen;
         memcpy(&chosen, &bits, 4);
@@ -330,9 +320,9 @@ extern "C" void groundup_nll_and_residual(float *nll, bf16 *logits, const int64_
         nll[row] = lse - chosen;
         const float target = exps[label] * scale - 1.0f;
         FOR_VECTORS(j, vocab)
-        store(from + j, first_lanes(vocab - j), _mm512_mul_ps(_mm512_loadu_ps(exps + j), _mm512_set1_ps(scale)));
+        store(from + j, first_lanes(vocab - j), load(exps + j) * broadcast(scale));
         alignas(32) bf16 rounded_target[16];
-        store(rounded_target, _mm512_set1_ps(target));
+        store(rounded_target, broadcast(target));
         from[label] = rounded_target[0];
     });
 }

@@ -23,16 +23,16 @@ struct Candidate {
 
 // Returns the largest logit, or NaN if it is infinite or a logit is NaN.
 float largest_logit(const float *logits, int64_t n) {
-    __m512 largest = _mm512_set1_ps(-INFINITY);
-    __mmask16 unordered = 0;
+    Floats largest = broadcast(-INFINITY);
+    Mask unordered = first_lanes(0);
     for (int64_t i = 0; i < n; i += 16) {
-        const __mmask16 lanes = first_lanes(n - i);
-        const __m512 x = _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), lanes, logits + i);
-        unordered |= _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
-        largest = _mm512_max_ps(largest, x);
+        const Mask lanes = first_lanes(n - i);
+        const Floats x = load(logits + i, lanes, -INFINITY);
+        unordered = unordered | is_nan(x);
+        largest = max(largest, x);
     }
-    const float result = _mm512_reduce_max_ps(largest);
-    return unordered || !std::isfinite(result) ? NAN : result;
+    const float result = reduce_max(largest);
+    return any(unordered) || !std::isfinite(result) ? NAN : result;
 }
 
 // The weights of the tokens, e^((logits - largest) / temperature), and the sum of each block of them.
@@ -47,13 +47,13 @@ class Weights {
         sums_.clear();
         double total = 0;
         for (int64_t begin = 0; begin < n_; begin += BLOCK) {
-            __m512 sum = _mm512_setzero_ps();
+            Floats sum = zeros();
             for (int64_t i = begin; i < std::min(begin + BLOCK, n_); i += 16) {
-                const __m512 weight = of(_mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), first_lanes(n_ - i), logits_ + i));
-                _mm512_storeu_ps(&weights_[i], weight);
-                sum = _mm512_add_ps(sum, weight);
+                const Floats weight = of(load(logits_ + i, first_lanes(n_ - i), -INFINITY));
+                store(&weights_[i], weight);
+                sum += weight;
             }
-            sums_.push_back(_mm512_reduce_add_ps(sum));
+            sums_.push_back(reduce_add(sum));
             total += sums_.back();
         }
         return total;
@@ -80,47 +80,47 @@ class Weights {
 
     // Sets the weights of tokens below a logit, and of all but the first `ties` tokens with this logit, to 0.
     double limit(float least, int64_t ties) {
-        const __m512 bound = _mm512_set1_ps(least);
-        return keep([&](__m512 logits, __m512) {
-            uint32_t kept = _mm512_cmp_ps_mask(logits, bound, _CMP_GT_OQ);
-            for (uint32_t equal = _mm512_cmp_ps_mask(logits, bound, _CMP_EQ_OQ); equal && ties > 0; ties--) {
+        const Floats bound = broadcast(least);
+        return retain([&](Floats logits, Floats) {
+            uint32_t kept = bits_of(logits > bound);
+            for (uint32_t equal = bits_of(logits == bound); equal && ties > 0; ties--) {
                 kept |= equal & -equal;
                 equal &= equal - 1;
             }
-            return kept;
+            return mask_of(kept);
         });
     }
 
     // Sets weights below a bound to 0.
     double raise(float bound) {
-        return keep([&](__m512, __m512 weights) {
-            return (uint32_t)_mm512_cmp_ps_mask(weights, _mm512_set1_ps(bound), _CMP_GE_OQ);
+        return retain([&](Floats, Floats weights) {
+            return weights >= broadcast(bound);
         });
     }
 
   private:
     // Sets the weights of other tokens to 0, and returns the sum of all weights.
-    template <class Kept> double keep(const Kept &kept) {
+    template <class Kept> double retain(const Kept &kept) {
         double total = 0;
         for (size_t block = 0; block < sums_.size(); block++) {
-            __m512 sum = _mm512_setzero_ps();
+            Floats sum = zeros();
             for (int64_t i = block * BLOCK; i < std::min<int64_t>((block + 1) * BLOCK, n_); i += 16) {
-                const __m512 logits = _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), first_lanes(n_ - i), logits_ + i);
-                __m512 weights = _mm512_loadu_ps(&weights_[i]);
-                weights = _mm512_maskz_mov_ps((__mmask16)kept(logits, weights), weights);
-                _mm512_storeu_ps(&weights_[i], weights);
-                sum = _mm512_add_ps(sum, weights);
+                const Floats logits = load(logits_ + i, first_lanes(n_ - i), -INFINITY);
+                Floats weights = load(&weights_[i]);
+                weights = keep(kept(logits, weights), weights);
+                store(&weights_[i], weights);
+                sum += weights;
             }
-            sums_[block] = _mm512_reduce_add_ps(sum);
+            sums_[block] = reduce_add(sum);
             total += sums_[block];
         }
         return total;
     }
 
-    __m512 of(__m512 logits) const {
-        const __m512 x = _mm512_mul_ps(_mm512_sub_ps(logits, _mm512_set1_ps(largest_)), _mm512_set1_ps(factor_));
-        const __mmask16 counts = _mm512_cmp_ps_mask(x, _mm512_set1_ps(SMALLEST), _CMP_GT_OQ);
-        return _mm512_maskz_mov_ps(counts, exponential(_mm512_max_ps(x, _mm512_set1_ps(SMALLEST))));
+    Floats of(Floats logits) const {
+        const Floats x = (logits - broadcast(largest_)) * broadcast(factor_);
+        const Mask counts = x > broadcast(SMALLEST);
+        return keep(counts, exponential(max(x, SMALLEST)));
     }
 
     const float *logits_;
@@ -145,13 +145,13 @@ class Ranking {
   public:
     Ranking(const float *logits, int64_t n, float largest, double temperature, const float *weights)
         : logits_(logits), weights_(weights), n_(n) {
-        const __m512 scale = _mm512_set1_ps((float)std::min(BINS_PER_UNIT / temperature, 1e38));
+        const Floats scale = broadcast((float)std::min(BINS_PER_UNIT / temperature, 1e38));
         bins_.resize(round_up(n, 16));
         for (int64_t i = 0; i < n; i += 16) {
-            const __m512 x = _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), first_lanes(n - i), logits + i);
-            const __m512 below = _mm512_mul_ps(_mm512_sub_ps(_mm512_set1_ps(largest), x), scale);
-            const __m512i bin = _mm512_cvttps_epi32(_mm512_min_ps(below, _mm512_set1_ps(BINS - 1)));
-            _mm_storeu_si128((__m128i *)&bins_[i], _mm512_cvtepi32_epi8(bin));
+            const Floats x = load(logits + i, first_lanes(n - i), -INFINITY);
+            const Floats below = (broadcast(largest) - x) * scale;
+            const Ints bin = truncated_to_ints(min(below, BINS - 1));
+            store_low_bytes(&bins_[i], bin);
         }
         for (int64_t i = 0; i < n; i++) counts_[bins_[i]]++, masses_[bins_[i]] += weights[i];
     }
@@ -188,8 +188,8 @@ class Ranking {
     const std::vector<Candidate> &sorted(int bin) {
         candidates_.clear();
         for (int64_t i = 0; i < n_; i += 16) {
-            uint32_t found = _mm_cmpeq_epi8_mask(_mm_loadu_si128((const __m128i *)&bins_[i]), _mm_set1_epi8((char)bin));
-            for (found &= first_lanes(n_ - i); found; found &= found - 1) {
+            uint32_t found = equal_bytes(&bins_[i], (uint8_t)bin);
+            for (found &= bits_of(first_lanes(n_ - i)); found; found &= found - 1) {
                 const int64_t token = i + __builtin_ctz(found);
                 candidates_.push_back({logits_[token], (int32_t)token});
             }

@@ -1,5 +1,5 @@
 // Matmuls of small bf16 blocks with fp32 accumulation. The implementation uses AMX tiles if the CPU supports AMX,
-// otherwise AVX-512 bf16 dot products, otherwise fp32 FMAs. Packed operands have the same layout for all of them, so
+// otherwise bf16 dot products, otherwise fp32 FMAs. Packed operands have the same layout for all of them, so
 // callers do not depend on the instruction set.
 //
 // A block matmul computes C (m x n, fp32) += A (m x k) B (k x n) in steps of 16 x 16 x 32:
@@ -196,56 +196,62 @@ inline void multiply(float *c, int64_t c_stride, const Left &a, const bf16 *b, i
 
 #else
 
-constexpr int STRIP = 8;   // number of rows whose sums stay in registers during the loop over k
+// Number of rows and of panels whose sums stay in registers during the loop over k.
+constexpr int STRIP = NUM_VECTORS == 32 ? 8 : 6, PANELS = NUM_VECTORS == 32 ? 2 : 1;
 constexpr int CHUNK = 128; // number of values of k whose operands stay in the first-level cache in fp32
 
-// Adds the products of STRIP rows of A (fp32, with a stride of CHUNK) and of 16 x COLUMNS columns of B (fp32) to C.
-template <int COLUMNS>
+// Adds the products of ROWS rows of A (fp32, with a stride of CHUNK) and of 16 x COLUMNS columns of B (fp32) to C.
+template <int ROWS, int COLUMNS>
 inline void multiply_strip(float *c, int64_t c_stride, const float *a, const float *b, int64_t depth, bool add) {
-    __m512 sums[STRIP][COLUMNS];
+    Floats sums[ROWS][COLUMNS];
 #pragma GCC unroll 8
-    for (int r = 0; r < STRIP; r++)
+    for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 2
-        for (int j = 0; j < COLUMNS; j++)
-            sums[r][j] = add ? _mm512_loadu_ps(c + r * c_stride + j * TILE) : _mm512_setzero_ps();
+        for (int j = 0; j < COLUMNS; j++) sums[r][j] = add ? load(c + r * c_stride + j * TILE) : zeros();
     for (int64_t k = 0; k < depth; k++) {
-        __m512 columns[COLUMNS];
+        Floats columns[COLUMNS];
 #pragma GCC unroll 2
-        for (int j = 0; j < COLUMNS; j++) columns[j] = _mm512_load_ps(b + (k * COLUMNS + j) * TILE);
+        for (int j = 0; j < COLUMNS; j++) columns[j] = load(b + (k * COLUMNS + j) * TILE);
 #pragma GCC unroll 8
-        for (int r = 0; r < STRIP; r++) {
-            const __m512 value = _mm512_set1_ps(a[r * CHUNK + k]);
+        for (int r = 0; r < ROWS; r++) {
+            const Floats value = broadcast(a[r * CHUNK + k]);
 #pragma GCC unroll 2
-            for (int j = 0; j < COLUMNS; j++) sums[r][j] = _mm512_fmadd_ps(value, columns[j], sums[r][j]);
+            for (int j = 0; j < COLUMNS; j++) sums[r][j] = fmadd(value, columns[j], sums[r][j]);
         }
     }
 #pragma GCC unroll 8
-    for (int r = 0; r < STRIP; r++)
+    for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 2
-        for (int j = 0; j < COLUMNS; j++) _mm512_storeu_ps(c + r * c_stride + j * TILE, sums[r][j]);
+        for (int j = 0; j < COLUMNS; j++) store(c + r * c_stride + j * TILE, sums[r][j]);
 }
 
-// Computes 16 x COLUMNS columns of the result. Conversions to fp32 share execution ports with FMAs. So B is converted
-// once for all rows, and A once for all columns.
+// Computes the columns of up to two panels of the result. Conversions to fp32 share execution ports with FMAs. So a chunk
+// of B is converted once for all rows, and a strip of A once for both panels.
 template <int COLUMNS>
 inline void multiply_columns(float *c, int64_t c_stride, const Left &a, const bf16 *b, int64_t b_next, int64_t m,
                              int64_t steps, bool add) {
+    constexpr int AT_ONCE = std::min(COLUMNS, PANELS);
     alignas(64) float left[STRIP * CHUNK], right[CHUNK * COLUMNS * TILE];
+    const int64_t strips = (m + STRIP - 1) / STRIP; // of STRIP or STRIP - 1 rows
     for (int64_t step = 0; step < steps; step += CHUNK / DEPTH) {
         const int64_t depth = std::min<int64_t>(CHUNK, (steps - step) * DEPTH);
         for (int64_t k = 0; k < depth; k += 2)
             for (int j = 0; j < COLUMNS; j++) {
-                __m512 values[2];
+                Floats values[2];
                 widen_pairs(values, b + j * b_next + (step * DEPTH + k) * TILE);
-                for (int odd = 0; odd < 2; odd++)
-                    _mm512_store_ps(right + ((k + odd) * COLUMNS + j) * TILE, values[odd]);
+                float *to = right + (j / AT_ONCE * CHUNK + k) * AT_ONCE * TILE + j % AT_ONCE * TILE;
+                for (int odd = 0; odd < 2; odd++) store(to + odd * AT_ONCE * TILE, values[odd]);
             }
-        for (int64_t row = 0; row < m; row += STRIP) {
-            const bf16 *from = a.data + row / TILE * a.next + row % TILE * a.stride + step * a.step;
-            for (int r = 0; r < STRIP; r++)
+        for (int64_t strip = 0; strip < strips; strip++) {
+            const int64_t first = m * strip / strips, count = m * (strip + 1) / strips - first;
+            for (int64_t r = 0; r < count; r++) {
+                const bf16 *from = a.data + (first + r) / TILE * a.next + (first + r) % TILE * a.stride + step * a.step;
                 for (int64_t k = 0; k < depth; k += TILE)
-                    _mm512_store_ps(left + r * CHUNK + k, widened(from + r * a.stride + k / DEPTH * a.step + k % DEPTH));
-            multiply_strip<COLUMNS>(c + row * c_stride, c_stride, left, right, depth, add || step > 0);
+                    store(left + r * CHUNK + k, load(from + k / DEPTH * a.step + k % DEPTH));
+            }
+            const auto multiply = count == STRIP ? multiply_strip<STRIP, AT_ONCE> : multiply_strip<STRIP - 1, AT_ONCE>;
+            for (int j = 0; j < COLUMNS; j += AT_ONCE)
+                multiply(c + first * c_stride + j * TILE, c_stride, left, right + j * CHUNK * TILE, depth, add || step > 0);
         }
     }
 }
@@ -253,9 +259,10 @@ inline void multiply_columns(float *c, int64_t c_stride, const Left &a, const bf
 // As above. The function is not inlined, because it is large.
 __attribute__((noinline, unused)) static void multiply(float *c, int64_t c_stride, const Left &a, const bf16 *b,
                                                        int64_t b_next, int64_t m, int64_t n, int64_t steps, bool add) {
-    int64_t j = 0;
-    for (; j + TILE < n; j += 2 * TILE) multiply_columns<2>(c + j, c_stride, a, b + j / TILE * b_next, b_next, m, steps, add);
-    if (j < n) multiply_columns<1>(c + j, c_stride, a, b + j / TILE * b_next, b_next, m, steps, add);
+    for (int64_t j = 0; j < n; j += 2 * TILE) {
+        const auto columns = j + TILE < n ? multiply_columns<2> : multiply_columns<1>;
+        columns(c + j, c_stride, a, b + j / TILE * b_next, b_next, m, steps, add);
+    }
 }
 
 template <typename Work>
@@ -266,50 +273,16 @@ inline void multiply(float *c, int64_t c_stride, const Left &a, const bf16 *b, i
 
 #endif
 
-// Transposes a matrix of 16 x 16 values of 32 bits.
-inline void transpose(__m512i v[16]) {
-    __m512i t[16];
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4) {
-        v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    for (int half = 0; half < 16; half += 8)
-        for (int i = 0; i < 4; i++) {
-            t[half + i] = _mm512_shuffle_i32x4(v[half + i], v[half + i + 4], 0x88);
-            t[half + i + 4] = _mm512_shuffle_i32x4(v[half + i], v[half + i + 4], 0xdd);
-        }
-    for (int i = 0; i < 8; i++) {
-        v[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-        v[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
-    }
-}
-
-// Loads the rows k and k + 1 of a matrix and interleaves them, so that the two values of a column are adjacent. `first`
-// gets the columns [0, 16), and `second` gets the columns [16, 32). Rows after the last row and masked columns are
-// zeros.
-inline void load_pairs(__m512i &first, __m512i &second, const bf16 *source, int64_t stride, int64_t k, int64_t depth,
-                       __mmask32 columns) {
+// Loads the rows k and k + 1 of a matrix and interleaves them; see `interleave`. Rows after the last row are zeros.
+inline void load_pairs(Ints &first, Ints &second, const bf16 *source, int64_t stride, int64_t k, int64_t depth,
+                       int64_t columns) {
     // Prefetch the rows of the next step, because the hardware prefetcher does not predict the large stride between
     // rows.
-    _mm_prefetch((const char *)(source + (k + DEPTH) * stride), _MM_HINT_T0);
-    _mm_prefetch((const char *)(source + (k + DEPTH + 1) * stride), _MM_HINT_T0);
-    const __m512i even = k < depth ? _mm512_maskz_loadu_epi16(columns, source + k * stride) : _mm512_setzero_si512();
-    const __m512i odd =
-        k + 1 < depth ? _mm512_maskz_loadu_epi16(columns, source + (k + 1) * stride) : _mm512_setzero_si512();
-    // The permutation uses indices of 16-bit values: 0 to 31 are in the even row, and 32 to 63 are in the odd row.
-    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
-                                         5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-    first = _mm512_permutex2var_epi16(even, low, odd);
-    second = _mm512_permutex2var_epi16(even, _mm512_add_epi16(low, _mm512_set1_epi16(16)), odd);
+    prefetch(source + (k + DEPTH) * stride);
+    prefetch(source + (k + DEPTH + 1) * stride);
+    interleave(first, second, k < depth ? source + k * stride : nullptr, k + 1 < depth ? source + (k + 1) * stride : nullptr,
+               columns);
 }
-
-inline __mmask32 first_columns(int64_t count) { return count >= 32 ? 0xffffffffu : (1u << count) - 1; }
 
 // Packs the operand A (m x depth) into tiles. The last tiles are padded with rows of zeros, up to a multiple of 32 rows.
 // The rows of a tile are adjacent, so loading a tile does not depend on the stride of the matrix.
@@ -317,8 +290,7 @@ inline void pack_rows(bf16 *out, const bf16 *source, int64_t stride, int64_t dep
     for (int64_t i = 0; i < round_up(m, 2 * TILE); i++) {
         bf16 *row = out + i / TILE * TILE * depth + i % TILE * DEPTH;
         for (int64_t k = 0; k < depth; k += DEPTH)
-            _mm512_storeu_si512(row + k * TILE,
-                                i < m ? _mm512_loadu_si512(source + i * stride + k) : _mm512_setzero_si512());
+            store(row + k * TILE, i < m ? load_ints(source + i * stride + k) : zero_ints());
     }
 }
 
@@ -328,14 +300,14 @@ inline void pack_left(bf16 *out, const bf16 *source, int64_t stride, int64_t dep
     const int64_t tile_row = round_up(depth, DEPTH) * TILE; // stride between groups of 16 rows of A
     for (int64_t k = 0; k < depth; k += DEPTH)
         for (int64_t i = 0; i < m; i += 2 * TILE) {
-            __m512i v[16], w[16];
-            for (int p = 0; p < 16; p++) load_pairs(v[p], w[p], source + i, stride, k + 2 * p, depth, first_columns(m - i));
+            Ints v[16], w[16];
+            for (int p = 0; p < 16; p++) load_pairs(v[p], w[p], source + i, stride, k + 2 * p, depth, m - i);
             bf16 *tile = out + i / TILE * tile_row + k * TILE;
             transpose(v);
-            for (int r = 0; r < 16; r++) _mm512_storeu_si512(tile + r * DEPTH, v[r]);
+            for (int r = 0; r < 16; r++) store(tile + r * DEPTH, v[r]);
             if (i + TILE >= m) break;
             transpose(w);
-            for (int r = 0; r < 16; r++) _mm512_storeu_si512(tile + tile_row + r * DEPTH, w[r]);
+            for (int r = 0; r < 16; r++) store(tile + tile_row + r * DEPTH, w[r]);
         }
 }
 
@@ -348,10 +320,10 @@ inline void pack_right(bf16 *out, const bf16 *source, int64_t stride, int64_t de
         for (int64_t j = 0; j < n; j += 2 * TILE) {
             bf16 *place = out + j / TILE * panel + k * TILE;
             for (int p = 0; p < DEPTH; p += 2, place += DEPTH) {
-                __m512i v, w;
-                load_pairs(v, w, source + j, stride, k + p, depth, first_columns(n - j));
-                _mm512_storeu_si512(place, v);
-                if (j + TILE < n) _mm512_storeu_si512(place + panel, w);
+                Ints v, w;
+                load_pairs(v, w, source + j, stride, k + p, depth, n - j);
+                store(place, v);
+                if (j + TILE < n) store(place + panel, w);
             }
         }
 }
@@ -361,11 +333,11 @@ inline void pack_right(bf16 *out, const bf16 *source, int64_t stride, int64_t de
 inline void pack_right_transposed(bf16 *out, const bf16 *source, int64_t stride, int64_t depth, int64_t n) {
     for (int64_t j = 0; j < round_up(n, 2 * TILE); j += TILE)
         for (int64_t k = 0; k < depth; k += DEPTH) {
-            __m512i v[16];
+            Ints v[16];
             for (int r = 0; r < 16; r++)
-                v[r] = j + r < n ? _mm512_loadu_si512(source + (j + r) * stride + k) : _mm512_setzero_si512();
+                v[r] = j + r < n ? load_ints(source + (j + r) * stride + k) : zero_ints();
             transpose(v);
-            for (int p = 0; p < 16; p++, out += DEPTH) _mm512_storeu_si512(out, v[p]);
+            for (int p = 0; p < 16; p++, out += DEPTH) store(out, v[p]);
         }
 }
 
