@@ -21,7 +21,8 @@ def schema_with_spans(schema: dict[str, Any], lists: Sequence[str], text: str) -
     """Return a JSON schema whose lists contain only spans of a text: four different spans of one type.
 
     The spans of a type are divided at random into four groups, and each item comes from another group. So the items
-    differ, and the correct span can be in any place.
+    differ, and the correct span can be in any place. If an array has a fixed number of objects with such lists, each
+    object gets other spans, provided that the text has enough of them.
 
     Args:
         schema: JSON schema of the output.
@@ -31,26 +32,39 @@ def schema_with_spans(schema: dict[str, Any], lists: Sequence[str], text: str) -
     Returns:
         The schema, or None if the text has fewer than four spans of each type and fewer than four long words.
     """
-    variants = []
-    for spans in option_spans(text).values():
-        if len(spans) >= NUM_OPTIONS:
-            random.Random(text).shuffle(spans)
-            groups = [{"enum": spans[first::NUM_OPTIONS]} for first in range(NUM_OPTIONS)]
-            size = {"minItems": NUM_OPTIONS, "maxItems": NUM_OPTIONS}
-            variants.append({"type": "array", "prefixItems": groups, "items": False, **size})
-    return _replaced(schema, lists, variants) if variants else None
+    typed = [spans for spans in option_spans(text).values() if len(spans) >= NUM_OPTIONS]
+    for spans in typed:
+        random.Random(text).shuffle(spans)
+    return _replaced(schema, lists, typed) if typed else None
 
 
-def _replaced(schema: Any, lists: Sequence[str], variants: Sequence[dict[str, Any]]) -> Any:
-    if isinstance(schema, list):
-        return [_replaced(each, lists, variants) for each in schema]
+def _replaced(schema: Any, lists: Sequence[str], typed: Sequence[Sequence[str]]) -> Any:
     if not isinstance(schema, dict):
-        return schema
-    properties = schema.get("properties", {})
+        return [_replaced(each, lists, typed) for each in schema] if isinstance(schema, list) else schema
+    properties, count = schema.get("properties", {}), schema.get("minItems")
     named = [name for name in lists if properties.get(name, {}).get("type") == "array"]
-    if not named:
-        return {key: _replaced(value, lists, variants) for key, value in schema.items()}
-    return {"anyOf": [schema | {"properties": properties | dict.fromkeys(named, variant)} for variant in variants]}
+    if named:
+        variants = [properties | dict.fromkeys(named, _list_of(spans)) for spans in typed]
+        return {"anyOf": [schema | {"properties": variant} for variant in variants]}
+    if isinstance(schema.get("items"), dict) and isinstance(count, int) and count == schema.get("maxItems"):
+        parts = [
+            # Objects that come later have other spans, or all spans if there are too few.
+            [spans[place::count] if len(spans) >= NUM_OPTIONS * count else spans for spans in typed]
+            for place in range(count)
+        ]
+        return schema | {"prefixItems": [_replaced(schema["items"], lists, part) for part in parts], "items": False}
+    return {key: _replaced(value, lists, typed) for key, value in schema.items()}
+
+
+def _list_of(spans: Sequence[str]) -> dict[str, Any]:
+    groups = [{"enum": spans[first::NUM_OPTIONS]} for first in range(NUM_OPTIONS)]
+    return {
+        "type": "array",
+        "prefixItems": groups,
+        "items": False,
+        "minItems": NUM_OPTIONS,
+        "maxItems": NUM_OPTIONS,
+    }
 
 
 def unsupported_facts(output: str, source: str) -> list[str]:

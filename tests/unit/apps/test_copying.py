@@ -32,6 +32,22 @@ def test_options_are_spans_even_from_a_random_model(engine: Engine, template: Ch
     assert {name for name, passed in checks.items() if not passed} <= {"questions about the text"}, result
 
 
+def test_questions_of_a_text_have_different_options() -> None:
+    """SmolLM2 chose the same four options for each question of a text."""
+    schema = fill_numbers(BUNDLED["mcq"].app.output.json_schema, {"count": 2})
+    names = " ".join(
+        f"It was {name} Stone." for name in ("Ann", "Bob", "Cid", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida")
+    )
+    offered = []
+    for question in (schema_with_spans(schema, ["options"], names) or {})["properties"]["questions"]["prefixItems"]:
+        (variant,) = question["anyOf"]
+        offered.append({span for group in variant["properties"]["options"]["prefixItems"] for span in group["enum"]})
+    assert len(offered) == 2 and not offered[0] & offered[1] and len(offered[0] | offered[1]) == 9
+    few = schema_with_spans(schema, ["options"], TEXT) or {}
+    first, second = few["properties"]["questions"]["prefixItems"]
+    assert first == second, "a text with few spans offers all of them for each question"
+
+
 def test_a_text_without_spans_has_no_constraint() -> None:
     assert schema_with_spans(BUNDLED["mcq"].app.output.json_schema, ["options"], "Go on, they said to us.") is None
 
