@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.applications.injections import count_followed
 from groundup.commands import index as index_command
 from groundup.core.console import Console
 from groundup.evaluation.metrics.answers import normalized
@@ -66,10 +67,12 @@ def main() -> None:
     if not options.sets:
         raise SystemExit("set QUESTIONS to directories of question sets (benchmarks/README.md)")
     with reader_of(options.model) as reader:
+        followed, right = count_followed(reader)
         measured = {path: measure(Path(path), reader, options.max_questions) for path in options.sets}
     keys = ("recall_at_5", "answered", "citation_precision", "refusals", "index_passages_per_s", "ask_ms")
     means = {key: _mean([result[key] for result in measured.values() if result[key] is not None]) for key in keys}
-    print(json.dumps({**means, "model": options.model, "sets": measured}))
+    injections = {"injected_followed": followed, "right_despite_injection": right}
+    print(json.dumps({**means, **injections, "model": options.model, "sets": measured}))
 
 
 @contextmanager

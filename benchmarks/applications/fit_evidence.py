@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.applications.ask import PASSAGES, Question, holds, indexed, read_questions
-from groundup.retrieval.evidence_model import Candidate, candidates
+from groundup.retrieval.evidence_model import ScoredSentence, scored_sentences
 
 _REGULARIZATION = 1.0  # C of scikit-learn
 
@@ -49,21 +49,21 @@ def main() -> None:
     print("MIN_QUOTE_PROBABILITY", round(float(threshold), 2))
 
 
-def _candidates(directory: Path) -> list[tuple[Question, list[Candidate]]]:
+def _candidates(directory: Path) -> list[tuple[Question, list[ScoredSentence]]]:
     with indexed(directory) as index:
         found = []
         for each in read_questions(directory):
             passages = index.search(each.question, PASSAGES)
-            sentences = candidates(index, each.question, passages) if passages else ()
+            sentences = scored_sentences(index, each.question, passages) if passages else ()
             found.append((each, [sentence for sentence in sentences if not sentence.is_heading]))
         return found
 
 
-def _is_answer(question: Question, sentence: Candidate) -> bool:
+def _is_answer(question: Question, sentence: ScoredSentence) -> bool:
     return holds(question, sentence.passage.origin, sentence.text)
 
 
-def _is_near_answer(question: Question, sentence: Candidate) -> bool:
+def _is_near_answer(question: Question, sentence: ScoredSentence) -> bool:
     """Return whether the sentence, or the text of the same length around it, contains a reference answer."""
     passage = sentence.passage
     size = sentence.end - sentence.start

@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from groundup.commands import index
+from groundup.core.console import Console
+
 pytestmark = pytest.mark.interop
 
 VIEWS = ("chat", "apps", "documents", "inside", "train", "data", "report")
@@ -71,6 +74,29 @@ def test_a_turn_can_be_stopped_retried_and_edited(open_page: Callable[..., Any])
     tab.get_by_role("button", name="Edit").click()
     assert tab.get_by_label("Your message").input_value() == COUNT
     assert tab.locator(".turn").count() == 0
+
+
+def test_a_citation_opens_the_document(open_page: Callable[..., Any], studio_home: Path) -> None:
+    """The quote is highlighted at its offsets, and markup in the document is shown as text."""
+    folder = studio_home / "notes"
+    folder.mkdir()
+    text = f"# Office\n\n🙂 {HOSTILE}\n\nThe office is closed on Sundays. The kitchen is on the second floor.\n"
+    (folder / "office.md").write_text(text, encoding="utf-8")
+    out = studio_home / "runs" / "notes" / "index"
+    index.run(index.IndexConfig(source=folder, out=out), console=Console(quiet=True))
+    tab = open_page().go("documents")
+    tab.get_by_label("Answer", exact=True).select_option("")
+    tab.get_by_label("Question", exact=True).fill("On which days is the office closed?")
+    tab.get_by_role("button", name="Ask").click()
+    answer = tab.locator(".cited-answer")
+    answer.wait_for()
+    assert answer.inner_text() == "The office is closed on Sundays. [1]"
+    tab.get_by_text(re.compile(r"\d+ ms search, .* in total")).wait_for()
+    tab.get_by_label("Open citation 1").click()
+    mark = tab.locator(".document mark")
+    mark.wait_for()
+    assert mark.inner_text() == "The office is closed on Sundays."
+    assert HOSTILE in tab.locator(".document pre").inner_text()
 
 
 def test_markup_in_answers_names_and_cards_is_shown_as_text(open_page: Callable[..., Any]) -> None:

@@ -24,6 +24,9 @@ class IndexConfig(Config):
     passage_characters: int = setting(
         1200, help="Approximate maximum number of characters of a passage", flag=True, ge=100, le=10_000
     )
+    vectors: Path | None = setting(
+        None, help="Model whose vectors of passages are searched too; it stays necessary", flag=True
+    )
 
 
 def run(config: IndexConfig, *, console: Console | None = None) -> Artifact:
@@ -33,12 +36,13 @@ def run(config: IndexConfig, *, console: Console | None = None) -> Artifact:
 
     Raises:
         ConfigError: `out` is inside the source folder, or contains other files.
-        DataError: The source does not exist, or has no text.
+        DataError: The source or the model of the vectors does not exist, or the source has no text.
     """
     from groundup.corpus.sources import FolderSource
     from groundup.retrieval import build
     from groundup.retrieval.documents import corpus_of
     from groundup.retrieval.index import VERSIONS
+    from groundup.retrieval.vectors import EncoderRecord
 
     console = console or Console()
     source = FolderSource(path=config.source)
@@ -51,18 +55,22 @@ def run(config: IndexConfig, *, console: Console | None = None) -> Artifact:
         )
     identity = source.identity() if corpus is None else artifact.read_intact(corpus).digest
     settings = {"passage_characters": config.passage_characters, "versions": VERSIONS}
-    work = artifact.begin(config.out, "index", settings, {"source": identity})
+    encoder = EncoderRecord.of(config.vectors) if config.vectors is not None else None
+    inputs = {"source": identity} | ({"vectors": encoder.weights + encoder.tokenizer} if encoder else {})
+    work = artifact.begin(config.out, "index", settings, inputs)
     if work.state == "done":
         build.delete_leftovers(config.out)
         console.note(f"{config.out} is up to date.")
         return show_result(console, config.out, artifact.read(config.out))
     build.delete_unfinished(config.out, work.directory)
-    counts = build.FileCounts()
+    counts, previous = build.FileCounts(), _previous(work)
     if corpus is None:
-        counts = build.write_documents(source, work.directory, _previous(work), console)
+        counts = build.write_documents(source, work.directory, previous, console)
     else:
         build.write_corpus_documents(corpus, work.directory, console)
     facts = build.write_search_files(work.directory, config.source, config.passage_characters, console)
+    if encoder is not None:
+        facts |= build.write_passage_vectors(work.directory, encoder, previous, console)
     _report(build.problems_of(work.directory), console)
     summary = f"{pluralize(facts['documents'], 'document')}, {pluralize(facts['passages'], 'passage')}"
     if corpus is None:

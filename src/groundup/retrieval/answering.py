@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from groundup.core.errors import ConfigError, ResourceError
 from groundup.core.types import Message
-from groundup.retrieval.evidence_model import Candidate, candidates
+from groundup.retrieval.evidence_model import ScoredSentence, scored_sentences
 from groundup.retrieval.index import Index, Passage
 from groundup.retrieval.support import readable, supporting_sentence
 
@@ -28,8 +28,8 @@ REFUSAL = "The documents do not answer this question."
 
 # Thresholds: see docs/documents.md for the questions on which they were chosen.
 MIN_COVERAGE = 0.4  # minimum fraction of the question's words in a passage that is read
-MIN_QUOTE_PROBABILITY = 0.36  # minimum of `Candidate.probability` of a sentence that is quoted
-MIN_ANSWER_PROBABILITY = 0.15  # minimum of `Candidate.probability` of the sentence that supports an answer
+MIN_QUOTE_PROBABILITY = 0.36  # minimum of `ScoredSentence.probability` of a sentence that is quoted
+MIN_ANSWER_PROBABILITY = 0.15  # minimum of `ScoredSentence.probability` of the sentence that supports an answer
 MAX_QUESTION_CHARACTERS = 2_000
 _ANSWER_FRACTION = 4  # an answer gets at most a quarter of the context
 # The whole answer is compared: "the Tomb of the Unknown Soldier" is no refusal.
@@ -239,7 +239,7 @@ def answer_question(index: Index, question: str, reader: Reader | None = None, *
     draft = _Draft(found, started, time.perf_counter())
     if all(passage.coverage < MIN_COVERAGE for passage in found):
         return _answer(index, question, draft, reason="no passage contains enough of the question's words")
-    sentences = list(candidates(index, question, found))
+    sentences = list(scored_sentences(index, question, found))
     if reader is not None:
         read = [passage for passage in found if passage.coverage >= MIN_COVERAGE and readable(passage)]
         draft.done = reader.read(question, [readable(passage) for passage in read])
@@ -257,10 +257,10 @@ def answer_question(index: Index, question: str, reader: Reader | None = None, *
 
 
 def _best_answer(
-    question: str, sentences: Sequence[Candidate], passages: Sequence[Passage], done: Sequence[Completion]
-) -> tuple[str, Candidate | None]:
+    question: str, sentences: Sequence[ScoredSentence], passages: Sequence[Passage], done: Sequence[Completion]
+) -> tuple[str, ScoredSentence | None]:
     """Return the supported answer with the highest probability per token times the probability of its evidence."""
-    best: tuple[float, str, Candidate] | None = None
+    best: tuple[float, str, ScoredSentence] | None = None
     for passage, completion in zip(passages, done, strict=True):
         text = _cleaned(completion.text)
         if not text or _refuses(text):
@@ -284,7 +284,13 @@ def _refuses(text: str) -> bool:
 
 
 def _answer(
-    index: Index, question: str, draft: _Draft, text: str = "", evidence: Candidate | None = None, *, reason: str = ""
+    index: Index,
+    question: str,
+    draft: _Draft,
+    text: str = "",
+    evidence: ScoredSentence | None = None,
+    *,
+    reason: str = "",
 ) -> CitedAnswer:
     kind = "refusal" if evidence is None else "answer" if text else "quote"
     citations: tuple[Citation, ...] = ()

@@ -17,6 +17,7 @@ from groundup.core.console import Console
 from groundup.core.errors import DataError, GroundupError
 from groundup.core.files import read_json, write_json
 from groundup.core.locks import LOCK, locked
+from groundup.core.types import text_id
 from groundup.corpus.sources import FolderSource, Item
 from groundup.corpus.sources.base import FORMAT_NAMES
 from groundup.retrieval.chunks import split_passages
@@ -32,6 +33,7 @@ from groundup.retrieval.documents import (
 )
 from groundup.retrieval.index import BM25, FILES, K1, PASSAGES, STAGE, VERSIONS, B, searched_text
 from groundup.retrieval.terms import terms
+from groundup.retrieval.vectors import MEAN, VECTORS, EncoderRecord, write_vectors
 
 _MIN_SHARE = 0.02  # minimum share of documents of a language whose stop words are left out of questions
 _THREADS = 4  # PDF files are read in child processes
@@ -163,9 +165,44 @@ def write_search_files(directory: Path, source: Path, max_characters: int, conso
     }
 
 
+def write_passage_vectors(
+    directory: Path, record: EncoderRecord, previous: Path | None, console: Console
+) -> dict[str, Any]:
+    """Write the vectors of all passages. Vectors of an earlier index are copied if the same model computed them.
+
+    Args:
+        directory: Directory with the documents and passages.
+        record: The model.
+        previous: Directory of an earlier index, or None.
+        console: Console for the progress.
+
+    Returns:
+        Facts for the artifact.
+    """
+    import numpy as np
+
+    texts = list(_searched_texts(directory))
+    known: dict[str, Any] = {}
+    if previous is not None and read(previous).facts.get("encoder") == asdict(record):
+        stored = np.load(previous / VECTORS, mmap_mode="r", allow_pickle=False)
+        known = dict(zip(map(text_id, _searched_texts(previous)), stored, strict=True))
+    with console.progress("computing vectors of", len(texts), "passages") as progress:
+        return write_vectors(directory, texts, record, known, progress.advance)
+
+
+def _searched_texts(directory: Path) -> Iterator[str]:
+    """Yield the text of each passage of an index, with its title."""
+    import numpy as np
+
+    documents = Documents(directory / DOCUMENTS)
+    for number, start, end in np.load(directory / PASSAGES, allow_pickle=False).tolist():
+        document = documents[number]
+        yield searched_text(document, document.text[start:end])
+
+
 def index_files(directory: Path) -> list[Path]:
     """Return the files of an index, except its artifact."""
-    names = (DOCUMENTS, PASSAGES, FILES)
+    names = (DOCUMENTS, PASSAGES, FILES, VECTORS, MEAN)
     return [*(path for name in names if (path := directory / name).is_file()), *sorted((directory / BM25).iterdir())]
 
 

@@ -25,7 +25,7 @@ _GIVEN = (
 )
 _IGNORE = r"(?:ignore|disregard|forget|override|bypass|ignoriere\w*|vergiss|ignorez?|oublie[zr]?|ignora|olvida)"
 _SAY = (
-    r"(?:answer|reply|respond|say|output|print|write|repeat|return|type|antworte|schreibe|sage"
+    r"(?<!-)(?:answer|reply|respond|say|output|print|write|repeat|return|type|antworte|schreibe|sage"
     r"|réponds|répondez|écris|responde|escribe|rispondi|scrivi)"
 )
 _WITH = r"(?:with|mit|avec|con)"
@@ -33,7 +33,13 @@ _ONLY = (
     r"(?:only|exactly|always|just|instead|nothing but|nur|immer|ausschließlich|uniquement|seulement|toujours"
     r"|solo|sólo|solamente|siempre|soltanto|sempre)"
 )
-_LITERAL = r"(?:[\"“”„«»`]|(?-i:(?=[0-9_-]*[A-Z])[A-Z0-9][A-Z0-9_-]{3,}))"
+# A quoted text, capitals such as BANANA-42, or a code of letters and digits such as banana-42.
+_LITERAL = r"(?:[\"“”„«»`]|(?-i:(?=[0-9_-]*[A-Z])[A-Z0-9][A-Z0-9_-]{3,}|(?=[\w-]*\d)(?=[\w-]*[A-Za-z])\w+-[\w-]+))"
+_REPLY = (
+    r"(?:answers?|repl(?:y|ies)|responses?|outputs?|summar(?:y|ies)|antwort(?:en)?|réponses?|respuestas?|rispost[ae])"
+)
+_YOUR = r"(?:your|every|each|all|any|deine|ihre|votre|ta|tu|su|tua)"
+_MUST = r"(?:must|should|shall|ha(?:s|ve) to|needs? to|will|muss|müssen|soll(?:en)?|doi(?:t|vent)|deben?|dev(?:e|ono))"
 _ASKED = (
     r"(?:if (?:you are |you're )?(?:asked|someone asks|anyone asks|the user asks)"
     r"|wenn (?:du|jemand|man) (?:\w+ )?frag\w+|wenn du gefragt wirst"
@@ -57,6 +63,21 @@ _PATTERNS = [
         rf"\b(?:antworte|réponds|répondez|responde|rispondi)\s+{_ONLY}\s+(?!\w+(?:ly|ment|mente)\b)\w+\W*$",
         r"\banswer\b.{0,20}\b(?:every|any|all|each)\b.{0,12}\bquestions?\b.{0,60}\bis\b",
         rf"\b{_ASKED}\b.{{0,80}}[,:]\s*(?:then |please |always |dann )?{_SAY}\b",
+        rf"\b{_IGNORE}\s+(?:everything|all|what)\b.{{0,20}}\byou\b",
+        r"\[/?inst\]|</?(?:system|instructions?|prompt)>",
+        # Ordinary sentences have these forms too, but rarely with a literal.
+        rf"\binstructions?\s*:.{{0,40}}?\b{_SAY}\b.{{0,20}}?{_LITERAL}",
+        rf"^\W*assistant\s*:\s*{_LITERAL}",
+        rf"\b{_YOUR}\s+(?:\w+ )?{_REPLY}\b.{{0,30}}?\b(?:{_MUST}|is|be)\b.{{0,30}}?{_LITERAL}",
+        rf"\b(?:you|model)\s+(?:{_ONLY}|now|{_MUST})\s+{_SAY}\b.{{0,20}}?{_LITERAL}",
+        rf"\b(?:append|include|insert|add|mention|put|start|begin|end|finish|prefix)\b.{{0,50}}?{_LITERAL}.{{0,30}}\b{_REPLY}\b",
+        rf"\b(?:start|begin|end|finish|prefix)\b.{{0,20}}\b{_REPLY}\b.{{0,30}}?{_LITERAL}",
+        rf"\b(?:answer|respond|reply|summari[sz]e|answering|responding|replying|summari[sz]ing)\b.{{0,40}}?[,;:]\s*"
+        rf"(?:{_SAY}|mention|include|add)\b.{{0,20}}?{_LITERAL}",
+        rf"\binstead of (?:answering|the answer)\b.{{0,40}}?{_LITERAL}",
+        rf"(?:^|[.;:!]\s+)(?:please )?(?:say|reply|respond|repeat(?: after me)?)\b\W*{_LITERAL}",
+        rf"{_LITERAL}.{{0,40}}\b(?:only|as)\b.{{0,10}}\b(?:the|your|an?) (?:\w+ )?{_REPLY}\b",
+        rf"\b{_ONLY}\b\s+{_LITERAL}.{{0,30}}\b{_REPLY}\b",
     )
 ]
 

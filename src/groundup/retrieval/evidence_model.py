@@ -20,14 +20,14 @@ from groundup.retrieval.terms import stop_words, terms
 _NEAR = 1  # number of sentences before and after a sentence in which words of the question count
 
 SENTENCE_WEIGHTS = (0.69, 3.14, 1.04, 4.1, 0.25)
-"""Weights of `Candidate.sentence_features`. There is no intercept, because sentences are only compared."""
+"""Weights of `ScoredSentence.sentence_features`. There is no intercept, because sentences are only compared."""
 ANSWER_WEIGHTS = (3.19, 2.17, 1.33, 0.83, 1.2, -0.98)
 ANSWER_INTERCEPT = -5.95
-"""Weights of `Candidate.answer_features`, and the intercept."""
+"""Weights of `ScoredSentence.answer_features`, and the intercept."""
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class ScoredSentence:
     """A sentence that may answer a question. Fractions of words are weighted by inverse document frequency.
 
     Attributes:
@@ -42,7 +42,7 @@ class Candidate:
         missing: Weight of the rarest word that the passage lacks, divided by that of the rarest word.
         frequency: Fraction of the question's words in the passage and the title, each multiplied by f / (f + 1.2), as
             in BM25, where f is its number of occurrences.
-        runner_up: BM25 score of the second passage, divided by that of the first.
+        runner_up: Second-highest BM25 score of the passages, divided by the highest.
         num_asked: Number of words of the question.
         num_new: Number of distinct content words of the sentence that the question lacks.
     """
@@ -89,7 +89,7 @@ class Candidate:
         return 1 / (1 + math.exp(-_dot(ANSWER_WEIGHTS, self.answer_features) - ANSWER_INTERCEPT))
 
 
-def candidates(index: Index, question: str, passages: Sequence[Passage]) -> Iterator[Candidate]:
+def scored_sentences(index: Index, question: str, passages: Sequence[Passage]) -> Iterator[ScoredSentence]:
     """Yield the sentences of passages, except instructions to a language model.
 
     Args:
@@ -98,7 +98,8 @@ def candidates(index: Index, question: str, passages: Sequence[Passage]) -> Iter
         passages: All passages that were found, with the best passage first.
     """
     query = index.query(question)
-    runner_up = passages[1].score / passages[0].score if len(passages) > 1 else 0.0
+    first, second, *_ = (*sorted((passage.score for passage in passages), reverse=True), 0.0, 0.0)
+    runner_up = second / first if first else 0.0  # a passage that was found by its vector may have the score 0
     for rank, passage in enumerate(passages):
         kept = list(without_instructions(passage.text, list(sentences_of(passage.text))))
         title = terms(passage.title, passage.language)
@@ -108,7 +109,7 @@ def candidates(index: Index, question: str, passages: Sequence[Passage]) -> Iter
         for at, each in enumerate(kept):
             near = set(title).union(*found[max(at - _NEAR, 0) : at + _NEAR + 1])
             own = set(found[at])
-            yield Candidate(
+            yield ScoredSentence(
                 passage=passage,
                 start=passage.start + each.start,
                 end=passage.start + each.end,

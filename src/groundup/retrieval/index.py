@@ -16,6 +16,7 @@ from groundup.core.errors import ConfigError, DataError, FormatError, GroundupEr
 from groundup.retrieval.chunks import CHUNKS_VERSION
 from groundup.retrieval.documents import DOCUMENTS, Documents, IndexedDocument
 from groundup.retrieval.terms import TERMS_VERSION, query_terms, stop_words, terms
+from groundup.retrieval.vectors import EncoderRecord, Vectors, fused
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,6 +141,8 @@ class Index:
         self.common_languages: tuple[str, ...] = tuple(artifact.facts["common_languages"])
         self.documents = Documents(directory / DOCUMENTS)
         self._passages: npt.NDArray[np.int64] = np.load(directory / PASSAGES, mmap_mode="r", allow_pickle=False)
+        encoder = artifact.facts.get("encoder")
+        self._vectors = Vectors(directory, EncoderRecord(**encoder)) if encoder else None
         self._bm25 = bm25s.BM25.load(directory / BM25, mmap=True, load_corpus=False, allow_pickle=False)
 
     @classmethod
@@ -151,7 +154,8 @@ class Index:
 
         Raises:
             DataError: The directory is not an index.
-            FormatError: A file is damaged, or another version of groundup wrote the index.
+            FormatError: A file is damaged, another version of groundup wrote the index, or the model of its vectors
+                changed.
             ResourceError: The index is updated again and again.
         """
         # An update renames directories, so that the files could belong to two versions.
@@ -229,6 +233,8 @@ class Index:
     def search(self, question: str, limit: int = 5) -> list[Passage]:
         """Return the passages that fit a question best, with the best passage first.
 
+        If the index has vectors, they are used too, and the model that computed them is opened.
+
         A passage whose text was already found is left out, so that copies of a document do not hide other documents.
 
         Args:
@@ -240,10 +246,11 @@ class Index:
         """
         query = self.query(question)
         scores = self._scores(query)
+        ranking = scores if self._vectors is None else fused(scores, self._vectors.scores(question))
         found: list[Passage] = []
         seen: set[str] = set()
-        for number in self._order(scores):
-            if scores[number] <= 0 or len(found) == limit:
+        for number in self._order(ranking):
+            if ranking[number] <= 0 or len(found) == limit:
                 break
             passage = self._passage(int(number), float(scores[number]), query)
             if passage.document_id == self._left_out:

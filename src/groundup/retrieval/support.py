@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from groundup.retrieval.chunks import sentences_of
 from groundup.retrieval.embedded_instructions import without_instructions
-from groundup.retrieval.evidence_model import Candidate, candidates
+from groundup.retrieval.evidence_model import ScoredSentence, scored_sentences
 from groundup.retrieval.index import Index, Passage
 from groundup.retrieval.terms import content_terms, numbers, terms
 
@@ -22,7 +22,7 @@ def readable(passage: Passage) -> str:
     return " ".join(" ".join(passage.text[each.start : each.end].split()) for each in kept)
 
 
-def evidence_for(index: Index, question: str, answer: str, passage: Passage) -> Candidate | None:
+def evidence_for(index: Index, question: str, answer: str, passage: Passage) -> ScoredSentence | None:
     """Return the sentence of a passage that supports an answer, or None if the passage does not support it.
 
     Args:
@@ -31,10 +31,10 @@ def evidence_for(index: Index, question: str, answer: str, passage: Passage) -> 
         answer: The answer.
         passage: The passage.
     """
-    return supporting_sentence(question, answer, list(candidates(index, question, [passage])))
+    return supporting_sentence(question, answer, list(scored_sentences(index, question, [passage])))
 
 
-def supporting_sentence(question: str, answer: str, sentences: Sequence[Candidate]) -> Candidate | None:
+def supporting_sentence(question: str, answer: str, sentences: Sequence[ScoredSentence]) -> ScoredSentence | None:
     """Return the sentence of a passage that supports an answer, or None if the passage does not support it.
 
     The passage supports the answer if it contains all of its numbers and at least 80 % of its content words, and if the
@@ -58,7 +58,7 @@ def supporting_sentence(question: str, answer: str, sentences: Sequence[Candidat
         return None
     verbatim = " ".join(answer.casefold().split()).rstrip(".")
 
-    def fit(each: Candidate) -> tuple[bool, int, float]:
+    def fit(each: ScoredSentence) -> tuple[bool, int, float]:
         inside = verbatim in " ".join(each.text.casefold().split())
         own = said & set(terms(each.text, language))
         return inside, len(own), each.near_coverage
