@@ -56,7 +56,7 @@ def run(config: IndexConfig, *, console: Console | None = None) -> Artifact:
     identity = source.identity() if corpus is None else artifact.read_intact(corpus).digest
     settings = {"passage_characters": config.passage_characters, "versions": VERSIONS}
     encoder = EncoderRecord.of(config.vectors) if config.vectors is not None else None
-    inputs = {"source": identity} | ({"vectors": encoder.weights + encoder.tokenizer} if encoder else {})
+    inputs = {"source": identity} | ({"vectors": f"{encoder.path} {encoder.digest}"} if encoder else {})
     work = artifact.begin(config.out, "index", settings, inputs)
     if work.state == "done":
         build.delete_leftovers(config.out)

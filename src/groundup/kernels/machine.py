@@ -130,8 +130,8 @@ def measure_machine(
     peak = max(speed, sustained_flops(device, _DTYPES[fastest]))
     library = native_library() if native and device == "cpu" else None
     kernels = None
-    if library is not None and fastest == "float32":
-        flops = 0.0 if frozen or fp8 or dtype is not None else native_flops(library)
+    if library is not None and (fastest == "float32" or not multiplies_bf16(library)):
+        flops = 0.0 if frozen or fp8 or dtype == "float32" else native_flops(library)
         if flops > _MIN_RELATIVE_FLOPS * speed:
             fastest, speed, peak = "bfloat16", max(speed, flops), max(peak, flops)
         else:

@@ -136,7 +136,7 @@ def native_obstacle(model: Transformer) -> str | None:
 def shape_obstacle(config: ModelConfig) -> str | None:
     """Return why the kernels cannot compute models with a config on this machine, or None if they can."""
     if native_library() is None:
-        return "the kernels need Linux on a CPU with AVX2 and FMA, and a C++ compiler"
+        return "the kernels need Linux on a CPU with AVX2, FMA and F16C, and a C++ compiler"
     if config.head_dim % PANEL or any(
         size % GROUP_SIZE for size in (config.dim, config.ffn_dim, config.n_heads * config.head_dim)
     ):

@@ -23,6 +23,7 @@ from groundup.core.files import cache_dir
 
 _SOURCES = Path(__file__).parent / "native"
 _FLAGS = ("-O3", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
+_WITHOUT_TILES = ("-mno-amx-tile", "-mno-amx-bf16", "-mno-amx-int8")
 _COMPILERS = ("c++", "g++", "clang++")
 # Instruction sets that the kernels require. They also use AVX-512, bf16, VNNI and AMX if the CPU supports them.
 _REQUIRED_FLAGS = {"avx2", "fma", "f16c"}
@@ -37,13 +38,16 @@ def native_library() -> ctypes.CDLL | None:
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", ""), *_COMPILERS))), None)
     if compiler is None or not _cpu_flags() >= _REQUIRED_FLAGS:
         return None
-    try:
-        library = ctypes.CDLL(str(_build(compiler)))
-    except (OSError, subprocess.SubprocessError):
-        return None
     # A process must request AMX tiles from Linux. Some virtual machines report AMX but refuse the request.
-    library.groundup_tiles_allowed.restype = ctypes.c_bool
-    return library if library.groundup_tiles_allowed() else None
+    for flags in (_FLAGS, (*_FLAGS, *_WITHOUT_TILES)):
+        try:
+            library = ctypes.CDLL(str(_build(compiler, flags)))
+        except (OSError, subprocess.SubprocessError):
+            return None
+        library.groundup_tiles_allowed.restype = ctypes.c_bool
+        if library.groundup_tiles_allowed():
+            return library
+    return None
 
 
 def multiplies_bf16(library: ctypes.CDLL) -> bool:
@@ -63,14 +67,16 @@ def _cpu_flags() -> set[str]:
     return set(next((line for line in lines if line.startswith("flags")), "").split())
 
 
-def _build(compiler: str) -> Path:
-    """Return the library file for these sources, this compiler and this CPU. Compile the library if it is not cached.
+def _build(compiler: str, flags: tuple[str, ...]) -> Path:
+    """Return the library file for these sources, this compiler, its options and this CPU.
+
+    It is compiled if it is not cached.
 
     The compiler writes to a temporary file, so an interrupted compilation does not leave an incomplete library.
     """
     sources = sorted(_SOURCES.iterdir())
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=60).stdout
-    identity = hashlib.blake2b(repr((_FLAGS, sorted(_cpu_flags()))).encode() + version, digest_size=12)
+    identity = hashlib.blake2b(repr((flags, sorted(_cpu_flags()))).encode() + version, digest_size=12)
     for source in sources:
         identity.update(source.read_bytes())
     directory = cache_dir() / "native"
@@ -83,7 +89,7 @@ def _build(compiler: str) -> Path:
         library = Path(tempfile.mkdtemp(prefix="groundup-native-")) / library.name
     temporary = library.with_suffix(f".{os.getpid()}.tmp")
     try:
-        compile_library(compiler, temporary)
+        compile_library(compiler, temporary, flags=flags)
         temporary.replace(library)
     finally:
         temporary.unlink(missing_ok=True)
@@ -104,7 +110,7 @@ def compile_library(compiler: str, library: Path, *, cpu: str = "native", flags:
         subprocess.SubprocessError: The compilation failed.
     """
     units = [str(source) for source in sorted(_SOURCES.glob("*.cpp"))]
-    command = [compiler, *flags, f"-march={cpu}", *units, "-o", str(library)]
+    command = [compiler, f"-march={cpu}", *flags, *units, "-o", str(library)]
     subprocess.run(command, capture_output=True, check=True, timeout=300)
 
 

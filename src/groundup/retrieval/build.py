@@ -183,7 +183,8 @@ def write_passage_vectors(
 
     texts = list(_searched_texts(directory))
     known: dict[str, Any] = {}
-    if previous is not None and read(previous).facts.get("encoder") == asdict(record):
+    earlier = read(previous).facts.get("encoder") if previous is not None else None
+    if previous is not None and earlier and EncoderRecord(**earlier).digest == record.digest:
         stored = np.load(previous / VECTORS, mmap_mode="r", allow_pickle=False)
         known = dict(zip(map(text_id, _searched_texts(previous)), stored, strict=True))
     with console.progress("computing vectors of", len(texts), "passages") as progress:

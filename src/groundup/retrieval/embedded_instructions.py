@@ -34,11 +34,17 @@ _ONLY = (
     r"|solo|sólo|solamente|siempre|soltanto|sempre)"
 )
 # A quoted text, capitals such as BANANA-42, or a code of letters and digits such as banana-42.
-_LITERAL = r"(?:[\"“”„«»`]|(?-i:(?=[0-9_-]*[A-Z])[A-Z0-9][A-Z0-9_-]{3,}|(?=[\w-]*\d)(?=[\w-]*[A-Za-z])\w+-[\w-]+))"
+# Codes begin at a word, and their length is limited, because long ones would take quadratic time.
+_LITERAL = (
+    r"(?:[\"“”„«»`]|(?<![\w-])(?-i:(?=[0-9_-]{0,40}[A-Z])[A-Z0-9][A-Z0-9_-]{3,40}"
+    r"|(?=[\w-]{0,40}\d)(?=[\w-]{0,40}[A-Za-z])\w{1,40}-[\w-]+))"
+)
 _REPLY = (
     r"(?:answers?|repl(?:y|ies)|responses?|outputs?|summar(?:y|ies)|antwort(?:en)?|réponses?|respuestas?|rispost[ae])"
 )
 _YOUR = r"(?:your|every|each|all|any|deine|ihre|votre|ta|tu|su|tua)"
+# A response that must be on a form or by a date is one of a person.
+_ANSWERED = r"(?! (?:be )?(?:on|in|by|at|to|from|sent|made|submitted|returned|received)\b)"
 _MUST = r"(?:must|should|shall|ha(?:s|ve) to|needs? to|will|muss|müssen|soll(?:en)?|doi(?:t|vent)|deben?|dev(?:e|ono))"
 _ASKED = (
     r"(?:if (?:you are |you're )?(?:asked|someone asks|anyone asks|the user asks)"
@@ -68,7 +74,7 @@ _PATTERNS = [
         # Ordinary sentences have these forms too, but rarely with a literal.
         rf"\binstructions?\s*:.{{0,40}}?\b{_SAY}\b.{{0,20}}?{_LITERAL}",
         rf"^\W*assistant\s*:\s*{_LITERAL}",
-        rf"\b{_YOUR}\s+(?:\w+ )?{_REPLY}\b.{{0,30}}?\b(?:{_MUST}|is|be)\b.{{0,30}}?{_LITERAL}",
+        rf"\b{_YOUR}\s+(?:\w+ )?{_REPLY}\b.{{0,30}}?\b(?:{_MUST}|is|be)\b{_ANSWERED}.{{0,30}}?{_LITERAL}",
         rf"\b(?:you|model)\s+(?:{_ONLY}|now|{_MUST})\s+{_SAY}\b.{{0,20}}?{_LITERAL}",
         rf"\b(?:append|include|insert|add|mention|put|start|begin|end|finish|prefix)\b.{{0,50}}?{_LITERAL}.{{0,30}}\b{_REPLY}\b",
         rf"\b(?:start|begin|end|finish|prefix)\b.{{0,20}}\b{_REPLY}\b.{{0,30}}?{_LITERAL}",
@@ -76,7 +82,7 @@ _PATTERNS = [
         rf"(?:{_SAY}|mention|include|add)\b.{{0,20}}?{_LITERAL}",
         rf"\binstead of (?:answering|the answer)\b.{{0,40}}?{_LITERAL}",
         rf"(?:^|[.;:!]\s+)(?:please )?(?:say|reply|respond|repeat(?: after me)?)\b\W*{_LITERAL}",
-        rf"{_LITERAL}.{{0,40}}\b(?:only|as)\b.{{0,10}}\b(?:the|your|an?) (?:\w+ )?{_REPLY}\b",
+        rf"{_LITERAL}.{{0,40}}\b(?:only|as)\b.{{0,10}}\b(?:the|your) (?:\w+ )?{_REPLY}\b",
         rf"\b{_ONLY}\b\s+{_LITERAL}.{{0,30}}\b{_REPLY}\b",
     )
 ]

@@ -29,6 +29,7 @@ BM25 = "bm25"
 FILES = "files.json"
 K1, B = 1.2, 0.75  # Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond"
 _BACKGROUND_PASSAGES = 50
+_MAX_CANDIDATES = 200  # number of passages from which copies are removed
 _OPEN_ATTEMPTS = 3
 _OPEN_PAUSE = 0.05  # seconds
 
@@ -249,7 +250,8 @@ class Index:
         ranking = scores if self._vectors is None else fused(scores, self._vectors.scores(question))
         found: list[Passage] = []
         seen: set[str] = set()
-        for number in self._order(ranking):
+        # The passages of a document that is left out could fill a shorter list.
+        for number in self._order(ranking, len(self) if self._left_out else _MAX_CANDIDATES):
             if ranking[number] <= 0 or len(found) == limit:
                 break
             passage = self._passage(int(number), float(scores[number]), query)
@@ -270,7 +272,7 @@ class Index:
         return self._bm25.get_scores_from_ids(sorted(ids))
 
     @staticmethod
-    def _order(scores: npt.NDArray[Any], most: int = 200) -> npt.NDArray[np.int64]:
+    def _order(scores: npt.NDArray[Any], most: int) -> npt.NDArray[np.int64]:
         """Return the numbers of the passages with the highest scores in descending order. Ties are in index order."""
         import numpy as np
 

@@ -57,6 +57,11 @@ class EncoderRecord:
         digest = digests_of([tokenizer])[tokenizer] if tokenizer.is_file() else ""
         return cls(str(directory.resolve()), content_digest(directory).hex(), digest)
 
+    @property
+    def digest(self) -> str:
+        """Digest of the model, which does not depend on its path."""
+        return self.weights + self.tokenizer
+
     def require_unchanged(self, index: Path) -> None:
         """Check that the model still is the model that computed the vectors.
 
@@ -178,8 +183,9 @@ def fused(word_scores: npt.NDArray[Any], dense_scores: npt.NDArray[Any]) -> npt.
     Returns:
         A score for each passage.
     """
-    by_words, by_vectors = 1 / (_RANK_CONSTANT + _ranks(word_scores)), 1 / (_RANK_CONSTANT + _ranks(dense_scores))
-    return by_words + _DENSE_WEIGHT * by_vectors
+    # Passages without a word of the question have equal scores, so their ranks have no meaning.
+    by_words = (word_scores > 0) / (_RANK_CONSTANT + _ranks(word_scores))
+    return by_words + _DENSE_WEIGHT / (_RANK_CONSTANT + _ranks(dense_scores))
 
 
 def _ranks(scores: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

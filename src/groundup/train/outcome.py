@@ -63,7 +63,13 @@ class OutcomeRecorder:
 
 
 def peak_bytes(
-    trainer: Trainer[Any, Any], config: ModelConfig, rows: int, optimizer: OptimizerConfig, *, dropout: bool = False
+    trainer: Trainer[Any, Any],
+    config: ModelConfig,
+    rows: int,
+    optimizer: OptimizerConfig,
+    *,
+    averaged: bool,
+    dropout: bool,
 ) -> int:
     """Return an estimate of the peak memory of training in bytes.
 
@@ -72,6 +78,7 @@ def peak_bytes(
         config: Architecture.
         rows: Number of sequences per micro-batch.
         optimizer: Optimizer config.
+        averaged: Whether a moving average of the weights is kept.
         dropout: Whether dropout masks are kept.
     """
     settings, machine = trainer.settings, trainer.machine
@@ -80,7 +87,7 @@ def peak_bytes(
             config,
             rows,
             matrix_state=4 if optimizer.matrices == "muon" else 8,
-            averaged=bool(settings.ema_fraction),
+            averaged=averaged,
             dropout=dropout,
         )
     if machine.device != "cpu":
@@ -90,7 +97,9 @@ def peak_bytes(
 
 def _prediction(trainer: Trainer[Any, Any], plan: Plan) -> Outcome:
     speed = plan.tokens_per_second
-    memory = peak_bytes(trainer, plan.model, plan.micro_batch_size, plan.optimizer, dropout=bool(plan.dropout))
+    averaged, dropout = bool(trainer.settings.ema_fraction), bool(plan.dropout)
+    rows = plan.micro_batch_size
+    memory = peak_bytes(trainer, plan.model, rows, plan.optimizer, averaged=averaged, dropout=dropout)
     value, *interval = plan.bits_per_byte or (None,)
     low_high = (interval[0], interval[1]) if interval else None
     seconds = plan.total_tokens * (1 + OVERHEAD_FRACTION) / speed if speed else None

@@ -87,7 +87,7 @@ def plan_pretraining(
             ranks.broadcast_object([shape.to_json(), rows])
         fitted = with_measured_kernels(machine, shape, ranks)
         trainer = Trainer(start.build_random(shape, settings.seed), objective, settings, run, machine=fitted)
-        rate, offsets[shape] = _measured_rate(trainer, loader, optimizer, shape, rows)
+        rate, offsets[shape] = _measured_rate(trainer, loader, optimizer, shape, rows, bool(start.dropout))
         run.console.note(f"{shape.n_layers} layers, hidden size {shape.dim}: {rate:,.0f} tokens/s")
         return rate
 
@@ -113,7 +113,12 @@ def plan_pretraining(
 
 
 def _measured_rate(
-    trainer: Trainer[Any, Any], loader: MakeLoader, optimizer: OptimizerConfig, shape: ModelConfig, rows: int
+    trainer: Trainer[Any, Any],
+    loader: MakeLoader,
+    optimizer: OptimizerConfig,
+    shape: ModelConfig,
+    rows: int,
+    dropout: bool,
 ) -> tuple[float, int | None]:
     """Return the tokens per second of training steps with at most `rows` rows, and `Plan.memory_offset`."""
 
@@ -126,7 +131,9 @@ def _measured_rate(
     peak.reset()
     rate = trainer.steps_per_second(batches(rows), optimizer) * rows * trainer.run.ranks.size * shape.context_length
     used = peak.bytes
-    return rate, used - peak_bytes(trainer, shape, rows, optimizer) if used > 0 else None
+    # The measured steps do not average the weights.
+    estimate = peak_bytes(trainer, shape, rows, optimizer, averaged=False, dropout=dropout)
+    return rate, used - estimate if used > 0 else None
 
 
 def _completed(plan: Plan, settings: PretrainingSettings, forecast: Forecast, *, random: bool) -> Plan:

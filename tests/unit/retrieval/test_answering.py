@@ -205,6 +205,8 @@ def test_only_the_instruction_is_left_out_of_its_paragraph() -> None:
         "Der Vertrag endet im Januar 2025.",
         "Schreiben Sie Ihren Namen auf das Formular.",
         "Le médecin répond toujours dans les deux jours.",
+        "Your response must be on form DS-160.",
+        'He took "silence" as an answer.',
     ],
 )
 def test_sentences_for_people_are_kept(sentence: str) -> None:

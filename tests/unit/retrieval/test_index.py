@@ -133,6 +133,16 @@ def test_errors_name_the_files(folder: Path, tmp_path: Path) -> None:
         Index.open(folder)
 
 
+def test_a_long_document_that_is_left_out_does_not_hide_others(folder: Path, tmp_path: Path) -> None:
+    """Its passages were removed from the best 200, so that nothing else was found."""
+    book = "".join(f"# Part {n}\n\nParcels to Norway, Norway, parcel number {n}.\n\n" for n in range(300))
+    (folder / "book.md").write_text(book, encoding="utf-8")
+    opened = build(folder, tmp_path / "index")
+    found = opened.search("parcel to Norway")
+    assert found[0].origin == "book.md"
+    assert [each.origin for each in opened.without(found[0].document_id).search("parcel to Norway")] == ["shipping.md"]
+
+
 def test_passages_are_whole_sentences_under_their_heading() -> None:
     """A heading at the end of a passage would be searched with the wrong text."""
     text = "# One\n\n" + "This is a sentence of the first part. " * 9 + "\n\n# Two\n\nThe second part is short.\n"

@@ -114,6 +114,21 @@ def test_another_tokenizer_is_refused(folder: Path, tmp_path: Path, model: Path)
         Index.open(tmp_path / "index")
 
 
+def test_a_moved_model_is_recorded_without_new_vectors(folder: Path, tmp_path: Path, model: Path) -> None:
+    """The index was refused, and the command that should correct it reported that the index is up to date."""
+    out, moved = tmp_path / "index", tmp_path / "moved"
+    build(folder, out, model)
+    model.rename(moved)
+    with pytest.raises(FormatError, match="cannot be read"):
+        Index.open(out)
+    assert build(folder, out, moved).artifact.facts["encoded_passages"] == 0
+
+
+def test_passages_without_a_word_of_the_question_are_ranked_by_vectors() -> None:
+    scores = fused(np.array([0.0, 0.0, 0.0]), np.array([0.1, 0.2, 0.9]))
+    assert np.argsort(-scores).tolist() == [2, 1, 0]
+
+
 def test_the_rank_by_words_counts_more() -> None:
     words, dense = np.array([3.0, 2.0, 0.0]), np.array([0.1, 0.2, 0.9])
     scores = fused(words, dense)

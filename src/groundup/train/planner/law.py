@@ -30,6 +30,7 @@ _UNREGULARIZED = 3.3  # overfitting without weight decay; weight decay removes 7
 _MAX_ITERATIONS = 60
 MIN_RUNS = 3
 MAX_WEIGHT_DECAY = 0.4
+WEIGHT_DECAY = 0.08  # planned for two epochs
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ class Law:
 
         c (entropy + size (N / 1e6)^-size_exponent + data (D / 1e7)^-data_exponent + overfitting (N e / U)^0.5)
 
+    for e >= 1. Below one epoch, U is the text that is read, and e is 1.
+
     The first three terms are those of Hoffmann et al. 2022 (arXiv:2203.15556). D is the effective text of Muennighoff
     et al. 2023 (arXiv:2305.16264), D = U (1 + repeats (1 - exp(-(e - 1) / repeats))) for e > 1. The last term is an
     additive overfitting penalty, as proposed by Lovelace et al. 2026 (arXiv:2605.01640); its form is our own. It is
@@ -127,10 +130,12 @@ class Law:
         """Return the predicted bits per byte of held-out text. See `LadderRun` for the arguments."""
         again = max(0.0, epochs - 1)
         effective = text_bytes * (min(epochs, 1.0) + self.repeats * -math.expm1(-again / self.repeats))
-        planned = planned_weight_decay(epochs)
-        strength = 1.0 if weight_decay is None or not planned else min(1.0, weight_decay / planned)
-        weak = _UNREGULARIZED ** (1 - strength)
-        penalty = self.overfitting * weak * math.sqrt(parameters / text_bytes * epochs)
+        strength = 1.0
+        if weight_decay is not None and again:
+            strength = min(1.0, weight_decay / min(MAX_WEIGHT_DECAY, WEIGHT_DECAY * math.sqrt(again)))
+        weak = _UNREGULARIZED ** ((1 - strength) * min(1.0, again))
+        read = text_bytes * min(epochs, 1.0)
+        penalty = self.overfitting * weak * math.sqrt(parameters / max(read, 1.0) * max(epochs, 1.0))
         size = self.size * (parameters / _PARAMETERS) ** -self.size_exponent
         data = self.data * (max(effective, 1.0) / _BYTES) ** -self.data_exponent
         return self._scale(compression) * (self.entropy + size + data + penalty)
@@ -178,12 +183,12 @@ class Law:
 # is assumed, so that predictions for large models are plausible.
 DEFAULT_LAW = Law(
     entropy=0.613,
-    size=0.462,
-    size_exponent=0.19,
-    data=0.887,
-    data_exponent=0.16,
-    repeats=14.4,
-    overfitting=0.0273,
+    size=0.496,
+    size_exponent=0.182,
+    data=0.851,
+    data_exponent=0.164,
+    repeats=15.8,
+    overfitting=0.0289,
     residual=0.015,
     compression=None,
     ranges=((5e5, 7e6), (4e5, 3.2e7), (0.6, 60.0)),
@@ -198,7 +203,7 @@ def planned_weight_decay(epochs: float) -> float:
     With one epoch, no text repeats and weight decay does not help. With many epochs, the best weight decay is about 30
     times the usual one of 0.01 to 0.1 (Kim et al. 2025, arXiv:2509.14786), which was found for AdamW.
     """
-    return round(min(MAX_WEIGHT_DECAY, 0.08 * max(0.0, epochs - 1) ** 0.5), 3) if epochs > 1.5 else 0.0
+    return round(min(MAX_WEIGHT_DECAY, WEIGHT_DECAY * max(0.0, epochs - 1) ** 0.5), 3) if epochs > 1.5 else 0.0
 
 
 def fit_law(runs: Sequence[LadderRun], *, prior: Law = DEFAULT_LAW, source: str = "own runs") -> Law:
