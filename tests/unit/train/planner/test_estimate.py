@@ -60,7 +60,7 @@ def test_each_quantity_gives_the_others() -> None:
     assert same_size.model == found.model
     again = estimator.estimate(Wish(bits_per_byte=found.bits_per_byte.value))
     assert again.seconds == pytest.approx(1200, rel=0.05)
-    # On a small text, more time gives a larger model, not more tokens. So the tokens give the size only for a large text.
+    # On a small text, more time gives a larger model, not more tokens. So tokens give the size only for a large text.
     large = _estimator(10**10)
     found = large.estimate(Wish(minutes=20))
     assert abs(large.estimate(Wish(tokens=found.tokens)).model.n_layers - found.model.n_layers) <= 1
