@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import tempfile
 import time
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from groundup.core.console import Console
 from groundup.core.environment import OtherLoad
+from groundup.core.errors import ResourceError
 from groundup.inference.prediction import machine_rates
 from groundup.kernels.machine import default_device, fastest_dtype, sustained_flops
 from groundup.kernels.memory import Peak, memory_bytes
@@ -38,6 +40,7 @@ _MIN_SPREAD = 0.05
 _UNMEASURED_SPREAD = 0.5
 _BUSY_ERROR = 0.25  # additional relative error if other processes use the CPU
 _BUSY_SPREAD = 0.15  # relative variation between repeats of the same steps that other load causes
+_TOO_LARGE = "The model is too large for a measurement on this machine; the time is a rough estimate."
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,25 @@ class _RandomBatch:
     labels: Tensor
     positions: Tensor
     document_ids: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Measurement:
+    """Measured training steps.
+
+    Attributes:
+        speeds: Tokens per second of each repeat.
+        rows: Number of rows of a step.
+        peak: Peak memory in bytes, or -1 if it is unknown.
+        native: Whether the steps used the C++ kernels.
+        busy: Whether other processes used the CPU.
+    """
+
+    speeds: list[float]
+    rows: int
+    peak: int
+    native: bool
+    busy: bool
 
 
 def this_machine(choose: Callable[[Hardware], ModelConfig], *, measure: bool, console: Console) -> Hardware:
@@ -68,40 +90,52 @@ def this_machine(choose: Callable[[Hardware], ModelConfig], *, measure: bool, co
     if measure:
         console.note("Measuring training steps on this machine, for up to a minute.")
     while measure and len(measured) < MAX_MEASUREMENTS and (config := choose(hardware)) not in measured:
-        rows = max(1, MICRO_BATCH_TOKENS // config.context_length)
-        while rows > 1 and hardware.seconds(config, rows * config.context_length) > _MAX_STEP_SECONDS:
-            rows //= 2
-        if hardware.seconds(config, rows * config.context_length) > _MAX_STEP_SECONDS:
-            console.warn("The model is too large for a measurement on this machine; the time is a rough estimate.")
-            break
         measured.add(config)
-        speeds, peak, busy = _measure(config, rows)
-        spread = (max(speeds) - min(speeds)) / statistics.median(speeds)
-        busy = busy or spread > _BUSY_SPREAD
+        found = _measure(config, rows) if (rows := _affordable_rows(hardware, config)) else None
+        if found is None:
+            console.warn(_TOO_LARGE)
+            break
+        speed = statistics.median(found.speeds)
+        spread = (max(found.speeds) - min(found.speeds)) / speed
+        busy = found.busy or spread > _BUSY_SPREAD
         if busy:
             console.warn("Other processes use this machine, so training may be slower or faster than measured.")
         corrected = f", times {ratio:.2f} in the last {count} runs" if count else ""
+        uncorrected = replace(hardware, native=found.native, memory_offset=0)
         hardware = replace(
-            hardware,
-            flops=statistics.median(speeds) * flops_per_token(config) * (1 - OVERHEAD_FRACTION) * ratio,
+            uncorrected,
+            flops=speed * flops_per_token(config) * (1 - OVERHEAD_FRACTION) * ratio,
             spread=max(_MIN_SPREAD, spread, variation) + (_BUSY_ERROR if busy else 0),
-            memory_offset=peak - replace(hardware, memory_offset=0).peak_bytes(config, rows)
-            if peak > 0
-            else hardware.memory_offset,
-            basis=f"{statistics.median(speeds):,.0f} tokens/s measured with {config.n_layers} layers{corrected}",
+            memory_offset=found.peak - uncorrected.peak_bytes(config, found.rows)
+            if found.peak > 0
+            else _idle_bytes(device, native=found.native),
+            basis=f"{speed:,.0f} tokens/s measured with {config.n_layers} layers{corrected}",
         )
     return hardware
+
+
+def _affordable_rows(hardware: Hardware, config: ModelConfig) -> int:
+    """Return the maximum number of rows of a measured step by its estimated time, or 0 if the model is too large."""
+    rows = max(1, MICRO_BATCH_TOKENS // config.context_length)
+    while rows > 1 and hardware.seconds(config, rows * config.context_length) > _MAX_STEP_SECONDS:
+        rows //= 2
+    too_slow = hardware.seconds(config, rows * config.context_length) > _MAX_STEP_SECONDS
+    too_big = hardware.memory_bytes is not None and hardware.peak_bytes(config, 1) > hardware.memory_bytes
+    return 0 if too_slow or too_big else rows
+
+
+def _idle_bytes(device: str, *, native: bool) -> int:
+    """Return the memory of a process that the estimate of the training memory does not include, in bytes."""
+    return IDLE_BYTES + COMPILER_BYTES if device == "cpu" and not native else 0
 
 
 def _unmeasured(device: str) -> Hardware:
     """Return a device with a training throughput that is derived from matmuls."""
     if device == "cpu":
         peak, native = max(machine_rates().flops.values()), native_library() is not None
-        idle = 0 if native else IDLE_BYTES + COMPILER_BYTES
     else:
         dtype, _ = fastest_dtype(device)
         peak, native = sustained_flops(device, getattr(torch, dtype)), False
-        idle = 0
     return Hardware(
         name=device_name(device),
         flops=EXPECTED_UTILIZATION * peak * (1 - OVERHEAD_FRACTION),
@@ -111,17 +145,13 @@ def _unmeasured(device: str) -> Hardware:
         spread=_UNMEASURED_SPREAD,
         basis=f"half of the matmul throughput of {peak / 1e12:.2f} TFLOP/s",
         native=native,
-        memory_offset=idle,
+        memory_offset=_idle_bytes(device, native=native),
     )
 
 
-def _measure(config: ModelConfig, rows: int) -> tuple[list[float], int, bool]:
-    """Measure training steps.
-
-    Returns:
-        Tokens per second of each measurement, the peak memory in bytes or -1 if it is unknown, and whether other
-        processes used the CPU.
-    """
+def _measure(config: ModelConfig, rows: int) -> _Measurement | None:
+    """Measure training steps with at most `rows` rows. Return None if one row does not fit into memory."""
+    gc.collect()  # The model that was measured earlier is in reference cycles.
     settings, load, began = PretrainingSettings(), OtherLoad(), time.monotonic()
     speeds: list[float] = []
     with (
@@ -132,6 +162,10 @@ def _measure(config: ModelConfig, rows: int) -> tuple[list[float], int, bool]:
         model = Transformer(config)
         init_weights(model, 0)
         trainer: Trainer[Transformer, Any] = Trainer(model, NextToken(), settings, run, machine=machine)
+        try:
+            rows = trainer.max_rows(lambda rows: _random_batch(config, rows, machine.device), rows)
+        except ResourceError:
+            return None
         batch = _random_batch(config, rows, machine.device)
         peak = Peak(machine.device)
         peak.reset()
@@ -139,7 +173,7 @@ def _measure(config: ModelConfig, rows: int) -> tuple[list[float], int, bool]:
             steps = trainer.steps_per_second(lambda _: batch, OptimizerConfig(MATRIX_LR["muon"]))
             speeds.append(steps * rows * config.context_length)
         used = peak.bytes
-    return speeds, used, load.busy
+    return _Measurement(speeds, rows, used, machine.native, load.busy)
 
 
 def _random_batch(config: ModelConfig, rows: int, device: str) -> _RandomBatch:
