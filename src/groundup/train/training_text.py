@@ -78,8 +78,7 @@ def token_shards_of(path: Path) -> TokenShards:
     elif not (path / "card.json").is_file():
         run = Path("runs") / path.stem
         corpus = run / "corpus"
-        folder = path if path.is_dir() else path.parent
-        collect = f"groundup collect --folder {shell_quoted(folder)} --out {shell_quoted(corpus)} && "
+        collect = f"groundup collect --folder {shell_quoted(path)} --out {shell_quoted(corpus)} && "
     tokens = shell_quoted(run / "tokens")
     tokenize = f"groundup tokenize {shell_quoted(corpus)} --out {tokens}"
     raise DataError(f"{path}: the text is not tokenized", fix=f"Run {collect}{tokenize}. Then use {tokens}.")

@@ -123,3 +123,8 @@ def test_a_ladder_on_text_names_the_commands_that_tokenize_it(tmp_path: Path) ->
         token_shards_of(folder)
     assert f"groundup collect --folder '{folder}' --out 'runs/my notes/corpus'" in str(error.value)
     assert "groundup tokenize 'runs/my notes/corpus' --out 'runs/my notes/tokens'" in str(error.value)
+    book = tmp_path / "book.txt"  # Other files in the directory are not part of the text.
+    book.write_text("A book.", encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        token_shards_of(book)
+    assert f"groundup collect --folder {book} --out runs/book/corpus" in str(error.value)
