@@ -103,9 +103,10 @@ def _ppmd(options: argparse.Namespace, corpora: list[Corpus], runs: Runs) -> dic
 
 def _prediction(options: argparse.Namespace, corpora: list[Corpus], runs: Runs) -> dict[str, float]:
     """Return the shares of random plans whose time and memory are within 10 %, and whose loss is within 3 %."""
-    texts = (
-        [each.tokens(None) for each in corpora] if len(corpora) > 1 else [corpora[0].tokens(SIZES[s]) for s in SIZES]
-    )
+    if len(corpora) > 1:
+        texts = [each.tokens(None) for each in corpora]
+    else:
+        texts = [corpora[0].tokens(SIZES[size]) for size in options.sizes]
     generator = np.random.default_rng(options.plan_seed)
     limits = {"time_within_10": 0.1, "memory_within_10": 0.1, "loss_within_3": 0.03}
     right: dict[str, list[bool]] = {key: [] for key in limits}
@@ -132,13 +133,14 @@ def _prediction(options: argparse.Namespace, corpora: list[Corpus], runs: Runs) 
         }
         low, high = plan["bits_per_byte_interval"]
         inside.append(low <= run["score"]["bpb"] <= high)
-        errors = {key: predicted / value - 1 for key, (predicted, value) in pairs.items()}
-        for key, limit in limits.items():
-            right[key].append(abs(errors[key]) <= limit)
+        # The measured memory is None if the system does not report it.
+        errors = {key: predicted / value - 1 for key, (predicted, value) in pairs.items() if value is not None}
+        for key, error in errors.items():
+            right[key].append(abs(error) <= limits[key])
         shown = ", ".join(f"{key.partition('_')[0]} {error:+.1%}" for key, error in errors.items())
         runs.log(f"plan {number}, {tokens.name}, {' '.join(budget)}: {shown}; inside the interval: {inside[-1]}")
     runs.log(f"inside the stated interval: {sum(inside)} of {options.plans}")
-    return {key: statistics.fmean(values) for key, values in right.items()}
+    return {key: statistics.fmean(values) for key, values in right.items() if values}
 
 
 def _planned(runs: Runs, tokens: Path, budget: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:

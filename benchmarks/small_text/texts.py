@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -37,8 +38,10 @@ class Corpus:
 
     @property
     def name(self) -> str:
-        """Name of the corpus in the results."""
-        return "quickstart" if self.path is None else self.path.name
+        """Name of the corpus in the results, with a digest of the path because many directories are named `tokens`."""
+        if self.path is None:
+            return "quickstart"
+        return f"{self.path.name}-{hashlib.sha256(str(self.path).encode()).hexdigest()[:8]}"
 
     @cached_property
     def documents(self) -> dict[str, list[str]]:

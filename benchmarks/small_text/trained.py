@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ class Runs:
     def result(self, run: Run) -> dict[str, Any]:
         """Return the result of a run, which is trained unless it is cached."""
         settings = {"arguments": list(run.arguments), "seed": run.seed, "pinned": self.runner.cpu is not None}
-        code = OLD_COMMIT if run.old else None
+        code = _commit(self.old) if run.old and self.old else None
         found = cached(self.runner, run.name, settings, run.tokens, partial(self._train, run), code=code)
         self.log(
             f"{run.name}: {found['score']['bpb']:.4f} bits per byte, {found['parameters']:,} parameters, "
@@ -130,9 +130,15 @@ class Runs:
 
 @contextmanager
 def old_checkout(given: Path | None) -> Iterator[Path]:
-    """Yield a checkout of the old code: the given one, or a temporary Git worktree."""
+    """Yield the absolute path of a checkout of the old code: the given one, or a temporary Git worktree.
+
+    Raises:
+        FileNotFoundError: The given directory does not contain groundup, so the installed package would be measured.
+    """
     if given is not None:
-        yield given
+        if not (given / "src" / "groundup").is_dir():
+            raise FileNotFoundError(f"{given} is not a checkout of groundup: src/groundup is missing")
+        yield given.resolve()
         return
     with tempfile.TemporaryDirectory(prefix="bench-small-text-old-") as directory:
         path = Path(directory) / "checkout"
@@ -142,6 +148,13 @@ def old_checkout(given: Path | None) -> Iterator[Path]:
             yield path
         finally:
             subprocess.run([*git, "remove", "--force", str(path)], check=False)
+
+
+@cache
+def _commit(checkout: Path) -> str:
+    """Return the abbreviated commit hash of a checkout."""
+    command = ["git", "-C", str(checkout), "rev-parse", "--short=7", "HEAD"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _for_old_code(tokens: Path, copy: Path) -> Path:
