@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +32,9 @@ class ExamplesWriteConfig(Config):
         None, help="Base URL of an OpenAI-compatible API that writes them instead, such as http://host/v1", flag=True
     )
     server_model: str | None = setting(None, help="Name of the model on the server", flag=True)
-    key_variable: str = setting("OPENAI_API_KEY", help="Environment variable with the key of the server", flag=True)
+    key_variable: str | None = setting(
+        None, help="Environment variable with the key of the server; default: OPENAI_API_KEY for OpenAI", flag=True
+    )
     questions: int = setting(3, help="Maximum number of questions to each passage", flag=True, ge=1, le=20)
     refusals: int = setting(
         1, help="Maximum number of passages without the answer to each question, with a refusal", flag=True, ge=0, le=10
@@ -74,12 +75,12 @@ def run(config: ExamplesWriteConfig, *, console: Console | None = None) -> Artif
         pairs = writing.check_answers(writer, verified, work.directory, console)
     dropped[writing.DISAGREES] = len(verified) - len(pairs)
     writing.require_pairs(pairs, dropped)
-    facts: dict[str, Any] = {"written": sum(len(each) for _, each in written), "kept": len(pairs)}
+    facts: dict[str, Any] = {"written": sum(len(each or ()) for _, each in written), "kept": len(pairs)}
     facts["dropped"] = {reason: count for reason, count in dropped.most_common() if count}
     files = [work.directory / writing.TRAIN, work.directory / writing.TEST]
     parts = writing.split_pairs(pairs, config.test_fraction)
     for name, path, part in zip(("train", "test"), files, parts, strict=True):
-        facts[name] = writing.write_rows(path, list(writing.example_rows(part, config.refusals)))
+        facts[name] = writing.write_rows(path, list(writing.example_rows(part, pairs, config.refusals)))
     writing.delete_progress(work.directory)
     rows = [(reason, f"{count:,}") for reason, count in facts["dropped"].items()]
     facts |= result_facts(_summary(facts), "Dropped questions", ("reason", "questions"), rows)
@@ -106,6 +107,7 @@ def _require_writer(config: ExamplesWriteConfig) -> str:
         ConfigError: There is no writer.
     """
     from groundup.hub.resolve import model_identity, resolve_model
+    from groundup.retrieval.examples.writers import without_secrets
 
     if config.server is None:
         if config.model is None:
@@ -116,10 +118,10 @@ def _require_writer(config: ExamplesWriteConfig) -> str:
         return model_identity(resolve_model(config.model))
     if not config.server_model:
         raise ConfigError(
-            f"--server {config.server} without a model",
+            f"--server {without_secrets(config.server)} without a model",
             fix="Name a model of the server: --server-model NAME. GET /v1/models lists them.",
         )
-    return f"{config.server} {config.server_model}"
+    return f"{without_secrets(config.server)} {config.server_model}"
 
 
 def _index_of(config: ExamplesWriteConfig, console: Console) -> Path:
@@ -132,11 +134,10 @@ def _index_of(config: ExamplesWriteConfig, console: Console) -> Path:
 
 
 def _writer(config: ExamplesWriteConfig, console: Console) -> AbstractContextManager[Writer]:
-    from groundup.retrieval.examples.writers import ServerWriter, open_model_writer
+    from groundup.retrieval.examples.writers import open_model_writer, open_server_writer, without_secrets
 
     if config.server is None:
         assert config.model is not None
         return open_model_writer(config.model, config.device, config.dtype, console, base=config.base)
-    console.note(f"The passages are sent to {config.server}.")
-    key = os.environ.get(config.key_variable, "")
-    return nullcontext(ServerWriter(config.server, config.server_model or "", key, config.key_variable))
+    console.note(f"The passages are sent to {without_secrets(config.server)}.")
+    return nullcontext(open_server_writer(config.server, config.server_model or "", config.key_variable))

@@ -177,28 +177,43 @@ class Reader:
             raise ResourceError("cancelled", fix="Ask again.")
 
     def _request(self, question: str, passage: str) -> GenerationRequest:
-        from groundup.inference.prompting import greedy_request
-
         context = self.engine.model.config.context_length
-        max_tokens = min(self.max_tokens, max(context // _ANSWER_FRACTION, 1))
-        words = passage.split(" ")
-        while True:
-            text = PROMPT.format(passage=" ".join(words), question=" ".join(question.split()))
-            request = replace(
-                greedy_request(self.format, [Message("user", text)], max_tokens),
-                client=self.client,
-                timeout=self.timeout,
+        request = reader_request(self.format, question, passage, context_length=context, max_tokens=self.max_tokens)
+        return replace(request, client=self.client, timeout=self.timeout)
+
+
+def reader_request(
+    format: PromptFormat, question: str, passage: str, *, context_length: int, max_tokens: int
+) -> GenerationRequest:
+    """Return the request with which a reader answers a question. A passage that is too long is truncated.
+
+    Args:
+        format: Prompt format that the model expects.
+        question: The question.
+        passage: Text of the passage, from `readable`.
+        context_length: Context length of the model in tokens.
+        max_tokens: Maximum number of tokens of the answer, which also is at most a quarter of the context.
+
+    Raises:
+        ConfigError: The question does not fit into the context.
+    """
+    from groundup.inference.prompting import greedy_request
+
+    max_tokens = min(max_tokens, max(context_length // _ANSWER_FRACTION, 1))
+    words = passage.split(" ")
+    while True:
+        text = PROMPT.format(passage=" ".join(words), question=" ".join(question.split()))
+        request = greedy_request(format, [Message("user", text)], max_tokens)
+        excess = len(request.prompt) + max_tokens - context_length
+        if excess <= 0:
+            return request
+        if not words:
+            raise ConfigError(
+                f"the question has {len(request.prompt):,} tokens with its prompt",
+                rule=f"the context has {context_length:,} tokens",
+                fix="Ask a shorter question, or use a model with a longer context.",
             )
-            excess = len(request.prompt) + max_tokens - context
-            if excess <= 0:
-                return request
-            if not words:
-                raise ConfigError(
-                    f"the question has {len(request.prompt):,} tokens with its prompt",
-                    rule=f"the context has {context:,} tokens",
-                    fix="Ask a shorter question, or use a model with a longer context.",
-                )
-            del words[-max(excess // 2, 1) :]
+        del words[-max(excess // 2, 1) :]
 
 
 @dataclass(slots=True)

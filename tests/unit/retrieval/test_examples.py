@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -21,11 +22,12 @@ from groundup.core.recipe import recipe_steps
 from groundup.evaluation.reader_comparison import RETRIEVAL, read_questions
 from groundup.recipes import bundled
 from groundup.retrieval import Index
-from groundup.retrieval.answering import PROMPT
-from groundup.retrieval.examples import verification, writing
+from groundup.retrieval.answering import PROMPT, Reader
+from groundup.retrieval.examples import verification, writers, writing
 from groundup.retrieval.examples.candidates import answer_candidates
-from groundup.retrieval.examples.verification import Verifier
+from groundup.retrieval.examples.verification import VerifiedPair, Verifier
 from groundup.retrieval.examples.writers import MODEL_PROMPT, ModelWriter, Pair, ServerWriter, WriterInput, parse_pairs
+from groundup.retrieval.index import Passage
 
 QUIET = Console(quiet=True)
 DOCUMENTS = {
@@ -159,6 +161,34 @@ def test_pairs_are_verified_against_their_passage(
         assert verifier.dropped[verification.DUPLICATE] == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "answer", "found"),
+    [
+        ("第三件托运行李的费用为七十五欧元。", "七十五欧元", True),
+        ("第三件托运行李的费用为75欧元。", "75", True),
+        ("第三件托运行李的费用为75欧元。", "5", False),
+        ("三つ目の手荷物の料金は七十五ユーロです。", "七十五ユーロ", True),
+        ("ค่ากระเป๋าใบที่สามคือเจ็ดสิบห้ายูโร", "เจ็ดสิบห้ายูโร", True),
+        ("The costs are 75 euros.", "cost", False),
+    ],
+)
+def test_answers_in_scripts_without_spaces_are_found(text: str, answer: str, found: bool) -> None:
+    assert verification._span(answer, text) == (answer if found else "")
+
+
+def test_pairs_in_chinese_are_usable(tmp_path: Path) -> None:
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    bags = "每位旅客的第三件托运行李的费用为七十五欧元。运动器材必须在出发前登记。"
+    (folder / "bags.txt").write_text(bags, encoding="utf-8")
+    (folder / "pets.txt").write_text("体重较轻的狗可以在客舱内旅行。宠物柜台在早上六点开放。", encoding="utf-8")
+    index.run(index.IndexConfig(source=folder, out=tmp_path / "index"), console=QUIET)
+    documents = Index.open(tmp_path / "index")
+    passage = next(documents.passage(n) for n in range(len(documents)) if "欧元" in documents.passage(n).text)
+    verifier = Verifier(documents)
+    assert verifier.verify(Pair("旅客的第三件托运行李收多少费用？", "七十五欧元"), passage), verifier.dropped
+
+
 def test_passages_with_the_answer_are_no_distractors(indexed: Index) -> None:
     """Lisbon is in several documents, so another document may answer the question as well."""
     passage = next(indexed.passage(n) for n in range(len(indexed)) if "75 euros" in indexed.passage(n).text)
@@ -203,7 +233,8 @@ def test_a_question_that_the_writer_answers_differently_is_dropped(
 
 def test_the_key_is_not_stored(indexed: Index, server: ChatServer, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
-    examples_write.run(config(indexed.directory, tmp_path / "out", server), console=QUIET)
+    wanted = config(indexed.directory, tmp_path / "out", server, key_variable="OPENAI_API_KEY")
+    examples_write.run(wanted, console=QUIET)
     assert all("secret-key" not in path.read_text("utf-8") for path in (tmp_path / "out").iterdir())
 
 
@@ -211,11 +242,11 @@ def test_an_interrupted_run_continues(indexed: Index, server: ChatServer, tmp_pa
     """A request to a server costs money, so a passage is not sent twice."""
     (tmp_path / "work").mkdir()
     writer = ServerWriter(server.url, "writer", batch_size=1)
-    server.statuses = [200, 200, 400]
+    server.statuses = [200, 200, 404]
     with pytest.raises(ConfigError):
         writing.write_pairs(indexed, writer, tmp_path / "work", QUIET, count=3, max_passages=9)
-    with (tmp_path / "work" / "pairs.jsonl").open("a") as file:
-        file.write('{"passage": 3, "pai')  # killed while it wrote
+    with (tmp_path / "work" / "pairs.jsonl").open("ab") as file:
+        file.write('{"passage": 3, "pairs": [{"question": "é'.encode()[:-1])  # killed inside a character
     server.bodies.clear()
     written = writing.write_pairs(indexed, writer, tmp_path / "work", QUIET, count=3, max_passages=9)
     assert (len(written), len(server.bodies)) == (4, 2)
@@ -225,8 +256,9 @@ def test_an_interrupted_run_continues(indexed: Index, server: ChatServer, tmp_pa
 @pytest.mark.parametrize(
     ("statuses", "error", "message"),
     [
-        ([401], ConfigError, "Run export OPENAI_API_KEY=KEY"),
+        ([401], ConfigError, "Run export NAME=KEY with your API key and give --key-variable NAME"),
         ([404], ConfigError, "model not found"),
+        ([400], ConfigError, "model not found"),
         ([503] * 100, ResourceError, "HTTP status 503"),
     ],
 )
@@ -243,6 +275,116 @@ def test_errors_of_a_server_are_explained(
     server.statuses = list(statuses) * 4
     with pytest.raises(error, match=message):
         examples_write.run(config(indexed.directory, tmp_path / "out", server), console=QUIET)
+
+
+def test_a_rejected_passage_is_dropped(indexed: Index, server: ChatServer, tmp_path: Path) -> None:
+    """A prompt can be too long for the server, or refused by its content filter."""
+    server.statuses = [400]
+    made = examples_write.run(config(indexed.directory, tmp_path / "out", server), console=QUIET)
+    assert made.facts["dropped"][writing.REJECTED] == 1
+    assert made.facts["kept"] == 3
+
+
+def test_rejected_passages_are_not_sent_again(indexed: Index, server: ChatServer, tmp_path: Path) -> None:
+    writer = ServerWriter(server.url, "writer", batch_size=1)
+    server.statuses = [400, 200, 404]
+    with pytest.raises(ConfigError):
+        writing.write_pairs(indexed, writer, tmp_path, QUIET, count=3, max_passages=9)
+    server.bodies.clear()
+    written = writing.write_pairs(indexed, writer, tmp_path, QUIET, count=3, max_passages=9)
+    assert len(server.bodies) == 2
+    assert [pairs is None for _, pairs in written] == [True, False, False, False]
+
+
+def test_line_separators_in_stored_answers_are_read(tmp_path: Path) -> None:
+    stored = [{"question": "Who?", "answer": "Ines\u2028Moreau\x85"}, {"question": "When?", "answer": "May"}]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in stored)
+    (tmp_path / "answers.jsonl").write_bytes(text.encode() + '{"question": "é'.encode()[:-1])
+    assert writing._stored_rows(tmp_path / "answers.jsonl") == stored
+    assert (tmp_path / "answers.jsonl").read_bytes() == text.encode()
+
+
+@pytest.mark.parametrize("key", ["sk-secret", "sk-secret\r\n", " sk-secret"])
+def test_white_space_around_a_key_is_removed(server: ChatServer, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("MY_KEY", key)
+    writer = writers.open_server_writer(server.url, "writer", "MY_KEY")
+    writer.write([WriterInput("75 euros", "en")], 1)
+    assert server.keys == ["Bearer sk-secret"]
+    assert "sk-secret" not in repr(writer)
+
+
+def test_a_key_that_cannot_be_sent_is_not_printed(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-se\rcret")
+    with pytest.raises(ConfigError, match="the key in MY_KEY") as raised:
+        writers.open_server_writer(server.url, "writer", "MY_KEY")
+    assert "cret" not in str(raised.value)
+    with pytest.raises(ResourceError) as failed:
+        ServerWriter(server.url, "writer", "sk-secret\r").write([WriterInput("75 euros", "en")], 1)
+    assert "sk-secret" not in str(failed.value)
+
+
+def test_the_key_of_openai_is_sent_to_no_other_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    for url, variable, key in (
+        ("https://api.openai.com/v1", None, "sk-secret"),
+        ("https://api.openai.com.example.org/v1", None, ""),
+        ("https://api.openai.com@example.org/v1", None, ""),
+        ("http://api.openai.com/v1", None, ""),  # not encrypted
+        ("http://127.0.0.1:8080/v1", None, ""),
+        ("http://127.0.0.1:8080/v1", "OPENAI_API_KEY", "sk-secret"),
+    ):
+        assert writers.open_server_writer(url, "writer", variable).key == key, url
+
+
+def test_the_login_of_a_server_is_not_recorded(
+    indexed: Index, server: ChatServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    wanted = config(indexed.directory, tmp_path / "out", server)
+    wanted = wanted.model_copy(update={"server": server.url.replace("://", "://ines:pass%2Fword@")})
+    examples_write.run(wanted, console=Console())
+    server.statuses = [404] * 4
+    with pytest.raises(ConfigError) as raised:
+        examples_write.run(wanted.model_copy(update={"out": tmp_path / "other"}), console=Console())
+    assert set(server.keys) == {"Basic aW5lczpwYXNzL3dvcmQ="}
+    stored = [path.read_text("utf-8") for path in tmp_path.glob("o*/*.json*")]
+    assert stored
+    assert all("pass" not in re.sub("passage", "", each) for each in [*stored, str(raised.value), *capfd.readouterr()])
+
+
+@pytest.mark.parametrize("url", ["http://ines:se/cret@host/v1", "ftp://host/v1", "host:8080/v1", "http://ho st/v1"])
+def test_an_invalid_url_is_refused_without_its_login(url: str) -> None:
+    with pytest.raises(ConfigError, match="--server is not a valid URL") as raised:
+        writers.open_server_writer(url, "writer", None)
+    assert "cret" not in str(raised.value)
+
+
+def verified(document: str, start: int, *, near: Sequence[tuple[str, int]] = ()) -> VerifiedPair:
+    def passage(name: str, at: int) -> Passage:
+        return Passage(0, name, "", "", None, at, at + 20, f"Text {at} of {name}.", "en", 1.0, 1.0, name)
+
+    return VerifiedPair(
+        f"{document} {start}?", "Text", passage(document, start), tuple(passage(*each) for each in near)
+    )
+
+
+@pytest.mark.parametrize("sizes", [(90, 10), (10, 90), (50, 50), (1, 1), (1, 98, 1), (20,) * 5])
+def test_a_large_document_is_no_test_set(sizes: tuple[int, ...]) -> None:
+    pairs = [verified(f"document {n}", at) for n, size in enumerate(sizes) for at in range(size)]
+    train, test = writing.split_pairs(pairs, 0.2)
+    assert 0 < len(test) <= max(0.2 * len(pairs), min(sizes))
+    assert len(train) + len(test) == len(pairs)
+    assert {each.passage.document_id for each in train}.isdisjoint(each.passage.document_id for each in test)
+
+
+def test_a_single_document_is_split_by_its_passages() -> None:
+    near = [("a", at) for at in range(0, 1000, 100)]
+    pairs = [verified("a", at, near=[each for each in near if each[1] != at]) for at in range(0, 1000, 100)]
+    parts = writing.split_pairs(pairs, 0.2)
+    shown = [{row.text for row in writing.example_rows(part, pairs, 9)} for part in parts]
+    assert [len(texts) for texts in shown] == [8, 2]
+    assert shown[0].isdisjoint(shown[1])
+    with pytest.raises(DataError, match="about one passage"):
+        writing.split_pairs([verified("a", 0), verified("a", 0)], 0.2)
 
 
 def test_a_failure_that_passes_is_tried_again(indexed: Index, server: ChatServer, tmp_path: Path) -> None:
@@ -294,6 +436,20 @@ def test_a_model_writes_questions_to_given_answers(engine: Any) -> None:
     assert len(writer.answer([("A bag costs 75 euros.", "What costs it?"), ("a " * 5_000, "What?")])) == 2
     written = writer.write([WriterInput("A bag costs 75 euros.", "en"), WriterInput("no names here", "en")], 3)
     assert [[pair.answer for pair in pairs] for pairs in written] == [["75 euros"], []]
+
+
+def test_a_model_checks_answers_with_the_prompt_of_the_reader(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A passage that does not fit is truncated as by `groundup ask`."""
+    from groundup.inference.prompting import format_for
+
+    form, long, question = format_for(engine.tokenizer, None), "A bag costs 75 euros. " * 500, "What costs  it?"
+    sent: list[Any] = []
+    monkeypatch.setattr(engine, "complete_all", lambda requests: sent.extend(requests) or [])
+    with pytest.raises(ValueError, match="zip"):  # the patched engine returns nothing
+        ModelWriter(engine, form).answer([(long, question)])
+    expected = Reader(engine, form, max_tokens=24)._request(question, long)
+    assert (sent[0].prompt, sent[0].max_tokens) == (expected.prompt, expected.max_tokens)
+    assert len(expected.prompt) + expected.max_tokens <= engine.model.config.context_length
 
 
 def test_readers_are_compared_on_questions_to_the_index(

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from groundup.corpus.quality.words import UNSPACED
 from groundup.data.tables import normalized_id
 from groundup.retrieval.answering import MIN_COVERAGE
 from groundup.retrieval.examples.candidates import MAX_WORDS
@@ -31,6 +32,7 @@ _SEARCHED = 20  # number of passages among which distractors are
 _MIN_QUESTION, _MAX_QUESTION = 4, 40  # number of words
 _MAX_COPIED = 0.75  # maximum share of a question's words that are one run of words of the passage
 _MIN_EVIDENCE = 0.5  # minimum fraction of the question's words in the sentence with the answer
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 _TEXT = re.compile(
     r"\b(?:the|this|that|these) (?:given |above |following )?"
     r"(?:text|passage|article|paragraph|document|excerpt|context|author|speaker|narrator|sentence|story)s?\b",
@@ -152,7 +154,10 @@ def _span(answer: str, text: str) -> str:
     if not wanted:
         return ""
     spaced = r"\s+".join(map(re.escape, wanted))
-    match = re.search(rf"(?<!\w){spaced}(?!\w)", text, re.IGNORECASE)
+    # A script without spaces has no word boundaries: an answer in it, or next to it, may start and end anywhere.
+    before = "" if _UNSPACED.match(wanted[0][0]) else rf"(?<![^\W{UNSPACED}])"
+    after = "" if _UNSPACED.match(wanted[-1][-1]) else rf"(?![^\W{UNSPACED}])"
+    match = re.search(f"{before}{spaced}{after}", text, re.IGNORECASE)
     return match[0] if match else ""
 
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import urllib.error
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit, urlunsplit
 
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, FormatError, ResourceError
+from groundup.core.redact import HIDDEN, redacted
 from groundup.core.types import InferenceDtype, Message
 from groundup.corpus.fetching.network import Network, retry
 from groundup.data.held_out import fine_tuning_record
-from groundup.retrieval.answering import PROMPT
+from groundup.retrieval.answering import PROMPT, reader_request
 from groundup.retrieval.examples.candidates import AnswerCandidate, answer_candidates
 
 if TYPE_CHECKING:
@@ -46,6 +49,9 @@ Copy each answer, at most eight words, from the text. Write one line for each qu
 _QUESTION_TOKENS, _ANSWER_TOKENS = 48, 24
 _LINE_TOKENS = 80  # maximum number of tokens of a question with its answer
 _SERVER_SECONDS = 300.0
+_OPENAI = "https://api.openai.com"
+_OPENAI_KEY = "OPENAI_API_KEY"
+_REJECTED = (400, 413, 422)  # HTTP statuses of a prompt that is too long or that a content filter refuses
 _BULLET = re.compile(r"^\s*(?:[-*•]|\(?\d+[.):])?\s*(?:Q(?:uestion)?\s*:)?\s*", re.IGNORECASE)
 _ANSWER = re.compile(r"^A(?:nswer)?\s*:\s*", re.IGNORECASE)
 
@@ -79,8 +85,8 @@ class Writer(Protocol):
         """Number of passages to write questions to at the same time."""
         ...
 
-    def write(self, sources: Sequence[WriterInput], count: int) -> list[list[Pair]]:
-        """Return at most `count` unverified pairs for each passage."""
+    def write(self, sources: Sequence[WriterInput], count: int) -> Sequence[list[Pair] | ConfigError]:
+        """Return at most `count` unverified pairs for each passage, or the error with which it was rejected."""
         ...
 
     def answer(self, questions: Sequence[tuple[str, str]]) -> list[str]:
@@ -127,19 +133,23 @@ class ModelWriter:
         return pairs
 
     def answer(self, questions: Sequence[tuple[str, str]]) -> list[str]:
-        """Return the answers to questions. An answer is "" if the question does not fit into the context.
+        """Return the answers to questions. A passage that does not fit into the context is truncated as by a reader.
+
+        An answer is "" if the question alone does not fit.
 
         Args:
             questions: Pairs of passage and question.
         """
-        from groundup.inference.prompting import greedy_request
-
-        prompts = [PROMPT.format(passage=passage, question=question) for passage, question in questions]
-        requests = [greedy_request(self.format, [Message("user", each)], _ANSWER_TOKENS) for each in prompts]
-        limit = self.engine.model.config.context_length - _ANSWER_TOKENS
-        fitting = [place for place, request in enumerate(requests) if len(request.prompt) <= limit]
-        answers = [""] * len(requests)
-        for place, done in zip(fitting, self.engine.complete_all([requests[n] for n in fitting]), strict=True):
+        context = self.engine.model.config.context_length
+        requests: dict[int, GenerationRequest] = {}
+        for place, (passage, question) in enumerate(questions):
+            with suppress(ConfigError):  # the question does not fit
+                requests[place] = reader_request(
+                    self.format, question, passage, context_length=context, max_tokens=_ANSWER_TOKENS
+                )
+        answers = [""] * len(questions)
+        completions = self.engine.complete_all([*requests.values()]) if requests else ()
+        for place, done in zip(requests, completions, strict=True):
             answers[place] = done.text
         return answers
 
@@ -194,20 +204,20 @@ class ServerWriter:
         url: Base URL of the API, such as http://127.0.0.1:8080/v1.
         model: Name of the model on the server.
         key: API key, or "" for none.
-        key_variable: Name of the environment variable of the key, for error messages.
+        key_variable: Name of the environment variable of the key, for error messages, or "" if none was given.
         batch_size: Number of requests at the same time.
         network: Settings of the HTTP client.
     """
 
     url: str
     model: str
-    key: str = ""
-    key_variable: str = "OPENAI_API_KEY"
+    key: str = field(default="", repr=False)
+    key_variable: str = ""
     batch_size: int = 4
     network: Network = field(default_factory=lambda: Network(timeout=_SERVER_SECONDS))
 
-    def write(self, sources: Sequence[WriterInput], count: int) -> list[list[Pair]]:
-        """Return at most `count` unverified pairs for each passage.
+    def write(self, sources: Sequence[WriterInput], count: int) -> list[list[Pair] | ConfigError]:
+        """Return at most `count` unverified pairs for each passage, or the error with which the server rejects it.
 
         Args:
             sources: The passages.
@@ -221,10 +231,10 @@ class ServerWriter:
         prompts = [SERVER_PROMPT.format(passage=source.text, count=count) for source in sources]
         with ThreadPoolExecutor(self.batch_size) as pool:
             texts = list(pool.map(lambda prompt: self._complete(prompt, count * _LINE_TOKENS), prompts))
-        return [parse_pairs(text)[:count] for text in texts]
+        return [parse_pairs(text)[:count] if isinstance(text, str) else text for text in texts]
 
     def answer(self, questions: Sequence[tuple[str, str]]) -> list[str]:
-        """Return the answers to questions.
+        """Return the answers to questions. An answer is "" if the server rejects the prompt.
 
         Args:
             questions: Pairs of passage and question.
@@ -236,9 +246,10 @@ class ServerWriter:
         """
         prompts = [PROMPT.format(passage=passage, question=question) for passage, question in questions]
         with ThreadPoolExecutor(self.batch_size) as pool:
-            return list(pool.map(lambda prompt: self._complete(prompt, _LINE_TOKENS), prompts))
+            texts = list(pool.map(lambda prompt: self._complete(prompt, _LINE_TOKENS), prompts))
+        return [text if isinstance(text, str) else "" for text in texts]
 
-    def _complete(self, prompt: str, max_tokens: int) -> str:
+    def _complete(self, prompt: str, max_tokens: int) -> str | ConfigError:
         body = {
             "model": self.model,
             "messages": [{"role": "user", "content": prompt}],
@@ -257,33 +268,90 @@ class ServerWriter:
         try:
             answer = retry(post)
         except json.JSONDecodeError as error:
-            raise FormatError(f"{url}: the response is not JSON: {error}", fix=_check_url(self.url)) from None
+            shown = f"{self._shown}/chat/completions"
+            raise FormatError(f"{shown}: the response is not JSON: {error}", fix=_check_url(self._shown)) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise self._refusal(error) from None
+            refusal = self._refusal(error)
+            if isinstance(refusal, ConfigError) and getattr(error, "code", None) in _REJECTED:
+                return refusal
+            raise refusal from None
         try:
             return str(answer["choices"][0]["message"]["content"] or "")
         except (KeyError, IndexError, TypeError):
-            raise FormatError(f"{url}: the response is not a chat completion", fix=_check_url(self.url)) from None
+            shown = f"{self._shown}/chat/completions"
+            raise FormatError(f"{shown}: the response is not a chat completion", fix=_check_url(self._shown)) from None
+
+    @property
+    def _shown(self) -> str:
+        return without_secrets(self.url).rstrip("/")
 
     def _refusal(self, error: Exception) -> ConfigError | ResourceError:
         status = error.code if isinstance(error, urllib.error.HTTPError) else None
         if status in (401, 403):
             state = f"the key in {self.key_variable} is wrong" if self.key else "it needs a key"
+            named = self.key_variable or "NAME"
+            option = "" if self.key_variable else f" and give --key-variable {named}"
             return ConfigError(
-                f"{self.url}: HTTP status {status}: {state}",
-                fix=f"Run export {self.key_variable}=KEY with your API key.",
+                f"{self._shown}: HTTP status {status}: {state}",
+                fix=f"Run export {named}=KEY with your API key{option}.",
             )
         if status is not None and 400 <= status < 500 and status not in (408, 429):
             assert isinstance(error, urllib.error.HTTPError)
+            message = _message(error).replace(self.key, HIDDEN) if self.key else _message(error)
             return ConfigError(
-                f"{self.url}: HTTP status {status} for the model {self.model!r}: {_message(error)}",
-                fix=f"{_check_url(self.url)} Give the name of a model of the server: --server-model NAME.",
+                f"{self._shown}: HTTP status {status} for the model {self.model!r}: {message}",
+                fix=f"{_check_url(self._shown)} Give the name of a model of the server: --server-model NAME.",
             )
-        reason = f"HTTP status {status}" if status else str(error) or type(error).__name__
+        # The message of a ValueError or an InvalidURL can contain the key or a part of the login.
+        described = not isinstance(error, (ValueError, http.client.InvalidURL)) and str(error)
+        reason = f"HTTP status {status}" if status else described or type(error).__name__
         return ResourceError(
-            f"{self.url}: the server does not answer: {reason}",
+            f"{self._shown}: the server does not answer: {reason}",
             fix="Start the server or check the URL, then run the same command again. It continues where it stopped.",
         )
+
+
+def open_server_writer(url: str, model: str, key_variable: str | None) -> ServerWriter:
+    """Open a server as a writer, with its key from an environment variable.
+
+    Args:
+        url: Base URL of the API.
+        model: Name of the model on the server.
+        key_variable: Environment variable with the key. By default, OPENAI_API_KEY for api.openai.com, and no key for
+            another host, which must not get the user's key of OpenAI.
+
+    Raises:
+        ConfigError: The URL is not valid, or the key cannot be sent in a header.
+    """
+    shown = without_secrets(url)
+    if key_variable is None and f"{shown}/".startswith(f"{_OPENAI}/"):
+        key_variable = _OPENAI_KEY
+    key = os.environ.get(key_variable, "").strip() if key_variable else ""
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise ConfigError(
+            f"the key in {key_variable} has a space or a character that is not printable ASCII",
+            fix=f"Run export {key_variable}=KEY with your API key.",
+        )
+    return ServerWriter(url, model, key, key_variable or "")
+
+
+def without_secrets(url: str) -> str:
+    """Return the URL of a server without its login and tokens, to print or record it.
+
+    Raises:
+        ConfigError: The URL is not valid.
+    """
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or not url.isprintable() or " " in url:  # the URL is not printed, because it can contain a password
+        raise ConfigError(
+            "--server is not a valid URL",
+            fix="Give a URL such as http://127.0.0.1:8080/v1, with special characters of a login percent-encoded.",
+        )
+    return redacted(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))
 
 
 def parse_pairs(text: str) -> list[Pair]:

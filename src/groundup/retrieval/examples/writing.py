@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from groundup.core.console import Console
-from groundup.core.errors import DataError
+from groundup.core.errors import ConfigError, DataError
 from groundup.core.files import write_text
 from groundup.data.tables import evenly_spaced
 from groundup.retrieval.answering import UNKNOWN
@@ -25,6 +26,8 @@ TRAIN, TEST = "train.jsonl", "test.jsonl"
 _PAIRS, _ANSWERS = "pairs.jsonl", "answers.jsonl"
 _MIN_AGREEMENT = 0.5  # minimum F1 of the words of an answer and of the answer that the writer gives to its question
 DISAGREES = "the writer gives another answer"
+REJECTED = "the server rejects the passage"
+_MAX_REJECTED = 16  # number of passages after which the run stops if all of them were rejected
 _MIN_CHARACTERS = 80  # a shorter passage, such as a heading, has too little text for a question
 
 
@@ -50,7 +53,7 @@ class ExampleRow:
 
 def write_pairs(
     index: Index, writer: Writer, directory: Path, console: Console, *, count: int, max_passages: int
-) -> list[tuple[Passage, list[Pair]]]:
+) -> list[tuple[Passage, list[Pair] | None]]:
     """Write questions to passages of an index. Passages whose pairs an interrupted run stored are skipped.
 
     Args:
@@ -62,9 +65,10 @@ def write_pairs(
         max_passages: Maximum number of passages, evenly spaced over the index.
 
     Returns:
-        The passages with their unverified pairs.
+        The passages with their unverified pairs, or with None if the server rejects the passage.
 
     Raises:
+        ConfigError: The first passages are all rejected.
         DataError: No passage is long enough.
     """
     path = directory / _PAIRS
@@ -73,7 +77,11 @@ def write_pairs(
         raise DataError(
             f"{index.directory}: no passage with at least {_MIN_CHARACTERS} characters", fix="Index longer documents."
         )
-    done = {row["passage"]: [Pair(**pair) for pair in row["pairs"]] for row in _stored_rows(path)}
+    done: dict[int, list[Pair] | None] = {}
+    for row in _stored_rows(path):
+        done[row["passage"]] = None if row["pairs"] is None else [Pair(**pair) for pair in row["pairs"]]
+    error: ConfigError | None = None
+    unsaved: list[int] = []  # rejected passages are stored only if the server accepts others
     left = [number for number in chosen if number not in done]
     with (
         console.progress("writing questions", len(chosen), "passages", done=len(chosen) - len(left)) as bar,
@@ -83,10 +91,18 @@ def write_pairs(
             numbers = left[start : start + writer.batch_size]
             passages = [index.passage(number) for number in numbers]
             sources = [WriterInput(readable(passage), passage.language) for passage in passages]
-            for number, pairs in zip(numbers, writer.write(sources, count), strict=True):
-                done[number] = pairs
-                row = {"passage": number, "pairs": [asdict(pair) for pair in pairs]}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            for number, written in zip(numbers, writer.write(sources, count), strict=True):
+                done[number] = None if isinstance(written, ConfigError) else written
+                unsaved.append(number)
+                error = written if isinstance(written, ConfigError) else error
+            if any(pairs is not None for pairs in done.values()):
+                for number in unsaved:
+                    pairs = done[number]
+                    row = {"passage": number, "pairs": pairs and [asdict(pair) for pair in pairs]}
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                unsaved.clear()
+            elif error is not None and len(done) >= min(_MAX_REJECTED, len(chosen)):
+                raise error
             file.flush()
             bar.advance(len(numbers))
     return [(index.passage(number), done[number]) for number in chosen]
@@ -102,30 +118,32 @@ def _stored_rows(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a file to which an interrupted run appended. A line that was not completed is removed."""
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        write_text(path, "".join(lines[:-1]))
-        lines.pop()
+    # Bytes, because the last write may end inside a character, and because str.splitlines splits at U+2028.
+    *lines, incomplete = path.read_bytes().split(b"\n")
+    if incomplete:
+        os.truncate(path, path.stat().st_size - len(incomplete))
     return [json.loads(line) for line in lines]
 
 
 def verify_pairs(
-    index: Index, written: Sequence[tuple[Passage, list[Pair]]], console: Console
+    index: Index, written: Sequence[tuple[Passage, list[Pair] | None]], console: Console
 ) -> tuple[list[VerifiedPair], Counter[str]]:
     """Verify pairs; see `Verifier`.
 
     Args:
         index: Index of the passages.
-        written: Passages with their pairs.
+        written: Passages with their pairs, or with None for a rejected passage.
         console: Console for the progress.
 
     Returns:
-        The verified pairs, and the number of dropped pairs for each reason.
+        The verified pairs, and the number of dropped pairs for each reason. A rejected passage counts as one pair.
     """
     verifier, kept = Verifier(index), list[VerifiedPair]()
     with console.progress("verifying", len(written), "passages") as bar:
         for passage, pairs in written:
-            kept += [found for pair in pairs if (found := verifier.verify(pair, passage)) is not None]
+            if pairs is None:
+                verifier.dropped[REJECTED] += 1
+            kept += [found for pair in pairs or () if (found := verifier.verify(pair, passage)) is not None]
             bar.advance(1)
     return kept, verifier.dropped
 
@@ -185,37 +203,59 @@ def require_pairs(pairs: Sequence[VerifiedPair], dropped: Mapping[str, int]) -> 
 def split_pairs(pairs: Sequence[VerifiedPair], test_fraction: float) -> tuple[list[VerifiedPair], list[VerifiedPair]]:
     """Split pairs into a training set and a test set of other documents, or of other passages of a single document.
 
+    If every document has more pairs than the test set should have, the document with the fewest pairs becomes the test
+    set.
+
     Args:
         pairs: Verified pairs.
         test_fraction: Approximate fraction of the pairs in the test set.
+
+    Raises:
+        DataError: All pairs have the same passage.
     """
-    single = len({pair.passage.document_id for pair in pairs}) == 1
-    groups: dict[str, list[VerifiedPair]] = {}
+    group_of = _grouping(pairs)
+    groups: dict[tuple[str, int], list[VerifiedPair]] = {}
     for pair in pairs:
-        key = f"{pair.passage.start:09}" if single else pair.passage.document_id  # digests are in random order
-        groups.setdefault(key, []).append(pair)
+        groups.setdefault(group_of(pair.passage), []).append(pair)
+    if len(groups) < 2:
+        raise DataError(
+            f"all {len(pairs)} usable questions are about one passage, so none is left for the test set",
+            fix="Index more documents, or increase --max-passages.",
+        )
+    limit = max(1, min(round(test_fraction * len(pairs)), len(pairs) - 1))  # at least one group is left for training
     test: list[VerifiedPair] = []
-    for key in sorted(groups)[:-1]:  # at least one group is left for training
-        if test and len(test) + len(groups[key]) > test_fraction * len(pairs):
-            break
-        test += groups[key]
+    for key in sorted(groups):  # digests are in random order
+        if len(test) + len(groups[key]) <= limit:
+            test += groups[key]
+    test = test or min(groups.values(), key=len)
     held = {id(pair) for pair in test}
     return [pair for pair in pairs if id(pair) not in held], test
 
 
-def example_rows(pairs: Sequence[VerifiedPair], max_refusals: int) -> Iterator[ExampleRow]:
+def _grouping(pairs: Sequence[VerifiedPair]) -> Callable[[Passage], tuple[str, int]]:
+    """Return a function from a passage to its group: its document, or the passage itself in a single document."""
+    single = len({pair.passage.document_id for pair in pairs}) == 1
+    return lambda passage: (passage.document_id, passage.start if single else 0)
+
+
+def example_rows(
+    part: Sequence[VerifiedPair], pairs: Sequence[VerifiedPair], max_refusals: int
+) -> Iterator[ExampleRow]:
     """Yield an example for each pair, and refusals to the question with its distractors.
 
-    Distractors are passages of the documents of these pairs, so that training never shows a passage of a test document.
+    Distractors are passages of the documents of these pairs, or exactly the passages of these pairs if there is a
+    single document, so that training never shows a passage of the test set.
 
     Args:
-        pairs: Pairs of the training set, or of the test set.
+        part: Pairs of the training set, or of the test set.
+        pairs: Pairs of both sets.
         max_refusals: Maximum number of refusals for each question.
     """
-    documents = {pair.passage.document_id for pair in pairs}
-    for pair in pairs:
+    group_of = _grouping(pairs)
+    own = {group_of(pair.passage) for pair in part}
+    for pair in part:
         yield ExampleRow(readable(pair.passage), pair.question, pair.answer, pair.passage.place)
-        near = [each for each in pair.distractors if each.document_id in documents]
+        near = [each for each in pair.distractors if group_of(each) in own]
         for each in near[:max_refusals]:
             yield ExampleRow(readable(each), pair.question, UNKNOWN, each.place, pair.passage.document_id)
 
