@@ -6,14 +6,9 @@ line has the results that have a target first. A result that was not measured is
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Mapping
+from benchmarks.parts import Parts, run_parts
 
-from benchmarks.parts import run_part
-
-# The module of each part, and its keys in the last line of the output.
-PARTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+PARTS: Parts = {
     "speed": (
         "benchmarks.inference.speed",
         ("decode_int8_vs_q8", "decode_int4_vs_q4", "batch8_vs_q8", "prefill_vs_llama"),
@@ -23,20 +18,7 @@ PARTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "same_tokens": ("benchmarks.inference.same_tokens", ("same_tokens",)),
     "large": ("benchmarks.inference.large", ("int4_1p5b_vs_q4",)),
 }
-KEYS = tuple(key for _, keys in PARTS.values() for key in keys)
-
-
-def main() -> None:
-    """Run the parts, and print their results together."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", action="append", choices=tuple(PARTS), help="parts to run [all]")
-    options, flags = parser.parse_known_args()
-    if flags and len(options.part or PARTS) > 1:
-        parser.error(f"{' '.join(flags)}: give the flags of a part with --part")
-    results = {part: run_part(PARTS[part][0], flags) for part in options.part or PARTS}
-    measured = {key: value for result in results.values() for key, value in result.items() if key in KEYS}
-    print(json.dumps({key: measured.get(key) for key in KEYS} | {"parts": results}))
 
 
 if __name__ == "__main__":
-    main()
+    run_parts(PARTS, __doc__)
