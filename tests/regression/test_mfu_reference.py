@@ -27,7 +27,7 @@ def test_the_reference_is_the_best_of_large_products(monkeypatch: pytest.MonkeyP
     """On this simulated machine, larger matmuls have higher throughput, as on real machines."""
     reached = {1024: 1.0e12, 1536: 1.4e12, 2048: 1.9e12}
     monkeypatch.setattr(machine, "_square_flops", lambda device, dtype, size, times=1: reached[size])
-    monkeypatch.setattr(machine, "_device", lambda: "cpu")
+    monkeypatch.setattr(machine, "default_device", lambda: "cpu")
     found = measure_machine(native=False, compile=False)
     assert (found.product_flops, found.peak_flops) == (1.0e12, 1.9e12)
 

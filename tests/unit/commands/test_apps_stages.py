@@ -239,9 +239,9 @@ def test_a_test_set_of_your_own_replaces_the_declared_one(chat_directory: Path, 
     shutil.copytree(chat_directory, model)
     folder, own = write_app(tmp_path / "mine", 'metric = "chrf"', ROWS), tmp_path / "own.jsonl"
     own.write_text("".join(json.dumps(row) + "\n" for row in ROWS[:2]), encoding="utf-8")
-    use = ("evaluate", "echo", "--model", model, "--apps", folder, "--test", own)
+    use, before = ("evaluate", "echo", "--model", model, "--apps", folder, "--test", own), stored_scores(model)
     assert json.loads(call(*use, "--json").stdout)["examples"] == 2
-    assert "echo" not in stored_scores(model)
+    assert stored_scores(model) == before
     own.write_text(json.dumps({"question": "Where?", "output": "Here"}), encoding="utf-8")
     with pytest.raises(ConfigError, match="line 1: unknown input 'question'"):
         call(*use)
