@@ -101,32 +101,23 @@ class KernelChoice:
         return cls(record["default"], tuple(choices), record.get("plain", "torch"))
 
 
-def products_of(config: ModelConfig, *, plain: bool = False) -> list[Product]:
-    """Return the products of a training step for which there is more than one kernel.
+def products_of(config: ModelConfig) -> list[Product]:
+    """Return the products of a training step for which there is more than one fast kernel.
 
     Args:
         config: Architecture of a model whose weights are all trained.
-        plain: Whether plain matmuls are included.
     """
     family = FAMILIES[config.family]
     heads, kv_heads = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
     qkv, inner = (heads, kv_heads, kv_heads), (config.ffn_dim,) * (1 + family.gated)
-    feed_forward = [Product("feed_forward", config.dim, inner), Product("feed_forward_gradients", config.dim, inner)]
-    if family.activation not in ACTIVATIONS:
-        feed_forward = [Product("linear", config.dim, inner), Product("input_gradients", config.ffn_dim, (config.dim,))]
+    fused: tuple[Operation, ...] = ("feed_forward", "feed_forward_gradients")
     products = [
-        *feed_forward,
-        Product("linear", config.dim, qkv),
-        Product("linear", heads, (config.dim,)),
-        Product("linear", config.ffn_dim, (config.dim,)),
-        Product("linear", config.dim, (config.vocab_size,)),
+        *(Product(operation, config.dim, inner) for operation in fused if family.activation in ACTIVATIONS),
         Product("input_gradients", config.dim, qkv),
-        Product("input_gradients", heads, (config.dim,)),
         Product("input_gradients", config.dim, inner),
-        Product("input_gradients", config.dim, (config.vocab_size,)),
         Product("weight_gradients", config.dim, qkv),
         Product("weight_gradients", heads, (config.dim,)),
         Product("weight_gradients", config.dim, inner),
         Product("weight_gradients", config.ffn_dim, (config.dim,)),
     ]
-    return [each for each in dict.fromkeys(products) if each.is_native and (plain or not each.is_plain)]
+    return [each for each in dict.fromkeys(products) if each.is_native and not each.is_plain]

@@ -31,6 +31,8 @@ _MIN_SPEEDUP = 1.05
 def choose_kernels(config: ModelConfig, library: ctypes.CDLL, flops: float) -> KernelChoice:
     """Time the kernels of each product of a model, and return the fastest ones. It takes one to two seconds.
 
+    On a CPU without bf16 instructions, PyTorch only emulates bf16 matmuls, so all products use the C++ kernels.
+
     The runs of a product alternate between its kernels, so that other load on the machine affects all of them. The
     shortest time of each kernel is compared.
 
@@ -39,13 +41,13 @@ def choose_kernels(config: ModelConfig, library: ctypes.CDLL, flops: float) -> K
         library: The library of C++ kernels.
         flops: Matmul throughput of this machine in FLOP/s, from which the number of rows is derived.
     """
+    if not multiplies_bf16(library):
+        return KernelChoice(plain="native")
     keep_large_buffers()
-    plain: Kernel = "torch" if multiplies_bf16(library) else "native"
-    products = products_of(config, plain=plain == "native")
+    products = products_of(config)
     gelu = FAMILIES[config.family].activation == "gelu_tanh"
     return KernelChoice(
-        choices=tuple(_choose(product, gelu, library, flops, _SECONDS / len(products)) for product in products),
-        plain=plain,
+        choices=tuple(_choose(product, gelu, library, flops, _SECONDS / len(products)) for product in products)
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from family_shapes import kv_heads, variants
 from groundup.kernels import Machine, kernel_timing
 from groundup.kernels.choice import ChosenKernel, KernelChoice, Product, products_of
-from groundup.kernels.native_library import multiplies_bf16, native_library
+from groundup.kernels.native_library import native_library
 from groundup.kernels.native_operations import NativeOperations
 from groundup.kernels.products import IMPLEMENTATIONS, Products
 from groundup.model import FAMILIES, ModelConfig, Transformer, use_operations
@@ -47,10 +47,7 @@ def test_every_product_of_a_training_step_is_timed(family: Any, monkeypatch: pyt
     use_operations(model, NativeOperations(LIBRARY))  # type: ignore[arg-type]
     ids = torch.arange(32)[None]
     model(ids, labels_BT=ids).backward()
-    plain = not multiplies_bf16(LIBRARY)  # type: ignore[arg-type]
-    assert {each for each in used if each.is_native and (plain or not each.is_plain)} == set(
-        products_of(config, plain=plain)
-    )
+    assert {each for each in used if each.is_native and not each.is_plain} == set(products_of(config))
 
 
 @needs_kernels
@@ -58,12 +55,13 @@ def test_every_product_of_a_training_step_is_timed(family: Any, monkeypatch: pyt
 def test_the_faster_kernel_is_chosen(slow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert LIBRARY is not None
     monkeypatch.setattr(kernel_timing, "_SECONDS", 0.1)
+    monkeypatch.setattr(kernel_timing, "multiplies_bf16", lambda library: True)
     for operation, kernels in IMPLEMENTATIONS.items():
         fast = kernels[slow]
         monkeypatch.setitem(IMPLEMENTATIONS, operation, kernels | {slow: lambda *a, f=fast: (time.sleep(0.02), f(*a))})
     config = config_of("llama")
     found = kernel_timing.choose_kernels(config, LIBRARY, 1e9)
-    assert [choice.product for choice in found.choices] == products_of(config, plain=not multiplies_bf16(LIBRARY))
+    assert [choice.product for choice in found.choices] == products_of(config)
     assert all(choice.kernel != slow and choice.milliseconds[slow] > 20 for choice in found.choices)
 
 
