@@ -207,8 +207,16 @@ class Estimator:
         )
 
     def by_minutes(self) -> list[Estimate]:
-        """Return the best run for several training times, which shows what more time would bring."""
-        return [self._within(60 * minutes, Wish()) for minutes in _MINUTES]
+        """Return the best run for several training times, which shows what more time would bring.
+
+        Times that would not make the run longer are left out.
+        """
+        runs: list[Estimate] = []
+        for minutes in _MINUTES:
+            run = self._within(60 * minutes, Wish())
+            if not runs or run.seconds > runs[-1].seconds:
+                runs.append(run)
+        return runs
 
     def _minutes(self, wish: Wish) -> float | None:
         """Return the available time, from the time or the money that the user has set."""

@@ -90,6 +90,8 @@ def test_contradictions_are_errors() -> None:
 def test_more_time_is_never_worse() -> None:
     losses = [each.bits_per_byte.value for each in _estimator(5_000_000).by_minutes()]
     assert all(later <= earlier + MIN_GAIN for earlier, later in pairwise(losses))
+    times = [each.seconds for each in _estimator(100_000).by_minutes()]
+    assert times == sorted(set(times)), "the table repeated the run that is long enough"
     slow = _estimator(5_000_000, dataclasses.replace(LAPTOP, flops=4e10)).by_minutes()
     assert slow[1].bits_per_byte.value > losses[1]
 
