@@ -128,8 +128,8 @@ def measure_machine(
     kernels = None
     if library is not None and (fastest == "float32" or not multiplies_bf16(library)):
         # The choice is not measured: a run with the same seed would then use another dtype if other load disturbed the
-        # measurement. A step takes about as long as with PyTorch in fp32 (benchmarks/ablations.md), but it needs half
-        # of the memory, and compiling the kernels takes seconds.
+        # measurement. A step takes about as long as with torch.compile in fp32 (benchmarks/ablations.md), but the
+        # kernels are compiled only once, whereas torch.compile compiles each architecture.
         if frozen or fp8 or dtype == "float32":
             library = None
         else:

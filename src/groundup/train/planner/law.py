@@ -88,7 +88,8 @@ class Law:
     The first three terms are those of Hoffmann et al. 2022 (arXiv:2203.15556). D is the effective text of Muennighoff
     et al. 2023 (arXiv:2305.16264), D = U (1 + repeats (1 - exp(-(e - 1) / repeats))) for e > 1. The last term is an
     additive overfitting penalty, as proposed by Lovelace et al. 2026 (arXiv:2605.01640); its form is our own. It is
-    3.3 times as large without weight decay. c is the ratio of the compression of the text to `compression`.
+    3.3 times as large without weight decay, from two epochs on. c is the ratio of the compression of the text to
+    `compression`.
 
     Attributes:
         entropy: Bits per byte of an infinitely large model and text.
