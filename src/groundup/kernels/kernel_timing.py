@@ -12,7 +12,6 @@ from torch import Tensor
 
 from groundup.kernels.choice import ChosenKernel, Kernel, KernelChoice, Product, products_of
 from groundup.kernels.heap import keep_large_buffers
-from groundup.kernels.native_library import multiplies_bf16
 from groundup.kernels.products import IMPLEMENTATIONS
 from groundup.model import ModelConfig
 from groundup.model.families import FAMILIES
@@ -31,8 +30,6 @@ _MIN_SPEEDUP = 1.05
 def choose_kernels(config: ModelConfig, library: ctypes.CDLL, flops: float) -> KernelChoice:
     """Time the kernels of each product of a model, and return the fastest ones. It takes one to two seconds.
 
-    On a CPU without bf16 instructions, PyTorch only emulates bf16 matmuls, so all products use the C++ kernels.
-
     The runs of a product alternate between its kernels, so that other load on the machine affects all of them. The
     shortest time of each kernel is compared.
 
@@ -41,8 +38,6 @@ def choose_kernels(config: ModelConfig, library: ctypes.CDLL, flops: float) -> K
         library: The library of C++ kernels.
         flops: Matmul throughput of this machine in FLOP/s, from which the number of rows is derived.
     """
-    if not multiplies_bf16(library):
-        return KernelChoice(plain="native")
     keep_large_buffers()
     products = products_of(config)
     gelu = FAMILIES[config.family].activation == "gelu_tanh"

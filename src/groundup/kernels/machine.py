@@ -135,7 +135,7 @@ def measure_machine(
         else:
             flops = native_flops(library)
             fastest, speed, peak = "bfloat16", max(speed, flops), max(peak, flops)
-    if library is not None and not multiplies_bf16(library):
+    if library is not None and not multiplies_bf16(library):  # PyTorch only emulates bf16 matmuls.
         kernels = KernelChoice(plain="native")
     compiled = compile and library is None and _can_compile(device)
     threads = torch.get_num_threads()
@@ -145,14 +145,14 @@ def measure_machine(
 def with_kernels(machine: Machine, config: ModelConfig) -> Machine:
     """Return the machine with the fastest kernels for a model whose weights are all trained.
 
-    If the machine does not use the C++ kernels, it is returned unchanged.
+    If the machine does not use the C++ kernels, or if it uses them for all products, it is returned unchanged.
 
     Args:
         machine: The machine.
         config: Architecture of the model.
     """
     library = native_library() if machine.native else None
-    if library is None:
+    if library is None or machine.kernels is not None:
         return machine
     torch.set_num_threads(machine.threads)
     return replace(machine, kernels=choose_kernels(config, library, machine.product_flops))

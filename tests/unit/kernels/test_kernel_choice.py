@@ -55,7 +55,6 @@ def test_every_product_of_a_training_step_is_timed(family: Any, monkeypatch: pyt
 def test_the_faster_kernel_is_chosen(slow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert LIBRARY is not None
     monkeypatch.setattr(kernel_timing, "_SECONDS", 0.1)
-    monkeypatch.setattr(kernel_timing, "multiplies_bf16", lambda library: True)
     for operation, kernels in IMPLEMENTATIONS.items():
         fast = kernels[slow]
         monkeypatch.setitem(IMPLEMENTATIONS, operation, kernels | {slow: lambda *a, f=fast: (time.sleep(0.02), f(*a))})
