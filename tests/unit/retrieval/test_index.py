@@ -57,9 +57,13 @@ def test_the_passage_of_each_language_is_found(folder: Path, tmp_path: Path, que
 
 def test_the_page_of_a_pdf_is_found(documents_folder: Path, tmp_path: Path) -> None:
     """The offsets of the pages must survive the joining of paragraphs across pages, and the cleaning of the text."""
-    found = build(documents_folder / "multicolumn.pdf", tmp_path / "index").search("population of Austria and Belgium")
-    assert found[0].page == 3
-    assert found[0].place == "multicolumn.pdf, page 3"
+    documents = build(documents_folder / "multicolumn.pdf", tmp_path / "index")
+    (passage,) = documents.search("population of Austria and Belgium")
+    table = passage.start + passage.text.index("Austria")
+    assert passage.place == "multicolumn.pdf, page 2"
+    assert documents.documents[passage.document].page(table) == 3
+    (citation,) = answer_question(documents, "What is the population of Austria?").citations
+    assert citation.place == "multicolumn.pdf, page 3"
 
 
 def test_an_update_extracts_changed_files_only(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
