@@ -123,6 +123,19 @@ def test_sources_of_the_quickstart_that_are_evaluation_sets_are_listed() -> None
     assert {name for name in benchmarks if name.replace("-", "").casefold() not in page} == set()
 
 
+def test_modules_that_the_documentation_names_exist() -> None:
+    """architecture.md named a module for months after it was renamed."""
+    modules = "".join(
+        f"/{path.relative_to(ROOT)}\n"
+        for folder in ("src", "tests", "tools", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+    )
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").rglob("*.md"))
+    named = set(re.findall(r"`([\w/]+/\w+\.py)`", pages))
+    assert len(named) > 20
+    assert {path for path in named if f"/{path}\n" not in modules} == set()
+
+
 def test_files_that_contributors_copy_or_change_exist() -> None:
     """If a file is renamed, the documentation must not keep its old path."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The training loop, which pretraining, fine-tuning and preference learning use with different objectives."""
+"""The training loop, which pretraining and fine-tuning use with different objectives."""
 
 from __future__ import annotations
 
