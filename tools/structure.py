@@ -1,4 +1,4 @@
-"""Check the limits for functions, files and public names, and measure the size of the code.
+"""Check the limits for functions, files, public names and imports, and measure the size of the code.
 
     python tools/structure.py check    # prints violations and exits with code 1 if it finds one; part of `make check`
     python tools/structure.py bench    # prints measurements as JSON in the last line; part of `make bench-structure`
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import tokenize
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -40,6 +40,7 @@ MAX_EXCEPTIONS = 10
 
 # Maps "path", "path::function" or "path::Class.function" to the reason why it may exceed a limit.
 EXCEPTIONS: Mapping[str, str] = {
+    "src/groundup/model/config.py": "a config is checked against its family; families import the config only for types",
     "src/groundup/train/fit.py::fit": "the training loop: everything that a step depends on is an argument",
 }
 # Many modules may define these names. `run` is the entry point of each command.
@@ -115,6 +116,7 @@ def check(root: Path, exceptions: Mapping[str, str] = EXCEPTIONS) -> list[str]:
         *_ruff_violations(root),
         *_long_files(root),
         *_duplicate_name_violations(root),
+        *_import_cycle_violations(root),
     ]
     problems = [f"{each.location}: {each.message}" for each in violations if each.key not in exceptions]
     unused = exceptions.keys() - {each.key for each in violations}
@@ -307,6 +309,39 @@ def _duplicate_name_violations(root: Path) -> Iterator[Violation]:
                 f"{name} is also defined in {others}; {len(duplicates)} duplicate names, max {MAX_DUPLICATE_NAMES}"
             )
             yield Violation(name, places[0], message)
+
+
+def _import_cycle_violations(root: Path) -> Iterator[Violation]:
+    """Yield a violation for each group of modules that import each other, also in functions or only for types."""
+    paths = {_module_name(path): (path, tree) for path, tree in _modules(root)}
+    imports = {name: set(_imports(tree, paths)) - {name} for name, (_, tree) in paths.items()}
+    reachable = {name: _reachable(name, imports) for name in paths}
+    groups = {frozenset(each for each in reachable[name] if name in reachable[each]) for name in paths}
+    for first, *others in sorted(map(sorted, filter(None, groups))):
+        path, _ = paths[first]
+        yield Violation(path, f"{path}:1", f"imports itself through {', '.join(others)}")
+
+
+def _module_name(path: str) -> str:
+    return path.removeprefix("src/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def _imports(tree: ast.Module, modules: Collection[str]) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            start = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            names = (f"{start}{alias.name}" for alias in node.names)
+            yield from (each for name in names if (each := name if name in modules else start[:-1]) in modules)
+
+
+def _reachable(name: str, imports: Mapping[str, set[str]]) -> set[str]:
+    found: set[str] = set()
+    pending = [name]
+    while pending:
+        new = imports[pending.pop()] - found
+        found |= new
+        pending += new
+    return found
 
 
 def _modules(root: Path) -> Iterator[tuple[str, ast.Module]]:

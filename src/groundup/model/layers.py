@@ -6,7 +6,6 @@ Letters in tensor names: B is the batch size, T the sequence length, D the hidde
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +13,7 @@ from torch import Tensor, nn
 from groundup.model.config import ModelConfig
 from groundup.model.families.base import Activation
 from groundup.model.operations import Accelerated
-
-if TYPE_CHECKING:
-    from groundup.model.quantized import QuantizedWeight
+from groundup.model.quantized import QuantizedWeight
 
 
 class Linear(nn.Linear, Accelerated):

@@ -119,7 +119,7 @@ def make_trainable(
     from groundup.model import SequenceClassifier
     from groundup.model.lora import LoRA, add_lora
     from groundup.model.new_rows import train_new_rows
-    from groundup.model.quantized import quantize_frozen
+    from groundup.model.quantization import quantize_frozen
 
     if method == "full":
         model.requires_grad_(True)
@@ -173,7 +173,7 @@ def save_language_model(
     from groundup.hub import save_model
     from groundup.model.lora import fuse_lora
     from groundup.model.new_rows import fuse_new_rows
-    from groundup.model.quantized import dequantize
+    from groundup.model.quantization import dequantize
 
     if method == "lora":
         return _save_adapters(out, model, base, tokenizer, stop_ids=stop_ids)
@@ -189,7 +189,7 @@ def save_trained_classifier(
     """Write a fine-tuned classifier, or only its adapters and head if the method is "lora"."""
     from groundup.hub import save_classifier
     from groundup.model.lora import fuse_lora
-    from groundup.model.quantized import dequantize
+    from groundup.model.quantization import dequantize
 
     if method == "lora":
         return _save_adapters(out, model, base, tokenizer, labels=labels)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from groundup.core.artifact import Work
 from groundup.core.config import setting
 from groundup.core.console import Console
 from groundup.data.label_parts import LabelSettings
@@ -158,7 +160,7 @@ def _estimate(
     """Return a sentence with the estimated training time and memory for batches of `rows` texts."""
     from groundup.model.flops import IDLE_BYTES, training_bytes
     from groundup.model.lora import adapter_parameters
-    from groundup.model.quantized import bits_per_weight
+    from groundup.model.quantization import bits_per_weight
 
     row = replace(trainer.model.config, context_length=batches.longest)
     trained, bits = adapter_parameters(trainer.model), bits_per_weight(trainer.model)
@@ -229,14 +231,13 @@ def train_classifier(
         Results as JSON values, or None if training lowered the validation accuracy and the caller must start the run
         again. In that case, the learning rates in the saved plan were halved.
     """
-    from groundup.train.initial_head import log_head
     from groundup.train.trainer import Selection
 
     run, adapted = trainer.run, method != "full"
     plan = run.saved_plan() or {}
     if not epochs:
         if run.ranks.first:
-            log_head(run.work, plan)
+            _log_head(run.work, plan["head"])
         return {"epochs": 0.0, "learning_rates": {}}
 
     def error_rate() -> float:
@@ -260,6 +261,13 @@ def train_classifier(
         if _lower_rates(settings, run, result, scale, optimizer.matrix_lr):
             return None
     return {"epochs": progress.step / batches.per_epoch, "learning_rates": rates}
+
+
+def _log_head(work: Work, head: Mapping[str, Any]) -> None:
+    """Write the metrics log of a run that only fits the head: a single step with the leave-one-out loss."""
+    row = {"step": 1, "total_steps": 1, "tokens_seen": head["texts"], "loss": head["nats"], "lr_factor": 0.0}
+    row |= {"accuracy": head["accuracy"], "grad_norm": head["grad_norm"], "seconds": work.seconds, "waited": 0.0}
+    (work.directory / "metrics.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
 
 
 def _lower_rates(

@@ -18,21 +18,19 @@ Shape letters: E: number of texts, D: hidden size, C: number of labels, R: rank 
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import accumulate, takewhile
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load, save
 from torch import Tensor
 
-from groundup.core.artifact import Work
 from groundup.core.console import Console
 from groundup.core.files import atomic_file, file_digest
 from groundup.data.label_batches import Targets, label_targets
@@ -42,11 +40,9 @@ from groundup.inference.prompting import best_candidate
 from groundup.kernels import Machine, prepare_model
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer
+from groundup.train.classifier_plan import ClassifierSettings
 from groundup.train.objectives.classification import LabelObjective, label_objective
 from groundup.train.run import TrainingRun
-
-if TYPE_CHECKING:
-    from groundup.train.classifier_plan import ClassifierSettings
 
 PROMPT_BEFORE, PROMPT_AFTER = 'This sentence : "', '" means in one word: "'
 HEAD_FILE = "head.safetensors"  # file of the fitted head in the run directory; deleted when the run finishes
@@ -260,14 +256,6 @@ def _report(best: int, fits: Sequence[HeadFit], head: HeadFit, console: Console)
         losses = f"{lowest:.3f} nats per text, {highest:.3f} with {names[not best]}"
         console.note(f"Prompt format: {names[best]} (loss of a head on the frozen base model: {losses}).")
     console.note(f"Initial head, fitted on the frozen base model: leave-one-out loss {head.nats:.3f} nats per text.")
-
-
-def log_head(work: Work, plan: dict[str, Any]) -> None:
-    """Write the metrics log of a run that only fits the head: a single step with the leave-one-out loss."""
-    head = plan["head"]
-    row = {"step": 1, "total_steps": 1, "tokens_seen": head["texts"], "loss": head["nats"], "lr_factor": 0.0}
-    row |= {"accuracy": head["accuracy"], "grad_norm": head["grad_norm"], "seconds": work.seconds, "waited": 0.0}
-    (work.directory / "metrics.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
 
 
 class LabelLoss(Protocol):

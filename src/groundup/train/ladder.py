@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from groundup.core.console import Console
-from groundup.core.files import read_json, write_json
 from groundup.data import TokenShards
 from groundup.model import ModelConfig
 from groundup.model.flops import matmul_parameters
 from groundup.train.planner.forecast import compression
-from groundup.train.planner.law import DEFAULT_LAW, LadderRun, Law, fit_law
+from groundup.train.planner.law import LadderRun, Law, fit_law
+from groundup.train.training_text import sample_text
 
-LAW = "scaling_law.json"
 _RUNGS = ((2, 1), (2, 3), (3, 1), (3, 3), (4, 2), (5, 4))  # number of layers, and share of the time
 
 
@@ -37,7 +35,6 @@ def fit_ladder(
         console: Console for notes.
     """
     from groundup.tokenizer import Tokenizer
-    from groundup.train.training_text import sample_text
 
     size = compression(sample_text(shards, Tokenizer.load(shards.directory / "tokenizer").decode))
     runs = []
@@ -54,11 +51,6 @@ def fit_ladder(
         console.note(f"{layers} layers, {run.epochs:.2f} epochs: {run.bits_per_byte:.3f} bits per byte")
         runs.append(run)
     law = fit_law(runs, source=f"{len(runs)} runs on {shards.directory.name}, {minutes:g} minutes")
-    write_json(shards.directory / LAW, law.to_json())
+    law.save(shards.directory)
     console.note(f"The scaling law is fitted; its predictions of single runs have an error of {law.residual:.1%}.")
     return law
-
-
-def law_for(directory: Path) -> Law:
-    """Return the law that was fitted on the token shards in a directory, or the default law."""
-    return Law.from_json(read_json(directory / LAW)) if (directory / LAW).is_file() else DEFAULT_LAW

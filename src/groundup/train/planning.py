@@ -18,16 +18,16 @@ from groundup.model import ModelConfig, Transformer
 from groundup.model.families import FAMILIES
 from groundup.model.flops import IDLE_BYTES, training_bytes
 from groundup.model.lora import adapter_parameters
-from groundup.model.quantized import bits_per_weight
+from groundup.model.quantization import bits_per_weight
 from groundup.optim import OptimizerConfig
 from groundup.train.initial_model import InitialModel
-from groundup.train.ladder import law_for
 from groundup.train.learning_rates import language_model_rates, show_rates
 from groundup.train.machine import measured_machine, with_measured_kernels
 from groundup.train.objectives import Objective
 from groundup.train.outcome import peak_bytes
 from groundup.train.planner import Budget, Forecast, Plan, plan_run, regularized
 from groundup.train.planner.forecast import compression
+from groundup.train.planner.law import law_for
 from groundup.train.planner.limits import limit_sentence
 from groundup.train.planner.plan import SAVE_FRACTION
 from groundup.train.planner.tuning import (

@@ -14,10 +14,9 @@ from groundup.core.errors import DataError
 from groundup.core.files import expand_home, shell_quoted
 from groundup.data import TokenShards
 from groundup.data.format import INDEX
-from groundup.train.ladder import law_for
 from groundup.train.planner.estimate import Text
 from groundup.train.planner.forecast import COMPRESSED_BYTES, compression
-from groundup.train.planner.law import DEFAULT_LAW, Law
+from groundup.train.planner.law import DEFAULT_LAW, Law, law_for
 
 
 @dataclass(frozen=True, slots=True)

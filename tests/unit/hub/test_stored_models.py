@@ -21,7 +21,8 @@ from groundup.kernels.packing import WeightFormat
 from groundup.model import ModelConfig, Transformer
 from groundup.model.layers import Linear
 from groundup.model.lora import LoRA, add_lora, copy_sharing_weights
-from groundup.model.quantized import QuantizedWeight, UnconvertedWeight, quantize_frozen, quantize_int4
+from groundup.model.quantization import quantize_frozen
+from groundup.model.quantized import QuantizedWeight, UnconvertedWeight, quantize_int4
 
 needs_kernels = pytest.mark.skipif(native_library() is None, reason="no C++ kernels on this machine")
 IDS = torch.arange(3, 23).tolist()

@@ -20,13 +20,8 @@ from groundup.model import FAMILIES, Transformer
 from groundup.model.flops import training_bytes
 from groundup.model.layers import Linear
 from groundup.model.lora import LoRA, add_lora, copy_sharing_weights, fuse_lora, linear_layers, lora_layers, remove_lora
-from groundup.model.quantized import (
-    Bits,
-    QuantizedWeight,
-    bits_per_weight,
-    dequantize,
-    quantize_frozen,
-)
+from groundup.model.quantization import bits_per_weight, dequantize, quantize_frozen
+from groundup.model.quantized import Bits, QuantizedWeight
 from groundup.optim import Optimizer, OptimizerConfig
 from groundup.train import Checkpoints
 

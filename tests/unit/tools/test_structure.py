@@ -77,6 +77,19 @@ def test_five_duplicate_public_names_are_allowed(structure: ModuleType, tmp_path
     )
 
 
+def test_modules_that_import_each_other_are_reported(structure: ModuleType, tmp_path: Path) -> None:
+    """Imports in functions and under TYPE_CHECKING hid circles from the interpreter, and from readers."""
+    files = {
+        "a/__init__.py": "from groundup.a.first import x",
+        "a/first.py": "if TYPE_CHECKING:\n    from groundup.a import second",
+        "a/second.py": "import groundup.b",
+        "b.py": "def f():\n    from groundup.a.first import x",
+        "c.py": "from groundup.a import first\nimport groundup.b",
+    }
+    problem = "src/groundup/a/first.py:1: imports itself through groundup.a.second, groundup.b"
+    assert structure.check(package(tmp_path, files), {}) == [problem]
+
+
 def test_an_exception_needs_a_reason_and_a_violation(structure: ModuleType, tmp_path: Path) -> None:
     root = package(tmp_path, {"a.py": function(61)})
     assert structure.check(root, {"src/groundup/a.py::long": "a table of cases"}) == []

@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from groundup.core.errors import DataError
+from groundup.core.files import read_json, write_json
 
+_LAW = "scaling_law.json"
 Z_90 = 1.645  # half the width of a 90 % interval, in standard deviations
 _PARAMETERS = 1e6  # unit of N
 _BYTES = 1e7  # unit of the text seen
@@ -174,6 +177,10 @@ class Law:
         ranges = tuple((float(low), float(high)) for low, high in record["ranges"])
         return cls(**dict(record) | {"ranges": ranges})
 
+    def save(self, directory: Path) -> None:
+        """Save the law with the token shards on which it was fitted."""
+        write_json(directory / _LAW, self.to_json())
+
     def _scale(self, compression: float | None) -> float:
         if compression is None or self.compression is None:
             return 1.0
@@ -196,6 +203,12 @@ DEFAULT_LAW = Law(
     runs=7,
     source="seven runs of benchmarks/ablations.md, 1 December 2026",
 )
+
+
+def law_for(directory: Path) -> Law:
+    """Return the law that was fitted on the token shards in a directory, or the default law."""
+    path = directory / _LAW
+    return Law.from_json(read_json(path)) if path.is_file() else DEFAULT_LAW
 
 
 def planned_weight_decay(epochs: float) -> float:

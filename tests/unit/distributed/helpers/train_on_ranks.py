@@ -24,7 +24,7 @@ from groundup.distributed import ParallelModel, choose_mode, full_tensor
 from groundup.distributed.ranks import Ranks, join_ranks
 from groundup.model import ModelConfig, Transformer, init_weights
 from groundup.model.lora import LoRA, add_lora
-from groundup.model.quantized import quantize_frozen
+from groundup.model.quantization import quantize_frozen
 from groundup.optim import OptimizerConfig, WarmupStableDecay
 from groundup.train import Checkpoints, Progress, StepReport
 from groundup.train.fit import NoGuard, fit
