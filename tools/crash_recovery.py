@@ -105,7 +105,7 @@ def content(path: Path) -> Any:
 def without_times(value: Any) -> Any:
     """Remove the values that may differ between two equal runs."""
     if isinstance(value, dict):
-        measured = {"seconds", "waited", "mfu", "training_seconds", "finished_at", "product_flops"}
+        measured = {"seconds", "waited", "mfu", "training_seconds", "finished_at", "matmul_flops"}
         differing = measured | {"next"}  # "next" has commands that contain the path of the run
         return {key: without_times(each) for key, each in value.items() if key not in differing}
     return [without_times(each) for each in value] if isinstance(value, list) else value

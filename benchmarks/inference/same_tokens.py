@@ -26,7 +26,7 @@ from groundup.hub.resolve import OpenedModel, open_model
 from groundup.inference import Engine, GenerationRequest, Sampling, make_runner
 from groundup.inference.runner import NativeRunner, make_pool
 from groundup.inference.speed import cache_limit, speed_tests
-from groundup.kernels.packing import WeightFormat
+from groundup.kernels.weight_packing import WeightFormat
 
 _LENGTHS = (4, 400)  # tokens of a prompt
 _OUTPUT_TOKENS = 24

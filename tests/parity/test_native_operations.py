@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from family_shapes import kv_heads, variants
-from groundup.kernels.choice import KernelChoice
+from groundup.kernels.kernel_choice import KernelChoice
 from groundup.kernels.native_library import native_library
 from groundup.kernels.native_operations import NativeOperations
 from groundup.model import FAMILIES, ModelConfig, Operations, Transformer, init_weights, use_operations

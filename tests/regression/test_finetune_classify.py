@@ -203,7 +203,7 @@ def test_the_test_computes_in_the_faster_dtype(
     base: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The head stays in fp32, so the probabilities differ from fp32 only by rounding in the layers."""
-    machine = Machine("cpu", "bfloat16", compile=False, threads=1, product_flops=1e11)
+    machine = Machine("cpu", "bfloat16", compile=False, threads=1, matmul_flops=1e11)
     monkeypatch.setattr("groundup.kernels.measure_machine", lambda **_: machine)
     dtypes: list[tuple[int, torch.dtype | None]] = []
 

@@ -23,13 +23,13 @@ def report(seconds: float) -> StepReport:
     return StepReport(1, 10, 8, 8, 1.0, 1.0, seconds, 0.0, {"loss": 1.0}, False, 0)
 
 
-def test_the_reference_is_the_best_of_large_products(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reference_is_the_best_of_large_matmuls(monkeypatch: pytest.MonkeyPatch) -> None:
     """On this simulated machine, larger matmuls have higher throughput, as on real machines."""
     reached = {1024: 1.0e12, 1536: 1.4e12, 2048: 1.9e12}
     monkeypatch.setattr(machine, "_square_flops", lambda device, dtype, size, times=1: reached[size])
     monkeypatch.setattr(machine, "default_device", lambda: "cpu")
     found = measure_machine(native=False, compile=False)
-    assert (found.product_flops, found.peak_flops) == (1.0e12, 1.9e12)
+    assert (found.matmul_flops, found.peak_flops) == (1.0e12, 1.9e12)
 
 
 def test_measuring_takes_little_time() -> None:
@@ -41,7 +41,7 @@ def test_measuring_takes_little_time() -> None:
 
 
 def test_a_run_of_an_earlier_release_shows_no_mfu(tmp_path: Path) -> None:
-    old = {"device": "cpu", "compute_dtype": "bfloat16", "compile": False, "threads": 2, "product_flops": 7e11}
+    old = {"device": "cpu", "compute_dtype": "bfloat16", "compile": False, "threads": 2, "matmul_flops": 7e11}
     resumed = Machine.from_json(json.loads(json.dumps(old)))
     assert resumed.peak_flops is None
     assert Speed(1e12, resumed.peak_flops).mfu(report(1.0)) is None

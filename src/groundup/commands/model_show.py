@@ -97,7 +97,7 @@ def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "adapter of", facts["adapter_of"]
     yield "family", shape.family
     yield "shape", describe_shape(shape)
-    yield "parameters", f"{facts['parameters']:,} ({facts['product_parameters']:,} in matmuls)"
+    yield "parameters", f"{facts['parameters']:,} ({facts['matmul_parameters']:,} in matmuls)"
     tied = "tied embeddings" if shape.tie_embeddings else "untied embeddings"
     yield "vocabulary", f"{shape.vocab_size:,} tokens, {tied}"
     scaled = f", {shape.rope_scaling.kind} scaling x {shape.rope_scaling.factor:g}" if shape.rope_scaling else ""

@@ -26,7 +26,7 @@ from groundup.evaluation.verification.round_trip import pages
 from groundup.hub.resolve import OpenedModel, run_text
 from groundup.hub.weight_files import is_gguf
 from groundup.inference.runner import NativeRunner, Runner, SequenceStep, TorchRunner, make_runner, runner_format
-from groundup.kernels.native_decoder import native_obstacle
+from groundup.kernels.native_decoder import unsupported_reason
 from groundup.model.flops import matmul_parameters
 from groundup.model.quantized import QuantizedWeight
 
@@ -272,7 +272,7 @@ def measure_quality(
     made = [make_runner(opened.model, each) for each in dtypes]
     runners: dict[str, Runner] = {runner_format(each, opened.model): each for each in made}
     half = runners.get("bfloat16")
-    if half is None and native_obstacle(opened.model) is None:
+    if half is None and unsupported_reason(opened.model) is None:
         half = make_runner(opened.model, "bfloat16")
     others: dict[str, LogitsFunction] = {
         name: runner_logits(runner) for name, runner in runners.items() if name != "float32"

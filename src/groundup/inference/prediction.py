@@ -21,10 +21,10 @@ import torch
 from groundup.core.environment import OtherLoad, cpu_name
 from groundup.core.files import cache_dir, read_json, write_json
 from groundup.core.plural import pluralize
-from groundup.kernels.machine import matmul_flops, read_bandwidth
+from groundup.kernels.machine import cpu_matmul_flops, read_bandwidth
 from groundup.kernels.memory import memory_bytes
-from groundup.kernels.native_decoder import shape_obstacle
-from groundup.kernels.packing import BYTES_PER_WEIGHT
+from groundup.kernels.native_decoder import unsupported_config_reason
+from groundup.kernels.weight_packing import BYTES_PER_WEIGHT
 from groundup.model import ModelConfig
 from groundup.model.flops import (
     IDLE_BYTES,
@@ -59,7 +59,7 @@ class MachineRates:
         cpu: Name of the CPU.
         threads: Number of CPU threads.
         read_bytes: Read bandwidth of the memory, in bytes/s.
-        flops: Throughput of large matmuls in FLOP/s by dtype, see `groundup.kernels.machine.matmul_flops`.
+        flops: Throughput of large matmuls in FLOP/s by dtype, see `groundup.kernels.machine.cpu_matmul_flops`.
         measured_at: Time of the measurement in seconds since the epoch.
         busy: Whether other processes used the CPU during the measurement, so that the rates are too low.
     """
@@ -143,7 +143,7 @@ def _measured_rates(cpu: str, threads: int) -> MachineRates:
         if time.time() - rates.measured_at < _MAX_AGE_SECONDS:
             return rates
     load = OtherLoad()
-    rates = MachineRates(cpu, threads, read_bandwidth(), matmul_flops(), time.time(), load.busy)
+    rates = MachineRates(cpu, threads, read_bandwidth(), cpu_matmul_flops(), time.time(), load.busy)
     if not rates.busy:
         _write(file, (stored if isinstance(stored, dict) else {}) | {rates.key: asdict(rates)})
     return rates
@@ -156,7 +156,7 @@ def predict_formats(config: ModelConfig, rates: MachineRates) -> list[Prediction
         config: Config of the model.
         rates: Rates of the machine.
     """
-    formats: tuple[Format, ...] = ("bfloat16", "int8", "int4") if shape_obstacle(config) is None else ()
+    formats: tuple[Format, ...] = ("bfloat16", "int8", "int4") if unsupported_config_reason(config) is None else ()
     history = read_history()
     return [predict_speed(config, each, rates, history) for each in (*formats, "float32")]
 

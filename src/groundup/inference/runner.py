@@ -26,9 +26,9 @@ from groundup.kernels.native_decoder import (
     Chunk,
     NativeDecoder,
     RowReader,
-    native_obstacle,
+    unsupported_reason,
 )
-from groundup.kernels.packing import WeightFormat, packed_format
+from groundup.kernels.weight_packing import WeightFormat, packed_format
 from groundup.model import BatchCache, KVCache, Transformer
 from groundup.model.layers import Embedding, Linear
 from groundup.model.quantized import QuantizedWeight
@@ -343,7 +343,7 @@ class NativeRunner:
 
     def share(self, model: Transformer, identity: bytes | None = None) -> Runner:
         """Return a runner for another model; PyTorch if the kernels cannot compute it."""
-        if native_obstacle(model) is not None:
+        if unsupported_reason(model) is not None:
             prepare_for_torch(model)
             return TorchRunner(model)
         decoder = self.decoder
@@ -424,4 +424,4 @@ def _kernels_can_compute(model: Transformer) -> bool:
 
         if any(map(is_sharded, model.parameters())):
             return False
-    return native_obstacle(model) is None
+    return unsupported_reason(model) is None

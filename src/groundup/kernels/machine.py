@@ -17,9 +17,9 @@ from torch import Tensor
 
 from groundup.core.errors import ResourceError
 from groundup.kernels.cache import compiling, mark_first_pass, use_kernel_cache, without_counting
-from groundup.kernels.choice import KernelChoice
 from groundup.kernels.fp8 import require_fp8, use_fp8
 from groundup.kernels.heap import keep_large_buffers
+from groundup.kernels.kernel_choice import KernelChoice
 from groundup.kernels.kernel_timing import choose_kernels, native_flops
 from groundup.kernels.native_library import multiplies_bf16, native_library
 from groundup.kernels.native_operations import NativeOperations
@@ -45,7 +45,7 @@ class Machine:
         compile: Whether to compile the layers with `torch.compile`.
         threads: Number of CPU threads. The number of threads determines the order of floating-point additions, so a run
             is reproducible only with the same number of threads.
-        product_flops: Matmul throughput in FLOP/s, measured for matrices of medium size. The planner estimates the
+        matmul_flops: Matmul throughput in FLOP/s, measured for matrices of medium size. The planner estimates the
             training time from it before it can measure training steps.
         native: Whether to use the C++ kernels of `native/`. If so, `torch.compile` is not used.
         fp8: Whether to use fp8 matmuls in the layers. On a CPU, fp8 is emulated.
@@ -60,7 +60,7 @@ class Machine:
     compute_dtype: ComputeDtype
     compile: bool
     threads: int
-    product_flops: float
+    matmul_flops: float
     native: bool = False
     fp8: bool = False
     peak_flops: float | None = None
@@ -145,7 +145,7 @@ def measure_machine(
 def with_kernels(machine: Machine, config: ModelConfig) -> Machine:
     """Return the machine with the fastest kernels for a model whose weights are all trained.
 
-    If the machine does not use the C++ kernels, or if it uses them for all products, it is returned unchanged.
+    If the machine does not use the C++ kernels, or if it uses them for all matmuls, it is returned unchanged.
 
     Args:
         machine: The machine.
@@ -155,7 +155,7 @@ def with_kernels(machine: Machine, config: ModelConfig) -> Machine:
     if library is None or machine.kernels is not None:
         return machine
     torch.set_num_threads(machine.threads)
-    return replace(machine, kernels=choose_kernels(config, library, machine.product_flops))
+    return replace(machine, kernels=choose_kernels(config, library, machine.matmul_flops))
 
 
 def cast_for_inference(model: Transformer | SequenceClassifier, compute_dtype: ComputeDtype) -> None:
@@ -221,7 +221,7 @@ def sustained_flops(device: str, dtype: torch.dtype) -> float:
     return best
 
 
-def matmul_flops() -> dict[str, float]:
+def cpu_matmul_flops() -> dict[str, float]:
     """Return the throughput of large matmuls on the CPU in FLOP/s, by dtype.
 
     If PyTorch emulates bf16 and there are C++ kernels, the throughput of bf16 is that of the kernels.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from groundup.core.errors import ResourceError
 from groundup.kernels.native_library import native_library
-from groundup.kernels.packing import KINDS, PAIR, PANEL, Packer, WeightFormat, packed_format
+from groundup.kernels.weight_packing import KINDS, PAIR, PANEL, Packer, WeightFormat, packed_format
 from groundup.model import ModelConfig, Transformer
 from groundup.model.attention import Attention
 from groundup.model.layers import MLP, GatedMLP, LayerNorm, Linear, RMSNormPlusOne
@@ -126,14 +126,14 @@ class Chunk:
     reader: RowReader | None = None
 
 
-def native_obstacle(model: Transformer) -> str | None:
+def unsupported_reason(model: Transformer) -> str | None:
     """Return why the kernels cannot compute a model on this machine, or None if they can."""
     if model.device.type != "cpu":
         return f"the model is on {model.device}"
-    return shape_obstacle(model.config)
+    return unsupported_config_reason(model.config)
 
 
-def shape_obstacle(config: ModelConfig) -> str | None:
+def unsupported_config_reason(config: ModelConfig) -> str | None:
     """Return why the kernels cannot compute models with a config on this machine, or None if they can."""
     if native_library() is None:
         return "the kernels need Linux on a CPU with AVX2, FMA and F16C, and a C++ compiler"
@@ -158,7 +158,7 @@ class NativeDecoder:
         base: A decoder whose packed weights are used for layers that the two models share, as adapters do.
 
     Raises:
-        ResourceError: The kernels cannot compute this model here; see `native_obstacle`.
+        ResourceError: The kernels cannot compute this model here; see `unsupported_reason`.
     """
 
     def __init__(
@@ -169,8 +169,8 @@ class NativeDecoder:
         threads: int | None = None,
         base: NativeDecoder | None = None,
     ) -> None:
-        if (obstacle := native_obstacle(model)) is not None:
-            raise ResourceError(f"no native kernels for this model: {obstacle}", fix="Compute it with PyTorch.")
+        if (reason := unsupported_reason(model)) is not None:
+            raise ResourceError(f"no native kernels for this model: {reason}", fix="Compute it with PyTorch.")
         library = native_library()
         assert library is not None
         self._library = library

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from groundup.kernels.choice import ACTIVATIONS, TILE, KernelChoice, Product
+from groundup.kernels.kernel_choice import ACTIVATIONS, TILE, KernelChoice, MatmulGroup
+from groundup.kernels.matmuls import Matmuls, transposed_matmuls
 from groundup.kernels.native_layers import FeedForward, Linears
 from groundup.kernels.native_library import multiplies_bf16, pointers_to, sizes_of
-from groundup.kernels.products import Products, transposed_matmuls
 from groundup.model import Activation, Operations, SequenceClassifier, Transformer
 from groundup.model.flops import MAX_CHUNK_LOGITS, MAX_CHUNK_ROWS
 from groundup.optim import Orthogonalize, newton_schulz
@@ -40,21 +40,21 @@ class NativeOperations(Operations):
 
     def __init__(self, library: ctypes.CDLL, choice: KernelChoice | None = None) -> None:
         self.kernels = library
-        self.products = Products(library, choice or KernelChoice())
+        self.matmuls = Matmuls(library, choice or KernelChoice())
         self._emulated = not multiplies_bf16(library)  # If so, no matmul may be a bf16 matmul of PyTorch.
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """See `Operations.linear`."""
         if not (_is_cpu_bf16(x) and self._computes([weight])):
             return super().linear(x, weight, bias)
-        outs: tuple[Tensor] = Linears.apply(self.products, x, weight, bias)
+        outs: tuple[Tensor] = Linears.apply(self.matmuls, x, weight, bias)
         return outs[0]
 
     def linears(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Sequence[Tensor]:
         """See `Operations.linears`."""
         if not (_is_cpu_bf16(x) and self._computes(weights)):
             return super().linears(x, weights, biases)
-        outs: tuple[Tensor, ...] = Linears.apply(self.products, x, *weights, *biases)
+        outs: tuple[Tensor, ...] = Linears.apply(self.matmuls, x, *weights, *biases)
         return outs
 
     def _computes(self, weights: Sequence[Tensor]) -> bool:
@@ -67,13 +67,13 @@ class NativeOperations(Operations):
         """See `Operations.matmul`."""
         if not (self._emulated and _is_cpu_bf16(left_RO)):
             return super().matmul(left_RO, right_OD, out_RD)
-        return out_RD.copy_(self.products.input_gradients([left_RO], [right_OD]))
+        return out_RD.copy_(self.matmuls.input_gradients([left_RO], [right_OD]))
 
     def logits(self, h_RD: Tensor, weight_VD: Tensor) -> Tensor:
         """See `Operations.logits`."""
         if not (self._emulated and _is_cpu_bf16(h_RD)):
             return super().logits(h_RD, weight_VD)
-        return self.products.linear(h_RD, [weight_VD], [None])[0]
+        return self.matmuls.linear(h_RD, [weight_VD], [None])[0]
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """See `Operations.rms_norm`."""
@@ -112,11 +112,11 @@ class NativeOperations(Operations):
         self, x: Tensor, activation: Activation, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
     ) -> Tensor:
         """See `Operations.feed_forward`."""
-        product = Product("feed_forward", x.shape[-1], tuple(map(len, weights[:-1])))
-        supported = _is_cpu_bf16(x) and all(map(_is_trained, weights)) and product.is_native
+        group = MatmulGroup("feed_forward", x.shape[-1], tuple(map(len, weights[:-1])))
+        supported = _is_cpu_bf16(x) and all(map(_is_trained, weights)) and group.is_native
         if not (supported and activation in ACTIVATIONS):
             return super().feed_forward(x, activation, weights, biases)
-        out: Tensor = FeedForward.apply(self.products, activation == "gelu_tanh", x, *weights, *biases)
+        out: Tensor = FeedForward.apply(self.matmuls, activation == "gelu_tanh", x, *weights, *biases)
         return out
 
     def rotate(self, x_BTNH: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
@@ -184,7 +184,7 @@ class NativeOperations(Operations):
 
     def rounded(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
         """See `Operations.rounded`."""
-        return self.products.weights.of(weight) if dtype == torch.bfloat16 else super().rounded(weight, dtype)
+        return self.matmuls.weights.of(weight) if dtype == torch.bfloat16 else super().rounded(weight, dtype)
 
     def transposed_matmul(self, out_VD: Tensor, left_RV: Tensor, right_RD: Tensor, *, add: bool) -> None:
         """See `Operations.transposed_matmul`."""

@@ -51,7 +51,7 @@ class NativeAdamW(torch.optim.AdamW):
             self._update(group, [parameter for parameter in group["params"] if parameter.grad is not None], factor)
 
     def _update(self, group: dict[str, Any], parameters: list[Tensor], factor: float) -> None:
-        rounded = self._operations.products.weights
+        rounded = self._operations.matmuls.weights
         (beta1, beta2), lr = group["betas"], group["lr"]
         grads = [parameter.grad.contiguous() for parameter in parameters if parameter.grad is not None]
         copies = [rounded.to_write(parameter) for parameter in parameters]
@@ -88,7 +88,7 @@ def adamw_of(model: Transformer | SequenceClassifier) -> Callable[..., torch.opt
     operations, trained = model.operations, [p for p in model.parameters() if p.requires_grad]
     if not isinstance(operations, NativeOperations) or not all(_is_supported(parameter) for parameter in trained):
         return torch.optim.AdamW
-    operations.products.weights.track(parameter for parameter in trained if parameter.ndim == 2)
+    operations.matmuls.weights.track(parameter for parameter in trained if parameter.ndim == 2)
     return partial(NativeAdamW, operations=operations)
 
 

@@ -100,7 +100,7 @@ def plan_pretraining(
         vocab_size=start.vocab_size,
         given_shape=start.shape,
         forecast=forecast,
-        matmul_flops=ranks.size * machine.product_flops,
+        matmul_flops=ranks.size * machine.matmul_flops,
         measure=measure,
         optimizer=optimizer,
         memory_bytes=rank_memory(machine, ranks, settings.parallel.mode),
@@ -220,7 +220,7 @@ def plan_fine_tuning(
     rows_per_epoch = loader(shape.context_length, 1, machine).n_rows
     epochs = settings.num_epochs or DEFAULT_EPOCHS
     tokens = epochs * rows_per_epoch * shape.context_length
-    worth = should_compile(shape, tokens, ranks.size * machine.product_flops, trained)
+    worth = should_compile(shape, tokens, ranks.size * machine.matmul_flops, trained)
     if compile and worth and not machine.native:
         machine = measured_machine(settings, run, native=False, frozen=trained is not None)
     if trained is None:
@@ -230,7 +230,7 @@ def plan_fine_tuning(
     speed = None
     if settings.minutes is not None:
         trainer = Trainer(copy.deepcopy(model), objective, settings, run, machine=machine)
-        rows = measured_rows(shape, machine.product_flops, step[0])
+        rows = measured_rows(shape, machine.matmul_flops, step[0])
         rows = trainer.max_rows(lambda rows: loader(shape.context_length, rows, machine).batch(0), rows)
         steps = trainer.steps_per_second(loader(shape.context_length, rows, machine).batch, rates)
         speed = steps * rows * ranks.size * shape.context_length

@@ -338,7 +338,7 @@ def test_method_merged_saves_the_merged_model(
 ) -> None:
     """The training is the same as with `lora`, but transformers can load the result without the base model and PEFT."""
     # On a busy machine, two measurements may select different dtypes, which would change the training.
-    machine = Machine("cpu", "float32", compile=False, threads=1, product_flops=1e11)
+    machine = Machine("cpu", "float32", compile=False, threads=1, matmul_flops=1e11)
     monkeypatch.setattr("groundup.kernels.measure_machine", lambda **_: machine)
     adapter = tmp_path / "adapter"
     instruct(pairs, directory / "base", adapter)

@@ -25,7 +25,7 @@ from groundup.evaluation.quantization import (
 from groundup.hub.resolve import OpenedModel
 from groundup.inference.runner import NativeRunner, TorchRunner
 from groundup.kernels.native_library import native_library
-from groundup.kernels.packing import WeightFormat
+from groundup.kernels.weight_packing import WeightFormat
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
 

@@ -17,7 +17,7 @@ from groundup.hub import SpecialTokenIds, load_model, save_weights
 from groundup.hub.gguf import FileType, write_gguf
 from groundup.inference.runner import NativeRunner, SequenceStep, prepare_for_torch
 from groundup.kernels.native_library import native_library
-from groundup.kernels.packing import WeightFormat
+from groundup.kernels.weight_packing import WeightFormat
 from groundup.model import ModelConfig, Transformer
 from groundup.model.layers import Linear
 from groundup.model.lora import LoRA, add_lora, copy_sharing_weights

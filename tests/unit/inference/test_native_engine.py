@@ -14,7 +14,7 @@ from groundup.inference import Engine, GenerationRequest, Sampling, TokenEvent
 from groundup.inference.runner import NativeRunner, make_pool
 from groundup.kernels.native_decoder import BLOCK_TOKENS
 from groundup.kernels.native_library import native_library
-from groundup.kernels.packing import WeightFormat
+from groundup.kernels.weight_packing import WeightFormat
 from groundup.model import Transformer
 from groundup.model.lora import LoRA, add_lora, copy_sharing_weights
 from groundup.tokenizer import Tokenizer

@@ -11,10 +11,10 @@ import torch
 
 from family_shapes import kv_heads, variants
 from groundup.kernels import Machine, kernel_timing
-from groundup.kernels.choice import ChosenKernel, KernelChoice, Product, products_of
+from groundup.kernels.kernel_choice import ChosenKernel, KernelChoice, MatmulGroup, matmul_groups
+from groundup.kernels.matmuls import IMPLEMENTATIONS, Matmuls
 from groundup.kernels.native_library import native_library
 from groundup.kernels.native_operations import NativeOperations
-from groundup.kernels.products import IMPLEMENTATIONS, Products
 from groundup.model import FAMILIES, ModelConfig, Transformer, use_operations
 
 LIBRARY = native_library()
@@ -31,23 +31,23 @@ def config_of(family: Any, **changes: Any) -> ModelConfig:
 
 @needs_kernels
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_product_of_a_training_step_is_timed(family: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A product with other sizes in `products_of` would be timed but never used."""
+def test_every_matmul_of_a_training_step_is_timed(family: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group with other sizes in `matmul_groups` would be timed but never used."""
     config, used = config_of(family), set()
-    find_kernel = Products._kernel
+    find_kernel = Matmuls._kernel
 
-    def record(self: Products, operation: Any, inputs: int, outputs: Any) -> Any:
-        product = Product(operation, inputs, tuple(outputs))
-        used.add(product)
-        return find_kernel(self, *(operation, inputs, product.outputs))
+    def record(self: Matmuls, operation: Any, inputs: int, outputs: Any) -> Any:
+        group = MatmulGroup(operation, inputs, tuple(outputs))
+        used.add(group)
+        return find_kernel(self, *(operation, inputs, group.outputs))
 
-    monkeypatch.setattr(Products, "_kernel", record)
+    monkeypatch.setattr(Matmuls, "_kernel", record)
     model = Transformer(config)
     model.model.compute_dtype = torch.bfloat16
     use_operations(model, NativeOperations(LIBRARY))  # type: ignore[arg-type]
     ids = torch.arange(32)[None]
     model(ids, labels_BT=ids).backward()
-    assert {each for each in used if each.is_native and not each.is_plain} == set(products_of(config))
+    assert {each for each in used if each.is_native and not each.is_plain} == set(matmul_groups(config))
 
 
 @needs_kernels
@@ -60,30 +60,30 @@ def test_the_faster_kernel_is_chosen(slow: Any, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setitem(IMPLEMENTATIONS, operation, kernels | {slow: lambda *a, f=fast: (time.sleep(0.02), f(*a))})
     config = config_of("llama")
     found = kernel_timing.choose_kernels(config, LIBRARY, 1e9)
-    assert [choice.product for choice in found.choices] == products_of(config)
+    assert [choice.group for choice in found.choices] == matmul_groups(config)
     assert all(choice.kernel != slow and choice.milliseconds[slow] > 20 for choice in found.choices)
 
 
 def test_unsupported_sizes_are_computed_by_pytorch() -> None:
     """The C++ kernels would write past the end of the matrices."""
-    products = products_of(config_of("llama", dim=48, n_heads=1, n_kv_heads=1, head_dim=32, ffn_dim=80))
-    assert {product.operation for product in products} == {"weight_gradients"}
-    assert KernelChoice().kernel_of(Product("feed_forward", 48, (80, 80))) == "torch"
+    groups = matmul_groups(config_of("llama", dim=48, n_heads=1, n_kv_heads=1, head_dim=32, ffn_dim=80))
+    assert {group.operation for group in groups} == {"weight_gradients"}
+    assert KernelChoice().kernel_of(MatmulGroup("feed_forward", 48, (80, 80))) == "torch"
 
 
 def test_the_choice_is_saved_with_the_machine() -> None:
-    product = Product("weight_gradients", 64, (64, 32))
-    choice = KernelChoice(choices=(ChosenKernel(product, "torch", {"native": 1.5, "torch": 1.0}),))
+    group = MatmulGroup("weight_gradients", 64, (64, 32))
+    choice = KernelChoice(choices=(ChosenKernel(group, "torch", {"native": 1.5, "torch": 1.0}),))
     machine = Machine("cpu", "bfloat16", False, 2, 7e11, native=True, kernels=choice)
     saved = json.loads(json.dumps(machine.to_json()))
     assert Machine.from_json(saved) == machine
-    assert choice.kernel_of(product) == "torch"
+    assert choice.kernel_of(group) == "torch"
     assert machine.describe() == [("matmul kernels", "PyTorch 1 (measured)")]
 
 
 def test_a_plan_of_an_earlier_release_keeps_its_kernels() -> None:
-    old = {"device": "cpu", "compute_dtype": "bfloat16", "compile": False, "threads": 2, "product_flops": 7e11}
+    old = {"device": "cpu", "compute_dtype": "bfloat16", "compile": False, "threads": 2, "matmul_flops": 7e11}
     machine = Machine.from_json(old | {"native": True, "fp8": False, "peak_flops": 8e11})
     assert machine.kernels is None
     assert machine.to_json().keys() == old.keys() | {"native", "fp8", "peak_flops"}
-    assert KernelChoice().kernel_of(Product("weight_gradients", 64, (64,))) == "native"
+    assert KernelChoice().kernel_of(MatmulGroup("weight_gradients", 64, (64,))) == "native"

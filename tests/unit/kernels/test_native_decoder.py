@@ -16,10 +16,10 @@ from groundup.kernels.native_decoder import (
     BLOCK_TOKENS,
     Chunk,
     NativeDecoder,
-    native_obstacle,
+    unsupported_reason,
 )
 from groundup.kernels.native_library import native_library
-from groundup.kernels.packing import WeightFormat
+from groundup.kernels.weight_packing import WeightFormat
 from groundup.model import Transformer
 from groundup.model.families import FAMILIES
 from groundup.model.lora import LoRA, add_lora
@@ -193,4 +193,4 @@ def test_more_tokens_than_a_pass_has() -> None:
 
 def test_a_model_with_odd_sizes_is_refused() -> None:
     config = small("qwen3", dim=40)
-    assert "multiples of 32" in (native_obstacle(Transformer(config)) or "")
+    assert "multiples of 32" in (unsupported_reason(Transformer(config)) or "")

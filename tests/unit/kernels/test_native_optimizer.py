@@ -28,7 +28,7 @@ def natively_trained(model: Transformer) -> tuple[Transformer, RoundedWeights]:
     operations = NativeOperations(LIBRARY)
     use_operations(model.requires_grad_(True), operations)
     model.model.compute_dtype = torch.bfloat16
-    return model, operations.products.weights
+    return model, operations.matmuls.weights
 
 
 def step(model: Transformer, optimizer: Optimizer, grad_factor: float | None = None) -> float:
@@ -95,10 +95,10 @@ def test_copies_are_rounded_as_by_pytorch() -> None:
     if multiplies_bf16(LIBRARY):
         weight = weight[~(weight.abs() < torch.finfo(torch.float32).tiny)]
     operations, parameter = NativeOperations(LIBRARY), torch.nn.Parameter(weight)
-    operations.products.weights.track([parameter])
-    operations.products.weights.of(parameter).zero_()
+    operations.matmuls.weights.track([parameter])
+    operations.matmuls.weights.of(parameter).zero_()
     parameter.grad = torch.zeros_like(weight)
     NativeAdamW([parameter], operations=operations, lr=0.0, weight_decay=0.0).step()  # overwrites the copy
-    rounded, expected = operations.products.weights.of(parameter), weight.bfloat16()
+    rounded, expected = operations.matmuls.weights.of(parameter), weight.bfloat16()
     assert torch.equal(rounded.isnan(), expected.isnan())
     assert torch.equal(rounded[~expected.isnan()].view(torch.int16), expected[~expected.isnan()].view(torch.int16))

@@ -161,7 +161,7 @@ def test_a_compiled_model_gives_the_same(tiny_model: Callable[..., Transformer])
     ids = torch.arange(40).view(2, 20)
     call = partial(model, ids, labels_BT=ids.roll(-1, 1), reduction="none")
     expected = torch.autograd.grad(call().sum(), [model.lm_head.weight])
-    prepare_model(model, Machine("cpu", "float32", compile=True, threads=1, product_flops=1e9))
+    prepare_model(model, Machine("cpu", "float32", compile=True, threads=1, matmul_flops=1e9))
     torch.testing.assert_close(torch.autograd.grad(call().sum(), [model.lm_head.weight]), expected)
     with eager_mode(), torch.no_grad():
         assert call().shape == ids.shape

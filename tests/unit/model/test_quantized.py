@@ -261,7 +261,7 @@ def test_a_prepared_model_trains_in_bf16(tiny_model: Callable[..., Transformer],
     model = quantized_lora(tiny_model, 4)
     learned = [p for p in model.parameters() if p.requires_grad]
     expected = torch.autograd.grad(model(IDS, labels_BT=IDS.roll(-1, 1)), learned)
-    prepare_model(model, Machine("cpu", "bfloat16", compile=compile, threads=1, product_flops=1e9))
+    prepare_model(model, Machine("cpu", "bfloat16", compile=compile, threads=1, matmul_flops=1e9))
     assert model.operations.recompute
     got = torch.autograd.grad(model(IDS, labels_BT=IDS.roll(-1, 1)), learned)
     for near, exact in zip(got, expected, strict=True):

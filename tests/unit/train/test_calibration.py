@@ -53,7 +53,7 @@ def test_a_model_that_exceeds_the_memory_is_not_measured(
 
 
 def test_measured_steps_have_only_the_rows_that_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = Machine("cpu", "float32", compile=False, threads=1, product_flops=1e9)
+    machine = Machine("cpu", "float32", compile=False, threads=1, matmul_flops=1e9)
     monkeypatch.setattr(calibration, "measured_machine", lambda *_: machine)
     monkeypatch.setattr(Trainer, "max_rows", lambda _, batch_of, at_most: min(at_most, len(batch_of(2).input_ids)))
     found = calibration._measure(TINY, 8)

@@ -16,7 +16,7 @@ from groundup.core.errors import FormatError
 from groundup.data import Loader, TokenShards, write_shards
 from groundup.hub import load_model
 from groundup.kernels import Machine
-from groundup.kernels.choice import Kernel, KernelChoice
+from groundup.kernels.kernel_choice import Kernel, KernelChoice
 from groundup.kernels.native_library import native_library
 from groundup.model import Transformer
 from groundup.optim import WarmupStableDecay

@@ -63,7 +63,7 @@ class Figures:
         return {
             "shape": self.shape.to_json(),
             "parameters": self.parameters,
-            "product_parameters": self.matmul_parameters,
+            "matmul_parameters": self.matmul_parameters,
             "flops_per_token": {"training": self.training_flops, "inference": self.inference_flops},
             "memory_bytes": {
                 "weights": self.weight_bytes,

@@ -42,7 +42,7 @@ PRETRAINED: Json = {
         "compute_dtype": "bfloat16",
         "compile": True,
         "threads": 2,
-        "product_flops": 5e11,
+        "matmul_flops": 5e11,
         "peak_flops": 9.9e11,
     },
 }

@@ -24,7 +24,7 @@ _NAMES: dict[Kernel, str] = {"native": "C++", "torch": "PyTorch"}
 
 
 @dataclass(frozen=True, slots=True)
-class Product:
+class MatmulGroup:
     """The matmuls of one operation, for linear layers that have the same input.
 
     Attributes:
@@ -53,26 +53,26 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class ChosenKernel:
-    """The kernel of one product.
+    """The kernel of one group of matmuls.
 
     Attributes:
-        product: The product.
+        group: The group of matmuls.
         kernel: The chosen kernel.
         milliseconds: Measured time of each kernel.
     """
 
-    product: Product
+    group: MatmulGroup
     kernel: Kernel
     milliseconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class KernelChoice:
-    """The kernel of each product of a model.
+    """The kernel of each group of matmuls of a model.
 
     Attributes:
-        default: Kernel of all other products.
-        choices: Kernels of the measured products.
+        default: Kernel of all other matmuls.
+        choices: Kernels of the measured matmuls.
         plain: Kernel of plain matmuls that were not measured.
     """
 
@@ -80,14 +80,14 @@ class KernelChoice:
     choices: tuple[ChosenKernel, ...] = ()
     plain: Kernel = "torch"
 
-    def kernel_of(self, product: Product) -> Kernel:
-        """Return the kernel of a product. PyTorch computes products that the C++ kernels do not support."""
-        other = self.plain if product.is_plain else self.default
-        chosen = next((choice.kernel for choice in self.choices if choice.product == product), other)
-        return chosen if product.is_native else "torch"
+    def kernel_of(self, group: MatmulGroup) -> Kernel:
+        """Return the kernel of a group. PyTorch computes groups that the C++ kernels do not support."""
+        other = self.plain if group.is_plain else self.default
+        chosen = next((choice.kernel for choice in self.choices if choice.group == group), other)
+        return chosen if group.is_native else "torch"
 
     def describe(self) -> str:
-        """Return the number of products that each kernel computes, such as "C++ 6, PyTorch 2"."""
+        """Return the number of groups that each kernel computes, such as "C++ 6, PyTorch 2"."""
         counts = Counter(choice.kernel for choice in self.choices)
         return ", ".join(f"{name} {counts[kernel]}" for kernel, name in _NAMES.items() if counts[kernel])
 
@@ -96,13 +96,13 @@ class KernelChoice:
         """Create the choice from the result of `dataclasses.asdict`, also after it was saved as JSON."""
         choices = []
         for choice in record["choices"]:
-            product = dict(choice["product"]) | {"outputs": tuple(choice["product"]["outputs"])}
-            choices.append(ChosenKernel(**dict(choice) | {"product": Product(**product)}))
+            group = dict(choice["group"]) | {"outputs": tuple(choice["group"]["outputs"])}
+            choices.append(ChosenKernel(**dict(choice) | {"group": MatmulGroup(**group)}))
         return cls(record["default"], tuple(choices), record.get("plain", "torch"))
 
 
-def products_of(config: ModelConfig) -> list[Product]:
-    """Return the products of a training step for which there is more than one fast kernel.
+def matmul_groups(config: ModelConfig) -> list[MatmulGroup]:
+    """Return the groups of matmuls of a training step for which there is more than one fast kernel.
 
     Args:
         config: Architecture of a model whose weights are all trained.
@@ -111,13 +111,13 @@ def products_of(config: ModelConfig) -> list[Product]:
     heads, kv_heads = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
     qkv, inner = (heads, kv_heads, kv_heads), (config.ffn_dim,) * (1 + family.gated)
     fused: tuple[Operation, ...] = ("feed_forward", "feed_forward_gradients")
-    products = [
-        *(Product(operation, config.dim, inner) for operation in fused if family.activation in ACTIVATIONS),
-        Product("input_gradients", config.dim, qkv),
-        Product("input_gradients", config.dim, inner),
-        Product("weight_gradients", config.dim, qkv),
-        Product("weight_gradients", heads, (config.dim,)),
-        Product("weight_gradients", config.dim, inner),
-        Product("weight_gradients", config.ffn_dim, (config.dim,)),
+    groups = [
+        *(MatmulGroup(operation, config.dim, inner) for operation in fused if family.activation in ACTIVATIONS),
+        MatmulGroup("input_gradients", config.dim, qkv),
+        MatmulGroup("input_gradients", config.dim, inner),
+        MatmulGroup("weight_gradients", config.dim, qkv),
+        MatmulGroup("weight_gradients", heads, (config.dim,)),
+        MatmulGroup("weight_gradients", config.dim, inner),
+        MatmulGroup("weight_gradients", config.ffn_dim, (config.dim,)),
     ]
-    return [each for each in dict.fromkeys(products) if each.is_native and not each.is_plain]
+    return [each for each in dict.fromkeys(groups) if each.is_native and not each.is_plain]

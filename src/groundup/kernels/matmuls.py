@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from groundup.kernels.choice import TILE, Kernel, KernelChoice, Operation, Product
+from groundup.kernels.kernel_choice import TILE, Kernel, KernelChoice, MatmulGroup, Operation
 from groundup.kernels.native_library import multiplies_bf16, pointers_to, sizes_of
 from groundup.kernels.rounded_weights import RoundedWeights
 
@@ -178,12 +178,12 @@ IMPLEMENTATIONS: dict[Operation, dict[Kernel, Callable[..., Any]]] = {
 }
 
 
-class Products:
-    """Compute the products of a training step with the chosen kernels.
+class Matmuls:
+    """Compute the matmuls of a training step with the chosen kernels.
 
     Args:
         library: The library of C++ kernels.
-        choice: The kernel of each product.
+        choice: The kernel of each group of matmuls.
 
     Attributes:
         weights: The bf16 copies of the weights.
@@ -193,7 +193,7 @@ class Products:
         self.library = library
         self.choice = choice
         self.weights = RoundedWeights()
-        self._kernels: dict[Product, Callable[..., Any]] = {}
+        self._kernels: dict[MatmulGroup, Callable[..., Any]] = {}
 
     def linear(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> list[Tensor]:
         """Return x W^T + b for linear layers that have the same input.
@@ -257,7 +257,7 @@ class Products:
         return found
 
     def _kernel(self, operation: Operation, inputs: int, outputs: Iterable[int]) -> Callable[..., Any]:
-        product = Product(operation, inputs, tuple(outputs))
-        if product not in self._kernels:
-            self._kernels[product] = IMPLEMENTATIONS[operation][self.choice.kernel_of(product)]
-        return self._kernels[product]
+        group = MatmulGroup(operation, inputs, tuple(outputs))
+        if group not in self._kernels:
+            self._kernels[group] = IMPLEMENTATIONS[operation][self.choice.kernel_of(group)]
+        return self._kernels[group]
