@@ -294,7 +294,7 @@ class Estimator:
     def _at(self, config: ModelConfig, tokens: float) -> Estimate:
         forecast = self._text.forecast(tokens, self._law)
         epochs = tokens / forecast.tokens
-        micro, accum = batch_rows(tokens, config.context_length)
+        micro, accum = batch_rows(forecast.batch_size_tokens(tokens), config.context_length)
         return Estimate(
             model=config,
             tokens=tokens,

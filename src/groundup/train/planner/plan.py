@@ -322,7 +322,7 @@ def plan_run(
         timed = _timed(budget, sizes, matmul_flops, measure)
         depth, tokens = timed.depth, timed.tokens
     config = sizes.shape(depth)
-    micro, accum = _fitting(config, tokens, memory_bytes, budget.global_batch_tokens)
+    micro, accum = _fitting(config, forecast.batch_size_tokens(tokens), memory_bytes, budget.global_batch_tokens)
     speed = timed and timed.tokens_per_second
     if not speed and tokens * flops_per_token(config) > _MIN_MEASURED_SECONDS * EXPECTED_UTILIZATION * matmul_flops:
         speed = measure(config, micro)
@@ -418,7 +418,8 @@ def _timed(budget: Budget, sizes: Sizes, matmul_flops: float, measure: Measure) 
     measured: dict[int, float] = {}
     while depth not in measured:  # A measured speed may change the depth, which then needs another measurement.
         config = sizes.shape(depth)
-        micro, _ = _fitting(config, affordable(config), sizes.memory_bytes, budget.global_batch_tokens)
+        tokens = sizes.forecast.batch_size_tokens(affordable(config))
+        micro, _ = _fitting(config, tokens, sizes.memory_bytes, budget.global_batch_tokens)
         measured[depth] = measure(config, micro)
         flops = measured[depth] * flops_per_token(config)
         if len(measured) < MAX_MEASUREMENTS and deadline - time.monotonic() > least:
