@@ -10,7 +10,7 @@ from groundup.data import TokenShards
 from groundup.model import ModelConfig
 from groundup.model.flops import matmul_parameters
 from groundup.train.planner.forecast import compression
-from groundup.train.planner.law import LadderRun, Law, fit_law
+from groundup.train.planner.law import LadderRun, Law, drop_outdated_law, fit_law
 from groundup.train.training_text import sample_text
 
 _RUNGS = ((2, 1), (2, 3), (3, 1), (3, 3), (4, 2), (5, 4))  # number of layers, and share of the time
@@ -36,6 +36,7 @@ def fit_ladder(
     """
     from groundup.tokenizer import Tokenizer
 
+    drop_outdated_law(shards.directory)
     size = compression(sample_text(shards, Tokenizer.load(shards.directory / "tokenizer").decode))
     runs = []
     for layers, time in rungs(minutes):

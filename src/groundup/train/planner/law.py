@@ -15,10 +15,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.core.errors import DataError
-from groundup.core.files import read_json, write_json
+from groundup.core.errors import DataError, FormatError
+from groundup.core.files import read_json, shell_quoted, write_json
 
 _LAW = "scaling_law.json"
+_LAW_VERSION = 2  # increased when the formula changes, because coefficients are valid only for the fitted formula
 Z_90 = 1.645  # half the width of a 90 % interval, in standard deviations
 _PARAMETERS = 1e6  # unit of N
 _BYTES = 1e7  # unit of the text seen
@@ -179,7 +180,7 @@ class Law:
 
     def save(self, directory: Path) -> None:
         """Save the law with the token shards on which it was fitted."""
-        write_json(directory / _LAW, self.to_json())
+        write_json(directory / _LAW, {"format_version": _LAW_VERSION} | self.to_json())
 
     def _scale(self, compression: float | None) -> float:
         if compression is None or self.compression is None:
@@ -206,9 +207,31 @@ DEFAULT_LAW = Law(
 
 
 def law_for(directory: Path) -> Law:
-    """Return the law that was fitted on the token shards in a directory, or the default law."""
+    """Return the law that was fitted on the token shards in a directory, or the default law.
+
+    Raises:
+        FormatError: Another release fitted the law, with another formula.
+    """
     path = directory / _LAW
-    return Law.from_json(read_json(path)) if path.is_file() else DEFAULT_LAW
+    if not path.is_file():
+        return DEFAULT_LAW
+    record = read_json(path)
+    version = record.pop("format_version", 1)
+    if version != _LAW_VERSION:
+        raise FormatError(
+            f"{path}: format_version {version}",
+            rule=f"this release reads scaling laws of format_version {_LAW_VERSION}, whose formula differs",
+            fix=f"Run groundup plan {shell_quoted(directory)} --ladder 10 again, or delete the file.",
+        )
+    return Law.from_json(record)
+
+
+def drop_outdated_law(directory: Path) -> None:
+    """Delete the law of token shards if this release cannot read it, so that training can use the default law."""
+    try:
+        law_for(directory)
+    except FormatError:
+        (directory / _LAW).unlink()
 
 
 def planned_weight_decay(epochs: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from groundup.core.console import Console
-from groundup.core.errors import DataError
+from groundup.core.errors import DataError, FormatError
 from groundup.model.flops import matmul_parameters
 from groundup.train.ladder import fit_ladder
 from groundup.train.planner.forecast import Forecast, compression
@@ -91,12 +92,18 @@ def test_a_ladder_of_runs_gives_the_law_that_later_plans_read(tmp_path: Path, mo
     }
 
     def train(layers: int, minutes: float) -> dict[str, object]:
+        assert law_for(tmp_path) == DEFAULT_LAW  # pretrain reads the law
         tokens = 100_000 * minutes
         value = TRUE.bits_per_byte(matmul_parameters(config[layers]), 10**6, tokens / 250_000)
         plan = {"model": config[layers].to_json(), "optimizer": {"weight_decay": None}}
         return {"plan": plan, "tokens_seen": tokens, "prediction": {"measured": {"bits_per_byte": value}}}
 
     assert law_for(tmp_path) == DEFAULT_LAW
+    file = tmp_path / "scaling_law.json"
+    file.write_text(json.dumps(DEFAULT_LAW.to_json()), encoding="utf-8")
+    with pytest.raises(FormatError, match="format_version 1") as refused:  # coefficients of another formula
+        law_for(tmp_path)
+    assert f"groundup plan {tmp_path} --ladder" in str(refused.value)
     fit_ladder(shards, train, 30.0, Console(quiet=True))  # type: ignore[arg-type]
     point = (matmul_parameters(config[3]), 1e6, 3.0)
     error = abs(law_for(tmp_path).bits_per_byte(*point) / TRUE.bits_per_byte(*point) - 1)
