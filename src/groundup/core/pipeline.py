@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,11 +69,11 @@ def wrong_input_error(path: Path, wanted: str) -> DataError | None:
         ):
             return None
     if found is None:
-        return _error(path, "not the output of a stage", wanted, _first(path, Path("runs") / path.stem, -1, wanted))
+        return _error(path, "not the output of a stage", wanted, _first(path, _run_of(path), -1, wanted))
     if found not in _ORDER[: _ORDER.index(wanted)]:
         return None
     holds = _OUTPUTS[found] if place == path else f"a run with {_OUTPUTS[found]}"
-    return _error(path, holds, wanted, _first(place, place.parent, _ORDER.index(found), wanted))
+    return _error(path, holds, wanted, _first(place, _parent(place), _ORDER.index(found), wanted))
 
 
 def _first(given: Path, run: Path, done: int, wanted: str) -> str:
@@ -83,6 +84,19 @@ def _first(given: Path, run: Path, done: int, wanted: str) -> str:
         commands.append(_COMMANDS[stage].format(given=shell_quoted(given), out=shell_quoted(out)))
         given = out
     return f"Run first: {' && '.join(commands)}"
+
+
+def _run_of(text: Path) -> Path:
+    """Return `runs/NAME` for a text. It is outside of the text's folder, because `collect` refuses to write into it."""
+    folder, runs = text.resolve(), Path("runs")
+    if runs.resolve().is_relative_to(folder):
+        runs = _parent(text) / runs
+    return runs / folder.stem
+
+
+def _parent(path: Path) -> Path:
+    """Return the directory that contains a path, also for "." and ".."."""
+    return path.parent if path.name not in ("", "..") else Path(os.path.relpath(path.resolve().parent))
 
 
 def _error(path: Path, holds: str, wanted: str, fix: str) -> DataError:

@@ -11,7 +11,8 @@ import numpy as np
 
 from groundup.core.artifact import ARTIFACT
 from groundup.core.errors import DataError
-from groundup.core.files import expand_home, shell_quoted
+from groundup.core.files import expand_home
+from groundup.core.pipeline import read_output
 from groundup.data import TokenShards
 from groundup.data.format import INDEX
 from groundup.train.planner.estimate import Text
@@ -63,24 +64,13 @@ def token_shards_of(path: Path) -> TokenShards:
         path: Path as for `read_training_text`.
 
     Raises:
-        DataError: The path is a corpus or plain text, which must be tokenized first.
+        DataError: The path is a corpus or plain text, which must be tokenized first. The message contains the commands.
+        FormatError: The token shards are damaged.
     """
     path = expand_home(path)
-    for directory in (path, path / "tokens"):
-        if (directory / INDEX).is_file():
-            return TokenShards(directory, "train")
-    if not path.exists():
-        raise DataError(f"{path}: no such file or directory", fix="Give the output directory of groundup tokenize.")
-    collect, corpus, run = "", path, path.parent
-    if (path / "corpus" / "card.json").is_file():
-        corpus, run = path / "corpus", path
-    elif not (path / "card.json").is_file():
-        run = Path("runs") / path.stem
-        corpus = run / "corpus"
-        collect = f"groundup collect --folder {shell_quoted(path)} --out {shell_quoted(corpus)} && "
-    tokens = shell_quoted(run / "tokens")
-    tokenize = f"groundup tokenize {shell_quoted(corpus)} --out {tokens}"
-    raise DataError(f"{path}: the text is not tokenized", fix=f"Run {collect}{tokenize}. Then use {tokens}.")
+    directory = path / "tokens" if (path / "tokens" / INDEX).is_file() else path
+    read_output(directory, "tokenize")
+    return TokenShards(directory, "train")
 
 
 def sample_text(shards: TokenShards, decode: Callable[[Sequence[int]], str]) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from groundup.core.errors import ConfigError, DataError
+from groundup.core.files import write_json
 from groundup.model.presets import PRESETS
 from groundup.train.initial_model import ShapeConfig, given_shape
 from groundup.train.planner.estimate import Estimator, Text, Wish
@@ -110,23 +111,30 @@ def test_text_whose_beginning_ends_with_a_whole_character_is_text(tmp_path: Path
     assert read_training_text(tmp_path).skipped == 1
 
 
-def test_a_ladder_on_text_names_the_commands_that_tokenize_it(tmp_path: Path) -> None:
+def test_a_ladder_on_text_names_the_commands_that_tokenize_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A corpus or a folder was reported as damaged token shards."""
-    folder, run = tmp_path / "my notes", tmp_path / "run"
-    folder.mkdir()
-    (run / "corpus").mkdir(parents=True)
-    (run / "corpus" / "card.json").write_text("{}", encoding="utf-8")
-    for path in (run, run / "corpus"):
-        with pytest.raises(DataError, match="not tokenized") as error:
+
+    def fix(path: Path) -> str:
+        with pytest.raises(DataError, match="needed: token shards") as error:
             token_shards_of(path)
-        assert f"groundup tokenize {run}/corpus --out {run}/tokens" in str(error.value)
-        assert "groundup collect" not in str(error.value)
-    with pytest.raises(DataError) as error:
-        token_shards_of(folder)
-    assert f"groundup collect --folder '{folder}' --out 'runs/my notes/corpus'" in str(error.value)
-    assert "groundup tokenize 'runs/my notes/corpus' --out 'runs/my notes/tokens'" in str(error.value)
+        return str(error.value).rpartition("Run first: ")[2]
+
+    folder, run = tmp_path / "my notes", tmp_path / "run"
+    for path in (folder / "sub", run / "corpus"):
+        path.mkdir(parents=True)
+    write_json(run / "corpus" / "artifact.json", {"stage": "collect"})
+    for path in (run, run / "corpus"):
+        assert fix(path) == f"groundup tokenize {run}/corpus --out {run}/tokens"
+    collect, tokenize = fix(folder).split(" && ")
+    assert collect == f"groundup collect --folder '{folder}' --out 'runs/my notes/corpus'"
+    assert tokenize == "groundup tokenize 'runs/my notes/corpus' --out 'runs/my notes/tokens'"
     book = tmp_path / "book.txt"  # Other files in the directory are not part of the text.
     book.write_text("A book.", encoding="utf-8")
-    with pytest.raises(DataError) as error:
-        token_shards_of(book)
-    assert f"groundup collect --folder {book} --out runs/book/corpus" in str(error.value)
+    assert fix(book).startswith(f"groundup collect --folder {book} --out runs/book/corpus && ")
+    monkeypatch.chdir(folder)  # `collect` refuses to write into the folder that it reads.
+    assert "--folder . --out '../runs/my notes/corpus' && " in fix(Path())
+    monkeypatch.chdir(folder / "sub")
+    assert "--folder .. --out '../../runs/my notes/corpus' && " in fix(Path(".."))
+    assert f"--out '{tmp_path}/runs/my notes/corpus' && " in fix(folder)
+    monkeypatch.chdir(run / "corpus")
+    assert fix(Path()) == "groundup tokenize . --out ../tokens"
