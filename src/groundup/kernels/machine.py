@@ -21,7 +21,7 @@ from groundup.kernels.fp8 import require_fp8, use_fp8
 from groundup.kernels.heap import keep_large_buffers
 from groundup.kernels.kernel_choice import KernelChoice
 from groundup.kernels.kernel_timing import choose_kernels, native_flops
-from groundup.kernels.native_library import multiplies_bf16, native_library
+from groundup.kernels.native_library import instruction_sets, multiplies_bf16, native_library
 from groundup.kernels.native_operations import NativeOperations
 from groundup.model import ModelConfig, Operations, SequenceClassifier, Transformer, use_operations
 
@@ -54,6 +54,8 @@ class Machine:
             that was too low. In this case, MFU is not reported.
         kernels: Kernel of each matmul of linear layers and MLPs if `native` is true. If None, all of them use the C++
             kernels.
+        processor: Processor on which the rounding of matmuls depends: the name of the GPU, or the instruction sets of
+            the CPU. It is "" if it is unknown.
     """
 
     device: str
@@ -65,6 +67,7 @@ class Machine:
     fp8: bool = False
     peak_flops: float | None = None
     kernels: KernelChoice | None = None
+    processor: str = ""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -81,6 +84,11 @@ class Machine:
         """Create the settings from the result of `to_json`."""
         kernels = record.get("kernels")
         return cls(**dict(record) | {"kernels": KernelChoice.from_json(kernels) if kernels else None})
+
+    def other_processor(self) -> str:
+        """Return the processor of this machine if its rounding differs from that of `processor`, otherwise ""."""
+        here = _processor(self.device)
+        return here if self.processor and here != self.processor else ""
 
     def describe(self) -> list[tuple[str, str]]:
         """Return rows for the table of the training plan, with the columns name and value."""
@@ -139,7 +147,8 @@ def measure_machine(
         kernels = KernelChoice(plain="native")
     compiled = compile and library is None and _can_compile(device)
     threads = torch.get_num_threads()
-    return Machine(device, fastest, compiled, threads, speed, library is not None, fp8, peak, kernels)
+    native = library is not None
+    return Machine(device, fastest, compiled, threads, speed, native, fp8, peak, kernels, _processor(device))
 
 
 def with_kernels(machine: Machine, config: ModelConfig) -> Machine:
@@ -247,6 +256,13 @@ def read_bandwidth() -> float:
 def default_device() -> str:
     """Return the device for computation: "cuda" or "mps" if available, otherwise "cpu"."""
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _processor(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    sets = instruction_sets() if device == "cpu" else []
+    return f"CPU with {', '.join(sets)}" if sets else ""
 
 
 def _can_compile(device: str) -> bool:

@@ -27,6 +27,7 @@ _WITHOUT_TILES = ("-mno-amx-tile", "-mno-amx-bf16", "-mno-amx-int8")
 _COMPILERS = ("c++", "g++", "clang++")
 # Instruction sets that the kernels require. They also use AVX-512, bf16, VNNI and AMX if the CPU supports them.
 _REQUIRED_FLAGS = {"avx2", "fma", "f16c"}
+_ROUNDING_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
 @cache
@@ -58,6 +59,12 @@ def multiplies_bf16(library: ctypes.CDLL) -> bool:
     """
     library.groundup_multiplies_bf16.restype = ctypes.c_bool
     return bool(library.groundup_multiplies_bf16())
+
+
+def instruction_sets() -> list[str]:
+    """Return the instruction sets of the CPU on which the rounding of matmuls depends, or [] if they are unknown."""
+    flags = _cpu_flags()
+    return [flag for flag in _ROUNDING_FLAGS if flag in flags]
 
 
 def _cpu_flags() -> set[str]:

@@ -176,12 +176,10 @@ def saved_machine(settings: ClassifierSettings, run: TrainingRun, trained: Model
         run: The training run.
         trained: Architecture of the model if all its weights are trained, otherwise None.
     """
-    from groundup.kernels import Machine
     from groundup.train.machine import measured_machine, with_measured_kernels
 
-    saved = run.saved_plan()
-    if saved is not None:
-        return Machine.from_json(saved["machine"]), False
+    if saved := run.saved_machine():
+        return saved, False
     # The model is not compiled, because each text length would require another compilation.
     machine = measured_machine(settings, run, compile=False, frozen=trained is None)
     if trained is not None:

@@ -54,9 +54,8 @@ def machine_of_run(run: TrainingRun, settings: TrainingSettings, model: Transfor
         settings: Settings of the run.
         model: Model to train, for which the fastest kernels are chosen.
     """
-    saved = run.saved_plan() or {}
-    if "machine" in saved:
-        return Machine.from_json(saved["machine"])
+    if saved := run.saved_machine():
+        return saved
     frozen = adapter_parameters(model) is not None
     machine = measured_machine(settings, run, frozen=frozen)
     if not frozen:

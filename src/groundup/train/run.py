@@ -67,6 +67,21 @@ class TrainingRun:
             write_checked_json(self.plan_file, known | {"version": PLAN_VERSION} | values)
         self.ranks.barrier()
 
+    def saved_machine(self) -> Machine | None:
+        """Return the machine of the saved plan, or None if none is saved. Warn if results will not be bit-identical."""
+        from groundup.kernels import Machine
+
+        saved = self.saved_plan() or {}
+        if "machine" not in saved:
+            return None
+        machine = Machine.from_json(saved["machine"])
+        if here := machine.other_processor():
+            self.console.warn(
+                f"The run was started on another processor ({machine.processor}; now {here}), whose rounding differs. "
+                "The result is not bit-identical to that of an uninterrupted run."
+            )
+        return machine
+
     def plan(self, make: Callable[[], tuple[Machine, Plan]]) -> tuple[Machine, Plan, bool]:
         """Return the saved machine and plan, or make them if the run is new.
 
@@ -76,13 +91,12 @@ class TrainingRun:
         Returns:
             The machine, the plan, and whether they were made now.
         """
-        from groundup.kernels import Machine
         from groundup.train.planner import Plan
 
-        saved = self.saved_plan()
-        if saved is None:
+        saved, machine = self.saved_plan(), self.saved_machine()
+        if saved is None or machine is None:
             return *make(), True
-        return Machine.from_json(saved["machine"]), Plan.from_json(saved["plan"]), False
+        return machine, Plan.from_json(saved["plan"]), False
 
 
 @contextmanager

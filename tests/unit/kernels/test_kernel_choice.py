@@ -85,5 +85,6 @@ def test_a_plan_of_an_earlier_release_keeps_its_kernels() -> None:
     old = {"device": "cpu", "compute_dtype": "bfloat16", "compile": False, "threads": 2, "matmul_flops": 7e11}
     machine = Machine.from_json(old | {"native": True, "fp8": False, "peak_flops": 8e11})
     assert machine.kernels is None
-    assert machine.to_json().keys() == old.keys() | {"native", "fp8", "peak_flops"}
+    assert machine.to_json().keys() == old.keys() | {"native", "fp8", "peak_flops", "processor"}
+    assert not machine.other_processor()
     assert KernelChoice().kernel_of(MatmulGroup("weight_gradients", 64, (64,))) == "native"

@@ -15,7 +15,7 @@ from groundup.commands.generate import run as generate
 from groundup.core.errors import FormatError
 from groundup.data import Loader, TokenShards, write_shards
 from groundup.hub import load_model
-from groundup.kernels import Machine
+from groundup.kernels import Machine, measure_machine
 from groundup.kernels.kernel_choice import Kernel, KernelChoice
 from groundup.kernels.native_library import native_library
 from groundup.model import Transformer
@@ -179,6 +179,24 @@ def test_a_resumed_run_keeps_its_kernels(tokens: Path, tmp_path: Path, monkeypat
         assert all(torch.equal(values, resumed[name]) for name, values in weights[kernel].items())
     native, torchs = weights["native"], weights["torch"]
     assert any(not torch.equal(native[name], torchs[name]) for name in native)
+
+
+def test_a_run_on_another_processor_says_that_its_result_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that was resumed on a CPU without bf16 instructions was reported as if it were bit-identical."""
+    flags = {"avx2", "avx512f", "avx512_bf16"}
+    monkeypatch.setattr("groundup.kernels.native_library._cpu_flags", lambda: flags)
+    monkeypatch.setattr("groundup.kernels.machine.default_device", lambda: "cpu")
+    with training_run(tmp_path / "run") as run:
+        run.save_plan(machine=measure_machine(native=False, compile=False, dtype="float32").to_json())
+        assert run.saved_machine() is not None
+        assert capsys.readouterr().err == ""
+        flags.discard("avx512_bf16")
+        run.saved_machine()
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "(CPU with avx2, avx512f, avx512_bf16; now CPU with avx2, avx512f), whose rounding differs" in printed
+    assert "not bit-identical" in printed
 
 
 @pytest.mark.parametrize("dropouts", [(0.5, 0.0), (0.0, 0.5)], ids=["dropout", "token_dropout"])
