@@ -142,7 +142,7 @@ def write_search_files(directory: Path, source: Path, max_characters: int, conso
         for number, document in enumerate(documents):
             languages[document.language] += 1
             for start, end in split_passages(document.text, max_characters):
-                found = terms(searched_text(document, document.text[start:end]), document.language)
+                found = terms(searched_text(document, start, end), document.language)
                 if found:
                     ids.append([vocabulary.setdefault(term, len(vocabulary)) for term in found])
                     positions.append((number, start, end))
@@ -198,7 +198,7 @@ def _searched_texts(directory: Path) -> Iterator[str]:
     documents = Documents(directory / DOCUMENTS)
     for number, start, end in np.load(directory / PASSAGES, allow_pickle=False).tolist():
         document = documents[number]
-        yield searched_text(document, document.text[start:end])
+        yield searched_text(document, start, end)
 
 
 def index_files(directory: Path) -> list[Path]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 STAGE = "index"
-VERSIONS = {"index": 2, "terms": TERMS_VERSION, "passages": CHUNKS_VERSION}
+VERSIONS = {"index": 3, "terms": TERMS_VERSION, "passages": CHUNKS_VERSION}
 PASSAGES = "passages.npy"
 BM25 = "bm25"
 FILES = "files.json"
@@ -294,7 +294,7 @@ class Index:
             text=text,
             language=document.language,
             score=round(score, 4),
-            coverage=round(query.coverage(_terms_of(document, text), document.language), 4),
+            coverage=round(query.coverage(_terms_of(document, start, end), document.language), 4),
             document_id=document.id,
         )
 
@@ -304,8 +304,8 @@ def _inverse_frequency(frequency: int, num_passages: int) -> float:
     return math.log(1 + (num_passages - frequency + 0.5) / (frequency + 0.5))
 
 
-def _terms_of(document: IndexedDocument, passage: str) -> frozenset[str]:
-    return frozenset(terms(searched_text(document, passage), document.language))
+def _terms_of(document: IndexedDocument, start: int, end: int) -> frozenset[str]:
+    return frozenset(terms(searched_text(document, start, end), document.language))
 
 
 def _digest(directory: Path) -> str:
@@ -316,9 +316,19 @@ def _digest(directory: Path) -> str:
         return ""
 
 
-def searched_text(document: IndexedDocument, passage: str) -> str:
-    """Return the text whose terms are indexed for a passage: the title of the document, and the passage."""
-    return passage if passage.startswith(document.title) else f"{document.title}\n{passage}"
+def searched_text(document: IndexedDocument, start: int, end: int) -> str:
+    """Return the text whose terms are indexed for a passage: the title of the document, and the passage.
+
+    The title is part of the first passage, and is not repeated there.
+
+    Args:
+        document: Document of the passage.
+        start: Offset of the first character of the passage.
+        end: Offset after the last character.
+    """
+    title, passage = document.title, document.text[start:end]
+    at = document.text.find(title)
+    return passage if not title or start <= at <= end - len(title) else f"{title}\n{passage}"
 
 
 def require_version(directory: Path, made: Artifact) -> None:

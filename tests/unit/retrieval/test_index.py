@@ -14,7 +14,8 @@ from groundup.core.files import write_json
 from groundup.core.locks import LOCK
 from groundup.corpus.sources import FolderSource
 from groundup.retrieval import Index, answer_question, documents
-from groundup.retrieval.chunks import split_passages
+from groundup.retrieval.chunks import split_passages, title_of
+from groundup.retrieval.index import searched_text
 from groundup.retrieval.terms import terms, words
 
 RETURNS = "# Returns\n\nYou can return an item within 30 days of delivery. The item must be unused.\n\n"
@@ -155,6 +156,16 @@ def test_passages_are_whole_sentences_under_their_heading() -> None:
     assert passages[-1] == "# Two\n\nThe second part is short."
     assert all(len(passage) <= 200 for passage in passages)
     assert all(sum(text[s:e].count(word) for s, e in split_passages(text, 200)) >= 9 for word in ("first",))
+
+
+@pytest.mark.parametrize("heading", ["# Car", "## Car", "Car"])
+def test_the_title_is_indexed_once_with_each_passage(heading: str) -> None:
+    """A Markdown title was indexed twice with the first passage, and not with a passage that began with its letters."""
+    text = f"{heading}\n\n" + "It has four wheels. " * 6 + "\n\n" + "Carpets inside are washed by hand. " * 3
+    document = documents.IndexedDocument("car.md", "car.md", text, title=title_of(text))
+    passages = split_passages(text, 130)
+    assert text[passages[-1][0] :].startswith("Carpets")
+    assert [terms(searched_text(document, *each), "en").count("car") for each in passages] == [1] * len(passages)
 
 
 def test_terms_of_scripts() -> None:

@@ -63,10 +63,13 @@ def test_a_passage_without_words_of_the_question_is_found(folder: Path, tmp_path
 
 
 def test_a_passage_has_the_vector_of_its_text_and_title(folder: Path, tmp_path: Path, model: Path) -> None:
+    (folder / "long.md").write_text("# Rules\n\n" + "Books are returned on time. " * 60, encoding="utf-8")
     built = build(folder, tmp_path / "index", model)
     assert built._vectors is not None
     encoder = Encoder(built._vectors.record)
-    expected = encoder.encode([f"{each.title}\n{TEXTS[each.origin].strip()}" for each in built.documents])
+    passages = [built.passage(number) for number in range(len(built))]
+    assert len(passages) > len(built.documents)
+    expected = encoder.encode([f"{each.title}\n{each.text}" if each.start else each.text for each in passages])
     encoder.close()
     stored = np.load(tmp_path / "index" / VECTORS)
     np.testing.assert_allclose(stored, expected, atol=1e-3)
