@@ -133,7 +133,7 @@ def measure(run: Path, log: str) -> dict[str, str]:
         "bpb": f"{report['bpb']:.3f}",
         "bpb.interval": f"{low:.3f} to {high:.3f}",
         **{f"compressor.{_key(name)}": f"{bpb:.3f}" for name, bpb in report["compressors"].items()},
-        "chat.loss": f"{held_out['tuned']['loss']:.3f}",
+        "chat.loss": f"{held_out['fine_tuned']['loss']:.3f}",
         "chat.base_loss": f"{held_out['base']['loss']:.3f}",
         **_classifier_figures(classifier),
     }

@@ -61,7 +61,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     from groundup.optim import OptimizerConfig, WarmupStableDecay
     from groundup.train import ParallelConfig, StepReport, Trainer, TrainingSettings, TrainingSteps, training_run
     from groundup.train.objectives import NextToken
-    from groundup.train.planner.tuning import tuning_rates
+    from groundup.train.planner.fine_tuning import fine_tuning_rates
 
     torch.ones(64, 64).matmul(torch.ones(64, 64)).sum().item()  # this matmul starts the threads
     peak = Peak("cpu")
@@ -69,7 +69,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     idle = peak.now
     opened = open_model(options.model, device="cpu")
     machine = measure_machine(compile=False)
-    model, rates = opened.model, tuning_rates(opened.model.config.dim, 0.3)
+    model, rates = opened.model, fine_tuning_rates(opened.model.config.dim, 0.3)
     if options.train == "lora":
         add_lora(model, LoRA(rank=options.rank))
         rates = OptimizerConfig(matrix_lr=1e-3, matrices="adamw")

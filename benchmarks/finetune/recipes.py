@@ -94,7 +94,7 @@ def _run(recipe: Path, overrides: list[str], name: str, seed: int, work: Path) -
     return {
         "metric": line["name"],
         "base": line["before"]["value"],
-        "tuned": line["after"]["value"],
+        "fine_tuned": line["after"]["value"],
         "difference": line["difference"],
         "verdict": line["verdict"],
         "baseline": {_baseline_name(name): measure["value"] for name, measure in line["beside"].items()},
@@ -112,7 +112,7 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "metric": runs[0]["metric"],
         "base": statistics.mean(run["base"] for run in runs),
-        "tuned": statistics.mean(run["tuned"] for run in runs),
+        "fine_tuned": statistics.mean(run["fine_tuned"] for run in runs),
         "ci95": [min(bounds), max(bounds)],
         "baseline": {name: statistics.mean(run["baseline"][name] for run in runs) for name in runs[0]["baseline"]},
         "verdicts": [run["verdict"] for run in runs],

@@ -72,7 +72,7 @@ def test_the_report_has_the_results_of_the_stages(run_directory: Path) -> None:
     flat = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page))
     chat, classifier, base = (read(run_directory / name).facts for name in ("chat", "classifier", "report"))
     assert f"{base['bpb']:.3f}" in flat
-    assert f"{chat['held_out']['tuned']['loss']:.3f}" in flat
+    assert f"{chat['held_out']['fine_tuned']['loss']:.3f}" in flat
     assert f"{chat['held_out']['base']['loss']:.3f}" in flat
     assert chat["held_out"]["base"]["format"] in flat
     assert f"{100 * classifier['test']['accuracy']['value']:.1f} %" in flat

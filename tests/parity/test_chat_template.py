@@ -50,8 +50,8 @@ def conversations(documents: list[str]) -> list[list[Message]]:
 def peer(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Any:
     transformers = pytest.importorskip("transformers")
     directory: Path = tmp_path_factory.mktemp("chat")
-    tuned = Tokenizer(tokenizer._backend, tokenizer.config | {"chat_template": ChatTemplate(tokenizer).jinja})
-    tuned.save(directory)
+    fine_tuned = Tokenizer(tokenizer._backend, tokenizer.config | {"chat_template": ChatTemplate(tokenizer).jinja})
+    fine_tuned.save(directory)
     return transformers.AutoTokenizer.from_pretrained(directory)
 
 

@@ -61,7 +61,7 @@ def table(real_documents: list[str], tmp_path_factory: pytest.TempPathFactory) -
     return path
 
 
-def tuned(base: Path, table: Path, out: Path, **settings: Any) -> dict[str, Any]:
+def fine_tuned(base: Path, table: Path, out: Path, **settings: Any) -> dict[str, Any]:
     config = FinetuneClassifyConfig(data=table, model=base, out=out, threads=1, truncate=True, batch_size=8, **settings)
     return finetune_classify.run(config, console=Console(stream=io.StringIO())).facts
 
@@ -75,14 +75,14 @@ def as_large(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("as_large")
 def test_few_texts_leave_a_large_base_frozen(base: Path, table: Path, tmp_path: Path) -> None:
     """On SmolLM2 with 120 texts of 10 labels, 8 epochs of fine-tuning reduced the accuracy from 68.5 to 65.5 %."""
-    facts = tuned(base, table, tmp_path / "out")
+    facts = fine_tuned(base, table, tmp_path / "out")
     assert facts["epochs"] == 0
     (row,) = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     assert {"step", "loss", "accuracy", "grad_norm", "seconds", "tokens_seen"} <= set(row)
     assert row["loss"] < 0.75
     before, after = (open_classifier(tmp_path / "out").model.model, _decoder(base))
     assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
-    assert tuned(base, table, tmp_path / "asked", num_epochs=0.2)["epochs"] > 0
+    assert fine_tuned(base, table, tmp_path / "asked", num_epochs=0.2)["epochs"] > 0
 
 
 def _decoder(base: Path) -> torch.nn.Module:
@@ -94,7 +94,7 @@ def _decoder(base: Path) -> torch.nn.Module:
 @pytest.mark.usefixtures("as_large")
 @pytest.mark.parametrize("method", ["merged", "lora", "full"])
 def test_every_method_leaves_a_novelty_score(base: Path, table: Path, tmp_path: Path, method: str) -> None:
-    facts = tuned(base, table, tmp_path, method=method, num_epochs=0.2)
+    facts = fine_tuned(base, table, tmp_path, method=method, num_epochs=0.2)
     novelty = Novelty.load(tmp_path)
     assert novelty is not None
     assert facts["novelty"]["false_alarms"] == novelty.false_alarms is not None
@@ -123,7 +123,7 @@ def topics(real_documents: list[str], tmp_path_factory: pytest.TempPathFactory) 
 @pytest.mark.usefixtures("as_large")
 def test_a_frozen_base_gets_a_lexical_head(base: Path, topics: tuple[Path, Path], tmp_path: Path) -> None:
     """On SmolLM2 with 120 texts of 6 intents, the lexical head raised the accuracy from 86.0 to 89.4 % (6 splits)."""
-    facts = tuned(base, topics[0], tmp_path, test=topics[1])
+    facts = fine_tuned(base, topics[0], tmp_path, test=topics[1])
     accuracy, alone = (facts[who]["accuracy"]["value"] for who in ("test", "model_alone"))
     assert accuracy > alone + 0.1  # a random model's states carry little information
     assert LEXICAL_FILE in json.loads((tmp_path / "artifact.json").read_text())["outputs"]
@@ -147,7 +147,7 @@ def test_a_frozen_base_gets_a_lexical_head(base: Path, topics: tuple[Path, Path]
 def test_the_lexical_head_is_calibrated_on_validation_texts(
     base: Path, topics: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    facts = tuned(base, topics[0], tmp_path, test=topics[1], validation_fraction=0.45)
+    facts = fine_tuned(base, topics[0], tmp_path, test=topics[1], validation_fraction=0.45)
     assert facts["calibration"]["fitted_on"] == 54
     assert facts["calibration"]["temperature"] != 1
     errors = facts["calibration"]["expected_calibration_error"]
@@ -159,7 +159,7 @@ def test_the_lexical_head_is_calibrated_on_validation_texts(
 
 
 def test_a_trained_classifier_has_no_lexical_head(base: Path, topics: tuple[Path, Path], tmp_path: Path) -> None:
-    facts = tuned(base, topics[0], tmp_path, test=topics[1], num_epochs=0.2)
+    facts = fine_tuned(base, topics[0], tmp_path, test=topics[1], num_epochs=0.2)
     assert "model_alone" not in facts
     assert not (tmp_path / LEXICAL_FILE).exists()
 
@@ -176,14 +176,14 @@ def test_a_resumed_run_takes_the_head_from_its_plan(
 
     monkeypatch.setattr(initial_head, "fit_head", counted)
     whole = tmp_path / "whole"
-    tuned(base, table, whole, num_epochs=0.5)
+    fine_tuned(base, table, whole, num_epochs=0.5)
     assert len(fits) == 1
     with monkeypatch.context() as broken:
         broken.setattr(Trainer, "train", _interrupted)
         with pytest.raises(KeyboardInterrupt):
-            tuned(base, table, tmp_path / "cut", num_epochs=0.5)
+            fine_tuned(base, table, tmp_path / "cut", num_epochs=0.5)
     assert len(fits) == 2
-    tuned(base, table, tmp_path / "cut", num_epochs=0.5)
+    fine_tuned(base, table, tmp_path / "cut", num_epochs=0.5)
     assert len(fits) == 2
     weights = [(out / "model.safetensors").read_bytes() for out in (whole, tmp_path / "cut")]
     assert weights[0] == weights[1]
@@ -195,7 +195,7 @@ def _interrupted(*_: Any, **__: Any) -> None:
 
 def test_minutes_end_the_training(base: Path, table: Path, tmp_path: Path) -> None:
     """The limit is tested in steps, because times vary on a busy machine. Few of the planned 100,000 epochs are run."""
-    facts = tuned(base, table, tmp_path, num_epochs=100_000, minutes=0.05)
+    facts = fine_tuned(base, table, tmp_path, num_epochs=100_000, minutes=0.05)
     assert 0 < facts["epochs"] < 500
 
 
@@ -212,7 +212,7 @@ def test_the_test_computes_in_the_faster_dtype(
         return predict(model, texts, **named)
 
     monkeypatch.setattr(classifier_evaluation, "predict", watched)
-    facts = tuned(base, table, tmp_path, num_epochs=0.2)
+    facts = fine_tuned(base, table, tmp_path, num_epochs=0.2)
     assert (facts["test"]["examples"], torch.bfloat16) in dtypes
     opened = open_classifier(tmp_path, device="cpu")
     texts, _ = encode(opened.tokenizer, ["an expression is evaluated", "a statement"], opened.longest)

@@ -42,9 +42,9 @@ def finished(
         files = save_model(out, model, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
         tokenizer.save(out)
         if name == "chat":
-            tuned = Tokenizer.load(out)
-            tuned.set_chat_template(ChatTemplate(tokenizer).jinja)
-            tuned.save(out)
+            fine_tuned = Tokenizer.load(out)
+            fine_tuned.set_chat_template(ChatTemplate(tokenizer).jinja)
+            fine_tuned.save(out)
         work.finish({}, files)
     return directory
 

@@ -37,7 +37,7 @@ def test_plan_progress_and_record_count_trained_tokens(
     run(load(FinetuneInstructConfig, values | {"num_epochs": 2.0, "num_evaluations": 0}), console=Console(stream=shown))
     said = shown.getvalue()
     planned = re.search(r"trained tokens +([\d,]+) *\n *epochs +2\.\d+", said)
-    counted = re.search(r"tuning: ([\d.]+k?) trained tokens in", said)
+    counted = re.search(r"fine-tuning: ([\d.]+k?) trained tokens in", said)
     assert planned and counted, said
     seen = artifact.read(tmp_path / "chat").facts["tokens_seen"]
     assert int(planned[1].replace(",", "")) == seen

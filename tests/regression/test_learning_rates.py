@@ -31,8 +31,8 @@ from groundup.optim import OptimizerConfig
 from groundup.tokenizer import Tokenizer
 from groundup.train import adapters
 from groundup.train.learning_rates import classifier_rates, language_model_rates
+from groundup.train.planner.fine_tuning import adapter_rates, fine_tuning_rates
 from groundup.train.planner.rates import convert_rates
-from groundup.train.planner.tuning import adapter_rates, tuning_rates
 from groundup.train.run import PLAN, require_current_plan
 
 ROOT = Path(__file__).parents[2]
@@ -69,10 +69,10 @@ def test_muon_takes_the_rate_for_its_weights_and_the_others_keep_their_share() -
 
 def test_the_default_rates_are_those_of_earlier_releases() -> None:
     assert rates(language_model_rates(load(PretrainConfig, PRETRAIN))) == rates(OptimizerConfig())
-    assert rates(language_model_rates(instruct_config(), dim=576)) == rates(tuning_rates(576, 0.3))
+    assert rates(language_model_rates(instruct_config(), dim=576)) == rates(fine_tuning_rates(576, 0.3))
     assert rates(language_model_rates(instruct_config(), dim=576, adapted=True)) == rates(adapter_rates(576))
     scaled = instruct_config(learning_rate_scale=0.9)
-    assert rates(language_model_rates(scaled, dim=576)) == rates(tuning_rates(576, 0.9))
+    assert rates(language_model_rates(scaled, dim=576)) == rates(fine_tuning_rates(576, 0.9))
     assert rates(classifier_rates(load(FinetuneClassifyConfig, INSTRUCT), dim=64, adapted=False)) == (
         0.01,
         0.005,
@@ -91,7 +91,7 @@ def base(tmp_path: Path, tokenizer: Tokenizer, tiny_model: Callable[..., Transfo
     return directory
 
 
-def tuned(base: Path, out: Path, **keys: Any) -> dict[str, Any]:
+def fine_tuned(base: Path, out: Path, **keys: Any) -> dict[str, Any]:
     keys = {"threads": 1, "compile": False, "num_epochs": 0.5, "num_evaluations": 0, "max_test_examples": 4} | keys
     config = load(
         FinetuneInstructConfig,
@@ -103,17 +103,17 @@ def tuned(base: Path, out: Path, **keys: Any) -> dict[str, Any]:
 def test_the_rates_are_printed_recorded_and_an_unusual_one_is_warned_of(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    facts = tuned(base, tmp_path / "a", learning_rate=2e-5, optimizer="adamw", method="full")
+    facts = fine_tuned(base, tmp_path / "a", learning_rate=2e-5, optimizer="adamw", method="full")
     said = " ".join(capsys.readouterr().err.split())
     assert {group["learning_rate"] for group in facts["learning_rates"]} == {2e-5}
     assert sum(group["parameters"] for group in facts["learning_rates"]) == facts["parameters"]
     assert re.search(r"norms and biases [\d,]+ AdamW 2e-05", said)
     assert "usual range" not in said
 
-    tuned(base, tmp_path / "b", learning_rate=2e-5, method="full")
+    fine_tuned(base, tmp_path / "b", learning_rate=2e-5, method="full")
     said = " ".join(capsys.readouterr().err.split())
     assert "learning_rate = 2e-05 is below the usual range, 0.0001 to 0.02 for full fine-tuning with Muon" in said
-    tuned(base, tmp_path / "c", learning_rate=0.05, optimizer="adamw", method="full")
+    fine_tuned(base, tmp_path / "c", learning_rate=0.05, optimizer="adamw", method="full")
     said = " ".join(capsys.readouterr().err.split())
     assert "learning_rate = 0.05 is above the usual range, 1e-06 to 0.001 for full fine-tuning with AdamW" in said
 
@@ -123,15 +123,15 @@ def test_a_rate_never_switches_the_method(
 ) -> None:
     """In this test, every model counts as large, so adapters are the default."""
     monkeypatch.setattr(adapters, "_SMALL", 1)
-    facts = tuned(base, tmp_path / "a", learning_rate=2e-5)
+    facts = fine_tuned(base, tmp_path / "a", learning_rate=2e-5)
     said = " ".join(capsys.readouterr().err.split())
     assert facts["plan"]["trained"]
     assert "LoRA adapters" in said
     assert "learning_rate = 2e-05 is below the usual range, 0.0001 to 0.01 for LoRA with AdamW" in said
     with pytest.raises(ConfigError, match=r"optimizer = muon with method = merged.*--method full"):
-        tuned(base, tmp_path / "b", optimizer="muon")
+        fine_tuned(base, tmp_path / "b", optimizer="muon")
     assert not (tmp_path / "b").exists()
-    tuned(base, tmp_path / "c", method="full", lora={"rank": 4})
+    fine_tuned(base, tmp_path / "c", method="full", lora={"rank": 4})
     assert "no effect with method = full" in " ".join(capsys.readouterr().err.split())
 
 
@@ -183,8 +183,8 @@ def test_renamed_settings_are_named(config: type[Config], keys: dict[str, Any], 
 
 # Each entry has a table of an earlier release, the hidden size of its model, and the learning rates used in training.
 OLD: list[tuple[str, dict[str, Any], int, tuple[float, ...]]] = [
-    ("finetune.instruct", {"learning_rate": 0.6}, 576, rates(tuning_rates(576, 0.6))),
-    ("finetune.instruct", {"learning_rate": 0.3}, 576, rates(tuning_rates(576, 0.3))),
+    ("finetune.instruct", {"learning_rate": 0.6}, 576, rates(fine_tuning_rates(576, 0.6))),
+    ("finetune.instruct", {"learning_rate": 0.3}, 576, rates(fine_tuning_rates(576, 0.3))),
     ("finetune.instruct", {"learning_rate": 1.0, "lora": {"learning_rate": 1e-3}}, 64, rates(OptimizerConfig())),
     ("finetune.classify", {"matrix_lr": 0.02, "embedding_lr": 0.01}, 576, (0.02, 0.01, 0.003, 0.002)),
     ("finetune.classify", {"head_lr": 0.001}, 576, (0.01, 0.005, 0.001, 0.002)),
@@ -192,7 +192,7 @@ OLD: list[tuple[str, dict[str, Any], int, tuple[float, ...]]] = [
     ("pretrain", {"optimizer": "adamw", "matrix_lr": 0.004}, 0, (0.004, 0.01, 0.003, 0.003)),
     # The setting had no effect if training started from random weights.
     ("pretrain", {"learning_rate": 0.5}, 0, rates(OptimizerConfig())),
-    ("pretrain", {"learning_rate": 0.5, "model": "m"}, 512, rates(tuning_rates(512, 0.5))),
+    ("pretrain", {"learning_rate": 0.5, "model": "m"}, 512, rates(fine_tuning_rates(512, 0.5))),
 ]
 
 
@@ -280,7 +280,7 @@ def test_recipes_that_we_ship_have_the_version() -> None:
 
 def test_an_unfinished_run_of_an_earlier_release_is_refused(base: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    tuned(base, out, method="full")
+    fine_tuned(base, out, method="full")
     record = json.loads((out / PLAN).read_text())
     assert record.pop("version") == 2
     del record["checksum"]  # plans of earlier releases had no checksum
@@ -288,7 +288,7 @@ def test_an_unfinished_run_of_an_earlier_release_is_refused(base: Path, tmp_path
     require_current_plan(out)  # a finished run is not resumed, so it is accepted
     (out / "artifact.json").unlink()
     with pytest.raises(ConfigError, match=r"earlier release \(version 1\).*delete"):
-        tuned(base, out, method="full")
+        fine_tuned(base, out, method="full")
     assert json.loads((out / PLAN).read_text()) == record
 
 

@@ -46,7 +46,7 @@ def base_directory(model: Transformer, tokenizer: Tokenizer, tmp_path_factory: p
 
 @pytest.fixture(scope="session")
 def chat_directory(base_directory: Path, template: ChatTemplate, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same model with the chat template in its tokenizer_config.json, as tuning leaves one."""
+    """The same model with the chat template in its tokenizer_config.json, as fine-tuning writes it."""
     directory = tmp_path_factory.mktemp("tuned") / "chat"
     shutil.copytree(base_directory, directory)
     config = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))

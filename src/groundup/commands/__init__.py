@@ -80,7 +80,7 @@ STAGES: dict[str, Stage] = {
             directory="compare",
             inputs={
                 "base": ("import", "pretrain"),
-                "tuned": ("finetune.instruct", "finetune.classify"),
+                "fine_tuned": ("finetune.instruct", "finetune.classify"),
                 "general": "collect",
                 "data": "examples.write/test.jsonl",
                 "index": "index/",

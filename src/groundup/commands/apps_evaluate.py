@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from groundup.apps.catalog import CatalogEntry
     from groundup.apps.test_set import AppOutputs
 
-EXAMPLE = "groundup apps evaluate --model runs/notes/base --tuned runs/notes/chat"
+EXAMPLE = "groundup apps evaluate --model runs/notes/base --fine-tuned runs/notes/chat"
 
 
 class AppsEvaluateConfig(Config):
@@ -28,7 +28,7 @@ class AppsEvaluateConfig(Config):
         (), help="Names of applications; default: all applications that have a test set", positional=True
     )
     model: Path = setting(help="Model directory, or a run (its newest language model)", flag=True)
-    tuned: Path | None = setting(None, help="Fine-tuned model to compare with --model", flag=True)
+    fine_tuned: Path | None = setting(None, help="Fine-tuned model to compare with --model", flag=True)
     test: Path | None = setting(
         None, help="Test set of one application (JSONL with its inputs and output); default: its own", flag=True
     )
@@ -75,7 +75,7 @@ def run(
             f"{', '.join(config.names) or config.apps}: no test set",
             fix="Add a table [test] to the application's file.",
         )
-    models = [config.model, *([config.tuned] if config.tuned else [])]
+    models = [config.model, *([config.fine_tuned] if config.fine_tuned else [])]
     tested = [_tested(model, config, chosen, console) for model in models]
     made: list[dict[str, Any]] = []
     table: list[tuple[str, ...]] = []
@@ -87,7 +87,7 @@ def run(
         else:
             table += rows(before, seed=config.seed)
             made.append(to_json(before, seed=config.seed))
-    columns = COMPARED if config.tuned else COLUMNS
+    columns = COMPARED if config.fine_tuned else COLUMNS
     if json_lines:
         for each in made:
             on_text(json.dumps(each, ensure_ascii=False) + "\n")

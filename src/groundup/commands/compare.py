@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from groundup.evaluation.comparison import ComparisonReport
     from groundup.kernels import ComputeDtype
 
-_PATHS = {"base", "tuned", "data", "train", "general", "choices", "task", "index"}
+_PATHS = {"base", "fine_tuned", "data", "train", "general", "choices", "task", "index"}
 
 EXAMPLE = "groundup compare runs/notes/base runs/notes/chat --data questions.csv"
 
@@ -29,8 +29,8 @@ class CompareConfig(Config):
     renamed: ClassVar[Mapping[str, str]] = {"examples": "max_examples", "general_bytes": "max_general_bytes"}
 
     base: Path = setting(help="base model: a model directory or a run", positional=True)
-    tuned: Path = setting(help="fine-tuned language model or classifier", positional=True)
-    out: Path | None = setting(None, help="directory for the report; default: a directory next to TUNED", flag=True)
+    fine_tuned: Path = setting(help="fine-tuned language model or classifier", positional=True)
+    out: Path | None = setting(None, help="directory for the report; default: next to FINE_TUNED", flag=True)
     data: ExampleSources = setting([], help="table of held-out examples, or the table used for fine-tuning", flag=True)
     train: ExampleSources = setting([], help="training examples for the base model's few-shot prompts", flag=True)
     metric: MetricName | None = setting(None, help="metric of answers; default: chosen from the data", flag=True)
@@ -69,12 +69,12 @@ def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
     console = console or Console()
     if not (config.data or config.general or config.choices or config.task):
         raise ConfigError(
-            f"{config.base} and {config.tuned}: no data to compare on",
+            f"{config.base} and {config.fine_tuned}: no data to compare on",
             fix="Give examples, general text or a task: --data FILE.csv, --general FOLDER, --task FILE.",
         )
-    labels = is_classifier(config.tuned)
-    base, tuned = resolve_any(config.base), resolve_any(config.tuned)
-    inputs = {"base": model_identity(base), "tuned": model_identity(tuned)}
+    labels = is_classifier(config.fine_tuned)
+    base, fine_tuned = resolve_any(config.base), resolve_any(config.fine_tuned)
+    inputs = {"base": model_identity(base), "fine_tuned": model_identity(fine_tuned)}
     inputs |= {key: table_identity(data) for key, data in (("data", config.data), ("train", config.train)) if data}
     inputs |= {"choices": table_identity(config.choices)} if config.choices else {}
     inputs |= {"index": read(config.index).digest} if config.index else {}
@@ -83,13 +83,14 @@ def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
     if general is not None:
         inputs["general"] = general_text_identity(general)
     keys = config.model_dump(mode="json", exclude=_PATHS | {"out", "device"})
-    out = config.out or (config.tuned if tuned != config.tuned else tuned.parent) / f"compare-{tuned.name}"
+    parent = fine_tuned.parent if fine_tuned == config.fine_tuned else config.fine_tuned
+    out = config.out or parent / f"compare-{fine_tuned.name}"
     work = begin(out, "compare", keys, inputs, console=console)
     if work.state == "done":
         return show_result(console, work.directory, read(work.directory))
     dtype = config.dtype or fastest_dtype(torch.device(usable_device(config.device)).type)[0]
-    found = (_classifiers if labels else _language_models)(config, base, tuned, general, dtype, console)
-    files = write_comparison(work.directory, found, f"{base.name} before, {tuned.name} after")
+    found = (_classifiers if labels else _language_models)(config, base, fine_tuned, general, dtype, console)
+    files = write_comparison(work.directory, found, f"{base.name} before, {fine_tuned.name} after")
     for note in found.notes:
         console.note(note)
     if dtype == "bfloat16" and config.dtype is None:
@@ -100,7 +101,7 @@ def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
 
 
 def _language_models(
-    config: CompareConfig, base: Path, tuned: Path, general: Path | None, dtype: ComputeDtype, console: Console
+    config: CompareConfig, base: Path, fine_tuned: Path, general: Path | None, dtype: ComputeDtype, console: Console
 ) -> ComparisonReport:
     from groundup.data.held_out import fine_tuning_record, held_out_answers
     from groundup.evaluation import model_comparison as by
@@ -110,16 +111,16 @@ def _language_models(
     from groundup.evaluation.tasks import TaskModel, read_task
     from groundup.retrieval import Index
 
-    before, after = (open_prompted(each, base, config.device, dtype, console) for each in (base, tuned))
+    before, after = (open_prompted(each, base, config.device, dtype, console) for each in (base, fine_tuned))
     found, seed = ComparisonReport([]), config.seed
     if config.index:
         asked = read_questions(config.data, config.max_examples, console)
         found = compare_readers(before, after, Index.open(config.index), asked, console, seed=seed)
     elif config.data:
-        held = held_out_answers(config.data, config.train, config.columns, tuned, console)
+        held = held_out_answers(config.data, config.train, config.columns, fine_tuned, console)
         rules = by.AnswerRules(config.metric, config.refusal, config.max_examples, config.max_tokens)
-        is_tuned = fine_tuning_record(tuned) is not None
-        found = by.compare_held_out(before, after, held, rules, console, tuned=is_tuned, seed=seed)
+        is_fine_tuned = fine_tuning_record(fine_tuned) is not None
+        found = by.compare_held_out(before, after, held, rules, console, fine_tuned=is_fine_tuned, seed=seed)
     if config.task:
         old, new = (TaskModel(model, dtype, seed) for model in (before, after))
         found |= by.compare_tasks(old, new, [read_task(path) for path in config.task], console)
@@ -128,7 +129,7 @@ def _language_models(
 
 
 def _classifiers(
-    config: CompareConfig, base: Path, tuned: Path, general: Path | None, dtype: ComputeDtype, console: Console
+    config: CompareConfig, base: Path, fine_tuned: Path, general: Path | None, dtype: ComputeDtype, console: Console
 ) -> ComparisonReport:
     from groundup.data.held_out import held_out_labels
     from groundup.data.labeled import LabelRules
@@ -137,12 +138,12 @@ def _classifiers(
 
     if not config.data:
         raise ConfigError(
-            f"{config.tuned}: no labeled examples for the classifier",
+            f"{config.fine_tuned}: no labeled examples for the classifier",
             fix="Give a labeled table: --data FILE.csv.",
         )
-    before, after = open_compared(base, tuned, config.device, dtype, console)
+    before, after = open_compared(base, fine_tuned, config.device, dtype, console)
     rules = LabelRules(config.text, config.label, separator=config.separator)
-    held = held_out_labels(config.data, config.train, rules, after.labels, tuned, console)
+    held = held_out_labels(config.data, config.train, rules, after.labels, fine_tuned, console)
     found = compare_labels(before, after, held, console, max_examples=config.max_examples, seed=config.seed)
     note = "Forgetting of general text cannot be measured for a classifier."
     return found | ComparisonReport([], [note] if general is not None or config.choices else [])

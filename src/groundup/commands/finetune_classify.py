@@ -47,7 +47,7 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
     if config.test is not None:
         inputs["test"] = table_identity(config.test)
     with training_run(config.out, "finetune.classify", keys, inputs, console) as training:
-        while not training.finished and not _tune(config, training):
+        while not training.finished and not _fine_tune(config, training):
             pass
         if training.ranks.first:
             drop_checkpoints(config.out)
@@ -55,7 +55,7 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
     return read(config.out)
 
 
-def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
+def _fine_tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
     """Fine-tune and test the classifier, and write it with `artifact.json`.
 
     Return False if training lowered the validation accuracy; the caller then starts again at lower learning rates.
@@ -94,7 +94,7 @@ def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
         console.warn(f"{cut:,} of {total:,} texts are longer than {formats.max_tokens:,} tokens and are truncated.")
     show_texts(tokenizer, train, longest, console, max_shown=1)
     make_trainable(model, method, config.lora, seed)
-    trainer = Trainer(model, objective, config, run, machine=machine, label="tuning")
+    trainer = Trainer(model, objective, config, run, machine=machine, label="fine-tuning")
     place = BatchPlacement(ranks.rank, ranks.size, machine.device)
     padding, rows = Padding(tokenizer.pad_id, longest), config.batch_size
     batches = LabeledBatches(

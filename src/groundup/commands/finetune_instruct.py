@@ -64,20 +64,20 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
         inputs["test"] = table_identity(config.test)
     with training_run(config.out, "finetune.instruct", keys, inputs, console) as training:
         if not training.finished:
-            _tune(config, training)
+            _fine_tune(config, training)
         if training.ranks.first:
             drop_checkpoints(config.out)
     return read(config.out)
 
 
-def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
+def _fine_tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     """Plan the run, fine-tune the model, write the model directory, and compare the model with its base model."""
     from groundup.apps.adapters import read_examples
     from groundup.data.instruction import InstructionData
     from groundup.data.training_hashes import save_training_hashes, training_hashes
     from groundup.evaluation.during_training import show_answers
+    from groundup.evaluation.fine_tuned_comparison import compare_fine_tuned, load_fine_tuned_and_base
     from groundup.evaluation.selection import answer_selection
-    from groundup.evaluation.tuned_comparison import compare_tuned, load_tuned_and_base
     from groundup.hub import finish_model
     from groundup.hub.model_card import show_licenses
     from groundup.report.xray_page import NUM_SHOWN, write_xray
@@ -85,7 +85,7 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     from groundup.train import Evaluation, Trainer
     from groundup.train.objectives import NextToken
     from groundup.train.planner import micro_batches_per_rank
-    from groundup.train.planner.tuning import DEFAULT_EPOCHS
+    from groundup.train.planner.fine_tuning import DEFAULT_EPOCHS
     from groundup.train.planning import fine_tune, plan_fine_tuning
 
     console, ranks, out, split = run.console, run.ranks, run.directory, read_examples(config, run.console)
@@ -101,7 +101,7 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     longest, compiled = data.longest, config.compile
     planned = partial(plan_fine_tuning, config, run, model, NextToken(), loader, longest=longest, compile=compiled)
     machine, plan, new = run.plan(planned)
-    trainer = Trainer(model, NextToken(), config, run, machine=machine, label="tuning")
+    trainer = Trainer(model, NextToken(), config, run, machine=machine, label="fine-tuning")
     window = plan.model.context_length
     plan = trainer.fit_micro_batches(plan, lambda rows: loader(window, rows, machine).batch(0)) if new else plan
     batches = loader(window, micro_batches_per_rank(plan.rows, plan.micro_batch_size, ranks.size)[0], machine)
@@ -116,8 +116,8 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     files += [*save_chat(out, template, tokenizer), save_training_hashes(out, split.questions, training_hashes(base))]
     files.append(write_xray(out / "xray.html", f"{split.found.sentence}.", data.token_views(NUM_SHOWN)))
     del model, tuned_model, trainer, opened, planned, evaluation, selection  # frees memory
-    tuned, original = load_tuned_and_base(out, base, machine, adapter=method == "lora")
-    compared, transcripts = compare_tuned(tuned, original, data, seed=config.seed, console=console)
+    fine_tuned, original = load_fine_tuned_and_base(out, base, machine, adapter=method == "lora")
+    compared, transcripts = compare_fine_tuned(fine_tuned, original, data, seed=config.seed, console=console)
     facts |= data.facts(batches) | {"held_out": compared.to_json(), "transcripts": transcripts}
     facts |= {"data_licenses": show_licenses(config.data, base, console)}
     facts |= {"base": str(base)} if method == "lora" else {}

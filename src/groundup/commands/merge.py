@@ -17,7 +17,7 @@ from groundup.core.console import Console
 from groundup.core.errors import ConfigError
 from groundup.core.files import shell_quoted
 
-EXAMPLE = "groundup merge runs/notes/adapter --out models/tuned"
+EXAMPLE = "groundup merge runs/notes/adapter --out models/fine-tuned"
 
 
 class MergeConfig(Config):

@@ -82,7 +82,7 @@ MOVED: dict[str, tuple[str, ...]] = {name: (f"core.{name}",) for name in _CORE} 
         "train.objectives.classification",
         "inference.classification",
         "data.label_batches",
-        "train.planner.tuning",
+        "train.planner.fine_tuning",
     ),
     "objectives.framing": ("train.initial_head",),
     "objectives.novelty": ("inference.novelty",),

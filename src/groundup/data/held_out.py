@@ -37,7 +37,7 @@ from groundup.data.training_hashes import text_hash, training_hashes
 
 ExamplesT = TypeVar("ExamplesT")
 
-_TUNED = "tuned"  # Key in the facts of a merged model that contains the fine-tuning record of its adapter.
+_FINE_TUNED = "fine_tuned"  # Key in the facts of a merged model that contains the fine-tuning record of its adapter.
 # If there are no training examples, this fraction of the table is used for few-shot prompts instead of testing.
 _SHOWN_FRACTION = 0.2
 _MAX_SHOWN = 64
@@ -61,19 +61,19 @@ class HeldOut(Generic[ExamplesT]):
 def fine_tuning_record(directory: Path) -> Artifact | None:
     """Return the record of the fine-tuning of a model, or None if the model was not fine-tuned with groundup."""
     made = read(directory) if (directory / ARTIFACT).is_file() else None
-    if made is not None and made.facts.get(_TUNED):  # A merged model was trained on the data of its adapter.
-        made = replace(made, **made.facts[_TUNED])
+    if made is not None and made.facts.get(_FINE_TUNED):  # A merged model was trained on the data of its adapter.
+        made = replace(made, **made.facts[_FINE_TUNED])
     return made if made is not None and made.stage.startswith("finetune") else None
 
 
 def fine_tuning_facts(adapter: Path) -> dict[str, Any]:
     """Return facts to store with a merged model, so that `fine_tuning_record` finds the record of its adapter."""
     made = fine_tuning_record(adapter)
-    return {} if made is None else {_TUNED: {"stage": made.stage, "config": made.config, "inputs": made.inputs}}
+    return {} if made is None else {_FINE_TUNED: {"stage": made.stage, "config": made.config, "inputs": made.inputs}}
 
 
 def held_out_answers(
-    data: ExampleSources, train: ExampleSources, columns: ConversationRules, tuned: Path, console: Console
+    data: ExampleSources, train: ExampleSources, columns: ConversationRules, fine_tuned: Path, console: Console
 ) -> HeldOut[list[Example]]:
     """Select conversations for testing a model, and training examples for few-shot prompts.
 
@@ -85,13 +85,13 @@ def held_out_answers(
         train: Training examples for few-shot prompts. If this list is empty, some examples of `data` are used for
             prompts instead of testing.
         columns: Columns that the user set. Columns that are not set are the same as in fine-tuning.
-        tuned: Directory of the model.
+        fine_tuned: Directory of the model.
         console: Console that prints notes.
 
     Raises:
         DataError: The table does not contain any examples, or the model was trained on all of them.
     """
-    made = fine_tuning_record(tuned)
+    made = fine_tuning_record(fine_tuned)
     settings = _settings(made)
     columns = _completed_columns(columns, settings)
     found = read_conversations(data, columns, console=console)
@@ -103,7 +103,7 @@ def held_out_answers(
             max_held_out=int(settings.get("max_test_examples", settings.get("test_examples", 1000))),
         )
         return HeldOut(learned, tested, [_trained_on(len(tested))])
-    known = training_hashes(tuned)
+    known = training_hashes(fine_tuned)
     new = [example for example in found.examples if text_hash(question_of(example)) not in known]
     notes = _left_out(len(found.examples) - len(new), len(new))
     if train:
@@ -119,7 +119,7 @@ def held_out_labels(
     train: ExampleSources,
     rules: LabelRules,
     labels: Sequence[str],
-    tuned: Path,
+    fine_tuned: Path,
     console: Console,
 ) -> HeldOut[Labeled]:
     """Select labeled texts for testing a classifier, and training texts for few-shot prompts.
@@ -132,14 +132,14 @@ def held_out_labels(
             instead of testing.
         rules: Columns and labels that the user set. Options that are not set are the same as in fine-tuning.
         labels: Labels of the classifier. Texts with other labels are dropped.
-        tuned: Directory of the classifier.
+        fine_tuned: Directory of the classifier.
         console: Console that prints notes.
 
     Raises:
         DataError: The table does not contain any texts, the classifier was trained on all of them, or none has a label
             of the classifier.
     """
-    made = fine_tuning_record(tuned)
+    made = fine_tuning_record(fine_tuned)
     settings = _settings(made)
     sources = _as_classify_reads(data)
     table = read_table(sources, console=console)
@@ -152,7 +152,7 @@ def held_out_labels(
         learned = limit_texts(learned, settings.get("limit") or len(learned), seed)
         notes = [_trained_on(len(tested))]
     else:
-        trained = training_hashes(tuned)
+        trained = training_hashes(fine_tuned)
         new = found.only(place for place, text in enumerate(found.texts) if text_hash(text) not in trained)
         notes = _left_out(len(found) - len(new), len(new))
         if train:

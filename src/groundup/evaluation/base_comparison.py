@@ -38,7 +38,7 @@ class BaseComparison:
     Attributes:
         examples: the scored conversations.
         tokens_E: number of answer tokens in each conversation. The summed losses of both models are divided by it.
-        tuned: scores of the fine-tuned model.
+        fine_tuned: scores of the fine-tuned model.
         chat_format: prompt format of the fine-tuned model.
         base_format: prompt format of the base model.
         loss: comparison of the loss per answer token. The bootstrap intervals resample conversations.
@@ -46,7 +46,7 @@ class BaseComparison:
 
     examples: list[Example]
     tokens_E: npt.NDArray[np.int64]
-    tuned: ResponseScore
+    fine_tuned: ResponseScore
     chat_format: ChatFormat
     base_format: PromptFormat
     loss: Comparison
@@ -64,18 +64,18 @@ class BaseComparison:
         """Return the comparison as JSON values for the artifact."""
         before, after = (each.interval(seed=self.loss.seed) for each in (self.loss.before, self.loss.after))
         return {
-            "responses": int(self.tuned.turns_E.sum()),
+            "responses": int(self.fine_tuned.turns_E.sum()),
             "tokens": int(self.tokens_E.sum()),
-            "tuned": after.to_json("loss"),
+            "fine_tuned": after.to_json("loss"),
             "base": before.to_json("loss") | {"format": self.base_format.name},
             "difference": self.loss.difference.to_json("loss"),
             "counted": "tokens of the answers' text, the same for both models; end-of-turn tokens are excluded",
-            "end_of_turn": {"loss": float(self.tuned.ends_E.sum() / self.tuned.turns_E.sum())},
+            "end_of_turn": {"loss": float(self.fine_tuned.ends_E.sum() / self.fine_tuned.turns_E.sum())},
         }
 
     def transcripts(
         self,
-        tuned: Transformer,
+        fine_tuned: Transformer,
         base: Transformer,
         tokenizer: Tokenizer,
         *,
@@ -86,11 +86,11 @@ class BaseComparison:
         """Return randomly chosen questions, each with the answers of both models and the reference answer."""
         drawn = [self.examples[e] for e in np.random.default_rng(seed).permutation(len(self.examples))[:count]]
         questions = [example.messages[:-1] for example in drawn]
-        tuned_answers = greedy_answers(tuned, tokenizer, questions, self.chat_format, max_tokens=max_tokens)
+        fine_tuned_answers = greedy_answers(fine_tuned, tokenizer, questions, self.chat_format, max_tokens=max_tokens)
         base_answers = greedy_answers(base, tokenizer, questions, self.base_format, max_tokens=max_tokens)
         made = []
-        for example, tuned_answer, base_answer in zip(drawn, tuned_answers, base_answers, strict=True):
-            messages = [*example.messages[:-1], Message("assistant", tuned_answer)]
+        for example, fine_tuned_answer, base_answer in zip(drawn, fine_tuned_answers, base_answers, strict=True):
+            messages = [*example.messages[:-1], Message("assistant", fine_tuned_answer)]
             made.append(
                 {
                     "messages": [{"role": m.role, "content": m.content} for m in messages],
@@ -102,7 +102,7 @@ class BaseComparison:
 
 
 def compare_with_base(
-    tuned: Transformer,
+    fine_tuned: Transformer,
     base: Transformer,
     tokenizer: Tokenizer,
     template: ChatTemplate,
@@ -118,7 +118,7 @@ def compare_with_base(
     loss on training examples.
 
     Args:
-        tuned: fine-tuned model.
+        fine_tuned: fine-tuned model.
         base: base model.
         tokenizer: tokenizer of both models.
         template: chat template of the fine-tuned model.
@@ -149,7 +149,7 @@ def compare_with_base(
         )
     base_format = best_format(base, tokenizer, chat, scorable(trial_examples(tokenizer, train)) or examples)
     before = score_responses(base, tokenizer, examples, base_format.render, advance=advance)
-    after = score_responses(tuned, tokenizer, examples, chat.render, advance=advance)
+    after = score_responses(fine_tuned, tokenizer, examples, chat.render, advance=advance)
     tokens_E = response_tokens(tokenizer, examples)
     old, new = (
         mean("loss of held-out answers", each.nll_E, tokens_E, unit="nats per token", lower_is_better=True)

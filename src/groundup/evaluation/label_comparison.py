@@ -107,7 +107,7 @@ def compare_labels(
         )
     if not isinstance(before, OpenedClassifier):
         test = test.only(evenly_spaced(range(len(test)), max_examples))
-    new_labels = _classified(after, test.texts, multi_label, "tuned", console)
+    new_labels = _classified(after, test.texts, multi_label, "fine-tuned", console)
     notes = [*held_out.notes]
     if isinstance(before, OpenedClassifier):
         old_labels = _classified(before, test.texts, multi_label, "base", console)
@@ -178,9 +178,7 @@ def _prompted(
 
     instruction = label_instruction(labels, multi_label=multi_label)
     if known:
-        with console.progress(
-            "searching for the base model's prompt", num_trials(model, instruction), "prompts"
-        ) as bar:
+        with console.progress("search for the base model's prompt", num_trials(model, instruction), "prompts") as bar:
             prompt = best_prompt(model, known, instruction=instruction, quality=quality, advance=bar.advance)
     else:
         prompt = default_prompt(model, instruction)

@@ -132,10 +132,10 @@ def compare_answers(
     """
     max_tokens = task.max_tokens or default_max_tokens(after.tokenizer, [_pair(example)[1] for example in task.test])
     models = [
-        (before, _best_prompt(before, task, max_tokens, "searching for the base model's prompt", console)),
+        (before, _best_prompt(before, task, max_tokens, "search for the base model's prompt", console)),
         (
             after,
-            prompt_after or _best_prompt(after, task, max_tokens, "searching for the tuned model's prompt", console),
+            prompt_after or _best_prompt(after, task, max_tokens, "search for the fine-tuned model's prompt", console),
         ),
     ]
     test = [each for each in task.test if all(_fits(*model, each, max_tokens) for model in models)]
@@ -147,7 +147,7 @@ def compare_answers(
         )
     shown = test if task.metric != "likelihood" or task.refusal else test[:_NUM_TRANSCRIPTS]
     written = []
-    for (model, prompt), who in zip(models, ("base", "tuned"), strict=True):
+    for (model, prompt), who in zip(models, ("base", "fine-tuned"), strict=True):
         with console.progress(f"answers of the {who} model", len(shown), "answers") as bar:
             written.append(generate_answers(model, prompt, shown, max_tokens, advance=bar.advance))
     what = f"{len(test):,} answers"
@@ -160,7 +160,7 @@ def compare_answers(
         comparisons += [Comparison(old, new, seed, "task", what) for old, new in zip(*both, strict=True)]
     questions = [_pair(example)[0] for example in test]
     transcripts = [
-        dict(zip(("question", "base", "tuned", "reference"), each, strict=True))
+        dict(zip(("question", "base", "fine_tuned", "reference"), each, strict=True))
         for each in list(zip(questions, *written, references, strict=False))[:_NUM_TRANSCRIPTS]
     ]
     return ComparisonReport(comparisons, _notes(task, models, len(test)), transcripts)
@@ -173,7 +173,7 @@ def compare_held_out(
     rules: AnswerRules,
     console: Console,
     *,
-    tuned: bool,
+    fine_tuned: bool,
     seed: int = 0,
 ) -> ComparisonReport:
     """Compare the answers of two models to held-out questions; see `answer_task` and `compare_answers`.
@@ -184,11 +184,11 @@ def compare_held_out(
         held_out: training and test conversations.
         rules: options for generating and scoring answers.
         console: console that prints notes and progress.
-        tuned: whether `after` was fine-tuned with groundup, so that its chat template is its prompt.
+        fine_tuned: whether `after` was fine-tuned with groundup, so that its chat template is its prompt.
         seed: seed of the bootstrap.
     """
     task = answer_task(held_out, rules, console)
-    prompt = FewShotPrompt(after.chat_format) if after.chat_format and tuned else None
+    prompt = FewShotPrompt(after.chat_format) if after.chat_format and fine_tuned else None
     return compare_answers(before, after, task, console, prompt_after=prompt, seed=seed)
 
 
@@ -214,7 +214,7 @@ def compare_text(
     context = min(before.model.config.context_length, after.model.config.context_length)
     old, new = (
         text_bits_per_byte(model, texts, f"general text, {who} model", console, context=context)
-        for model, who in ((before, "base"), (after, "tuned"))
+        for model, who in ((before, "base"), (after, "fine-tuned"))
     )
     what = f"{sum(len(text.encode()) for text in texts):,} bytes"
     return ComparisonReport([compare_bits_per_byte(new, old, name=TEXT_METRIC, seed=seed, about="general", what=what)])
@@ -300,7 +300,7 @@ def compare_choices(
             score = score_choices(model.model, model.tokenizer, items, seed=seed, advance=bar.advance)
         return mean(name, 100 * right_choices(score.loglikelihoods, items))
 
-    old, new = scored(before, "base"), scored(after, "tuned")
+    old, new = scored(before, "base"), scored(after, "fine-tuned")
     guessing = mean(name, [100 / len(item.choices) for item in items])
     what = f"{len(items):,} questions"
     return ComparisonReport([Comparison(old, new, seed, "general", what, {"random guess": guessing})])
@@ -323,13 +323,13 @@ def _scored_answers(
 
 
 def _notes(task: AnswerTask, models: Sequence[tuple[PromptedModel, FewShotPrompt]], tested: int) -> list[str]:
-    base, tuned = (prompt.name for _, prompt in models)
+    base, fine_tuned = (prompt.name for _, prompt in models)
     notes = [
         *task.notes,
         f"Prompt of the base model, which performed best on training examples: {base}."
         if task.train
         else f"Prompt of the base model: {base}. No other prompt was tried, because there are no training examples.",
-        f"Prompt of the fine-tuned model: {tuned}.",
+        f"Prompt of the fine-tuned model: {fine_tuned}.",
     ]
     if skipped := len(task.test) - tested:
         notes.append(f"Skipped {pluralize(skipped, 'example')}, too long for one of the models.")

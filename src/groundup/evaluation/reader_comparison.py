@@ -105,7 +105,7 @@ def compare_readers(
     alone = [answer_question(_searched(index, each), each.question) for each in questions]
     old, new = (
         _read(model, index, questions, f"answers of the {who} reader", console)
-        for model, who in ((before, "base"), (after, "tuned"))
+        for model, who in ((before, "base"), (after, "fine-tuned"))
     )
     scores = (_measures(given, questions) for given in (old, new, alone))
     comparisons = [
@@ -114,7 +114,7 @@ def compare_readers(
         if now.sums_EK[:, 1].any() or was.sums_EK[:, 1].any()
     ]
     shown = [
-        {"question": asked.question, RETRIEVAL: simple.text, "base": was.text, "tuned": now.text}
+        {"question": asked.question, RETRIEVAL: simple.text, "base": was.text, "fine_tuned": now.text}
         | {"reference": asked.answer or UNKNOWN}
         for asked, simple, was, now in zip(questions, alone, old, new, strict=True)
     ]

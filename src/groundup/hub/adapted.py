@@ -248,9 +248,9 @@ def with_adapter(base: Transformer, directory: Path) -> Transformer:
     Raises:
         FormatError: for the same reasons as in `load_model`.
     """
-    tuned = copy_sharing_weights(base)
-    load_adapter(directory, tuned)
-    return tuned.eval().requires_grad_(False)
+    fine_tuned = copy_sharing_weights(base)
+    load_adapter(directory, fine_tuned)
+    return fine_tuned.eval().requires_grad_(False)
 
 
 def read_config(directory: Path) -> ModelConfig:

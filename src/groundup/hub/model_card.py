@@ -34,7 +34,7 @@ _NAMES = {
     "held_out": "held-out examples",
     "test": "test examples",
     "tfidf": "TF-IDF on the test examples",
-    "tuned": "this model",
+    "fine_tuned": "this model",
     "validation": "validation set",
     "base": "base model",
 }
@@ -207,7 +207,7 @@ class _Score(NamedTuple):
     """A score with its interval, if known.
 
     Attributes:
-        about: What is scored, as keys of the facts, such as ("test",) or ("held_out", "tuned").
+        about: What is scored, as keys of the facts, such as ("test",) or ("held_out", "fine_tuned").
         metric: Name of the metric.
         value: Value of the metric.
         bounds: Bounds of the 95 % interval, or None.

@@ -70,7 +70,7 @@ class ClassifierSettings(FineTuningSettings, LabelSettings):
 
     def epochs_to_train(self, method: Method, num_texts: int, console: Console) -> float:
         """Return the number of epochs, or 0 if only the head is fitted and the base model stays frozen."""
-        from groundup.train.planner.tuning import classifier_epochs
+        from groundup.train.planner.fine_tuning import classifier_epochs
 
         if method == "merged" and self.keeps_base_frozen(num_texts):
             console.note(

@@ -126,7 +126,7 @@ def language_model_rates(
         The config. Learning rates that are not set have their default values.
     """
     from groundup.optim import MATRIX_LR, OptimizerConfig
-    from groundup.train.planner.tuning import DEFAULT_RATE_SCALE, adapter_rates, tuning_rates
+    from groundup.train.planner.fine_tuning import DEFAULT_RATE_SCALE, adapter_rates, fine_tuning_rates
 
     name: MatrixOptimizer = settings.optimizer or "muon"
     usual = OptimizerConfig(MATRIX_LR[name], matrices=name)
@@ -136,7 +136,7 @@ def language_model_rates(
     elif adapted:
         usual = adapter_rates(dim, scale or DEFAULT_RATE_SCALE)
     else:
-        usual = tuning_rates(dim, scale or DEFAULT_RATE_SCALE, usual)
+        usual = fine_tuning_rates(dim, scale or DEFAULT_RATE_SCALE, usual)
     return _chosen(settings, usual)
 
 
@@ -152,8 +152,8 @@ def classifier_rates(settings: OptimizerSettings, *, dim: int, adapted: bool) ->
         The config. Learning rates that are not set have their default values.
     """
     from groundup.optim import MATRIX_LR
+    from groundup.train.planner.fine_tuning import adapter_rates
     from groundup.train.planner.rates import CLASSIFIER
-    from groundup.train.planner.tuning import adapter_rates
 
     usual = CLASSIFIER
     if adapted:

@@ -26,19 +26,19 @@ from groundup.train.machine import measured_machine, with_measured_kernels
 from groundup.train.objectives import Objective
 from groundup.train.outcome import peak_bytes
 from groundup.train.planner import Budget, Forecast, Plan, plan_run, regularized
-from groundup.train.planner.forecast import compression
-from groundup.train.planner.law import law_for
-from groundup.train.planner.limits import limit_sentence
-from groundup.train.planner.plan import SAVE_FRACTION
-from groundup.train.planner.tuning import (
+from groundup.train.planner.fine_tuning import (
     DEFAULT_EPOCHS,
     affordable_epochs,
+    fine_tuning_plan,
     measured_rows,
-    plan_tuning,
     shareable_step,
     should_compile,
     step_rows,
 )
+from groundup.train.planner.forecast import compression
+from groundup.train.planner.law import law_for
+from groundup.train.planner.limits import limit_sentence
+from groundup.train.planner.plan import SAVE_FRACTION
 from groundup.train.run import TrainingRun
 from groundup.train.settings import FineTuningSettings, PretrainingSettings
 from groundup.train.trainer import Evaluation, Selection, Trainer, TrainingSteps, estimate_sentence
@@ -237,7 +237,7 @@ def plan_fine_tuning(
         left = 60 * settings.minutes - run.work.seconds
         epochs = affordable_epochs(left, speed, rows_per_epoch * shape.context_length, epochs)
         step = shareable_step(step_rows(rows_per_epoch, epochs, shape.context_length), ranks.size)
-    plan = plan_tuning(
+    plan = fine_tuning_plan(
         shape,
         rates,
         rows_per_epoch=rows_per_epoch,

@@ -28,21 +28,21 @@ from groundup.tokenizer.chat import ChatTemplate
 
 BUNDLED = Catalog()
 TABLES = {name: tomllib.loads(path.read_text(encoding="utf-8")).get("finetune", {}) for name, path in bundled().items()}
-TUNED = {name: table["instruct"] for name, table in TABLES.items() if table.get("instruct", {}).get("application")}
+FINE_TUNED = {name: table["instruct"] for name, table in TABLES.items() if table.get("instruct", {}).get("application")}
 
 
 def test_most_applications_with_text_have_a_recipe() -> None:
-    assert {table["application"] for table in TUNED.values()} >= {
+    assert {table["application"] for table in FINE_TUNED.values()} >= {
         "translate", "answer", "summarize", "rewrite", "assistant", "mcq", "lesson-plan", "script",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", TUNED)
+@pytest.mark.parametrize("name", FINE_TUNED)
 def test_the_trained_prompt_is_the_prompt_of_the_application(
     name: str, tokenizer: Tokenizer, template: ChatTemplate
 ) -> None:
     """A difference of one space between training and use lowers the quality of a small model."""
-    table = TUNED[name]
+    table = FINE_TUNED[name]
     app, inputs = BUNDLED[table["application"]].app, table["inputs"]
     row = {"text": "Where is it?", "passage": "A {strange} text.", "dialogue": "A: Hi", "question": "Who?"}
     row |= {"en": "Good evening.", "de": "Guten Abend.", "instruction": "Say hello.", "style": "simpler"}

@@ -209,10 +209,10 @@ def test_scores_of_one_model_and_of_two(chat_directory: Path, base_directory: Pa
     assert [row[:2] for row in rows[2:]] == [["sentiment", "accuracy"], ["sentiment", "macro-F1"]]
     assert "random guess: 50.0" in alone
     folder = write_app(tmp_path / "mine", 'metric = "likelihood"', ROWS)
-    models = ("--model", base_directory, "--tuned", chat_directory, "--apps", folder, "--json")
+    models = ("--model", base_directory, "--fine-tuned", chat_directory, "--apps", folder, "--json")
     (compared,) = map(json.loads, call("evaluate", "echo", *models).stdout.splitlines())
     assert compared["lines"][0]["unit"] == "bits" and compared["lines"][0]["less_is_better"]
-    same = call("evaluate", "sentiment", "--model", chat_directory, "--tuned", chat_directory, "--json").stdout
+    same = call("evaluate", "sentiment", "--model", chat_directory, "--fine-tuned", chat_directory, "--json").stdout
     assert {line["verdict"] for line in json.loads(same)["lines"]} == {"not distinguishable"}
 
 

@@ -84,8 +84,8 @@ def classifier(table: Path, base: Path, tmp_path_factory: pytest.TempPathFactory
     return out
 
 
-def compared(base: Path, tuned: Path, out: Path, **keys: Any) -> tuple[dict[str, Any], str]:
-    config = load(compare.CompareConfig, {"base": str(base), "tuned": str(tuned), "out": str(out)} | keys)
+def compared(base: Path, fine_tuned: Path, out: Path, **keys: Any) -> tuple[dict[str, Any], str]:
+    config = load(compare.CompareConfig, {"base": str(base), "fine_tuned": str(fine_tuned), "out": str(out)} | keys)
     compare.run(config, console=QUIET)
     return json.loads((out / "compare.json").read_text()), (out / "compare.md").read_text()
 
@@ -208,7 +208,7 @@ def test_models_are_compared_on_tasks_item_by_item(base: Path, tmp_path: Path) -
     """The same model twice: the interval of the difference is 0 to 0, so the models are not distinguishable."""
     task = tmp_path / "pairs.csv"
     task.write_text("sentence_good,sentence_bad\nthe dog,dog the\na cat,cat a\n", encoding="utf-8")
-    values = {"base": str(base), "tuned": str(base), "task": [str(task)], "out": str(tmp_path / "out")}
+    values = {"base": str(base), "fine_tuned": str(base), "task": [str(task)], "out": str(tmp_path / "out")}
     facts = compare.run(load(compare.CompareConfig, values), console=QUIET).facts
     line = facts["lines"][0]
     assert (line["name"], line["what"], line["verdict"]) == ("accuracy", "pairs, 2 items", "not distinguishable")

@@ -24,7 +24,7 @@ from groundup.hub.resolve import load_tokenizer, open_classifier, resolve_classi
 from groundup.inference.classification import predict
 from groundup.train import classifier_plan, initial_head
 from groundup.train.initial_head import PROMPT_AFTER, PROMPT_BEFORE, HeadFit
-from groundup.train.planner import tuning
+from groundup.train.planner import fine_tuning
 
 SETTINGS: dict[str, Any] = {
     "num_epochs": 4,
@@ -219,7 +219,7 @@ def test_divergence_at_the_default_learning_rate_restarts_training(
     judged: list[tuple[float, float, int]],
     halved: int,
 ) -> None:
-    monkeypatch.setattr(tuning, "ADAPTER_RATE_FACTOR", 0.1)
+    monkeypatch.setattr(fine_tuning, "ADAPTER_RATE_FACTOR", 0.1)
     settings = {key: value for key, value in QUICKLY.items() if not key.endswith("learning_rate")} | {
         "method": "merged"
     }

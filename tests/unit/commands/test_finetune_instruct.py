@@ -18,7 +18,7 @@ from groundup.core.config import load
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, FormatError
 from groundup.core.types import Message
-from groundup.evaluation import tuned_comparison
+from groundup.evaluation import fine_tuned_comparison
 from groundup.hub import load_model, save_model
 from groundup.hub.resolve import open_model
 from groundup.model import Transformer
@@ -73,14 +73,14 @@ def tune(examples: Path, model: Path, out: Path, **changes: Any) -> artifact.Art
 
 
 @pytest.fixture(scope="module")
-def tuned(table: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("tuned") / "chat"
+def fine_tuned(table: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("fine-tuned") / "chat"
     tune(table, base, out)
     return out
 
 
-def test_the_artifact_records_the_data(tuned: Path, rows: list[dict[str, Any]], tokenizer: Tokenizer) -> None:
-    facts = artifact.read(tuned).facts
+def test_the_artifact_records_the_data(fine_tuned: Path, rows: list[dict[str, Any]], tokenizer: Tokenizer) -> None:
+    facts = artifact.read(fine_tuned).facts
     counts = facts["examples"]
     different = {(row["question"], row["answer"]) for row in rows}
     assert counts["train"] + counts["test"] == len(different) - 2
@@ -91,27 +91,27 @@ def test_the_artifact_records_the_data(tuned: Path, rows: list[dict[str, Any]], 
     for transcript in facts["transcripts"]:
         assert transcript["reference"] == answers[transcript["messages"][0]["content"]]
         assert [message["role"] for message in transcript["messages"]] == ["user", "assistant"]
-    steps = [json.loads(line) for line in (tuned / "metrics.jsonl").read_text().splitlines()]
+    steps = [json.loads(line) for line in (fine_tuned / "metrics.jsonl").read_text().splitlines()]
     assert steps[-1]["tokens_seen"] == facts["tokens_seen"]
     assert len(steps) == facts["plan"]["total_steps"]
-    assert not (tuned / "checkpoints").exists()
+    assert not (fine_tuned / "checkpoints").exists()
 
 
-def test_fine_tuning_beats_the_base_model(tuned: Path) -> None:
+def test_fine_tuning_beats_the_base_model(fine_tuned: Path) -> None:
     """The weights are random, so two epochs are enough to beat the base model by more than the confidence interval."""
-    held_out = artifact.read(tuned).facts["held_out"]
+    held_out = artifact.read(fine_tuned).facts["held_out"]
     assert held_out["difference"]["interval"][1] < 0
-    assert held_out["tuned"]["loss"] < held_out["base"]["loss"]
+    assert held_out["fine_tuned"]["loss"] < held_out["base"]["loss"]
 
 
-def test_transformers_loads_the_directory(tuned: Path, tokenizer: Tokenizer) -> None:
+def test_transformers_loads_the_directory(fine_tuned: Path, tokenizer: Tokenizer) -> None:
     """The chat template, the two tokens that end an answer, and the logits must be equal."""
     transformers = pytest.importorskip("transformers")
-    peer = transformers.AutoModelForCausalLM.from_pretrained(tuned)
-    words = transformers.AutoTokenizer.from_pretrained(tuned)
+    peer = transformers.AutoModelForCausalLM.from_pretrained(fine_tuned)
+    words = transformers.AutoTokenizer.from_pretrained(fine_tuned)
     ids = words.apply_chat_template([{"role": "user", "content": "Why <|im_end|>?"}], add_generation_prompt=True)
     ids = ids["input_ids"] if not isinstance(ids, list) else ids
-    ours = open_model(tuned, device="cpu")
+    ours = open_model(fine_tuned, device="cpu")
     template = ChatTemplate(ours.tokenizer)
     assert ids == template.encode([Message("user", "Why <|im_end|>?")], add_generation_prompt=True)
     assert peer.generation_config.eos_token_id == list(ours.stop_ids) == list(template.stop_ids)
@@ -121,14 +121,14 @@ def test_transformers_loads_the_directory(tuned: Path, tokenizer: Tokenizer) -> 
         )
 
 
-def test_a_finished_stage_is_skipped_and_new_data_runs_again(tuned: Path, table: Path, base: Path) -> None:
-    before = (tuned / "model.safetensors").stat().st_mtime_ns
-    tune(table, base, tuned)
-    assert (tuned / "model.safetensors").stat().st_mtime_ns == before
+def test_a_finished_stage_is_skipped_and_new_data_runs_again(fine_tuned: Path, table: Path, base: Path) -> None:
+    before = (fine_tuned / "model.safetensors").stat().st_mtime_ns
+    tune(table, base, fine_tuned)
+    assert (fine_tuned / "model.safetensors").stat().st_mtime_ns == before
 
 
 def test_the_base_model_is_unchanged(
-    tuned: Path, base: Path, tokenizer: Tokenizer, tiny_model: Callable[..., Any]
+    fine_tuned: Path, base: Path, tokenizer: Tokenizer, tiny_model: Callable[..., Any]
 ) -> None:
     expected = tiny_model(tokenizer.vocab_size, context_length=CONTEXT).state_dict()
     for name, tensor in load_model(base).state_dict().items():
@@ -154,7 +154,7 @@ def test_the_number_of_scored_test_answers_is_limited(
     table: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Scoring all answers of a large test set would take longer than the training."""
-    monkeypatch.setattr(tuned_comparison, "_MAX_SCORED", 7)
+    monkeypatch.setattr(fine_tuned_comparison, "_MAX_SCORED", 7)
     facts = tune(table, base, tmp_path / "out", num_epochs=0.2).facts
     assert facts["held_out"]["responses"] == 7 < facts["examples"]["test"]
     assert len({transcript["reference"] for transcript in facts["transcripts"]}) == 3
@@ -226,8 +226,8 @@ def test_xray_shows_the_training_examples_and_exits(
         assert re.search(rf"^ *{row} +[\d,]+ +[\d,]+", said, re.MULTILINE), row
 
 
-def test_the_output_contains_the_xray_page(tuned: Path) -> None:
-    assert "xray.html" in artifact.read(tuned).outputs
+def test_the_output_contains_the_xray_page(fine_tuned: Path) -> None:
+    assert "xray.html" in artifact.read(fine_tuned).outputs
 
 
 def test_examples_with_chat_template_markup_are_rejected(base: Path, tmp_path: Path) -> None:
@@ -239,13 +239,13 @@ def test_examples_with_chat_template_markup_are_rejected(base: Path, tmp_path: P
     assert not (tmp_path / "out" / "metrics.jsonl").exists()
 
 
-def test_a_modified_chat_template_is_rejected_by_every_command(tuned: Path, table: Path, tmp_path: Path) -> None:
+def test_a_modified_chat_template_is_rejected_by_every_command(fine_tuned: Path, table: Path, tmp_path: Path) -> None:
     """Chat, API, evaluation and export must use the same chat template as the training."""
     from groundup.commands import export_gguf
     from groundup.hub.resolve import open_chat_model
 
     edited = tmp_path / "edited"
-    shutil.copytree(tuned, edited)
+    shutil.copytree(fine_tuned, edited)
     config = json.loads((edited / "tokenizer_config.json").read_text(encoding="utf-8"))
     config["chat_template"] = config["chat_template"].replace("assistant\\n", "assistant:\\n")
     (edited / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")

@@ -74,12 +74,12 @@ def test_long_texts_are_dropped_unless_truncation_is_set(
     with data.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("text", "label"), *paragraphs])
 
-    def tuned(truncate: bool) -> dict[str, Any]:
+    def fine_tuned(truncate: bool) -> dict[str, Any]:
         settings = SETTINGS | {"num_epochs": 1, "baseline": False, "truncate": truncate}
         config = FinetuneClassifyConfig(data=data, model=run_directory, out=tmp_path / f"{truncate}", **settings)
         return finetune_classify.run(config, console=Console(quiet=True)).facts
 
-    kept, cut = tuned(False), tuned(True)
+    kept, cut = fine_tuned(False), fine_tuned(True)
     left_out = kept["dropped"]["longer than the context"]
     assert left_out > 0
     assert kept["cut"]["train"] == 0 and cut["cut"]["train"] == left_out
@@ -98,14 +98,14 @@ def test_rare_labels_cause_a_warning_and_can_be_balanced(
     with data.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("text", "label"), *few, *((text, "other") for text, _ in many)])
 
-    def tuned(out: Path, **changes: Any) -> dict[str, Any]:
+    def fine_tuned(out: Path, **changes: Any) -> dict[str, Any]:
         settings = SETTINGS | {"num_epochs": 1, "baseline": False, "truncate": True} | changes
         config = FinetuneClassifyConfig(data=data, model=run_directory, out=out, **settings)
         return finetune_classify.run(config, console=Console()).facts
 
-    tuned(tmp_path / "a")
+    fine_tuned(tmp_path / "a")
     assert "balance = true" in capsys.readouterr().err
-    tuned(tmp_path / "b", balance=True)
+    fine_tuned(tmp_path / "b", balance=True)
     assert "balance = true" not in capsys.readouterr().err
     rare = {
         name: sum(
@@ -216,8 +216,13 @@ def test_several_labels_compared_with_the_base_model(
     """The model was trained on a part of the table, so the test set is the held-out part."""
     from groundup.commands import compare
 
-    def compared(base: Path, tuned: Path, **keys: Any) -> dict[str, Any]:
-        given = {"base": str(base), "tuned": str(tuned), "data": str(topics_table), "out": str(tmp_path / "out")}
+    def compared(base: Path, fine_tuned: Path, **keys: Any) -> dict[str, Any]:
+        given = {
+            "base": str(base),
+            "fine_tuned": str(fine_tuned),
+            "data": str(topics_table),
+            "out": str(tmp_path / "out"),
+        }
         made = compare.run(load(compare.CompareConfig, given | keys), console=Console(quiet=True))
         return {line["name"]: line for line in made.facts["lines"]}
 

@@ -44,7 +44,7 @@ TALK = [
 @pytest.fixture(
     scope="module", params=[*((kind, "full") for kind in KINDS), ("gpt2", "merged"), ("llama3", "merged")], ids="-".join
 )
-def tuned(
+def fine_tuned(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, real_documents: list[str]
 ) -> tuple[Path, Path]:
     """Return the base model and the fine-tuned model."""
@@ -71,11 +71,11 @@ def tuned(
     return base, directory / "chat"
 
 
-def test_transformers_loads_the_model_and_renders_the_same_conversations(tuned: tuple[Path, Path]) -> None:
+def test_transformers_loads_the_model_and_renders_the_same_conversations(fine_tuned: tuple[Path, Path]) -> None:
     """If a special token is missing in one of the files, it is tokenized as text, and the model never ends a turn."""
-    words = transformers.AutoTokenizer.from_pretrained(tuned[1])
-    peer = transformers.AutoModelForCausalLM.from_pretrained(tuned[1])
-    ours = open_model(tuned[1], device="cpu")
+    words = transformers.AutoTokenizer.from_pretrained(fine_tuned[1])
+    peer = transformers.AutoModelForCausalLM.from_pretrained(fine_tuned[1])
+    ours = open_model(fine_tuned[1], device="cpu")
     said = [{"role": message.role, "content": message.content} for message in TALK]
     ids = words.apply_chat_template(said, add_generation_prompt=True, return_dict=True)["input_ids"]
     template = ChatTemplate(ours.tokenizer)
@@ -91,37 +91,41 @@ def test_transformers_loads_the_model_and_renders_the_same_conversations(tuned: 
         )
 
 
-def test_existing_tokens_keep_their_ids(tuned: tuple[Path, Path], real_documents: list[str]) -> None:
+def test_existing_tokens_keep_their_ids(fine_tuned: tuple[Path, Path], real_documents: list[str]) -> None:
     """If token IDs changed, the embeddings would belong to other tokens."""
-    before, after = (transformers.AutoTokenizer.from_pretrained(directory) for directory in tuned)
+    before, after = (transformers.AutoTokenizer.from_pretrained(directory) for directory in fine_tuned)
     for text in [*(document[:300] for document in real_documents[:20]), "日本 😀  x\n\n"]:
         assert after(text)["input_ids"] == before(text)["input_ids"]
 
 
-def test_the_model_learns_to_answer_and_to_stop(tuned: tuple[Path, Path]) -> None:
-    facts = artifact.read(tuned[1]).facts
+def test_the_model_learns_to_answer_and_to_stop(fine_tuned: tuple[Path, Path]) -> None:
+    facts = artifact.read(fine_tuned[1]).facts
     assert facts["held_out"]["difference"]["interval"][1] < 0
-    rows = open_model(tuned[1], device="cpu").model.config.vocab_size
+    rows = open_model(fine_tuned[1], device="cpu").model.config.vocab_size
     guess = torch.log(torch.tensor(float(rows)))
     assert facts["held_out"]["end_of_turn"]["loss"] < guess
     assert facts["held_out"]["base"]["format"] != "the chat template"  # the base model has no chat tokens
 
 
-def test_saving_only_adapters_is_rejected(tuned: tuple[Path, Path], tmp_path: Path) -> None:
+def test_saving_only_adapters_is_rejected(fine_tuned: tuple[Path, Path], tmp_path: Path) -> None:
     """The base model does not have embeddings for the new tokens, so adapters alone would not be enough."""
-    keys = {"data": str(tuned[0].parent / "pairs.jsonl"), "model": str(tuned[0]), "out": str(tmp_path / "chat")}
+    keys = {
+        "data": str(fine_tuned[0].parent / "pairs.jsonl"),
+        "model": str(fine_tuned[0]),
+        "out": str(tmp_path / "chat"),
+    }
     with pytest.raises(ConfigError, match="method = merged"):
         run(load(FinetuneInstructConfig, keys | {"method": "lora"}), console=Console(quiet=True))
 
 
 def test_the_fine_tuned_model_can_be_exported(
-    tuned: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fine_tuned: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from groundup.evaluation.verification import peers
 
     monkeypatch.setattr(peers, "missing", lambda engine: f"{engine} is not installed")
     out = tmp_path / "m.gguf"
-    export_gguf.run(export_gguf.ExportGgufConfig(model=tuned[1], out=out), console=Console(quiet=True))
+    export_gguf.run(export_gguf.ExportGgufConfig(model=fine_tuned[1], out=out), console=Console(quiet=True))
     import gguf
 
     fields = gguf.GGUFReader(out).fields

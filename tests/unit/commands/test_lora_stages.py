@@ -166,7 +166,7 @@ def test_a_base_model_at_another_path_can_be_given(moved: Path, adapter: Path, p
     written = stage("generate", model=str(moved), base=str(elsewhere), **asked)
     assert written.token_ids == stage("generate", model=str(adapter), **asked).token_ids
     out = tmp_path / "compared"
-    stage("compare", base=str(elsewhere), tuned=str(moved), data=str(pairs), metric="likelihood", out=str(out))
+    stage("compare", base=str(elsewhere), fine_tuned=str(moved), data=str(pairs), metric="likelihood", out=str(out))
     assert (out / "compare.md").is_file()
     with pytest.raises(FormatError, match=r"merged: not the base model of"):
         stage("generate", model=str(moved), base=str(tmp_path / "merged"), **asked)
@@ -186,7 +186,7 @@ def test_adapters_are_compared_with_their_base_and_other_adapters(
 
     def verdicts(before: Path, after: Path) -> dict[str, dict[str, Any]]:
         out = tmp_path / f"{before.name}-{after.name}"
-        keys = {"base": str(before), "tuned": str(after), "data": str(pairs), "out": str(out), "metric": "f1"}
+        keys = {"base": str(before), "fine_tuned": str(after), "data": str(pairs), "out": str(out), "metric": "f1"}
         compare.run(load(compare.CompareConfig, keys), console=QUIET)
         return {line["name"]: line for line in json.loads((out / "compare.json").read_text())["lines"]}
 
@@ -369,6 +369,6 @@ def test_adapters_on_quantized_layers_merge_into_dense_weights(
     """All layers of the merged model have dense weights with the standard names, including layers without adapters."""
     lora = {"rank": 8, "quantize": quantize, "target_modules": ["q_proj", "up_proj"]}
     made = instruct(pairs, directory / "base", tmp_path / "out", method=method, lora=lora)
-    assert made.facts["held_out"]["tuned"]["loss"] < made.facts["held_out"]["base"]["loss"]
-    tuned, base = load_model(tmp_path / "out"), load_model(directory / "base")
-    assert tuned.state_dict().keys() == base.state_dict().keys()
+    assert made.facts["held_out"]["fine_tuned"]["loss"] < made.facts["held_out"]["base"]["loss"]
+    fine_tuned, base = load_model(tmp_path / "out"), load_model(directory / "base")
+    assert fine_tuned.state_dict().keys() == base.state_dict().keys()

@@ -15,7 +15,7 @@ from groundup.core.artifact import fingerprint_of
 from groundup.core.config import Config, load
 from groundup.core.errors import ConfigError
 
-COMPARED = {"base": "a", "tuned": "b"}
+COMPARED = {"base": "a", "fine_tuned": "b"}
 
 
 @pytest.mark.parametrize(

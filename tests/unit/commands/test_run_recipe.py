@@ -246,7 +246,7 @@ def test_a_shared_setting_is_in_the_recipe_once(tmp_path: Path) -> None:
     compared: Any = steps["compare"]
     assert [str(source.path) for source in compared.data] == ["test.csv"]
     assert [str(source.path) for source in compared.train] == ["learn.csv"]
-    assert (compared.base, compared.tuned) == (tmp_path / "model", tmp_path / "chat")
+    assert (compared.base, compared.fine_tuned) == (tmp_path / "model", tmp_path / "chat")
     assert steps["finetune.instruct"].model == tmp_path / "model"  # type: ignore[attr-defined]
     del recipe["finetune"]["instruct"]["test"]  # type: ignore[attr-defined]
     alone: Any = recipe_steps(recipe, tmp_path, "r.toml", STAGES)[-1].config

@@ -87,20 +87,20 @@ def test_replay_reduces_forgetting(
     table.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (tmp_path / "other.txt").write_text(sorted(real_documents, key=len)[-14][:4000], encoding="utf-8")
 
-    def tuned(name: str, **changes: Any) -> float:
+    def fine_tuned(name: str, **changes: Any) -> float:
         keys = {"data": str(table), "model": str(base), "out": str(tmp_path / name), "threads": 1, "compile": False}
         keys |= {"num_epochs": 3.0, "learning_rate_scale": 1.0, "num_evaluations": 0}
         finetune_instruct.run(load(finetune_instruct.FinetuneInstructConfig, keys | changes), console=QUIET)
         out = tmp_path / f"compare-{name}"
-        pair = {"base": str(base), "tuned": str(tmp_path / name), "out": str(out)}
+        pair = {"base": str(base), "fine_tuned": str(tmp_path / name), "out": str(out)}
         compare.run(load(compare.CompareConfig, pair | {"general": str(tmp_path / "other.txt")}), console=QUIET)
         (line,) = artifact.read(out).facts["lines"]
         return float(line["after"]["value"])
 
-    plain, kept = tuned("plain"), tuned("kept", replay=str(texts), replay_fraction=0.5)
+    plain, kept = fine_tuned("plain"), fine_tuned("kept", replay=str(texts), replay_fraction=0.5)
     assert kept < plain - 0.2
     replayed_facts = artifact.read(tmp_path / "kept").facts["replayed"]
     assert replayed_facts["tokens"] > 0
     assert artifact.read(tmp_path / "plain").facts["replayed"]["examples"] == 0
     with pytest.raises(ConfigError, match="replay is not set"):
-        tuned("wrong", replay_fraction=0.5)
+        fine_tuned("wrong", replay_fraction=0.5)

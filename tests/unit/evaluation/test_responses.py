@@ -138,8 +138,8 @@ def test_equal_models_are_not_significantly_different(
     assert facts["tokens"] == response_tokens(tokenizer, examples).sum()
     assert facts["responses"] == sum(m.role == "assistant" for e in examples for m in e.messages)
     assert facts["base"]["format"] in {ChatFormat.name, *(layout.name for layout in PLAIN_LAYOUTS)}
-    low, high = facts["tuned"]["interval"]
-    assert low < facts["tuned"]["loss"] < high
+    low, high = facts["fine_tuned"]["interval"]
+    assert low < facts["fine_tuned"]["loss"] < high
 
 
 def test_one_conversation_gives_null_bounds_in_json(

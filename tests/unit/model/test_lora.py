@@ -43,12 +43,12 @@ def test_only_adapters_are_trained_and_merging_keeps_outputs(
     assert trainable == {f"{name}.{factor}" for name in names for factor in ("lora_A", "lora_B")}
 
     trained(model)
-    tuned = model(IDS)
-    assert (tuned - before).abs().max() > 0.01
+    fine_tuned = model(IDS)
+    assert (fine_tuned - before).abs().max() > 0.01
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in base.items())
     assert fuse_lora(model) == names
     assert set(model.state_dict()) == set(base)
-    torch.testing.assert_close(model(IDS), tuned, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model(IDS), fine_tuned, atol=1e-5, rtol=0)
 
 
 def test_equal_seeds_give_equal_adapters(tiny_model: Callable[..., Transformer]) -> None:
@@ -136,14 +136,14 @@ def test_removing_an_adapter_restores_the_base(tiny_model: Callable[..., Transfo
     """Several adapters share the weights of one base model."""
     base = tiny_model(64)
     before, names = base(IDS), set(base.state_dict())
-    tuned = copy_sharing_weights(base)
-    add_lora(tuned, LoRA(rank=4))
-    for layer in lora_layers(tuned).values():
+    fine_tuned = copy_sharing_weights(base)
+    add_lora(fine_tuned, LoRA(rank=4))
+    for layer in lora_layers(fine_tuned).values():
         layer.lora_B.data.normal_(std=0.2)
-    assert tuned.lm_head.weight.data_ptr() == base.lm_head.weight.data_ptr()
+    assert fine_tuned.lm_head.weight.data_ptr() == base.lm_head.weight.data_ptr()
     assert torch.equal(base(IDS), before)
-    assert not torch.equal(tuned(IDS), before)
+    assert not torch.equal(fine_tuned(IDS), before)
     assert set(base.state_dict()) == names
-    remove_lora(tuned)
-    assert torch.equal(tuned(IDS), before)
-    assert set(tuned.state_dict()) == names
+    remove_lora(fine_tuned)
+    assert torch.equal(fine_tuned(IDS), before)
+    assert set(fine_tuned.state_dict()) == names

@@ -161,11 +161,11 @@ def test_lora_before_and_after_quantization_is_the_same(tiny_model: Callable[...
 @BOTH
 def test_fuse_merges_into_the_dequantized_weight(tiny_model: Callable[..., Transformer], bits: Bits) -> None:
     model = quantized_lora(tiny_model, bits)
-    tuned, names = model(IDS), tiny_model(64, family="llama").state_dict().keys()
+    fine_tuned, names = model(IDS), tiny_model(64, family="llama").state_dict().keys()
     fuse_lora(model)
     assert model.state_dict().keys() == names
     assert not any(parameter.requires_grad for parameter in model.parameters())
-    torch.testing.assert_close(model(IDS), tuned, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model(IDS), fine_tuned, atol=1e-5, rtol=0)
     assert bits_per_weight(model) == 32
 
 
@@ -205,12 +205,12 @@ def test_unsupported_layers_are_errors(tiny_model: Callable[..., Transformer]) -
 def test_adapters_share_the_quantized_weights_of_their_base(tiny_model: Callable[..., Transformer]) -> None:
     base = tiny_model(64)
     quantize_frozen(base, 4)
-    before, tuned = base(IDS), copy_sharing_weights(base)
-    add_lora(tuned, LoRA(rank=4))
-    for layer in lora_layers(tuned).values():
+    before, fine_tuned = base(IDS), copy_sharing_weights(base)
+    add_lora(fine_tuned, LoRA(rank=4))
+    for layer in lora_layers(fine_tuned).values():
         layer.lora_B.data.normal_(std=0.2)
     assert torch.equal(base(IDS), before)
-    assert {b.data_ptr() for b in tuned.buffers()} == {b.data_ptr() for b in base.buffers()}
+    assert {b.data_ptr() for b in fine_tuned.buffers()} == {b.data_ptr() for b in base.buffers()}
 
 
 def test_a_saved_adapter_loads_onto_a_quantized_base(tiny_model: Callable[..., Transformer], tmp_path: Path) -> None:

@@ -210,9 +210,9 @@ def test_an_evaluation_of_another_text_is_not_the_headline(make_run: MakeRun) ->
     directory = make_run()
     facts = {"bpb": 0.5, "summary": "0.500 bits per byte", "source": "/data/letter.txt"}
     write_stage(directory / "report-letter", "evaluate", facts, {}, {"report.json": json.dumps({"bpb": 0.5})})
-    tuned = {"model": artifact.read(directory / "chat").digest}
+    fine_tuned = {"model": artifact.read(directory / "chat").digest}
     facts = {"bpb": 2.5, "summary": "2.500 bits per byte", "source": "held-out text"}
-    write_stage(directory / "report-chat", "evaluate", facts, tuned, {"report.json": json.dumps({"bpb": 2.5})})
+    write_stage(directory / "report-chat", "evaluate", facts, fine_tuned, {"report.json": json.dumps({"bpb": 2.5})})
     page = page_of(directory)
     assert "1.75 bits per byte" in lead(page)
     rows = [[cell.text for cell in row.children] for row in page.all("div", **{"aria-label": "Other"})[0].all("tr")]
@@ -287,7 +287,7 @@ def test_gains_and_losses_of_fine_tuning_are_in_one_table(make_run: MakeRun) -> 
         "beside": {},
     }
     facts = {"summary": "On the task, better.", "lines": [gained, forgotten], "notes": ["The base was <asked> well."]}
-    facts["transcripts"] = [{"question": "Why <b>?", "base": "", "tuned": "So.", "the data": "Because."}]
+    facts["transcripts"] = [{"question": "Why <b>?", "base": "", "fine_tuned": "So.", "the data": "Because."}]
     write_stage(directory / "compare", "compare", facts, {}, {"compare.json": "{}"}, 10.0)
     section = page_of(directory).all("section", id="evaluation")[0]
     (found,) = [each for each in section.all("table") if "Base model and fine-tuned model" in each.text]

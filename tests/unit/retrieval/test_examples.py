@@ -214,10 +214,10 @@ def test_a_server_writes_examples_with_the_prompt_of_the_reader(
     for row in train + test:
         assert bool(row["without"]) == (row["answer"] == "unknown")
         assert row["answer"] in (row["text"], "unknown") or row["answer"] in row["text"]
-    tuned = with_application_prompt(
+    fine_tuned = with_application_prompt(
         FinetuneInstructConfig(data=str(out / "train.jsonl"), model="m", out="o", application="answer")
     )
-    trained = tuned.read(QUIET).found.examples
+    trained = fine_tuned.read(QUIET).found.examples
     expected = {PROMPT.format(passage=row["text"], question=row["question"]): row["answer"] for row in train}
     assert {each.messages[0].content: each.messages[1].content for each in trained} == expected
 
@@ -459,7 +459,11 @@ def test_readers_are_compared_on_questions_to_the_index(
     examples_write.run(config(indexed.directory, tmp_path / "examples", server), console=QUIET)
     table = tmp_path / "examples" / "train.jsonl"
     given = compare.CompareConfig(
-        base=chat_directory, tuned=chat_directory, data=str(table), index=indexed.directory, out=tmp_path / "compare"
+        base=chat_directory,
+        fine_tuned=chat_directory,
+        data=str(table),
+        index=indexed.directory,
+        out=tmp_path / "compare",
     )
     compare.run(given, console=QUIET)
     lines = json.loads((tmp_path / "compare" / "compare.json").read_text())["lines"]
@@ -477,7 +481,7 @@ def test_readers_are_compared_on_questions_to_the_index(
 def test_a_question_table_needs_its_columns(tmp_path: Path) -> None:
     table = tmp_path / "q.jsonl"
     table.write_text('{"ask": "Who?", "answer": "Ines"}\n')
-    data = compare.CompareConfig(base="b", tuned="t", data=str(table)).data
+    data = compare.CompareConfig(base="b", fine_tuned="t", data=str(table)).data
     with pytest.raises(ConfigError, match="no column 'question'"):
         read_questions(data, 9, QUIET)
 

@@ -129,9 +129,9 @@ def _more(run: RunRecord) -> list[Child]:
 
 
 def _answers(run: RunRecord) -> list[Child]:
-    tuned = run.stage(INSTRUCT)
-    held_out = tuned.facts.part("held_out") if tuned else Facts(None)
-    after, before = held_out.estimate("tuned", key="loss"), held_out.estimate("base", key="loss")
+    fine_tuned = run.stage(INSTRUCT)
+    held_out = fine_tuned.facts.part("held_out") if fine_tuned else Facts(None)
+    after, before = held_out.estimate("fine_tuned", key="loss"), held_out.estimate("base", key="loss")
     if after is None:
         return []
     rows = [Bar("fine-tuned model", interval(after), after.value, after.low, after.high, accent=True)]
@@ -175,8 +175,8 @@ _CLASSIFICATION_METRICS = (
 
 
 def _classes(run: RunRecord) -> list[Child]:
-    tuned = run.stage(CLASSIFY)
-    facts = tuned.facts if tuned else Facts(None)
+    fine_tuned = run.stage(CLASSIFY)
+    facts = fine_tuned.facts if fine_tuned else Facts(None)
     test = facts.part("test")
     metrics = [(key, title) for key, title in _CLASSIFICATION_METRICS if test.estimate(key) is not None]
     if not metrics:

@@ -103,13 +103,13 @@ class ModelWriter:
     Attributes:
         engine: Inference engine of the model.
         format: Prompt format that the model expects.
-        is_tuned: Whether the model was fine-tuned with `MODEL_PROMPT`, so that its prompt needs no examples.
+        is_fine_tuned: Whether the model was fine-tuned with `MODEL_PROMPT`, so that its prompt needs no examples.
         batch_size: See `Writer`.
     """
 
     engine: Engine
     format: PromptFormat
-    is_tuned: bool = False
+    is_fine_tuned: bool = False
     batch_size: int = 8
 
     def write(self, sources: Sequence[WriterInput], count: int) -> list[list[Pair]]:
@@ -157,7 +157,7 @@ class ModelWriter:
         from groundup.inference.prompting import greedy_request
 
         messages = []
-        for text, answer, question in () if self.is_tuned else SHOTS:
+        for text, answer, question in () if self.is_fine_tuned else SHOTS:
             messages += [
                 Message("user", MODEL_PROMPT.format(passage=text, answer=answer)),
                 Message("assistant", question),
@@ -190,10 +190,10 @@ def open_model_writer(
     directory = resolve_model(model)
     made = fine_tuning_record(directory) if directory.is_dir() else None
     prompt = str(made.config.get("prompt")) if made is not None else ""
-    is_tuned = prompt.replace("\\n", "\n") == MODEL_PROMPT  # a line break on the command line is a backslash and n
+    is_fine_tuned = prompt.replace("\\n", "\n") == MODEL_PROMPT  # a line break on the command line is a backslash and n
     opened, template = open_chat_model(directory, device, console, base=base)
     with Engine.of(opened, dtype) as engine:
-        yield ModelWriter(engine, format_for(opened.tokenizer, template, opened.stop_ids), is_tuned)
+        yield ModelWriter(engine, format_for(opened.tokenizer, template, opened.stop_ids), is_fine_tuned)
 
 
 @dataclass(frozen=True, slots=True)

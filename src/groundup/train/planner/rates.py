@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from groundup.optim import GROUPS, MATRIX_LR, GroupRate, MatrixOptimizer, OptimizerConfig
-from groundup.train.planner.tuning import DEFAULT_RATE_SCALE, adapter_rates, tuning_rates
+from groundup.train.planner.fine_tuning import DEFAULT_RATE_SCALE, adapter_rates, fine_tuning_rates
 
 Range = tuple[float, float]
 
@@ -95,8 +95,8 @@ def _full_rates(stage: str, table: Mapping[str, Any], dim: int) -> tuple[Optimiz
     given = {f"{group}_lr": table.get(f"{group}_lr", usual.rate_of(group)) for group in GROUPS}
     old = OptimizerConfig(**given, matrices=matrices)
     if stage == "finetune.instruct" or (stage == "pretrain" and table.get("model")):
-        old = tuning_rates(dim, table.get("learning_rate", DEFAULT_RATE_SCALE), old)
-        usual = tuning_rates(dim, DEFAULT_RATE_SCALE, usual)
+        old = fine_tuning_rates(dim, table.get("learning_rate", DEFAULT_RATE_SCALE), old)
+        usual = fine_tuning_rates(dim, DEFAULT_RATE_SCALE, usual)
     return old, usual
 
 

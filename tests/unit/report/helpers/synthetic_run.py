@@ -72,7 +72,7 @@ INSTRUCTED: Json = {
     "held_out": {
         "responses": 972,
         "tokens": 14_210,
-        "tuned": {"loss": 3.412, "interval": [3.351, 3.474]},
+        "fine_tuned": {"loss": 3.412, "interval": [3.351, 3.474]},
         "base": {"loss": 4.021, "interval": [3.949, 4.098], "format": "lines that begin with Q: and A:"},
         "difference": {"loss": -0.609, "interval": [-0.661, -0.557]},
         "counted": "the words of the answers",

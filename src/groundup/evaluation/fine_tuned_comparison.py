@@ -21,7 +21,7 @@ _NUM_TRANSCRIPTS = 3
 _ANSWER_TOKENS = 80
 
 
-def load_tuned_and_base(
+def load_fine_tuned_and_base(
     directory: Path, base: Path, machine: Machine, *, adapter: bool
 ) -> tuple[Transformer, Transformer]:
     """Load a fine-tuned model and its base model in the same dtype.
@@ -36,14 +36,14 @@ def load_tuned_and_base(
         The fine-tuned model and the base model.
     """
     original = load_model(base, device=machine.device)
-    tuned = with_adapter(original, directory) if adapter else load_model(directory, device=machine.device)
-    for model in (original, tuned):
+    fine_tuned = with_adapter(original, directory) if adapter else load_model(directory, device=machine.device)
+    for model in (original, fine_tuned):
         cast_for_inference(model, machine.compute_dtype)
-    return tuned, original
+    return fine_tuned, original
 
 
-def compare_tuned(
-    tuned: Transformer,
+def compare_fine_tuned(
+    fine_tuned: Transformer,
     base: Transformer,
     data: InstructionData,
     *,
@@ -53,7 +53,7 @@ def compare_tuned(
     """Compare a fine-tuned model with its base model on test conversations, and print sample answers of both models.
 
     Args:
-        tuned: fine-tuned model.
+        fine_tuned: fine-tuned model.
         base: base model, whose prompt format is chosen on the training examples of `data`.
         data: training and test conversations.
         seed: seed of the bootstrap.
@@ -68,9 +68,9 @@ def compare_tuned(
         console.note(f"Scored: a sample of {len(scored):,} of {len(data.test):,} test conversations.")
     with console.progress("scoring", 2 * len(scored), "answers") as bar:
         compared = compare_with_base(
-            tuned, base, tokenizer, template, data.train, scored, seed=seed, advance=bar.advance
+            fine_tuned, base, tokenizer, template, data.train, scored, seed=seed, advance=bar.advance
         )
-    transcripts = compared.transcripts(tuned, base, tokenizer, count=_NUM_TRANSCRIPTS, max_tokens=_ANSWER_TOKENS)
+    transcripts = compared.transcripts(fine_tuned, base, tokenizer, count=_NUM_TRANSCRIPTS, max_tokens=_ANSWER_TOKENS)
     for transcript in transcripts:
         said = "\n".join(f"{message['role']}: {message['content']}" for message in transcript["messages"])
         console.sample("test question", f"{said}\n(base: {transcript['base']})")

@@ -24,7 +24,7 @@ _ONE_EPOCH_TEXTS, _MIN_CLASSIFIER_EPOCHS, _MAX_CLASSIFIER_EPOCHS = 30_000, 2, 10
 COMPILE_SECONDS = 60.0
 
 
-def tuning_rates(dim: int, scale: float, pretraining: OptimizerConfig | None = None) -> OptimizerConfig:
+def fine_tuning_rates(dim: int, scale: float, pretraining: OptimizerConfig | None = None) -> OptimizerConfig:
     """Return the default learning rates for full fine-tuning.
 
     The rates are `scale` times the pretraining rates. For hidden sizes above 256, they are also multiplied by 256 /
@@ -50,7 +50,7 @@ def adapter_rates(dim: int, scale: float = DEFAULT_RATE_SCALE) -> OptimizerConfi
         dim: Hidden size of the model.
         scale: Factor on the rates of pretraining.
     """
-    usual = tuning_rates(dim, scale, OptimizerConfig(matrix_lr=MATRIX_LR["adamw"]))
+    usual = fine_tuning_rates(dim, scale, OptimizerConfig(matrix_lr=MATRIX_LR["adamw"]))
     return OptimizerConfig(
         matrix_lr=ADAPTER_RATE_FACTOR * usual.matrix_lr, embedding_lr=usual.embedding_lr, matrices="adamw"
     )
@@ -77,7 +77,7 @@ def shareable_step(step: tuple[int, int], ranks: int) -> tuple[int, int]:
     return step if rows % ranks == 0 else micro_batches_per_rank(max(ranks, rows - rows % ranks), step[0], 1)
 
 
-def plan_tuning(
+def fine_tuning_plan(
     model: ModelConfig,
     optimizer: OptimizerConfig,
     *,

@@ -6,15 +6,15 @@ import pytest
 
 from groundup.model import ModelConfig
 from groundup.optim import OptimizerConfig
-from groundup.train.planner.tuning import (
+from groundup.train.planner.fine_tuning import (
     adapter_rates,
     affordable_epochs,
     classifier_epochs,
+    fine_tuning_plan,
+    fine_tuning_rates,
     measured_rows,
-    plan_tuning,
     should_compile,
     step_rows,
-    tuning_rates,
 )
 
 SMALL = ModelConfig("qwen3", 192, 3, 3, 3, 64, 512, 7232, 512)
@@ -25,7 +25,7 @@ LARGE = ModelConfig("llama", 2048, 16, 32, 8, 64, 8192, 128_256, 2048)
 def test_the_steps_cover_the_given_number_of_epochs(rows: int) -> None:
     """With the batch size for many examples, few examples would be trained in two steps."""
     step = step_rows(rows, 3.0, 512)
-    plan = plan_tuning(SMALL, OptimizerConfig(), rows_per_epoch=rows, epochs=3.0, step=step)
+    plan = fine_tuning_plan(SMALL, OptimizerConfig(), rows_per_epoch=rows, epochs=3.0, step=step)
     assert plan.epochs == pytest.approx(3.0, rel=0.03, abs=0.5 / rows)
     assert plan.total_steps >= min(3 * rows, 50)
     assert 1 <= plan.warmup_steps <= plan.total_steps
@@ -33,7 +33,7 @@ def test_the_steps_cover_the_given_number_of_epochs(rows: int) -> None:
 
 def test_learning_rates_fall_with_the_hidden_size() -> None:
     """AdamW at 1e-3 is fine for 4M parameters, but destroys a 1B model in a hundred steps."""
-    small, large = tuning_rates(SMALL.dim, 0.3), tuning_rates(LARGE.dim, 0.3)
+    small, large = fine_tuning_rates(SMALL.dim, 0.3), fine_tuning_rates(LARGE.dim, 0.3)
     assert small.head_lr == pytest.approx(0.3 * OptimizerConfig().head_lr)
     for name in ("matrix_lr", "embedding_lr", "head_lr", "vector_lr"):
         assert getattr(large, name) == pytest.approx(getattr(small, name) / 8)
