@@ -125,7 +125,7 @@ def test_a_rate_never_switches_the_method(
     monkeypatch.setattr(adapters, "_SMALL", 1)
     facts = fine_tuned(base, tmp_path / "a", learning_rate=2e-5)
     said = " ".join(capsys.readouterr().err.split())
-    assert facts["plan"]["trained"]
+    assert facts["plan"]["lora_parameters"]
     assert "LoRA adapters" in said
     assert "learning_rate = 2e-05 is below the usual range, 0.0001 to 0.01 for LoRA with AdamW" in said
     with pytest.raises(ConfigError, match=r"optimizer = muon with method = merged.*--method full"):

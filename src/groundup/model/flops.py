@@ -37,7 +37,7 @@ def matmul_parameters(config: ModelConfig) -> int:
     return config.n_layers * _layer_matrices(config) + config.vocab_size * config.dim
 
 
-def flops_per_token(config: ModelConfig, context: int | None = None, *, trained: int | None = None) -> int:
+def flops_per_token(config: ModelConfig, context: int | None = None, *, lora_parameters: int | None = None) -> int:
     """Return the average number of training FLOPs per token, for the forward and the backward pass.
 
     A matmul parameter takes 6 FLOPs per token. A frozen matmul parameter takes 4 FLOPs, because its gradient is not
@@ -47,10 +47,10 @@ def flops_per_token(config: ModelConfig, context: int | None = None, *, trained:
     Args:
         config: The model's config.
         context: Sequence length in tokens. Default: `context_length`.
-        trained: Number of adapter parameters if only adapters are trained. None means that all parameters are trained.
+        lora_parameters: Number of LoRA parameters, or None if all weights are trained.
     """
     whole = 3 * inference_flops_per_token(config, context)
-    return whole if trained is None else whole - 2 * matmul_parameters(config) + 6 * trained
+    return whole if lora_parameters is None else whole - 2 * matmul_parameters(config) + 6 * lora_parameters
 
 
 def inference_flops_per_token(config: ModelConfig, context: int | None = None) -> int:
@@ -81,7 +81,7 @@ def attended_tokens(config: ModelConfig, context: int) -> float:
 
 
 def training_bytes(
-    config: ModelConfig, micro_batch_size: int, *, trained: int | None = None, bits_per_weight: float = 32
+    config: ModelConfig, micro_batch_size: int, *, lora_parameters: int | None = None, bits_per_weight: float = 32
 ) -> int:
     """Return an estimate of the memory for training in bytes.
 
@@ -90,7 +90,7 @@ def training_bytes(
     Args:
         config: The model's config.
         micro_batch_size: Number of sequences per micro-batch.
-        trained: See `flops_per_token`. Frozen parameters do not have gradients or optimizer state.
+        lora_parameters: See `flops_per_token`. Frozen parameters do not have gradients or optimizer state.
         bits_per_weight: Average bits per weight of the linear layers, which is less than 32 if they are quantized. See
             `groundup.model.quantized.bits_per_weight`.
     """
@@ -103,7 +103,7 @@ def training_bytes(
     elif config.context_length <= MAX_EXPLICIT_LENGTH:
         width += config.n_heads * config.context_length
     parameters = parameter_count(config)
-    state = 16 * parameters if trained is None else 4 * parameters + 16 * trained
+    state = 16 * parameters if lora_parameters is None else 4 * parameters + 16 * lora_parameters
     state -= round((4 - bits_per_weight / 8) * config.n_layers * _layer_matrices(config))
     return state + 2 * tokens * config.n_layers * width
 

@@ -163,8 +163,8 @@ def _estimate(
     from groundup.model.quantization import bits_per_weight
 
     row = replace(trainer.model.config, context_length=batches.longest)
-    trained, bits = adapter_parameters(trainer.model), bits_per_weight(trainer.model)
-    memory = IDLE_BYTES + training_bytes(row, rows, trained=trained, bits_per_weight=bits)
+    lora_parameters, bits = adapter_parameters(trainer.model), bits_per_weight(trainer.model)
+    memory = IDLE_BYTES + training_bytes(row, rows, lora_parameters=lora_parameters, bits_per_weight=bits)
     return trainer.estimate(steps, batches.batch(batches.largest), batches.batch(batches.typical), memory=memory)
 
 

@@ -215,17 +215,17 @@ def plan_fine_tuning(
     shape = replace(
         model.config, context_length=min(model.config.context_length, max(_WINDOW, 64 * math.ceil(longest / 64)))
     )
-    trained = adapter_parameters(model)
-    machine = measured_machine(settings, run, native=compile, compile=False, frozen=trained is not None)
+    lora_parameters = adapter_parameters(model)
+    machine = measured_machine(settings, run, native=compile, compile=False, frozen=lora_parameters is not None)
     rows_per_epoch = loader(shape.context_length, 1, machine).n_rows
     epochs = settings.num_epochs or DEFAULT_EPOCHS
     tokens = epochs * rows_per_epoch * shape.context_length
-    worth = should_compile(shape, tokens, ranks.size * machine.matmul_flops, trained)
+    worth = should_compile(shape, tokens, ranks.size * machine.matmul_flops, lora_parameters)
     if compile and worth and not machine.native:
-        machine = measured_machine(settings, run, native=False, frozen=trained is not None)
-    if trained is None:
+        machine = measured_machine(settings, run, native=False, frozen=lora_parameters is not None)
+    if lora_parameters is None:
         machine = with_measured_kernels(machine, shape, ranks)
-    rates = language_model_rates(settings, shape.dim, adapted=trained is not None)
+    rates = language_model_rates(settings, shape.dim, adapted=lora_parameters is not None)
     step = shareable_step(step_rows(rows_per_epoch, epochs, shape.context_length), ranks.size)
     speed = None
     if settings.minutes is not None:
@@ -243,7 +243,7 @@ def plan_fine_tuning(
         rows_per_epoch=rows_per_epoch,
         epochs=epochs,
         step=step,
-        trained=trained,
+        lora_parameters=lora_parameters,
         warmup=settings.warmup_ratio,
         decay=settings.decay_ratio,
     )
@@ -263,7 +263,7 @@ def estimate(trainer: Trainer[Any, Any], plan: Plan, steps: TrainingSteps, batch
     """
     rows = plan.rows // (steps.grad_accum_steps * trainer.run.ranks.size)
     bits = bits_per_weight(trainer.model)
-    memory = IDLE_BYTES + training_bytes(plan.model, rows, trained=plan.trained, bits_per_weight=bits)
+    memory = IDLE_BYTES + training_bytes(plan.model, rows, lora_parameters=plan.lora_parameters, bits_per_weight=bits)
     if plan.tokens_per_second:
         return estimate_sentence(plan.total_tokens / plan.tokens_per_second, memory, "at the measured speed")
     return trainer.estimate(steps, batch, batch, memory=memory)
@@ -302,7 +302,7 @@ def fine_tune(
     total = batches.labels_until(plan.total_steps * steps.grad_accum_steps)
     steps = replace(steps, total_tokens=total, unit="trained tokens")
     console.table("Training plan", ["", ""], [*plan.describe(total), *trainer.machine.describe()])
-    rates = show_rates(settings, trainer.model, plan.optimizer, console, adapted=plan.trained is not None)
+    rates = show_rates(settings, trainer.model, plan.optimizer, console, adapted=plan.lora_parameters is not None)
     if new:
         console.note(estimate(trainer, plan, steps, batches.batch(0)))
     progress = trainer.train(batches.batch, steps, evaluation=evaluation, selection=selection)

@@ -270,9 +270,9 @@ def test_a_prepared_model_trains_in_bf16(tiny_model: Callable[..., Transformer],
 
 def test_the_planner_counts_quantized_layers(tiny_model: Callable[..., Transformer]) -> None:
     model = tiny_model(64)
-    config, trained = model.config, 1000
+    config, lora_parameters = model.config, 1000
     matrices = sum(model.get_submodule(name).weight.numel() for name in linear_layers(model))  # type: ignore[union-attr,operator]
     quantize_frozen(model, 4)
-    dense = training_bytes(config, 1, trained=trained)
-    quantized = training_bytes(config, 1, trained=trained, bits_per_weight=bits_per_weight(model))
+    dense = training_bytes(config, 1, lora_parameters=lora_parameters)
+    quantized = training_bytes(config, 1, lora_parameters=lora_parameters, bits_per_weight=bits_per_weight(model))
     assert dense - quantized == matrices * (32 - 4.5) / 8

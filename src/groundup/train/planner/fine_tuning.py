@@ -84,7 +84,7 @@ def fine_tuning_plan(
     rows_per_epoch: int,
     epochs: float,
     step: tuple[int, int],
-    trained: int | None = None,
+    lora_parameters: int | None = None,
     warmup: float = WARMUP_FRACTION,
     decay: float = DECAY_FRACTION,
 ) -> Plan:
@@ -96,7 +96,7 @@ def fine_tuning_plan(
         rows_per_epoch: Number of packed windows per epoch.
         epochs: Number of epochs.
         step: Number of packed windows per micro-batch, and number of micro-batches per step.
-        trained: Number of LoRA parameters, or None if all weights are trained.
+        lora_parameters: Number of LoRA parameters, or None if all weights are trained.
         warmup: Fraction of the steps with linear warmup of the learning rate.
         decay: Fraction of the steps with linear decay of the learning rate to 0.
     """
@@ -111,7 +111,7 @@ def fine_tuning_plan(
         warmup_steps=math.ceil(warmup * steps),
         decay_steps=math.ceil(decay * steps),
         epochs=steps * micro * accum / rows_per_epoch,
-        trained=trained,
+        lora_parameters=lora_parameters,
     )
 
 
@@ -129,16 +129,17 @@ def measured_rows(model: ModelConfig, matmul_flops: float, max_rows: int) -> int
     return max(1, min(max_rows, int(MEASURED_STEP_SECONDS * UTILIZATION * matmul_flops / row)))
 
 
-def should_compile(model: ModelConfig, tokens: float, matmul_flops: float, trained: int | None = None) -> bool:
+def should_compile(model: ModelConfig, tokens: float, matmul_flops: float, lora_parameters: int | None = None) -> bool:
     """Return whether a run is long enough to benefit from compilation.
 
     Args:
         model: Architecture.
         tokens: Number of tokens of the run.
         matmul_flops: Matmul throughput of the machine in FLOP/s.
-        trained: Number of LoRA parameters, or None if all weights are trained.
+        lora_parameters: Number of LoRA parameters, or None if all weights are trained.
     """
-    return tokens * flops_per_token(model, trained=trained) > COMPILE_SECONDS * UTILIZATION * matmul_flops
+    flops = tokens * flops_per_token(model, lora_parameters=lora_parameters)
+    return flops > COMPILE_SECONDS * UTILIZATION * matmul_flops
 
 
 def affordable_epochs(seconds: float, tokens_per_second: float, tokens_per_epoch: int, epochs: float) -> float:

@@ -60,7 +60,7 @@ class Plan:
         decay_steps: Number of steps with linear decay of the learning rate to 0.
         epochs: Number of epochs.
         tokens_per_second: Throughput that was measured before step 1, or None if no measurement was made.
-        trained: Number of LoRA parameters, or None if all weights are trained.
+        lora_parameters: Number of LoRA parameters, or None if all weights are trained.
         seconds: Wall time of the command, in seconds, at which training should end, or None if there is no time limit.
             If there is a time limit, `total_steps` is an estimate.
         max_epochs: Maximum number of epochs if there is a time limit, or None in plans of earlier releases.
@@ -81,7 +81,7 @@ class Plan:
     decay_steps: int
     epochs: float
     tokens_per_second: float | None = None
-    trained: int | None = None
+    lora_parameters: int | None = None
     seconds: float | None = None
     max_epochs: float | None = None
     dropout: float | None = None
@@ -111,7 +111,7 @@ class Plan:
     @property
     def flops_per_token(self) -> int:
         """Training FLOPs per token."""
-        return flops_per_token(self.model, trained=self.trained)
+        return flops_per_token(self.model, lora_parameters=self.lora_parameters)
 
     @property
     def total_flops(self) -> int:
@@ -164,8 +164,8 @@ class Plan:
 
     def _parameters(self) -> list[tuple[str, str]]:
         total = ("parameters", f"{parameter_count(self.model):,}")
-        if self.trained is not None:
-            return [total, ("trainable parameters (LoRA)", f"{self.trained:,}")]
+        if self.lora_parameters is not None:
+            return [total, ("trainable parameters (LoRA)", f"{self.lora_parameters:,}")]
         return [total, ("matmul parameters", f"{matmul_parameters(self.model):,} (non-embedding)")]
 
     def facts(self) -> dict[str, Any]:
@@ -181,7 +181,15 @@ class Plan:
         record = asdict(self) | {"model": self.model.to_json()}
         # These fields are omitted if they are None, so that the digests of plans from earlier releases, which do not
         # have them, stay the same.
-        optional = ("trained", "seconds", "max_epochs", "dropout", "token_dropout", "bits_per_byte", "memory_offset")
+        optional = (
+            "lora_parameters",
+            "seconds",
+            "max_epochs",
+            "dropout",
+            "token_dropout",
+            "bits_per_byte",
+            "memory_offset",
+        )
         return {key: value for key, value in record.items() if key not in optional or value is not None}
 
     @classmethod

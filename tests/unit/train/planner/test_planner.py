@@ -231,21 +231,21 @@ def test_frozen_weights_need_two_thirds_of_the_compute(name: str) -> None:
     config, length = variant(name), 32
     model = Transformer(config)
     add_lora(model, LoRA(rank=4))
-    trained = adapter_parameters(model)
-    assert trained is not None and adapter_parameters(Transformer(config)) is None
+    lora_parameters = adapter_parameters(model)
+    assert lora_parameters is not None and adapter_parameters(Transformer(config)) is None
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model(torch.zeros(1, length, dtype=torch.long)).sum().backward()
     half = 3 * round(
         4 * config.n_heads * config.head_dim * attended_tokens(config, length)
     )  # attention, by the formula
     pairs = 3 * 4 * config.n_layers * config.n_heads * config.head_dim * length
-    by_formula = length * (flops_per_token(config, trained=trained) - half + pairs)
+    by_formula = length * (flops_per_token(config, lora_parameters=lora_parameters) - half + pairs)
     # No parameter before the first layer is trained, so the gradient of its input is not computed. If both branches
     # read the input of that layer, this holds for the MLP, too.
     least = 0.9 if config.block == "parallel" else 0.93
     assert least * by_formula < counter.get_total_flops() <= by_formula
-    assert flops_per_token(config, trained=trained) < flops_per_token(config)
-    assert training_bytes(config, 1, trained=trained) < training_bytes(config, 1)
+    assert flops_per_token(config, lora_parameters=lora_parameters) < flops_per_token(config)
+    assert training_bytes(config, 1, lora_parameters=lora_parameters) < training_bytes(config, 1)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
