@@ -22,7 +22,7 @@ EXAMPLE = "groundup plan runs/notes/tokens --minutes 10"
 
 
 class PlanConfig(Config):
-    """Settings of `groundup plan`. Without time, size, tokens, quality and money, several times are compared."""
+    """Settings of `groundup plan`. Without time, size, tokens, quality and budget, several times are compared."""
 
     text: Path | None = setting(None, help="token shards, corpus, run, or folder of plain text", positional=True)
     text_bytes: float | None = setting(
@@ -32,13 +32,15 @@ class PlanConfig(Config):
     parameters: float | None = setting(None, help="number of parameters, such as 175e9", flag=True, gt=0)
     tokens: float | None = setting(None, help="number of training tokens", flag=True, gt=0)
     bits_per_byte: float | None = setting(None, help="bits per byte of held-out text to reach", flag=True, gt=0)
-    money: float | None = setting(None, help="dollars to spend on GPUs", flag=True, gt=0)
+    budget_dollars: float | None = setting(None, help="budget for GPUs in dollars", flag=True, gt=0)
     gpu: str | None = setting(None, help="kind of GPU: v100, a100, h100 or h200; default: this machine", flag=True)
     gpus: int = setting(1, help="number of GPUs", flag=True, gt=0)
     price: float | None = setting(None, help="dollars per GPU and hour; default: usual prices", flag=True, gt=0)
     utilization: float | None = setting(None, help="MFU of the GPUs [0.4]", flag=True, gt=0, le=1)
     measure: bool = setting(True, help="measure training steps on this machine, for up to a minute", flag=True)
-    ladder: float | None = setting(None, help="minutes of runs that first fit the law on TEXT", flag=True, gt=0)
+    ladder: float | None = setting(
+        None, help="fit the scaling law to short runs on TEXT for this many minutes", flag=True, gt=0
+    )
     vocab_size: int | None = setting(None, help="vocabulary size; default: by text size", flag=True, gt=0)
     shape: ShapeConfig = setting(ShapeConfig(), help="architecture of the model; keys that are not set are derived")
 
@@ -46,7 +48,7 @@ class PlanConfig(Config):
     def _consistent(self) -> PlanConfig:
         if self.text is not None and self.text_bytes is not None:
             raise ConfigError("TEXT and text_bytes are both set", fix="Remove one of them.")
-        given = [name for name in ("money", "price", "utilization") if getattr(self, name)]
+        given = [name for name in ("budget_dollars", "price", "utilization") if getattr(self, name)]
         if self.gpu is None and (name := given[0] if given else "gpus" if self.gpus > 1 else ""):
             raise ConfigError(f"{name} is set without a GPU", fix="Add --gpu, e.g. --gpu h100.")
         return self
@@ -71,19 +73,19 @@ def run(
         ConfigError: The values contradict each other, or cannot be reached.
         DataError: The text does not exist.
     """
-    from groundup.train.planner.estimate import Wish
+    from groundup.train.planner.estimate import PlanTarget
     from groundup.train.planner.estimate_table import as_table
     from groundup.train.prediction_history import read_runs
 
     console = console or Console()
-    wish = Wish(config.minutes, config.parameters, config.tokens, config.bits_per_byte, config.money)
+    target = PlanTarget(config.minutes, config.parameters, config.tokens, config.bits_per_byte, config.budget_dollars)
     if config.ladder is not None:
         _fit(config, console)
-    table = wish == Wish()
+    table = target == PlanTarget()
     if table and config.text is None and config.text_bytes is None:
-        raise ConfigError("no text, time, size, tokens, quality or money is set", fix="Set one, e.g. --minutes 10.")
-    estimator = _estimator(config, Wish(minutes=10) if table else wish, console)
-    facts: dict[str, Any] = {} if table else estimator.estimate(wish).to_json()
+        raise ConfigError("no text, time, size, tokens, quality or budget is set", fix="Set one, e.g. --minutes 10.")
+    estimator = _estimator(config, PlanTarget(minutes=10) if table else target, console)
+    facts: dict[str, Any] = {} if table else estimator.estimate(target).to_json()
     if config.text is not None or config.text_bytes is not None:
         facts["by_minutes"] = [each.to_json() for each in estimator.by_minutes()]
     if config.gpu is None:
@@ -116,7 +118,7 @@ def _fit(config: PlanConfig, console: Console) -> None:
         fit_ladder(shards, train, config.ladder, console)
 
 
-def _estimator(config: PlanConfig, wish: Any, console: Console) -> Estimator:
+def _estimator(config: PlanConfig, target: Any, console: Console) -> Estimator:
     """Return an estimator for the text and the hardware of the settings."""
     from groundup.tokenizer.vocabulary import vocab_size_for
     from groundup.train.planner.estimate import Estimator, Text
@@ -145,5 +147,5 @@ def _estimator(config: PlanConfig, wish: Any, console: Console) -> Estimator:
     from groundup.train.calibration import this_machine
 
     return estimator(
-        this_machine(lambda each: estimator(each).estimate(wish).model, measure=config.measure, console=console)
+        this_machine(lambda each: estimator(each).estimate(target).model, measure=config.measure, console=console)
     )

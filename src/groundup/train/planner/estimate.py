@@ -1,4 +1,4 @@
-"""Estimate a training run: from some of time, text, size, tokens, quality and money to all others."""
+"""Estimate a training run: from some of time, text, size, tokens, quality and budget to all others."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ _MINUTES = (1, 5, 20, 60, 480)
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What the user has set; None for quantities that should be estimated.
+class PlanTarget:
+    """The quantities of a run that the user has set. None is a quantity to estimate.
 
     Attributes:
         minutes: Training time.
         parameters: Number of parameters.
         tokens: Number of training tokens.
         bits_per_byte: Bits per byte to reach.
-        money: Dollars to spend.
+        budget_dollars: Dollars to spend on GPUs.
     """
 
     minutes: float | None = None
     parameters: float | None = None
     tokens: float | None = None
     bits_per_byte: float | None = None
-    money: float | None = None
+    budget_dollars: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,41 +168,41 @@ class Estimator:
         self._law = law
         self._sizes = Sizes(vocab_size, shape, text.forecast(1.0, law), None, memory_bytes, _MAX_DEPTH)
 
-    def estimate(self, wish: Wish) -> Estimate:
+    def estimate(self, target: PlanTarget) -> Estimate:
         """Return the run that fits what the user has set.
 
         Raises:
             ConfigError: The values contradict each other, or cannot be reached.
         """
-        minutes = self._minutes(wish)
-        if wish.bits_per_byte is not None:
-            if wish.tokens is not None:
+        minutes = self._minutes(target)
+        if target.bits_per_byte is not None:
+            if target.tokens is not None:
                 raise ConfigError("bits_per_byte and tokens are both set", fix="Remove one of them.")
-            found = self._reaching(wish.bits_per_byte, wish)
+            found = self._reaching(target.bits_per_byte, target)
             if minutes is not None and found.seconds > 60 * minutes * 1.05:
                 raise ConfigError(
-                    f"{wish.bits_per_byte:g} bits per byte take {found.seconds / 60:,.1f} minutes, but {minutes:,.1f} "
-                    "minutes are available",
+                    f"{target.bits_per_byte:g} bits per byte take {found.seconds / 60:,.1f} minutes, but "
+                    f"{minutes:,.1f} minutes are available",
                     fix="Omit one of these values, or use a higher target.",
                 )
             return found
-        if wish.tokens is not None:
-            config = self._sized(wish, lambda _: wish.tokens or 0.0, minutes)
-            found = self._at(config, wish.tokens)
+        if target.tokens is not None:
+            config = self._sized(target, lambda _: target.tokens or 0.0, minutes)
+            found = self._at(config, target.tokens)
             if minutes is not None and found.seconds > 60 * minutes * 1.05:
                 raise ConfigError(
-                    f"{wish.tokens:,.0f} tokens take {found.seconds / 60:,.1f} minutes with "
+                    f"{target.tokens:,.0f} tokens take {found.seconds / 60:,.1f} minutes with "
                     f"{parameter_count(config):,} parameters, but {minutes:,.1f} minutes are available",
                     fix="Omit one of these values, or choose a smaller model.",
                 )
             return found
         if minutes is not None:
-            return self._within(60 * minutes, wish)
-        if wish.parameters is not None:
-            config = self._closest(wish.parameters)
+            return self._within(60 * minutes, target)
+        if target.parameters is not None:
+            config = self._closest(target.parameters)
             return self._at(config, self._useful(config, CHINCHILLA_RATIO * matmul_parameters(config)))
         raise ConfigError(
-            "minutes, parameters, tokens, bits per byte and money are all unset",
+            "minutes, parameters, tokens, bits per byte and budget are all unset",
             fix="Set one of them, e.g. --minutes 10.",
         )
 
@@ -213,51 +213,52 @@ class Estimator:
         """
         runs: list[Estimate] = []
         for minutes in _MINUTES:
-            run = self._within(60 * minutes, Wish())
+            run = self._within(60 * minutes, PlanTarget())
             if not runs or run.seconds > runs[-1].seconds:
                 runs.append(run)
         return runs
 
-    def _minutes(self, wish: Wish) -> float | None:
-        """Return the available time, from the time or the money that the user has set."""
-        if wish.money is None:
-            return wish.minutes
+    def _minutes(self, target: PlanTarget) -> float | None:
+        """Return the available time, from the time or the budget that the user has set."""
+        if target.budget_dollars is None:
+            return target.minutes
         if self._hardware.price is None:
-            raise ConfigError("money is set without a GPU", fix="Add --gpu, e.g. --gpu h100.")
-        paid = wish.money / self._hardware.price[1] / self._hardware.count * 60
-        return paid if wish.minutes is None else min(paid, wish.minutes)
+            raise ConfigError("budget_dollars is set without a GPU", fix="Add --gpu, e.g. --gpu h100.")
+        paid = target.budget_dollars / self._hardware.price[1] / self._hardware.count * 60
+        return paid if target.minutes is None else min(paid, target.minutes)
 
-    def _within(self, seconds: float, wish: Wish) -> Estimate:
+    def _within(self, seconds: float, target: PlanTarget) -> Estimate:
         """Return the best run in a time."""
 
         def tokens(config: ModelConfig) -> float:
             return self._hardware.tokens(config, seconds)
 
-        config = self._closest(wish.parameters) if wish.parameters else self._best(tokens)
+        config = self._closest(target.parameters) if target.parameters else self._best(tokens)
         return self._at(config, self._useful(config, tokens(config)))
 
-    def _reaching(self, target: float, wish: Wish) -> Estimate:
-        """Return the shortest run with at most `target` bits per byte."""
+    def _reaching(self, bits_per_byte: float, target: PlanTarget) -> Estimate:
+        """Return the shortest run with at most `bits_per_byte` bits per byte."""
         low, high = math.log(0.1), math.log(_MAX_SECONDS)
-        best = self._within(_MAX_SECONDS, wish)
-        if best.bits_per_byte.value > target:
+        best = self._within(_MAX_SECONDS, target)
+        if best.bits_per_byte.value > bits_per_byte:
             raise ConfigError(
-                f"{target:g} bits per byte cannot be reached: the best prediction is {best.bits_per_byte.value:.3f}, "
-                f"with {parameter_count(best.model):,} parameters and {best.epochs:,.1f} epochs",
+                f"{bits_per_byte:g} bits per byte cannot be reached: the best prediction is "
+                f"{best.bits_per_byte.value:.3f}, with {parameter_count(best.model):,} parameters "
+                f"and {best.epochs:,.1f} epochs",
                 fix="Use more text, or a higher target.",
             )
         for _ in range(_SEARCH_STEPS):
             middle = (low + high) / 2
-            if self._within(math.exp(middle), wish).bits_per_byte.value <= target:
+            if self._within(math.exp(middle), target).bits_per_byte.value <= bits_per_byte:
                 high = middle
             else:
                 low = middle
-        return self._within(math.exp(high), wish)
+        return self._within(math.exp(high), target)
 
-    def _sized(self, wish: Wish, tokens: Callable[[ModelConfig], float], minutes: float | None) -> ModelConfig:
+    def _sized(self, target: PlanTarget, tokens: Callable[[ModelConfig], float], minutes: float | None) -> ModelConfig:
         """Return the architecture for a number of tokens."""
-        if wish.parameters is not None:
-            return self._closest(wish.parameters)
+        if target.parameters is not None:
+            return self._closest(target.parameters)
         if minutes is None:
             return self._best(tokens, same_compute=True)
         fitting = [

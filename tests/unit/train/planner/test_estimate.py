@@ -12,7 +12,7 @@ from groundup.core.errors import ConfigError, DataError
 from groundup.core.files import write_json
 from groundup.model.presets import PRESETS
 from groundup.train.initial_model import ShapeConfig, given_shape
-from groundup.train.planner.estimate import Estimator, Text, Wish
+from groundup.train.planner.estimate import Estimator, PlanTarget, Text
 from groundup.train.planner.estimate_table import as_table
 from groundup.train.planner.forecast import MIN_GAIN
 from groundup.train.planner.hardware import Hardware, rented_gpus
@@ -29,7 +29,7 @@ def _estimator(text_bytes: int | None = None, hardware: Hardware = LAPTOP) -> Es
 def _gpt3(hardware: Hardware) -> dict[str, object]:
     given = given_shape(ShapeConfig(preset="gpt3-175b"))
     estimator = Estimator(given | {"vocab_size": 50_257}, PRESETS["gpt3-175b"].config.vocab_size, Text(), hardware)
-    return estimator.estimate(Wish(tokens=300e9)).to_json()
+    return estimator.estimate(PlanTarget(tokens=300e9)).to_json()
 
 
 def test_gpt3_costs_what_was_published() -> None:
@@ -55,37 +55,37 @@ def test_gpt3_today() -> None:
 def test_each_quantity_gives_the_others() -> None:
     """From the time follow tokens, size and quality; from each of them, the same run must follow."""
     estimator = _estimator(30_000_000)
-    found = estimator.estimate(Wish(minutes=20))
+    found = estimator.estimate(PlanTarget(minutes=20))
     assert found.seconds == pytest.approx(1200, rel=0.01)
-    same_size = estimator.estimate(Wish(minutes=20, parameters=found.to_json()["parameters"]))
+    same_size = estimator.estimate(PlanTarget(minutes=20, parameters=found.to_json()["parameters"]))
     assert same_size.model == found.model
-    again = estimator.estimate(Wish(bits_per_byte=found.bits_per_byte.value))
+    again = estimator.estimate(PlanTarget(bits_per_byte=found.bits_per_byte.value))
     assert again.seconds == pytest.approx(1200, rel=0.05)
     # On a small text, more time gives a larger model, not more tokens. So tokens give the size only for a large text.
     large = _estimator(10**10)
-    found = large.estimate(Wish(minutes=20))
-    assert abs(large.estimate(Wish(tokens=found.tokens)).model.n_layers - found.model.n_layers) <= 1
+    found = large.estimate(PlanTarget(minutes=20))
+    assert abs(large.estimate(PlanTarget(tokens=found.tokens)).model.n_layers - found.model.n_layers) <= 1
 
 
-def test_money_buys_time() -> None:
-    found = _estimator(hardware=rented_gpus("a100", 2, price=2.0)).estimate(Wish(money=8))
+def test_a_budget_is_converted_to_time() -> None:
+    found = _estimator(hardware=rented_gpus("a100", 2, price=2.0)).estimate(PlanTarget(budget_dollars=8))
     assert found.seconds == pytest.approx(2 * 3600, rel=0.01)
     with pytest.raises(ConfigError, match="--gpu"):
-        _estimator().estimate(Wish(money=8))
+        _estimator().estimate(PlanTarget(budget_dollars=8))
 
 
-def test_a_small_text_limits_what_money_can_reach() -> None:
+def test_a_small_text_limits_what_more_compute_can_reach() -> None:
     """One megabyte was planned for a quality that only 100 GB of text can give."""
     with pytest.raises(ConfigError, match="cannot be reached"):
-        _estimator(1_000_000).estimate(Wish(bits_per_byte=0.9))
-    assert _estimator(10**12, rented_gpus("h100", 64)).estimate(Wish(bits_per_byte=0.9)).epochs < 1.1
+        _estimator(1_000_000).estimate(PlanTarget(bits_per_byte=0.9))
+    assert _estimator(10**12, rented_gpus("h100", 64)).estimate(PlanTarget(bits_per_byte=0.9)).epochs < 1.1
 
 
 def test_contradictions_are_errors() -> None:
     with pytest.raises(ConfigError, match="minutes are available"):
-        _estimator().estimate(Wish(minutes=1, tokens=10**9, parameters=50e6))
+        _estimator().estimate(PlanTarget(minutes=1, tokens=10**9, parameters=50e6))
     with pytest.raises(ConfigError, match="unset"):
-        _estimator().estimate(Wish())
+        _estimator().estimate(PlanTarget())
 
 
 def test_more_time_is_never_worse() -> None:
@@ -101,7 +101,7 @@ def test_the_reachable_bits_per_byte_do_not_depend_on_the_search_limit() -> None
     """The largest time once had only candidates of thousands of epochs, which overfit, so nothing could be reached."""
     estimator = _estimator(5_000_000)
     within = min(each.bits_per_byte.value for each in estimator.by_minutes())
-    assert estimator.estimate(Wish(bits_per_byte=within + 0.01)).bits_per_byte.value <= within + 0.01
+    assert estimator.estimate(PlanTarget(bits_per_byte=within + 0.01)).bits_per_byte.value <= within + 0.01
 
 
 def test_text_whose_beginning_ends_with_a_whole_character_is_text(tmp_path: Path) -> None:
