@@ -14,7 +14,7 @@ import torch
 
 from groundup.inference import Engine, GenerationRequest, Sampling, complete_all
 from groundup.inference.sequence import GeneratedSequence
-from groundup.inference.worker import Ticket
+from groundup.inference.worker import RequestState
 from groundup.model import Transformer
 from groundup.model.cache import INITIAL_CAPACITY, KVCache
 from groundup.tokenizer import Tokenizer
@@ -28,14 +28,14 @@ def model(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> Trans
     return tiny_model(tokenizer.vocab_size, context_length=CONTEXT)
 
 
-def tickets_of(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[Ticket]:
+def states_of(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[RequestState]:
     """Return a list to which the engine adds each request that it starts from now on."""
-    begun: list[Ticket] = []
+    begun: list[RequestState] = []
     begin = engine.begin
 
-    def recorded(ticket: Ticket) -> GeneratedSequence:
-        begun.append(ticket)
-        return begin(ticket)
+    def recorded(state: RequestState) -> GeneratedSequence:
+        begun.append(state)
+        return begin(state)
 
     monkeypatch.setattr(engine, "begin", recorded)
     return begun
@@ -57,13 +57,13 @@ def test_a_request_without_a_limit_takes_memory_for_what_it_writes(
     model: Transformer, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Engine(model, tokenizer) as engine:
-        begun = tickets_of(engine, monkeypatch)
+        begun = states_of(engine, monkeypatch)
         request = GenerationRequest(prompt="The with statement", sampling=GREEDY, stop_ids=())
         stream = engine.stream(request)
         for _ in range(20):
             next(stream)
-        (ticket,) = begun
-        cache = ticket.cache
+        (state,) = begun
+        cache = state.cache
         assert isinstance(cache, KVCache)
         engine.cancel(request.id)
         assert any(event.finish_reason == "cancelled" for event in stream)

@@ -14,11 +14,11 @@ from torch import Tensor
 from groundup.core.errors import ConfigError, ResourceError
 from groundup.core.types import InferenceDtype
 from groundup.inference.blocks import BlockPool, OutOfBlocksError
-from groundup.inference.mailbox import EventStream, Mailbox, WakeUps
+from groundup.inference.event_queue import EventQueue, EventStream, WakeUps
 from groundup.inference.request import Completion, GenerationRequest
 from groundup.inference.runner import Runner, SequenceStep, TorchRunner, make_runner
 from groundup.inference.sequence import GeneratedSequence, prompt_ids
-from groundup.inference.worker import StepResult, Ticket, Worker, step_results
+from groundup.inference.worker import RequestState, StepResult, Worker, step_results
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
 
@@ -159,13 +159,13 @@ class Engine:
         Returns:
             The completion.
         """
-        ticket = self._enqueue(request)
+        state = self._enqueue(request)
         events = []
-        for event in self._events(ticket):
+        for event in self._events(state):
             events.append(event)
             if on_text is not None and event.text:
                 on_text(event.text)
-        return Completion.of(events, prompt_tokens=len(ticket.ids))
+        return Completion.of(events, prompt_tokens=len(state.ids))
 
     def complete_all(
         self,
@@ -190,33 +190,34 @@ class Engine:
         Raises:
             ConfigError: A prompt does not fit into the context.
         """
-        tickets = [
-            Ticket(request, self._prompt_ids(request), self, Mailbox(sys.maxsize, lambda: None)) for request in requests
+        states = [
+            RequestState(request, self._prompt_ids(request), self, EventQueue(sys.maxsize, lambda: None))
+            for request in requests
         ]
         # Longest first: the last requests to finish are then short ones, and an out-of-memory error occurs early.
-        waiting = sorted(tickets, key=lambda ticket: len(ticket.ids))
-        active: list[Ticket] = []
-        done: dict[Ticket, Completion] = {}
-        max_active = min(max_active, self._runner.max_sequences(max(map(self._max_length, tickets), default=1)))
+        waiting = sorted(states, key=lambda state: len(state.ids))
+        active: list[RequestState] = []
+        done: dict[RequestState, Completion] = {}
+        max_active = min(max_active, self._runner.max_sequences(max(map(self._max_length, states), default=1)))
         try:
             while waiting or active:
                 while waiting and len(active) < max_active:
                     active.append(waiting.pop())
                 with torch.inference_mode():
                     results = step_results(self, active, active)
-                for ticket, result in zip(list(active), results, strict=True):
+                for state, result in zip(list(active), results, strict=True):
                     if result is None:
                         continue
-                    ticket.mailbox.put(result, WakeUps())
+                    state.events.put(result, WakeUps())
                     if isinstance(result, Exception) or result.finish_reason is not None:
-                        active.remove(ticket)
-                        self.release(ticket)
-                        done[ticket] = Completion.of(list(self._events(ticket)), prompt_tokens=len(ticket.ids))
+                        active.remove(state)
+                        self.release(state)
+                        done[state] = Completion.of(list(self._events(state)), prompt_tokens=len(state.ids))
                         advance(1)
         finally:
-            for ticket in active:
-                self.release(ticket)
-        return [done[ticket] for ticket in tickets]
+            for state in active:
+                self.release(state)
+        return [done[state] for state in states]
 
     def cancel(self, request_id: str) -> bool:
         """Cancel a request. Its consumer receives an event with the finish reason "cancelled".
@@ -265,120 +266,124 @@ class Engine:
     ) -> None:
         self.close()
 
-    def begin(self, ticket: Ticket) -> GeneratedSequence:
+    def begin(self, state: RequestState) -> GeneratedSequence:
         """Return a new sequence for a request that becomes active. For the worker only."""
         context_length = self.model.config.context_length
         return GeneratedSequence(
-            ticket.request, ticket.ids, self.tokenizer, context_length, self.vocab_size, self._stop_ids
+            state.request, state.ids, self.tokenizer, context_length, self.vocab_size, self._stop_ids
         )
 
-    def step(self, tickets: Sequence[Ticket], active: Sequence[Ticket]) -> list[StepResult]:
+    def step(self, states: Sequence[RequestState], active: Sequence[RequestState]) -> list[StepResult]:
         """Compute the next tokens of active requests. For the worker only.
 
         Every sequence in decode gets its next token. The remaining tokens of the forward pass are prompt tokens. If the
         KV cache is full, the newest requests are preempted and computed again later.
 
         Args:
-            tickets: The requests, the oldest first.
+            states: The requests, the oldest first.
             active: The active requests of all engines of the worker, the oldest first.
 
         Returns:
             One result per request, None if it got no token.
         """
-        works = self._schedule(tickets, active)
-        outputs = dict(zip(works, self._runner.forward(list(works.values())), strict=True))
-        return [self._result(ticket, outputs.get(ticket)) for ticket in tickets]
+        steps = self._schedule(states, active)
+        outputs = dict(zip(steps, self._runner.forward(list(steps.values())), strict=True))
+        return [self._result(state, outputs.get(state)) for state in states]
 
-    def _result(self, ticket: Ticket, output: Tensor | Exception | None) -> StepResult:
+    def _result(self, state: RequestState, output: Tensor | Exception | None) -> StepResult:
         """Return the result of a step for one request, given the output of the forward pass."""
-        sequence = ticket.sequence
+        sequence = state.sequence
         assert sequence is not None
         try:
             if isinstance(output, Tensor):
                 return sequence.accept(output)
-            if output is None and not sequence.samples and not _num_pending(ticket):
+            if output is None and not sequence.samples and not _num_pending(state):
                 return sequence.finish()
         except Exception as error:
             return error
         return output
 
-    def release(self, ticket: Ticket) -> None:
+    def release(self, state: RequestState) -> None:
         """Free the KV cache of a request. For the worker only."""
-        if ticket.cache is not None:
-            self._runner.close(ticket.cache)
-            ticket.cache = None
+        if state.cache is not None:
+            self._runner.close(state.cache)
+            state.cache = None
 
-    def _schedule(self, tickets: Sequence[Ticket], active: Sequence[Ticket]) -> dict[Ticket, SequenceStep]:
+    def _schedule(
+        self, states: Sequence[RequestState], active: Sequence[RequestState]
+    ) -> dict[RequestState, SequenceStep]:
         """Select the tokens that the next forward pass computes."""
-        for ticket in tickets:
-            if ticket.cache is None:
-                assert ticket.sequence is not None
+        for state in states:
+            if state.cache is None:
+                assert state.sequence is not None
                 # The blocks of embeddings stay private: many documents would displace the prefixes of chats.
-                ticket.cache = self._runner.open(
-                    ticket.sequence.reusable_ids,
-                    ticket.sequence.max_length,
-                    shared=not ticket.request.embedding,
+                state.cache = self._runner.open(
+                    state.sequence.reusable_ids,
+                    state.sequence.max_length,
+                    shared=not state.request.embedding,
                 )
-        counts = self._count_new_tokens(tickets, active)
-        works: dict[Ticket, SequenceStep] = {}
-        for ticket in tickets:
-            if ticket.cache is None or ticket not in counts:  # preempted by an older request, or not scheduled
+        counts = self._count_new_tokens(states, active)
+        steps: dict[RequestState, SequenceStep] = {}
+        for state in states:
+            if state.cache is None or state not in counts:  # preempted by an older request, or not scheduled
                 continue
-            sequence = ticket.sequence
+            sequence = state.sequence
             assert sequence is not None
-            ids, end = sequence.ids, ticket.cache.length + counts[ticket]
-            if self._reserve(ticket, end, active):
+            ids, end = sequence.ids, state.cache.length + counts[state]
+            if self._reserve(state, end, active):
                 scored = end == len(ids) and sequence.samples
-                works[ticket] = SequenceStep(ticket.cache, ids[:end], scored, sequence.reader)
-                sequence.note_computed(counts[ticket])
-        return works
+                steps[state] = SequenceStep(state.cache, ids[:end], scored, sequence.reader)
+                sequence.note_computed(counts[state])
+        return steps
 
-    def _count_new_tokens(self, tickets: Sequence[Ticket], active: Sequence[Ticket]) -> dict[Ticket, int]:
+    def _count_new_tokens(
+        self, states: Sequence[RequestState], active: Sequence[RequestState]
+    ) -> dict[RequestState, int]:
         """Return the number of tokens that the next forward pass computes for each request.
 
         The prompt tokens of a pass are limited. Every second pass prefers the client that has received the least. The
         other passes prefer short prompts, which would otherwise wait for all long prompts of the same client.
         """
-        pending = {ticket: _num_pending(ticket) for ticket in tickets}
-        counts = {ticket: 1 for ticket, count in pending.items() if count == 1}
-        shared = any(_num_pending(ticket) == 1 and not ticket.mailbox.full for ticket in active)
+        pending = {state: _num_pending(state) for state in states}
+        counts = {state: 1 for state, count in pending.items() if count == 1}
+        shared = any(_num_pending(state) == 1 and not state.events.full for state in active)
         left = self._runner.prefill_tokens(0, shared=shared)
-        prefilling = [ticket for ticket in tickets if ticket not in counts]
+        prefilling = [state for state in states if state not in counts]
         self._shortest_first = not self._shortest_first
         if self._shortest_first:
             prefilling.sort(key=pending.__getitem__)
         else:
-            prefilling.sort(key=lambda ticket: ticket.served)
+            prefilling.sort(key=lambda state: state.client_tokens)
         begun: set[bytes] = set()  # keys of blocks that this pass computes
-        for ticket in prefilling:
+        for state in prefilling:
             if left <= 0:
                 break
-            assert ticket.cache is not None and ticket.sequence is not None
-            key = self._runner.extend(ticket.cache, ticket.sequence.reusable_ids)
+            assert state.cache is not None and state.sequence is not None
+            key = self._runner.extend(state.cache, state.sequence.reusable_ids)
             if key in begun:  # another request with the same prompt computes the block
                 continue
             if key is not None:
                 begun.add(key)
-            limit = self._runner.prefill_tokens(ticket.cache.length, shared=shared)
-            counts[ticket] = min(_num_pending(ticket), limit)
-            left -= counts[ticket]
+            limit = self._runner.prefill_tokens(state.cache.length, shared=shared)
+            counts[state] = min(_num_pending(state), limit)
+            left -= counts[state]
         return counts
 
-    def _reserve(self, ticket: Ticket, length: int, active: Sequence[Ticket]) -> bool:
+    def _reserve(self, state: RequestState, length: int, active: Sequence[RequestState]) -> bool:
         """Reserve memory for `length` tokens of a request, and preempt newer requests if needed; return success."""
-        assert ticket.cache is not None
+        assert state.cache is not None
         while True:
             try:
-                self._runner.reserve(ticket.cache, length)
+                self._runner.reserve(state.cache, length)
                 return True
             except OutOfBlocksError:
-                newer = active[active.index(ticket) + 1 :]
-                victim = next((each for each in reversed(newer) if each.cache is not None), ticket)
+                newer = active[active.index(state) + 1 :]
+                victim = next((each for each in reversed(newer) if each.cache is not None), state)
                 victim.engine.release(victim)
-                if victim is ticket:
+                if victim is state:
                     return False
 
-    def _enqueue(self, request: GenerationRequest) -> Ticket:
+    def _enqueue(self, request: GenerationRequest) -> RequestState:
         if self._closed:
             raise ResourceError(f"request {request.id}", rule="the engine is closed", fix="Create a new Engine.")
         return self._worker.enqueue(request, self._prompt_ids(request), self)
@@ -387,17 +392,17 @@ class Engine:
         context_length = self.model.config.context_length
         return prompt_ids(request, self.tokenizer, vocab_size=self.vocab_size, context_length=context_length)
 
-    def _max_length(self, ticket: Ticket) -> int:
+    def _max_length(self, state: RequestState) -> int:
         """Return the maximum number of tokens of a request's prompt and output."""
         context_length = self.model.config.context_length
-        return min(context_length, len(ticket.ids) + (ticket.request.max_tokens or context_length))
+        return min(context_length, len(state.ids) + (state.request.max_tokens or context_length))
 
-    def _events(self, ticket: Ticket) -> EventStream:
-        return EventStream(ticket.mailbox, partial(self._worker.release, ticket))
+    def _events(self, state: RequestState) -> EventStream:
+        return EventStream(state.events, partial(self._worker.release, state))
 
 
-def _num_pending(ticket: Ticket) -> int:
+def _num_pending(state: RequestState) -> int:
     """Return the number of tokens of a request that the KV cache does not hold, 0 if it has not begun."""
-    if ticket.sequence is None:
+    if state.sequence is None:
         return 0
-    return len(ticket.sequence.ids) - (0 if ticket.cache is None else ticket.cache.length)
+    return len(state.sequence.ids) - (0 if state.cache is None else state.cache.length)

@@ -31,21 +31,21 @@ class WakeUps:
         self._waiters.clear()
 
 
-class Mailbox:
+class EventQueue:
     """A queue of the events of one request.
 
     `put` never blocks. Instead, the engine checks `full` before it generates the next token.
 
     Args:
-        capacity: Number of unread events at which the mailbox counts as full.
-        on_space: Function that is called in the consumer's thread when the consumer reads from a full mailbox.
+        capacity: Number of unread events at which the queue counts as full.
+        on_space: Function that is called in the consumer's thread when the consumer reads from a full queue.
     """
 
     def __init__(self, capacity: int, on_space: Callable[[], None]) -> None:
         self._capacity = capacity
         self._on_space = on_space
         self._items: deque[TokenEvent | BaseException] = deque()
-        self._filled_at = 0.0  # value of time.monotonic() when the mailbox became full
+        self._filled_at = 0.0  # value of time.monotonic() when the queue became full
         self._arrived = threading.Condition()
         self._waiter: asyncio.Future[None] | None = None
         self._wants_end = False  # the consumer reads nothing before the last event
@@ -57,7 +57,7 @@ class Mailbox:
 
     @property
     def full_seconds(self) -> float | None:
-        """Number of seconds since the mailbox became full, or None if it is not full. The producer reads this value."""
+        """Number of seconds since the queue became full, or None if it is not full. The producer reads this value."""
         return time.monotonic() - self._filled_at if self.full else None
 
     def put(self, item: TokenEvent | BaseException, wake_ups: WakeUps) -> None:
@@ -124,7 +124,7 @@ class Mailbox:
         return [self._take() for _ in range(len(self._items))]
 
     def _take(self) -> TokenEvent:
-        # Without the lock, a concurrent `put` could fill the mailbox unnoticed, and `on_space` would not be called.
+        # Without the lock, a concurrent `put` could fill the queue unnoticed, and `on_space` would not be called.
         with self._arrived:
             was_full = self.full
             item = self._items.popleft()
@@ -142,7 +142,7 @@ class EventStream:
     before the first call of `next`.
 
     Args:
-        mailbox: Queue from which the events are read.
+        queue: Queue from which the events are read.
         on_leave: Function that is called when the stream is closed. It cancels the request if the request is still
             running.
 
@@ -150,8 +150,8 @@ class EventStream:
         num_tokens: Number of tokens that were read.
     """
 
-    def __init__(self, mailbox: Mailbox, on_leave: Callable[[], None]) -> None:
-        self._mailbox = mailbox
+    def __init__(self, queue: EventQueue, on_leave: Callable[[], None]) -> None:
+        self._queue = queue
         self._on_leave = on_leave
         self._ended = False
         self.num_tokens = 0
@@ -166,7 +166,7 @@ class EventStream:
         if self._ended:
             raise StopIteration
         try:
-            return self._note(self._mailbox.get())
+            return self._note(self._queue.get())
         except BaseException:
             self.close()
             raise
@@ -175,7 +175,7 @@ class EventStream:
         if self._ended:
             raise StopAsyncIteration
         try:
-            return self._note(await self._mailbox.aget())
+            return self._note(await self._queue.aget())
         except BaseException:  # for example, the consumer's task was cancelled while it waited
             self.close()
             raise
@@ -187,7 +187,7 @@ class EventStream:
             BaseException: The exception that ended the request.
         """
         try:
-            return [self._note(event) for event in await self._mailbox.aget_all()]
+            return [self._note(event) for event in await self._queue.aget_all()]
         finally:
             self.close()
 

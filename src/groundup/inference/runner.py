@@ -112,8 +112,8 @@ class Runner(Protocol):
         """
         ...
 
-    def forward(self, works: Sequence[SequenceStep]) -> list[Tensor | Exception | None]:
-        """Compute new tokens; return for each work its logits (V,) in fp32, an error, or None if it is not scored."""
+    def forward(self, steps: Sequence[SequenceStep]) -> list[Tensor | Exception | None]:
+        """Compute new tokens; return for each step its logits (V,) in fp32, an error, or None if it is not scored."""
         ...
 
     def close(self, cache: SequenceCache) -> None:
@@ -169,19 +169,19 @@ class TorchRunner:
     def reserve(self, cache: SequenceCache, length: int) -> None:
         """Do nothing: the cache grows when it is extended."""
 
-    def forward(self, works: Sequence[SequenceStep]) -> list[Tensor | Exception | None]:
+    def forward(self, steps: Sequence[SequenceStep]) -> list[Tensor | Exception | None]:
         """Compute chunks of prompts one after the other, and tokens of sequences in decode in batches.
 
         An error is returned only for the sequence that causes it.
         """
-        results: list[Tensor | Exception | None] = [None] * len(works)
+        results: list[Tensor | Exception | None] = [None] * len(steps)
         decoding: list[int] = []
-        for index, work in enumerate(works):
-            assert isinstance(work.cache, KVCache)
+        for index, step in enumerate(steps):
+            assert isinstance(step.cache, KVCache)
             try:
-                work.cache.reserve(len(work.ids))
-                if len(work.ids) - work.cache.length > 1:
-                    results[index] = self._prefill(work, work.cache)
+                step.cache.reserve(len(step.ids))
+                if len(step.ids) - step.cache.length > 1:
+                    results[index] = self._prefill(step, step.cache)
                 else:
                     decoding.append(index)
             except Exception as error:
@@ -189,7 +189,7 @@ class TorchRunner:
         rows = 1 if len(decoding) == 1 or not self._rows_are_equal else self._rows
         for start in range(0, len(decoding), rows):
             indices = decoding[start : start + rows]
-            for index, result in zip(indices, self._decode([works[index] for index in indices]), strict=True):
+            for index, result in zip(indices, self._decode([steps[index] for index in indices]), strict=True):
                 results[index] = result
         return results
 
@@ -208,12 +208,12 @@ class TorchRunner:
     def _rows(self) -> int:
         return _GPU_ROWS if self._device.type == "cuda" else _CPU_ROWS
 
-    def _prefill(self, work: SequenceStep, cache: KVCache) -> Tensor | None:
+    def _prefill(self, step: SequenceStep, cache: KVCache) -> Tensor | None:
         start = cache.length
-        new_ids = torch.tensor(work.ids[start:], device=self._device)
+        new_ids = torch.tensor(step.ids[start:], device=self._device)
         h_TD = self._model.model(new_ids[None], cache=cache)[0]
-        self._read(h_TD, start, work.reader)
-        return self._model.logits(h_TD[-1]).float().cpu() if work.scored else None
+        self._read(h_TD, start, step.reader)
+        return self._model.logits(h_TD[-1]).float().cpu() if step.scored else None
 
     def _read(self, h_TD: Tensor, start: int, reader: RowReader | None) -> None:
         """Pass the outputs of the tokens from position `start` on to a reader, as far as they are in its range."""
@@ -223,23 +223,23 @@ class TorchRunner:
         for piece_RD in h_TD.split(READ_ROWS) if len(h_TD) else ():
             reader.read((piece_RD if reader.reads_states else self._model.logits(piece_RD)).float().cpu())
 
-    def _decode(self, works: Sequence[SequenceStep]) -> list[Tensor | Exception | None]:
+    def _decode(self, steps: Sequence[SequenceStep]) -> list[Tensor | Exception | None]:
         """Compute one new token of each sequence; return the logits (V,) of each, or None if they are not needed.
 
         If a batch fails, each of its sequences is computed again by itself, so that only a failing one gets an error.
         """
-        caches = [work.cache for work in works if isinstance(work.cache, KVCache)]
+        caches = [step.cache for step in steps if isinstance(step.cache, KVCache)]
         starts = [cache.length for cache in caches]
         try:
-            h_BD = self._batch_states([work.ids[-1] for work in works], caches)
-            for row, work in enumerate(works):
-                self._read(h_BD[row : row + 1], starts[row], work.reader)
-            logits_BV = self._model.logits(h_BD)[: len(works)].float().cpu()
-            return [logits_V if work.scored else None for work, logits_V in zip(works, logits_BV, strict=True)]
+            h_BD = self._batch_states([step.ids[-1] for step in steps], caches)
+            for row, step in enumerate(steps):
+                self._read(h_BD[row : row + 1], starts[row], step.reader)
+            logits_BV = self._model.logits(h_BD)[: len(steps)].float().cpu()
+            return [logits_V if step.scored else None for step, logits_V in zip(steps, logits_BV, strict=True)]
         except Exception as error:
             for cache, start in zip(caches, starts, strict=True):
                 cache.truncate(start)
-            return [error] if len(works) == 1 else [result for work in works for result in self._decode([work])]
+            return [error] if len(steps) == 1 else [result for step in steps for result in self._decode([step])]
 
     def _batch_states(self, ids: Sequence[int], caches: Sequence[KVCache]) -> Tensor:
         """Return the hidden states (B, D) after one new token of each sequence. The last rows are padding."""
@@ -322,19 +322,19 @@ class NativeRunner:
         assert isinstance(cache, BlockTable)
         self.pool.reserve(cache, length)
 
-    def forward(self, works: Sequence[SequenceStep]) -> list[Tensor | Exception | None]:
+    def forward(self, steps: Sequence[SequenceStep]) -> list[Tensor | Exception | None]:
         """Compute all sequences in one pass."""
         chunks = []
-        for work in works:
-            assert isinstance(work.cache, BlockTable)
-            start = work.cache.length
-            chunks.append(Chunk(work.ids[start:], start, work.cache.addresses, work.scored, work.reader))
+        for step in steps:
+            assert isinstance(step.cache, BlockTable)
+            start = step.cache.length
+            chunks.append(Chunk(step.ids[start:], start, step.cache.addresses, step.scored, step.reader))
         self.decoder.threads = self._threads.current()
         logits = iter(self.decoder.forward(chunks))
-        for work in works:
-            assert isinstance(work.cache, BlockTable)
-            self.pool.advance(work.cache, work.ids)
-        return [next(logits) if work.scored else None for work in works]
+        for step in steps:
+            assert isinstance(step.cache, BlockTable)
+            self.pool.advance(step.cache, step.ids)
+        return [next(logits) if step.scored else None for step in steps]
 
     def close(self, cache: SequenceCache) -> None:
         """Release the blocks of a sequence; full ones stay until their memory is needed."""

@@ -14,13 +14,13 @@ import torch
 
 from groundup.core.errors import ConfigError, ResourceError
 from groundup.distributed.ranks import same_gpu_initializer
+from groundup.inference.event_queue import EventQueue, WakeUps
 from groundup.inference.fairness import OUTPUT_WEIGHT, ClientShare, ClientShares, FairQueue
-from groundup.inference.mailbox import Mailbox, WakeUps
 from groundup.inference.request import GenerationRequest, TokenEvent
 from groundup.inference.runner import SequenceCache
 from groundup.inference.sequence import GeneratedSequence
 
-_MAILBOX_EVENTS = 256  # a slower consumer pauses its own request only
+_MAX_UNREAD_EVENTS = 256  # a slower consumer pauses its own request only
 _NEWCOMER_SHARE = 4  # a quarter more slots and places in the queue, for clients that have none
 _TIMEOUT_CHECK_SECONDS = 0.25
 _RATE_REQUESTS = 32  # ended requests from which the rate is measured
@@ -68,33 +68,33 @@ class RequestTimeoutError(ResourceError):
 class StepEngine(Protocol):
     """What the worker needs of an engine."""
 
-    def begin(self, ticket: Ticket) -> GeneratedSequence:
+    def begin(self, state: RequestState) -> GeneratedSequence:
         """Return a new sequence for a request that becomes active."""
         ...
 
-    def step(self, tickets: Sequence[Ticket], active: Sequence[Ticket]) -> Sequence[StepResult]:
+    def step(self, states: Sequence[RequestState], active: Sequence[RequestState]) -> Sequence[StepResult]:
         """Compute the next tokens of active requests; return one result per request.
 
         Args:
-            tickets: The requests of this engine, the oldest first.
+            states: The requests of this engine, the oldest first.
             active: The active requests of all engines, the oldest first.
         """
         ...
 
-    def release(self, ticket: Ticket) -> None:
+    def release(self, state: RequestState) -> None:
         """Free the KV cache of a request that has ended."""
         ...
 
 
 @dataclass(slots=True, eq=False)
-class Ticket:
+class RequestState:
     """A request in the worker.
 
     Attributes:
         request: The request.
         ids: Token IDs of its prompt.
         engine: The engine that runs it.
-        mailbox: The queue of its events.
+        events: The queue of its events.
         shares: Token counters of its client; see `ClientShares.join`.
         sequence: State of the generation, created when the request becomes active.
         cache: The KV cache. It is None before the first step, and while other requests use all memory.
@@ -108,7 +108,7 @@ class Ticket:
     request: GenerationRequest
     ids: tuple[int, ...]
     engine: StepEngine
-    mailbox: Mailbox
+    events: EventQueue
     shares: tuple[ClientShare, ...] = (ClientShare(),)
     sequence: GeneratedSequence | None = None
     cache: SequenceCache | None = None
@@ -119,7 +119,7 @@ class Ticket:
     last_token: float | None = None
 
     @property
-    def served(self) -> list[float]:
+    def client_tokens(self) -> list[float]:
         """Weighted number of tokens that the client has received; requests of clients with fewer tokens are first."""
         return [share.tokens for share in self.shares]
 
@@ -127,11 +127,11 @@ class Ticket:
 class WorkerObserver(Protocol):
     """Receives what the worker does, for metrics. The worker's thread calls the methods."""
 
-    def on_token(self, ticket: Ticket, now: float) -> None:
-        """Note a sampled token. `ticket.last_token` is the time of the previous token, or None for the first one."""
+    def on_token(self, state: RequestState, now: float) -> None:
+        """Note a sampled token. `state.last_token` is the time of the previous token, or None for the first one."""
         ...
 
-    def on_end(self, ticket: Ticket, now: float, result: TokenEvent | Exception) -> None:
+    def on_end(self, state: RequestState, now: float, result: TokenEvent | Exception) -> None:
         """Note the end of a request."""
         ...
 
@@ -146,7 +146,7 @@ class Worker:
     Args:
         max_active: Maximum number of active requests.
         max_waiting: Maximum number of queued requests.
-        read_timeout: Seconds after which a request with a full mailbox is cancelled, to free its slot for others.
+        read_timeout: Seconds after which a request with a full event queue is cancelled, to free its slot for others.
         observer: Receives sampled tokens and ended requests.
     """
 
@@ -162,11 +162,11 @@ class Worker:
         self._max_waiting = max_waiting
         self._read_timeout = read_timeout
         self._observer = observer
-        self._tickets: dict[str, Ticket] = {}
+        self._states: dict[str, RequestState] = {}
         self._shares = ClientShares()
-        self._waiting: FairQueue[Ticket] = FairQueue()
-        self._ending: list[Ticket] = []  # cancelled or timed out in the queue; they need no slot
-        self._active: list[Ticket] = []  # used by the worker thread only
+        self._waiting: FairQueue[RequestState] = FairQueue()
+        self._ending: list[RequestState] = []  # cancelled or timed out in the queue; they need no slot
+        self._active: list[RequestState] = []  # used by the worker thread only
         self._ended_at: deque[float] = deque(maxlen=_RATE_REQUESTS)
         self._timeouts_checked = 0.0
         self._changed = threading.Condition()
@@ -176,7 +176,7 @@ class Worker:
     def has_requests(self, engine: StepEngine) -> bool:
         """Return whether a request of an engine is waiting or running."""
         with self._changed:
-            return any(ticket.engine is engine for ticket in self._tickets.values())
+            return any(state.engine is engine for state in self._states.values())
 
     @property
     def num_running(self) -> int:
@@ -194,7 +194,7 @@ class Worker:
         """Whether `close` has been called."""
         return self._closed
 
-    def enqueue(self, request: GenerationRequest, ids: tuple[int, ...], engine: StepEngine) -> Ticket:
+    def enqueue(self, request: GenerationRequest, ids: tuple[int, ...], engine: StepEngine) -> RequestState:
         """Queue a request.
 
         Args:
@@ -203,7 +203,7 @@ class Worker:
             engine: The engine that runs it.
 
         Returns:
-            The request's ticket, with its mailbox.
+            The state of the request, with its event queue.
 
         Raises:
             ConfigError: The request id is in use.
@@ -213,7 +213,7 @@ class Worker:
         with self._changed:
             if self._closed:
                 raise ResourceError(f"request {request.id}", rule="the engine is closed", fix="Create a new Engine.")
-            if request.id in self._tickets:
+            if request.id in self._states:
                 raise ConfigError(
                     f"request id {request.id!r}",
                     rule="a waiting or running request has this id",
@@ -224,16 +224,16 @@ class Worker:
             if len(self._waiting) >= _limit(self._max_waiting, newcomer=newcomer):
                 self._shares.leave(shares)
                 raise QueueFullError(len(self._waiting), self._max_waiting, self._retry_seconds())
-            ticket = Ticket(request, ids, engine, Mailbox(_MAILBOX_EVENTS, self._notify), shares)
-            self._tickets[request.id] = ticket
-            self._waiting.put(ticket, shares)
+            state = RequestState(request, ids, engine, EventQueue(_MAX_UNREAD_EVENTS, self._notify), shares)
+            self._states[request.id] = state
+            self._waiting.put(state, shares)
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._work, args=(same_gpu_initializer(),), name="groundup-engine", daemon=True
                 )
                 self._thread.start()
             self._changed.notify_all()
-        return ticket
+        return state
 
     def cancel(self, request_id: str) -> bool:
         """Cancel a request.
@@ -245,40 +245,40 @@ class Worker:
             Whether the request was waiting or running.
         """
         with self._changed:
-            ticket = self._tickets.get(request_id)
-            if ticket is None:
+            state = self._states.get(request_id)
+            if state is None:
                 return False
-            self._cancel(ticket)
+            self._cancel(state)
             return True
 
-    def release(self, ticket: Ticket) -> None:
+    def release(self, state: RequestState) -> None:
         """Cancel a request if it has not ended. Its id may belong to a newer request, which is not cancelled."""
         with self._changed:
-            if self._tickets.get(ticket.request.id) is ticket:
-                self._cancel(ticket)
+            if self._states.get(state.request.id) is state:
+                self._cancel(state)
 
     def cancel_all(self, engine: StepEngine) -> None:
         """Cancel all requests of an engine, and wait until they have ended."""
         with self._changed:
-            for ticket in self._tickets.values():
-                if ticket.engine is engine:
-                    self._cancel(ticket)
-            self._changed.wait_for(lambda: all(ticket.engine is not engine for ticket in self._tickets.values()))
+            for state in self._states.values():
+                if state.engine is engine:
+                    self._cancel(state)
+            self._changed.wait_for(lambda: all(state.engine is not engine for state in self._states.values()))
 
     def close(self) -> None:
         """Cancel all requests and stop the thread."""
         with self._changed:
             self._closed = True
-            for ticket in self._tickets.values():
-                self._cancel(ticket)
+            for state in self._states.values():
+                self._cancel(state)
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
 
-    def _cancel(self, ticket: Ticket) -> None:
-        ticket.cancelled = True
-        if self._waiting.remove(ticket, ticket.shares):
-            self._ending.append(ticket)
+    def _cancel(self, state: RequestState) -> None:
+        state.cancelled = True
+        if self._waiting.remove(state, state.shares):
+            self._ending.append(state)
         self._changed.notify_all()
 
     def _notify(self) -> None:
@@ -307,9 +307,9 @@ class Worker:
         wake_ups = WakeUps()
         with self._changed:
             self._closed = True
-            for ticket in self._tickets.values():
-                ticket.mailbox.put(error, wake_ups)
-            self._tickets.clear()
+            for state in self._states.values():
+                state.events.put(error, wake_ups)
+            self._states.clear()
         wake_ups.send()
 
     def _admit(self) -> bool:
@@ -317,18 +317,18 @@ class Worker:
         with self._changed:
             while True:
                 self._time_out()
-                while (ticket := self._next_ticket()) is not None:
-                    self._activate(ticket)
+                while (state := self._next_request()) is not None:
+                    self._activate(state)
                 timeout = self._cancel_unread()
-                if self._ending or any(_can_step(ticket) for ticket in self._active):
+                if self._ending or any(_can_step(state) for state in self._active):
                     return True
                 if self._closed and not self._active:
                     return False
-                if any(ticket.request.timeout is not None for ticket in self._tickets.values()):
+                if any(state.request.timeout is not None for state in self._states.values()):
                     timeout = min(_TIMEOUT_CHECK_SECONDS, timeout or _TIMEOUT_CHECK_SECONDS)
                 self._changed.wait(timeout)
 
-    def _next_ticket(self) -> Ticket | None:
+    def _next_request(self) -> RequestState | None:
         """Return the waiting request that gets the next slot, or None if there is no request or no slot."""
         if len(self._active) < self._max_active:
             return self._waiting.take()
@@ -336,12 +336,12 @@ class Worker:
             return self._waiting.take(newcomers_only=True)
         return None
 
-    def _activate(self, ticket: Ticket) -> None:
-        ticket.started = time.monotonic()
-        for share in ticket.shares:
+    def _activate(self, state: RequestState) -> None:
+        state.started = time.monotonic()
+        for share in state.shares:
             share.num_running += 1
-            share.tokens += len(ticket.ids)
-        self._active.append(ticket)
+            share.tokens += len(state.ids)
+        self._active.append(state)
 
     def _time_out(self) -> None:
         """End the requests that exceed their timeout. The check has a minimum interval because it is not free."""
@@ -349,20 +349,20 @@ class Worker:
         if now - self._timeouts_checked < _TIMEOUT_CHECK_SECONDS:
             return
         self._timeouts_checked = now
-        for ticket in self._tickets.values():
-            timeout = ticket.request.timeout
-            if timeout is not None and now - ticket.submitted > timeout:
-                ticket.timed_out = True
-                if self._waiting.remove(ticket, ticket.shares):
-                    self._ending.append(ticket)
+        for state in self._states.values():
+            timeout = state.request.timeout
+            if timeout is not None and now - state.submitted > timeout:
+                state.timed_out = True
+                if self._waiting.remove(state, state.shares):
+                    self._ending.append(state)
 
     def _cancel_unread(self) -> float | None:
         """Cancel requests that exceed the read timeout; return the seconds until the next check, if any is needed."""
         remaining = []
-        for ticket in self._active:
-            seconds = ticket.mailbox.full_seconds
-            if seconds is not None and not ticket.cancelled:
-                ticket.cancelled = seconds >= self._read_timeout
+        for state in self._active:
+            seconds = state.events.full_seconds
+            if seconds is not None and not state.cancelled:
+                state.cancelled = seconds >= self._read_timeout
                 remaining.append(self._read_timeout - seconds)
         return max(0.0, min(remaining)) if remaining else None
 
@@ -370,47 +370,47 @@ class Worker:
         """Run one step of each active request whose consumer keeps up."""
         with self._changed:
             ending, self._ending = self._ending, []
-        batches: dict[StepEngine, list[Ticket]] = {}
-        for ticket in self._active:
-            if ticket.cancelled or ticket.timed_out:
-                ending.append(ticket)
-            elif not ticket.mailbox.full:
-                batches.setdefault(ticket.engine, []).append(ticket)
+        batches: dict[StepEngine, list[RequestState]] = {}
+        for state in self._active:
+            if state.cancelled or state.timed_out:
+                ending.append(state)
+            elif not state.events.full:
+                batches.setdefault(state.engine, []).append(state)
         wake_ups = WakeUps()
-        for ticket in ending:
-            self._deliver(ticket, _ending_of(ticket), wake_ups)
-        for engine, tickets in batches.items():
-            for ticket, result in zip(tickets, step_results(engine, tickets, self._active), strict=True):
-                self._deliver(ticket, result, wake_ups)
+        for state in ending:
+            self._deliver(state, _ending_of(state), wake_ups)
+        for engine, states in batches.items():
+            for state, result in zip(states, step_results(engine, states, self._active), strict=True):
+                self._deliver(state, result, wake_ups)
         wake_ups.send()
 
-    def _deliver(self, ticket: Ticket, result: StepResult, wake_ups: WakeUps) -> None:
+    def _deliver(self, state: RequestState, result: StepResult, wake_ups: WakeUps) -> None:
         """Send the result of a step to the consumer of its request, and remove a request that has ended."""
         if result is None:
             return
         now = time.monotonic()
         if not isinstance(result, Exception) and result.token_id is not None:
-            for share in ticket.shares:
+            for share in state.shares:
                 share.tokens += OUTPUT_WEIGHT
             if self._observer is not None:
-                self._observer.on_token(ticket, now)
-            ticket.last_token = now
+                self._observer.on_token(state, now)
+            state.last_token = now
         if isinstance(result, Exception) or result.finish_reason is not None:
-            self._remove(ticket, now)
+            self._remove(state, now)
             if self._observer is not None:
-                self._observer.on_end(ticket, now, result)
-        ticket.mailbox.put(result, wake_ups)
+                self._observer.on_end(state, now, result)
+        state.events.put(result, wake_ups)
 
-    def _remove(self, ticket: Ticket, now: float) -> None:
-        ticket.engine.release(ticket)
+    def _remove(self, state: RequestState, now: float) -> None:
+        state.engine.release(state)
         with self._changed:
-            if ticket.started is not None:
-                self._active.remove(ticket)
-                for share in ticket.shares:
+            if state.started is not None:
+                self._active.remove(state)
+                for share in state.shares:
                     share.num_running -= 1
                 self._ended_at.append(now)
-            self._shares.leave(ticket.shares)
-            del self._tickets[ticket.request.id]
+            self._shares.leave(state.shares)
+            del self._states[state.request.id]
             self._changed.notify_all()  # for `cancel_all`
 
 
@@ -419,42 +419,46 @@ def _limit(limit: int, *, newcomer: bool) -> int:
     return limit + limit // _NEWCOMER_SHARE if newcomer else limit
 
 
-def _can_step(ticket: Ticket) -> bool:
-    return ticket.cancelled or ticket.timed_out or not ticket.mailbox.full
+def _can_step(state: RequestState) -> bool:
+    return state.cancelled or state.timed_out or not state.events.full
 
 
-def _ending_of(ticket: Ticket) -> TokenEvent | Exception:
+def _ending_of(state: RequestState) -> TokenEvent | Exception:
     """Return the last item for the consumer of a request that was cancelled or timed out."""
-    if ticket.timed_out and not ticket.cancelled:
-        assert ticket.request.timeout is not None
-        in_queue = (time.monotonic() if ticket.started is None else ticket.started) - ticket.submitted
-        return RequestTimeoutError(ticket.request.timeout, in_queue)
-    if ticket.sequence is None:
-        return TokenEvent(ticket.request.id, None, "", finish_reason="cancelled")
-    return ticket.sequence.cancelled()
+    if state.timed_out and not state.cancelled:
+        assert state.request.timeout is not None
+        in_queue = (time.monotonic() if state.started is None else state.started) - state.submitted
+        return RequestTimeoutError(state.request.timeout, in_queue)
+    if state.sequence is None:
+        return TokenEvent(state.request.id, None, "", finish_reason="cancelled")
+    return state.sequence.cancelled()
 
 
-def step_results(engine: StepEngine, tickets: Sequence[Ticket], active: Sequence[Ticket]) -> list[StepResult]:
+def step_results(
+    engine: StepEngine, states: Sequence[RequestState], active: Sequence[RequestState]
+) -> list[StepResult]:
     """Return the results of one step. A request that cannot begin fails alone.
 
     Args:
         engine: The engine that runs the requests.
-        tickets: The requests that may take a step, the oldest first.
+        states: The requests that may take a step, the oldest first.
         active: All active requests of the worker. Their caches may be released.
 
     Returns:
-        One result per request of `tickets`.
+        One result per request of `states`.
     """
-    failed: dict[Ticket, Exception] = {}
-    for ticket in tickets:
-        if ticket.sequence is None:
+    failed: dict[RequestState, Exception] = {}
+    for state in states:
+        if state.sequence is None:
             try:
-                ticket.sequence = engine.begin(ticket)
+                state.sequence = engine.begin(state)
             except Exception as error:
-                failed[ticket] = error
-    begun = [ticket for ticket in tickets if ticket not in failed]
+                failed[state] = error
+    begun = [state for state in states if state not in failed]
     try:
-        results: dict[Ticket, StepResult] = dict(zip(begun, engine.step(begun, active), strict=True)) if begun else {}
+        results: dict[RequestState, StepResult] = (
+            dict(zip(begun, engine.step(begun, active), strict=True)) if begun else {}
+        )
     except Exception as error:
         results = dict.fromkeys(begun, error)
-    return [failed.get(ticket) or results[ticket] for ticket in tickets]
+    return [failed.get(state) or results[state] for state in states]

@@ -18,7 +18,7 @@ from groundup.retrieval.support import readable, supporting_sentence
 
 if TYPE_CHECKING:
     from groundup.inference import Completion, Engine, GenerationRequest
-    from groundup.inference.mailbox import EventStream
+    from groundup.inference.event_queue import EventStream
     from groundup.inference.prompting import PromptFormat
 
 PROMPT = "{passage}\n\nAnswer in the words of this text, or with unknown.\n{question}"

@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Route
 
 from groundup.core.errors import ConfigError
 from groundup.inference import TokenEvent
-from groundup.inference.mailbox import EventStream
+from groundup.inference.event_queue import EventStream
 from groundup.inference.worker import RequestTimeoutError
 from groundup.serve.answers import Answer, Json
 from groundup.serve.chat_schema import ChatBody

@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from groundup.inference import TokenEvent
 from groundup.inference.blocks import BlockPool
-from groundup.inference.worker import RequestTimeoutError, Ticket, Worker
+from groundup.inference.worker import RequestState, RequestTimeoutError, Worker
 from groundup.serve.openapi import describes
 
 _PREFIX = "groundup:"
@@ -76,26 +76,26 @@ class Metrics:
         """
         self._http_requests.labels(method, handler, str(status)).inc()
 
-    def on_token(self, ticket: Ticket, now: float) -> None:
+    def on_token(self, state: RequestState, now: float) -> None:
         """Count a sampled token and measure its latency."""
         self._generation_tokens.inc()
-        if ticket.last_token is not None:
-            self._next_token.observe(now - ticket.last_token)
+        if state.last_token is not None:
+            self._next_token.observe(now - state.last_token)
             return
-        self._first_token.observe(now - ticket.submitted)
-        self._prompt_tokens.inc(len(ticket.ids))
-        self._prefix_queries.inc(len(ticket.ids))
-        self._prefix_hits.inc(0 if ticket.sequence is None else ticket.sequence.cached_tokens)
+        self._first_token.observe(now - state.submitted)
+        self._prompt_tokens.inc(len(state.ids))
+        self._prefix_queries.inc(len(state.ids))
+        self._prefix_hits.inc(0 if state.sequence is None else state.sequence.cached_tokens)
 
-    def on_end(self, ticket: Ticket, now: float, result: TokenEvent | Exception) -> None:
+    def on_end(self, state: RequestState, now: float, result: TokenEvent | Exception) -> None:
         """Count the end of a request and measure its latency."""
         if isinstance(result, TokenEvent):
             reason = str(result.finish_reason)
         else:
             reason = "timeout" if isinstance(result, RequestTimeoutError) else "error"
         self._ended.labels(reason).inc()
-        self._queue_time.observe((ticket.started or now) - ticket.submitted)
-        self._latency.observe(now - ticket.submitted)
+        self._queue_time.observe((state.started or now) - state.submitted)
+        self._latency.observe(now - state.submitted)
 
     def _counter(self, name: str, help: str) -> Counter:
         return Counter(_PREFIX + name, help, registry=self._registry)

@@ -13,7 +13,7 @@ from typing import NoReturn
 from groundup.core.errors import FormatError, GroundupError
 from groundup.core.types import Message
 from groundup.inference import Engine, GenerationRequest, Grammar, Sampling
-from groundup.inference.mailbox import EventStream
+from groundup.inference.event_queue import EventStream
 from groundup.inference.sampling import MAX_BIAS
 from groundup.serve.conversation import ConversationBody
 from groundup.serve.errors import ApiError, from_groundup, shutting_down

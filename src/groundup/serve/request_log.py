@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from groundup.inference.mailbox import EventStream
+from groundup.inference.event_queue import EventStream
 from groundup.serve.transport import IGNORED
 
 _USAGE = "groundup.usage"  # key of the token counts in the ASGI scope

@@ -212,7 +212,7 @@ def test_cancel_ends_a_request(engine: Engine):
 def test_cancelling_a_queued_request(model: Transformer, tokenizer: Tokenizer):
     with Engine(model, tokenizer, max_active=1) as engine:
         running = engine.stream(never_ending())
-        next(running)  # not read further, so it pauses with a full mailbox and never ends
+        next(running)  # not read further, so it pauses with a full event queue and never ends
         waiting = never_ending()
         events = engine.stream(waiting)
         engine.cancel(waiting.id)
@@ -262,7 +262,7 @@ def test_a_late_close_does_not_cancel_a_new_request_with_the_same_id(engine: Eng
 
 
 def test_a_consumer_that_does_not_read_pauses_only_its_request(engine: Engine):
-    """The mailbox has 256 events. It must not grow, and the engine must not wait for it."""
+    """The event queue has 256 events. It must not grow, and the engine must not wait for it."""
     slow = engine.stream(never_ending())
     quick = engine.complete(never_ending())
     assert tuple(event.token_id for event in slow) == quick.token_ids
@@ -273,7 +273,7 @@ def test_a_consumer_that_never_reads_is_cancelled(model: Transformer, tokenizer:
     with Engine(model, tokenizer, max_active=2, read_timeout=0.3) as engine:
         silent = [engine.stream(never_ending()) for _ in range(2)]
         assert len(engine.complete(GenerationRequest(prompt=PROMPT, max_tokens=2, stop_ids=())).token_ids) == 2
-        time.sleep(2)  # until the other request, whose mailbox was full later, is also cancelled
+        time.sleep(2)  # until the other request, whose event queue was full later, is also cancelled
         for stream in silent:
             events = list(stream)
             assert events[-1].finish_reason == "cancelled"
@@ -281,10 +281,10 @@ def test_a_consumer_that_never_reads_is_cancelled(model: Transformer, tokenizer:
 
 
 def test_a_slow_consumer_is_not_cancelled(model: Transformer, tokenizer: Tokenizer):
-    """Its mailbox is full for longer than the timeout, but it reads events."""
+    """Its event queue is full for longer than the timeout, but it reads events."""
     with Engine(model, tokenizer, read_timeout=1.0) as engine:
         stream = engine.stream(never_ending())
-        while not stream._mailbox.full:  # type: ignore[attr-defined]
+        while not stream._queue.full:  # type: ignore[attr-defined]
             time.sleep(0.05)
         for _ in range(6):
             time.sleep(0.25)

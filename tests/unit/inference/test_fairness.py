@@ -10,7 +10,7 @@ import pytest
 
 from groundup.inference import Engine, GenerationRequest, Sampling, TokenEvent
 from groundup.inference.fairness import ClientShares, FairQueue
-from groundup.inference.worker import QueueFullError, RequestTimeoutError, Ticket, Worker
+from groundup.inference.worker import QueueFullError, RequestState, RequestTimeoutError, Worker
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
 
@@ -31,11 +31,11 @@ class Recorder:
         self.tokens: list[str] = []
         self.ended: list[str] = []
 
-    def on_token(self, ticket: Ticket, now: float) -> None:
-        self.tokens.append(ticket.request.id)
+    def on_token(self, state: RequestState, now: float) -> None:
+        self.tokens.append(state.request.id)
 
-    def on_end(self, ticket: Ticket, now: float, result: TokenEvent | Exception) -> None:
-        self.ended.append(ticket.request.id)
+    def on_end(self, state: RequestState, now: float, result: TokenEvent | Exception) -> None:
+        self.ended.append(state.request.id)
 
 
 @contextmanager

@@ -23,10 +23,10 @@ class SlowRunner(TorchRunner):
         super().__init__(model)
         self.passes: list[int] = []
 
-    def forward(self, works):  # type: ignore[no-untyped-def]
-        self.passes.append(sum(len(work.ids) - work.cache.length for work in works))
+    def forward(self, steps):  # type: ignore[no-untyped-def]
+        self.passes.append(sum(len(step.ids) - step.cache.length for step in steps))
         time.sleep(STEP)
-        return super().forward(works)
+        return super().forward(steps)
 
 
 def test_the_names_are_those_of_llama_bench() -> None:

@@ -18,7 +18,7 @@ from groundup.commands import ask, index
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, ResourceError
 from groundup.inference import TokenEvent
-from groundup.inference.mailbox import EventStream, Mailbox, WakeUps
+from groundup.inference.event_queue import EventQueue, EventStream, WakeUps
 from groundup.recipes import bundled
 from groundup.retrieval import Index, Passage, Reader, answer_question
 from groundup.retrieval.answering import PROMPT, REFUSAL
@@ -83,14 +83,14 @@ class Fixed:
         self.on_stream: Callable[[], object] | None = None
 
     def stream(self, request: Any) -> EventStream:
-        mailbox = Mailbox(2, lambda: None)
+        queue = EventQueue(2, lambda: None)
         text = "" if request.id in self.cancelled else self.texts[self.count % len(self.texts)]
         reason = "cancelled" if request.id in self.cancelled else "stop"
-        mailbox.put(TokenEvent(request.id, 1, text, -0.1, finish_reason=reason), WakeUps())
+        queue.put(TokenEvent(request.id, 1, text, -0.1, finish_reason=reason), WakeUps())
         self.count += 1
         if self.on_stream is not None:
             self.on_stream()
-        return EventStream(mailbox, lambda: None)
+        return EventStream(queue, lambda: None)
 
     def cancel(self, request_id: str) -> None:
         self.cancelled.add(request_id)
