@@ -28,7 +28,7 @@ from groundup.commands.classify import ClassifyConfig
 from groundup.commands.finetune_classify import FinetuneClassifyConfig
 from groundup.core.console import Console
 from groundup.data import read_table
-from groundup.data.labeled import LabelRules, read_labeled, without_duplicates
+from groundup.data.labeled import LabelOptions, read_labeled, without_duplicates
 
 _OTHER_LANGUAGES = Path(__file__).with_name("other_languages.txt")
 _NUM_GIBBERISH = 10  # Number of texts per kind of gibberish in each split.
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the JSON object only")
     options = parser.parse_args()
     table = read_table(options.data)
-    examples = without_duplicates(read_labeled(table, LabelRules(options.text, options.label)))
+    examples = without_duplicates(read_labeled(table, LabelOptions(options.text, options.label)))
     if len(examples) < options.rows + options.tests:
         raise SystemExit(
             f"{options.data}: {len(examples):,} texts; at least {options.rows + options.tests:,} are required"

@@ -24,9 +24,9 @@ from groundup.commands.finetune_classify import FinetuneClassifyConfig
 from groundup.core.artifact import begin
 from groundup.core.console import Console
 from groundup.data import read_table
-from groundup.data.labeled import LabelRules, read_labeled
+from groundup.data.labeled import LabelOptions, read_labeled
 from groundup.evaluation import classifier_evaluation
-from groundup.evaluation.example_evaluation import ExampleRules, evaluate_labels
+from groundup.evaluation.example_evaluation import ExampleOptions, evaluate_labels
 from groundup.hub import save_model
 from groundup.hub.lexical import LEXICAL_FILE
 from groundup.hub.resolve import open_classifier
@@ -128,11 +128,11 @@ def test_a_frozen_base_gets_a_lexical_head(base: Path, topics: tuple[Path, Path]
     assert accuracy > alone + 0.1  # a random model's states carry little information
     assert LEXICAL_FILE in json.loads((tmp_path / "artifact.json").read_text())["outputs"]
     opened = open_classifier(tmp_path, device="cpu")
-    test = read_labeled(read_table(topics[1]), LabelRules())
+    test = read_labeled(read_table(topics[1]), LabelOptions())
     found = Classifier(opened).classify(test.texts)
     assert sum(each.label == label for each, label in zip(found, test.labels, strict=True)) / 200 == accuracy
     told = Console(stream=io.StringIO())
-    evaluated = evaluate_labels(tmp_path, topics[1], ExampleRules(device="cpu"), told).facts
+    evaluated = evaluate_labels(tmp_path, topics[1], ExampleOptions(device="cpu"), told).facts
     assert evaluated["test"]["accuracy"]["value"] == accuracy
     text = min(test.texts, key=len)  # a long text would be split into chunks
     answer = ClassifierRunner(opened).run(Catalog()["intent"].app, {"text": text, "labels": [*opened.labels]})

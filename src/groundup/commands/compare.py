@@ -12,7 +12,7 @@ from groundup.core.config import Config, setting
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError
 from groundup.core.types import MetricName
-from groundup.data import ConversationRules, ExampleSources, table_identity
+from groundup.data import ConversationSettings, ExampleSources, table_identity
 
 if TYPE_CHECKING:
     from groundup.evaluation.comparison import ComparisonReport
@@ -45,7 +45,7 @@ class CompareConfig(Config):
     text: str | None = setting(None, help='name of the text column of labeled data, or a template such as "{title}"')
     label: str | None = setting(None, help="name of the label column of labeled data")
     separator: str | None = setting(None, help='separator between several labels in a cell, such as ";"')
-    columns: ConversationRules = setting(ConversationRules(), help="columns of conversations in a table")
+    columns: ConversationSettings = setting(ConversationSettings(), help="columns of conversations in a table")
     seed: int = setting(0, help="seed of the bootstrap intervals", flag=True, ge=0)
     device: str | None = setting(None, help="device, such as cpu or cuda; default: a GPU if available")
     dtype: Literal["float32", "bfloat16"] | None = setting(None, help="dtype to compute in; default: the faster one")
@@ -118,9 +118,9 @@ def _language_models(
         found = compare_readers(before, after, Index.open(config.index), asked, console, seed=seed)
     elif config.data:
         held = held_out_answers(config.data, config.train, config.columns, fine_tuned, console)
-        rules = by.AnswerRules(config.metric, config.refusal, config.max_examples, config.max_tokens)
+        options = by.AnswerOptions(config.metric, config.refusal, config.max_examples, config.max_tokens)
         is_fine_tuned = fine_tuning_record(fine_tuned) is not None
-        found = by.compare_held_out(before, after, held, rules, console, fine_tuned=is_fine_tuned, seed=seed)
+        found = by.compare_held_out(before, after, held, options, console, fine_tuned=is_fine_tuned, seed=seed)
     if config.task:
         old, new = (TaskModel(model, dtype, seed) for model in (before, after))
         found |= by.compare_tasks(old, new, [read_task(path) for path in config.task], console)
@@ -132,7 +132,7 @@ def _classifiers(
     config: CompareConfig, base: Path, fine_tuned: Path, general: Path | None, dtype: ComputeDtype, console: Console
 ) -> ComparisonReport:
     from groundup.data.held_out import held_out_labels
-    from groundup.data.labeled import LabelRules
+    from groundup.data.labeled import LabelOptions
     from groundup.evaluation.comparison import ComparisonReport
     from groundup.evaluation.label_comparison import compare_labels, open_compared
 
@@ -142,8 +142,8 @@ def _classifiers(
             fix="Give a labeled table: --data FILE.csv.",
         )
     before, after = open_compared(base, fine_tuned, config.device, dtype, console)
-    rules = LabelRules(config.text, config.label, separator=config.separator)
-    held = held_out_labels(config.data, config.train, rules, after.labels, fine_tuned, console)
+    options = LabelOptions(config.text, config.label, separator=config.separator)
+    held = held_out_labels(config.data, config.train, options, after.labels, fine_tuned, console)
     found = compare_labels(before, after, held, console, max_examples=config.max_examples, seed=config.seed)
     note = "Forgetting of general text cannot be measured for a classifier."
     return found | ComparisonReport([], [note] if general is not None or config.choices else [])

@@ -36,7 +36,7 @@ def run(config: CompareRecipesConfig, *, console: Console | None = None) -> Arti
     """
     from groundup.data.texts import general_text_identity
     from groundup.evaluation.comparison import COLUMNS, write_comparison
-    from groundup.evaluation.recipe_comparison import RecipeRules, compare_recipes, models_of, require_seeds
+    from groundup.evaluation.recipe_comparison import RecipeOptions, compare_recipes, models_of, require_seeds
     from groundup.evaluation.tasks import read_task, tasks_identity
     from groundup.hub.resolve import model_identity, run_text
 
@@ -55,8 +55,8 @@ def run(config: CompareRecipesConfig, *, console: Console | None = None) -> Arti
     work = begin(config.out, "compare-recipes", settings, inputs, console=console)
     if work.state == "done":
         return show_result(console, work.directory, read(work.directory))
-    rules = RecipeRules(text, config.max_bytes, tasks, config.dtype, config.device)
-    found = compare_recipes(before, after, rules, console)
+    options = RecipeOptions(text, config.max_bytes, tasks, config.dtype, config.device)
+    found = compare_recipes(before, after, options, console)
     for note in found.notes:
         console.note(note)
     files = write_comparison(work.directory, found, f"{len(before)} models before, {len(after)} models after")

@@ -11,7 +11,7 @@ from groundup.core.artifact import Artifact, Work, begin, read, read_intact
 from groundup.core.config import Config, setting
 from groundup.core.console import Console
 from groundup.core.types import MetricName
-from groundup.data import ConversationRules, table_identity
+from groundup.data import ConversationSettings, table_identity
 
 if TYPE_CHECKING:
     from groundup.evaluation.report import EvaluationResult
@@ -50,7 +50,7 @@ class EvaluateConfig(Config):
     dtype: Literal["float32", "bfloat16"] | None = setting(
         None, help="data type to compute in; default: bfloat16 if it is faster and barely changes the score"
     )
-    columns: ConversationRules = setting(ConversationRules(), help="columns of conversations in a table")
+    columns: ConversationSettings = setting(ConversationSettings(), help="columns of conversations in a table")
 
 
 def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
@@ -73,7 +73,7 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
 
 def _on_text(config: EvaluateConfig, console: Console) -> Artifact:
     from groundup.data.texts import scored_texts, split_texts, texts_identity
-    from groundup.evaluation.text_evaluation import TextRules, evaluate_text, require_corpus
+    from groundup.evaluation.text_evaluation import TextEvaluationOptions, evaluate_text, require_corpus
     from groundup.hub.resolve import model_identity, resolve_model, run_text
 
     directory = resolve_model(config.model)
@@ -92,9 +92,9 @@ def _on_text(config: EvaluateConfig, console: Console) -> Artifact:
     if work.state == "done":
         return show_result(console, work.directory, read(work.directory))
     shared = config.model_dump(include={"samples", "batch_size", "seed", "device", "dtype"})
-    rules = TextRules(config.max_compressor_bytes if config.compressors else 0, **shared)
+    options = TextEvaluationOptions(config.max_compressor_bytes if config.compressors else 0, **shared)
     source = str(config.data or "held-out text")
-    report = evaluate_text(directory, list(texts), source, corpus, rules, console)
+    report = evaluate_text(directory, list(texts), source, corpus, options, console)
     columns = ("model", "bits per byte", "better")
     table = result_facts(report.summary(), f"Bits per byte of {source}", columns, report.rows())
     return _finish(work, report, table | report.facts(), console)
@@ -103,7 +103,7 @@ def _on_text(config: EvaluateConfig, console: Console) -> Artifact:
 def _on_examples(
     config: EvaluateConfig, measure: Literal["answers", "labels", "choices"], console: Console
 ) -> Artifact:
-    from groundup.evaluation.example_evaluation import COLUMNS, ExampleRules, evaluate_examples, require_table
+    from groundup.evaluation.example_evaluation import COLUMNS, ExampleOptions, evaluate_examples, require_table
     from groundup.hub.resolve import model_identity, resolve_classifier, resolve_model
 
     data = require_table(config.model, config.data, measure)
@@ -116,8 +116,8 @@ def _on_examples(
     if work.state == "done":
         return show_result(console, work.directory, read(work.directory))
     shared = {"text", "label", "separator", "metric", "max_examples", "dtype", "seed", "device"}
-    rules = ExampleRules(groups=config.group, columns=config.columns, **config.model_dump(include=shared))
-    found = evaluate_examples(directory, data, measure, rules, console)
+    options = ExampleOptions(groups=config.group, columns=config.columns, **config.model_dump(include=shared))
+    found = evaluate_examples(directory, data, measure, options, console)
     table = result_facts(found.sentence, "On these examples", COLUMNS, found.rows)
     return _finish(work, found, table | dict(found.facts), console)
 

@@ -113,7 +113,7 @@ class ReadTask:
             if item.start == 0:  # A file that is split into parts is counted by the task that reads the first part.
                 tally.files += 1
                 manifest.add(SourceFile(self.source.label, item.path, item.size, self.source.digest(item)))
-            for found in extract(item, opener, self.source.rules, self.source.format):
+            for found in extract(item, opener, self.source.record_options, self.source.format):
                 if isinstance(found, Unreadable):
                     recorder.fail(found)
                     continue

@@ -31,7 +31,7 @@ _MAX_FIELDS = 20  # If a JSON dictionary has more than 20 values and all are str
 
 
 @dataclass(frozen=True, slots=True)
-class RecordRules:
+class RecordOptions:
     """The settings that describe how the text of a record is built (see `SourceConfig`).
 
     Attributes:
@@ -121,28 +121,28 @@ def split_records(value: Any, path: str | None) -> list[Any]:
     return [value]
 
 
-def record_texts(records: Iterable[Any], rules: RecordRules) -> Iterator[tuple[str, Any, str]]:
+def record_texts(records: Iterable[Any], options: RecordOptions) -> Iterator[tuple[str, Any, str]]:
     """Yield (text, record, path) for each record. The text is "" if the record has no text.
 
-    If the rules do not define where the text is, its path is detected from the first 100 records. The returned `path`
-    is the detected path, or "" if the rules define where the text is.
+    If the options do not define where the text is, its path is detected from the first 100 records. The returned `path`
+    is the detected path, or "" if the options define where the text is.
     """
     iterator = iter(records)
     path = ""
-    if not rules.has_text_path:
+    if not options.has_text_path:
         head = list(itertools.islice(iterator, _SAMPLE))
         path = find_text(head)
-        rules = replace(rules, each=path)
+        options = replace(options, each=path)
         iterator = itertools.chain(head, iterator)
     for record in iterator:
-        yield _text_of(record, rules), record, path
+        yield _text_of(record, options), record, path
 
 
-def _text_of(record: Any, rules: RecordRules) -> str:
-    if rules.each is None:
-        return _part_text(record, rules.text)
-    parts = (_part_text(part, rules.text) for part in resolve(record, rules.each))
-    return rules.join.join(part for part in parts if part.strip())
+def _text_of(record: Any, options: RecordOptions) -> str:
+    if options.each is None:
+        return _part_text(record, options.text)
+    parts = (_part_text(part, options.text) for part in resolve(record, options.each))
+    return options.join.join(part for part in parts if part.strip())
 
 
 def _part_text(part: Any, template: str | None) -> str:

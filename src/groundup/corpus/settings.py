@@ -13,7 +13,7 @@ from groundup.corpus.dedup import NearDuplicateSettings, RepeatedTextSettings
 from groundup.corpus.language import LanguageStep, check_languages
 from groundup.corpus.mix import MixSettings
 from groundup.corpus.privacy import PrivacySettings
-from groundup.corpus.quality import FilterRules, filter_steps
+from groundup.corpus.quality import FilterSettings, filter_steps
 from groundup.corpus.quality.classifier import QualitySettings
 from groundup.corpus.sources import Source, SourceConfig
 from groundup.corpus.steps import NamedStep
@@ -38,7 +38,9 @@ class CorpusSettings(Config):
         help="quality filters in the order in which they are applied: gopher_repetition and, for web pages, "
         "gopher_quality, c4, fineweb",
     )
-    rules: FilterRules = setting(FilterRules(), help="thresholds of the quality filters; default: the published values")
+    rules: FilterSettings = setting(
+        FilterSettings(), help="thresholds of the quality filters; default: the published values"
+    )
     validation_fraction: float = setting(0.02, help="fraction of documents in the validation set", gt=0, lt=0.5)
     validation_max_bytes: int = setting(
         10_000_000, help="approximate maximum size of the validation set in bytes", ge=1000

@@ -38,7 +38,7 @@ def iter_texts(path: Path, rule: str, *, text: str | None = None, exclude: Colle
     reasons: list[str] = []
     found_any = False
     for item, opener in source.open_items(item for item in source.items() if item.path not in exclude):
-        for found in extract(item, opener, source.rules, source.format):
+        for found in extract(item, opener, source.record_options, source.format):
             if isinstance(found, Unreadable):
                 reasons.append(f"{found.origin}: {found.reason}")
             elif found.text.strip():
@@ -125,7 +125,7 @@ def _records(item: Item, opener: Opener, source: FolderSource) -> Iterator[Recor
     if format_of(item.path) in RECORD_READERS:
         yield from read_records(item, opener, None, None)
         return
-    for found in extract(item, opener, source.rules, source.format):
+    for found in extract(item, opener, source.record_options, source.format):
         if not isinstance(found, Extracted):
             yield found
             continue

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from groundup.core.lazy import exports
 
 if TYPE_CHECKING:
-    from groundup.data.columns import ConversationRules
+    from groundup.data.columns import ConversationSettings
     from groundup.data.conversations import (
         Conversations,
         ExampleSources,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from groundup.data.writing import require_shard_space, write_shards
 
 __all__ = [
-    "ConversationRules",
+    "ConversationSettings",
     "Conversations",
     "DocumentWindows",
     "ExampleLoader",
@@ -49,7 +49,7 @@ __all__ = [
 __getattr__ = exports(
     __name__,
     {
-        "ConversationRules": "columns",
+        "ConversationSettings": "columns",
         "Conversations": "conversations",
         "DocumentWindows": "evaluation",
         "ExampleLoader": "packing",

@@ -43,7 +43,7 @@ _SAMPLE = 200  # Approximate number of rows from which columns are detected.
 _MIN_PROSE_FRACTION = 0.3  # A column is natural language only if this fraction of its cells has several words.
 
 
-class ConversationRules(Config):
+class ConversationSettings(Config):
     """Columns of the conversations in a table. Columns that are not set are detected from their names and content."""
 
     prompt: str | None = setting(
@@ -83,37 +83,37 @@ class Columns:
         return f"{prompt} -> {response}"
 
 
-def find_columns(table: Table, rules: ConversationRules, *, by_content: bool = True) -> Columns:
-    """Return the columns of conversations in a table. Columns that `rules` does not set are detected.
+def find_columns(table: Table, settings: ConversationSettings, *, by_content: bool = True) -> Columns:
+    """Return the columns of conversations in a table. Columns that `settings` does not set are detected.
 
     Args:
         table: The table.
-        rules: Columns that the user set.
+        settings: Columns that the user set.
         by_content: Whether columns may be detected by their content. If True, the only two text columns of a table are
             the prompt and the response, regardless of their names.
 
     Raises:
-        ConfigError: A column in `rules` does not exist, or `messages` is set together with `prompt` or `response`.
+        ConfigError: A column in `settings` does not exist, or `messages` is set together with `prompt` or `response`.
         DataError: The columns of prompts and responses were not detected.
     """
     sample = table.rows[:: max(1, len(table.rows) // _SAMPLE)]
     readable = tuple(column for column in table.columns if column and not set(column) & set("{}"))
     table = replace(table, columns=readable)  # A template cannot refer to a column whose name contains braces.
-    system = _given_system(table, rules) or _named(_SYSTEMS, [c for c in table.columns if _is_text(c, sample)])
-    pair_given = rules.prompt is not None or rules.response is not None
-    if rules.messages is not None:
+    system = _given_system(table, settings) or _named(_SYSTEMS, [c for c in table.columns if _is_text(c, sample)])
+    pair_given = settings.prompt is not None or settings.response is not None
+    if settings.messages is not None:
         if pair_given:
             raise ConfigError(
-                f"messages = {rules.messages!r} is set together with prompt or response",
+                f"messages = {settings.messages!r} is set together with prompt or response",
                 fix="Remove messages, or remove prompt and response.",
             )
-        _require_column(table, "messages", rules.messages.split(".")[0], rules.messages)
-    messages = rules.messages or (None if pair_given else _find_messages(table, sample))
-    if messages is not None and rules.messages is None and _is_described(messages, table, sample):
-        rules, messages = rules.model_copy(update={"prompt": messages}), None
+        _require_column(table, "messages", settings.messages.split(".")[0], settings.messages)
+    messages = settings.messages or (None if pair_given else _find_messages(table, sample))
+    if messages is not None and settings.messages is None and _is_described(messages, table, sample):
+        settings, messages = settings.model_copy(update={"prompt": messages}), None
     if messages is not None:
-        return Columns(messages=messages, system=system, assistant=_assistant_name(table, messages, rules.assistant))
-    prompt, response = _template(table, "prompt", rules.prompt), _template(table, "response", rules.response)
+        return Columns(messages=messages, system=system, assistant=_assistant_name(table, messages, settings.assistant))
+    prompt, response = _template(table, "prompt", settings.prompt), _template(table, "response", settings.response)
     if prompt is None or response is None:
         prompt, response = _find_pair(table, sample, prompt, response, by_content)
     return Columns(prompt=prompt, response=response, system=system)
@@ -318,14 +318,14 @@ def _template(table: Table, key: str, given: str | None) -> str | None:
     return given.replace("\\n", "\n")  # On the command line, a line break is written as a backslash and n.
 
 
-def _given_system(table: Table, rules: ConversationRules) -> str | None:
-    if rules.system is None:
+def _given_system(table: Table, settings: ConversationSettings) -> str | None:
+    if settings.system is None:
         return None
-    if not (FIELD.search(rules.system) or rules.system in table.columns):
-        if nearest(rules.system, table.columns):  # The setting `system` is probably a mistyped column name.
-            _require_column(table, "system", rules.system, rules.system)
-        return rules.system
-    return _template(table, "system", rules.system)
+    if not (FIELD.search(settings.system) or settings.system in table.columns):
+        if nearest(settings.system, table.columns):  # The setting `system` is probably a mistyped column name.
+            _require_column(table, "system", settings.system, settings.system)
+        return settings.system
+    return _template(table, "system", settings.system)
 
 
 def _require_column(table: Table, key: str, column: str, given: str) -> None:

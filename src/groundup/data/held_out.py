@@ -13,7 +13,7 @@ from groundup.core.errors import DataError
 from groundup.core.plural import pluralize
 from groundup.core.types import Example
 from groundup.corpus import FolderSource, PackageSource
-from groundup.data.columns import ConversationRules
+from groundup.data.columns import ConversationSettings
 from groundup.data.conversations import (
     ExampleSources,
     question_of,
@@ -25,7 +25,7 @@ from groundup.data.label_parts import UNTRAINED_LABEL, limit_texts, split_labele
 from groundup.data.labeled import (
     UNKNOWN_LABEL,
     Labeled,
-    LabelRules,
+    LabelOptions,
     read_labeled,
     summary,
     with_labels,
@@ -73,7 +73,7 @@ def fine_tuning_facts(adapter: Path) -> dict[str, Any]:
 
 
 def held_out_answers(
-    data: ExampleSources, train: ExampleSources, columns: ConversationRules, fine_tuned: Path, console: Console
+    data: ExampleSources, train: ExampleSources, columns: ConversationSettings, fine_tuned: Path, console: Console
 ) -> HeldOut[list[Example]]:
     """Select conversations for testing a model, and training examples for few-shot prompts.
 
@@ -117,7 +117,7 @@ def held_out_answers(
 def held_out_labels(
     data: ExampleSources,
     train: ExampleSources,
-    rules: LabelRules,
+    options: LabelOptions,
     labels: Sequence[str],
     fine_tuned: Path,
     console: Console,
@@ -130,7 +130,7 @@ def held_out_labels(
         data: Table of test texts.
         train: Training texts for few-shot prompts. If this list is empty, some texts of `data` are used for prompts
             instead of testing.
-        rules: Columns and labels that the user set. Options that are not set are the same as in fine-tuning.
+        options: Columns and labels that the user set. Options that are not set are the same as in fine-tuning.
         labels: Labels of the classifier. Texts with other labels are dropped.
         fine_tuned: Directory of the classifier.
         console: Console that prints notes.
@@ -143,8 +143,8 @@ def held_out_labels(
     settings = _settings(made)
     sources = _as_classify_reads(data)
     table = read_table(sources, console=console)
-    rules = _completed_label_rules(rules, settings).found_in(table)
-    found = read_labeled(table, rules)
+    options = _completed_label_options(options, settings).found_in(table)
+    found = read_labeled(table, options)
     console.note(summary(table, found))
     if _is_training_table(made, table_identity(sources)):
         fraction, seed = float(settings.get("test_fraction", 0.2)), int(settings.get("seed", 0))
@@ -157,7 +157,7 @@ def held_out_labels(
         notes = _left_out(len(found) - len(new), len(new))
         if train:
             given = read_table(_as_classify_reads(train), console=console)
-            learned, tested = without_overlap(without_duplicates(read_labeled(given, rules.found_in(given))), new)
+            learned, tested = without_overlap(without_duplicates(read_labeled(given, options.found_in(given))), new)
         else:
             tested, learned = split_labeled(without_single_labels(without_duplicates(new)), _SHOWN_FRACTION, 0)
             notes.append(_set_aside(len(learned)))
@@ -177,26 +177,26 @@ def _settings(made: Artifact | None) -> Mapping[str, Any]:
     return made.config if made is not None else {}
 
 
-def _completed_columns(columns: ConversationRules, settings: Mapping[str, Any]) -> ConversationRules:
+def _completed_columns(columns: ConversationSettings, settings: Mapping[str, Any]) -> ConversationSettings:
     """Return the columns that the user set, and for all other options the columns that fine-tuning used."""
     given = columns.model_dump(exclude_none=True)
-    before = {key: settings.get(key) for key in ConversationRules.model_fields}
+    before = {key: settings.get(key) for key in ConversationSettings.model_fields}
     for pair, other in ((("prompt", "response"), ("messages",)), (("messages",), ("prompt", "response"))):
         if any(key in given for key in pair):
             before |= dict.fromkeys(other)
-    return ConversationRules(**(before | given))
+    return ConversationSettings(**(before | given))
 
 
-def _completed_label_rules(rules: LabelRules, settings: Mapping[str, Any]) -> LabelRules:
+def _completed_label_options(options: LabelOptions, settings: Mapping[str, Any]) -> LabelOptions:
     """Return the options that the user set, and for all other options the values that fine-tuning used."""
-    return LabelRules(
-        rules.text or settings.get("text"),
-        rules.label or settings.get("label"),
-        rules.bins or tuple(settings.get("bins") or ()),
-        rules.bin_names or tuple(settings.get("bin_names") or ()),
-        rules.merged or settings.get("merge") or {},
-        rules.after or settings.get("text_after") or "",
-        rules.separator or settings.get("separator"),
+    return LabelOptions(
+        options.text or settings.get("text"),
+        options.label or settings.get("label"),
+        options.bins or tuple(settings.get("bins") or ()),
+        options.bin_names or tuple(settings.get("bin_names") or ()),
+        options.merged or settings.get("merge") or {},
+        options.after or settings.get("text_after") or "",
+        options.separator or settings.get("separator"),
     )
 
 

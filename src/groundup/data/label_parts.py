@@ -16,7 +16,7 @@ from groundup.core.types import text_id
 from groundup.corpus import Source
 from groundup.data.labeled import (
     Labeled,
-    LabelRules,
+    LabelOptions,
     case_variants,
     class_imbalance,
     read_labeled,
@@ -36,7 +36,7 @@ _MIN_VALIDATION = 50  # Minimum number of texts in a validation set.
 
 
 @dataclass(frozen=True, slots=True)
-class SplitRules:
+class SplitOptions:
     """Options for splitting labeled texts into a training set and a test set.
 
     Attributes:
@@ -98,7 +98,7 @@ class LabelSettings(Config):
             seed: Random seed of the split.
             console: Console that prints notes and warnings.
         """
-        columns = LabelRules(
+        columns = LabelOptions(
             self.text,
             self.label,
             self.bins,
@@ -108,8 +108,8 @@ class LabelSettings(Config):
             separator=self.separator,
         )
         limit = None if self.truncate or self.max_tokens else max_tokens
-        rules = SplitRules(self.test_fraction, seed, self.limit, limit, self.balance)
-        return read_train_and_test(self.data, self.test, columns, rules, tokenizer, console)
+        options = SplitOptions(self.test_fraction, seed, self.limit, limit, self.balance)
+        return read_train_and_test(self.data, self.test, columns, options, tokenizer, console)
 
     def split_validation(self, given: Labeled, seed: int, *, required: bool) -> tuple[Labeled, Labeled]:
         """Split training texts into a training set and a validation set.
@@ -135,8 +135,8 @@ class LabelSettings(Config):
 def read_train_and_test(
     data: Path | Sequence[Source],
     test: Path | Sequence[Source] | None,
-    columns: LabelRules,
-    rules: SplitRules,
+    columns: LabelOptions,
+    options: SplitOptions,
     tokenizer: Tokenizer,
     console: Console,
 ) -> tuple[Labeled, Labeled]:
@@ -146,7 +146,7 @@ def read_train_and_test(
         data: Table of labeled texts.
         test: Table of test texts, or None to hold out a part of `data`.
         columns: Columns and labels to read.
-        rules: Options for splitting the texts.
+        options: Options for splitting the texts.
         tokenizer: Tokenizer of the model, which measures the lengths of texts.
         console: Console that prints notes and warnings.
 
@@ -154,31 +154,33 @@ def read_train_and_test(
         The training texts, including those for validation, and the test texts.
 
     Raises:
-        ConfigError: A column does not exist, or `rules.limit` is smaller than the number of labels.
+        ConfigError: A column does not exist, or `options.limit` is smaller than the number of labels.
         DataError: The table does not exist, or it has fewer than two labels.
     """
     table = read_table(data, console=console)
     columns = columns.found_in(table)
     given = read_labeled(table, columns)
     if test is None:
-        train, tested = split_labeled(without_single_labels(without_duplicates(given)), rules.test_fraction, rules.seed)
+        train, tested = split_labeled(
+            without_single_labels(without_duplicates(given)), options.test_fraction, options.seed
+        )
     else:
         train, tested = _with_test_table(table, given, read_table(test, console=console), columns, console)
-    if rules.max_tokens is not None:
-        train, tested = without_long(train, tested, fitting_texts(tokenizer, train.texts, rules.max_tokens))
+    if options.max_tokens is not None:
+        train, tested = without_long(train, tested, fitting_texts(tokenizer, train.texts, options.max_tokens))
     console.note(summary(table, train))
-    if rules.limit is not None:
-        train = limit_texts(train, rules.limit, rules.seed)
+    if options.limit is not None:
+        train = limit_texts(train, options.limit, options.seed)
     if warning := case_variants(train):
         console.warn(warning)
-    if not rules.balanced and (warning := class_imbalance(train)):
+    if not options.balanced and (warning := class_imbalance(train)):
         console.warn(warning)
     console.note(f"{pluralize(len(train), 'training text')}, {pluralize(len(tested), 'test text')}.")
     return train, tested
 
 
 def _with_test_table(
-    table: Table, given: Labeled, test_table: Table, columns: LabelRules, console: Console
+    table: Table, given: Labeled, test_table: Table, columns: LabelOptions, console: Console
 ) -> tuple[Labeled, Labeled]:
     test = read_labeled(test_table, columns.found_in(test_table))
     if test.multi_label and not given.multi_label:

@@ -203,7 +203,7 @@ class Labeled:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelRules:
+class LabelOptions:
     r"""Columns and labels to read from a table.
 
     Attributes:
@@ -225,8 +225,8 @@ class LabelRules:
     after: str = ""
     separator: str | None = None
 
-    def found_in(self, table: Table) -> LabelRules:
-        """Return these rules with the text and label columns set. Columns that the user did not set are detected.
+    def found_in(self, table: Table) -> LabelOptions:
+        """Return these options with the text and label columns set. Columns that the user did not set are detected.
 
         Args:
             table: The table.
@@ -239,34 +239,34 @@ class LabelRules:
         return replace(self, label=label, text=self.text or text_column(table, exclude=label))
 
 
-def read_labeled(table: Table, rules: LabelRules) -> Labeled:
+def read_labeled(table: Table, options: LabelOptions) -> Labeled:
     """Read the labeled texts of a table.
 
-    Labels are strings, integers or booleans, which are read as text. If `rules.bins` is set, they are numbers. White
+    Labels are strings, integers or booleans, which are read as text. If `options.bins` is set, they are numbers. White
     space around texts and labels is removed. Rows that lack a text or a label are dropped and counted.
 
     Args:
         table: The table.
-        rules: Columns and labels to read.
+        options: Columns and labels to read.
 
     Raises:
         ConfigError: A column does not exist, or the bins are invalid.
         DataError: The columns were not detected, the labels are scores but bins are not set, or none of the rows has
             both a text and a label.
     """
-    rules = rules.found_in(table)
-    template, label = str(rules.text), str(rules.label)
+    options = options.found_in(table)
+    template, label = str(options.text), str(options.label)
     read_text = text_reader(table, template)
-    multi_label = bool(rules.separator) or _are_sets([row.get(label) for row in table.rows])
-    read_label = _label_list(rules.separator) if multi_label else _label_reader(table, label, rules)
+    multi_label = bool(options.separator) or _are_sets([row.get(label) for row in table.rows])
+    read_label = _label_list(options.separator) if multi_label else _label_reader(table, label, options)
     texts, labels, dropped = [], [], Counter[str]()
     for row in table.rows:
         text, (value, reason) = read_text(row), read_label(row.get(label))
-        text = text.partition(rules.after)[2].strip() if rules.after and rules.after in text else text
+        text = text.partition(options.after)[2].strip() if options.after and options.after in text else text
         if multi_label:
-            value = SEPARATOR.join(sorted({rules.merged.get(name, name) for name in value.split(SEPARATOR)}))
+            value = SEPARATOR.join(sorted({options.merged.get(name, name) for name in value.split(SEPARATOR)}))
         else:
-            value = rules.merged.get(value, value)
+            value = options.merged.get(value, value)
         if not text:
             dropped[EMPTY_TEXT] += 1
         elif reason:
@@ -395,13 +395,13 @@ def read_unlabeled_texts(data: Path, text: str | None, console: Console) -> tupl
     return table.rows, [read(row) for row in table.rows]
 
 
-def _label_reader(table: Table, column: str, rules: LabelRules) -> Callable[[Any], tuple[str, str]]:
+def _label_reader(table: Table, column: str, options: LabelOptions) -> Callable[[Any], tuple[str, str]]:
     """Return a function that reads the label in a cell.
 
     It returns (label, ""). If the row must be dropped, it returns ("", reason).
     """
-    if rules.bins:
-        return _binned(rules)
+    if options.bins:
+        return _binned(options)
     values = [row.get(column) for row in table.rows]
     numbers = {number for value in values if (number := _number(value)) is not None}
     written = sum(bool(cell_text(value)) for value in values)
@@ -466,16 +466,16 @@ def _single_label(value: Any) -> tuple[str, str]:
     return ("", EMPTY_LABEL) if label.lower() in _MISSING else (label, "")
 
 
-def _binned(rules: LabelRules) -> Callable[[Any], tuple[str, str]]:
-    edges = list(rules.bins)
-    if edges != sorted(set(edges)) or (rules.bin_names and len(set(rules.bin_names)) != len(edges) + 1):
+def _binned(options: LabelOptions) -> Callable[[Any], tuple[str, str]]:
+    edges = list(options.bins)
+    if edges != sorted(set(edges)) or (options.bin_names and len(set(options.bin_names)) != len(edges) + 1):
         raise ConfigError(
-            f"bins = {edges}, bin_names = {list(rules.bin_names)}",
+            f"bins = {edges}, bin_names = {list(options.bin_names)}",
             rule="bins must increase; the number of bin names must be the number of bins plus 1, all names different",
             fix='For example: bins = [-0.5, 0.5], bin_names = ["negative", "neutral", "positive"].',
         )
     between = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
-    names = rules.bin_names or (f"below {edges[0]:g}", *between, f"{edges[-1]:g} or more")
+    names = options.bin_names or (f"below {edges[0]:g}", *between, f"{edges[-1]:g} or more")
 
     def read(value: Any) -> tuple[str, str]:
         if not cell_text(value):

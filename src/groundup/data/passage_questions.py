@@ -23,7 +23,7 @@ _MIN_QUESTION_SHARE = 1 / 3  # of the question's words in its passage; below it,
 _MIN_WORD = 4  # characters; shorter words of a question occur in most passages
 
 
-class PassageRules(Config):
+class PassageSettings(Config):
     """Columns of questions about long texts, and the size of the passages that the texts are divided into.
 
     The table gets the columns `passage`, `question` and `answer`. With `options`, it gets the columns `passage`,
@@ -75,7 +75,7 @@ class _Item:
     answer: str
 
 
-def with_passages(table: Table, rules: PassageRules) -> Table:
+def with_passages(table: Table, settings: PassageSettings) -> Table:
     """Return a table with a short passage for each question of another table.
 
     A text is divided at sentences. A question gets the passage that contains its answer and most of its words. Rows are
@@ -83,14 +83,14 @@ def with_passages(table: Table, rules: PassageRules) -> Table:
 
     Args:
         table: Table of questions about texts.
-        rules: Columns and sizes.
+        settings: Columns and sizes.
 
     Raises:
         ConfigError: A column does not exist.
         DataError: No question has a passage.
     """
     for key in ("text", "question", "answer"):
-        column = getattr(rules, key)
+        column = getattr(settings, key)
         if column not in table.columns:
             match = nearest(column, table.columns)
             raise ConfigError(
@@ -98,12 +98,12 @@ def with_passages(table: Table, rules: PassageRules) -> Table:
                 f"{', '.join(table.columns[:12])}",
                 fix=f"Did you mean {match!r}?" if match else f"Set passages.{key} to one of these columns.",
             )
-    items = list(_items(table, rules))
-    if rules.options:
-        rows = list(_multiple_choice(items, rules.options))
+    items = list(_items(table, settings))
+    if settings.options:
+        rows = list(_multiple_choice(items, settings.options))
         columns: tuple[str, ...] = ("passage", "count", "questions")
     else:
-        rows = [_answered(item, rules) for item in items]
+        rows = [_answered(item, settings) for item in items]
         columns = ("passage", "question", "answer")
     if not rows:
         raise DataError(
@@ -113,15 +113,15 @@ def with_passages(table: Table, rules: PassageRules) -> Table:
     return Table(table.name, columns, rows)
 
 
-def _items(table: Table, rules: PassageRules) -> Iterator[_Item]:
+def _items(table: Table, settings: PassageSettings) -> Iterator[_Item]:
     divided: dict[str, list[_Passage]] = {}
     for row in table.rows:
-        text, question = cell_text(row.get(rules.text)), cell_text(row.get(rules.question))
-        given = row.get(rules.answer)
+        text, question = cell_text(row.get(settings.text)), cell_text(row.get(settings.question))
+        given = row.get(settings.answer)
         answers = [cell_text(each).rstrip(". ") for each in (given if isinstance(given, list) else [given])]
         answers = [each for each in answers if normalized_words(each) and len(each.split()) <= _MAX_ANSWER_WORDS]
         if text not in divided:
-            divided[text] = [_Passage.of(each) for each in _passages(text, rules.max_characters)]
+            divided[text] = [_Passage.of(each) for each in _passages(text, settings.max_characters)]
         found = [
             (passage.share(question), passage, answer)
             for passage in divided[text]
@@ -142,13 +142,13 @@ def _passages(text: str, max_characters: int) -> list[str]:
     return passages
 
 
-def _answered(item: _Item, rules: PassageRules) -> dict[str, Any]:
+def _answered(item: _Item, settings: PassageSettings) -> dict[str, Any]:
     text = item.passage.text
     others = [each for each in item.passages if not each.contains(item.answer)]
-    if others and random.Random(item.question).random() < rules.unanswerable:
+    if others and random.Random(item.question).random() < settings.unanswerable:
         # The most similar passage is the most difficult to refuse.
         other = max(others, key=lambda each: each.share(item.question))
-        return {"passage": other.text, "question": item.question, "answer": rules.refusal}
+        return {"passage": other.text, "question": item.question, "answer": settings.refusal}
     return {"passage": text, "question": item.question, "answer": _as_written(item.answer, text)}
 
 

@@ -16,11 +16,11 @@ import numpy as np
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, GroundupError
 from groundup.core.types import Example, InferenceDtype, MetricName
-from groundup.data import ConversationRules, TokenLists, read_conversations, read_table
+from groundup.data import ConversationSettings, TokenLists, read_conversations, read_table
 from groundup.data.choices import has_choices, read_choices
 from groundup.data.columns import find_columns
 from groundup.data.conversations import FolderExamples
-from groundup.data.labeled import UNKNOWN_LABEL, LabelRules, read_labeled, summary, with_labels
+from groundup.data.labeled import UNKNOWN_LABEL, LabelOptions, read_labeled, summary, with_labels
 from groundup.data.tables import evenly_spaced
 from groundup.evaluation.choices import group_accuracies, score_choices
 from groundup.evaluation.classifier_evaluation import label_evaluator
@@ -82,7 +82,7 @@ class ExampleEvaluation:
 
 
 @dataclass(frozen=True, slots=True)
-class ExampleRules:
+class ExampleOptions:
     """Options of an evaluation on examples.
 
     Attributes:
@@ -103,7 +103,7 @@ class ExampleRules:
     label: str | None = None
     separator: str | None = None
     groups: Sequence[str] | None = None
-    columns: ConversationRules = ConversationRules()  # noqa: RUF009
+    columns: ConversationSettings = ConversationSettings()  # noqa: RUF009
     metric: MetricName | None = None
     max_examples: int = 200
     dtype: ComputeDtype | None = None
@@ -127,7 +127,11 @@ def require_table(model: Path, data: Path | None, measure: Evaluated) -> Path:
 
 
 def evaluate_examples(
-    directory: Path, data: Path, measure: Literal["answers", "labels", "choices"], rules: ExampleRules, console: Console
+    directory: Path,
+    data: Path,
+    measure: Literal["answers", "labels", "choices"],
+    options: ExampleOptions,
+    console: Console,
 ) -> ExampleEvaluation:
     """Evaluate a model on a table of examples.
 
@@ -135,18 +139,18 @@ def evaluate_examples(
         directory: directory of the model.
         data: table of examples.
         measure: what to score.
-        rules: options.
+        options: options.
         console: console that prints notes and progress.
     """
     evaluators = {"answers": evaluate_answers, "labels": evaluate_labels, "choices": evaluate_choices}
-    return evaluators[measure](directory, data, rules, console)
+    return evaluators[measure](directory, data, options, console)
 
 
 def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (columns, ("---",) * len(columns), *rows)]
 
 
-def detect_evaluation(model: Path, data: Path | None, label: str | None, columns: ConversationRules) -> Evaluated:
+def detect_evaluation(model: Path, data: Path | None, label: str | None, columns: ConversationSettings) -> Evaluated:
     """Return the kind of evaluation that fits the type of the model and the columns of the data.
 
     Args:
@@ -162,7 +166,7 @@ def detect_evaluation(model: Path, data: Path | None, label: str | None, columns
         return "labels"
     if data is None:
         return "text"
-    if columns != ConversationRules():
+    if columns != ConversationSettings():
         return "answers"
     return _task_of(data, chats=has_chat_template(resolve_model(model))) or "text"
 
@@ -183,19 +187,19 @@ def _task_of(data: Path, *, chats: bool) -> Literal["choices", "answers"] | None
         if not chats:
             return None
         # Detection by content would mistake the two sentences of a minimal pair for a prompt and its response.
-        find_columns(table, ConversationRules(), by_content=False)
+        find_columns(table, ConversationSettings(), by_content=False)
     except GroundupError:
         return None
     return "answers"
 
 
-def evaluate_labels(directory: Path, data: Path, rules: ExampleRules, console: Console) -> ExampleEvaluation:
+def evaluate_labels(directory: Path, data: Path, options: ExampleOptions, console: Console) -> ExampleEvaluation:
     """Compute the accuracy and the F1 scores of a classifier on a labeled table.
 
     Args:
         directory: directory of the classifier.
         data: labeled table.
-        rules: options.
+        options: options.
         console: console that prints notes and progress.
 
     Returns:
@@ -205,9 +209,9 @@ def evaluate_labels(directory: Path, data: Path, rules: ExampleRules, console: C
         DataError: no example has a label that the classifier predicts.
     """
     table = read_table(data)
-    examples = read_labeled(table, LabelRules(rules.text, rules.label, separator=rules.separator))
-    opened = open_classifier(directory, device=rules.device)
-    evaluator = label_evaluator(opened.model.multi_label, opened.labels, rules.seed)
+    examples = read_labeled(table, LabelOptions(options.text, options.label, separator=options.separator))
+    opened = open_classifier(directory, device=options.device)
+    evaluator = label_evaluator(opened.model.multi_label, opened.labels, options.seed)
     if opened.model.multi_label:
         examples = replace(examples, multi_label=True)
     known = with_labels(examples, opened.labels, UNKNOWN_LABEL)
@@ -234,7 +238,7 @@ def evaluate_labels(directory: Path, data: Path, rules: ExampleRules, console: C
     return ExampleEvaluation(sentence, _percent_rows(measured.named), facts)
 
 
-def evaluate_answers(directory: Path, data: Path, rules: ExampleRules, console: Console) -> ExampleEvaluation:
+def evaluate_answers(directory: Path, data: Path, options: ExampleOptions, console: Console) -> ExampleEvaluation:
     """Compute the loss of a model on the answers of conversations, and the metrics of answers that it generates.
 
     Conversations are rendered with the chat template of the model. No answers are generated if a correct answer can
@@ -244,8 +248,8 @@ def evaluate_answers(directory: Path, data: Path, rules: ExampleRules, console: 
         ConfigError: the model does not have a chat template.
         DataError: no conversation fits into the context length.
     """
-    found = read_conversations([FolderExamples(path=data)], rules.columns, console=console)
-    opened, template = open_chat_model(directory, rules.device, console, as_stored=False)
+    found = read_conversations([FolderExamples(path=data)], options.columns, console=console)
+    opened, template = open_chat_model(directory, options.device, console, as_stored=False)
     if template is None:
         raise ConfigError(
             f"{directory}: no chat template",
@@ -262,11 +266,11 @@ def evaluate_answers(directory: Path, data: Path, rules: ExampleRules, console: 
             fix="Give shorter examples.",
         )
     console.note(f"{found.sentence}.")
-    precision = _precision(opened, [render(example).ids for example in examples], rules.dtype, console)
+    precision = _precision(opened, [render(example).ids for example in examples], options.dtype, console)
     with console.progress("scoring", len(examples), "examples") as bar, use_compute_dtype(model, precision.dtype):
         score = score_responses(model, opened.tokenizer, examples, render, advance=bar.advance)
     tokens = response_tokens(opened.tokenizer, examples)
-    loss = ratio_interval(score.nll_E, tokens, seed=rules.seed)
+    loss = ratio_interval(score.nll_E, tokens, seed=options.seed)
     ends, turns = float(score.ends_E.sum() / score.turns_E.sum()), int(score.turns_E.sum())
     rows = [
         ("loss on answers, nats per token", f"{loss.estimate:.3f}", f"{loss.low:.3f} to {loss.high:.3f}"),
@@ -281,12 +285,12 @@ def evaluate_answers(directory: Path, data: Path, rules: ExampleRules, console: 
         "end_of_turn": {"loss": ends},
         **precision.to_json(),
     }
-    generation: InferenceDtype = "float32" if rules.dtype == "float32" else "auto"
+    generation: InferenceDtype = "float32" if options.dtype == "float32" else "auto"
     prompted = PromptedModel(model, opened.tokenizer, template, opened.stop_ids, generation)
-    measured, items = _generated(prompted, examples, rules, console)
+    measured, items = _generated(prompted, examples, options, console)
     sentence = f"Loss on {turns:,} answers: {loss.estimate:.3f} nats per token."
     if measured:
-        intervals = {each.name: each.interval(seed=rules.seed) for each in measured}
+        intervals = {each.name: each.interval(seed=options.seed) for each in measured}
         rows += [
             (name, f"{each.estimate:.1f}", f"{each.low:.1f} to {each.high:.1f}") for name, each in intervals.items()
         ]
@@ -304,12 +308,12 @@ def _precision(opened: OpenedModel, ids: list[list[int]], dtype: ComputeDtype | 
 
 
 def _generated(
-    prompted: PromptedModel, examples: Sequence[Example], rules: ExampleRules, console: Console
+    prompted: PromptedModel, examples: Sequence[Example], options: ExampleOptions, console: Console
 ) -> tuple[list[Measure], list[dict[str, Any]]]:
     """Generate answers to the last question of conversations, and return their metrics and the results of each one."""
     assert prompted.chat_format is not None
     pairs = [(example.messages[-2].content, example.messages[-1].content) for example in examples]
-    names, metric = label_names([answer for _, answer in pairs]), rules.metric
+    names, metric = label_names([answer for _, answer in pairs]), options.metric
     if metric is None:
         metric, why = choose_metric([asked for asked, _ in pairs], [answer for _, answer in pairs], labels=names)
         console.note(f"Metric: {metric} ({why}). To change it: --set metric=NAME.")
@@ -318,7 +322,9 @@ def _generated(
     max_tokens = default_max_tokens(prompted.tokenizer, [answer for _, answer in pairs])
     prompt, context = FewShotPrompt(prompted.chat_format), prompted.model.config.context_length
     chosen = [
-        each for each in evenly_spaced(examples, rules.max_examples) if fits(prompt.render, each, context - max_tokens)
+        each
+        for each in evenly_spaced(examples, options.max_examples)
+        if fits(prompt.render, each, context - max_tokens)
     ]
     if not chosen:
         console.warn(f"No answers were generated: no example leaves {max_tokens} tokens of the context for the answer.")
@@ -334,7 +340,7 @@ def _generated(
     return found, with_scores(items, found)
 
 
-def evaluate_choices(directory: Path, data: Path, rules: ExampleRules, console: Console) -> ExampleEvaluation:
+def evaluate_choices(directory: Path, data: Path, options: ExampleOptions, console: Console) -> ExampleEvaluation:
     """Compute the accuracy of a model on multiple-choice questions or minimal pairs.
 
     The most likely choice counts as the answer of the model.
@@ -342,15 +348,15 @@ def evaluate_choices(directory: Path, data: Path, rules: ExampleRules, console: 
     Args:
         directory: directory of the model.
         data: table of questions.
-        rules: options.
+        options: options.
         console: console that prints progress.
 
     Returns:
         The accuracy.
     """
-    found, seed = read_choices(read_table(data), rules.text, rules.groups), rules.seed
-    opened = open_model(directory, device=rules.device)
-    dtype, count = rules.dtype or "float32", sum(len(item.choices) for item in found.items)
+    found, seed = read_choices(read_table(data), options.text, options.groups), options.seed
+    opened = open_model(directory, device=options.device)
+    dtype, count = options.dtype or "float32", sum(len(item.choices) for item in found.items)
     with console.progress("scoring", count, "choices") as bar, use_compute_dtype(opened.model, dtype):
         score = score_choices(opened.model, opened.tokenizer, found.items, seed=seed, advance=bar.advance)
     rows = _percent_rows({"accuracy": score.accuracy, "accuracy, per byte": score.accuracy_per_byte})

@@ -44,7 +44,7 @@ _MAX_CONTEXT = 2048  # Maximum window length for general text. Longer windows ar
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerRules:
+class AnswerOptions:
     """Options for generating and scoring answers.
 
     Attributes:
@@ -83,26 +83,26 @@ class AnswerTask:
     notes: Sequence[str] = ()
 
 
-def answer_task(held_out: HeldOut[list[Example]], rules: AnswerRules, console: Console) -> AnswerTask:
+def answer_task(held_out: HeldOut[list[Example]], options: AnswerOptions, console: Console) -> AnswerTask:
     """Return the settings for scoring held-out conversations, and print the metric if it is chosen from the data.
 
     Args:
         held_out: training and test conversations.
-        rules: options for generating and scoring answers.
+        options: options for generating and scoring answers.
         console: console that prints notes.
 
     Returns:
         The task.
     """
-    metric = rules.metric
+    metric = options.metric
     answers = [example.messages[-1].content for example in held_out.test]
     labels = label_names([*answers, *(example.messages[-1].content for example in held_out.train)])
     if metric is None:
         prompts = without_shared_words([example.messages[-2].content for example in held_out.test])
         metric, why = choose_metric(prompts, answers, labels=labels)
         console.note(f"Metric: {metric} ({why}). To change it: --metric NAME.")
-    test = evenly_spaced(held_out.test, rules.max_examples)
-    return AnswerTask(metric, held_out.train, test, rules.refusal, rules.max_tokens, labels, held_out.notes)
+    test = evenly_spaced(held_out.test, options.max_examples)
+    return AnswerTask(metric, held_out.train, test, options.refusal, options.max_tokens, labels, held_out.notes)
 
 
 def compare_answers(
@@ -170,7 +170,7 @@ def compare_held_out(
     before: PromptedModel,
     after: PromptedModel,
     held_out: HeldOut[list[Example]],
-    rules: AnswerRules,
+    options: AnswerOptions,
     console: Console,
     *,
     fine_tuned: bool,
@@ -182,12 +182,12 @@ def compare_held_out(
         before: base model.
         after: fine-tuned model.
         held_out: training and test conversations.
-        rules: options for generating and scoring answers.
+        options: options for generating and scoring answers.
         console: console that prints notes and progress.
         fine_tuned: whether `after` was fine-tuned with groundup, so that its chat template is its prompt.
         seed: seed of the bootstrap.
     """
-    task = answer_task(held_out, rules, console)
+    task = answer_task(held_out, options, console)
     prompt = FewShotPrompt(after.chat_format) if after.chat_format and fine_tuned else None
     return compare_answers(before, after, task, console, prompt_after=prompt, seed=seed)
 

@@ -30,7 +30,7 @@ METHOD = "95 %, Student's t over seeds; of the difference: Welch's t"
 
 
 @dataclass(frozen=True, slots=True)
-class RecipeRules:
+class RecipeOptions:
     """What two recipes are compared on.
 
     Attributes:
@@ -104,14 +104,14 @@ def require_seeds(before: Sequence[Path], after: Sequence[Path]) -> None:
 
 
 def compare_recipes(
-    before: Sequence[Path], after: Sequence[Path], rules: RecipeRules, console: Console
+    before: Sequence[Path], after: Sequence[Path], options: RecipeOptions, console: Console
 ) -> ComparisonReport:
     """Compare two recipes by the means over their models, which are all scored on the same items.
 
     Args:
         before: directories of the models of the first recipe, one per seed; see `require_seeds`.
         after: directories of the models of the second recipe.
-        rules: what to compare.
+        options: what to compare.
         console: console that prints progress.
 
     Returns:
@@ -120,8 +120,8 @@ def compare_recipes(
     Raises:
         DataError: the models have different items, or only some of them are classifiers.
     """
-    texts = general_texts(rules.text, rules.max_bytes) if rules.text else []
-    scores = [_scored(model, texts, rules, console) for model in (*before, *after)]
+    texts = general_texts(options.text, options.max_bytes) if options.text else []
+    scores = [_scored(model, texts, options, console) for model in (*before, *after)]
     text, tasks = [of_text for of_text, _ in scores], [results for _, results in scores]
     if texts and len({measure is None for measure in text}) > 1:
         raise DataError(
@@ -151,13 +151,13 @@ def compare_recipes(
 
 
 def _scored(
-    path: Path, texts: Sequence[str], rules: RecipeRules, console: Console
+    path: Path, texts: Sequence[str], options: RecipeOptions, console: Console
 ) -> tuple[Measure | None, list[TaskResult]]:
     """Return the bits per byte of the text, or None for a classifier or without text, and the results of the tasks."""
-    model = TaskModel.load(path, rules.device, console, dtype=rules.dtype)
+    model = TaskModel.load(path, options.device, console, dtype=options.dtype)
     text = None
     if texts and isinstance(model.opened, PromptedModel):
         with use_compute_dtype(model.opened.model, model.dtype):
             score = text_bits_per_byte(model.opened, texts, f"text, {path.parent.name}/{path.name}", console)
         text = mean(TEXT_METRIC, [score.bpb], unit="bits per byte", lower_is_better=True)
-    return text, score_tasks(model, rules.tasks, console)
+    return text, score_tasks(model, options.tasks, console)

@@ -28,7 +28,7 @@ from groundup.model import Transformer
 
 
 @dataclass(frozen=True, slots=True)
-class TextRules:
+class TextEvaluationOptions:
     """Options of an evaluation on text.
 
     Attributes:
@@ -61,7 +61,12 @@ def require_corpus(model: Path, corpus: Path | None) -> Path:
 
 
 def evaluate_text(
-    directory: Path, texts: Sequence[str], source: str, corpus: Path | None, rules: TextRules, console: Console
+    directory: Path,
+    texts: Sequence[str],
+    source: str,
+    corpus: Path | None,
+    options: TextEvaluationOptions,
+    console: Console,
 ) -> Report:
     """Score held-out texts with a model, and compare the model with its base model and with compressors.
 
@@ -73,40 +78,40 @@ def evaluate_text(
         source: name of the texts for the report.
         corpus: corpus or token shards from which the compressors get the training text, or None to skip the comparison
             with compressors.
-        rules: options of the evaluation.
+        options: options of the evaluation.
         console: console that prints notes and progress.
 
     Returns:
         The report.
     """
-    opened = open_model(directory, device=rules.device)
+    opened = open_model(directory, device=options.device)
     model, tokenizer = opened.model, opened.tokenizer
     documents = encode_texts(texts, tokenizer)
-    precision = choose_precision(model, documents, bos_id=tokenizer.bos_id, chosen=rules.dtype)
+    precision = choose_precision(model, documents, bos_id=tokenizer.bos_id, chosen=options.dtype)
     if precision.sentence:
         console.note(precision.sentence)
-    score = _scored("scoring", opened, documents, precision.dtype, rules, console)
+    score = _scored("scoring", opened, documents, precision.dtype, options, console)
     began_from = None
     if (base := _base_of(directory)) is not None:
-        before = open_model(base, device=rules.device)
+        before = open_model(base, device=options.device)
         encoded = encode_texts(texts, before.tokenizer)
         began_from = compare_bits_per_byte(
-            score, _scored("scoring its base", before, encoded, precision.dtype, rules, console)
+            score, _scored("scoring its base", before, encoded, precision.dtype, options, console)
         )
-    train = list(split_texts(corpus, "train", rules.compressor_bytes)) if rules.compressor_bytes and corpus else []
+    train = list(split_texts(corpus, "train", options.compressor_bytes)) if options.compressor_bytes and corpus else []
     compressors = []
     if train:
         with console.progress("compressing", 100, "%") as progress:
             compressors = score_compressors(train, texts, advance=lambda share: progress.advance(100 * share))
     with Engine.of(opened) as engine:
-        samples = write_samples(engine, documents, rules.samples, seed=rules.seed)
+        samples = write_samples(engine, documents, options.samples, seed=options.seed)
     for number, sample in enumerate(samples, 1):
         console.sample(f"sample {number}" + (f", after {sample.prompt!r}" if sample.prompt else ""), sample.text)
     counts = {"documents": score.documents, "tokens": score.tokens, "bytes": score.bytes}
     place = shell_quoted(directory)
     use = f"groundup chat {place}" if tokenizer.chat_template else f'groundup generate {place} "Once upon a time"'
     return Report(
-        bpb=score.interval(seed=rules.seed),
+        bpb=score.interval(seed=options.seed),
         scored={"source": source, **counts, **precision.to_json()},
         compressors=compressors,
         compressors_read=sum(len(text.encode()) for text in train),
@@ -118,7 +123,12 @@ def evaluate_text(
 
 
 def _scored(
-    label: str, opened: OpenedModel, documents: TokenLists, dtype: ComputeDtype, rules: TextRules, console: Console
+    label: str,
+    opened: OpenedModel,
+    documents: TokenLists,
+    dtype: ComputeDtype,
+    options: TextEvaluationOptions,
+    console: Console,
 ) -> BitsPerByte:
     total = int(documents.lengths.sum())
     with console.progress(label, total, "tokens") as progress, use_compute_dtype(opened.model, dtype):
@@ -127,7 +137,7 @@ def _scored(
             documents,
             context_length=opened.model.config.context_length,
             bos_id=opened.tokenizer.bos_id,
-            batch_size=rules.batch_size,
+            batch_size=options.batch_size,
             device=opened.model.device,
             advance=progress.advance,
         )

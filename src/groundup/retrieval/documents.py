@@ -121,7 +121,7 @@ def extract_file(source: FolderSource, item: Item) -> tuple[list[IndexedDocument
     found: list[IndexedDocument] = []
     problems: list[str] = []
     (_, opener), *_ = source.open_items([item])
-    for each in extract(item, opener, source.rules, source.format):
+    for each in extract(item, opener, source.record_options, source.format):
         if isinstance(each, Unreadable):
             problems.append(each.reason if each.origin == item.path else f"{each.origin}: {each.reason}")
         elif (document := _cleaned(item, each)).text.strip():

@@ -16,7 +16,7 @@ import pytest
 from groundup.corpus.formats import Extracted, extract
 from groundup.corpus.formats.base import UnknownFormatError
 from groundup.corpus.formats.detect import detect
-from groundup.corpus.records import RecordRules
+from groundup.corpus.records import RecordOptions
 from groundup.corpus.sources import Item
 
 PROSE = (
@@ -100,7 +100,7 @@ def test_unsupported_formats_are_named(path: str, content: bytes, what: str) -> 
 
 
 def read(path: str, data: bytes) -> list[tuple[str, str]]:
-    found = extract(Item(path, len(data)), partial(io.BytesIO, data), RecordRules(), None)
+    found = extract(Item(path, len(data)), partial(io.BytesIO, data), RecordOptions(), None)
     return [(each.origin, each.text if isinstance(each, Extracted) else f"{each.reason}!") for each in found]
 
 

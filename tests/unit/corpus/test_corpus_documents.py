@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from groundup.corpus.formats import Extracted, extract
-from groundup.corpus.records import RecordRules
+from groundup.corpus.records import RecordOptions
 from groundup.corpus.sources import Item
 
 W = (
@@ -27,7 +27,7 @@ RELATIONS = (
 
 
 def found(path: str, data: bytes) -> list[Extracted | str]:
-    items = extract(Item(path, len(data)), partial(io.BytesIO, data), RecordRules(), None)
+    items = extract(Item(path, len(data)), partial(io.BytesIO, data), RecordOptions(), None)
     return [each if isinstance(each, Extracted) else f"{each.origin}: {each.reason}!" for each in items]
 
 

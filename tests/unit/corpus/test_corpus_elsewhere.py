@@ -119,11 +119,13 @@ def test_a_damaged_archive_is_read_after_the_damage(
     source = RemoteSource(urls=[f"{site.url}/a.warc.gz"], allow_private_hosts=True)
     source.fetch(console)
     ((item, opener),) = source.open_items(source.items())
-    found = list(extract(item, opener, source.rules, None))
+    found = list(extract(item, opener, source.record_options, None))
     assert [each.url for each in found if isinstance(each, Extracted)] == ["https://an.wikipedia.org/wiki/Escopete"] * 2
     site.cut_after = [5000, 9000]
     ((item, opener),) = source.open_items([replace(item, start=len(data))])
-    assert len([each for each in extract(item, opener, source.rules, None) if isinstance(each, Extracted)]) == 1
+    assert (
+        len([each for each in extract(item, opener, source.record_options, None) if isinstance(each, Extracted)]) == 1
+    )
 
 
 def test_a_real_capture_through_a_crawl(site: Site, request: pytest.FixtureRequest, tmp_path: Path) -> None:

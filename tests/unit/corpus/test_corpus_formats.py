@@ -18,17 +18,17 @@ import pytest
 import zstandard
 
 from groundup.corpus.formats import Extracted, Unreadable, extract
-from groundup.corpus.records import RecordRules
+from groundup.corpus.records import RecordOptions
 from groundup.corpus.sources import Item
 from groundup.corpus.sources.base import Format
 
 TEXT = "Je me souviens très bien. Straße, naïveté — “genau so”.\n" * 3
 
 
-def read(path: str, data: bytes, rules: RecordRules | None = None, format: Format | None = None) -> list[str]:
+def read(path: str, data: bytes, options: RecordOptions | None = None, format: Format | None = None) -> list[str]:
     """Return the texts of a file, or "reason!" for parts without text."""
     item = Item(path, len(data))
-    found = extract(item, partial(io.BytesIO, data), rules or RecordRules(), format)
+    found = extract(item, partial(io.BytesIO, data), options or RecordOptions(), format)
     return [each.text if isinstance(each, Extracted) else f"{each.reason}!" for each in found]
 
 
@@ -112,7 +112,7 @@ def test_tables() -> None:
 
 def test_html_inside_records() -> None:
     data = json.dumps({"text": "First <b>bold</b>.\n\nSecond &lt; <a href='x'>link</a>."}).encode()
-    assert read("a.jsonl", data, RecordRules(html=True)) == ["First bold.\n\nSecond < link."]
+    assert read("a.jsonl", data, RecordOptions(html=True)) == ["First bold.\n\nSecond < link."]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_parquet_columns_of_dates_are_ignored(column: pa.Array) -> None:
     """A date outside Python's range ended the run, or the file counted as damaged."""
     data = parquet({"when": column, "text": pa.array(["one", "two"])})
     assert read("a.parquet", data) == ["one", "two"]
-    assert read("a.parquet", data, RecordRules(text="{text}")) == ["one", "two"]
+    assert read("a.parquet", data, RecordOptions(text="{text}")) == ["one", "two"]
 
 
 def test_one_bad_string_in_a_parquet_file() -> None:
@@ -274,7 +274,7 @@ def test_a_large_bomb_is_detected_early(tmp_path: Path, monkeypatch: pytest.Monk
     path = tmp_path / "a.txt.gz"
     noise = random.Random(0).randbytes(1 << 20)
     path.write_bytes(gzip.compress((b"word " * 13 + b"\n") * 1_000_000, 9) + gzip.compress(noise))
-    found = list(extract(Item(path.name, path.stat().st_size), partial(path.open, "rb"), RecordRules(), None))
+    found = list(extract(Item(path.name, path.stat().st_size), partial(path.open, "rb"), RecordOptions(), None))
     assert found[-1] == Unreadable("a.txt.gz", "decompression bomb")
     assert sum(len(each.text) for each in found if isinstance(each, Extracted)) < 40_000_000
 
@@ -309,13 +309,13 @@ def test_a_file_without_read_permission() -> None:
     def refuse() -> io.BytesIO:
         raise PermissionError("no")
 
-    assert list(extract(Item("a.txt", 1), refuse, RecordRules(), None)) == [Unreadable("a.txt", "permission denied")]
+    assert list(extract(Item("a.txt", 1), refuse, RecordOptions(), None)) == [Unreadable("a.txt", "permission denied")]
 
 
 def test_a_file_that_is_deleted(tmp_path: Path) -> None:
     """A file may be deleted between listing and reading. The message of that error has a private path."""
     opener = partial((tmp_path / "a.txt").open, "rb")
-    assert list(extract(Item("a.txt", 1), opener, RecordRules(), None)) == [
+    assert list(extract(Item("a.txt", 1), opener, RecordOptions(), None)) == [
         Unreadable("a.txt", "deleted before it was read")
     ]
 

@@ -69,7 +69,7 @@ def source(digest: str | None, **more: Any) -> PackageSource:
 def contents(package: PackageSource) -> dict[str, str]:
     found: dict[str, str] = {}
     for item, opener in package.open_items(package.items()):
-        for each in extract(item, opener, package.rules, package.format):
+        for each in extract(item, opener, package.record_options, package.format):
             found[each.origin] = each.text if isinstance(each, Extracted) else f"{each.reason}!"
     return found
 

@@ -11,12 +11,12 @@ import pytest
 from groundup.corpus.formats import Extracted, extract
 from groundup.corpus.formats.pdf import PdfPage, layout
 from groundup.corpus.isolated import CrashError, run_isolated
-from groundup.corpus.records import RecordRules
+from groundup.corpus.records import RecordOptions
 from groundup.corpus.sources import Item
 
 
 def read(path: str, data: bytes) -> list[str]:
-    found = extract(Item(path, len(data)), partial(io.BytesIO, data), RecordRules(), None)
+    found = extract(Item(path, len(data)), partial(io.BytesIO, data), RecordOptions(), None)
     return [each.text if isinstance(each, Extracted) else f"{each.reason}!" for each in found]
 
 

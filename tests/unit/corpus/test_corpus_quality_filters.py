@@ -12,7 +12,7 @@ import pytest
 from groundup.core.config import load
 from groundup.core.errors import ConfigError, DataError
 from groundup.core.types import Document
-from groundup.corpus.quality import C4, FilterRules, FineWeb, GopherQuality, GopherRepetition, filter_steps
+from groundup.corpus.quality import C4, FilterSettings, FineWeb, GopherQuality, GopherRepetition, filter_steps
 from groundup.corpus.steps import Drop, Step
 
 PROSE = (
@@ -211,15 +211,15 @@ def test_fineweb_has_a_reason(text: str, reason: str) -> None:
 
 
 def test_filters_by_name_with_thresholds_from_a_recipe() -> None:
-    rules = load(FilterRules, {"gopher_quality": {"min_words": 20}, "c4": {"terminal_punctuation": False}})
-    steps = filter_steps(["c4", "gopher_quality"], rules)
+    settings = load(FilterSettings, {"gopher_quality": {"min_words": 20}, "c4": {"terminal_punctuation": False}})
+    steps = filter_steps(["c4", "gopher_quality"], settings)
     assert list(steps) == ["c4", "gopher_quality"]
     assert pickle.loads(pickle.dumps(steps)) == steps
     assert _reason(steps["gopher_quality"], " ".join(PROSE.split()[:30])) is None
     with pytest.raises(ConfigError, match="did you mean 'gopher_quality'"):
         filter_steps(["gopher_qualty"])
     with pytest.raises(ConfigError, match=r"did you mean 'gopher_quality\.min_words'"):
-        load(FilterRules, {"gopher_quality": {"min_word": 20}})
+        load(FilterSettings, {"gopher_quality": {"min_word": 20}})
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_filters_by_name_with_thresholds_from_a_recipe() -> None:
 )
 def test_old_names_of_thresholds_name_the_new_ones(table: str, old: str, new: str) -> None:
     with pytest.raises(ConfigError, match=new):
-        load(FilterRules, {table: {old: 0}})
+        load(FilterSettings, {table: {old: 0}})
 
 
 def test_details_give_value_and_limit() -> None:
@@ -243,7 +243,7 @@ def test_details_give_value_and_limit() -> None:
 @pytest.mark.parametrize("text", ["", " \n \n ", "\n", "\u3000", "\ud800", "٣ ٤", "{", "...", "。"])
 def test_nothing_raises(text: str) -> None:
     """Texts without words must not divide by zero."""
-    for step in filter_steps(list(FilterRules.model_fields)).values():
+    for step in filter_steps(list(FilterSettings.model_fields)).values():
         step(_document(text))
     assert GopherQuality(min_words=0)(_document(text)) is not None
 
@@ -262,7 +262,7 @@ def test_adversarial_texts_are_fast() -> None:
         ("." * 999 + " ") * 200,
     ):
         for step in filter_steps(
-            list(FilterRules.model_fields), FilterRules(c4=C4(terminal_punctuation=False))
+            list(FilterSettings.model_fields), FilterSettings(c4=C4(terminal_punctuation=False))
         ).values():
             step(_document(text))
     assert time.process_time() - begun < 20
@@ -270,6 +270,6 @@ def test_adversarial_texts_are_fast() -> None:
 
 def test_reasons_are_few(real_documents: list[str]) -> None:
     """A reason with a measured value would add a row to the card for every document."""
-    steps = filter_steps(list(FilterRules.model_fields)).values()
+    steps = filter_steps(list(FilterSettings.model_fields)).values()
     found = Counter(reason for text in real_documents for step in steps if (reason := _reason(step, text)))
     assert len(found) < 30

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from groundup.corpus.records import RecordRules, fill_record_template, outline, record_texts, resolve, split_records
+from groundup.corpus.records import RecordOptions, fill_record_template, outline, record_texts, resolve, split_records
 
 
-def _texts(value: Any, rules: RecordRules | None = None) -> list[str]:
-    rules = rules or RecordRules()
-    return [text for text, *_ in record_texts(split_records(value, rules.records), rules)]
+def _texts(value: Any, options: RecordOptions | None = None) -> list[str]:
+    options = options or RecordOptions()
+    return [text for text, *_ in record_texts(split_records(value, options.records), options)]
 
 
 def test_paths() -> None:
@@ -41,8 +41,8 @@ def test_conversation_nested_in_turns() -> None:
         },
         "id2": {"messages": []},
     }
-    rules = RecordRules(records="*", each="messages.*", text="- {*.text}")
-    assert _texts(data, rules) == ["- Hi\nYou there?\n- Yes", ""]
+    options = RecordOptions(records="*", each="messages.*", text="- {*.text}")
+    assert _texts(data, options) == ["- Hi\nYou there?\n- Yes", ""]
 
 
 @pytest.mark.parametrize(
@@ -84,11 +84,11 @@ def test_text_in_nested_lists() -> None:
     asked = [{"question": "What?", "id": "1", "answers": [{"text": "longer", "answer_start": 9}]}]
     paragraphs = [{"context": passage, "qas": asked * 3} for passage in passages]
     value = {"version": "1.1", "data": [{"title": f"T{n}", "paragraphs": paragraphs[n : n + 2]} for n in (0, 2)]}
-    found = list(record_texts(split_records(value, None), RecordRules()))
+    found = list(record_texts(split_records(value, None), RecordOptions()))
     assert [text for text, *_ in found] == ["\n".join(passages[:2]), "\n".join(passages[2:])]
     assert {path for *_, path in found} == {"paragraphs.*.context"}
-    template = RecordRules(text="{paragraphs.*.context}")  # the path in the data card is valid in a recipe
-    assert _texts(value, RecordRules(records="data.*", text=template.text)) == [text for text, *_ in found]
+    template = RecordOptions(text="{paragraphs.*.context}")  # the path in the data card is valid in a recipe
+    assert _texts(value, RecordOptions(records="data.*", text=template.text)) == [text for text, *_ in found]
 
 
 def test_messages_with_tool_calls() -> None:

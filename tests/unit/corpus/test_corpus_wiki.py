@@ -11,7 +11,7 @@ import pytest
 from cpu_time import cpu_seconds
 from groundup.corpus.formats import Extracted, extract
 from groundup.corpus.formats.wiki import plain_text
-from groundup.corpus.records import RecordRules
+from groundup.corpus.records import RecordOptions
 from groundup.corpus.sources import Item
 
 UNSEEN = frozenset({"file", "image", "category", "datei"})
@@ -35,7 +35,7 @@ def page(title: str, text: str, namespace: int = 0, extra: str = "") -> str:
 
 
 def read(data: bytes, path: str = "dewiki.xml") -> list[Extracted | str]:
-    found = extract(Item(path, len(data)), partial(io.BytesIO, data), RecordRules(), None)
+    found = extract(Item(path, len(data)), partial(io.BytesIO, data), RecordOptions(), None)
     return [each if isinstance(each, Extracted) else f"{each.reason}!" for each in found]
 
 

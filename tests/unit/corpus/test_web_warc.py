@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from groundup.corpus.formats import Extracted, Unreadable, extract
-from groundup.corpus.records import RecordRules
+from groundup.corpus.records import RecordOptions
 from groundup.corpus.sources.base import Item
 
 SHARED = Path(__file__).resolve().parents[4] / "shared/data/web"
@@ -30,7 +30,7 @@ def read(data: bytes, name: str = "crawl.warc.gz", *, path: Path, start: int = 0
     file = path / name
     file.write_bytes(data)
     item = Item(name, len(data), start=start, end=end)
-    return collect(extract(item, lambda: file.open("rb"), RecordRules(extraction="fast"), None))
+    return collect(extract(item, lambda: file.open("rb"), RecordOptions(extraction="fast"), None))
 
 
 def collect(found: Iterator[Extracted | Unreadable]) -> Found:
@@ -147,7 +147,7 @@ def test_a_forward_only_stream(tmp_path: Path) -> None:
     data = gzip.compress(record("heron")) + gzip.compress(record("otter"))[:-40]
     item = Item("crawl.warc.gz", len(data))
     opened = lambda: io.BufferedReader(Forwards(data))  # noqa: E731
-    found = collect(extract(item, opened, RecordRules(extraction="fast"), None))
+    found = collect(extract(item, opened, RecordOptions(extraction="fast"), None))
     assert "http://e.org/heron" in found.texts
     assert [failure.reason for failure in found.failures] == ["damaged"]
 

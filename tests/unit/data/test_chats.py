@@ -9,7 +9,7 @@ import pytest
 
 from groundup.core.errors import ConfigError
 from groundup.core.types import Message
-from groundup.data import ConversationRules, read_conversations
+from groundup.data import ConversationSettings, read_conversations
 from groundup.data.conversations import FolderExamples
 
 WHATSAPP = """\
@@ -58,7 +58,7 @@ DISCORD = {
 
 
 def conversations(path: Path, assistant: str | None = "Desk") -> list[list[tuple[str, str]]]:
-    found = read_conversations([FolderExamples(kind="folder", path=path)], ConversationRules(assistant=assistant))
+    found = read_conversations([FolderExamples(kind="folder", path=path)], ConversationSettings(assistant=assistant))
     return [[(message.role, message.content) for message in example.messages] for example in found.examples]
 
 
@@ -119,6 +119,6 @@ def test_a_speaker_in_a_table_can_be_named(tmp_path: Path) -> None:
     ]
     (tmp_path / "t.jsonl").write_text(json.dumps({"dialogue": turns}) + "\n", encoding="utf-8")
     found = read_conversations(
-        [FolderExamples(kind="folder", path=tmp_path / "t.jsonl")], ConversationRules(assistant="Desk")
+        [FolderExamples(kind="folder", path=tmp_path / "t.jsonl")], ConversationSettings(assistant="Desk")
     )
     assert found.examples[0].messages == (Message("user", "A leak."), Message("assistant", "I come."))

@@ -12,8 +12,8 @@ from groundup.core.config import Config, load, setting
 from groundup.core.errors import ConfigError, DataError
 from groundup.core.types import Example, Message
 from groundup.data import (
-    ConversationRules,
     Conversations,
+    ConversationSettings,
     ExampleSources,
     read_conversations,
     split_by_hash,
@@ -25,18 +25,18 @@ class Given(Config):
     data: ExampleSources = setting(help="examples")
 
 
-def read(directory: Path, rows: list[Any], **rules: str) -> Conversations:
+def read(directory: Path, rows: list[Any], **settings: str) -> Conversations:
     path = directory / "t.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return read_conversations(load(Given, {"data": str(path)}).data, ConversationRules(**rules))
+    return read_conversations(load(Given, {"data": str(path)}).data, ConversationSettings(**settings))
 
 
 def turns(*contents: str) -> tuple[Message, ...]:
     return tuple(Message("assistant" if n % 2 else "user", content) for n, content in enumerate(contents))
 
 
-def pair(row: dict[str, Any], directory: Path, **rules: str) -> tuple[str, ...]:
-    (example,) = read(directory, [row], **rules).examples
+def pair(row: dict[str, Any], directory: Path, **settings: str) -> tuple[str, ...]:
+    (example,) = read(directory, [row], **settings).examples
     return tuple(message.content for message in example.messages)
 
 
@@ -85,18 +85,18 @@ def test_configured_templates_and_columns_are_used(tmp_path: Path) -> None:
     assert pair(row, tmp_path, prompt="question", response="{answer}, {why}") == ("p q?", "r, because")
     assert pair(row, tmp_path, prompt="[{meta.lang}] {question}") == ("[en] p q?", "r")
     nested = {"task": "Do it.", "instances": [{"input": "to this", "output": "done"}, {"input": "x", "output": "y"}]}
-    rules = {"prompt": "{task}\n{instances.0.input}", "response": "{instances.0.output}"}
-    assert pair(nested, tmp_path, **rules) == ("Do it.\nto this", "done")
+    settings = {"prompt": "{task}\n{instances.0.input}", "response": "{instances.0.output}"}
+    assert pair(nested, tmp_path, **settings) == ("Do it.\nto this", "done")
 
 
 @pytest.mark.parametrize(
-    "rules",
+    "settings",
     [{"prompt": "qestion"}, {"response": "{anwser}"}, {"messages": "chats"}, {"system": "{sistem}"}],
 )
-def test_a_mistyped_column_is_rejected(tmp_path: Path, rules: dict[str, str]) -> None:
+def test_a_mistyped_column_is_rejected(tmp_path: Path, settings: dict[str, str]) -> None:
     """Empty prompts would train a model without an error."""
     with pytest.raises(ConfigError, match="no column"):
-        read(tmp_path, [{"question": "p q?", "answer": "r", "messages": [], "system": "s"}], **rules)
+        read(tmp_path, [{"question": "p q?", "answer": "r", "messages": [], "system": "s"}], **settings)
 
 
 def test_messages_and_prompt_cannot_be_combined(tmp_path: Path) -> None:
@@ -232,8 +232,8 @@ def test_small_or_uniform_data_has_both_sets(prompts: list[str]) -> None:
 
 def test_a_template_with_escaped_newline_and_a_mistyped_system_column(tmp_path: Path) -> None:
     row = {"question": "hello there", "context": "hi you", "reply": "yes", "system_prompt": "Be kind."}
-    rules = {"prompt": "{question}\\n{context}", "response": "reply"}
-    assert pair(row, tmp_path, **rules)[1:] == ("hello there\nhi you", "yes")  # after the system message
+    settings = {"prompt": "{question}\\n{context}", "response": "reply"}
+    assert pair(row, tmp_path, **settings)[1:] == ("hello there\nhi you", "yes")  # after the system message
     with pytest.raises(ConfigError, match="Did you mean 'system_prompt'"):
         read(tmp_path, [row], system="sytem_prompt")
 

@@ -14,7 +14,7 @@ from groundup.data.label_parts import limit_texts, split_labeled, split_validati
 from groundup.data.labeled import (
     SEPARATOR,
     Labeled,
-    LabelRules,
+    LabelOptions,
     case_variants,
     read_labeled,
     summary,
@@ -47,7 +47,7 @@ def test_columns_are_found_by_name_or_content(prose: list[str], text_name: str, 
         {"id": f"row-{i}", text_name: text, "split": "train" if i % 3 else "dev", label_name: ("yes", "no")[i % 2]}
         for i, text in enumerate(prose)
     ]
-    found = read_labeled(table(rows), LabelRules())
+    found = read_labeled(table(rows), LabelOptions())
     assert found.columns == f"{text_name} -> {label_name}"
     assert found.texts == prose
     assert found.counts() == {"no": 200, "yes": 200}
@@ -57,23 +57,23 @@ def test_several_possible_label_columns_are_listed(prose: list[str]) -> None:
     """A wrong choice would silently train on another column."""
     rows = [{"text": text, "alpha": str(i % 2), "beta": str(i % 5)} for i, text in enumerate(prose)]
     with pytest.raises(DataError, match=r"'alpha' \(2 values\), 'beta' \(5 values\)"):
-        read_labeled(table(rows), LabelRules())
-    assert read_labeled(table(rows), LabelRules(label="beta")).counts()["4"] == 80
+        read_labeled(table(rows), LabelOptions())
+    assert read_labeled(table(rows), LabelOptions(label="beta")).counts()["4"] == 80
 
 
 def test_a_table_without_labels_is_an_error(prose: list[str]) -> None:
     with pytest.raises(DataError, match="looks like a label"):
-        read_labeled(table([{"text": text} for text in prose]), LabelRules())
+        read_labeled(table([{"text": text} for text in prose]), LabelOptions())
     with pytest.raises(DataError, match="looks like a text"):
-        read_labeled(table([{"n": 1.5, "label": str(i % 2)} for i in range(9)]), LabelRules())
+        read_labeled(table([{"n": 1.5, "label": str(i % 2)} for i in range(9)]), LabelOptions())
 
 
 def test_a_mistyped_column_is_corrected(prose: list[str]) -> None:
     rows = [{"body": text, "topic": "a"} for text in prose]
     with pytest.raises(ConfigError, match="topic"):
-        read_labeled(table(rows), LabelRules(label="topics"))
+        read_labeled(table(rows), LabelOptions(label="topics"))
     with pytest.raises(ConfigError, match="no column 'boddy'"):
-        read_labeled(table(rows), LabelRules(text="{boddy}: {topic}", label="topic"))
+        read_labeled(table(rows), LabelOptions(text="{boddy}: {topic}", label="topic"))
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\\n"])
@@ -84,7 +84,7 @@ def test_a_template_joins_columns_and_allows_missing_values(line_end: str) -> No
         {"subject": None, "mail": {"body": "cheap"}, "label": "spam"},
         {"label": "spam"},
     ]
-    found = read_labeled(table(rows), LabelRules(text=f"{{subject}}{line_end}{{mail.body}}"))
+    found = read_labeled(table(rows), LabelOptions(text=f"{{subject}}{line_end}{{mail.body}}"))
     assert found.texts == ["Hello\nthere", "cheap"]
     assert found.dropped == {"empty text": 1}
 
@@ -92,7 +92,9 @@ def test_a_template_joins_columns_and_allows_missing_values(line_end: str) -> No
 def test_labels_of_any_type_become_text() -> None:
     """pandas writes 1.0 for integers if values are missing; JSON has booleans; some tables have lists of one label."""
     given = [True, False, 1, 1.0, "  two\n words ", ["only"], None, float("nan"), "", [], ["a", "b"], {"a": 1}, 0]
-    found = read_labeled(table([{"text": f"t{i}", "label": v} for i, v in enumerate(given)]), LabelRules(label="label"))
+    found = read_labeled(
+        table([{"text": f"t{i}", "label": v} for i, v in enumerate(given)]), LabelOptions(label="label")
+    )
     assert found.labels == ["true", "false", "1", "1", "two words", "only", "0"]
     assert found.dropped == {"empty label": 5, "several labels": 1}
 
@@ -101,24 +103,24 @@ def test_scores_need_thresholds(prose: list[str]) -> None:
     """A thousand distinct scores would become a thousand labels."""
     rows = [{"text": text, "rating": f"{i / 100 - 2:.2f}"} for i, text in enumerate(prose)]
     with pytest.raises(DataError, match=r"400 different numbers from -2 to 1.99.*bins = \[-0.005\]"):
-        read_labeled(table(rows), LabelRules(label="rating"))
+        read_labeled(table(rows), LabelOptions(label="rating"))
     rows += [{"text": "unrated", "rating": "n/a"}, {"text": "empty", "rating": None}]
-    found = read_labeled(table(rows), LabelRules(bins=(-0.5, 0.5)))
+    found = read_labeled(table(rows), LabelOptions(bins=(-0.5, 0.5)))
     assert found.counts() == {"-0.5 to 0.5": 100, "0.5 or more": 150, "below -0.5": 150}
     assert found.dropped == {"score that is not a number": 1, "empty label": 1}
-    named = read_labeled(table(rows), LabelRules(bins=(0,), bin_names=("bad", "good")))
+    named = read_labeled(table(rows), LabelOptions(bins=(0,), bin_names=("bad", "good")))
     assert named.counts() == {"bad": 200, "good": 200}
 
 
 @pytest.mark.parametrize(("bins", "names"), [((1, 1), ()), ((2, 1), ()), ((1,), ("a",)), ((1,), ("a", "a"))])
 def test_invalid_thresholds_are_rejected(bins: tuple[float, ...], names: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError, match="bins must increase"):
-        read_labeled(table([{"text": "t", "label": 1}]), LabelRules(label="label", bins=bins, bin_names=names))
+        read_labeled(table([{"text": "t", "label": 1}]), LabelOptions(label="label", bins=bins, bin_names=names))
 
 
 def test_ratings_in_half_stars_are_labels(prose: list[str]) -> None:
     rows = [{"review": text, "stars": i % 10 / 2} for i, text in enumerate(prose)]
-    found = read_labeled(table(rows), LabelRules())
+    found = read_labeled(table(rows), LabelOptions())
     assert set(found.labels) == {"0", "0.5", "1", "1.5", "2", "2.5", "3", "3.5", "4", "4.5"}
 
 
@@ -190,9 +192,9 @@ def test_no_label_is_only_in_the_test_set(prose: list[str]) -> None:
 def test_lists_in_csv_files_of_pandas() -> None:
     """A list column is written as Python syntax; read as text, each combination would be a label."""
     rows = [{"text": f"text {n}", "topics": "['tax', 'law']" if n % 2 else '["tax"]'} for n in range(8)]
-    assert read_labeled(table(rows), LabelRules()).counts() == {"tax": 8, "law": 4}
+    assert read_labeled(table(rows), LabelOptions()).counts() == {"tax": 8, "law": 4}
     rows = [{"text": f"text {n}", "label": "[PAD]" if n % 2 else "[__import__('os')]"} for n in range(8)]
-    assert read_labeled(table(rows), LabelRules()).counts() == {"[PAD]": 4, "[__import__('os')]": 4}
+    assert read_labeled(table(rows), LabelOptions()).counts() == {"[PAD]": 4, "[__import__('os')]": 4}
 
 
 def test_labels_that_differ_in_case_cause_a_warning() -> None:
@@ -207,9 +209,9 @@ def test_labels_that_differ_in_case_cause_a_warning() -> None:
 def test_a_file_sorted_by_label_is_read() -> None:
     """As in the IMDB reviews, half of all rows precede the second label."""
     rows = [{"text": f"a film {n}", "label": n // 12_500, "stars": n % 5} for n in range(25_000)]
-    assert LabelRules().found_in(table(rows)).label == "label"
+    assert LabelOptions().found_in(table(rows)).label == "label"
     with pytest.raises(DataError, match="every label in 'label' is '0'"):
-        LabelRules().found_in(table(rows[:12_500]))
+        LabelOptions().found_in(table(rows[:12_500]))
 
 
 def test_overlap_of_two_given_tables_is_removed() -> None:
@@ -226,7 +228,7 @@ def test_overlap_of_two_given_tables_is_removed() -> None:
 
 def test_the_summary_is_one_sentence() -> None:
     rows = [{"text": "a", "label": "x"}, {"text": "", "label": "x"}, {"text": "b", "label": "y"}]
-    assert summary(table(rows), read_labeled(table(rows), LabelRules(label="label"))) == (
+    assert summary(table(rows), read_labeled(table(rows), LabelOptions(label="label"))) == (
         "Read 3 rows of mails.csv as text -> label, 2 labels; 1 row dropped: 1 empty text."
     )
 
@@ -235,7 +237,7 @@ def test_the_summary_is_one_sentence() -> None:
 def test_missing_values_are_not_labels(missing: str) -> None:
     """ "N/A" was once the forty-first of forty kinds of tickets."""
     rows = [{"text": f"text {i}", "label": label} for i, label in enumerate(["a", "b", missing, "none", "NA"])]
-    found = read_labeled(Table("t", ("text", "label"), rows), LabelRules(label="label"))
+    found = read_labeled(Table("t", ("text", "label"), rows), LabelOptions(label="label"))
     assert found.labels == ["a", "b", "none", "NA"]
     assert found.dropped == {"empty label": 1}
 
@@ -248,8 +250,10 @@ def test_labels_are_merged_and_mail_headers_removed() -> None:
         {"text": mail.format("lunch?"), "group": "easy-ham-2"},
         {"text": "no head at all", "group": "spam-2"},
     ]
-    rules = LabelRules("text", "group", merged={"spam-1": "spam", "spam-2": "spam", "easy-ham-2": "ham"}, after="\n\n")
-    found = read_labeled(Table("mails", ("text", "group"), rows), rules)
+    options = LabelOptions(
+        "text", "group", merged={"spam-1": "spam", "spam-2": "spam", "easy-ham-2": "ham"}, after="\n\n"
+    )
+    found = read_labeled(Table("mails", ("text", "group"), rows), options)
     assert found.labels == ["spam", "ham", "spam"]
     assert found.texts == ["buy now\n\nregards", "lunch?\n\nregards", "no head at all"]
 
@@ -258,14 +262,14 @@ def test_several_labels_from_lists_and_cells(prose: list[str]) -> None:
     """A list of one label in a multi-label column is that label, not a new one."""
     sets = [["art", "sport"], ["sport"], ["sport", "art"], ["art", ""], [], ["law", "art"], ["sport"]]
     rows = [{"text": text, "topics": labels} for text, labels in zip(prose, sets, strict=False)]
-    listed = read_labeled(table(rows), LabelRules(label="topics"))
+    listed = read_labeled(table(rows), LabelOptions(label="topics"))
     assert listed.multi_label
     assert listed.sets == [("art", "sport"), ("sport",), ("art", "sport"), ("art",), ("art", "law"), ("sport",)]
     assert listed.counts() == {"art": 4, "sport": 4, "law": 1}
     assert dict(listed.dropped) == {"empty label": 1}
     cells = [{"text": row["text"], "topics": " ; ".join(row["topics"])} for row in rows]
-    assert read_labeled(table(cells), LabelRules(label="topics", separator=";")).sets == listed.sets
-    assert not read_labeled(table(cells), LabelRules(label="topics")).multi_label  # a label may contain ";"
+    assert read_labeled(table(cells), LabelOptions(label="topics", separator=";")).sets == listed.sets
+    assert not read_labeled(table(cells), LabelOptions(label="topics")).multi_label  # a label may contain ";"
     assert "3 labels" in summary(table(rows), listed)
     kept = without_single_labels(listed)
     assert kept.counts() == {"art": 4, "sport": 4}
@@ -278,7 +282,7 @@ def test_both_sets_have_every_label_with_several_per_text(prose: list[str]) -> N
     rows = [{"text": text, "labels": draw.sample(names[:4], draw.randint(1, 3))} for text in prose]
     for row in rows[::80]:
         row["labels"].append("rare")
-    train, test = split_labeled(read_labeled(table(rows), LabelRules()), 0.2, 0)
+    train, test = split_labeled(read_labeled(table(rows), LabelOptions()), 0.2, 0)
     assert train.multi_label and test.multi_label
     assert len(train) + len(test) == len(rows) and not set(train.texts) & set(test.texts)
     assert set(train.counts()) == set(test.counts()) == set(names)

@@ -10,8 +10,8 @@ import pytest
 
 from groundup.core.config import Config, load, setting
 from groundup.core.errors import ConfigError, DataError
-from groundup.data import ConversationRules, ExampleSources, read_conversations
-from groundup.data.passage_questions import PassageRules, with_passages
+from groundup.data import ConversationSettings, ExampleSources, read_conversations
+from groundup.data.passage_questions import PassageSettings, with_passages
 from groundup.data.spans import NUM_OPTIONS, common_type, occurs_in
 from groundup.data.tables import Table
 
@@ -38,7 +38,7 @@ def table(rows: list[dict[str, Any]] = ROWS) -> Table:
 
 def test_a_question_gets_the_passage_with_its_answer() -> None:
     """A small model that reads a whole story has few tokens for many examples, and may answer from memory."""
-    made = with_passages(table(), PassageRules(**SMALL))
+    made = with_passages(table(), PassageSettings(**SMALL))
     assert [(row["passage"], row["answer"]) for row in made.rows] == [
         (HARBOR, "Otto Kranz"),  # in the upper case of the passage, so that it can be copied
         (LIGHT, "33 metres"),
@@ -49,14 +49,14 @@ def test_a_question_gets_the_passage_with_its_answer() -> None:
 def test_unanswerable_questions_get_another_passage_of_the_same_text() -> None:
     """A passage about another topic is easy to refuse."""
     rows = [{**ROWS[1], "question": f"How high is the lighthouse of harbor {number}?"} for number in range(200)]
-    made = with_passages(table(rows), PassageRules(**SMALL, unanswerable=0.25))
+    made = with_passages(table(rows), PassageSettings(**SMALL, unanswerable=0.25))
     refused = [row for row in made.rows if row["answer"] == "unknown"]
     assert {row["passage"] for row in refused} == {HARBOR}
     assert 30 <= len(refused) <= 70
 
 
 def test_options_are_four_spans_of_one_type_and_the_letter_is_the_answer() -> None:
-    made = with_passages(table(ROWS[:3]), PassageRules(options=2))
+    made = with_passages(table(ROWS[:3]), PassageSettings(options=2))
     (row,) = made.rows
     questions = json.loads(row["questions"])
     assert row["count"] == "2" and len(questions) == 2, "a text with one number has no options for it"
@@ -72,8 +72,8 @@ def test_a_source_of_examples_has_passages(tmp_path: Path) -> None:
     path = tmp_path / "stories.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
     source = {"kind": "folder", "path": str(path), "passages": SMALL}
-    rules = ConversationRules(prompt="{passage}\n{question}", response="{answer}")
-    first, *_ = read_conversations(load(Given, {"data": [source]}).data, rules).examples
+    settings = ConversationSettings(prompt="{passage}\n{question}", response="{answer}")
+    first, *_ = read_conversations(load(Given, {"data": [source]}).data, settings).examples
     assert [message.content for message in first.messages] == [
         f"{HARBOR}\nWho planned the harbor?",
         "Otto Kranz",
@@ -82,6 +82,6 @@ def test_a_source_of_examples_has_passages(tmp_path: Path) -> None:
 
 def test_a_wrong_column_and_texts_without_answers_are_errors() -> None:
     with pytest.raises(ConfigError, match=r"passages.text = 'pasage': t.jsonl has no column.*Did you mean 'passage'"):
-        with_passages(table(), PassageRules(text="pasage"))
+        with_passages(table(), PassageSettings(text="pasage"))
     with pytest.raises(DataError, match="no question has an answer of at most 6 words that occurs in its text"):
-        with_passages(table(ROWS[3:]), PassageRules())
+        with_passages(table(ROWS[3:]), PassageSettings())

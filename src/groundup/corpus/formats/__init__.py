@@ -20,7 +20,7 @@ from groundup.corpus.formats.plain import read_markdown, read_plain_text
 from groundup.corpus.formats.tables import NO_TEXT, RECORD_READERS, Record, read_json_table, table_reader
 from groundup.corpus.formats.warc import read_warc
 from groundup.corpus.formats.wiki import read_wiki
-from groundup.corpus.records import RecordRules
+from groundup.corpus.records import RecordOptions
 from groundup.corpus.sources.base import Format, Item, Opener
 from groundup.corpus.streams import (
     READ_ERRORS,
@@ -60,7 +60,9 @@ _Found = TypeVar("_Found")
 _Read = Callable[[Format, str, BinaryIO], Iterator[_Found | Unreadable]]
 
 
-def extract(item: Item, opener: Opener, rules: RecordRules, format: Format | None) -> Iterator[Extracted | Unreadable]:
+def extract(
+    item: Item, opener: Opener, options: RecordOptions, format: Format | None
+) -> Iterator[Extracted | Unreadable]:
     """Yield all texts of one file and of the files inside it.
 
     A file that is damaged, too large, binary or of an unknown format does not raise an error. If a file has an error,
@@ -69,7 +71,7 @@ def extract(item: Item, opener: Opener, rules: RecordRules, format: Format | Non
     Args:
         item: The file.
         opener: Opens the file.
-        rules: Settings of the source that describe how to read records and web pages.
+        options: Settings of the source that describe how to read records and web pages.
         format: Format of the file, or None to detect the format from the content.
 
     Yields:
@@ -87,7 +89,7 @@ def extract(item: Item, opener: Opener, rules: RecordRules, format: Format | Non
             if kind not in _READERS:
                 raise UnknownFormatError(kind)
             part = (item.start, item.end) if depth == 0 else (0, None)
-            return _READERS[kind](path, stream, ReaderContext(rules, inside, budget, *part))
+            return _READERS[kind](path, stream, ReaderContext(options, inside, budget, *part))
 
         return read
 
@@ -125,7 +127,7 @@ def read_records(
 
     def read(kind: Format, path: str, stream: BinaryIO) -> Iterator[Record | Unreadable]:
         if kind == "archive" and path == item.path:
-            reading = ReaderContext(RecordRules(), cast(Any, inside), budget)
+            reading = ReaderContext(RecordOptions(), cast(Any, inside), budget)
             return cast(Iterator[Record | Unreadable], read_archive(path, stream, reading))
         if kind not in RECORD_READERS:
             return iter([Unreadable(path, f"{kind} is not a table format")])

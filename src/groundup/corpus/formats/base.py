@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from groundup.corpus.records import RecordRules
+from groundup.corpus.records import RecordOptions
 from groundup.corpus.streams import DecompressionLimit
 
 
@@ -63,7 +63,7 @@ class ReaderContext:
     """The arguments that every reader function receives.
 
     Attributes:
-        rules: Settings of the source that describe how to read records and web pages.
+        options: Settings of the source that describe how to read records and web pages.
         inside: Function that reads a file inside this file, such as a member of an archive. The arguments of the
             function are the path and the stream of the inner file.
         budget: Limit for the total number of bytes decompressed from this file and all files inside it.
@@ -71,7 +71,7 @@ class ReaderContext:
         end: Offset after the last byte to read.
     """
 
-    rules: RecordRules
+    options: RecordOptions
     inside: Callable[[str, BinaryIO], Found]
     budget: DecompressionLimit
     start: int = 0

@@ -35,7 +35,7 @@ def page_text(
         return Unreadable(origin, "binary")
     if data.count(b"<") > _MAX_TAGS:
         return Unreadable(origin, "too large", _TOO_MANY_TAGS)
-    text = main_text(data, url=url, profile=reading.rules.extraction, encoding=encoding)
+    text = main_text(data, url=url, profile=reading.options.extraction, encoding=encoding)
     return Extracted(origin, text, url=url, date=date) if text else Unreadable(origin, NO_MAIN_TEXT)
 
 

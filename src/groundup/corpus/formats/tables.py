@@ -15,7 +15,7 @@ from groundup.corpus.formats.chat import Chat, conversations, conversations_of, 
 from groundup.corpus.formats.delimited import find_layout
 from groundup.corpus.formats.html import render_html
 from groundup.corpus.formats.quotes import Unclosed
-from groundup.corpus.records import RecordRules, outline, record_texts, split_records
+from groundup.corpus.records import RecordOptions, outline, record_texts, split_records
 from groundup.corpus.sources.base import Format
 from groundup.corpus.streams import (
     MAX_LINE_BYTES,
@@ -107,14 +107,14 @@ def read_json_table(path: str, stream: BinaryIO, reading: ReaderContext) -> Foun
     A chat export is read as a chat, unless the recipe sets the path of the records or of the text. Other JSON files are
     read as records.
     """
-    rules, data = reading.rules, read_whole(stream)
+    options, data = reading.options, read_whole(stream)
     value, is_one = _json_value(data)
     if not is_one:
-        yield from _texts_of(_read_jsonl(path, io.BytesIO(data), rules.records), rules)
+        yield from _texts_of(_read_jsonl(path, io.BytesIO(data), options.records), options)
         return
-    exported = None if rules.has_text_path or rules.records else conversations(value)
+    exported = None if options.has_text_path or options.records else conversations(value)
     if exported is None:
-        yield from _texts_of(_numbered(path, split_records(value, rules.records)), rules)
+        yield from _texts_of(_numbered(path, split_records(value, options.records)), options)
         return
     for number, chat in enumerate(exported, start=1):
         if chat.turns:
@@ -209,12 +209,12 @@ def table_reader(records_of: RecordReader) -> Reader:
     """Return a reader that yields the texts of the records of a table format."""
 
     def read(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
-        return _texts_of(records_of(path, stream, reading.rules.records), reading.rules)
+        return _texts_of(records_of(path, stream, reading.options.records), reading.options)
 
     return read
 
 
-def _texts_of(found: Iterator[Record | Unreadable], rules: RecordRules) -> Found:
+def _texts_of(found: Iterator[Record | Unreadable], options: RecordOptions) -> Found:
     failed: list[Unreadable] = []
     origins: deque[str] = deque()
 
@@ -226,9 +226,9 @@ def _texts_of(found: Iterator[Record | Unreadable], rules: RecordRules) -> Found
                 origins.append(each.origin)
                 yield each.value
 
-    for text, record, field in record_texts(values(), rules):
+    for text, record, field in record_texts(values(), options):
         origin = origins.popleft()
-        text = render_html(text) if rules.html and "<" in text else text
+        text = render_html(text) if options.html and "<" in text else text
         if text.strip():
             yield Extracted(origin, text, field)
         else:

@@ -10,10 +10,10 @@ from groundup.corpus.quality.fineweb import FineWeb
 from groundup.corpus.quality.gopher import GopherQuality, GopherRepetition
 from groundup.corpus.steps import Step
 
-__all__ = ["C4", "FilterRules", "FineWeb", "GopherQuality", "GopherRepetition", "filter_steps"]
+__all__ = ["C4", "FilterSettings", "FineWeb", "GopherQuality", "GopherRepetition", "filter_steps"]
 
 
-class FilterRules(Config):
+class FilterSettings(Config):
     """The filters that a recipe can select, with their thresholds. The default thresholds are the published values.
 
     All filters were designed for web pages. The FineWeb dataset was filtered with gopher_repetition, gopher_quality, c4
@@ -27,19 +27,19 @@ class FilterRules(Config):
     fineweb: FineWeb = setting(FineWeb(), help="drop documents that consist of lists, menus or repeated lines")
 
 
-def filter_steps(names: Sequence[str], rules: FilterRules | None = None) -> dict[str, Step]:
+def filter_steps(names: Sequence[str], settings: FilterSettings | None = None) -> dict[str, Step]:
     """Return the filters with the given names, in the given order.
 
     Args:
-        names: Names of filters, which are the fields of `FilterRules`.
-        rules: The filters with their thresholds. By default, the published thresholds are used.
+        names: Names of filters, which are the fields of `FilterSettings`.
+        settings: The filters with their thresholds. By default, the published thresholds are used.
 
     Raises:
         ConfigError: A name is not the name of a filter.
     """
-    rules = rules or FilterRules()
-    known = list(FilterRules.model_fields)
+    settings = settings or FilterSettings()
+    known = list(FilterSettings.model_fields)
     for name in names:
         if name not in known:
             raise unknown_name("filter", name, known)
-    return {name: getattr(rules, name) for name in names}
+    return {name: getattr(settings, name) for name in names}

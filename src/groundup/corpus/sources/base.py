@@ -13,7 +13,7 @@ from pydantic import field_validator
 
 from groundup.core.config import Config, setting
 from groundup.core.console import Console
-from groundup.corpus.records import FIELD, RecordRules
+from groundup.corpus.records import FIELD, RecordOptions
 
 Format = Literal[
     "text", "markdown", "html", "json", "jsonl", "csv", "tsv", "parquet", "xlsx",
@@ -125,9 +125,9 @@ class SourceConfig(Config):
         return 2.0  # the corpus is stored twice, as compressed sorted runs and as compressed shards
 
     @property
-    def rules(self) -> RecordRules:
-        """The rules that convert the records of this source to text."""
-        return RecordRules(
+    def record_options(self) -> RecordOptions:
+        """The options that convert the records of this source to text."""
+        return RecordOptions(
             self.records, self.each, self.text, self.join, self.markup == "html", extraction=self.extraction
         )
 

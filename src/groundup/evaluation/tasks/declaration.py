@@ -17,7 +17,7 @@ from groundup.core.errors import ConfigError, DataError
 from groundup.core.types import MetricName
 from groundup.data import read_table, table_identity
 from groundup.data.choices import choice_columns, pair_columns
-from groundup.data.columns import ConversationRules, fill, find_columns
+from groundup.data.columns import ConversationSettings, fill, find_columns
 from groundup.data.tables import Table, evenly_spaced
 from groundup.evaluation.metrics import choose_metric, label_names
 
@@ -149,9 +149,9 @@ def _answers(task: EvaluationTask, table: Table) -> dict[str, Any]:
     return {"kind": _KINDS.get(metric, "qa"), "metric": metric}
 
 
-def conversation_rules(task: EvaluationTask) -> ConversationRules:
+def conversation_rules(task: EvaluationTask) -> ConversationSettings:
     """Return the columns of prompts and responses that a task sets."""
-    return ConversationRules(prompt=task.prompt, response=task.response)
+    return ConversationSettings(prompt=task.prompt, response=task.response)
 
 
 def _stem(path: Path) -> str:

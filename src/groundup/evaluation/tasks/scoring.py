@@ -20,7 +20,7 @@ from groundup.data import read_table
 from groundup.data.choices import group_columns, grouped, read_choices
 from groundup.data.columns import fill, find_columns
 from groundup.data.conversations import RejectedError, read_example
-from groundup.data.labeled import LabelRules, read_labeled
+from groundup.data.labeled import LabelOptions, read_labeled
 from groundup.data.tables import evenly_spaced
 from groundup.evaluation.baselines import lead
 from groundup.evaluation.choices import right_choices, score_choices
@@ -160,7 +160,7 @@ def _choices(prompted: PromptedModel, task: EvaluationTask, console: Console) ->
 
 def _classified(model: TaskModel, task: EvaluationTask, console: Console) -> TaskResult:
     table = read_table(task.data)
-    found = read_labeled(table, LabelRules(task.prompt, task.label))
+    found = read_labeled(table, LabelOptions(task.prompt, task.label))
     if found.multi_label:
         raise DataError(
             f"task {task.name}: some texts have several labels",
