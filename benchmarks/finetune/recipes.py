@@ -97,7 +97,7 @@ def _run(recipe: Path, overrides: list[str], name: str, seed: int, work: Path) -
         "fine_tuned": line["after"]["value"],
         "difference": line["difference"],
         "verdict": line["verdict"],
-        "baseline": {_baseline_name(name): measure["value"] for name, measure in line["beside"].items()},
+        "baseline": {_baseline_name(name): measure["value"] for name, measure in line["baselines"].items()},
         "seconds": round(seconds),
     }
 

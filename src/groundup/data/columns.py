@@ -248,9 +248,9 @@ def _find_pair(
         prose = [column for column in prose if column in free]
     if prompt is None:
         prompt = _named(_PROMPTS, [column for column in prose or free if f"{{{column}}}" != response])
-        beside = [column for column in free if f"{{{column}}}" != prompt and _words(column) in _INPUTS]
-        if prompt is not None and len(beside) == 1:  # Alpaca's input follows the prompt, and a context precedes it.
-            prompt = f"{prompt}\n{{{beside[0]}}}" if _words(beside[0]) == "input" else f"{{{beside[0]}}}\n{prompt}"
+        inputs = [column for column in free if f"{{{column}}}" != prompt and _words(column) in _INPUTS]
+        if prompt is not None and len(inputs) == 1:  # Alpaca's input follows the prompt, and a context precedes it.
+            prompt = f"{prompt}\n{{{inputs[0]}}}" if _words(inputs[0]) == "input" else f"{{{inputs[0]}}}\n{prompt}"
     left = [column for column in prose if by_content and f"{{{column}}}" not in (prompt, response)]
     if prompt is None and response is None and len(left) == 2:
         # The prompt is the column with more questions, or the first column if neither contains questions.

@@ -98,7 +98,7 @@ class Comparison:
             "after": self.interval(self.after).to_json(),
             "difference": self.difference.to_json(),
             "verdict": self.verdict,
-            "beside": baselines,
+            "baselines": baselines,
         }
 
     def facts(self) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from groundup.core.locks import LOCK, locked
 from groundup.core.types import text_id
 from groundup.corpus.sources import FolderSource, Item
 from groundup.corpus.sources.base import FORMAT_NAMES
-from groundup.retrieval.chunks import split_passages
 from groundup.retrieval.documents import (
     DOCUMENTS,
     Documents,
@@ -32,6 +31,7 @@ from groundup.retrieval.documents import (
     problem_lines,
 )
 from groundup.retrieval.index import BM25, FILES, K1, PASSAGES, STAGE, VERSIONS, B, searched_text
+from groundup.retrieval.passages import split_passages
 from groundup.retrieval.terms import terms
 from groundup.retrieval.vectors import MEAN, VECTORS, EncoderRecord, write_vectors
 

@@ -15,7 +15,7 @@ from groundup.corpus.language import identify
 from groundup.corpus.shards import naming_damaged_shard, read_range, required_shards, shard_paths
 from groundup.corpus.sources import FolderSource, Item
 from groundup.corpus.text import clean_text
-from groundup.retrieval.chunks import title_of
+from groundup.retrieval.passages import title_of
 
 DOCUMENTS = "documents.arrow"
 _BATCH_CHARACTERS = 4_000_000

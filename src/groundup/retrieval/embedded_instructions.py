@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from groundup.retrieval.chunks import Sentence
+from groundup.retrieval.passages import Sentence
 
 # "Assistant" before another noun, as in "assistant manager", is a person.
 _MODEL = (

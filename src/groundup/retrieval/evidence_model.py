@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from groundup.retrieval.chunks import sentences_of
 from groundup.retrieval.embedded_instructions import without_instructions
 from groundup.retrieval.index import Index, Passage
+from groundup.retrieval.passages import sentences_of
 from groundup.retrieval.terms import stop_words, terms
 
 _NEAR = 1  # number of sentences before and after a sentence in which words of the question count

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from groundup.core.artifact import ARTIFACT, Artifact, read, read_intact
 from groundup.core.errors import ConfigError, DataError, FormatError, GroundupError, ResourceError
-from groundup.retrieval.chunks import CHUNKS_VERSION
 from groundup.retrieval.documents import DOCUMENTS, Documents, IndexedDocument
+from groundup.retrieval.passages import PASSAGES_VERSION
 from groundup.retrieval.terms import TERMS_VERSION, query_terms, stop_words, terms
 from groundup.retrieval.vectors import EncoderRecord, Vectors, fused
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 STAGE = "index"
-VERSIONS = {"index": 3, "terms": TERMS_VERSION, "passages": CHUNKS_VERSION}
+VERSIONS = {"index": 3, "terms": TERMS_VERSION, "passages": PASSAGES_VERSION}
 PASSAGES = "passages.npy"
 BM25 = "bm25"
 FILES = "files.json"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from groundup.retrieval.chunks import sentences_of
 from groundup.retrieval.embedded_instructions import without_instructions
 from groundup.retrieval.evidence_model import ScoredSentence, scored_sentences
 from groundup.retrieval.index import Index, Passage
+from groundup.retrieval.passages import sentences_of
 from groundup.retrieval.terms import content_terms, numbers, terms
 
 _MIN_WORDS = 0.8  # minimum fraction of the content words of an answer that its passage contains

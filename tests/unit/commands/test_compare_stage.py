@@ -123,8 +123,8 @@ def test_equal_models_are_not_significantly_different(base: Path, pairs: Path, t
 def test_a_classifier_is_compared_with_its_base_and_tfidf(base: Path, classifier: Path, table: Path, tmp_path: Path):
     found, page = compared(base, classifier, tmp_path / "out", data=str(table), max_examples=24)
     accuracy = line(found, "accuracy")
-    assert set(accuracy["beside"]) == {
-        next(name for name in accuracy["beside"] if name.startswith("always")),
+    assert set(accuracy["baselines"]) == {
+        next(name for name in accuracy["baselines"] if name.startswith("always")),
         "TF-IDF + logistic regression",
     }
     assert accuracy["what"] == "24 texts"
@@ -213,4 +213,4 @@ def test_models_are_compared_on_tasks_item_by_item(base: Path, tmp_path: Path) -
     line = facts["lines"][0]
     assert (line["name"], line["what"], line["verdict"]) == ("accuracy", "pairs, 2 items", "not distinguishable")
     assert line["difference"] == {"value": 0, "interval": [0, 0]}
-    assert line["beside"]["random guess"]["value"] == 50
+    assert line["baselines"]["random guess"]["value"] == 50

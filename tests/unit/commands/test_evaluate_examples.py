@@ -114,7 +114,7 @@ def test_generated_answers_are_scored_like_in_compare(chat_directory: Path, tmp_
 
 
 def test_a_finished_report_is_used_only_for_equal_settings(chat_directory: Path, tmp_path: Path) -> None:
-    """More examples, data beside a task, and changed files of a task must not give the report of an earlier call."""
+    """More examples, data with a task, and changed files of a task must not give the report of an earlier call."""
     data = a_table(tmp_path / "quiz.v1.csv", ("question", "answer"), *((f"Who is {n}?", "me") for n in range(3)))
     config = EvaluateConfig(model=chat_directory, data=data, max_examples=1, metric="f1", out=tmp_path / "report")
     assert len(run(config).facts["generated"]) == 2

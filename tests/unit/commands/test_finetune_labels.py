@@ -232,7 +232,7 @@ def test_several_labels_compared_with_the_base_model(
     for name, measure in (("exact sets", "exact"), ("micro-F1", "micro_f1"), ("macro-F1", "macro_f1")):
         assert found[name]["after"]["value"] == pytest.approx(100 * test[measure]["value"])
         assert found[name]["difference"]["value"] == 0
-    assert any(name.startswith("TF-IDF") for name in found["micro-F1"]["beside"])
+    assert any(name.startswith("TF-IDF") for name in found["micro-F1"]["baselines"])
     found = compared(run_directory, topics, max_examples=40, out=str(tmp_path / "base"))
     assert found["micro-F1"]["what"] == "40 texts" and found["micro-F1"]["verdict"] == "better"
     single = tmp_path / "single"

@@ -111,9 +111,9 @@ def test_every_command_loads_adapters_with_their_base(adapter: Path, pairs: Path
     """If a run is given, the adapters are the newest model of the run."""
     assert resolve_model(adapter.parent) == adapter
     opened = open_model(adapter, device="cpu")
-    beside = with_adapter(load_model(adapter.parent / "base"), adapter)
+    adapted = with_adapter(load_model(adapter.parent / "base"), adapter)
     ids = torch.arange(60)[None]
-    torch.testing.assert_close(opened.model(ids), beside(ids), atol=1e-4, rtol=0)
+    torch.testing.assert_close(opened.model(ids), adapted(ids), atol=1e-4, rtol=0)
     assert (opened.model(ids) - load_model(adapter.parent / "base")(ids)).abs().max() > 0.1
     assert opened.tokenizer.chat_template is not None
     assert len(opened.stop_ids) == 2
@@ -230,18 +230,18 @@ def test_a_merged_model_gives_the_same_answers(
     made = merge.run(merge.MergeConfig(adapter=adapter, out=merged), console=QUIET)
     (tried,) = made.facts["verification"]["checks"]
     assert tried["max_difference"] < 1e-3 and tried["agreed"] == tried["positions"] > 1000
-    beside = with_adapter(load_model(directory / "base"), adapter)
+    adapted = with_adapter(load_model(directory / "base"), adapter)
     whole = open_model(merged, device="cpu")
     prompts = [" ".join(text.split()[:12]) for text in real_documents if len(text.split()) > 12][:50]
     assert len(prompts) == 50
     answers: list[list[str]] = []
-    for model in (beside, whole.model):
+    for model in (adapted, whole.model):
         with Engine(model, whole.tokenizer, stop_ids=whole.stop_ids) as engine:
             requests = [GenerationRequest(prompt=p, sampling=Sampling(temperature=0.0), max_tokens=16) for p in prompts]
             answers.append([engine.complete(request).text for request in requests])
     for prompt in prompts:
         ids = torch.tensor([whole.tokenizer.encode_prompt(prompt)[:100]])
-        difference = (whole.model(ids) - beside(ids)).abs().flatten()
+        difference = (whole.model(ids) - adapted(ids)).abs().flatten()
         # In such a small model with a high learning rate, some vectors are close to 0 before a norm, which increases
         # rounding errors.
         assert difference.quantile(0.999) < 1e-4 and difference.max() < 1e-3

@@ -101,8 +101,8 @@ def test_base_weights_are_in_memory_once(chat_directory: Path, adapters: tuple[P
     base = open_model(chat_directory, device="cpu")
     before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
     for path in adapters:
-        beside = open_adapter(base, path)
-        theirs = beside.model.state_dict()
+        adapted = open_adapter(base, path)
+        theirs = adapted.model.state_dict()
         own = {name for name in theirs if "lora_" in name}
         assert set(theirs) - own == set(before)
         for name, tensor in base.model.state_dict().items():

@@ -39,7 +39,7 @@ def test_one_example_gives_null_bounds_in_json() -> None:
     report = ComparisonReport([one], ["a note"]) | ComparisonReport([], ["another"])
     found = json.loads(json.dumps(report.to_json(), allow_nan=False))
     assert found["lines"][0]["difference"] == {"value": 1.0, "interval": [None, None]}
-    assert found["lines"][0]["beside"]["guessing"]["verdict"] == "not distinguishable"
+    assert found["lines"][0]["baselines"]["guessing"]["verdict"] == "not distinguishable"
     assert found["notes"] == ["a note", "another"]
     assert one.row()[3] == "+1.0 [?, ?]"
     assert found["summary"] == "In general, x 1.0 before, 2.0 after (not distinguishable)."
@@ -47,7 +47,7 @@ def test_one_example_gives_null_bounds_in_json() -> None:
 
 def test_the_json_keys_match_earlier_releases() -> None:
     found = Comparison(mean("x", HARDNESS), mean("x", HARDNESS))
-    expected = "about name what unit less_is_better before after difference verdict beside"
+    expected = "about name what unit less_is_better before after difference verdict baselines"
     assert list(found.to_json()) == expected.split()
     assert list(found.facts()) == ["after", "before", "difference", "difference_interval", "verdict"]
     assert Interval(0.5, -1, 2, 0.95).clamped(0, 1).to_json("accuracy") == {"accuracy": 0.5, "interval": [0, 1]}

@@ -49,9 +49,9 @@ def test_the_majority_baseline_has_the_labels_of_most_texts() -> None:
     result = score_sets(true, predicted, seed=0)
     names = ["a", "b", "c", "d"]
     words = [" ".join(name for name, has in zip(names, row, strict=True) if has) or "none" for row in true]
-    beside = compare_sets(words, true, words, true, names, result, tfidf=True, seed=0)
-    assert beside.majority == "a"
-    assert beside.by_majority.metrics["exact"].estimate == pytest.approx((true == [1, 0, 0, 0]).all(1).mean())
-    assert beside.by_tfidf is not None and beside.by_tfidf.metrics["exact"].estimate > 0.9
-    assert "worse than TF-IDF" in beside.verdict()
-    assert len(beside.rows()) == 3 and len(beside.rows()[0]) == 4
+    compared = compare_sets(words, true, words, true, names, result, tfidf=True, seed=0)
+    assert compared.majority == "a"
+    assert compared.by_majority.metrics["exact"].estimate == pytest.approx((true == [1, 0, 0, 0]).all(1).mean())
+    assert compared.by_tfidf is not None and compared.by_tfidf.metrics["exact"].estimate > 0.9
+    assert "worse than TF-IDF" in compared.verdict()
+    assert len(compared.rows()) == 3 and len(compared.rows()[0]) == 4

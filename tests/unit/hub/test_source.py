@@ -43,9 +43,9 @@ def tarred(members: dict[str, bytes], *, link: str = "") -> bytes:
     return buffer.getvalue()
 
 
-def found(given: str, beside: Path) -> dict[str, bytes]:
+def found(given: str, parent: Path) -> dict[str, bytes]:
     """Return the files of the located model."""
-    with unpacked(locate(given, QUIET), beside, QUIET) as path:
+    with unpacked(locate(given, QUIET), parent, QUIET) as path:
         folder = path.parent if path.is_file() else path
         assert path.is_file() == (path.suffix == ".gguf")
         return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}

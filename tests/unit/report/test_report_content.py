@@ -276,7 +276,7 @@ def test_gains_and_losses_of_fine_tuning_are_in_one_table(make_run: MakeRun) -> 
         "after": estimate(31.5, 30.1, 32.9),
         "difference": estimate(13.26, 11.9, 14.6),
         "verdict": "better",
-        "beside": {"the first 2 sentences": estimate(20.1, 19.0, 21.2)},
+        "baselines": {"the first 2 sentences": estimate(20.1, 19.0, 21.2)},
     }
     forgotten = gained | {
         "name": "bits per byte of general text",
@@ -284,7 +284,7 @@ def test_gains_and_losses_of_fine_tuning_are_in_one_table(make_run: MakeRun) -> 
         "less_is_better": True,
         "difference": estimate(0.0412, None, None),
         "verdict": "worse",
-        "beside": {},
+        "baselines": {},
     }
     facts = {"summary": "On the task, better.", "lines": [gained, forgotten], "notes": ["The base was <asked> well."]}
     facts["transcripts"] = [{"question": "Why <b>?", "base": "", "fine_tuned": "So.", "the data": "Because."}]

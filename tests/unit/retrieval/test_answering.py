@@ -22,8 +22,8 @@ from groundup.inference.event_queue import EventQueue, EventStream, WakeUps
 from groundup.recipes import bundled
 from groundup.retrieval import Index, Passage, Reader, answer_question
 from groundup.retrieval.answering import PROMPT, REFUSAL
-from groundup.retrieval.chunks import sentences_of
 from groundup.retrieval.embedded_instructions import is_instruction, without_instructions
+from groundup.retrieval.passages import sentences_of
 from groundup.retrieval.support import evidence_for, readable
 from groundup.retrieval.terms import content_terms, terms
 

@@ -469,7 +469,7 @@ def test_readers_are_compared_on_questions_to_the_index(
     lines = json.loads((tmp_path / "compare" / "compare.json").read_text())["lines"]
     names = [line["name"] for line in lines]
     assert names[:3] == ["token F1", "exact match", "answered"]
-    assert all(RETRIEVAL in line["beside"] for line in lines)
+    assert all(RETRIEVAL in line["baselines"] for line in lines)
     asked = read_questions(given.data, 100, QUIET)
     for each in asked:
         found = (indexed.without(each.without) if each.without else indexed).search(each.question, 9)

@@ -14,8 +14,8 @@ from groundup.core.files import write_json
 from groundup.core.locks import LOCK
 from groundup.corpus.sources import FolderSource
 from groundup.retrieval import Index, answer_question, documents
-from groundup.retrieval.chunks import split_passages, title_of
 from groundup.retrieval.index import searched_text
+from groundup.retrieval.passages import split_passages, title_of
 from groundup.retrieval.terms import terms, words
 
 RETURNS = "# Returns\n\nYou can return an item within 30 days of delivery. The item must be unused.\n\n"

@@ -42,7 +42,7 @@ def _row(line: Facts) -> list[Child]:
     digits = 1 if line.words("unit") == "points" else 3
     direction = ", lower is better" if line.at("less_is_better") is True else ""
     values = [interval(line.estimate(key), digits) for key in ("before", "after", "difference")]
-    baselines = [f"{name}: {number(found.number('value'), digits)}" for name, found in line.items("beside")]
+    baselines = [f"{name}: {number(found.number('value'), digits)}" for name, found in line.items("baselines")]
     name = f"{line.words('name')} ({line.words('what')}{direction})"
     return [name, *values, line.words("verdict"), "; ".join(baselines)]
 

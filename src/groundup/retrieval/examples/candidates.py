@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from groundup.data.tables import evenly_spaced
-from groundup.retrieval.chunks import sentences_of
+from groundup.retrieval.passages import sentences_of
 from groundup.retrieval.terms import stop_words
 
 MAX_WORDS = 8  # maximum number of words of an answer

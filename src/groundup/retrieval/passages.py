@@ -10,7 +10,7 @@ from itertools import pairwise
 from groundup.corpus.quality.sentences import MARKS, sentence_spans
 from groundup.corpus.quality.words import n_unspaced
 
-CHUNKS_VERSION = 1  # increased when the passages of a text change, so that an older index is refused
+PASSAGES_VERSION = 1  # increased when the passages of a text change, so that an older index is refused
 
 _UNSPACED_WEIGHT = 3  # a Chinese or Thai character has about as much information as three Latin letters
 _MAX_HEADING = 100  # maximum number of characters of a heading
