@@ -87,7 +87,7 @@ def step(options: argparse.Namespace) -> float:
     import torch
 
     from groundup.data.label_batches import LabeledBatches, Padding
-    from groundup.hub.resolve import open_model
+    from groundup.hub.loading import open_model
     from groundup.kernels import measure_machine
     from groundup.model import SequenceClassifier
     from groundup.optim import WarmupStableDecay
@@ -114,7 +114,7 @@ def decode(options: argparse.Namespace) -> float:
     """Return the median time in seconds that `groundup generate` takes per token."""
     import torch
 
-    from groundup.hub.resolve import open_model
+    from groundup.hub.loading import open_model
     from groundup.inference import Engine, GenerationRequest
 
     if options.threads:

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from groundup.core.console import Console
-from groundup.hub.resolve import open_chat_model
+from groundup.hub.loading import open_chat_model
 from groundup.inference import Engine, GenerationRequest, Sampling, make_runner
 
 Json = dict[str, Any]

@@ -81,7 +81,7 @@ def reader_of(model: str | None) -> Iterator[Reader | None]:
     if model is None:
         yield None
         return
-    from groundup.hub.resolve import open_chat_model
+    from groundup.hub.loading import open_chat_model
     from groundup.inference import Engine
     from groundup.inference.prompting import format_for
 

@@ -54,7 +54,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from groundup.data import PackedWindows
-    from groundup.hub.resolve import open_model
+    from groundup.hub.loading import open_model
     from groundup.kernels import measure_machine
     from groundup.kernels.memory import Peak
     from groundup.model.lora import LoRA, add_lora

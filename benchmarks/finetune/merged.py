@@ -58,7 +58,7 @@ def _compare(adapter: Path, merged: Path, options: argparse.Namespace) -> dict[s
     from groundup.evaluation.base_comparison import answer
     from groundup.hub import load_model
     from groundup.hub.adapted import find_adapter_base, with_adapter
-    from groundup.hub.resolve import open_model
+    from groundup.hub.loading import open_model
     from groundup.inference import Engine
     from groundup.inference.prompting import ChatFormat
     from groundup.tokenizer import load_chat_template

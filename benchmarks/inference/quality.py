@@ -18,7 +18,7 @@ from benchmarks.inference.options import gguf_files, model_of, parser_of
 from groundup.core.console import Console
 from groundup.data.texts import read_texts
 from groundup.evaluation.quantization import LogitsFunction, compare_quality, runner_logits, text_windows
-from groundup.hub.resolve import open_model
+from groundup.hub.loading import open_model
 from groundup.inference import make_runner
 
 _DRIVER = Path(__file__).parent / "drivers" / "llama_logits.py"

@@ -22,7 +22,7 @@ import torch
 from benchmarks.inference.options import model_of, parser_of
 from groundup.core.console import Console
 from groundup.data.texts import read_texts
-from groundup.hub.resolve import OpenedModel, open_model
+from groundup.hub.loading import OpenedModel, open_model
 from groundup.inference import Engine, GenerationRequest, Sampling, make_runner
 from groundup.inference.runner import NativeRunner, make_pool
 from groundup.inference.speed import cache_limit, speed_tests

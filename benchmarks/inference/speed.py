@@ -15,7 +15,7 @@ from benchmarks.inference.options import gguf_files, model_of, parser_of
 from groundup.core.console import Console
 from groundup.core.types import InferenceDtype
 from groundup.evaluation.speed_report import Benchmark, BenchmarkSettings, run_benchmark
-from groundup.hub.resolve import open_model
+from groundup.hub.loading import open_model
 from groundup.inference.speed import SpeedTest
 
 _FILES: Mapping[InferenceDtype, str] = {"int8": "*q8_0.gguf", "int4": "*q4_*.gguf", "bfloat16": "*bf16.gguf"}

@@ -18,7 +18,7 @@ from groundup.apps.steps import AppResult
 from groundup.commands import import_model
 from groundup.core.console import Console
 from groundup.core.types import Message
-from groundup.hub.resolve import open_model
+from groundup.hub.loading import open_model
 from groundup.inference import Engine, GenerationRequest, Grammar
 from groundup.tokenizer import ChatTemplate
 

@@ -80,7 +80,7 @@ def test_scores_equal_lm_evaluation_harness(
 
 
 def compare(directory: Path, questions: Path, folder: Path, prompt: str) -> None:
-    from groundup.hub.resolve import open_model
+    from groundup.hub.loading import open_model
 
     data = questions
     if not prompt:  # Without a prompt, each choice is scored after BOS.

@@ -15,7 +15,7 @@ from groundup.core.types import IGNORE_INDEX
 from groundup.data import ExampleLoader, PackedWindows
 from groundup.hub import load_model, save_model
 from groundup.hub.chat_tokens import add_chat_tokens
-from groundup.hub.resolve import open_model
+from groundup.hub.loading import open_model
 from groundup.tokenizer import Tokenizer
 from groundup.train.objectives import NextToken
 

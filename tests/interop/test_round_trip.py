@@ -9,7 +9,7 @@ import pytest
 
 from groundup.commands import export_gguf, import_model
 from groundup.core.console import Console
-from groundup.hub.resolve import open_model
+from groundup.hub.loading import open_model
 from groundup.inference import Engine, GenerationRequest, Sampling
 
 pytestmark = pytest.mark.interop

@@ -21,7 +21,7 @@ from groundup.commands.classify import ClassifyConfig
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, GroundupError
 from groundup.hub import save_classifier
-from groundup.hub.resolve import open_classifier
+from groundup.hub.loading import open_classifier
 from groundup.inference.novelty import NOVELTY_FILE, Novelty
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer

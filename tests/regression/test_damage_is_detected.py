@@ -21,7 +21,8 @@ from groundup.core.errors import FormatError
 from groundup.data import TokenShards, write_shards
 from groundup.hub import TrainingState, load_newest_state, save_model, save_state
 from groundup.hub.integrity import verify
-from groundup.hub.resolve import model_identity, open_model
+from groundup.hub.loading import open_model
+from groundup.hub.resolve import model_identity
 from groundup.tokenizer import Tokenizer
 from groundup.train import logs_in, require_logs
 

@@ -29,7 +29,7 @@ from groundup.evaluation import classifier_evaluation
 from groundup.evaluation.example_evaluation import ExampleOptions, evaluate_labels
 from groundup.hub import save_model
 from groundup.hub.lexical import LEXICAL_FILE
-from groundup.hub.resolve import open_classifier
+from groundup.hub.loading import open_classifier
 from groundup.inference.classification import Classifier, encode, predict
 from groundup.inference.novelty import NOVELTY_FILE, Novelty
 from groundup.kernels import Machine

@@ -29,7 +29,7 @@ def main() -> None:
     import torch
 
     from groundup.data import ExampleLoader
-    from groundup.hub.resolve import open_model
+    from groundup.hub.loading import open_model
     from groundup.kernels import measure_machine
     from groundup.model.lora import LoRA, add_lora
     from groundup.optim import OptimizerConfig, WarmupStableDecay

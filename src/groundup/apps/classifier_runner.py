@@ -15,7 +15,7 @@ from groundup.apps.inputs import check_inputs
 from groundup.apps.prompter import Options
 from groundup.apps.steps import AppResult
 from groundup.core.errors import ConfigError, GroundupError
-from groundup.hub.resolve import OpenedClassifier
+from groundup.hub.loading import OpenedClassifier
 from groundup.inference.classification import above_threshold, predict_texts
 from groundup.inference.novelty import NO_NOVELTY, UNLIKE, Novelty
 

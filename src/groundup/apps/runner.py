@@ -15,7 +15,8 @@ from groundup.apps.prompter import Options, Pair, TextModel
 from groundup.apps.steps import AppResult, AppSteps, GenerateStep, ScoreStep, app_steps, prompt_output_pair
 from groundup.core.console import Console
 from groundup.core.errors import GroundupError, ResourceError
-from groundup.hub.resolve import is_classifier, open_chat_model, open_classifier
+from groundup.hub.loading import open_chat_model, open_classifier
+from groundup.hub.resolve import is_classifier
 from groundup.inference import Completion, Engine, GenerationRequest
 from groundup.inference.likelihood import loglikelihoods, shared_prompt_loglikelihoods
 from groundup.tokenizer import ChatTemplate

@@ -12,7 +12,7 @@ from groundup.apps.classifier_runner import ClassifierRunner
 from groundup.apps.prompter import Options
 from groundup.apps.runner import AppRunner
 from groundup.apps.scores import stored_score, warning_of
-from groundup.hub.resolve import OpenedClassifier
+from groundup.hub.loading import OpenedClassifier
 from groundup.inference import Engine
 from groundup.tokenizer import ChatTemplate
 

@@ -62,7 +62,7 @@ def run(
     with ExitStack() as stack:
         reader = None
         if config.model is not None:
-            from groundup.hub.resolve import open_chat_model
+            from groundup.hub.loading import open_chat_model
             from groundup.inference import Engine
             from groundup.inference.prompting import format_for
 

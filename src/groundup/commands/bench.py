@@ -14,7 +14,7 @@ from groundup.core.types import InferenceDtype
 if TYPE_CHECKING:
     from groundup.core.markdown import Table
     from groundup.evaluation.speed_report import Benchmark, BenchmarkSettings
-    from groundup.hub.resolve import OpenedModel
+    from groundup.hub.loading import OpenedModel
 
 EXAMPLE = "groundup bench runs/quickstart --dtype int8 --dtype bfloat16"
 
@@ -71,7 +71,7 @@ def run(
     from groundup.core.markdown import markdown_table
     from groundup.evaluation.quantization import QUALITY_COLUMNS, measure_quality, quality_row
     from groundup.evaluation.speed_report import environment, run_benchmark
-    from groundup.hub.resolve import open_model
+    from groundup.hub.loading import open_model
 
     console = console or Console()
     on_text = on_text or (lambda _: None)

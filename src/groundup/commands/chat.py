@@ -51,7 +51,7 @@ def run(
         ConfigError: A sampling setting is out of range, or a system message is given for a base model.
     """
     from groundup.chat import ChatFormat, PromptFormat, Session, Settings, Terminal, TextFormat
-    from groundup.hub.resolve import open_chat_model
+    from groundup.hub.loading import open_chat_model
     from groundup.inference import Engine
 
     console = console or Console()

@@ -69,7 +69,7 @@ def run(
         FormatError: A file of the classifier is damaged.
     """
     from groundup.data.labeled import read_unlabeled_texts
-    from groundup.hub.resolve import open_classifier
+    from groundup.hub.loading import open_classifier
     from groundup.inference.classification import Classifier
 
     console = console or Console()

@@ -63,8 +63,9 @@ def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
     from groundup.data.texts import general_text_identity
     from groundup.evaluation.comparison import COLUMNS, write_comparison
     from groundup.evaluation.tasks import read_task, tasks_identity
-    from groundup.hub.resolve import is_classifier, model_identity, resolve_any, run_text, usable_device
+    from groundup.hub.resolve import is_classifier, model_identity, resolve_any, run_text
     from groundup.kernels import fastest_dtype
+    from groundup.kernels.machine import usable_device
 
     console = console or Console()
     if not (config.data or config.general or config.choices or config.task):

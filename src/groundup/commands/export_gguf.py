@@ -87,8 +87,8 @@ def _export(
     from groundup.evaluation.verification.gguf import verification_sentence, verification_table, write_verified
     from groundup.evaluation.verification.round_trip import round_trip_inputs
     from groundup.hub.gguf import agreed_length, tokenizer_to_gguf
+    from groundup.hub.loading import open_model
     from groundup.hub.modelfile import write_modelfile
-    from groundup.hub.resolve import open_model
     from groundup.tokenizer import load_chat_template
 
     opened = open_model(directory, device="cpu")

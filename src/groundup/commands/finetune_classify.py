@@ -65,8 +65,8 @@ def _fine_tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
     from groundup.data.training_hashes import save_training_hashes
     from groundup.evaluation.classifier_evaluation import LabelTask, save_and_test
     from groundup.hub import finish_model
+    from groundup.hub.loading import open_model
     from groundup.hub.model_card import show_licenses
-    from groundup.hub.resolve import open_model
     from groundup.inference.classification import show_texts
     from groundup.train import Trainer
     from groundup.train.classifier_plan import ValidationSet, saved_machine, train_classifier
@@ -119,7 +119,8 @@ def _fine_tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
 def _xray(config: FinetuneClassifyConfig, keys: dict[str, Any], console: Console) -> Artifact:
     """Print training texts and write them to an HTML page, without training."""
     from groundup.hub import read_config
-    from groundup.hub.resolve import load_tokenizer, resolve_model
+    from groundup.hub.loading import load_tokenizer
+    from groundup.hub.resolve import resolve_model
     from groundup.inference.classification import show_texts
     from groundup.report.xray_page import xray_only
     from groundup.train.initial_head import PROMPT_AFTER, PROMPT_BEFORE, PromptFormats

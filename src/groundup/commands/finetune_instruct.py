@@ -128,7 +128,8 @@ def _xray(config: FinetuneInstructConfig, keys: dict[str, Any], console: Console
     """Print training examples and write them to an HTML page, without training."""
     from groundup.data.instruction import InstructionData
     from groundup.hub import read_config
-    from groundup.hub.resolve import load_tokenizer, resolve_model
+    from groundup.hub.loading import load_tokenizer
+    from groundup.hub.resolve import resolve_model
     from groundup.report.xray_page import NUM_SHOWN, xray_only
     from groundup.tokenizer import load_chat_template, with_chat_tokens
 

@@ -13,7 +13,7 @@ from groundup.core.console import Console
 from groundup.core.types import InferenceDtype
 
 if TYPE_CHECKING:
-    from groundup.hub.resolve import OpenedModel
+    from groundup.hub.loading import OpenedModel
     from groundup.inference import Completion
 
 EXAMPLE = 'groundup generate runs/quickstart/base "Once upon a time" --max-tokens 100'
@@ -63,7 +63,7 @@ def run(
         ConfigError: A setting is out of range, the prompt is longer than the context length, or the grammar is not
             supported.
     """
-    from groundup.hub.resolve import open_model
+    from groundup.hub.loading import open_model
     from groundup.inference import Engine, GenerationRequest, Sampling
     from groundup.inference.grammar import one_grammar
 

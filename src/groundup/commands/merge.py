@@ -87,7 +87,7 @@ def _language_model(
 
     from groundup.evaluation.verification.merges import verify_merged_model
     from groundup.hub import finish_model, save_model
-    from groundup.hub.resolve import open_model
+    from groundup.hub.loading import open_model
 
     opened = open_model(directory, device="cpu", base=base)
     tokenizer = opened.tokenizer
@@ -119,7 +119,7 @@ def _classifier(
 
     from groundup.evaluation.verification.merges import verify_merged_classifier
     from groundup.hub import finish_model, save_classifier
-    from groundup.hub.resolve import MODEL_MAX_LENGTH, open_classifier
+    from groundup.hub.loading import MODEL_MAX_LENGTH, open_classifier
     from groundup.inference.novelty import Novelty
 
     opened = open_classifier(directory, device="cpu", base=base)

@@ -62,7 +62,7 @@ def run(
 
     from groundup.apps import open_catalog
     from groundup.apps.serving import ServedApps
-    from groundup.hub.resolve import open_chat_model
+    from groundup.hub.loading import open_chat_model
     from groundup.serve import RequestGuard, Server, bind, is_loopback, url_of
     from groundup.studio import Jobs, StudioModels, Workspace, build_studio
 

@@ -28,7 +28,7 @@ from groundup.evaluation.classification import (
 from groundup.evaluation.label_sets import compare_sets, macro_f1_of_sets, score_sets
 from groundup.evaluation.stats import Interval
 from groundup.hub.lexical import LEXICAL_FILE, LexicalHead
-from groundup.hub.resolve import MODEL_MAX_LENGTH, open_classifier
+from groundup.hub.loading import MODEL_MAX_LENGTH, open_classifier
 from groundup.inference.classification import (
     above_threshold,
     encode,

@@ -31,15 +31,8 @@ from groundup.evaluation.prompt_search import FewShotPrompt, PromptedModel, defa
 from groundup.evaluation.responses import response_tokens, score_responses
 from groundup.evaluation.stats import Interval, ratio_interval
 from groundup.evaluation.tasks.result import with_scores
-from groundup.hub.resolve import (
-    OpenedModel,
-    has_chat_template,
-    is_classifier,
-    open_chat_model,
-    open_classifier,
-    open_model,
-    resolve_model,
-)
+from groundup.hub.loading import OpenedModel, open_chat_model, open_classifier, open_model
+from groundup.hub.resolve import has_chat_template, is_classifier, resolve_model
 from groundup.inference.classification import predict_texts
 from groundup.inference.prompting import ChatFormat, fits
 from groundup.kernels import ComputeDtype, use_compute_dtype

@@ -27,8 +27,8 @@ from groundup.evaluation.tasks import (
     score_tasks,
     tasks_identity,
 )
-from groundup.hub.resolve import usable_device
 from groundup.kernels import ComputeDtype
+from groundup.kernels.machine import usable_device
 
 _TASK = re.compile(r"^(?:task|group):\s*[\"']?([^\s\"'#]+)", re.MULTILINE)
 _NAMED_FILE = re.compile(r"[^\s\"'\[\]{},]{1,200}")  # word of a YAML file that may be the path of a file

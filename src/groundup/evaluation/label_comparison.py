@@ -30,7 +30,8 @@ from groundup.evaluation.prompt_search import (
     open_prompted,
 )
 from groundup.hub.adapted import is_adapter_of
-from groundup.hub.resolve import OpenedClassifier, is_classifier, open_classifier
+from groundup.hub.loading import OpenedClassifier, open_classifier
+from groundup.hub.resolve import is_classifier
 from groundup.inference.classification import above_threshold, predict_texts
 from groundup.inference.prompting import fits
 from groundup.kernels import ComputeDtype, cast_for_inference

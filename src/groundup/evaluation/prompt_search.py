@@ -22,7 +22,7 @@ from groundup.data.tables import evenly_spaced
 from groundup.evaluation.measure import Measure, mean
 from groundup.evaluation.responses import response_tokens, score_responses
 from groundup.hub.adapted import is_adapter_of
-from groundup.hub.resolve import open_chat_model
+from groundup.hub.loading import open_chat_model
 from groundup.inference import GenerationRequest, complete_all
 from groundup.inference.prompting import (
     ChatFormat,

@@ -23,7 +23,8 @@ from groundup.core.files import cache_dir, read_json, shell_quoted, write_json
 from groundup.core.types import InferenceDtype, well_formed
 from groundup.data.texts import general_texts, read_texts
 from groundup.evaluation.verification.round_trip import pages
-from groundup.hub.resolve import OpenedModel, run_text
+from groundup.hub.loading import OpenedModel
+from groundup.hub.resolve import run_text
 from groundup.hub.weight_files import is_gguf
 from groundup.inference.runner import NativeRunner, Runner, SequenceStep, TorchRunner, make_runner, runner_format
 from groundup.kernels.native_decoder import unsupported_reason

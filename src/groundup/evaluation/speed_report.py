@@ -25,7 +25,7 @@ from groundup.core.errors import ConfigError
 from groundup.core.markdown import Table
 from groundup.core.types import InferenceDtype
 from groundup.evaluation.llama_cpp_speed import INSTALL, LlamaCppSpeed, find_llama_cpp
-from groundup.hub.resolve import OpenedModel
+from groundup.hub.loading import OpenedModel
 from groundup.inference.engine import Engine
 from groundup.inference.prediction import (
     BATCH_SIZE,

@@ -21,7 +21,8 @@ from groundup.evaluation.compressors import score_compressors
 from groundup.evaluation.precision import choose_precision
 from groundup.evaluation.report import Report
 from groundup.evaluation.samples import write_samples
-from groundup.hub.resolve import OpenedModel, model_identity, open_model, resolve_model
+from groundup.hub.loading import OpenedModel, open_model
+from groundup.hub.resolve import model_identity, resolve_model
 from groundup.inference import Engine
 from groundup.kernels import ComputeDtype, use_compute_dtype
 from groundup.model import Transformer

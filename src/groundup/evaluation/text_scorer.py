@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from groundup.evaluation.bpb import bits_per_byte, encode_texts, model_nll
-from groundup.hub.resolve import OpenedModel, open_model
+from groundup.hub.loading import OpenedModel, open_model
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from groundup.core.lazy import exports
 
 if TYPE_CHECKING:
-    from groundup.hub.adapted import load_classifier, load_model, read_config
     from groundup.hub.directory import SpecialTokenIds, open_weights, save_classifier, save_model, save_weights
+    from groundup.hub.loading import load_classifier, load_model, read_config
     from groundup.hub.model_card import finish_model
     from groundup.hub.training_state import (
         StoredState,
@@ -41,11 +41,11 @@ __getattr__ = exports(
         "StoredTensors": "training_state",
         "TrainingState": "training_state",
         "finish_model": "model_card",
-        "load_classifier": "adapted",
-        "load_model": "adapted",
+        "load_classifier": "loading",
+        "load_model": "loading",
         "load_newest_state": "training_state",
         "open_weights": "directory",
-        "read_config": "adapted",
+        "read_config": "loading",
         "save_classifier": "directory",
         "save_model": "directory",
         "save_state": "training_state",

@@ -1,4 +1,4 @@
-"""Loading of LoRA adapters together with their base model.
+"""LoRA adapters and their base models: which model an adapter belongs to, and models with unmerged adapters.
 
 An adapter directory contains PEFT's files and `groundup.json`. This file records the base model and a digest of the
 base model's weights:
@@ -19,8 +19,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from groundup.core.artifact import require_intact
 from groundup.core.checksums import digests_of
 from groundup.core.errors import DataError, FormatError
@@ -30,8 +28,8 @@ from groundup.hub.adapter_config import CLASSIFIER
 from groundup.hub.adapters import CONFIG, WEIGHTS, head_rows, load_adapter, read_adapter_json, save_adapter
 from groundup.hub.exports import require_intact_export
 from groundup.hub.weight_files import is_gguf, weight_files
-from groundup.model import ModelConfig, SequenceClassifier, Transformer
-from groundup.model.lora import copy_sharing_weights, fuse_lora
+from groundup.model import SequenceClassifier, Transformer
+from groundup.model.lora import copy_sharing_weights
 
 BASE = "groundup.json"
 FORMAT_VERSION = 1
@@ -149,77 +147,12 @@ def content_digest(directory: Path, base: Path | None = None) -> bytes:
         base: directory of an adapter's base model, if it was moved.
     """
     files: list[Path] = []
-    for each in [directory] if directory.is_file() else _stack(directory, base):
+    for each in [directory] if directory.is_file() else adapter_stack(directory, base):
         weights = [each] if each.is_file() else weight_files(each)
         files += weights or [each / WEIGHTS]
         files += [path for path in (each / full_models.CONFIG, each / CONFIG) if path.is_file()]
     found = digests_of(files)
     return hashlib.blake2b("".join(found[path] for path in files).encode(), digest_size=16).digest()
-
-
-def load_model(
-    directory: Path,
-    *,
-    dtype: torch.dtype | None = torch.float32,
-    device: str | torch.device = "cpu",
-    base: Path | None = None,
-) -> Transformer:
-    """Load a language model for inference. If the directory contains an adapter, merge it into its base model.
-
-    Args:
-        directory: model directory, adapter directory or GGUF file.
-        dtype: data type of the loaded weights. If None, the weights of a full model keep their stored data type or
-            quantization; see `load_full_model`.
-        device: device of the weights.
-        base: directory of an adapter's base model, if it was moved; see `find_adapter_base`.
-
-    Returns:
-        The model, in eval mode and frozen.
-
-    Raises:
-        DataError: the base model of an adapter does not exist.
-        FormatError: the directory does not contain a model, the weights are pickles, the architecture is unknown, a
-            file is damaged, or the adapter was trained on another base model.
-    """
-    *adapters, lowest = _stack(directory, base)
-    if adapters and dtype is None:  # Merging would round the sum to the stored data type.
-        dtype = torch.float32
-    model = full_models.load_full_model(lowest, dtype=dtype, device=device)
-    for adapter in reversed(adapters):
-        load_adapter(adapter, model)
-        fuse_lora(model)
-    return model.eval().requires_grad_(False)
-
-
-def load_classifier(
-    directory: Path,
-    *,
-    dtype: torch.dtype | None = torch.float32,
-    device: str | torch.device = "cpu",
-    base: Path | None = None,
-) -> tuple[SequenceClassifier, tuple[str, ...]]:
-    """Load a classifier for inference. If the directory contains an adapter, merge it into its base model.
-
-    Args:
-        directory: model directory or adapter directory.
-        dtype: data type of the loaded weights. If None, the weights keep their stored data type.
-        device: device of the weights.
-        base: directory of an adapter's base model, if it was moved; see `find_adapter_base`.
-
-    Returns:
-        The classifier, in eval mode and frozen, and the names of its labels.
-
-    Raises:
-        DataError: the base model of an adapter does not exist.
-        FormatError: for the same reasons as in `load_model`.
-    """
-    if not is_adapter(directory):
-        return full_models.load_full_classifier(directory, dtype=dtype, device=device)
-    model, labels = classifier_with_adapter(
-        load_model(find_adapter_base(directory, base), dtype=dtype, device=device), directory
-    )
-    fuse_lora(model)
-    return model.eval().requires_grad_(False), labels
 
 
 def classifier_with_adapter(base: Transformer, directory: Path) -> tuple[SequenceClassifier, tuple[str, ...]]:
@@ -253,25 +186,9 @@ def with_adapter(base: Transformer, directory: Path) -> Transformer:
     return fine_tuned.eval().requires_grad_(False)
 
 
-def read_config(directory: Path) -> ModelConfig:
-    """Return the config of a model without loading weights. For an adapter, return the config of its base model.
-
-    Args:
-        directory: model directory or adapter directory.
-
-    Returns:
-        The model config.
-
-    Raises:
-        DataError: the base model of an adapter does not exist.
-        FormatError: for the same reasons as in `load_model`.
-    """
-    return full_models.read_full_config(full_model_directory(directory))
-
-
 def full_model_directory(directory: Path) -> Path:
     """Return the directory of a full model: the given directory, or for an adapter the directory of its base model."""
-    return _stack(directory)[-1]
+    return adapter_stack(directory)[-1]
 
 
 def require_intact_model(directory: Path, base: Path | None = None) -> None:
@@ -288,25 +205,34 @@ def require_intact_model(directory: Path, base: Path | None = None) -> None:
         DataError: the base model of an adapter does not exist.
         FormatError: a file is damaged.
     """
-    for each in _stack(directory, base):
+    for each in adapter_stack(directory, base):
         if is_gguf(each):
             require_intact_export(each)
         else:
             require_intact(each)
 
 
-def _stack(directory: Path, given: Path | None = None) -> list[Path]:
-    """Return the chain of directories from an adapter over its base models to the full model."""
+def adapter_stack(directory: Path, base: Path | None = None) -> list[Path]:
+    """Return the directories of an adapter, of the adapters below it, and of the full model at the end.
+
+    Args:
+        directory: model directory, adapter directory or GGUF file. A full model is returned alone.
+        base: directory of the adapter's base model, if it was moved.
+
+    Raises:
+        DataError: the base model of an adapter does not exist.
+        FormatError: the weights of a base model have changed, or the adapters refer to each other in a cycle.
+    """
     stack = [directory]
     while is_adapter(stack[-1]):
-        base = find_adapter_base(stack[-1], given if len(stack) == 1 else None)
-        if base.resolve() in [path.resolve() for path in stack]:
+        lower = find_adapter_base(stack[-1], base if len(stack) == 1 else None)
+        if lower.resolve() in [path.resolve() for path in stack]:
             raise FormatError(
-                f"{stack[-1]}: its base model is {base}",
+                f"{stack[-1]}: its base model is {lower}",
                 rule="the base models of these adapters form a cycle",
                 fix="The files are damaged: download the adapter again.",
             )
-        stack.append(base)
+        stack.append(lower)
     return stack
 
 

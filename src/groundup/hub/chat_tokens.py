@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from groundup.hub.resolve import OpenedModel
+from groundup.hub.loading import OpenedModel
 from groundup.model.vocabulary import resize_token_embeddings
 from groundup.tokenizer import chat_token_pieces, with_chat_tokens
 from groundup.tokenizer.vocabulary import VOCAB_MULTIPLE

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from groundup.core.artifact import ARTIFACT, read
-from groundup.hub.adapted import full_model_directory, read_config
+from groundup.hub.adapted import full_model_directory
 from groundup.hub.gguf import GgufModel
-from groundup.hub.resolve import load_tokenizer, resolve_any
+from groundup.hub.loading import load_tokenizer, read_config
+from groundup.hub.resolve import resolve_any
 from groundup.hub.weight_files import WeightFiles
 from groundup.model import ModelConfig
 from groundup.tokenizer import TOKENIZER_FILE

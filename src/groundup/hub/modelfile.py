@@ -18,7 +18,7 @@ from groundup import __version__
 from groundup.core.errors import GroundupError
 from groundup.core.files import atomic_file
 from groundup.core.types import Message, Role
-from groundup.hub.resolve import OpenedModel
+from groundup.hub.loading import OpenedModel
 from groundup.tokenizer import ChatTemplate
 
 Render = Callable[[Sequence[Message], bool], str]

@@ -1,163 +1,38 @@
-"""Resolution of a path (a model directory or a run) to a model directory, and loading of the model."""
+"""Resolution of a path (a model directory, a GGUF file or a run) to a model directory, and facts about models."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from groundup.core.artifact import ARTIFACT, REPLACED_INFIX, Artifact, read, read_intact
-from groundup.core.console import Console
-from groundup.core.errors import ConfigError, DataError, FormatError, ResourceError
+from groundup.core.errors import DataError
 from groundup.core.files import read_json
 from groundup.core.pipeline import wrong_input_error
 from groundup.hub.adapted import (
     adapter_labels,
-    find_adapter_base,
     is_adapted_classifier,
     is_adapter,
-    load_classifier,
-    load_model,
-    require_intact_model,
     weights_digest,
-    with_adapter,
 )
 from groundup.hub.adapters import WEIGHTS as ADAPTER
 from groundup.hub.directory import CONFIG, read_labels
-from groundup.hub.lexical import LexicalHead
 from groundup.hub.weight_files import INDEX, WEIGHTS, is_gguf, require_no_pickle, weight_files
-from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import (
     CONFIG_FILE,
     TEMPLATE_FILE,
     TOKENIZER_FILE,
-    ChatTemplate,
-    Tokenizer,
-    verify_template_check,
 )
 
 if TYPE_CHECKING:
-    from groundup.hub.gguf import GgufModel
+    pass
 
 _PRETRAINED = "pretrain"  # Name of the stage that writes base models. Other stages write fine-tuned models.
 # Suffixes of transformers' class names of causal language models and of classifiers.
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 _CLASSIFIER = ("ForSequenceClassification",)
-MODEL_MAX_LENGTH = "model_max_length"  # Key in tokenizer_config.json: transformers truncates texts to this many tokens.
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class OpenedModel:
-    """A loaded model with its tokenizer.
-
-    Attributes:
-        directory: model directory or GGUF file that the path was resolved to.
-        model: the loaded model.
-        tokenizer: tokenizer of the model.
-        stop_ids: ids of the tokens that end generation (`eos_token_id` of the generation config).
-        note: sentence for the user about a conversion of the weights; empty if they were not converted.
-    """
-
-    directory: Path
-    model: Transformer
-    tokenizer: Tokenizer
-    stop_ids: tuple[int, ...]
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class OpenedClassifier:
-    """A loaded classifier with its tokenizer.
-
-    Attributes:
-        directory: model directory that the path was resolved to.
-        model: the loaded classifier.
-        tokenizer: tokenizer of the classifier.
-        labels: label names, sorted by label index.
-        longest: maximum number of tokens per text, the same as in training.
-        lexical: lexical head, which replaces the standard classification head; None if the classifier does not have a
-            lexical head.
-    """
-
-    directory: Path
-    model: SequenceClassifier
-    tokenizer: Tokenizer
-    labels: tuple[str, ...]
-    longest: int
-    lexical: LexicalHead | None = None
-
-
-def open_model(
-    path: Path, *, device: str | None = None, base: Path | None = None, as_stored: bool = False
-) -> OpenedModel:
-    """Load a language model and its tokenizer.
-
-    Args:
-        path: model directory, GGUF file or run; see `resolve_model`.
-        device: device of the model. Default: a GPU if available, otherwise the CPU.
-        base: directory of an adapter's base model, if it was moved.
-        as_stored: whether the weights on a CPU keep their stored data type or quantization, and are memory-mapped.
-            PyTorch converts such weights each time that it uses them; see `make_runner` for fast inference. By default,
-            weights are fp32.
-
-    Returns:
-        The model with its tokenizer.
-
-    Raises:
-        DataError: the model or its tokenizer does not exist.
-        FormatError: a file is damaged, or the architecture is unknown.
-        ResourceError: the device does not exist.
-    """
-    directory, device = resolve_model(path), usable_device(device)
-    require_intact_model(directory, base)
-    tokenizer = load_tokenizer(directory, base)
-    as_stored = as_stored and torch.device(device).type == "cpu"
-    model = load_model(directory, dtype=None if as_stored else torch.float32, device=device, base=base)
-    note = _open_gguf(directory).conversion_note() if as_stored and is_gguf(directory) else ""
-    return OpenedModel(directory, model, tokenizer, tokenizer.stop_ids, note)
-
-
-def open_chat_model(
-    path: Path, device: str | None, console: Console, *, base: Path | None = None, as_stored: bool = True
-) -> tuple[OpenedModel, ChatTemplate | None]:
-    """Load a language model and its chat template; see `open_model` and `usable_template`.
-
-    Args:
-        path: model directory, GGUF file or run.
-        device: device of the model. If None, a GPU is used if available, otherwise the CPU.
-        console: output for warnings.
-        base: directory of an adapter's base model, if it was moved.
-        as_stored: whether the weights on a CPU keep their stored data type or quantization. By default they do.
-
-    Returns:
-        The model, and its chat template. The template is None if the model does not have a usable chat template.
-
-    Raises:
-        DataError: the model does not exist.
-        FormatError: the model is damaged, or its chat template now renders a different text than at the time when the
-            model was written.
-    """
-    opened = open_model(path, device=device, base=base, as_stored=as_stored)
-    if opened.note:
-        console.note(opened.note)
-    return opened, usable_template(opened, console)
-
-
-def usable_template(opened: OpenedModel, console: Console) -> ChatTemplate | None:
-    """Return the chat template of a model; None if the model does not have a usable chat template."""
-    if opened.tokenizer.chat_template is None:
-        return None
-    try:
-        template = ChatTemplate(opened.tokenizer)
-    except (ConfigError, FormatError) as error:
-        console.warn(f"{opened.directory}: the chat template cannot be used: {error.problem}")
-        return None
-    verify_template_check(opened.directory, template, opened.tokenizer)
-    return template
 
 
 def tokenizer_directory(path: Path) -> Path:
@@ -173,62 +48,6 @@ def tokenizer_directory(path: Path) -> Path:
         return resolve_model(path)
     except DataError:
         return path
-
-
-def open_adapter(base: OpenedModel, path: Path) -> OpenedModel:
-    """Load an adapter for a base model that is already loaded. The new model shares the weights of the base model.
-
-    Args:
-        base: loaded base model; it is not modified.
-        path: directory of the adapter.
-
-    Returns:
-        The base model with the adapter.
-
-    Raises:
-        ConfigError: the path contains a full model.
-        DataError: the path does not contain a language model.
-        FormatError: a file is damaged, or the adapter was trained on another base model.
-    """
-    directory = resolve_model(path)
-    if not is_adapter(directory):
-        raise ConfigError(
-            f"{directory}: a full model, not an adapter",
-            rule=f"only adapters can share the weights of {base.directory}",
-            fix="Load it as a separate model, or give the directory of an adapter.",
-        )
-    require_intact_model(directory, base.directory)
-    tokenizer = load_tokenizer(directory, base.directory)
-    return OpenedModel(directory, with_adapter(base.model, directory), tokenizer, tokenizer.stop_ids)
-
-
-def open_classifier(path: Path, *, device: str | None = None, base: Path | None = None) -> OpenedClassifier:
-    """Load a classifier; see `resolve_classifier` and `open_model`."""
-    directory, device = resolve_classifier(path), usable_device(device)
-    require_intact_model(directory, base)
-    tokenizer = load_tokenizer(directory, base)
-    model, labels = load_classifier(directory, device=device, base=base)
-    named = tokenizer.config.get(MODEL_MAX_LENGTH)  # transformers writes 1e30 if the length is not limited.
-    context = model.config.context_length
-    longest = min(int(named), context) if isinstance(named, int | float) and named >= 1 else context
-    lexical = LexicalHead.load(directory, model.config.dim, len(labels))
-    return OpenedClassifier(directory, model, tokenizer, labels, longest, lexical)
-
-
-def load_tokenizer(directory: Path, base: Path | None = None) -> Tokenizer:
-    """Load the tokenizer of a model directory or GGUF file.
-
-    For an adapter without a tokenizer, load the tokenizer of its base model.
-    """
-    while is_adapter(directory) and not (directory / TOKENIZER_FILE).is_file():
-        directory, base = find_adapter_base(directory, base), None
-    return _open_gguf(directory).tokenizer() if is_gguf(directory) else Tokenizer.load(directory)
-
-
-def _open_gguf(path: Path) -> GgufModel:
-    from groundup.hub.gguf import open_gguf  # slow to import
-
-    return open_gguf(path)
 
 
 def resolve_model(path: Path) -> Path:
@@ -306,7 +125,9 @@ def is_base(directory: Path) -> bool:
 def has_chat_template(directory: Path) -> bool:
     """Return whether the model has a chat template."""
     if is_gguf(directory):
-        return _open_gguf(directory).has_chat_template
+        from groundup.hub.gguf import open_gguf  # slow to import
+
+        return open_gguf(directory).has_chat_template
     config = directory / CONFIG_FILE
     return (directory / TEMPLATE_FILE).is_file() or (config.is_file() and "chat_template" in read_json(config))
 
@@ -386,38 +207,6 @@ def _none_found(path: Path, kind: str, fix: str) -> DataError:
         rule=f"the directory of a {kind} contains {CONFIG} and {WEIGHTS} (or {INDEX})",
         fix=fix,
     )
-
-
-def usable_device(name: str | None) -> str:
-    """Return the name of a device after a check that torch can use the device.
-
-    Args:
-        name: name of the device. If None, a GPU is used if available, otherwise the CPU.
-
-    Returns:
-        The name of the device.
-
-    Raises:
-        ResourceError: torch cannot use the device.
-    """
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        # Copy a number to the device and back, because only a computation shows whether the device works.
-        torch.ones(1, device=name).item()
-    except (RuntimeError, AssertionError, ImportError) as error:  # The exception type depends on the device.
-        message = str(error).strip().splitlines() or [type(error).__name__]
-        raise ResourceError(
-            f'device = "{name}": {message[0][:200]}',
-            rule="this machine or this build of torch does not support it",
-            fix=f"Omit the setting, or give one of: {', '.join(_devices())}.",
-        ) from None
-    return name
-
-
-def _devices() -> list[str]:
-    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
 def _is_model(directory: Path, architectures: tuple[str, ...]) -> bool:

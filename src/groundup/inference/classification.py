@@ -23,7 +23,7 @@ from groundup.core.types import is_blank
 from groundup.data.label_batches import Padding
 from groundup.data.labeled import Labeled
 from groundup.data.xray import TokenView, view_text
-from groundup.hub.resolve import OpenedClassifier
+from groundup.hub.loading import OpenedClassifier
 from groundup.inference.novelty import NO_NOVELTY, UNLIKE, Novelty
 from groundup.model import SequenceClassifier
 from groundup.tokenizer import Tokenizer

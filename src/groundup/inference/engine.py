@@ -23,7 +23,7 @@ from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from groundup.hub.resolve import OpenedModel
+    from groundup.hub.loading import OpenedModel
 
 
 class Engine:

@@ -265,6 +265,38 @@ def _processor(device: str) -> str:
     return f"CPU with {', '.join(sets)}" if sets else ""
 
 
+def usable_device(name: str | None) -> str:
+    """Return the name of a device after a check that torch can use the device.
+
+    Args:
+        name: name of the device. If None, a GPU is used if available, otherwise the CPU.
+
+    Returns:
+        The name of the device.
+
+    Raises:
+        ResourceError: torch cannot use the device.
+    """
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        # Copy a number to the device and back, because only a computation shows whether the device works.
+        torch.ones(1, device=name).item()
+    except (RuntimeError, AssertionError, ImportError) as error:  # The exception type depends on the device.
+        message = str(error).strip().splitlines() or [type(error).__name__]
+        raise ResourceError(
+            f'device = "{name}": {message[0][:200]}',
+            rule="this machine or this build of torch does not support it",
+            fix=f"Omit the setting, or give one of: {', '.join(_devices())}.",
+        ) from None
+    return name
+
+
+def _devices() -> list[str]:
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
+
+
 def _can_compile(device: str) -> bool:
     use_kernel_cache()
     try:

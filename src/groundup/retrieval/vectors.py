@@ -90,7 +90,7 @@ class Encoder:
     """
 
     def __init__(self, record: EncoderRecord) -> None:
-        from groundup.hub.resolve import open_model
+        from groundup.hub.loading import open_model
         from groundup.inference import Engine
 
         opened = open_model(Path(record.path), as_stored=True)

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from groundup.core.errors import GroundupError
-from groundup.hub.resolve import OpenedClassifier
+from groundup.hub.loading import OpenedClassifier
 from groundup.serve.errors import ApiError, from_groundup
 from groundup.serve.leases import use_model
 from groundup.serve.model import ServedModel

@@ -23,11 +23,13 @@ from groundup.core.errors import GroundupError, ResourceError
 from groundup.core.glibc import release_free_memory
 from groundup.core.types import InferenceDtype
 from groundup.hub import read_config
-from groundup.hub.resolve import OpenedModel, finished, has_chat_template, usable_device
+from groundup.hub.loading import OpenedModel
+from groundup.hub.resolve import finished, has_chat_template
 from groundup.hub.weight_files import weight_files
 from groundup.inference import Engine
 from groundup.inference.blocks import BlockPool
 from groundup.inference.worker import Worker
+from groundup.kernels.machine import usable_device
 from groundup.kernels.memory import CleanFilePages, memory_bytes
 from groundup.serve.errors import ApiError, overloaded, shutting_down, unknown_model
 from groundup.serve.model import ServedModel

@@ -15,7 +15,8 @@ from groundup.core.errors import ConfigError, DataError, GroundupError
 from groundup.core.files import expand_home
 from groundup.evaluation.quantization import stored_quality
 from groundup.hub.adapted import content_digest, find_adapter_base, is_adapter_of
-from groundup.hub.resolve import OpenedModel, finished, open_adapter, open_chat_model, resolve_model, usable_template
+from groundup.hub.loading import OpenedModel, open_adapter, open_chat_model, usable_template
+from groundup.hub.resolve import finished, resolve_model
 from groundup.serve.model_cache import ModelCache, ModelSource, ModelSources
 from groundup.tokenizer import ChatTemplate
 

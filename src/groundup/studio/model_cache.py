@@ -19,7 +19,8 @@ from groundup.core.files import read_json
 from groundup.evaluation.internals import TextTrace
 from groundup.hub import load_newest_state
 from groundup.hub.adapted import content_digest
-from groundup.hub.resolve import OpenedClassifier, OpenedModel, finished, open_classifier
+from groundup.hub.loading import OpenedClassifier, OpenedModel, open_classifier
+from groundup.hub.resolve import finished
 from groundup.inference.runner import make_pool
 from groundup.inference.worker import Worker
 from groundup.model import Transformer

@@ -13,7 +13,7 @@ from groundup.train.learning_rates import muon_for_adapters
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from groundup.hub.resolve import OpenedModel
+    from groundup.hub.loading import OpenedModel
     from groundup.model import ModelConfig, SequenceClassifier, Transformer
     from groundup.tokenizer import Tokenizer
 
@@ -148,7 +148,7 @@ def open_for_chat(path: Path, method: Method | None, console: Console) -> tuple[
         ConfigError: The method is "lora", and special tokens have to be added to the model.
     """
     from groundup.hub.chat_tokens import add_chat_tokens
-    from groundup.hub.resolve import open_model
+    from groundup.hub.loading import open_model
 
     opened = add_chat_tokens(given := open_model(path, device="cpu"))
     if opened is given:

@@ -20,7 +20,8 @@ from groundup.commands.classify import ClassifyConfig
 from groundup.commands.finetune_classify import FinetuneClassifyConfig
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError
-from groundup.hub.resolve import load_tokenizer, open_classifier, resolve_classifier, resolve_model
+from groundup.hub.loading import load_tokenizer, open_classifier
+from groundup.hub.resolve import resolve_classifier, resolve_model
 from groundup.inference.classification import predict
 from groundup.train import classifier_plan, initial_head
 from groundup.train.initial_head import PROMPT_AFTER, PROMPT_BEFORE, HeadFit

@@ -20,7 +20,7 @@ from groundup.core.errors import ConfigError, DataError, FormatError
 from groundup.core.types import Message
 from groundup.evaluation import fine_tuned_comparison
 from groundup.hub import load_model, save_model
-from groundup.hub.resolve import open_model
+from groundup.hub.loading import open_model
 from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
@@ -242,7 +242,7 @@ def test_examples_with_chat_template_markup_are_rejected(base: Path, tmp_path: P
 def test_a_modified_chat_template_is_rejected_by_every_command(fine_tuned: Path, table: Path, tmp_path: Path) -> None:
     """Chat, API, evaluation and export must use the same chat template as the training."""
     from groundup.commands import export_gguf
-    from groundup.hub.resolve import open_chat_model
+    from groundup.hub.loading import open_chat_model
 
     edited = tmp_path / "edited"
     shutil.copytree(fine_tuned, edited)

@@ -17,7 +17,7 @@ from groundup.core.config import load
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError
 from groundup.core.types import Message
-from groundup.hub.resolve import open_model
+from groundup.hub.loading import open_model
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
 transformers = pytest.importorskip("transformers")

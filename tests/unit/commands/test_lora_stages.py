@@ -30,7 +30,8 @@ from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, FormatError
 from groundup.hub import load_classifier, load_model, save_model
 from groundup.hub.adapted import with_adapter
-from groundup.hub.resolve import open_model, resolve_classifier, resolve_model
+from groundup.hub.loading import open_model
+from groundup.hub.resolve import resolve_classifier, resolve_model
 from groundup.inference import Engine, GenerationRequest, Sampling
 from groundup.kernels import Machine
 from groundup.model import Transformer

@@ -18,7 +18,7 @@ from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, FormatError
 from groundup.hub import load_model, save_model
 from groundup.hub.adapted import save_adapted
-from groundup.hub.resolve import open_adapter, open_model
+from groundup.hub.loading import open_adapter, open_model
 from groundup.inference import Engine, GenerationRequest, Sampling
 from groundup.model import SequenceClassifier, Transformer
 from groundup.model.lora import LoRA, add_lora, lora_layers

@@ -15,7 +15,7 @@ from groundup.data.labeled import SEPARATOR, Labeled
 from groundup.evaluation import label_comparison
 from groundup.evaluation.label_comparison import compare_labels
 from groundup.evaluation.prompt_search import FewShotPrompt, PromptedModel
-from groundup.hub.resolve import OpenedClassifier
+from groundup.hub.loading import OpenedClassifier
 from groundup.model import SequenceClassifier
 
 QUIET = Console(quiet=True)

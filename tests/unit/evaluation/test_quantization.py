@@ -22,7 +22,7 @@ from groundup.evaluation.quantization import (
     stored_quality,
     text_windows,
 )
-from groundup.hub.resolve import OpenedModel
+from groundup.hub.loading import OpenedModel
 from groundup.inference.runner import NativeRunner, TorchRunner
 from groundup.kernels.native_library import native_library
 from groundup.kernels.weight_packing import WeightFormat

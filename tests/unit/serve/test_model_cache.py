@@ -19,7 +19,7 @@ from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, GroundupError
 from groundup.hub import load_model, save_model
 from groundup.hub.adapted import save_adapted
-from groundup.hub.resolve import OpenedModel
+from groundup.hub.loading import OpenedModel
 from groundup.inference import GenerationRequest, Sampling
 from groundup.inference.runner import make_pool
 from groundup.inference.worker import Worker

@@ -15,7 +15,7 @@ from groundup.apps import Catalog
 from groundup.apps.serving import ServedApps
 from groundup.core.artifact import begin
 from groundup.hub import save_model
-from groundup.hub.resolve import OpenedModel, open_model
+from groundup.hub.loading import OpenedModel, open_model
 from groundup.model import Transformer
 from groundup.serve import RequestGuard, Server, bind, url_of
 from groundup.studio import Jobs, StudioModels, Workspace, build_studio

@@ -17,7 +17,7 @@ from groundup.apps.serving import ServedApps
 from groundup.core.artifact import begin
 from groundup.evaluation.internals import TextTrace, nearest_tokens
 from groundup.hub import load_model, save_classifier
-from groundup.hub.resolve import open_model
+from groundup.hub.loading import open_model
 from groundup.model import SequenceClassifier
 from groundup.recipes import bundled
 from groundup.studio import Jobs, StudioModels, Workspace, build_studio

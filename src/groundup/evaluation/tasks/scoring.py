@@ -38,7 +38,8 @@ from groundup.evaluation.tasks.checks import passed_checks, require_checks
 from groundup.evaluation.tasks.declaration import CHECKS_COLUMN, EvaluationTask, conversation_rules
 from groundup.evaluation.tasks.memorization import score_memorization
 from groundup.evaluation.tasks.result import TOO_LONG, TaskResult, by_group, with_scores
-from groundup.hub.resolve import OpenedClassifier, is_classifier, open_chat_model, open_classifier
+from groundup.hub.loading import OpenedClassifier, open_chat_model, open_classifier
+from groundup.hub.resolve import is_classifier
 from groundup.inference.classification import predict_texts
 from groundup.inference.prompting import PromptFormat, TextFormat, TextLayout, fits
 from groundup.kernels import ComputeDtype, use_compute_dtype

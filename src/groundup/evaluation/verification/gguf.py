@@ -27,7 +27,7 @@ from groundup.evaluation.verification.round_trip import (
     run_checks,
 )
 from groundup.hub.gguf import Fallback, FileType, GgufModel, GgufVocabulary, write_gguf
-from groundup.hub.resolve import OpenedModel
+from groundup.hub.loading import OpenedModel
 from groundup.model import Transformer
 
 _MODEL = "the model"  # Name of the exported model, which is the reference of the comparison.

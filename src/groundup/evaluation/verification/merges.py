@@ -15,7 +15,8 @@ from groundup.evaluation.verification.round_trip import (
     run_checks,
 )
 from groundup.hub import load_model
-from groundup.hub.adapted import classifier_with_adapter, load_classifier, with_adapter
+from groundup.hub.adapted import classifier_with_adapter, with_adapter
+from groundup.hub.loading import load_classifier
 from groundup.tokenizer import Tokenizer
 
 _PROGRESS = "comparing with base and adapter"

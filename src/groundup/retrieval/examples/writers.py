@@ -183,7 +183,8 @@ def open_model_writer(
         DataError: The model does not exist.
         FormatError: The model is damaged.
     """
-    from groundup.hub.resolve import open_chat_model, resolve_model
+    from groundup.hub.loading import open_chat_model
+    from groundup.hub.resolve import resolve_model
     from groundup.inference import Engine
     from groundup.inference.prompting import format_for
 
