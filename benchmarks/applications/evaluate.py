@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.apps import Catalog
-from groundup.apps.adapters import choose_adapter
+from groundup.apps.application_models import choose_adapter
 from groundup.commands import apps_evaluate
 from groundup.core.console import Console
 from groundup.core.errors import GroundupError

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from groundup.apps.adapters import trained_application
+from groundup.apps.application_models import trained_application
 from groundup.apps.classifier_runner import ClassifierRunner
 from groundup.apps.declaration import App
 from groundup.apps.prompter import Options, Pair, TextModel

@@ -66,7 +66,7 @@ def run(
         ConfigError: The application is unknown, or an input is invalid or too long for the context.
         DataError: The model, the file or the table does not exist.
     """
-    from groundup.apps.adapters import choose_adapter
+    from groundup.apps.application_models import choose_adapter
     from groundup.apps.files import read_input, result_json
     from groundup.apps.first_use import show_score
     from groundup.apps.progress import ChunkProgress
@@ -112,7 +112,7 @@ def _run_batch(
     on_text: Callable[[str], object],
 ) -> list[AppResult | GroundupError]:
     """Return one result per row of a table. All rows share the inputs in `constants`."""
-    from groundup.apps.adapters import choose_adapter
+    from groundup.apps.application_models import choose_adapter
     from groundup.apps.batches import read_batch
     from groundup.apps.files import batch_result_lines
     from groundup.apps.first_use import show_score

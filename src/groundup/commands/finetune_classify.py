@@ -9,8 +9,13 @@ from groundup.core.artifact import Artifact, read
 from groundup.core.config import setting
 from groundup.core.console import Console
 from groundup.core.plural import pluralize
-from groundup.train.adapters import make_trainable, require_full_for_muon, resolve_method, save_trained_classifier
 from groundup.train.classifier_plan import ClassifierSettings
+from groundup.train.fine_tuning_method import (
+    make_trainable,
+    require_full_for_muon,
+    resolve_method,
+    save_trained_classifier,
+)
 from groundup.train.run import TrainingRun, drop_checkpoints, training_run
 from groundup.train.settings import NOT_IN_FINGERPRINT
 

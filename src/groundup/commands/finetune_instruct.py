@@ -10,7 +10,7 @@ from groundup.core.config import setting
 from groundup.core.console import Console
 from groundup.core.types import DeciderName
 from groundup.data.conversations import InstructionSettings
-from groundup.train.adapters import (
+from groundup.train.fine_tuning_method import (
     make_trainable,
     open_for_chat,
     require_full_for_muon,
@@ -47,7 +47,7 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
         DataError: The base model or the examples do not exist, or the examples do not contain any tokens to train on.
         ConfigError: A column does not exist, or the vocabulary lacks the special tokens of the chat template.
     """
-    from groundup.apps.adapters import with_application_prompt
+    from groundup.apps.application_models import with_application_prompt
     from groundup.data import table_identity
     from groundup.data.replay import replay_identity
     from groundup.hub.resolve import base_identity
@@ -72,7 +72,7 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
 
 def _fine_tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     """Plan the run, fine-tune the model, write the model directory, and compare the model with its base model."""
-    from groundup.apps.adapters import read_examples
+    from groundup.apps.application_models import read_examples
     from groundup.data.instruction import InstructionData
     from groundup.data.training_hashes import save_training_hashes, training_hashes
     from groundup.evaluation.during_training import show_answers

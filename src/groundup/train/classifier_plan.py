@@ -12,7 +12,7 @@ from groundup.core.artifact import Work
 from groundup.core.config import setting
 from groundup.core.console import Console
 from groundup.data.label_parts import LabelSettings
-from groundup.train.adapters import Method
+from groundup.train.fine_tuning_method import Method
 from groundup.train.learning_rates import classifier_rates, show_rates
 from groundup.train.run import TrainingRun, drop_checkpoints
 from groundup.train.settings import FineTuningSettings

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from groundup.core.config import Config, setting
-from groundup.train.adapters import LoraConfig, Method
+from groundup.train.fine_tuning_method import LoraConfig, Method
 from groundup.train.learning_rates import OptimizerSettings
 
 TrackerName = Literal["tensorboard", "wandb", "trackio"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from groundup.apps import Catalog
-from groundup.apps.adapters import training_prompt
+from groundup.apps.application_models import training_prompt
 from groundup.chat.session import Session
 from groundup.chat.terminal import run_command
 from groundup.commands import ask, index

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from groundup.apps.adapters import with_application_prompt
+from groundup.apps.application_models import with_application_prompt
 from groundup.commands import STAGES, compare, examples_write, index
 from groundup.commands.finetune_instruct import FinetuneInstructConfig
 from groundup.core.console import Console

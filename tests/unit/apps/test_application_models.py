@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from groundup.apps import Catalog
-from groundup.apps.adapters import find_adapter, require_valid_outputs, training_prompt
+from groundup.apps.application_models import find_adapter, require_valid_outputs, training_prompt
 from groundup.apps.inputs import check_inputs
 from groundup.apps.prompter import Prompter, TextModel
 from groundup.cli import cli
