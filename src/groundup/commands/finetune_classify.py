@@ -123,8 +123,7 @@ def _fine_tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
 
 def _xray(config: FinetuneClassifyConfig, keys: dict[str, Any], console: Console) -> Artifact:
     """Print training texts and write them to an HTML page, without training."""
-    from groundup.hub import read_config
-    from groundup.hub.loading import load_tokenizer
+    from groundup.hub.loading import load_tokenizer, read_config
     from groundup.hub.resolve import resolve_model
     from groundup.inference.classification import show_texts
     from groundup.report.xray_page import xray_only

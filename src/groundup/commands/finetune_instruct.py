@@ -109,13 +109,13 @@ def _fine_tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     selection = answer_selection(config.keep_best, config.early_stopping_patience, model, data)
     epochs = config.num_epochs or DEFAULT_EPOCHS
     facts = fine_tune(trainer, plan, batches, new=new, max_epochs=epochs, evaluation=evaluation, selection=selection)
-    tuned_model = trainer.gathered()
+    trained_model = trainer.gathered()
     if not ranks.first:
         return
-    files = [run.plan_file, *save_language_model(method, out, tuned_model, base, tokenizer, template.stop_ids)]
+    files = [run.plan_file, *save_language_model(method, out, trained_model, base, tokenizer, template.stop_ids)]
     files += [*save_chat(out, template, tokenizer), save_training_hashes(out, split.questions, training_hashes(base))]
     files.append(write_xray(out / "xray.html", f"{split.found.sentence}.", data.token_views(NUM_SHOWN)))
-    del model, tuned_model, trainer, opened, planned, evaluation, selection  # frees memory
+    del model, trained_model, trainer, opened, planned, evaluation, selection  # frees memory
     fine_tuned, original = load_fine_tuned_and_base(out, base, machine, adapter=method == "lora")
     compared, transcripts = compare_fine_tuned(fine_tuned, original, data, seed=config.seed, console=console)
     facts |= data.facts(batches) | {"held_out": compared.to_json(), "transcripts": transcripts}
@@ -127,8 +127,7 @@ def _fine_tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
 def _xray(config: FinetuneInstructConfig, keys: dict[str, Any], console: Console) -> Artifact:
     """Print training examples and write them to an HTML page, without training."""
     from groundup.data.instruction import InstructionData
-    from groundup.hub import read_config
-    from groundup.hub.loading import load_tokenizer
+    from groundup.hub.loading import load_tokenizer, read_config
     from groundup.hub.resolve import resolve_model
     from groundup.report.xray_page import NUM_SHOWN, xray_only
     from groundup.tokenizer import load_chat_template, with_chat_tokens

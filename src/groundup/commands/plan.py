@@ -25,9 +25,7 @@ class PlanConfig(Config):
     """Settings of `groundup plan`. Without time, size, tokens, quality and budget, several times are compared."""
 
     text: Path | None = setting(None, help="token shards, corpus, run, or folder of plain text", positional=True)
-    text_bytes: float | None = setting(
-        None, help="size of the training text in bytes, instead of TEXT", flag=True, gt=0
-    )
+    text_bytes: float | None = setting(None, help="size of the text in bytes, instead of TEXT", flag=True, gt=0)
     minutes: float | None = setting(None, help="training time in minutes", flag=True, gt=0)
     parameters: float | None = setting(None, help="number of parameters, such as 175e9", flag=True, gt=0)
     tokens: float | None = setting(None, help="number of training tokens", flag=True, gt=0)
