@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,8 @@ class PlanConfig(Config):
     def _consistent(self) -> PlanConfig:
         if self.text is not None and self.text_bytes is not None:
             raise ConfigError("TEXT and text_bytes are both set", fix="Remove one of them.")
+        if self.ladder is not None and self.text is None:
+            raise ConfigError("ladder is set without TEXT", fix="Give the output directory of groundup tokenize.")
         given = [name for name in ("budget_dollars", "price", "utilization") if getattr(self, name)]
         if self.gpu is None and (name := given[0] if given else "gpus" if self.gpus > 1 else ""):
             raise ConfigError(f"{name} is set without a GPU", fix="Add --gpu, e.g. --gpu h100.")
@@ -71,18 +74,21 @@ def run(
         ConfigError: The values contradict each other, or cannot be reached.
         DataError: The text does not exist.
     """
+    console = console or Console()
+    targets = (config.minutes, config.parameters, config.tokens, config.bits_per_byte, config.budget_dollars)
+    table = not any(targets)
+    if table and config.text is None and config.text_bytes is None:
+        raise ConfigError("no text, time, size, tokens, quality or budget is set", fix="Set one, e.g. --minutes 10.")
+    if config.gpu is None:  # printed before torch is imported, which takes seconds
+        console.note("Benchmarking this machine. The first time, this also compiles the C++ kernels.")
     from groundup.train.planner.estimate import PlanTarget
     from groundup.train.planner.estimate_table import as_table
     from groundup.train.prediction_history import read_runs
 
-    console = console or Console()
-    target = PlanTarget(config.minutes, config.parameters, config.tokens, config.bits_per_byte, config.budget_dollars)
-    if config.ladder is not None:
-        _fit(config, console)
-    table = target == PlanTarget()
-    if table and config.text is None and config.text_bytes is None:
-        raise ConfigError("no text, time, size, tokens, quality or budget is set", fix="Set one, e.g. --minutes 10.")
-    estimator = _estimator(config, PlanTarget(minutes=10) if table else target, console)
+    target = PlanTarget(minutes=10) if table else PlanTarget(*targets)
+    if config.text is not None and config.ladder is not None:
+        _fit(config, config.text, config.ladder, console)
+    estimator = _estimator(config, target, console)
     facts: dict[str, Any] = {} if table else estimator.estimate(target).to_json()
     if config.text is not None or config.text_bytes is not None:
         facts["by_minutes"] = [each.to_json() for each in estimator.by_minutes()]
@@ -93,27 +99,23 @@ def run(
     return facts
 
 
-def _fit(config: PlanConfig, console: Console) -> None:
+def _fit(config: PlanConfig, text: Path, minutes: float, console: Console) -> None:
     """Fit the scaling law on short runs of `groundup pretrain`, and save it with the token shards."""
-    import tempfile
-
     from groundup.commands.pretrain import PretrainConfig
     from groundup.commands.pretrain import run as pretrain
     from groundup.train.ladder import fit_ladder
     from groundup.train.training_text import token_shards_of
 
-    if config.text is None or config.ladder is None:
-        raise ConfigError("ladder is set without TEXT", fix="Give the output directory of groundup tokenize.")
-    shards = token_shards_of(config.text)
+    shards = token_shards_of(text)
     with tempfile.TemporaryDirectory(prefix="groundup-ladder-") as directory:
 
-        def train(layers: int, minutes: float) -> Mapping[str, Any]:
+        def train(layers: int, share: float) -> Mapping[str, Any]:
             shape = config.shape.model_copy(update={"n_layers": layers})
-            out = Path(directory) / f"{layers}-{minutes:.3f}"
-            settings = PretrainConfig(token_shards=shards.directory, out=out, minutes=minutes, shape=shape)
+            out = Path(directory) / f"{layers}-{share:.3f}"
+            settings = PretrainConfig(token_shards=shards.directory, out=out, minutes=share, shape=shape)
             return pretrain(settings, console=Console(quiet=True)).facts
 
-        fit_ladder(shards, train, config.ladder, console)
+        fit_ladder(shards, train, minutes, console)
 
 
 def _estimator(config: PlanConfig, target: Any, console: Console) -> Estimator:
@@ -144,6 +146,5 @@ def _estimator(config: PlanConfig, target: Any, console: Console) -> Estimator:
         return estimator(rented_gpus(config.gpu, config.gpus, price=config.price, utilization=config.utilization))
     from groundup.train.calibration import this_machine
 
-    return estimator(
-        this_machine(lambda each: estimator(each).estimate(target).model, measure=config.measure, console=console)
-    )
+    machine = this_machine(lambda each: estimator(each).estimate(target).model, measure=config.measure, console=console)
+    return estimator(machine)

@@ -36,6 +36,7 @@ def fit_ladder(
     """
     from groundup.tokenizer import Tokenizer
 
+    console.note(f"Training {len(_RUNGS)} models for {minutes:g} minutes in total.")
     drop_outdated_law(shards.directory)
     size = compression(sample_text(shards, Tokenizer.load(shards.directory / "tokenizer").decode))
     runs = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -50,6 +51,20 @@ def test_a_model_that_exceeds_the_memory_is_not_measured(
     facts = plan.run(PlanConfig(parameters=7e9), console=Console())
     assert facts["hardware"]["basis"].startswith("half of the matmul throughput")
     assert "too large for a measurement" in capsys.readouterr().err
+
+
+def test_the_benchmark_is_announced_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first plan compiled the C++ kernels for many seconds before it printed a line."""
+
+    def stop(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("groundup.train.training_text.read_training_text", stop)
+    with pytest.raises(KeyboardInterrupt):
+        plan.run(PlanConfig(text=tmp_path, minutes=1), console=Console())
+    assert "compiles the C++ kernels" in capsys.readouterr().err
 
 
 def test_measured_steps_have_only_the_rows_that_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
