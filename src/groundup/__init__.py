@@ -1,9 +1,7 @@
 """groundup: build a language model from raw text."""
 
-from groundup.core.moved import keep_old_paths
 from groundup.core.openmp import spin_briefly
 
-keep_old_paths()
 spin_briefly()  # before torch is imported
 
 
