@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.core.artifact import begin, fingerprint_of, read
+from groundup.core.artifact import begin, read
 from groundup.core.errors import ConfigError, FormatError, ResourceError
 
 
@@ -85,17 +85,3 @@ def test_nested_temporary_files_are_deleted(tmp_path: Path) -> None:
     (half / ".state.json.yab2oy4d.tmp").write_text("{")
     assert begin(tmp_path / "out", "pretrain", {}, {}).state == "resumed"
     assert list((tmp_path / "out" / "checkpoints").iterdir()) == []
-
-
-def test_renamed_settings_keep_the_fingerprint() -> None:
-    """Otherwise, a release that renames a setting would repeat all finished training runs."""
-    old = {"epochs": 3, "cut_long": True, "lora": {"rank": 8, "targets": ["q_proj"]}}
-    new = {"num_epochs": 3, "truncate": True, "lora": {"rank": 8, "target_modules": ["q_proj"]}}
-    assert fingerprint_of("finetune.instruct", new, {}) == fingerprint_of("finetune.instruct", old, {})
-    assert fingerprint_of("collect", new, {}) != fingerprint_of("collect", old, {})
-
-
-def test_renamed_settings_of_sources_and_filters_keep_the_fingerprint() -> None:
-    old = {"sources": [{"kind": "folder", "licence": "MIT"}], "rules": {"c4": {"end_mark": False}}}
-    new = {"sources": [{"kind": "folder", "license": "MIT"}], "rules": {"c4": {"terminal_punctuation": False}}}
-    assert fingerprint_of("collect", new, {"perplexity_model": "x"}) == fingerprint_of("collect", old, {"judge": "x"})

@@ -19,37 +19,7 @@ from groundup.core.errors import DataError, FormatError
 from groundup.core.files import file_digest, read_json
 from groundup.core.redact import redacted_config
 
-FORMAT_VERSION = 2  # records in version 1 have no checksum and no logs
-# Fingerprints contain the original name of a renamed setting, so stages that an older release finished are not run
-# again.
-_RENAMED_IN = ("pretrain", "finetune.instruct", "finetune.classify")
-_ORIGINAL_NAMES = {
-    "early_stopping_patience": "patience",
-    "max_test_examples": "test_examples",
-    "num_epochs": "epochs",
-    "num_evaluations": "evaluations",
-    "replay_fraction": "replay_share",
-    "skip_loss_spikes": "skip_spikes",
-    "truncate": "cut_long",
-    "validation_fraction": "set_apart",
-}
-_ORIGINAL_COLLECT_NAMES = {
-    "file_type": "what",
-    "license": "licence",
-    "max_delay": "longest_delay",
-    "min_alphabetic_words": "min_lettered_words",
-    "min_punctuated_lines": "min_marked_lines",
-    "perplexity_model": "judge",
-    "short_document_words": "short_words",
-    "skip": "first",
-    "terminal_punctuation": "end_mark",
-}
-_ORIGINAL_EVALUATION_NAMES = {
-    "compare": {"max_examples": "examples", "max_general_bytes": "general_bytes"},
-    "evaluate": {"max_compressor_bytes": "compressors_read"},
-    "export.gguf": {"verify": "gate"},
-}
-_FINGERPRINTED_FORMAT = 1  # constant, so outputs of older releases stay valid
+FORMAT_VERSION = 2
 ARTIFACT = "artifact.json"
 STARTED = "started.json"
 REPLACED_INFIX = ".replaced-"  # part of the directory name of a replaced output
@@ -138,30 +108,8 @@ def fingerprint_of(stage: str, config: Mapping[str, Any], inputs: Mapping[str, s
         config: Config of the stage.
         inputs: Maps the name of each input to its digest.
     """
-    config = _with_original_names(stage, redacted_config(config, variables=False))
-    inputs = _rename_keys(inputs, _ORIGINAL_COLLECT_NAMES) if stage == "collect" else dict(inputs)
-    return _digest({"stage": stage, "config": config, "inputs": inputs, "format": _FINGERPRINTED_FORMAT})
-
-
-def _with_original_names(stage: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace new names of settings by their original names, so stages that an older release finished stay finished."""
-    if stage == "collect":
-        renamed: dict[str, Any] = _rename_keys(config, _ORIGINAL_COLLECT_NAMES)
-        return renamed
-    if stage not in _RENAMED_IN:
-        names = _ORIGINAL_EVALUATION_NAMES.get(stage, {})
-        return {names.get(key, key): value for key, value in config.items()}
-    lora = config.get("lora")
-    if isinstance(lora, Mapping):
-        config = {**config, "lora": {{"target_modules": "targets"}.get(key, key): lora[key] for key in lora}}
-    return {_ORIGINAL_NAMES.get(key, key): value for key, value in config.items()}
-
-
-def _rename_keys(value: Any, names: Mapping[str, str]) -> Any:
-    """Rename keys in nested tables."""
-    if isinstance(value, Mapping):
-        return {names.get(key, key): _rename_keys(each, names) for key, each in value.items()}
-    return [_rename_keys(each, names) for each in value] if isinstance(value, list) else value
+    config = redacted_config(config, variables=False)
+    return _digest({"stage": stage, "config": config, "inputs": dict(inputs)})
 
 
 def _digest(value: Any) -> str:
