@@ -2,7 +2,6 @@
 
 In an earlier release, learning rates were multiples of built-in learning rates. With 2e-5, a common value in other
 trainers, the loss did not decrease. Setting a learning rate also replaced LoRA by full fine-tuning without a message.
-Recipes with the old meaning are rejected.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,7 @@ from groundup.commands import finetune_classify, finetune_instruct
 from groundup.commands.finetune_classify import FinetuneClassifyConfig
 from groundup.commands.finetune_instruct import FinetuneInstructConfig
 from groundup.commands.pretrain import PretrainConfig
-from groundup.commands.run import RunConfig, run
-from groundup.core.config import Config, load
+from groundup.core.config import load
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError
 from groundup.hub import save_model
@@ -32,10 +29,7 @@ from groundup.tokenizer import Tokenizer
 from groundup.train import adapters
 from groundup.train.learning_rates import classifier_rates, language_model_rates
 from groundup.train.planner.fine_tuning import adapter_rates, fine_tuning_rates
-from groundup.train.planner.rates import convert_rates
-from groundup.train.run import PLAN, require_current_plan
 
-ROOT = Path(__file__).parents[2]
 WORDS = ["red", "blue", "green", "small", "large", "round", "flat", "warm", "cold", "new", "old"]
 INSTRUCT = {"data": "d.jsonl", "model": "m", "out": "o"}
 PRETRAIN = {"token_shards": "t", "out": "o", "tokens": 1}
@@ -67,7 +61,7 @@ def test_muon_takes_the_rate_for_its_weights_and_the_others_keep_their_share() -
     assert rates(language_model_rates(own, dim=4096)) == pytest.approx((0.001, 0.0005, 3e-4, 4e-4))
 
 
-def test_the_default_rates_are_those_of_earlier_releases() -> None:
+def test_the_default_rates_depend_on_stage_and_hidden_size() -> None:
     assert rates(language_model_rates(load(PretrainConfig, PRETRAIN))) == rates(OptimizerConfig())
     assert rates(language_model_rates(instruct_config(), dim=576)) == rates(fine_tuning_rates(576, 0.3))
     assert rates(language_model_rates(instruct_config(), dim=576, adapted=True)) == rates(adapter_rates(576))
@@ -159,137 +153,6 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         instruct_config(learning_rate=1e-4, learning_rate_scale=0.3)
     with pytest.raises(ConfigError, match="optimizer = muon with method = lora"):
         instruct_config(optimizer="muon", method="lora")
-
-
-@pytest.mark.parametrize(
-    ("config", "keys", "new"),
-    [
-        (PretrainConfig, PRETRAIN | {"matrix_lr": 0.01}, "learning_rate"),
-        (FinetuneClassifyConfig, INSTRUCT | {"vector_lr": 0.01}, "norm_learning_rate"),
-        (FinetuneInstructConfig, INSTRUCT | {"lora": {"learning_rate": 0.01}}, "learning_rate, outside of"),
-        (FinetuneInstructConfig, INSTRUCT | {"lora": {"targets": ["q_proj"]}}, "target_modules"),
-        (FinetuneInstructConfig, INSTRUCT | {"epochs": 3}, "num_epochs"),
-        (FinetuneInstructConfig, INSTRUCT | {"cut_long": True}, "truncate"),
-        (FinetuneInstructConfig, INSTRUCT | {"evaluations": 4}, "num_evaluations"),
-        (FinetuneClassifyConfig, INSTRUCT | {"patience": 3}, "early_stopping_patience"),
-        (FinetuneClassifyConfig, INSTRUCT | {"set_apart": 0.1}, "validation_fraction"),
-        (PretrainConfig, PRETRAIN | {"skip_spikes": False}, "skip_loss_spikes"),
-    ],
-)
-def test_renamed_settings_are_named(config: type[Config], keys: dict[str, Any], new: str) -> None:
-    with pytest.raises(ConfigError, match=rf"is now (lora\.)?{new}"):
-        load(config, keys)
-
-
-# Each entry has a table of an earlier release, the hidden size of its model, and the learning rates used in training.
-OLD: list[tuple[str, dict[str, Any], int, tuple[float, ...]]] = [
-    ("finetune.instruct", {"learning_rate": 0.6}, 576, rates(fine_tuning_rates(576, 0.6))),
-    ("finetune.instruct", {"learning_rate": 0.3}, 576, rates(fine_tuning_rates(576, 0.3))),
-    ("finetune.instruct", {"learning_rate": 1.0, "lora": {"learning_rate": 1e-3}}, 64, rates(OptimizerConfig())),
-    ("finetune.classify", {"matrix_lr": 0.02, "embedding_lr": 0.01}, 576, (0.02, 0.01, 0.003, 0.002)),
-    ("finetune.classify", {"head_lr": 0.001}, 576, (0.01, 0.005, 0.001, 0.002)),
-    ("pretrain", {"matrix_lr": 0.03, "vector_lr": 0.01}, 0, (0.03, 0.01, 0.003, 0.01)),
-    ("pretrain", {"optimizer": "adamw", "matrix_lr": 0.004}, 0, (0.004, 0.01, 0.003, 0.003)),
-    # The setting had no effect if training started from random weights.
-    ("pretrain", {"learning_rate": 0.5}, 0, rates(OptimizerConfig())),
-    ("pretrain", {"learning_rate": 0.5, "model": "m"}, 512, rates(fine_tuning_rates(512, 0.5))),
-]
-
-
-def resolved(stage: str, table: dict[str, Any], dim: int) -> OptimizerConfig:
-    if stage == "pretrain":
-        config = load(PretrainConfig, PRETRAIN | table)
-        return language_model_rates(config, dim if "model" in table else None)
-    adapted = table.get("method", "full") != "full"
-    if stage == "finetune.classify":
-        return classifier_rates(load(FinetuneClassifyConfig, INSTRUCT | table), dim=dim, adapted=adapted)
-    return language_model_rates(instruct_config(**table), dim=dim, adapted=adapted)
-
-
-@pytest.mark.parametrize(("stage", "table", "dim", "before"), OLD)
-def test_the_converted_settings_train_at_the_same_rates(
-    stage: str, table: dict[str, Any], dim: int, before: tuple[float, ...]
-) -> None:
-    kept = {
-        key: value for key, value in table.items() if not key.endswith("_lr") and key not in ("learning_rate", "lora")
-    }
-    assert rates(resolved(stage, kept | convert_rates(stage, table, dim), dim)) == pytest.approx(before, rel=1e-5)
-
-
-def test_converted_adapters_train_at_the_same_rates() -> None:
-    found = convert_rates("finetune.classify", {"method": "lora", "lora": {"learning_rate": 0.005}}, None)
-    assert found == {"learning_rate": 0.005, "head_learning_rate": 0.003}
-    found = convert_rates("finetune.instruct", {"method": "merged", "lora": {"learning_rate": 0.005}}, 576)
-    assert found == {"learning_rate": 0.005, "embedding_learning_rate": pytest.approx(0.3 * 0.01 * 256 / 576, rel=1e-5)}
-
-
-def refusal(recipe: Path) -> str:
-    with pytest.raises(ConfigError) as caught:
-        run(RunConfig(recipe=recipe, runs=recipe.parent / "runs"))
-    return str(caught.value)
-
-
-def test_a_recipe_without_a_version_is_refused_with_what_to_write(base: Path, tmp_path: Path) -> None:
-    """The printed lines are added to the recipe. The recipe is then valid, and the run fails only at missing data."""
-    recipe, body = tmp_path / "old.toml", f'data = "nowhere.jsonl"\nmodel = "{base}"\n'
-    recipe.write_text(f"[finetune.instruct]\n{body}learning_rate = 0.5\n")
-    told = refusal(recipe)
-    assert "learning_rate = 0.5 in [finetune.instruct]" in told and "learning_rate_scale = 0.5" in told
-    assert "learning_rate = 0.5 was equivalent to 0.01 for" in told
-    lines = [line.strip() for line in told.splitlines() if line.startswith("    ")]
-    assert lines == ["version = 2", "[finetune.instruct]", "learning_rate = 0.01", 'method = "full"']
-    assert not (tmp_path / "runs").exists()
-    recipe.write_text("\n".join([*lines, body]))
-    assert "nowhere.jsonl" in str(_fails(lambda: run(RunConfig(recipe=recipe, runs=tmp_path / "runs"))))
-    kept = tomllib.loads((tmp_path / "runs" / "old" / "recipe.toml").read_text())
-    assert kept["version"] == 2
-
-    # The command line accepts the table of one stage in a recipe, or a file that contains the keys without a table.
-    from groundup.cli.commands import _table
-    from groundup.commands import STAGES
-
-    recipe.write_text(f"[finetune.instruct]\n{body}lora = {{learning_rate = 0.001}}\n")
-    with pytest.raises(ConfigError, match=r"(?s)lora.learning_rate = 0.001.*\n    learning_rate = 0.001"):
-        _table(recipe, STAGES["finetune.instruct"])
-    recipe.write_text("learning_rate = 0.5\n")
-    with pytest.raises(ConfigError, match=r"(?s)\n    learning_rate = 0.01\n"):
-        _table(recipe, STAGES["finetune.instruct"], model=str(base))
-    with pytest.raises(ConfigError, match="times 256 / hidden size"):
-        _table(recipe, STAGES["finetune.instruct"])
-    recipe.write_text("version = 2\nlearning_rate = 2e-5\n")
-    assert _table(recipe, STAGES["finetune.instruct"]) == {"learning_rate": 2e-5}
-    recipe.write_text("version = 9\n[tokenize]\n")
-    assert "version = 9" in refusal(recipe)
-
-
-def _fails(call: Callable[[], Any]) -> BaseException:
-    with pytest.raises(Exception) as caught:
-        call()
-    return caught.value
-
-
-def test_recipes_that_we_ship_have_the_version() -> None:
-    for recipe in (ROOT / "src" / "groundup" / "recipes").glob("*.toml"):
-        assert tomllib.loads(recipe.read_text(encoding="utf-8"))["version"] == 2, recipe
-    classify = tomllib.loads((ROOT / "src" / "groundup" / "recipes" / "quickstart.toml").read_text(encoding="utf-8"))[
-        "finetune"
-    ]["classify"]
-    rates_of = {key: classify[key] for key in classify if "learning_rate" in key or key == "method"}
-    assert rates(resolved("finetune.classify", rates_of, 192)) == pytest.approx((0.02, 0.01, 0.003, 0.003))
-
-
-def test_an_unfinished_run_of_an_earlier_release_is_refused(base: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    fine_tuned(base, out, method="full")
-    record = json.loads((out / PLAN).read_text())
-    assert record.pop("version") == 2
-    del record["checksum"]  # plans of earlier releases had no checksum
-    (out / PLAN).write_text(json.dumps(record))
-    require_current_plan(out)  # a finished run is not resumed, so it is accepted
-    (out / "artifact.json").unlink()
-    with pytest.raises(ConfigError, match=r"earlier release \(version 1\).*delete"):
-        fine_tuned(base, out, method="full")
-    assert json.loads((out / PLAN).read_text()) == record
 
 
 def test_a_classifiers_rates_are_printed_and_recorded(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -65,11 +65,8 @@ class _StageCommand(_Command):
     def _unknown_option(self, option: str) -> ConfigError:
         from groundup.core.config import settings_of, unknown_name
 
-        settings = {item.name: item for item in settings_of(self._stage.config)}
+        settings = {item.name for item in settings_of(self._stage.config)}
         name = option.lstrip("-").replace("-", "_")
-        if new := settings.get(self._stage.config.renamed.get(name, "")):
-            now = new.option if new.flag else f"--set {new.name}=VALUE"
-            return ConfigError(f"{option} is now {now}", fix="")
         if name in settings:
             return ConfigError(f"unknown option '{option}'", fix=f"Write --set {name}=VALUE.")
         known = [flag for parameter in self.params for flag in parameter.opts if flag.startswith("--")]
@@ -210,9 +207,8 @@ def _stage(
         if not stage.distributed:
             require_one_process(stage.command)
         file = recipe or config_file
-        flags_given = given(to_settings(flags))
-        table = _table(Path(file), stage, model=flags_given.get("model")) if file else {}
-        values = apply_overrides(table, overrides) | flags_given
+        table = _table(Path(file), stage) if file else {}
+        values = apply_overrides(table, overrides) | given(to_settings(flags))
         where = f"[{stage.name}] in {file}" if file else f"[{stage.name}]"
         config: Any = load(stage.config, values, where)
         run, console = stage.module.run, Console(quiet=quiet)
@@ -236,20 +232,15 @@ def _stage(
     return _command(stage, [*parameters, *shared], callback, kind=partial(_StageCommand, stage=stage))
 
 
-def _table(path: Path, stage: Stage, *, model: str | None = None) -> dict[str, Any]:
+def _table(path: Path, stage: Stage) -> dict[str, Any]:
     """Return the settings of a stage from a file, which is a recipe or contains the keys without a table.
 
     Args:
         path: File to read.
         stage: Stage whose settings are returned.
-        model: Model that was given on the command line.
     """
-    from groundup.core.config import read_toml
-    from groundup.recipes.rates import require_absolute_rates, stage_table
-
-    def model_of(stage: str, table: Mapping[str, Any]) -> Path | None:
-        named = model or table.get("model")
-        return Path(str(named)) if named else None
+    from groundup.core.config import read_toml, without_version
+    from groundup.core.recipe import stage_table
 
     name = stage.name
     try:
@@ -260,7 +251,7 @@ def _table(path: Path, stage: Stage, *, model: str | None = None) -> dict[str, A
             raise
         fix = f"To read it as text: groundup {stage.command} {options[0]} {shell_quoted(path)}"
         raise ConfigError(error.value, rule=error.rule, fix=fix) from None
-    require_absolute_rates(values, path.name, model_of, name)
+    values = without_version(values, path.name)
     if (table := stage_table(values, name)) is not None:
         return table
     if any(stage_table(values, other) is not None for other in STAGES):

@@ -8,13 +8,12 @@ from pathlib import Path
 
 from groundup.commands import STAGES
 from groundup.core import artifact
-from groundup.core.config import VERSION, Config, apply_overrides, read_toml, setting
+from groundup.core.config import Config, apply_overrides, read_toml, setting
 from groundup.core.console import Console, format_duration
 from groundup.core.errors import GroundupError
 from groundup.core.locks import locked_run
-from groundup.core.recipe import Stage, next_commands, recipe_steps, run_name, save_recipe, starting_model
+from groundup.core.recipe import Stage, next_commands, recipe_steps, run_name, save_recipe
 from groundup.recipes import find_recipe
-from groundup.recipes.rates import require_absolute_rates
 
 
 class RunConfig(Config):
@@ -61,12 +60,9 @@ def run(config: RunConfig, *, console: Console | None = None, stages: Mapping[st
     """
     console = console or Console()
     file = find_recipe(config.recipe)
-    given = read_toml(file)
-    recipe = apply_overrides(given, config.overrides)
+    recipe = apply_overrides(read_toml(file), config.overrides)
     name = run_name(recipe.pop("name", file.stem))
     directory = config.runs / name
-    given |= {key: recipe[key] for key in (VERSION,) if key in recipe}  # for overrides such as --set version=2
-    require_absolute_rates(given, file.name, lambda stage, table: starting_model(stage, table, directory, STAGES))
     steps = recipe_steps(recipe, directory, file.name, stages)
     artifacts: dict[str, artifact.Artifact] = {}
     with locked_run(directory):

@@ -132,10 +132,10 @@ def recipe_steps(recipe: Mapping[str, Any], directory: Path, file: str, stages: 
     Raises:
         ConfigError: A table, key or value of the recipe is invalid.
     """
-    from groundup.core.config import VERSION, load
+    from groundup.core.config import load, without_version
 
     known = {name: stage for name, stage in stages.items() if stage.directory}
-    tables = dict(_tables({key: value for key, value in recipe.items() if key != VERSION}, known, file))
+    tables = dict(_tables(without_version(recipe, file), known, file))
     if not tables:
         raise ConfigError(f"{file}: no stages", fix=f"Add the table of a stage, such as [{next(iter(known))}].")
     steps: list[Step] = []
@@ -153,18 +153,11 @@ def recipe_steps(recipe: Mapping[str, Any], directory: Path, file: str, stages: 
     return steps
 
 
-def starting_model(stage: str, table: Mapping[str, Any], directory: Path, stages: Mapping[str, Stage]) -> Path | None:
-    """Return the model that a stage starts from, if this model is already known before the run.
-
-    Args:
-        stage: Name of the stage.
-        table: Table of the stage in the recipe.
-        directory: Directory of the run.
-        stages: Maps the name of each stage to the stage.
-    """
-    if "model" in table:
-        return Path(str(table["model"]))
-    return _output_of(stages[stage].inputs.get("model", ()), {}, stages, directory)
+def stage_table(values: Any, stage: str) -> dict[str, Any] | None:
+    """Return the table of a stage in a recipe, or None if the recipe does not contain the stage."""
+    for part in stage.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return dict(values) if isinstance(values, dict) else None
 
 
 def next_commands(directory: Path, steps: Sequence[Step]) -> list[str]:

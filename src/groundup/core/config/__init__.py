@@ -3,7 +3,7 @@
 from groundup.core.config.check import load, nearest, unknown_name
 from groundup.core.config.declare import Config, Setting, setting, settings_of
 from groundup.core.config.toml import annotated_toml, apply_overrides, read_toml
-from groundup.core.config.version import RECIPE_VERSION, VERSION, take_version
+from groundup.core.config.version import RECIPE_VERSION, VERSION, without_version
 
 __all__ = [
     "RECIPE_VERSION",
@@ -17,6 +17,6 @@ __all__ = [
     "read_toml",
     "setting",
     "settings_of",
-    "take_version",
     "unknown_name",
+    "without_version",
 ]

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from groundup.core.errors import ConfigError
 
-RECIPE_VERSION = 2  # since version 2, learning rates are absolute values
+RECIPE_VERSION = 2
 VERSION = "version"
 
 
-def take_version(values: dict[str, Any], file: str) -> int:
-    """Remove the version from a recipe, and return it. If the recipe has no version, return 1.
+def without_version(recipe: Mapping[str, Any], file: str) -> dict[str, Any]:
+    """Check the version of a recipe, which is optional, and return the other keys.
 
     Args:
-        values: Tables and keys of the recipe. The key `version` is removed.
+        recipe: Tables and keys of the recipe.
         file: File name of the recipe, for error messages.
 
     Raises:
-        ConfigError: The version is not a positive integer, or only a later release supports it.
+        ConfigError: The recipe has another version.
     """
-    version = values.pop(VERSION, 1)
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+    version = recipe.get(VERSION, RECIPE_VERSION)
+    if version != RECIPE_VERSION or type(version) is not int:
         raise ConfigError(
             f"{file}: version = {version!r}",
-            rule="must be a whole number",
-            fix=f"Write version = {RECIPE_VERSION}.",
+            rule=f"this release reads recipes of version {RECIPE_VERSION}",
+            fix=f"Write version = {RECIPE_VERSION}, or upgrade groundup: pip install --upgrade groundup.",
         )
-    if version > RECIPE_VERSION:
-        raise ConfigError(
-            f"{file}: version = {version}",
-            rule=f"this release reads recipes up to version {RECIPE_VERSION}",
-            fix="Upgrade groundup: pip install --upgrade groundup.",
-        )
-    return version
+    return {key: value for key, value in recipe.items() if key != VERSION}

@@ -17,7 +17,7 @@ from groundup.core.config import (
     read_toml,
     setting,
     settings_of,
-    take_version,
+    without_version,
 )
 from groundup.core.errors import ConfigError
 
@@ -84,17 +84,15 @@ def test_tables_of_a_list_are_printed_last_and_once() -> None:
     assert text.index("[sources.optimizer]") < text.index("Keys of a TABLE in data or test:")
 
 
-@pytest.mark.parametrize(("written", "version"), [({}, 1), ({"version": 2}, 2), ({"version": 1}, 1)])
-def test_take_version_removes_the_version(written: dict[str, Any], version: int) -> None:
-    recipe = written | {"tokenize": {}}
-    assert take_version(recipe, "r.toml") == version
-    assert recipe == {"tokenize": {}}
+@pytest.mark.parametrize("written", [{}, {"version": 2}])
+def test_the_version_of_a_recipe_is_optional(written: dict[str, Any]) -> None:
+    assert without_version(written | {"tokenize": {}}, "r.toml") == {"tokenize": {}}
 
 
-@pytest.mark.parametrize("version", [0, 3, "2", 2.0, True])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", 2.0, True])
 def test_another_version_is_refused(version: Any) -> None:
-    with pytest.raises(ConfigError, match=r"r\.toml: version = "):
-        take_version({"version": version}, "r.toml")
+    with pytest.raises(ConfigError, match=r"r\.toml: version = .*reads recipes of version 2.*upgrade"):
+        without_version({"version": version}, "r.toml")
 
 
 def test_keys_that_all_kinds_of_a_table_share_are_printed_once() -> None:
