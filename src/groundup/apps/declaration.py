@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -37,8 +37,6 @@ _RESERVED_OPTIONS = (
 
 class Input(Config):
     """An input of an application."""
-
-    renamed: ClassVar[Mapping[str, str]] = {"least": "min", "most": "max"}
 
     name: str = setting(
         help="name of the input, used as {name} in prompts and as --name on the command line",
@@ -82,8 +80,6 @@ class Shot(Config):
 
 class Prompt(Config):
     """Prompt templates of an application. A line of a template is left out if all inputs named in it are empty."""
-
-    renamed: ClassVar[Mapping[str, str]] = {"part": "chunk", "base_part": "base_chunk"}
 
     user: str = setting(help="user message for chat models")
     system: str = setting("", help="system message for chat models")
@@ -133,8 +129,6 @@ class OutputSettings(Config):
 
 class Long(Config):
     """Strategy for an input that does not fit into the context of the model."""
-
-    renamed: ClassVar[Mapping[str, str]] = {"how": "strategy"}
 
     input: str = setting(help="name of the input that may be long")
     strategy: Literal["reduce", "join", "end", "mean"] = setting(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from groundup.commands._result import result_facts, show_result
 from groundup.core import artifact
@@ -23,8 +23,6 @@ EXAMPLE = "groundup collect --folder ~/notes --out runs/notes/corpus"
 
 class CollectConfig(CorpusSettings):
     """Settings of `groundup collect`."""
-
-    renamed: ClassVar[Mapping[str, str]] = {"judge": "perplexity_model"}
 
     folder: Path | None = setting(None, help="read this folder instead of the recipe's sources", flag=True)
     extraction: Literal["best", "fast"] | None = setting(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from groundup.commands._result import result_facts, show_result
 from groundup.core.artifact import Artifact, begin, read
@@ -25,8 +24,6 @@ EXAMPLE = "groundup compare runs/notes/base runs/notes/chat --data questions.csv
 
 class CompareConfig(Config):
     """Settings of `groundup compare`."""
-
-    renamed: ClassVar[Mapping[str, str]] = {"examples": "max_examples", "general_bytes": "max_general_bytes"}
 
     base: Path = setting(help="base model: a model directory or a run", positional=True)
     fine_tuned: Path = setting(help="fine-tuned language model or classifier", positional=True)

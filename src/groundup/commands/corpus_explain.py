@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from groundup.core.config import Config, setting
 from groundup.core.console import Console, visible
@@ -21,8 +21,6 @@ EXAMPLE = "groundup corpus explain runs/quickstart/corpus miltondata"
 
 class CorpusExplainConfig(Config):
     """Settings of `groundup corpus explain`."""
-
-    renamed: ClassVar[Mapping[str, str]] = {"most": "limit"}
 
     corpus: Path = setting(help="output directory of groundup collect", positional=True)
     document: str = setting(help="ID of a document, or part of its file name or URL", positional=True)

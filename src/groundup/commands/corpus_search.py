@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar
 
 from groundup.core.config import Config, setting
 from groundup.core.console import Console, visible
@@ -19,8 +18,6 @@ EXAMPLE = 'groundup corpus search runs/quickstart/corpus "to be, or not to be"'
 
 class CorpusSearchConfig(Config):
     """Settings of `groundup corpus search`."""
-
-    renamed: ClassVar[Mapping[str, str]] = {"most": "limit"}
 
     corpus: Path = setting(help="output directory of groundup collect", positional=True)
     text: str = setting(help="string to search for", positional=True)

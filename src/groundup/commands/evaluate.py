@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from groundup.commands._result import report_directory, result_facts, show_result
 from groundup.core.artifact import Artifact, Work, begin, read, read_intact
@@ -21,8 +20,6 @@ EXAMPLE = "groundup evaluate runs/notes --data another.txt"
 
 class EvaluateConfig(Config):
     """Settings of `groundup evaluate`."""
-
-    renamed: ClassVar[Mapping[str, str]] = {"compressors_read": "max_compressor_bytes"}
 
     model: Path = setting(help="model directory, or a run (its newest language model)", positional=True)
     out: Path | None = setting(None, help="directory for the report; default: a directory next to the model", flag=True)

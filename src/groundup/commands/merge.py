@@ -6,9 +6,8 @@ predicted labels of classifiers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from groundup.commands._result import result_facts, show_result, with_work_directory
 from groundup.core.artifact import Artifact, Work, begin, read
@@ -22,8 +21,6 @@ EXAMPLE = "groundup merge runs/notes/adapter --out models/fine-tuned"
 
 class MergeConfig(Config):
     """Settings of `groundup merge`."""
-
-    renamed: ClassVar[Mapping[str, str]] = {"gate": "verify"}
 
     adapter: Path = setting(help="directory of an adapter that groundup or PEFT wrote", positional=True)
     out: Path = setting(help="output directory for the merged model", flag=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from groundup.core.config import Config, setting
 from groundup.core.console import Console, print_now
@@ -26,8 +26,6 @@ EXAMPLE = "groundup serve runs/quickstart --port 8000"
 
 class ServeConfig(Config):
     """Settings of `groundup serve`."""
-
-    renamed: ClassVar = {"model": "models"}
 
     models: tuple[str, ...] = setting((), help="Model directory, GGUF file or run; or NAME=PATH", positional=True)
     models_dir: Path | None = setting(None, help="Folder of models, loaded at first use", flag=True)

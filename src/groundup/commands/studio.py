@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
 
 from groundup.core.config import Config, setting
 from groundup.core.console import Console, print_now
@@ -19,8 +18,6 @@ EXAMPLE = "groundup studio runs --port 8080"
 
 class StudioConfig(Config):
     """Settings of the web server of `groundup studio`."""
-
-    renamed: ClassVar = {"home": "directory"}
 
     directory: Path = setting(Path("runs"), help="run, model, or directory of runs or models", positional=True)
     host: str = setting("127.0.0.1", help="address to listen on; a public address requires a password", flag=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from groundup.core.config import Config, setting
 from groundup.core.console import Console, format_count
@@ -11,7 +11,7 @@ from groundup.core.errors import ConfigError
 from groundup.train.learning_rates import muon_for_adapters
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from groundup.hub.loading import OpenedModel
     from groundup.model import ModelConfig, SequenceClassifier, Transformer
@@ -24,11 +24,6 @@ _SMALL = 30_000_000  # number of parameters below which full fine-tuning is the 
 
 class LoraConfig(Config):
     """Settings of LoRA adapters (arXiv:2106.09685), used if `method` is `"lora"` or `"merged"`."""
-
-    renamed: ClassVar[Mapping[str, str]] = {
-        "learning_rate": "learning_rate, outside of [lora]",
-        "targets": "target_modules",
-    }
 
     rank: int = setting(16, help="rank of the update matrices", ge=1)
     alpha: float = setting(32.0, help="LoRA alpha: the update is scaled by alpha / rank", gt=0)

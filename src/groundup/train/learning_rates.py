@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
 
@@ -30,13 +29,6 @@ def _rate(help: str, *, flag: bool = False) -> Any:
 
 class OptimizerSettings(Config):
     """Settings of the optimizer. Learning rates are absolute values, as in PyTorch, transformers and TRL."""
-
-    renamed: ClassVar[Mapping[str, str]] = {
-        "matrix_lr": "learning_rate",
-        "embedding_lr": "embedding_learning_rate",
-        "head_lr": "head_learning_rate",
-        "vector_lr": "norm_learning_rate",
-    }
 
     optimizer: OptimizerName | None = setting(
         None, help="optimizer of the 2-D weights; default: muon (for LoRA: adamw)", flag=True

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from groundup.core.config import Config, setting
 from groundup.train.fine_tuning_method import LoraConfig, Method
@@ -29,13 +28,6 @@ class ParallelConfig(Config):
 
 class TrainingSettings(OptimizerSettings):
     """Settings for optimizer, precision, data parallelism, checkpoints and logs of a training run."""
-
-    renamed: ClassVar[Mapping[str, str]] = {
-        **OptimizerSettings.renamed,
-        "skip_spikes": "skip_loss_spikes",
-        "log_to": "report_to",
-        "evaluations": "num_evaluations",
-    }
 
     seed: int = setting(0, help="random seed", flag=True, ge=0)
     threads: int | None = setting(None, help="number of CPU threads; default: one per core", gt=0)
@@ -73,16 +65,6 @@ class PretrainingSettings(TrainingSettings):
 
 class FineTuningSettings(TrainingSettings):
     """Settings for base model, method and length of a fine-tuning run."""
-
-    renamed: ClassVar[Mapping[str, str]] = {
-        **TrainingSettings.renamed,
-        "epochs": "num_epochs",
-        "patience": "early_stopping_patience",
-        "cut_long": "truncate",
-        "set_apart": "validation_fraction",
-        "test_examples": "max_test_examples",
-        "replay_share": "replay_fraction",
-    }
 
     model: Path = setting(help="base model: a model or run directory", flag=True)
     out: Path = setting(help="output directory for the fine-tuned model", flag=True)

@@ -73,16 +73,6 @@ def test_wrong_usage_is_2_on_stderr_without_a_traceback(
     assert "fix: " in err or "did you mean" in err
 
 
-def test_a_renamed_flag_is_reported_with_its_new_name(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("groundup.commands.pretrain.PretrainConfig.renamed", {"duration": "minutes", "blocks": "shape"})
-    code, _, err = call(capsys, "pretrain", "tokens", "--out", "x", "--duration", "3")
-    assert (code, err) == (2, "error: --duration is now --minutes\n")
-    _, _, err = call(capsys, "pretrain", "tokens", "--out", "x", "--blocks", "3")
-    assert err == "error: --blocks is now --set shape=VALUE\n"
-
-
 def test_help_explains_arguments_and_marks_optional_ones(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = call(capsys, "classify", "--help")
     assert "Usage: groundup classify [OPTIONS] MODEL [TEXT]...\n" in out

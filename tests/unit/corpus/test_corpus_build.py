@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from groundup.core.config import load
 from groundup.core.console import Console
-from groundup.core.errors import ConfigError, DataError, FormatError
+from groundup.core.errors import DataError, FormatError
 from groundup.core.files import file_digest
 from groundup.core.types import Document
 from groundup.corpus import CorpusSettings, FolderSource, build_corpus, read_card, read_documents
@@ -292,19 +291,3 @@ def test_killed_build_resumes_with_the_same_result(folder: Path, tmp_path: Path)
         for n in ("whole", "killed")
     )
     assert killed_files == whole_files
-
-
-@pytest.mark.parametrize(
-    ("source", "key", "new"),
-    [
-        ({"kind": "folder", "path": "texts"}, "licence", "license"),
-        ({"kind": "crawl", "crawl": "CC-MAIN-2025-05"}, "licence", "license"),
-        ({"kind": "crawl", "crawl": "CC-MAIN-2025-05"}, "what", "file_type"),
-        ({"kind": "crawl", "crawl": "CC-MAIN-2025-05"}, "first", "skip"),
-        ({"kind": "links", "path": "links.txt"}, "longest_delay", "max_delay"),
-    ],
-)
-def test_old_keys_of_sources_name_the_new_key(source: dict[str, str], key: str, new: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        load(CorpusSettings, {"sources": [source | {key: "1"}]})
-    assert caught.value.value == f"sources[0].{key} is now sources[0].{new}"

@@ -113,9 +113,6 @@ def _explain(config: type[Config], problem: ErrorDetails, where: str, more: int)
     declared = {item.name: item for item in settings_of(holder)} if holder else {}
     rest = f" ({more} more {'error' if more == 1 else 'errors'} after this one.)" if more else ""
     if kind == "extra_forbidden":
-        prefix = key.removesuffix(name)
-        if holder and (new := holder.renamed.get(name)):
-            return ConfigError(f"{label} is now {prefix if new in declared else ''}{new}", fix="Rename it." + rest)
         if prefixes := _redundant_prefix(name, problem["input"], declared):
             inside = f" in {where}" if where else ""
             return ConfigError(
@@ -123,7 +120,7 @@ def _explain(config: type[Config], problem: ErrorDetails, where: str, more: int)
                 rule="settings are written without the name of their table",
                 fix=f'Remove "{prefixes}." from the start.',
             )
-        return unknown_name("setting", name, list(declared), where=where, prefix=prefix)
+        return unknown_name("setting", name, list(declared), where=where, prefix=key.removesuffix(name))
     if kind == "missing" and name in declared:
         item = declared[name]
         return ConfigError(f"{label} is missing ({item.help.rstrip('.')})", fix=_how_to_set(item) + rest)

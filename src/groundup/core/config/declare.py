@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from inspect import get_annotations
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -40,12 +40,7 @@ class Config(BaseModel):
     """Base class of the tables of a recipe.
 
     Configs are immutable. Unknown keys are errors. A "~" at the start of a path is expanded.
-
-    Attributes:
-        renamed: Maps the old name of each renamed key to its new name, for the error message.
     """
-
-    renamed: ClassVar[Mapping[str, str]] = {}
 
     # Infinity and NaN can satisfy bounds such as gt=0, but later cause an overflow in the stage.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -7,10 +7,8 @@ arXiv 1910.10683, section 2.2.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
 
 from groundup.core.config import Config, setting
 from groundup.core.errors import DataError
@@ -34,8 +32,6 @@ class C4(Config):
     to your own list. Terminal punctuation of all scripts is accepted. Paragraph breaks are kept. Repeated spans of
     three sentences are not removed, because there is a separate step for repeated text (see `RepeatedTextSettings`).
     """
-
-    renamed: ClassVar[Mapping[str, str]] = {"end_mark": "terminal_punctuation"}
 
     terminal_punctuation: bool = setting(True, help='remove lines that do not end in ".", "?", "!" or a quotation mark')
     min_line_words: int = setting(3, help="minimum number of words in a line; shorter lines are removed", ge=0)

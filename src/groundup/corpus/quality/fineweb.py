@@ -6,9 +6,6 @@ section 3.5. The rule about the number of line breaks is not in the paper, but i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 from groundup.core.config import Config, setting
 from groundup.core.types import Document
 from groundup.corpus.quality.sentences import MARKS
@@ -19,8 +16,6 @@ _MARKS = frozenset(MARKS)
 
 class FineWeb(Config):
     """The FineWeb filter with its thresholds. Blank lines are ignored."""
-
-    renamed: ClassVar[Mapping[str, str]] = {"min_marked_lines": "min_punctuated_lines"}
 
     min_punctuated_lines: float = setting(
         0.12, help="minimum fraction of lines that end in terminal punctuation", ge=0, le=1

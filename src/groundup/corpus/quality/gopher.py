@@ -6,8 +6,8 @@ appendix A.1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from groundup.core.config import Config, setting
 from groundup.core.types import Document
@@ -31,8 +31,6 @@ class GopherRepetition(Config):
     document with fewer than 50 words, one repeated word pair can make up a fifth of the text. Therefore, if a document
     is short, an n-gram counts as repeated only if it occurs at least three times.
     """
-
-    renamed: ClassVar[Mapping[str, str]] = {"short_words": "short_document_words"}
 
     duplicate_lines: float = setting(0.30, help="maximum fraction of repeated lines", ge=0, le=1)
     duplicate_line_characters: float = setting(
@@ -108,8 +106,6 @@ class GopherQuality(Config):
     stop words of the language with the most matches are counted. If there is no stop word list for the language of a
     document, the rule about stop words does not apply.
     """
-
-    renamed: ClassVar[Mapping[str, str]] = {"min_lettered_words": "min_alphabetic_words"}
 
     min_words: int = setting(50, help="minimum number of words, not counting words that consist of symbols", ge=0)
     max_words: int = setting(100_000, help="maximum number of words", ge=1)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import BinaryIO, ClassVar, Literal
+from typing import BinaryIO, Literal
 
 from pydantic import field_validator
 
@@ -64,8 +64,6 @@ class SourceConfig(Config):
     By default, the field that contains the text is detected. In a record of a conversation, this field is the list of
     messages. In paths, "." selects a field and "*" selects every element.
     """
-
-    renamed: ClassVar[Mapping[str, str]] = {"licence": "license"}
 
     name: str = setting(
         "", help="name of the source in the data card and in each document; default: derived from the path or package"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import PurePosixPath
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import field_validator, model_validator
 
@@ -41,8 +41,6 @@ class CrawlSource(ListedSource):
 
     If `crawl` and `index` are both set, only the captures whose URL matches a pattern in `index` are read.
     """
-
-    renamed: ClassVar[Mapping[str, str]] = {**ListedSource.renamed, "what": "file_type", "first": "skip"}
 
     kind: Literal["crawl"] = setting("crawl", help="pages of Common Crawl")
     crawl: str | None = setting(None, help='id of the crawl, such as "CC-MAIN-2025-05"', pattern=r"^[A-Za-z0-9._-]+$")

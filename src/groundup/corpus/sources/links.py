@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Literal
+from typing import Any, BinaryIO, Literal
 
 from groundup.core.config import setting
 from groundup.core.console import Console
@@ -40,8 +40,6 @@ class LinksSource(SourceConfig):
     The fetcher opens one connection per host and follows robots.txt. Links that cannot be fetched are counted by
     reason.
     """
-
-    renamed: ClassVar[Mapping[str, str]] = {**SourceConfig.renamed, "longest_delay": "max_delay"}
 
     kind: Literal["links"] = setting("links", help="the pages of a list of links")
     path: Path = setting(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import Field
@@ -38,7 +38,6 @@ class Work(Config):
     name: str = setting("work", help="what it is called", pattern=r"^\S+$")
     table: Path | list[Folder] | None = setting(None, help="a table, or where it comes from")
     limits: dict[str, int] = setting({}, help="bytes of each source at most")
-    renamed: ClassVar = {"layers": "depth"}
 
 
 GOOD: dict[str, Any] = {"sources": [{"kind": "folder", "path": "notes"}], "out": "corpus"}
@@ -63,7 +62,6 @@ def test_home_directory_expands_also_inside_lists(monkeypatch: pytest.MonkeyPatc
     ("change", "in_value", "in_rest"),
     [
         ({"depht": 4}, "'depht' in [work] in my.toml; did you mean 'depth'?", ""),
-        ({"layers": 4}, "layers is now depth", "Rename it."),
         ({"schedule": {"warmup": 3}}, "'schedule.warmup' in", ""),
         ({"schedule": {"warmup": 3}}, "did you mean 'schedule.warmup_steps'?", ""),
         ({"sources": [{"kind": "folder", "pth": "x"}]}, "did you mean 'sources[0].path'?", ""),
