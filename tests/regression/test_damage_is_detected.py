@@ -70,18 +70,6 @@ def test_a_change_by_the_user_can_be_accepted(base: Path) -> None:
     assert [each.damaged for each in verify(base)] == [{}]
 
 
-def test_a_model_of_an_earlier_release_opens(base: Path) -> None:
-    """The record of this model has no checksum for itself, but its output files are still verified."""
-    record = json.loads((base / "artifact.json").read_text())
-    del record["checksum"], record["logs"]
-    (base / "artifact.json").write_text(json.dumps(record | {"format_version": 1}))
-    open_model(base)
-    assert "earlier release" in verify(base)[0].note
-    flip(base / "model.safetensors")
-    with pytest.raises(FormatError, match=r"model\.safetensors"):
-        open_model(base)
-
-
 def test_a_model_from_elsewhere_has_no_checksums_and_finite_weights(base: Path) -> None:
     (base / "artifact.json").unlink()
     open_model(base)
@@ -149,17 +137,6 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, name: 
     flip(tmp_path / "step-00000001" / name)
     with pytest.raises(FormatError, match="no intact checkpoint"):
         load_newest_state(tmp_path)
-
-
-def test_a_checkpoint_of_an_earlier_release_is_read_with_a_note(tmp_path: Path) -> None:
-    path = save_state(tmp_path, state(1)) / "state.json"
-    record = json.loads(path.read_text())
-    del record["files"], record["checksum"]
-    path.write_text(json.dumps(record))
-    said: list[str] = []
-    found = load_newest_state(tmp_path, warn=said.append)
-    assert found is not None and found.step == 1
-    assert "no checksums" in said[0]
 
 
 def test_a_rollback_does_not_use_a_state_of_a_later_step(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     if base:
         console.note(base.sentence)
     model = start.build(plan.model, config.seed)
-    model.set_dropout(start.dropout if plan.dropout is None else plan.dropout, plan.token_dropout or 0.0)
+    model.set_dropout(plan.dropout, plan.token_dropout)
     trainer = Trainer(model, objective, config, run, machine=machine, label="pretraining")
     context = plan.model.context_length
     plan = trainer.fit_micro_batches(plan, lambda rows: loader(context, rows, machine).batch(0)) if new else plan

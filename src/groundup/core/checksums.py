@@ -93,7 +93,7 @@ def write_checked_json(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_checked_json(path: Path, *, fix: str) -> dict[str, Any]:
-    """Read a JSON object that `write_checked_json` wrote. Objects written by older releases have no checksum.
+    """Read a JSON object that `write_checked_json` wrote. An object without a checksum is not verified.
 
     Args:
         path: File to read.

@@ -192,7 +192,4 @@ def read_card(directory: Path) -> dict[str, Any]:
             rule=f"this version of groundup can only read format_version {FORMAT_VERSION} or lower",
             fix="Upgrade groundup: pip install --upgrade groundup.",
         )
-    for source in card.get("sources", []):
-        if "licence" in source:  # earlier releases of groundup wrote this key
-            source["license"] = source.pop("licence")
     return card

@@ -14,7 +14,6 @@ from groundup.corpus.rows import RowWriter, read_rows
 from groundup.corpus.steps import Drop
 
 DROP_LOG = "drop_log"
-_OLD_DROP_LOG = "ledger"  # name of the directory in corpora of earlier versions
 BEGINNING = 300  # number of characters of a dropped text to store in the log
 
 
@@ -77,9 +76,5 @@ def beginning(text: str) -> str:
 
 
 def read_drop_log(corpus: Path) -> Iterator[DropRecord]:
-    """Yield the drop log records of a corpus.
-
-    A corpus of an early version of groundup has no drop log and yields no records.
-    """
-    name = DROP_LOG if (corpus / DROP_LOG).is_dir() else _OLD_DROP_LOG
-    return read_rows(sorted((corpus / name).glob("*.parquet")), DropRecord)
+    """Yield the drop log records of a corpus."""
+    return read_rows(sorted((corpus / DROP_LOG).glob("*.parquet")), DropRecord)

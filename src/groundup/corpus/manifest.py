@@ -40,8 +40,7 @@ def files_of(corpus: Path, origins: Iterable[tuple[str, str]]) -> dict[tuple[str
         origins: Source and origin of each document.
 
     Returns:
-        A dictionary from the source and origin of each document to its file. If an earlier release built the corpus,
-        some files may be missing.
+        A dictionary from the source and origin of each document to its file.
     """
     # An origin such as "a.zip/b.mbox#3" starts with the path of the file. If two paths match, the longer path is used.
     found: dict[tuple[str, str], SourceFile] = {}

@@ -120,10 +120,8 @@ def _groups(file: pq.ParquetFile, low: str, high: str) -> Iterator[int]:
 
 def _documents(file: pq.ParquetFile, group: int) -> Iterator[Document]:
     table = file.read_row_group(group)
-    # A corpus that was built by an earlier version has fewer columns.
-    names = [name for name in COLUMNS if name in table.column_names]
-    for row in zip(*(table.column(name).to_pylist() for name in names), strict=True):
-        yield Document(**dict(zip(names, row, strict=True)))
+    for row in zip(*(table.column(name).to_pylist() for name in COLUMNS), strict=True):
+        yield Document(**dict(zip(COLUMNS, row, strict=True)))
 
 
 def shard_paths(directory: Path, split: Split) -> list[Path]:

@@ -14,7 +14,7 @@ from groundup.data import TokenShards
 from groundup.hub.adapted import find_adapter_base, is_adapter
 from groundup.hub.exports import STAGE as EXPORT
 from groundup.hub.exports import export_records
-from groundup.hub.training_state import damaged_state, has_checksums
+from groundup.hub.training_state import damaged_state
 from groundup.hub.weight_files import WeightFiles, is_gguf, weight_files
 
 CHECKPOINTS = ("checkpoints", "checkpoints/good", "checkpoints/best")
@@ -97,9 +97,8 @@ def _directory(directory: Path) -> Iterator[VerificationResult]:
     for place in CHECKPOINTS:
         for step in sorted((directory / place).glob("step-*")):
             problem = damaged_state(step)
-            note = "" if problem or has_checksums(step) else f"{_NO_CHECKSUMS}: an earlier release wrote it"
             files = sum(1 for _ in step.iterdir())
-            yield VerificationResult(step, "checkpoint", files, {"": problem} if problem else {}, note)
+            yield VerificationResult(step, "checkpoint", files, {"": problem} if problem else {})
     for file in sorted(directory.glob("*.gguf")):
         yield from _export(file)
 
@@ -112,7 +111,7 @@ def _output(directory: Path) -> VerificationResult:
         return VerificationResult(directory, "output", 1, {ARTIFACT: _problem(error, record)}, record=record)
     digests = made.outputs | made.logs
     damaged = damaged_files(directory, digests, remember=False)
-    note = "" if is_checked_json(record) else f"{ARTIFACT} itself has {_NO_CHECKSUMS}: an earlier release wrote it"
+    note = "" if is_checked_json(record) else f"{ARTIFACT} itself has {_NO_CHECKSUMS}"
     found = VerificationResult(directory, made.stage, len(digests) + 1, damaged, note, record)
     if damaged:
         return found

@@ -107,7 +107,7 @@ def _require_undamaged(directory: Path) -> None:
 
 
 def _require_card(directory: Path, name: str) -> None:
-    """Write a model card if it is missing, because earlier releases did not write one."""
+    """Write a model card if it is missing."""
     if (directory / CARD).is_file() or not (directory / ARTIFACT).is_file():
         return
     made = read(directory)

@@ -38,7 +38,7 @@ FORMAT_VERSION = 2
 _META = "state.json"
 _STEP = re.compile(r"step-\d+")
 _ROWS = "rows"  # Key in a file's metadata for tensors that are split by rows: {name: [first row, total rows]}.
-_NEWER_FORMAT = f"this release of groundup reads checkpoints with format versions up to {FORMAT_VERSION}"
+_UNKNOWN_FORMAT = f"this release of groundup reads checkpoints of format_version {FORMAT_VERSION}"
 _SINGLE_RANK = Ranks()
 
 
@@ -173,12 +173,11 @@ def save_state(directory: Path, state: TrainingState, *, keep: int = 2, ranks: R
             write_checked_json(
                 temporary / _META,
                 {
-                    # Checkpoints of a single process use format version 1, which older releases can read.
-                    "format_version": 1 if ranks.size == 1 else FORMAT_VERSION,
+                    "format_version": FORMAT_VERSION,
                     "step": state.step,
                     "groups": list(state.groups),
                     "files": _collect_digests(temporary, ranks),
-                    **({} if ranks.size == 1 else {"ranks": ranks.size}),
+                    "ranks": ranks.size,
                     "meta": state.meta,
                 },
             )
@@ -219,7 +218,7 @@ def load_newest_state(
         return None
     path = directory / name
     record = _record(path)
-    writers = record.get("ranks", 1)
+    writers = record["ranks"]
     groups = {
         group: StoredTensors([path / _file(group, rank, writers) for rank in range(writers)])
         for group in record["groups"]
@@ -237,26 +236,21 @@ def damaged_state(path: Path) -> str:
         A message with the first damaged file and a description of the damage; empty if the checkpoint is intact.
 
     Raises:
-        FormatError: a newer release wrote the checkpoint.
+        FormatError: the checkpoint has another format version.
     """
     try:
         record = _record(path)
-        writers = record.get("ranks", 1)
+        writers = record["ranks"]
         expected = [_file(group, rank, writers) for group in record["groups"] for rank in range(writers)]
         damaged = {name: "missing" for name in expected if not (path / name).is_file()}
-        damaged |= damaged_files(path, record.get("files", {}), remember=False)
+        damaged |= damaged_files(path, record["files"], remember=False)
     except FormatError as error:
-        if error.rule == _NEWER_FORMAT:
+        if error.rule == _UNKNOWN_FORMAT:
             raise
         return error.value
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return f"{path / _META}: {error!r}"
     return next((f"{path / name}: {problem}" for name, problem in damaged.items()), "")
-
-
-def has_checksums(path: Path) -> bool:
-    """Return whether a `step-N` directory has checksums. Earlier releases did not write checksums."""
-    return "files" in read_json(path / _META)
 
 
 def _newest_intact(directory: Path, at_most: int | None, warn: Callable[[str], None]) -> Path | None:
@@ -268,8 +262,6 @@ def _newest_intact(directory: Path, at_most: int | None, warn: Callable[[str], N
             continue
         for each in problems:
             warn(f"{each}. This checkpoint is damaged; using step {_step(path):,} instead.")
-        if not has_checksums(path):
-            warn(f"{path} has no checksums and cannot be verified, because an earlier release wrote it.")
         return path
     if not steps:
         return None
@@ -281,18 +273,12 @@ def _newest_intact(directory: Path, at_most: int | None, warn: Callable[[str], N
 
 
 def _record(path: Path) -> dict[str, Any]:
-    version = read_json(path / _META)["format_version"]
-    try:
-        record = read_checked_json(path / _META, fix="Delete this step-N directory and run the same command again.")
-    except FormatError as error:
-        if version > FORMAT_VERSION:
-            raise FormatError(f"{error.value} (format_version {version})", rule=error.rule, fix=error.fix) from error
-        raise
-    if record["format_version"] > FORMAT_VERSION:
+    record = read_checked_json(path / _META, fix="Delete this step-N directory and run the same command again.")
+    if record["format_version"] != FORMAT_VERSION:
         raise FormatError(
             f"{path}: format_version {record['format_version']}",
-            rule=_NEWER_FORMAT,
-            fix="Upgrade groundup, or start in a new --out directory.",
+            rule=_UNKNOWN_FORMAT,
+            fix="Resume with the release that wrote it, or start in a new --out directory.",
         )
     return record
 
@@ -348,8 +334,5 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _steps(directory: Path) -> list[Path]:
-    """Return the complete checkpoints, sorted by step.
-
-    Incomplete checkpoints can exist if the process of an earlier release was killed.
-    """
+    """Return the complete checkpoints, sorted by step."""
     return sorted(path for path in directory.glob("step-*") if _STEP.fullmatch(path.name) and (path / _META).is_file())

@@ -50,8 +50,7 @@ class Machine:
         native: Whether to use the C++ kernels of `native/`. If so, `torch.compile` is not used.
         fp8: Whether to use fp8 matmuls in the layers. On a CPU, fp8 is emulated.
         peak_flops: Sustained matmul throughput in FLOP/s: the maximum over several matrix sizes. MFU is relative to
-            this value. The value is None if an earlier release started the run, because that release measured a value
-            that was too low. In this case, MFU is not reported.
+            this value. If it is None, MFU is not reported.
         kernels: Kernel of each matmul of linear layers and MLPs if `native` is true. If None, all of them use the C++
             kernels.
         processor: Processor on which the rounding of matmuls depends: the name of the GPU, or the instruction sets of
@@ -76,13 +75,12 @@ class Machine:
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
-        record = asdict(self)
-        return record if self.kernels else {key: value for key, value in record.items() if key != "kernels"}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Machine:
         """Create the settings from the result of `to_json`."""
-        kernels = record.get("kernels")
+        kernels = record["kernels"]
         return cls(**dict(record) | {"kernels": KernelChoice.from_json(kernels) if kernels else None})
 
     def other_processor(self) -> str:

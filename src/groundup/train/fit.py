@@ -53,12 +53,9 @@ class Progress:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """Return the progress from JSON values. Values that earlier releases did not save get their defaults."""
-        known = {"batches": record["step"], "rollbacks": record.get("returns", 0)} | {
-            f.name: record[f.name] for f in fields(cls) if f.name in record
-        }
-        known["scores"] = [(step, score) for step, score in known.get("scores", ())]
-        return cls(**known)
+        """Return the progress from its fields as JSON values. Other keys are ignored."""
+        known = {f.name: record[f.name] for f in fields(cls)}
+        return cls(**known | {"scores": [(step, score) for step, score in record["scores"]]})
 
     def count(
         self,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = "checkpoints"
 PLAN = "plan.json"
-PLAN_VERSION = 2  # since version 2, the settings contain absolute learning rates
+PLAN_VERSION = 2
 
 
 @dataclass(slots=True)
@@ -122,7 +122,7 @@ def training_run(
         The run.
 
     Raises:
-        ConfigError: The directory contains an unfinished run of an incompatible release.
+        ConfigError: The directory contains an unfinished run with a plan of another version.
         ResourceError: Another process uses the directory.
     """
     console, keys, inputs = console or Console(), keys or {}, inputs or {}
@@ -142,9 +142,7 @@ def training_run(
 
 
 def require_current_plan(directory: Path) -> None:
-    """Raise an error if the directory contains an unfinished run that this release cannot resume.
-
-    In plans of earlier releases, learning rates are multiples of the default rates.
+    """Raise an error if the directory contains an unfinished run with a plan of another version.
 
     Args:
         directory: Output directory of the run.
@@ -155,17 +153,12 @@ def require_current_plan(directory: Path) -> None:
     path = directory / PLAN
     if (directory / ARTIFACT).is_file() or not path.is_file():
         return
-    version = read_plan(path).get("version", 1)
-    if version < PLAN_VERSION:
+    version = read_plan(path).get("version")
+    if version != PLAN_VERSION:
         raise ConfigError(
-            f"{path}: an unfinished run of an earlier release (version {version}), whose learning rates are multiples "
-            "of the default ones",
-            fix=f"Finish it with that release, or start again: use another --out, or delete {directory}.",
-        )
-    if version > PLAN_VERSION:
-        raise ConfigError(
-            f"{path}: version {version}, but this release reads plans up to version {PLAN_VERSION}",
-            fix="Upgrade groundup: pip install --upgrade groundup.",
+            f"{path}: version {version} of an unfinished run, but this release resumes version {PLAN_VERSION}",
+            fix="Finish the run with the release that started it, or start again: use another --out, or delete "
+            f"{directory}.",
         )
 
 

@@ -52,11 +52,6 @@ def test_untrusted_text_is_escaped(tmp_path: Path) -> None:
     assert read_card(tmp_path)["sources"][0]["genre"] == "a|b"
 
 
-def test_card_of_an_earlier_release_has_the_british_key(tmp_path: Path) -> None:
-    write_json(tmp_path / "card.json", {"format_version": 1, "sources": [{"name": "a", "licence": "MIT"}]})
-    assert read_card(tmp_path)["sources"] == [{"name": "a", "license": "MIT"}]
-
-
 def test_card_of_a_newer_release(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="needed: a corpus"):
         read_card(tmp_path)

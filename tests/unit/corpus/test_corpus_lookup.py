@@ -83,13 +83,6 @@ def test_the_longest_matching_file_name_is_the_file(tmp_path: Path) -> None:
     }
 
 
-def test_the_drop_log_of_an_earlier_version_is_read(corpus: Path) -> None:
-    records = list(read_drop_log(corpus))
-    (corpus / "drop_log").rename(corpus / "ledger")
-    assert records
-    assert list(read_drop_log(corpus)) == records
-
-
 def test_a_string_is_found_with_its_context(corpus: Path, prose: list[str]) -> None:
     wanted = prose[7].split("\n")[0][:40]
     matches = list(occurrences(corpus, wanted))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from groundup.core.checksums import write_checked_json
 from groundup.core.errors import FormatError
 from groundup.hub import TrainingState, load_newest_state, save_state
 
@@ -83,8 +84,8 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         load_newest_state(tmp_path)
 
 
-def test_a_newer_format_is_rejected_by_number(tmp_path: Path) -> None:
+def test_another_format_is_rejected_by_number(tmp_path: Path) -> None:
     path = save_state(tmp_path, _state(1)) / "state.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 99}))
+    write_checked_json(path, json.loads(path.read_text()) | {"format_version": 99})
     with pytest.raises(FormatError, match="99"):
         load_newest_state(tmp_path)

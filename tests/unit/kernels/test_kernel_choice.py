@@ -79,12 +79,3 @@ def test_the_choice_is_saved_with_the_machine() -> None:
     assert Machine.from_json(saved) == machine
     assert choice.kernel_of(group) == "torch"
     assert machine.describe() == [("matmul kernels", "PyTorch 1 (measured)")]
-
-
-def test_a_plan_of_an_earlier_release_keeps_its_kernels() -> None:
-    old = {"device": "cpu", "compute_dtype": "bfloat16", "compile": False, "threads": 2, "matmul_flops": 7e11}
-    machine = Machine.from_json(old | {"native": True, "fp8": False, "peak_flops": 8e11})
-    assert machine.kernels is None
-    assert machine.to_json().keys() == old.keys() | {"native", "fp8", "peak_flops", "processor"}
-    assert not machine.other_processor()
-    assert KernelChoice().kernel_of(MatmulGroup("weight_gradients", 64, (64,))) == "native"

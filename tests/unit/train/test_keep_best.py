@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -68,7 +70,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path: Path) -> No
     """If scores were lost at a resume, the patience would start again."""
     first = Run(tmp_path, patience=3)
     first.go_on(9)
-    saved = Progress.from_json({"step": 9, "scores": [list(pair) for pair in first.progress.scores]})
+    saved = Progress.from_json(json.loads(json.dumps(asdict(first.progress))))
     again = Run(tmp_path, saved, patience=3)
     again.go_on()
     assert (again.progress.step, again.keep.restore_best()) == (12, (6, 3.0))

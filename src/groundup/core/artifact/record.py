@@ -124,7 +124,7 @@ def read(directory: Path) -> Artifact:
 
     Raises:
         DataError: The directory does not exist, or the stage did not finish.
-        FormatError: The artifact is damaged, or a newer release wrote it.
+        FormatError: The artifact is damaged, or has another format version.
     """
     path = directory / ARTIFACT
     if not path.is_file():
@@ -143,17 +143,17 @@ def read_record(path: Path) -> Artifact:
         path: File to read.
 
     Raises:
-        FormatError: The record is damaged, or a newer release wrote it.
+        FormatError: The record is damaged, or has another format version.
     """
     return _parsed(path, read_checked_json(path, fix=_fix(path.parent)))
 
 
 def _parsed(path: Path, record: dict[str, Any]) -> Artifact:
-    if record.get("format_version", 0) > FORMAT_VERSION:
+    if (version := record.get("format_version")) != FORMAT_VERSION:
         raise FormatError(
-            f"{path}: format_version {record['format_version']}",
-            rule=f"this release supports format versions up to {FORMAT_VERSION}",
-            fix="Upgrade groundup: pip install --upgrade groundup.",
+            f"{path}: format_version {version}",
+            rule=f"this release reads format_version {FORMAT_VERSION}",
+            fix="Run the stage again with this release, or upgrade groundup: pip install --upgrade groundup.",
         )
     try:
         made = Artifact(**record)

@@ -56,8 +56,7 @@ class Work:
         seconds_before: Wall time of earlier, interrupted executions in seconds.
         held: Open lock file of the directory.
         started: Time at which this execution started.
-        kept: Maps the names of files that an interrupted execution finished to their checksums (see `keep`). None if an
-            older release was interrupted, because it did not write checksums.
+        kept: Maps the names of files that an interrupted execution finished to their checksums (see `keep`).
         target: Output directory, if it is not the working directory.
         console: Console for messages.
         release: Function that removes the lock, and the working directory if it is empty, after an error.
@@ -72,7 +71,7 @@ class Work:
     seconds_before: float
     held: TextIO | None = None
     started: float = field(default_factory=time.monotonic)
-    kept: dict[str, str] | None = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
     target: Path | None = None
     console: Console | None = None
     release: Callable[[], object] = lambda: None
@@ -90,7 +89,7 @@ class Work:
                 "stage": self.stage,
                 "fingerprint": self.fingerprint,
                 "seconds": round(self.seconds, 3),
-                "kept": self.kept or {},
+                "kept": self.kept,
             },
         )
 
@@ -101,9 +100,7 @@ class Work:
             files: Finished files in `directory`.
         """
         digests = digests_of(files, remember=False)
-        self.kept = (self.kept or {}) | {
-            path.relative_to(self.directory).as_posix(): digest for path, digest in digests.items()
-        }
+        self.kept |= {path.relative_to(self.directory).as_posix(): digest for path, digest in digests.items()}
         self.save_time()
 
     def has(self, *files: Path) -> bool:
@@ -112,9 +109,7 @@ class Work:
         Args:
             *files: Files in `directory` to check.
         """
-        kept = self.kept
-        names = {path: path.relative_to(self.directory).as_posix() for path in files}
-        return all(path.is_file() and (kept is None or name in kept) for path, name in names.items())
+        return all(path.is_file() and path.relative_to(self.directory).as_posix() in self.kept for path in files)
 
     def finish(self, facts: Mapping[str, Any], outputs: list[Path]) -> Artifact:
         """Write the artifact, and replace an earlier output if one exists.
@@ -290,10 +285,7 @@ def _read_started(path: Path) -> dict[str, Any]:
 def _resume(work: Work, console: Console | None) -> None:
     """Read the state of an interrupted execution, and delete damaged files. The stage then writes them again."""
     begun = _read_started(work.directory / STARTED)
-    work.seconds_before, kept = begun["seconds"], begun.get("kept")
-    if kept is None:
-        work.kept = None
-        return
+    work.seconds_before, kept = begun["seconds"], begun["kept"]
     damaged = damaged_files(work.directory, kept)
     for name, problem in damaged.items():
         if (work.directory / name).is_file():

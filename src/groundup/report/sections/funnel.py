@@ -24,7 +24,6 @@ _NAMES = {  # Labels of all other steps contain the name of the filter.
     "language": "in a selected language",
     "quality": "accepted by the quality classifier",
     "perplexity": "within the perplexity limits",
-    "judge": "within the perplexity limits",  # Data cards of earlier versions use this name.
     "decontamination": "without evaluation items",
     "privacy": "after masking",
     "duplicates": "without duplicates",

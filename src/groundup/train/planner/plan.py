@@ -63,9 +63,9 @@ class Plan:
         lora_parameters: Number of LoRA parameters, or None if all weights are trained.
         seconds: Wall time of the command, in seconds, at which training should end, or None if there is no time limit.
             If there is a time limit, `total_steps` is an estimate.
-        max_epochs: Maximum number of epochs if there is a time limit, or None in plans of earlier releases.
-        dropout: Dropout probability, or None in plans of earlier releases.
-        token_dropout: Token dropout, or None in plans of earlier releases.
+        max_epochs: Maximum number of epochs if there is a time limit, otherwise None.
+        dropout: Dropout probability.
+        token_dropout: Token dropout.
         bits_per_byte: Predicted bits per byte of held-out text and the bounds of its 90 % interval, or None if the
             prediction does not apply.
         memory_offset: Measured minus estimated peak memory of the measured steps, in bytes, by which the estimate is
@@ -84,8 +84,8 @@ class Plan:
     lora_parameters: int | None = None
     seconds: float | None = None
     max_epochs: float | None = None
-    dropout: float | None = None
-    token_dropout: float | None = None
+    dropout: float = 0.0
+    token_dropout: float = 0.0
     bits_per_byte: tuple[float, float, float] | None = None
     memory_offset: int | None = None
 
@@ -178,19 +178,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
-        record = asdict(self) | {"model": self.model.to_json()}
-        # These fields are omitted if they are None, so that the digests of plans from earlier releases, which do not
-        # have them, stay the same.
-        optional = (
-            "lora_parameters",
-            "seconds",
-            "max_epochs",
-            "dropout",
-            "token_dropout",
-            "bits_per_byte",
-            "memory_offset",
-        )
-        return {key: value for key, value in record.items() if key not in optional or value is not None}
+        return asdict(self) | {"model": self.model.to_json()}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Plan:
@@ -200,7 +188,7 @@ class Plan:
             "model": ModelConfig.from_json(record["model"]),
             "optimizer": OptimizerConfig(**optimizer),
         }
-        if predicted := record.get("bits_per_byte"):
+        if predicted := record["bits_per_byte"]:
             changed["bits_per_byte"] = tuple(predicted)
         return cls(**dict(record) | changed)
 
