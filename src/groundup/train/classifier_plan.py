@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from groundup.core.artifact import Work
 from groundup.core.config import setting
@@ -14,16 +14,16 @@ from groundup.core.console import Console
 from groundup.data.label_parts import LabelSettings
 from groundup.train.fine_tuning_method import Method
 from groundup.train.learning_rates import classifier_rates, show_rates
-from groundup.train.run import TrainingRun, drop_checkpoints
+from groundup.train.run import TrainingRun, drop_checkpoints, read_plan
 from groundup.train.settings import FineTuningSettings
 
 if TYPE_CHECKING:
     from groundup.data.label_batches import LabeledBatches
-    from groundup.kernels import Machine
-    from groundup.model import ModelConfig, SequenceClassifier
+    from groundup.model import SequenceClassifier
     from groundup.optim import OptimizerConfig
     from groundup.train.trainer import Trainer, TrainingSteps
 
+T = TypeVar("T")
 ClassifierMetric = Literal["loss", "accuracy", "macro_f1"]
 
 # With fewer texts, the validation set is too small to show whether training helps, so only the head is fitted.
@@ -168,26 +168,6 @@ def _estimate(
     return trainer.estimate(steps, batches.batch(batches.largest), batches.batch(batches.typical), memory=memory)
 
 
-def saved_machine(settings: ClassifierSettings, run: TrainingRun, trained: ModelConfig | None) -> tuple[Machine, bool]:
-    """Return the machine that the run started on, and whether the run is new.
-
-    Args:
-        settings: Settings of the run.
-        run: The training run.
-        trained: Architecture of the model if all its weights are trained, otherwise None.
-    """
-    from groundup.train.machine import measured_machine, with_measured_kernels
-
-    if saved := run.saved_machine():
-        return saved, False
-    # The model is not compiled, because each text length would require another compilation.
-    machine = measured_machine(settings, run, compile=False, frozen=trained is None)
-    if trained is not None:
-        machine = with_measured_kernels(machine, trained, run.ranks)
-    run.save_plan(machine=machine.to_json())
-    return machine, True
-
-
 @dataclass(frozen=True, slots=True)
 class ValidationSet:
     """Number of texts in a validation set, and a function that evaluates the classifier on these texts.
@@ -202,63 +182,113 @@ class ValidationSet:
     num_texts: int
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """Result of training a classifier.
+
+    Attributes:
+        facts: Results as JSON values.
+        learning_rate: Peak learning rate of the 2-D weights.
+        error_rates: Error rate on the validation set before and after training, or None if the model was not trained
+            or there is no validation set.
+        num_texts: Number of validation texts.
+    """
+
+    facts: dict[str, Any]
+    learning_rate: float = 0.0
+    error_rates: tuple[float, float] | None = None
+    num_texts: int = 0
+
+    def worse(self) -> bool:
+        """Return whether training lowered the validation accuracy significantly."""
+        return self.error_rates is not None and significantly_worse(*self.error_rates, self.num_texts)
+
+
+def train_with_retries(
+    settings: ClassifierSettings, run: TrainingRun, train: Callable[[float], tuple[T, TrainingResult]]
+) -> tuple[T, TrainingResult]:
+    """Train a classifier. While training lowers the validation accuracy, train again at half the learning rates.
+
+    Learning rates that the user set are not changed. The factor on the learning rates is saved in the plan, so that an
+    interrupted run resumes with it.
+
+    Args:
+        settings: Settings of the run.
+        run: The training run.
+        train: Trains a new classifier, given the factor on the learning rates.
+
+    Returns:
+        The result of the last call of `train`.
+    """
+    scale = float((run.saved_plan() or {}).get(_RATE_SCALE, 1))
+    while True:
+        trained, result = train(scale)
+        if not result.worse():
+            return trained, result
+        retry = scale > _MIN_RATE_SCALE and all(getattr(settings, name) is None for name in _RATES)
+        _warn_of_lower_accuracy(run.console, result, retry=retry)
+        if not retry:
+            return trained, result
+        del trained  # frees the memory of the model
+        scale /= 2
+        if run.ranks.first:  # deleted first, because they belong to the old learning rates
+            drop_checkpoints(run.directory)
+        run.save_plan(**{_RATE_SCALE: scale})
+
+
+def _warn_of_lower_accuracy(console: Console, result: TrainingResult, *, retry: bool) -> None:
+    assert result.error_rates is not None
+    before, after = (1 - error for error in result.error_rates)
+    advice = f"Lower the learning rate: --learning-rate {result.learning_rate / 2:.2g}."
+    console.warn(
+        f"Training lowered the validation accuracy from {before:.1%} to {after:.1%} ({result.num_texts:,} texts). "
+        f"{'Restarting at half the learning rates.' if retry else advice}"
+    )
+
+
 def train_classifier(
     trainer: Trainer[SequenceClassifier, Any],
     settings: ClassifierSettings,
     batches: LabeledBatches,
-    method: Method,
     validation: ValidationSet,
-    throughput: Throughput,
-    *,
-    epochs: float,
-    new: bool,
-) -> dict[str, Any] | None:
+    steps: TrainingSteps | None,
+) -> TrainingResult:
     """Train a classifier after its head was fitted.
 
     Args:
         trainer: Trainer of the classifier.
         settings: Settings of the run.
         batches: Batches of the training texts.
-        method: Fine-tuning method.
         validation: Validation set.
-        throughput: Measured costs.
-        epochs: Number of epochs, or 0 if only the head is fitted.
-        new: True if the run is new, False if it resumes.
-
-    Returns:
-        Results as JSON values, or None if training lowered the validation accuracy and the caller must start the run
-        again. In that case, the learning rates in the saved plan were halved.
+        steps: Steps of the run, or None if only the head is fitted.
     """
+    from groundup.model.lora import lora_layers
     from groundup.train.trainer import Selection
 
-    run, adapted = trainer.run, method != "full"
-    plan = run.saved_plan() or {}
-    if not epochs:
+    run = trainer.run
+    if steps is None:
         if run.ranks.first:
-            _log_head(run.work, plan["head"])
-        return {"epochs": 0.0, "learning_rates": {}}
+            _log_head(run.work, read_plan(run.plan_file)["head"])
+        return TrainingResult({"epochs": 0.0, "learning_rates": {}})
 
     def error_rate() -> float:
         with trainer.readable():
             rate: float = run.ranks.broadcast_object(validation.error("accuracy"))
         return rate
 
+    assert steps.optimizer is not None
     before = error_rate() if validation.num_texts else 0.0
-    scale = float(plan.get(_RATE_SCALE, plan.get("gentler", 1)))  # earlier releases used the second key
-    optimizer = settings.rates(method, trainer.model.config.dim, scale)
-    rates = show_rates(settings, trainer.model, optimizer, run.console, adapted=adapted)
-    steps = plan_steps(settings, batches, epochs, optimizer, throughput, digest=run.work.fingerprint)
-    if new:
+    adapted = bool(lora_layers(trainer.model))
+    rates = show_rates(settings, trainer.model, steps.optimizer, run.console, adapted=adapted)
+    if run.work.state == "fresh":
         run.console.note(_estimate(trainer, steps, batches, settings.batch_size))
     selection, metric = None, settings.keep_best or "loss"
     if settings.keep_best or settings.early_stopping_patience:
         selection = Selection(lambda: validation.error(metric), metric, settings.early_stopping_patience)
     progress = trainer.train(batches.batch, steps, selection=selection)
-    if validation.num_texts and significantly_worse(before, after := error_rate(), validation.num_texts):
-        result = (before, after, validation.num_texts)
-        if _lower_rates(settings, run, result, scale, optimizer.matrix_lr):
-            return None
-    return {"epochs": progress.step / batches.per_epoch, "learning_rates": rates}
+    facts = {"epochs": progress.step / batches.per_epoch, "learning_rates": rates}
+    error_rates = (before, error_rate()) if validation.num_texts else None
+    return TrainingResult(facts, steps.optimizer.matrix_lr, error_rates, validation.num_texts)
 
 
 def _log_head(work: Work, head: Mapping[str, Any]) -> None:
@@ -266,35 +296,6 @@ def _log_head(work: Work, head: Mapping[str, Any]) -> None:
     row = {"step": 1, "total_steps": 1, "tokens_seen": head["texts"], "loss": head["nats"], "lr_factor": 0.0}
     row |= {"accuracy": head["accuracy"], "grad_norm": head["grad_norm"], "seconds": work.seconds, "waited": 0.0}
     (work.directory / "metrics.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
-
-
-def _lower_rates(
-    settings: ClassifierSettings, run: TrainingRun, result: tuple[float, float, int], scale: float, rate: float
-) -> bool:
-    """Warn that training lowered the validation accuracy, and halve the learning rates in the plan for a retry.
-
-    Args:
-        settings: Settings of the run.
-        run: The training run.
-        result: Error rate on the validation set before and after training, and the number of validation texts.
-        scale: Factor on the learning rates of this attempt.
-        rate: Learning rate of this attempt.
-
-    Returns:
-        Whether to start the run again.
-    """
-    before, after, count = result
-    again = not (settings.learning_rate or settings.learning_rate_scale) and scale > _MIN_RATE_SCALE
-    advice = f"Lower the learning rate: --learning-rate {rate / 2:.2g}."
-    run.console.warn(
-        f"Training lowered the validation accuracy from {1 - before:.1%} to {1 - after:.1%} ({count:,} texts). "
-        f"{'Restarting at half the learning rates.' if again else advice}"
-    )
-    if again:
-        if run.ranks.first:  # deleted first, because they belong to the old learning rates
-            drop_checkpoints(run.directory)
-        run.save_plan(**{_RATE_SCALE: scale / 2})
-    return again
 
 
 def significantly_worse(before: float, after: float, num_texts: int) -> bool:

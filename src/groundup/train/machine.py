@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from groundup.distributed.ranks import Ranks
 from groundup.kernels import Machine, measure_machine, with_kernels
-from groundup.model import ModelConfig, SequenceClassifier, Transformer
-from groundup.model.lora import adapter_parameters
+from groundup.model import ModelConfig
 from groundup.train.run import TrainingRun
 from groundup.train.settings import TrainingSettings
 
@@ -46,19 +45,22 @@ def with_measured_kernels(machine: Machine, config: ModelConfig, ranks: Ranks) -
     return Machine.from_json(ranks.broadcast_object(here))
 
 
-def machine_of_run(run: TrainingRun, settings: TrainingSettings, model: Transformer | SequenceClassifier) -> Machine:
+def machine_of_run(
+    run: TrainingRun, settings: TrainingSettings, trained: ModelConfig | None, *, compile: bool = True
+) -> Machine:
     """Return the saved machine of a run. If the run is new, measure the machine and save it.
 
     Args:
         run: The training run.
         settings: Settings of the run.
-        model: Model to train, for which the fastest kernels are chosen.
+        trained: Architecture of the model, for which the fastest kernels are chosen, if all its weights are trained;
+            otherwise None.
+        compile: Whether the model may be compiled.
     """
     if saved := run.saved_machine():
         return saved
-    frozen = adapter_parameters(model) is not None
-    machine = measured_machine(settings, run, frozen=frozen)
-    if not frozen:
-        machine = with_measured_kernels(machine, model.config, run.ranks)
+    machine = measured_machine(settings, run, compile=compile, frozen=trained is None)
+    if trained is not None:
+        machine = with_measured_kernels(machine, trained, run.ranks)
     run.save_plan(machine=machine.to_json())
     return machine

@@ -19,6 +19,7 @@ from groundup.distributed import ShardedOptimizer
 from groundup.distributed.parallel_model import ModelT, parallelize
 from groundup.distributed.ranks import Ranks
 from groundup.kernels import Machine, eager_mode
+from groundup.model.lora import lora_layers
 from groundup.optim import Optimizer, OptimizerConfig, WarmupStableDecay
 from groundup.train.callbacks import AtFractions, EverySeconds, MetricsLog, ShowProgress, Speed, logs_in, require_logs
 from groundup.train.checkpoints import Checkpoints
@@ -168,7 +169,8 @@ class Trainer(Generic[ModelT, BatchT]):
         self.objective = objective
         self.settings = settings
         self.run = run
-        self.machine = machine or machine_of_run(run, settings, model)
+        fully_trained = None if lora_layers(model) else model.config
+        self.machine = machine or machine_of_run(run, settings, fully_trained)
         self.label = label
         self.progress = Progress()
         self._average: WeightAverage | None = None
