@@ -31,6 +31,11 @@ class WarmupStableDecay:
     warmup_steps: int
     decay_steps: int
 
+    @classmethod
+    def from_ratios(cls, total_steps: int, warmup_ratio: float, decay_ratio: float) -> Self:
+        """Return a schedule with the given fractions of steps for warmup and decay, rounded up to whole steps."""
+        return cls(total_steps, math.ceil(warmup_ratio * total_steps), math.ceil(decay_ratio * total_steps))
+
     def with_total_steps(self, total_steps: int) -> Self:
         """Return the schedule for another total number of steps.
 

@@ -138,13 +138,8 @@ def plan_steps(
         tokens = throughput.tokens_per_text * settings.batch_size
         # A training step runs a forward and a backward pass, and takes about three times as long as a forward pass.
         steps = max(1, min(steps, int(end / (3 * throughput.seconds_per_token * tokens))))
-    schedule = WarmupStableDecay(
-        steps,
-        warmup_steps=max(1, math.floor(settings.warmup_ratio * steps + 1e-9)),
-        decay_steps=math.ceil(settings.decay_ratio * steps),
-    )
     return TrainingSteps(
-        schedule,
+        WarmupStableDecay.from_ratios(steps, settings.warmup_ratio, settings.decay_ratio),
         optimizer,
         total_tokens=batches.texts_in(steps),
         unit="texts",

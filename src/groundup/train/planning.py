@@ -142,7 +142,7 @@ def _completed(plan: Plan, settings: PretrainingSettings, forecast: Forecast, *,
     given = {name: getattr(settings, name) for name in names}
     if not random:  # The defaults were measured for random weights. Decay would undo the training of the base model.
         given = {name: value or 0.0 for name, value in given.items()}
-    plan = regularized(plan, **given, decay_ratio=settings.decay_ratio)
+    plan = regularized(plan, **given).with_schedule(settings.warmup_ratio, settings.decay_ratio)
     found = forecast.interval(plan.model, plan.total_tokens)
     return replace(plan, bits_per_byte=(found.value, found.low, found.high) if random else None)
 
@@ -238,15 +238,9 @@ def plan_fine_tuning(
         epochs = affordable_epochs(left, speed, rows_per_epoch * shape.context_length, epochs)
         step = shareable_step(step_rows(rows_per_epoch, epochs, shape.context_length), ranks.size)
     plan = fine_tuning_plan(
-        shape,
-        rates,
-        rows_per_epoch=rows_per_epoch,
-        epochs=epochs,
-        step=step,
-        lora_parameters=lora_parameters,
-        warmup=settings.warmup_ratio,
-        decay=settings.decay_ratio,
+        shape, rates, rows_per_epoch=rows_per_epoch, epochs=epochs, step=step, lora_parameters=lora_parameters
     )
+    plan = plan.with_schedule(settings.warmup_ratio, settings.decay_ratio)
     seconds = None if settings.minutes is None else 60 * settings.minutes * (1 - SAVE_FRACTION)
     plan = replace(plan, tokens_per_second=speed, seconds=seconds)
     return machine, Plan.from_json(ranks.broadcast_object(plan.to_json()))

@@ -52,6 +52,7 @@ class PretrainingSettings(TrainingSettings):
     global_batch_tokens: int | None = setting(
         None, help="number of tokens per optimizer step; default: grows with the length of the run", gt=0
     )
+    warmup_ratio: float = setting(0.02, help="fraction of steps with linear warmup of the learning rate", ge=0, le=1)
     decay_ratio: float = setting(0.6, help="fraction of steps with linear decay of the learning rate to 0", ge=0, le=1)
     dropout: float = setting(0.0, help="dropout of attention and MLP", ge=0, lt=1)
     token_dropout: float | None = setting(

@@ -87,7 +87,7 @@ class TrainingSteps:
         """
         _, accum = micro_batches_per_rank(plan.rows, plan.micro_batch_size, ranks.size)
         return cls(
-            WarmupStableDecay(plan.total_steps, plan.warmup_steps, plan.decay_steps),
+            plan.schedule,
             plan.optimizer,
             grad_accum_steps=accum,
             total_tokens=plan.total_tokens,

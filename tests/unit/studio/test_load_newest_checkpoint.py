@@ -28,7 +28,7 @@ def training(tmp_path: Path, tokenizer: Tokenizer, tiny_model: Callable[..., Tra
     run = tmp_path / "runs" / "some"
     tokenizer.save(run / "tokens" / "tokenizer")
     begin(run / "base", "pretrain", {}, {})
-    plan = Plan(model.config, OptimizerConfig(), 1, 1, 100, 1, 1, 1.0)
+    plan = Plan(model.config, OptimizerConfig(), 1, 1, 100, 1.0, 1, 1)
     write_json(run / "base" / "plan.json", {"machine": {}, "plan": plan.to_json()})
     return run / "base", model
 

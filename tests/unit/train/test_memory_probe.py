@@ -108,7 +108,7 @@ def test_smaller_micro_batches_keep_the_batch_size(
         return 3
 
     monkeypatch.setattr("groundup.train.trainer.find_max_rows", few)
-    plan = Plan(model.config, OptimizerConfig(), 8, 2, 100, 2, 60, 1.0)
+    plan = Plan(model.config, OptimizerConfig(), 8, 2, 100, 1.0, 2, 60)
     machine = Machine("cpu", "float32", False, 1, 1e9)
     with training_run(tmp_path) as run:
         assert run.plan(lambda: (machine, plan)) == (machine, plan, True)

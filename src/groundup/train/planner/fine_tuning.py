@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from groundup.model import ModelConfig
 from groundup.model.flops import flops_per_token
 from groundup.optim import MATRIX_LR, OptimizerConfig
@@ -12,8 +10,6 @@ from groundup.train.planner.plan import OVERHEAD_FRACTION, Plan, batch_rows, mic
 DEFAULT_EPOCHS = 3.0
 DEFAULT_RATE_SCALE = 0.3  # factor on the learning rates of pretraining
 MIN_STEPS = 50  # minimum number of steps, for which small training sets get a smaller batch size
-WARMUP_FRACTION = 0.05
-DECAY_FRACTION = 0.8
 REFERENCE_DIM = 256
 # LoRA uses ten times AdamW's rate for full fine-tuning (Schulman et al. 2025, "LoRA Without Regret").
 ADAPTER_RATE_FACTOR = 10.0
@@ -85,10 +81,8 @@ def fine_tuning_plan(
     epochs: float,
     step: tuple[int, int],
     lora_parameters: int | None = None,
-    warmup: float = WARMUP_FRACTION,
-    decay: float = DECAY_FRACTION,
 ) -> Plan:
-    """Return the plan of a fine-tuning run.
+    """Return the plan of a fine-tuning run, without its learning-rate schedule.
 
     Args:
         model: Architecture, whose `context_length` is the number of tokens per packed window.
@@ -97,8 +91,6 @@ def fine_tuning_plan(
         epochs: Number of epochs.
         step: Number of packed windows per micro-batch, and number of micro-batches per step.
         lora_parameters: Number of LoRA parameters, or None if all weights are trained.
-        warmup: Fraction of the steps with linear warmup of the learning rate.
-        decay: Fraction of the steps with linear decay of the learning rate to 0.
     """
     micro, accum = step
     steps = max(1, round(epochs * rows_per_epoch / (micro * accum)))
@@ -108,8 +100,6 @@ def fine_tuning_plan(
         micro_batch_size=micro,
         grad_accum_steps=accum,
         total_steps=steps,
-        warmup_steps=math.ceil(warmup * steps),
-        decay_steps=math.ceil(decay * steps),
         epochs=steps * micro * accum / rows_per_epoch,
         lora_parameters=lora_parameters,
     )

@@ -19,7 +19,7 @@ from groundup.core.console import format_duration
 from groundup.core.errors import ConfigError, ResourceError
 from groundup.model import ModelConfig
 from groundup.model.flops import flops_per_token, matmul_parameters, parameter_count, training_bytes
-from groundup.optim import OptimizerConfig
+from groundup.optim import OptimizerConfig, WarmupStableDecay
 from groundup.train.planner.forecast import Forecast, planned_token_dropout
 from groundup.train.planner.law import planned_weight_decay
 from groundup.train.planner.sizes import Sizes
@@ -37,8 +37,6 @@ OVERHEAD_FRACTION = 0.06  # fraction of the training time for evaluations, sampl
 SAVE_FRACTION = 0.01  # fraction of the time budget that is reserved for saving the model
 MIN_TRAINING_FRACTION = 0.5  # minimum fraction of the time budget for training, even if compiling takes long
 EXPECTED_UTILIZATION = 0.5  # fraction of the matmul throughput that is assumed before steps are measured
-DECAY_FRACTION = 0.6
-WARMUP_FRACTION = 0.02
 
 Measure = Callable[[ModelConfig, int], float]
 """Function of (architecture, rows per micro-batch) that measures training steps and returns tokens per second."""
@@ -56,9 +54,9 @@ class Plan:
         micro_batch_size: Number of rows per micro-batch.
         grad_accum_steps: Number of micro-batches per optimizer step.
         total_steps: Number of optimizer steps.
+        epochs: Number of epochs.
         warmup_steps: Number of steps with linear warmup of the learning rate.
         decay_steps: Number of steps with linear decay of the learning rate to 0.
-        epochs: Number of epochs.
         tokens_per_second: Throughput that was measured before step 1, or None if no measurement was made.
         lora_parameters: Number of LoRA parameters, or None if all weights are trained.
         seconds: Wall time of the command, in seconds, at which training should end, or None if there is no time limit.
@@ -77,9 +75,9 @@ class Plan:
     micro_batch_size: int
     grad_accum_steps: int
     total_steps: int
-    warmup_steps: int
-    decay_steps: int
     epochs: float
+    warmup_steps: int = 0
+    decay_steps: int = 0
     tokens_per_second: float | None = None
     lora_parameters: int | None = None
     seconds: float | None = None
@@ -103,6 +101,16 @@ class Plan:
     def total_tokens(self) -> int:
         """Number of tokens of the run."""
         return self.total_steps * self.global_batch_tokens
+
+    @property
+    def schedule(self) -> WarmupStableDecay:
+        """Learning-rate schedule."""
+        return WarmupStableDecay(self.total_steps, self.warmup_steps, self.decay_steps)
+
+    def with_schedule(self, warmup_ratio: float, decay_ratio: float) -> Plan:
+        """Return the plan with a learning-rate schedule, see `WarmupStableDecay.from_ratios`."""
+        schedule = WarmupStableDecay.from_ratios(self.total_steps, warmup_ratio, decay_ratio)
+        return replace(self, warmup_steps=schedule.warmup_steps, decay_steps=schedule.decay_steps)
 
     def max_steps_for(self, epochs: float) -> int:
         """Return the number of steps in `epochs` epochs, but at least `total_steps`."""
@@ -330,8 +338,6 @@ def plan_run(
         micro_batch_size=micro,
         grad_accum_steps=accum,
         total_steps=steps,
-        warmup_steps=math.ceil(WARMUP_FRACTION * steps),
-        decay_steps=math.ceil(DECAY_FRACTION * steps),
         epochs=epochs,
         tokens_per_second=speed,
         seconds=timed and timed.seconds,
@@ -346,9 +352,8 @@ def regularized(
     embedding_weight_decay: float | None = None,
     dropout: float = 0.0,
     token_dropout: float | None = None,
-    decay_ratio: float = DECAY_FRACTION,
 ) -> Plan:
-    """Return a pretraining plan with regularization and decay of the learning rate.
+    """Return a pretraining plan with regularization.
 
     Args:
         plan: Plan of the run.
@@ -356,7 +361,6 @@ def regularized(
         embedding_weight_decay: Weight decay of embeddings and head, or None for the weight decay of the layers.
         dropout: Dropout probability.
         token_dropout: Token dropout, or None for `planned_token_dropout`.
-        decay_ratio: Fraction of the steps with linear decay of the learning rate to 0.
     """
     decay = planned_weight_decay(plan.epochs) if weight_decay is None else weight_decay
     return replace(
@@ -368,7 +372,6 @@ def regularized(
         ),
         dropout=dropout,
         token_dropout=planned_token_dropout(plan.epochs) if token_dropout is None else token_dropout,
-        decay_steps=math.ceil(decay_ratio * plan.total_steps),
     )
 
 

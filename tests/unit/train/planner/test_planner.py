@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -97,12 +97,17 @@ def test_the_given_batch_size_is_kept_in_full_rows() -> None:
 
 def test_given_regularization_replaces_the_planned_one() -> None:
     plan = _plan(Budget(tokens=4_000_000), corpus=300_000)
-    planned = regularized(plan, decay_ratio=0.25)
+    planned = regularized(plan)
     assert planned.token_dropout and planned.optimizer.embedding_weight_decay  # 13 epochs
     assert planned.dropout == 0
-    assert planned.decay_steps == math.ceil(plan.total_steps / 4)
-    given = regularized(plan, weight_decay=0.0, dropout=0.1, token_dropout=0.0, decay_ratio=0.0)
-    assert (given.dropout, given.token_dropout, given.optimizer.weight_decay, given.decay_steps) == (0.1, 0, 0, 0)
+    given = regularized(plan, weight_decay=0.0, dropout=0.1, token_dropout=0.0)
+    assert (given.dropout, given.token_dropout, given.optimizer.weight_decay) == (0.1, 0, 0)
+
+
+def test_the_schedule_has_the_given_fractions_of_steps() -> None:
+    plan = replace(_plan(Budget(tokens=500_000)), total_steps=130).with_schedule(0.02, 0.6)
+    assert (plan.schedule.total_steps, plan.warmup_steps, plan.decay_steps) == (130, 3, 78)
+    assert plan.with_schedule(0.0, 0.0).schedule(129) == 1.0
 
 
 def test_given_fields_are_kept() -> None:
