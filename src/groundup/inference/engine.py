@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
@@ -14,8 +13,8 @@ from torch import Tensor
 from groundup.core.errors import ConfigError, ResourceError
 from groundup.core.types import InferenceDtype
 from groundup.inference.blocks import BlockPool, OutOfBlocksError
-from groundup.inference.event_queue import EventQueue, EventStream, WakeUps
-from groundup.inference.request import Completion, GenerationRequest
+from groundup.inference.event_queue import EventQueue, EventStream
+from groundup.inference.request import Completion, GenerationRequest, TokenEvent
 from groundup.inference.runner import Runner, SequenceStep, TorchRunner, make_runner
 from groundup.inference.sequence import GeneratedSequence, prompt_ids
 from groundup.inference.worker import RequestState, StepResult, Worker, step_results
@@ -190,13 +189,14 @@ class Engine:
         Raises:
             ConfigError: A prompt does not fit into the context.
         """
+        # The event queues stay empty, because the events are collected here.
         states = [
-            RequestState(request, self._prompt_ids(request), self, EventQueue(sys.maxsize, lambda: None))
-            for request in requests
+            RequestState(request, self._prompt_ids(request), self, EventQueue(1, lambda: None)) for request in requests
         ]
         # Longest first: the last requests to finish are then short ones, and an out-of-memory error occurs early.
         waiting = sorted(states, key=lambda state: len(state.ids))
         active: list[RequestState] = []
+        events: dict[RequestState, list[TokenEvent]] = {state: [] for state in states}
         done: dict[RequestState, Completion] = {}
         max_active = min(max_active, self._runner.max_sequences(max(map(self._max_length, states), default=1)))
         try:
@@ -206,13 +206,15 @@ class Engine:
                 with torch.inference_mode():
                     results = step_results(self, active, active)
                 for state, result in zip(list(active), results, strict=True):
+                    if isinstance(result, Exception):
+                        raise result
                     if result is None:
                         continue
-                    state.events.put(result, WakeUps())
-                    if isinstance(result, Exception) or result.finish_reason is not None:
+                    events[state].append(result)
+                    if result.finish_reason is not None:
                         active.remove(state)
                         self.release(state)
-                        done[state] = Completion.of(list(self._events(state)), prompt_tokens=len(state.ids))
+                        done[state] = Completion.of(events.pop(state), prompt_tokens=len(state.ids))
                         advance(1)
         finally:
             for state in active:

@@ -117,12 +117,6 @@ class GenerationRequest:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ConfigError(f"{name} = {value}", rule=f"{name} must be 0 or more", fix=f"Set {name} >= 0.")
-        if self.logprobs < 0:
-            raise ConfigError(
-                f"logprobs = {self.logprobs}",
-                rule="logprobs must be 0 or more",
-                fix="Set logprobs >= 0.",
-            )
         if self.timeout is not None and not self.timeout > 0:
             raise ConfigError(
                 f"timeout = {self.timeout}",
