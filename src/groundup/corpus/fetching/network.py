@@ -32,10 +32,6 @@ _PAGE_LIMIT = 64 << 20
 _SCHEMES = ("https", "http", "file")
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _TRANSIENT = frozenset((408, 425, 429, 500, 502, 503, 504))
-_FINAL = (
-    RefusedError, FileNotFoundError, PermissionError, IsADirectoryError, ssl.SSLCertVerificationError, ValueError,
-    http.client.InvalidURL,
-)  # fmt: skip
 _MAX_RETRY_SECONDS = 120.0
 # NAT64 prefix: the last 32 bits are an IPv4 address (RFC 6052).
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")

@@ -14,7 +14,6 @@ _SHAPE = bytes(
     0x30 if 0x30 <= code <= 0x39 else 0x41 if 0x41 <= code <= 0x5A else 0x61 if 0x61 <= code <= 0x7A else code
     for code in range(256)
 )
-_WORD = bytes(0x77 if (chr(code).isalnum() and code < 128) or code in b"_-" else 0x20 for code in range(256))
 _HEX = bytes(0x68 if chr(code) in "0123456789abcdefABCDEF" else code for code in range(256))
 _SEPARATORS = b" .-/()+"
 
@@ -85,11 +84,6 @@ class NormalizedText:
     def has_number(self) -> bool:
         """Whether the text has at least 6 consecutive digits. Separators between the digits are ignored."""
         return b"000000" in self.shape.translate(None, _SEPARATORS)
-
-    @cached_property
-    def has_long_word(self) -> bool:
-        """Whether the text has at least 16 consecutive letters, digits, hyphens or underscores."""
-        return b"w" * 16 in self.as_bytes.translate(_WORD)
 
     @cached_property
     def lowered(self) -> str:
