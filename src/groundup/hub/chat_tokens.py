@@ -7,7 +7,7 @@ from dataclasses import replace
 from groundup.hub.loading import OpenedModel
 from groundup.model.vocabulary import resize_token_embeddings
 from groundup.tokenizer import chat_token_pieces, with_chat_tokens
-from groundup.tokenizer.vocabulary import VOCAB_MULTIPLE
+from groundup.tokenizer.vocabulary import embedding_rows
 
 
 def add_chat_tokens(opened: OpenedModel) -> OpenedModel:
@@ -25,9 +25,7 @@ def add_chat_tokens(opened: OpenedModel) -> OpenedModel:
     tokenizer = with_chat_tokens(opened.tokenizer)
     if tokenizer is opened.tokenizer:
         return opened
-    rows = opened.model.config.vocab_size
-    if tokenizer.vocab_size > rows:
-        rows = -(-tokenizer.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+    rows = embedding_rows(tokenizer.vocab_size, opened.model.config.vocab_size)
     pieces = chat_token_pieces(opened.tokenizer, tokenizer)
     model = resize_token_embeddings(opened.model, rows, pieces).eval().requires_grad_(False)
     return replace(opened, model=model, tokenizer=tokenizer)

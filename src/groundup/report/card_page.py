@@ -6,8 +6,9 @@ from typing import Any
 
 from groundup.core.console import format_count
 from groundup.core.facts import Facts
+from groundup.core.plural import pluralize
 from groundup.corpus.funnel import funnel
-from groundup.report.formatting import count, join_names, percent, size, truncate
+from groundup.report.formatting import join_names, percent, size, truncate
 from groundup.report.page import Metric, Section, document
 from groundup.report.sections.funnel import funnel_section
 from groundup.report.sections.sources import mixture_section, sources_section, total_of
@@ -47,13 +48,13 @@ def _summary(card: Facts) -> list[str]:
     found, kept = funnel(card), total_of(card, "documents")
     once = sum(source.count("documents") for source in card.rows("sources"))
     sentence = (
-        f"This corpus has {count(kept, 'document')}, {size(total_of(card, 'bytes'))} of text, from "
-        f"{count(len(card.rows('sources')), 'source')}."
+        f"This corpus has {pluralize(kept, 'document')}, {size(total_of(card, 'bytes'))} of text, from "
+        f"{pluralize(len(card.rows('sources')), 'source')}."
     )
     if kept > once:
-        sentence += f" The corpus has {count(once, 'distinct document')}, and the mixture repeats some of them."
+        sentence += f" The corpus has {pluralize(once, 'distinct document')}, and the mixture repeats some of them."
     passed = percent(once / (found.documents or 1))
-    return [sentence, f"The filters kept {passed} of {count(found.documents, 'document')}."]
+    return [sentence, f"The filters kept {passed} of {pluralize(found.documents, 'document')}."]
 
 
 def _metrics(card: Facts) -> list[Metric]:

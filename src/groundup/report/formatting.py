@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from groundup.core.console import format_count
 from groundup.core.facts import Estimate
+from groundup.core.plural import pluralize
 
 _LARGE = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 UNKNOWN = "–"
@@ -23,11 +24,6 @@ def approximate(value: float) -> str:
 def size(count: float) -> str:
     """Format a number of bytes, such as "31.2 MB"."""
     return format_count(count, "bytes")
-
-
-def count(value: int, one: str, many: str | None = None) -> str:
-    """Format a count with its noun, such as "1 document" or "1,204 documents"."""
-    return f"{value:,} {one if value == 1 else many or one + 's'}"
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -74,7 +70,7 @@ def duration(seconds: float) -> str:
     for name, length in units[first : first + 2]:
         whole, rest = divmod(rest, length)
         if whole or not parts:
-            parts.append(count(whole, name))
+            parts.append(pluralize(whole, name))
     return " ".join(parts)
 
 

@@ -12,7 +12,7 @@ from groundup.core.files import atomic_file
 from groundup.core.plural import pluralize
 from groundup.data.xray import TEMPLATE, Piece, TokenView, role_table
 from groundup.report import html
-from groundup.report.formatting import count, percent
+from groundup.report.formatting import percent
 from groundup.report.html import Html, tag
 from groundup.report.page import Metric, Section, document
 
@@ -84,7 +84,7 @@ def render_xray(name: str, description: str, seen: Sequence[TokenView], labels: 
     tokens = sum(conversation.counts().total() for conversation in seen)
     trained = sum(conversation.trained for conversation in seen)
     noun = "text" if labels else "conversation"
-    summary = [description, f"This page shows the tokens of {count(len(seen), noun)}."]
+    summary = [description, f"This page shows the tokens of {pluralize(len(seen), noun)}."]
     if labels:
         summary.append("The loss is computed on the label only. The tokens of the text are input.")
     else:
@@ -114,10 +114,10 @@ def render_xray(name: str, description: str, seen: Sequence[TokenView], labels: 
 
 
 def _example(number: int, seen: TokenView, labels: Sequence[str]) -> Html:
-    title = f"{number + 1}: {count(seen.counts().total(), 'token')}"
+    title = f"{number + 1}: {pluralize(seen.counts().total(), 'token')}"
     title += f", label {labels[number]}" if labels else f", {seen.trained:,} in the loss"
     if seen.cut:
-        title += f"; truncated by {count(seen.cut, 'token')}"
+        title += f"; truncated by {pluralize(seen.cut, 'token')}"
     tokens = tag("div", [_token(piece) for piece in seen.pieces], class_="tokens", dir="auto")
     return tag("figure", tag("figcaption", tag("strong", title)), tokens)
 

@@ -34,6 +34,16 @@ _REFERENCE_BYTES = 40_000_000
 _REFERENCE_VOCAB = 8_192
 
 
+def embedding_rows(vocab_size: int, rows: int) -> int:
+    """Return the number of rows of token embeddings, which is rounded up to a multiple of `VOCAB_MULTIPLE` if it grows.
+
+    Args:
+        vocab_size: Number of tokens of the tokenizer.
+        rows: Number of existing rows, which is kept if it is sufficient.
+    """
+    return rows if vocab_size <= rows else math.ceil(vocab_size / VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+
+
 def vocab_size_for(corpus_bytes: int) -> int:
     """Return a suitable vocabulary size for a corpus, proportional to the square root of the corpus size.
 

@@ -242,7 +242,7 @@ def find_base(path: Path, tokenizer_directory: Path) -> Base:
     from groundup.hub.directory import read_full_config
     from groundup.hub.resolve import resolve_model
     from groundup.tokenizer import Tokenizer, new_token_pieces
-    from groundup.tokenizer.vocabulary import VOCAB_MULTIPLE
+    from groundup.tokenizer.vocabulary import embedding_rows
 
     directory = resolve_model(path)
     config = read_full_config(directory)
@@ -254,7 +254,5 @@ def find_base(path: Path, tokenizer_directory: Path) -> Base:
             f"{known.vocab_size:,} tokens",
             fix="Import the model again, because its files do not match.",
         )
-    rows = config.vocab_size
-    if tokenizer.vocab_size > rows:
-        rows = -(-tokenizer.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+    rows = embedding_rows(tokenizer.vocab_size, config.vocab_size)
     return Base(directory, replace(config, vocab_size=rows), pieces, known.stop_ids)

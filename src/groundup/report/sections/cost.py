@@ -5,8 +5,9 @@ from __future__ import annotations
 from groundup.core.console import format_duration
 from groundup.core.facts import Facts
 from groundup.core.files import shell_quoted
+from groundup.core.plural import pluralize
 from groundup.report.charts import Bar, draw_bar_chart, figure
-from groundup.report.formatting import count, duration, format_time, percent
+from groundup.report.formatting import duration, format_time, percent
 from groundup.report.html import Child, Html, details, table, tag
 from groundup.report.record import CLASSIFY, COLLECT, INSTRUCT, PRETRAIN, RunRecord, StageOutput
 
@@ -81,7 +82,7 @@ def _provenance(run: RunRecord) -> list[Child]:
 
 def _inputs(run: RunRecord, output: StageOutput) -> Child:
     if output.stage == COLLECT:
-        return count(len(output.artifact.inputs), "source")
+        return pluralize(len(output.artifact.inputs), "source")
     parts: list[Child] = []
     for name, digest in output.artifact.inputs.items():
         source = run.output_with_digest(digest)

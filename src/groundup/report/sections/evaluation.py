@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from groundup.core.facts import Estimate, Facts
 from groundup.core.files import shell_quoted
+from groundup.core.plural import pluralize
 from groundup.report.charts import Bar, draw_bar_chart, draw_confusion_matrix, figure
-from groundup.report.formatting import count, interval, number, percent, percent_interval, truncate
+from groundup.report.formatting import interval, number, percent, percent_interval, truncate
 from groundup.report.html import Child, Html, details, join, table, tag, untrusted
 from groundup.report.record import CLASSIFY, COMPARE, EVALUATE, INSTRUCT, PRETRAIN, RunRecord, StageOutput
 from groundup.report.sections.summary import comparison
@@ -139,7 +140,7 @@ def _answers(run: RunRecord) -> list[Child]:
         rows.append(Bar("base model", interval(before), before.value, before.low, before.high))
     title = "Loss on held-out answers in nats per token (lower is better)"
     description = f"Bar chart of the loss: {'; '.join(f'{row.label} {row.shown}' for row in rows)}."
-    counts = f"{count(held_out.count('responses'), 'answer')}, {count(held_out.count('tokens'), 'token')}."
+    counts = f"{pluralize(held_out.count('responses'), 'answer')}, {pluralize(held_out.count('tokens'), 'token')}."
     best = held_out.words("base", "format")
     note = [
         counts,
@@ -218,13 +219,12 @@ def _calibration(facts: Facts) -> Html | None:
     result = f"The expected calibration error is {percent(after)}"
     fitted = calibration.count("fitted_on")
     if fitted:
-        result += f", compared with {percent(before)} before temperature scaling on {count(fitted, 'text')}"
+        result += f", compared with {percent(before)} before temperature scaling on {pluralize(fitted, 'text')}"
     flagged, held_out = facts.number("novelty", "false_alarms"), facts.count("novelty", "held_out")
     novelty = ""
     if flagged is not None:
-        novelty = (
-            f" The novelty score flags {percent(flagged)} of {count(held_out, 'held-out text')} as out of distribution."
-        )
+        texts = pluralize(held_out, "held-out text")
+        novelty = f" The novelty score flags {percent(flagged)} of {texts} as out of distribution."
     alone = facts.number("model_alone", "accuracy", "value")
     lexical = ""
     if alone is not None:
@@ -240,7 +240,7 @@ def _point(value: float | None) -> Estimate | None:
 
 
 def _class_summary(facts: Facts, labels: int) -> str:
-    summary = f"{count(labels, 'label')}. The test set has {count(facts.count('test', 'examples'), 'example')}."
+    summary = f"{pluralize(labels, 'label')}. The test set has {pluralize(facts.count('test', 'examples'), 'example')}."
     gain = facts.estimate("tfidf", "difference", key="accuracy")
     if gain is None or gain.low is None or gain.high is None:
         return summary
@@ -271,5 +271,5 @@ def _labels(labels: Sequence[str], counts: Sequence[Sequence[int]], facts: Facts
         )
     columns = ("label", "training examples", "test examples", "recall", "precision")
     more = len(labels) - _MAX_LABELS
-    note = tag("p", f"{count(more, 'label')} more.", class_="note") if more > 0 else None
+    note = tag("p", f"{pluralize(more, 'label')} more.", class_="note") if more > 0 else None
     return details("Metrics per label", join(table("Metrics per label", columns, rows, num_numeric=4), note))

@@ -7,10 +7,11 @@ samples of dropped documents.
 from __future__ import annotations
 
 from groundup.core.facts import Facts
+from groundup.core.plural import pluralize
 from groundup.corpus.funnel import MIXTURE, RULES, Funnel, FunnelStep, funnel
 from groundup.report import charts
 from groundup.report.charts import FunnelLevel, figure
-from groundup.report.formatting import count, percent, size, truncate
+from groundup.report.formatting import percent, size, truncate
 from groundup.report.html import Child, Html, details, join, table, tag, untrusted
 
 _MAX_TOP_REASONS = 8
@@ -42,7 +43,7 @@ def _funnel(found: Funnel) -> Html | None:
     if not found.steps:
         return None
     if not any(step.drops or step.cut for step in found.steps):
-        return tag("p", f"The filters kept all {count(found.documents, 'document')}.")
+        return tag("p", f"The filters kept all {pluralize(found.documents, 'document')}.")
     levels = [FunnelLevel("found", _shown(found.documents, found.bytes), 1.0, 1.0)]
     levels += [_level(step, found) for step in found.steps]
     last = found.steps[-1]
@@ -91,7 +92,7 @@ def _data_table(found: Funnel) -> Html:
             rows.append([step.step, drop.reason, f"{drop.documents:,}", size(drop.bytes)])
         if rest := step.drops[_MAX_REASONS:]:
             documents, amount = sum(drop.documents for drop in rest), sum(drop.bytes for drop in rest)
-            rows.append([step.step, f"and {count(len(rest), 'other reason')}", f"{documents:,}", size(amount)])
+            rows.append([step.step, f"and {pluralize(len(rest), 'other reason')}", f"{documents:,}", size(amount)])
         if step.cut > 0:
             rows.append([step.step, "removed from kept documents", "", size(step.cut)])
         share = percent(step.documents / (found.documents or 1))

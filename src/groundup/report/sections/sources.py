@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from groundup.core.facts import Facts
+from groundup.core.plural import pluralize
 from groundup.report.charts import Bar, draw_bar_chart, figure
-from groundup.report.formatting import count, join_names, number, percent, size, truncate
+from groundup.report.formatting import join_names, number, percent, size, truncate
 from groundup.report.html import Child, Html, details, join, table, tag
 
 _MAX_SOURCES = 40
@@ -32,8 +33,8 @@ def sources_section(card: Facts) -> Html:
     total = sum(genres.values())
     held_out = card.count("validation", "bytes")
     intro = (
-        f"{size(total_of(card, 'bytes') or total)} of text from {count(len(found), 'source')}. The validation set has "
-        f"{size(held_out)} ({count(card.count('validation', 'documents'), 'document')}, selected by hash)."
+        f"{size(total_of(card, 'bytes') or total)} of text from {pluralize(len(found), 'source')}. The validation set "
+        f"has {size(held_out)} ({pluralize(card.count('validation', 'documents'), 'document')}, selected by hash)."
     )
     rows = [
         Bar(genre, f"{size(amount)} · {percent(amount / (total or 1), 0)}", amount)
@@ -61,7 +62,9 @@ def _largest_first(card: Facts) -> list[Facts]:
 
 def _more(count_: int) -> Html | None:
     return (
-        tag("p", f"{count(count_, 'smaller source')} not shown; see card.json.", class_="note") if count_ > 0 else None
+        tag("p", f"{pluralize(count_, 'smaller source')} not shown; see card.json.", class_="note")
+        if count_ > 0
+        else None
     )
 
 
@@ -95,7 +98,7 @@ def _entries(source: Facts) -> list[tuple[str, str]]:
     entries = [(key, value.words()) for key, value in source.items("provenance")]
     first, last = source.words("dates", 0), source.words("dates", 1)
     entries.append(("dates", first if first == last else f"{first} to {last}"))
-    fields = [f"{{{path}}} ({count(records.count(), 'record')})" for path, records in source.items("fields")]
+    fields = [f"{{{path}}} ({pluralize(records.count(), 'record')})" for path, records in source.items("fields")]
     return [*entries, ("text fields", join_names(fields, 3)), ("files", f"{source.count('files'):,}")]
 
 

@@ -10,8 +10,9 @@ from collections import Counter
 
 from groundup.core.console import format_count
 from groundup.core.facts import Facts
+from groundup.core.plural import pluralize
 from groundup.report.charts import Bar, draw_bar_chart, figure
-from groundup.report.formatting import count, join_names, percent, size, truncate
+from groundup.report.formatting import join_names, percent, size, truncate
 from groundup.report.html import Child, Html, details, join, table, tag, untrusted
 
 _MAX_LANGUAGES = 20
@@ -33,13 +34,13 @@ def language_section(card: Facts) -> Html | None:
         return None
     total = found.total() or 1
     rows = [
-        Bar(_language(code), f"{count(documents[code], 'document')} · {percent(amount / total)}", amount)
+        Bar(_language(code), f"{pluralize(documents[code], 'document')} · {percent(amount / total)}", amount)
         for code, amount in found.most_common(_MAX_LANGUAGES)
     ]
     rest = found.most_common()[_MAX_LANGUAGES:]
     if rest:
         amount = sum(amount for _, amount in rest)
-        rows.append(Bar(count(len(rest), "other language"), percent(amount / total), amount))
+        rows.append(Bar(pluralize(len(rest), "other language"), percent(amount / total), amount))
     title = "Languages"
     shares = "; ".join(f"{row.label} {row.shown}" for row in rows)
     description = f"Bar chart of the bytes of text per language: {shares}."
@@ -66,7 +67,7 @@ def lengths(card: Facts) -> Html | None:
     rows = [
         Bar(
             _length(power),
-            f"{count(found[power], 'document')} · {percent(found[power] / found.total())}",
+            f"{pluralize(found[power], 'document')} · {percent(found[power] / found.total())}",
             found[power],
         )
         for power in bins
@@ -111,10 +112,10 @@ def near_duplicates(card: Facts) -> list[Child]:
     found = card.part("near_duplicates")
     if not found:
         return []
-    compared = count(found.count("documents"), "document")
+    compared = pluralize(found.count("documents"), "document")
     if existing := found.count("existing"):
-        compared += f" and {count(existing, 'document')} of other corpora"
-    summary = f"Compared {compared}. Dropped {count(found.count('dropped'), 'near-duplicate')}."
+        compared += f" and {pluralize(existing, 'document')} of other corpora"
+    summary = f"Compared {compared}. Dropped {pluralize(found.count('dropped'), 'near-duplicate')}."
     parts: list[Child] = [tag("h3", "Near-duplicates"), tag("p", summary)]
     if clusters := found.rows("clusters"):
         lines = [
@@ -148,15 +149,16 @@ def decontamination(card: Facts) -> list[Child]:
         return []
     hits = found.rows("found")
     summary = (
-        f"The corpus was searched for {count(found.count('items'), 'evaluation item')} with word "
+        f"The corpus was searched for {pluralize(found.count('items'), 'evaluation item')} with word "
         f"{found.count('ngram')}-grams. "
-        f"This step dropped {count(found.count('documents'), 'document')} containing {count(len(hits), 'item')}."
+        f"This step dropped {pluralize(found.count('documents'), 'document')} containing "
+        f"{pluralize(len(hits), 'item')}."
     )
     too_short, template = found.count("items_too_short"), found.count("items_only_template")
     if too_short or template:
         summary += (
-            f" The search excluded {count(too_short, 'item')} too short for a reliable match, and "
-            f"{count(template, 'item')} with only template text."
+            f" The search excluded {pluralize(too_short, 'item')} too short for a reliable match, and "
+            f"{pluralize(template, 'item')} with only template text."
         )
     lines = [
         (name, f"{file.count('items'):,}", f"{file.count('found'):,}")
@@ -178,7 +180,7 @@ def decontamination(card: Facts) -> list[Child]:
             details(
                 "Items found",
                 table("Items found", ("item", "sample documents", "documents"), shown, num_numeric=1),
-                tag("p", f"{count(more, 'item')} not shown; see card.json.", class_="note") if more > 0 else None,
+                tag("p", f"{pluralize(more, 'item')} not shown; see card.json.", class_="note") if more > 0 else None,
             )
         )
     return parts
@@ -190,8 +192,8 @@ def quality(card: Facts) -> list[Child]:
     if not found:
         return []
     summary = (
-        f"The classifier was trained on {count(found.count('good'), 'positive example')} and "
-        f"{count(found.count('bad'), 'negative example')}. On held-out examples, it keeps "
+        f"The classifier was trained on {pluralize(found.count('good'), 'positive example')} and "
+        f"{pluralize(found.count('bad'), 'negative example')}. On held-out examples, it keeps "
         f"{percent(found.number('good_kept') or 0)} of the positive examples and "
         f"{percent(found.number('bad_kept') or 0)} of the negative examples. The area under the ROC curve is "
         f"{format_count(found.number('auc') or 0)}."

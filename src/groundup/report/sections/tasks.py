@@ -6,7 +6,8 @@ import json
 from itertools import islice
 
 from groundup.core.facts import Facts
-from groundup.report.formatting import count, interval, number, truncate
+from groundup.core.plural import pluralize
+from groundup.report.formatting import interval, number, truncate
 from groundup.report.html import Child, details, table, tag, untrusted
 from groundup.report.record import EVALUATE, RunRecord, StageOutput
 
@@ -47,7 +48,7 @@ def _metrics(name: str, model: str, task: Facts) -> list[list[Child]]:
         value = interval(found.estimate(), digits)
         baselines = "; ".join(f"{each}: {number(simple.number(), digits)}" for each, simple in task.items("baselines"))
         first = not rows
-        title = f"{name} ({count(task.count('items'), 'item')})" if first else ""
+        title = f"{name} ({pluralize(task.count('items'), 'item')})" if first else ""
         rows.append([title, model if first else "", metric + direction, value, baselines if first else ""])
     return rows
 
@@ -58,7 +59,7 @@ def _groups(title: str, groups: Facts, scale: float) -> Child:
         estimate = found.estimate()
         if estimate is not None:
             rows.append([truncate(name, 80), interval(estimate, 1, scale=scale)])
-    return details(f"{title}: {count(len(rows), 'group')}", table(title, ("group", "value"), rows, num_numeric=1))
+    return details(f"{title}: {pluralize(len(rows), 'group')}", table(title, ("group", "value"), rows, num_numeric=1))
 
 
 def _items(output: StageOutput, task: str) -> list[Child]:
@@ -77,4 +78,4 @@ def _items(output: StageOutput, task: str) -> list[Child]:
             for key, text in texts
         ]
     note = tag("p", f"All items are in {output.directory.name}/items.jsonl.", class_="note")
-    return [details(f"{task}: the first {count(len(chosen), 'item')}", *shown, note)] if shown else []
+    return [details(f"{task}: the first {pluralize(len(chosen), 'item')}", *shown, note)] if shown else []

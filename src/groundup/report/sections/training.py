@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 from groundup.core.console import format_count
 from groundup.core.facts import Facts
+from groundup.core.plural import pluralize
 from groundup.report.charts import Axis, ChartLine, draw_line_chart, figure
 from groundup.report.charts.lines import Point
 from groundup.report.curves import Curve, smooth, thin
-from groundup.report.formatting import approximate, count, duration, number, percent, tick
+from groundup.report.formatting import approximate, duration, number, percent, tick
 from groundup.report.html import Child, Html, table, tag
 from groundup.report.record import CLASSIFY, INSTRUCT, PRETRAIN, TOKENIZE, RunRecord, StageOutput
 
@@ -189,9 +190,9 @@ def _plan(base: StageOutput) -> Html:
     rows: list[tuple[str, str | None]] = [
         ("family", shape.words("family")),
         ("parameters", f"{facts.count('parameters'):,}"),
-        ("architecture", f"{count(shape.count('n_layers'), 'layer')}, {sizes}"),
+        ("architecture", f"{pluralize(shape.count('n_layers'), 'layer')}, {sizes}"),
         ("attention heads", heads),
-        ("context length", count(shape.count("context_length"), "token")),
+        ("context length", pluralize(shape.count("context_length"), "token")),
         ("tokens seen", f"{facts.count('tokens_seen'):,}"),
         ("steps", f"{facts.count('steps') or plan.count('total_steps'):,} of {batch:,} tokens" if batch else None),
         ("training FLOPs", f"{flops * facts.count('tokens_seen'):.2e}" if flops else None),
@@ -250,7 +251,7 @@ def _examples(facts: Facts) -> str:
         {split: sum(n.count() for _, n in facts.items("counts", split)) for split in ("train", "test")}
     )
     if counts.count("train"):
-        splits = f"{count(counts.count('train'), 'training example')}, {counts.count('test'):,} held out"
+        splits = f"{pluralize(counts.count('train'), 'training example')}, {counts.count('test'):,} held out"
         epochs = facts.number("epochs")
         sentences.append(f"{splits}; {number(epochs, 1)} epochs." if epochs is not None else f"{splits}.")
     drops = [

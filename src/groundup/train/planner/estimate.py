@@ -15,13 +15,12 @@ from groundup.model.flops import (
     parameter_count,
     weight_bytes,
 )
-from groundup.train.planner.forecast import Forecast
+from groundup.train.planner.forecast import BYTES_PER_TOKEN, Forecast
 from groundup.train.planner.hardware import Hardware
 from groundup.train.planner.law import DEFAULT_LAW, Law, LossInterval, planned_weight_decay
 from groundup.train.planner.plan import CHINCHILLA_RATIO, batch_rows
 from groundup.train.planner.sizes import Sizes
 
-BYTES_PER_TOKEN = 4.0  # assumed for text that is not tokenized yet
 _CHECKPOINT_COPIES = 3  # the model, and the weights and both moments of AdamW in a checkpoint
 _MAX_SECONDS = 100 * 365 * 24 * 3600.0
 _SEARCH_STEPS = 30

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 MIN_GAIN = 0.005  # bits per byte; training ends early if the remaining time would not improve the result by this
 COMPRESSED_BYTES = 250_000  # size of the sample for `compression`
-_BYTES_PER_TOKEN = 4.0  # assumed where the size of the text is unknown
+BYTES_PER_TOKEN = 4.0  # assumed for text whose size, or whose number of tokens, is unknown
 _STEP = 2**0.125  # ratio between the numbers of tokens that are compared
 _NUM_STEPS = 64
 _MAX_TOKEN_DROPOUT = 0.3
@@ -77,7 +77,7 @@ class Forecast:
         return [max_tokens, *(tokens for tokens in steps if tokens < max_tokens)]
 
     def _apply(self, predict: Callable[..., T], config: ModelConfig, tokens: float) -> T:
-        text_bytes = self.text_bytes or _BYTES_PER_TOKEN * self.tokens
+        text_bytes = self.text_bytes or BYTES_PER_TOKEN * self.tokens
         run = (matmul_parameters(config), text_bytes, tokens / self.tokens)
         return predict(*run, weight_decay=self.weight_decay, compression=self.compression)
 
