@@ -13,6 +13,7 @@ from groundup.apps import open_catalog
 from groundup.core.config import Config, setting
 from groundup.core.console import Console, print_now
 from groundup.core.errors import ConfigError
+from groundup.core.markdown import markdown_table
 
 if TYPE_CHECKING:
     from groundup.apps.catalog import CatalogEntry
@@ -92,8 +93,7 @@ def run(
         for each in made:
             on_text(json.dumps(each, ensure_ascii=False) + "\n")
     else:
-        for row in (columns, ["---"] * len(columns), *table):
-            on_text(f"| {' | '.join(row)} |\n")
+        on_text(markdown_table(columns, table))
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from groundup.core.console import visible
@@ -10,18 +11,20 @@ Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 """The names of the columns, and the rows."""
 
 
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table, or an empty string if there are no rows. The first two columns are left-aligned.
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]], align: str = "") -> str:
+    """Return a table, or an empty string if there are no rows. Pipes in cells are escaped.
 
     Args:
         columns: Names of the columns.
         rows: Cells of each row.
+        align: Alignment of each column, "l" or "r". Default: the first two columns are left-aligned, and the others are
+            right-aligned.
     """
     if not rows:
         return ""
-    cells = [[visible(cell).replace("|", "\\|") for cell in row] for row in (columns, *rows)]
+    left = [letter == "l" for letter in align or "ll".ljust(len(columns), "r")[: len(columns)]]
+    cells = [[_cell(cell) for cell in row] for row in (columns, *rows)]
     widths = [max(3, *(len(row[index]) for row in cells)) for index in range(len(columns))]
-    left = [index < 2 for index in range(len(columns))]
     rule = ["-" * width if first else "-" * (width - 1) + ":" for width, first in zip(widths, left, strict=True)]
     lines = [cells[0], rule, *cells[1:]]
     return "".join(
@@ -33,3 +36,9 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
         + " |\n"
         for line in lines
     )
+
+
+def _cell(text: str) -> str:
+    """Return text on one line, in which a pipe does not end the cell."""
+    # Backslashes before a pipe are doubled, because they would escape the backslash that escapes the pipe.
+    return re.sub(r"(\\*)\|", r"\1\1\\|", visible(text).replace("\n", " "))

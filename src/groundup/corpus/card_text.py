@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.core.files import atomic_file, write_json
+from groundup.core.markdown import markdown_table
 from groundup.corpus.card import CARD, FORMAT_VERSION, Drops, Tally, total
 from groundup.corpus.funnel import FunnelStep, funnel
 
@@ -68,15 +69,16 @@ def markdown(card: dict[str, Any]) -> str:
         f"{format_size(train['bytes'])} in the training set, {format_size(validation['bytes'])} in the validation set "
         f"({validation['documents']:,} documents, chosen by hash).",
         "",
-        "| source | kind of text | license | files | documents | text | dropped |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
     ]
     sources = card["sources"][:_MAX_SOURCES]
+    rows = []
     for source in sources:
         dropped = sum(drop["documents"] for drop in source["drops"].values())
         cells = (_safe(source["name"]), _safe(source["genre"]), _safe(source["license"]))
         counts = (f"{source['files']:,}", f"{source['documents']:,}", format_size(source["bytes"]), f"{dropped:,}")
-        lines.append(f"| {' | '.join(cells + counts)} |")
+        rows.append(cells + counts)
+    columns = ("source", "kind of text", "license", "files", "documents", "text", "dropped")
+    lines.append(markdown_table(columns, rows, "lllrrrr").rstrip())
     more = len(card["sources"]) - len(sources)
     lines += ["", f"... and {more:,} more sources, see {CARD}."] if more > 0 else []
     for part in (_funnel, _mixture, _texts, _checks):
@@ -91,11 +93,12 @@ def _funnel(card: dict[str, Any]) -> Iterator[str]:
     if not found.steps:
         return
     yield from ("", "## Documents after each step", "")
-    yield from ("| step | documents | | text | dropped |", "| --- | ---: | --- | ---: | --- |")
+    rows = []
     for step in (FunnelStep("(input)", found.documents, found.bytes), *found.steps):
         bar = _bar(step.documents, found.documents)
         drops = _counted({drop.reason: drop.documents for drop in step.drops})
-        yield f"| {_safe(step.step)} | {step.documents:,} | {bar} | {format_size(step.bytes)} | {drops} |"
+        rows.append((_safe(step.step), f"{step.documents:,}", bar, format_size(step.bytes), drops))
+    yield markdown_table(("step", "documents", "", "text", "dropped"), rows, "lrlrl").rstrip()
 
 
 def _bar(value: int, whole: int) -> str:
@@ -113,27 +116,32 @@ def _mixture(card: dict[str, Any]) -> Iterator[str]:
     mixed = [source for source in card["sources"] if source.get("mixture")]
     if not mixed:
         return
-    yield from ("", "## Mixture", "", "| source | target | actual | epochs |", "| --- | ---: | ---: | ---: |")
+    yield from ("", "## Mixture", "")
+    rows = []
     whole = sum(source["mixture"]["epochs"] * source["bytes"] for source in mixed) or 1
     for source in mixed[:_MAX_SOURCES]:
         share = source["mixture"]
         actual = share["epochs"] * source["bytes"] / whole
         limit = " (max_epochs)" if share["limited"] else ""
-        yield f"| {_safe(source['name'])} | {share['wanted']:.1%} | {actual:.1%} | {share['epochs']:.2f}{limit} |"
+        rows.append((_safe(source["name"]), f"{share['wanted']:.1%}", f"{actual:.1%}", f"{share['epochs']:.2f}{limit}"))
+    yield markdown_table(("source", "target", "actual", "epochs"), rows, "lrrr").rstrip()
 
 
 def _texts(card: dict[str, Any]) -> Iterator[str]:
     whole = total(Tally.from_json(source) for source in card["sources"])
     if whole.languages:
-        yield from ("", "## Languages", "", "| ISO 639 | documents | | text |", "| --- | ---: | --- | ---: |")
         by_size = sorted(whole.languages.items(), key=lambda pair: (-pair[1][1], pair[0]))
-        for language, (documents, amount) in by_size[:_MAX_REASONS]:
-            yield f"| {_safe(language)} | {documents:,} | {_bar(amount, whole.bytes)} | {format_size(amount)} |"
+        rows = [
+            (_safe(language), f"{documents:,}", _bar(amount, whole.bytes), format_size(amount))
+            for language, (documents, amount) in by_size[:_MAX_REASONS]
+        ]
+        yield from ("", "## Languages", "", markdown_table(("ISO 639", "documents", "", "text"), rows, "lrlr").rstrip())
     if whole.lengths:
-        yield from ("", "## Lengths", "", "| bytes of text | documents | |", "| --- | ---: | --- |")
-        for lower in sorted(whole.lengths):
-            documents = whole.lengths[lower]
-            yield f"| {lower:,} to {2 * lower - 1:,} | {documents:,} | {_bar(documents, whole.documents)} |"
+        lengths = [
+            (f"{lower:,} to {2 * lower - 1:,}", f"{documents:,}", _bar(documents, whole.documents))
+            for lower, documents in sorted(whole.lengths.items())
+        ]
+        yield from ("", "## Lengths", "", markdown_table(("bytes of text", "documents", ""), lengths, "lrl").rstrip())
 
 
 def _checks(card: dict[str, Any]) -> Iterator[str]:
@@ -177,11 +185,11 @@ def _source(source: dict[str, Any]) -> Iterator[str]:
     if not source["drops"]:
         return
     drops = list(source["drops"].items())[:_MAX_REASONS]
-    yield from ("", "| reason | documents | text |", "| --- | ---: | ---: |")
-    yield from (f"| {_safe(reason)} | {drop['documents']:,} | {format_size(drop['bytes'])} |" for reason, drop in drops)
+    rows = [(_safe(reason), f"{drop['documents']:,}", format_size(drop["bytes"])) for reason, drop in drops]
     more = len(source["drops"]) - len(drops)
     if more > 0:
-        yield f"| ... and {more:,} more reasons, see {CARD} | | |"
+        rows.append((f"... and {more:,} more reasons, see {CARD}", "", ""))
+    yield from ("", markdown_table(("reason", "documents", "text"), rows, "lrr").rstrip())
     yield from ("", "Samples of dropped documents:", "")
     for reason, drop in drops:
         for _, origin, text in drop["samples"]:
@@ -196,10 +204,10 @@ def format_size(count: int) -> str:
 
 
 def _safe(text: str) -> str:
-    """Return untrusted text on one line, with Markdown and HTML escaped."""
+    """Return untrusted text on one line, with Markdown and HTML escaped. `markdown_table` escapes pipes."""
     # Joiners are part of emoji and of many scripts; other invisible characters may be misleading.
     joiners = "\u200c\u200d"
     shown = "".join(c if c.isprintable() or c.isspace() or c in joiners else "�" for c in text)
     flat = re.sub(r"\s+", " ", shown).strip()
     flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#|~!$])", r"\\\1", flat)
+    return re.sub(r"([\\`*_{}\[\]()#~!$])", r"\\\1", flat)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from groundup.core.files import write_json, write_text
+from groundup.core.markdown import markdown_table
 from groundup.evaluation.measure import Measure
 from groundup.evaluation.stats import Interval, mean_interval, welch_difference
 
@@ -196,13 +197,8 @@ class ComparisonReport:
 
     def to_markdown(self, title: str) -> str:
         """Return the report as a Markdown page."""
-        lines = [f"# {title}", "", self.sentence, ""]
-        lines += [f"| {' | '.join(map(_cell, row))} |" for row in (COLUMNS, ["---"] * len(COLUMNS), *self.rows())]
-        lines += [
-            "",
-            f"Intervals in brackets: {self.method}.",
-            "",
-        ]
+        table = markdown_table(COLUMNS, self.rows(), "lrrrll")
+        lines = [f"# {title}", "", self.sentence, "", table, f"Intervals in brackets: {self.method}.", ""]
         lines += [f"- {note}" for note in self.notes]
         for number, transcript in enumerate(self.transcripts, 1):
             lines += ["", f"## Example {number}"]
@@ -223,7 +219,3 @@ def write_comparison(directory: Path, report: ComparisonReport, title: str) -> l
     write_json(files[0], report.to_json())
     write_text(files[1], report.to_markdown(title))
     return files
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")

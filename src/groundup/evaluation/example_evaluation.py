@@ -15,6 +15,7 @@ import numpy as np
 
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, GroundupError
+from groundup.core.markdown import markdown_table
 from groundup.core.types import Example, InferenceDtype, MetricName
 from groundup.data import ConversationSettings, TokenLists, read_conversations, read_table
 from groundup.data.choices import has_choices, read_choices
@@ -68,10 +69,10 @@ class ExampleEvaluation:
     def to_markdown(self) -> str:
         """Return the result as a Markdown page."""
         lines = ["# Evaluation", "", self.sentence, "", f"Columns: {self.facts['columns']}.", ""]
-        lines += _markdown_table(COLUMNS, self.rows)
+        lines.append(markdown_table(COLUMNS, self.rows, "lrr"))
         for column, rows in self.groups.items():
-            lines += ["", f"## By {column}", "", *_markdown_table((column, *COLUMNS[1:]), rows)]
-        return "\n".join(lines) + "\n"
+            lines += [f"## By {column}", "", markdown_table((column, *COLUMNS[1:]), rows, "lrr")]
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +138,6 @@ def evaluate_examples(
     """
     evaluators = {"answers": evaluate_answers, "labels": evaluate_labels, "choices": evaluate_choices}
     return evaluators[measure](directory, data, options, console)
-
-
-def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (columns, ("---",) * len(columns), *rows)]
 
 
 def detect_evaluation(model: Path, data: Path | None, label: str | None, columns: ConversationSettings) -> Evaluated:

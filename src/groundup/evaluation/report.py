@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 from groundup.core.files import write_json, write_text
+from groundup.core.markdown import markdown_table
 from groundup.evaluation.comparison import Comparison
 from groundup.evaluation.compressors import CompressorScore
 from groundup.evaluation.stats import Interval
@@ -172,17 +173,14 @@ class Report:
             "",
             self.summary(),
             "",
-            f"| on {_cell(scored['source'])} | bits per byte | better |",
-            "| --- | ---: | --- |",
-            *(f"| {' | '.join(row)} |" for row in self.rows()),
-            "",
+            markdown_table((f"on {scored['source']}", "bits per byte", "better"), self.rows(), "lrl"),
             f"Scored: {scored['source']}, {counts}. Each document was scored once, starting from BOS, in "
             "non-overlapping windows.",
         ]
         if self.compressors_read:
             lines.append(f"The compressors were first given {self.compressors_read:,} bytes of training text.")
-        lines += ["", "## The model", "", "| | |", "| --- | --- |"]
-        lines += [f"| {name.replace('_', ' ')} | {_cell(value)} |" for name, value in self.model.items()]
+        model = [(name.replace("_", " "), _shown(value)) for name, value in self.model.items()]
+        lines += ["", "## The model", "", markdown_table(("", ""), model).rstrip()]
         for number, sample in enumerate(self.samples, 1):
             lines += ["", f"## Sample {number}", "", *_quoted(sample)]
         lines += ["", "## Next", "", *(f"    {command}" for command in self.next_commands)]
@@ -197,9 +195,8 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def _cell(value: object) -> str:
-    text = f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
+def _shown(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def _quoted(sample: Sample) -> list[str]:

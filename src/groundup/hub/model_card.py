@@ -15,6 +15,7 @@ from groundup.core.artifact import ARTIFACT, Artifact, Work, read
 from groundup.core.console import Console, format_count, format_duration
 from groundup.core.errors import GroundupError
 from groundup.core.files import write_text
+from groundup.core.markdown import markdown_table
 from groundup.hub.adapted import is_adapter
 from groundup.hub.source import license_of
 
@@ -93,9 +94,9 @@ def model_card(
         _front_matter(name, stage.stage, facts, base, classifies=classifies, adapter=adapter),
         f"# {name}\n\n{_description(stage.stage, facts, base)}",
         f"## Use\n\n{_usage(name, classifies=classifies, adapter=adapter)}",
-        _table("## Training data", ("source", "license", "documents", "bytes"), _data_rows(facts)),
-        _table("## Training", ("", ""), list(_training_rows(stage, facts))),
-        _table("## Evaluation", ("score", "value", "95 % interval"), list(_result_rows(facts))),
+        _table("## Training data", ("source", "license", "documents", "bytes"), _data_rows(facts), "llrr"),
+        _table("## Training", ("", ""), list(_training_rows(stage, facts)), "ll"),
+        _table("## Evaluation", ("score", "value", "95 % interval"), list(_result_rows(facts)), "lrr"),
         f"## Limitations\n\n{_LIMITATIONS}",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -258,9 +259,6 @@ def _index_results(facts: Mapping[str, Any], task: str) -> list[dict[str, Any]]:
     return found
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return ""
-    cells = (columns, ["---"] * len(columns), *rows)
-    lines = (f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in row)} |" for row in cells)
-    return "\n".join((title, "", *lines))
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], align: str) -> str:
+    table = markdown_table(columns, [[str(cell) for cell in row] for row in rows], align)
+    return f"{title}\n\n{table}".rstrip() if table else ""

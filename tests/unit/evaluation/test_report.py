@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 from groundup.evaluation.compressors import CompressorScore
 from groundup.evaluation.report import Report, Sample
@@ -64,5 +65,5 @@ def test_markdown_in_a_sample_is_shown_literally():
     text = "# not a heading\n```\n<b>| no | table |"
     page = report(OURS, samples=(Sample("Once", text, "length", 7),)).to_markdown()
     assert "    Once⟦# not a heading\n    ```\n    <b>| no | table |⟧\n" in page
-    assert "| parameters | 1,234,567 |" in page
-    assert "| tie embeddings | True |" in page
+    assert re.search(r"\| parameters +\| 1,234,567 +\|", page)
+    assert re.search(r"\| tie embeddings +\| True +\|", page)
