@@ -45,13 +45,15 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
     """
     from groundup.data import table_identity
     from groundup.hub.resolve import base_identity
-    from groundup.report.xray_page import classifier_xray
-    from groundup.train.initial_head import HEAD_FILE
+    from groundup.report.xray_page import xray_only
+    from groundup.train.initial_head import HEAD_FILE, preview
 
     require_full_for_muon(config.optimizer, config.method, config.model)
     keys = config.model_dump(mode="json", exclude={"data", "test", "model", "xray", *NOT_IN_FINGERPRINT})
     if config.xray:
-        return classifier_xray(config, keys, console or Console())
+        console = console or Console()
+        summary, seen, labels = preview(config, console)
+        return xray_only(config.out, "finetune.classify", keys, summary, seen, console, labels)
     inputs = {"model": base_identity(config.model), "data": table_identity(config.data)}
     if config.test is not None:
         inputs["test"] = table_identity(config.test)
@@ -117,8 +119,8 @@ def _train(
     steps = plan_steps(config, batches, epochs, rates, throughput, digest=run.work.fingerprint) if epochs else None
     validation_set = ValidationSet(partial(task.validation_error, model), len(validation))
     result = train_classifier(trainer, config, batches, validation_set, steps)
-    lexical_loss = None if epochs else objective
-    return partial(_test_and_save, config, trainer, task, method, opened.directory, lexical_loss), result
+    loss = None if epochs else objective
+    return partial(_test_and_save, config, trainer, task, method, opened.directory, loss), result
 
 
 def _test_and_save(
@@ -127,7 +129,7 @@ def _test_and_save(
     task: LabelTask,
     method: Method,
     base: Path,
-    lexical_loss: LabelLoss | None,
+    loss: LabelLoss | None,
     facts: dict[str, Any],
 ) -> None:
     """Test the classifier, and write it with `artifact.json`."""
@@ -141,9 +143,7 @@ def _test_and_save(
     if not run.ranks.first:
         return
     save = partial(save_trained_classifier, method, out, model, base, task.tokenizer, task.labels)
-    files, found = save_and_test(
-        task, out, model, save, machine, console, tfidf=config.baseline, lexical_loss=lexical_loss
-    )
+    files, found = save_and_test(task, out, model, save, machine, console, tfidf=config.baseline, lexical_loss=loss)
     facts = facts | found | {"data_licenses": show_licenses(config.data, base, console)}
     facts |= {"base": str(base)} if method == "lora" else {}
     finish_model(run.work, facts, [*files, run.plan_file, save_training_hashes(out, task.given.texts)], base=base)

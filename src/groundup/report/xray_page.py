@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from groundup.core.artifact import Artifact, record
 from groundup.core.console import Console
@@ -15,9 +15,6 @@ from groundup.report import html
 from groundup.report.formatting import percent
 from groundup.report.html import Html, tag
 from groundup.report.page import Metric, Section, document
-
-if TYPE_CHECKING:
-    from groundup.train.classifier_plan import ClassifierSettings
 
 NUM_SHOWN = 40  # Number of examples on the page.
 _MAX_TITLE_CHARS = 60
@@ -44,32 +41,6 @@ def xray_only(
     path = write_xray(out.with_name(f"{out.name}.xray.html"), description, seen, labels)
     console.note(f"Label X-ray: {path}. No model was trained; run without --xray to train.")
     return record(stage, keys, {}, path.parent, [path], {"summary": "Label X-ray without training"}, 0.0)
-
-
-def classifier_xray(settings: ClassifierSettings, keys: Mapping[str, Any], console: Console) -> Artifact:
-    """Print labeled training texts and write them to a Label X-ray, without training.
-
-    Args:
-        settings: Settings of `groundup finetune classify`.
-        keys: Settings that are recorded.
-        console: Console to print to.
-    """
-    from groundup.hub import read_config
-    from groundup.hub.resolve import load_tokenizer, resolve_model
-    from groundup.inference.classification import show_texts
-    from groundup.train.initial_head import PROMPT_AFTER, PROMPT_BEFORE, PromptFormats
-
-    directory = resolve_model(settings.model)
-    tokenizer, context = load_tokenizer(directory), read_config(directory).context_length
-    formats = PromptFormats.for_context(tokenizer, context, settings.max_tokens)
-    train, _ = settings.read(formats.tokenizers[0], formats.max_tokens, settings.seed, console)
-    seen, labels = show_texts(tokenizer, train, formats.max_tokens, console, max_shown=3)
-    summary = (
-        f"Read {train.columns}, {pluralize(len(train.counts()), 'label')}, {pluralize(len(train), 'training text')}."
-    )
-    if len(formats) > 1:
-        summary += f" Before step 1, training compares the prompt {PROMPT_BEFORE}...{PROMPT_AFTER} with the text alone."
-    return xray_only(settings.out, "finetune.classify", keys, summary, seen, console, labels)
 
 
 def render_xray(name: str, description: str, seen: Sequence[TokenView], labels: Sequence[str] = ()) -> str:

@@ -33,9 +33,13 @@ from torch import Tensor
 
 from groundup.core.console import Console
 from groundup.core.files import atomic_file, file_digest
+from groundup.core.plural import pluralize
 from groundup.data.label_batches import Targets, label_targets
 from groundup.data.labeled import Labeled
-from groundup.inference.classification import encode, last_hidden_states
+from groundup.data.xray import TokenView
+from groundup.hub.loading import load_tokenizer, read_config
+from groundup.hub.resolve import resolve_model
+from groundup.inference.classification import encode, last_hidden_states, show_texts
 from groundup.inference.prompting import best_candidate
 from groundup.kernels import Machine, prepare_model
 from groundup.model import SequenceClassifier, Transformer
@@ -133,6 +137,28 @@ def best_prompt_format(
     with torch.no_grad():
         model.score.weight.copy_(heads[best])
     return best, fits
+
+
+def preview(settings: ClassifierSettings, console: Console) -> tuple[str, list[TokenView], list[str]]:
+    """Read the labeled texts and print some of them, without training.
+
+    Args:
+        settings: Settings of the run.
+        console: Console to print to.
+
+    Returns:
+        A summary of the data, the tokens of some texts, and their labels.
+    """
+    directory = resolve_model(settings.model)
+    tokenizer, context = load_tokenizer(directory), read_config(directory).context_length
+    formats = PromptFormats.for_context(tokenizer, context, settings.max_tokens)
+    train, _ = settings.read(formats.tokenizers[0], formats.max_tokens, settings.seed, console)
+    seen, labels = show_texts(tokenizer, train, formats.max_tokens, console, max_shown=3)
+    texts = f"{pluralize(len(train.counts()), 'label')}, {pluralize(len(train), 'training text')}"
+    summary = f"Read {train.columns}, {texts}."
+    if len(formats) > 1:
+        summary += f" Before step 1, training compares the prompt {PROMPT_BEFORE}...{PROMPT_AFTER} with the text alone."
+    return summary, seen, labels
 
 
 def initial_classifier(
