@@ -122,7 +122,6 @@ def _estimator(config: PlanConfig, target: Any, console: Console) -> Estimator:
     """Return an estimator for the text and the hardware of the settings."""
     from groundup.tokenizer.vocabulary import vocab_size_for
     from groundup.train.planner.estimate import Estimator, Text
-    from groundup.train.planner.forecast import BYTES_PER_TOKEN
     from groundup.train.planner.hardware import rented_gpus
     from groundup.train.planner.law import DEFAULT_LAW
 
@@ -136,7 +135,7 @@ def _estimator(config: PlanConfig, target: Any, console: Console) -> Estimator:
         law, text, known = found.law, found.text, found.vocab_size or known
         if found.skipped:
             console.note(f"{found.skipped:,} files are not plain text and are not counted. Run groundup collect first.")
-    size = text.n_bytes or BYTES_PER_TOKEN * (config.tokens or 20 * (config.parameters or 2e6))
+    size = text.bytes_for(config.tokens or 20 * (config.parameters or 2e6))
     vocab_size = config.vocab_size or known or vocab_size_for(round(size))
 
     def estimator(hardware: Hardware) -> Estimator:

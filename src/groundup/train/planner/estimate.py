@@ -61,11 +61,15 @@ class Text:
     tokens: int | None = None
     compression: float | None = None
 
+    def bytes_for(self, tokens: float) -> float:
+        """Return the UTF-8 bytes of the text, or of new text of `tokens` tokens if the text is not limited."""
+        return self.n_bytes or BYTES_PER_TOKEN * tokens
+
     def forecast(self, tokens: float, law: Law) -> Forecast:
         """Return the forecast for this text, or for new text of `tokens` tokens if the text is not limited."""
         if self.n_bytes is None:
             count = max(1, math.ceil(tokens))
-            return Forecast(count, round(BYTES_PER_TOKEN * count), self.compression, law)
+            return Forecast(count, round(self.bytes_for(count)), self.compression, law)
         count = self.tokens or max(1, round(self.n_bytes / BYTES_PER_TOKEN))
         return Forecast(count, self.n_bytes, self.compression, law)
 
