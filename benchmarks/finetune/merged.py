@@ -55,11 +55,10 @@ def _compare(adapter: Path, merged: Path, options: argparse.Namespace) -> dict[s
     from groundup.data import read_conversations
     from groundup.data.conversations import FolderExamples
     from groundup.data.tables import evenly_spaced
-    from groundup.evaluation.base_comparison import answer
+    from groundup.evaluation.base_comparison import greedy_answers
     from groundup.hub import load_model
     from groundup.hub.adapted import find_adapter_base, with_adapter
     from groundup.hub.loading import open_model
-    from groundup.inference import Engine
     from groundup.inference.prompting import ChatFormat
     from groundup.tokenizer import load_chat_template
 
@@ -70,11 +69,11 @@ def _compare(adapter: Path, merged: Path, options: argparse.Namespace) -> dict[s
     template = load_chat_template(merged, tokenizer)
     # `open_model(adapter)` would merge the adapter, so load the base model and the adapter separately.
     adapted = with_adapter(load_model(find_adapter_base(adapter)), adapter)
-    with Engine(adapted, tokenizer) as first, Engine(one, tokenizer) as second:
-        answers = [
-            [answer(engine, question, ChatFormat(template), max_tokens=options.tokens) for engine in (first, second)]
-            for question in questions
-        ]
+    written = [
+        greedy_answers(model, tokenizer, questions, ChatFormat(template), max_tokens=options.tokens)
+        for model in (adapted, one)
+    ]
+    answers = list(zip(*written, strict=True))
     same = sum(left == right for left, right in answers)
     print(f"{same} of {len(questions)} answers are equal; computing logits", flush=True)
     prompts = [template.encode(question, add_generation_prompt=True) for question in questions]

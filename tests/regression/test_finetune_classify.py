@@ -35,7 +35,7 @@ from groundup.inference.novelty import NOVELTY_FILE, Novelty
 from groundup.kernels import Machine
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer
-from groundup.train import Trainer, adapters, initial_head
+from groundup.train import Trainer, fine_tuning_method, initial_head
 from groundup.train.initial_head import HEAD_FILE
 
 
@@ -69,7 +69,7 @@ def fine_tuned(base: Path, table: Path, out: Path, **settings: Any) -> dict[str,
 @pytest.fixture
 def as_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Treat the tiny model as a large model. Large models get adapters by default."""
-    monkeypatch.setattr(adapters, "_SMALL", 0)
+    monkeypatch.setattr(fine_tuning_method, "_SMALL", 0)
 
 
 @pytest.mark.usefixtures("as_large")

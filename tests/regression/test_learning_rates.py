@@ -26,7 +26,7 @@ from groundup.hub import save_model
 from groundup.model import Transformer
 from groundup.optim import OptimizerConfig
 from groundup.tokenizer import Tokenizer
-from groundup.train import adapters
+from groundup.train import fine_tuning_method
 from groundup.train.learning_rates import classifier_rates, language_model_rates
 from groundup.train.planner.fine_tuning import adapter_rates, fine_tuning_rates
 
@@ -116,7 +116,7 @@ def test_a_rate_never_switches_the_method(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In this test, every model counts as large, so adapters are the default."""
-    monkeypatch.setattr(adapters, "_SMALL", 1)
+    monkeypatch.setattr(fine_tuning_method, "_SMALL", 1)
     facts = fine_tuned(base, tmp_path / "a", learning_rate=2e-5)
     said = " ".join(capsys.readouterr().err.split())
     assert facts["plan"]["lora_parameters"]

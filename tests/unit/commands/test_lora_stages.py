@@ -36,7 +36,7 @@ from groundup.inference import Engine, GenerationRequest, Sampling
 from groundup.kernels import Machine
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
-from groundup.train import adapters
+from groundup.train import fine_tuning_method
 
 QUIET = Console(quiet=True)
 
@@ -355,12 +355,12 @@ def test_method_merged_saves_the_merged_model(
     [(None, 64, "full"), (None, 512, "merged"), ("full", 512, "full"), ("lora", 64, "lora")],
 )
 def test_large_models_get_adapters_by_default(
-    asked: adapters.Method | None, dim: int, settled: str, tiny_model: Callable[..., Transformer]
+    asked: fine_tuning_method.Method | None, dim: int, settled: str, tiny_model: Callable[..., Transformer]
 ) -> None:
     """Training all weights of a large model with Muon takes minutes for small batches; training adapters takes one."""
     with torch.device("meta"):
         model = tiny_model(65_536, dim=dim)
-    assert adapters.resolve_method(asked, model.config, adapters.LoraConfig(), QUIET) == settled
+    assert fine_tuning_method.resolve_method(asked, model.config, fine_tuning_method.LoraConfig(), QUIET) == settled
 
 
 @pytest.mark.parametrize(("method", "quantize"), [("lora", "int8"), ("merged", "int4")])
