@@ -100,7 +100,7 @@ def _fine_tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     loader = partial(_loader, config, data, ranks)
     longest, compiled = data.longest, config.compile
     planned = partial(plan_fine_tuning, config, run, model, NextToken(), loader, longest=longest, compile=compiled)
-    machine, plan, new = run.plan(planned)
+    machine, plan, new = run.load_or_make_plan(planned)
     trainer = Trainer(model, NextToken(), config, run, machine=machine, label="fine-tuning")
     window = plan.model.context_length
     plan = trainer.fit_micro_batches(plan, lambda rows: loader(window, rows, machine).batch(0)) if new else plan

@@ -39,8 +39,8 @@ class OutcomeRecorder:
         self._began = time.monotonic()
         self.predicted = _prediction(trainer, plan)
 
-    def facts(self, bits_per_byte: float) -> dict[str, Any]:
-        """Return predicted and measured values as JSON values, print them, and add them to the history.
+    def record(self, bits_per_byte: float) -> dict[str, Any]:
+        """Print predicted and measured values, and return them as JSON values. The first rank adds them to the history.
 
         Args:
             bits_per_byte: Bits per byte of held-out text after training.
@@ -54,7 +54,7 @@ class OutcomeRecorder:
             memory_bytes=peak if peak > 0 else None,
             bits_per_byte=bits_per_byte,
         )
-        if self._new:
+        if self._new and trainer.run.ranks.first:
             device = device_key(trainer.machine.device, trainer.machine.threads)
             remember_run(device, parameter_count(plan.model), tokens, self.predicted, measured)
         for sentence in _sentences(self.predicted, measured):

@@ -82,7 +82,7 @@ class TrainingRun:
             )
         return machine
 
-    def plan(self, make: Callable[[], tuple[Machine, Plan]]) -> tuple[Machine, Plan, bool]:
+    def load_or_make_plan(self, make: Callable[[], tuple[Machine, Plan]]) -> tuple[Machine, Plan, bool]:
         """Return the saved machine and plan, or make them if the run is new.
 
         Args:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from groundup.core.config import Config, setting
 from groundup.train.fine_tuning_method import LoraConfig, Method
+from groundup.train.initial_model import ShapeConfig
 from groundup.train.learning_rates import OptimizerSettings
 
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
@@ -44,8 +45,14 @@ class TrainingSettings(OptimizerSettings):
 
 
 class PretrainingSettings(TrainingSettings):
-    """Settings for epochs, batch size, schedule and regularization of a pretraining run."""
+    """Settings for length, architecture, batch size, schedule and regularization of a pretraining run."""
 
+    minutes: float | None = setting(None, help="training time on this machine, in minutes", flag=True, gt=0)
+    tokens: int | None = setting(None, help="number of training tokens", flag=True, gt=0)
+    depth: int | None = setting(None, help="number of layers; training uses 20 tokens per parameter", flag=True, gt=0)
+    shape: ShapeConfig = setting(ShapeConfig(), help="architecture of the model; keys that are not set are derived")
+    compile: bool = setting(True, help="use torch.compile if a C++ compiler is installed")
+    fp8: bool = setting(False, help="use fp8 matmuls in the layers, if the GPU supports fp8 (pip: groundup[fp8])")
     max_epochs: float | None = setting(
         None, help="maximum number of epochs; default: as many as improve the model", flag=True, gt=0
     )

@@ -111,7 +111,7 @@ def test_smaller_micro_batches_keep_the_batch_size(
     plan = Plan(model.config, OptimizerConfig(), 8, 2, 100, 1.0, 2, 60)
     machine = Machine("cpu", "float32", False, 1, 1e9)
     with training_run(tmp_path) as run:
-        assert run.plan(lambda: (machine, plan)) == (machine, plan, True)
+        assert run.load_or_make_plan(lambda: (machine, plan)) == (machine, plan, True)
         settled = Trainer(model, NextToken(), TrainingSettings(), run, machine=machine).fit_micro_batches(
             plan, batch_of
         )
@@ -119,4 +119,4 @@ def test_smaller_micro_batches_keep_the_batch_size(
     assert settled.global_batch_tokens == plan.global_batch_tokens
     assert json.loads((tmp_path / "plan.json").read_text())["plan"]["micro_batch_size"] == 2
     with training_run(tmp_path) as run:
-        assert run.plan(lambda: pytest.fail("a plan is made once")) == (machine, settled, False)
+        assert run.load_or_make_plan(lambda: pytest.fail("a plan is made once")) == (machine, settled, False)
