@@ -119,6 +119,9 @@ def test_a_checked_record_comes_back(tmp_path: Path, value: dict[str, object]) -
     (tmp_path / "r.json").write_text((tmp_path / "r.json").read_text().replace("}", ', "c": 1}'))
     with pytest.raises(FormatError):
         read_checked_json(tmp_path / "r.json", fix="")
+    (tmp_path / "r.json").write_text(json.dumps(value))
+    with pytest.raises(FormatError):
+        read_checked_json(tmp_path / "r.json", fix="")
 
 
 def state(step: int) -> TrainingState:

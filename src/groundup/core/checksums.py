@@ -93,7 +93,7 @@ def write_checked_json(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_checked_json(path: Path, *, fix: str) -> dict[str, Any]:
-    """Read a JSON object that `write_checked_json` wrote. An object without a checksum is not verified.
+    """Read a JSON object that `write_checked_json` wrote, and verify its checksum.
 
     Args:
         path: File to read.
@@ -108,24 +108,13 @@ def read_checked_json(path: Path, *, fix: str) -> dict[str, Any]:
     record = read_json(path)
     if not isinstance(record, dict):
         raise FormatError(f"{path}: not a JSON object", fix=fix)
-    checksum = record.pop(CHECKSUM, None)
-    if checksum is not None and checksum != _checksum(_plain(record)):
+    if record.pop(CHECKSUM, None) != _checksum(_plain(record)):
         raise FormatError(
             f"{path}: contents do not match the checksum",
             rule="the file is damaged, or was changed after groundup wrote it",
             fix=fix,
         )
     return record
-
-
-def is_checked_json(path: Path) -> bool:
-    """Return whether a JSON file contains a checksum of its values.
-
-    Args:
-        path: JSON file.
-    """
-    record = read_json(path)
-    return isinstance(record, dict) and CHECKSUM in record
 
 
 def _plain(record: Mapping[str, Any]) -> dict[str, Any]:

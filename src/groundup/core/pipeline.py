@@ -29,7 +29,7 @@ def read_output(directory: Path, stage: str) -> Artifact:
 
     Raises:
         DataError: The directory is not a finished output of this stage. The message contains the commands to run first.
-        FormatError: The artifact or an output file is damaged, or a newer release wrote it.
+        FormatError: The artifact or an output file is damaged, or has another format version.
     """
     found = _stage_at(directory)
     finished = (directory / ARTIFACT).is_file() and found in (

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.core.artifact import ARTIFACT, REPLACED_INFIX, STARTED, accept, read_record
-from groundup.core.checksums import damaged_files, is_checked_json, read_checked_json
+from groundup.core.checksums import damaged_files, read_checked_json
 from groundup.core.errors import DataError, GroundupError
 from groundup.data import TokenShards
 from groundup.hub.adapted import find_adapter_base, is_adapter
@@ -111,8 +111,7 @@ def _output(directory: Path) -> VerificationResult:
         return VerificationResult(directory, "output", 1, {ARTIFACT: _problem(error, record)}, record=record)
     digests = made.outputs | made.logs
     damaged = damaged_files(directory, digests, remember=False)
-    note = "" if is_checked_json(record) else f"{ARTIFACT} itself has {_NO_CHECKSUMS}"
-    found = VerificationResult(directory, made.stage, len(digests) + 1, damaged, note, record)
+    found = VerificationResult(directory, made.stage, len(digests) + 1, damaged, record=record)
     if damaged:
         return found
     try:

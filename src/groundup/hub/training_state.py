@@ -210,7 +210,7 @@ def load_newest_state(
         The checkpoint; None if there are no checkpoints.
 
     Raises:
-        FormatError: a newer release wrote the checkpoint, or all checkpoints are damaged.
+        FormatError: all checkpoints are damaged, or one has another format version.
     """
     chosen = _newest_intact(directory, at_most, warn) if ranks.first else None
     name = ranks.broadcast_object(chosen.name if chosen is not None else "")

@@ -11,6 +11,7 @@ import pytest
 import tokenizers
 
 from groundup.commands import collect, tokenize
+from groundup.core.checksums import write_checked_json
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, ResourceError
 from groundup.core.types import Split
@@ -79,8 +80,9 @@ def test_a_finished_run_is_skipped_and_a_cut_off_one_ends_the_same(corpus: Path,
     (out / "artifact.json").unlink()
     (out / "index.json").unlink()
     (out / "validation-00000.bytes.npy").unlink()
-    started = {"stage": "tokenize", "fingerprint": first.fingerprint, "seconds": 1.0}
-    (out / "started.json").write_text(json.dumps(started), encoding="utf-8")
+    kept = {name: digest for name, digest in first.outputs.items() if (out / name).is_file()}
+    started = {"stage": "tokenize", "fingerprint": first.fingerprint, "seconds": 1.0, "kept": kept}
+    write_checked_json(out / "started.json", started)
     again = run(corpus, out, vocab_size=1024)
     assert again.outputs == first.outputs
     # The tokenizer was not trained again.

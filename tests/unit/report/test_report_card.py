@@ -25,7 +25,7 @@ MORE: Json = {
         "dropped": 41,
         "clusters": [
             {"kept": "0f" * 16, "dropped": 30, "sample": ["page.html", "This site uses cookies.\nAccept all"]},
-            {"kept": "1e" * 16, "dropped": 11},  # as in an earlier release
+            {"kept": "1e" * 16, "dropped": 11},  # no sample
         ],
     },
     "decontamination": {

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from groundup.commands import collect, index
+from groundup.core.checksums import write_checked_json
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, FormatError
-from groundup.core.files import write_json
 from groundup.core.locks import LOCK
 from groundup.corpus.sources import FolderSource
 from groundup.retrieval import Index, answer_question, documents
@@ -115,10 +115,9 @@ def test_an_index_of_another_version_is_refused_and_rebuilt(folder: Path, tmp_pa
     out = tmp_path / "index"
     build(folder, out)
     record = json.loads((out / "artifact.json").read_text(encoding="utf-8"))
-    record.pop("checksum")
     record["facts"]["versions"]["terms"] = 0
     record["fingerprint"] = "old"
-    write_json(out / "artifact.json", record)
+    write_checked_json(out / "artifact.json", record)
     with pytest.raises(FormatError, match="this release reads version"):
         Index.open(out)
     assert build(folder, out).search("unused")
