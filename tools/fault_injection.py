@@ -390,7 +390,7 @@ def _import_all() -> None:
         stage.module  # noqa: B018  imports the module once for all forks
     for module in (
         "groundup.train",
-        "groundup.evaluation.classifier_evaluation",
+        "groundup.evaluation.classifiers.evaluation",
         "groundup.hub.integrity",
         "groundup.hub.gguf",
         "pyarrow.parquet",

@@ -55,7 +55,7 @@ def _compare(adapter: Path, merged: Path, options: argparse.Namespace) -> dict[s
     from groundup.data import read_conversations
     from groundup.data.conversations import FolderExamples
     from groundup.data.tables import evenly_spaced
-    from groundup.evaluation.base_comparison import greedy_answers
+    from groundup.evaluation.comparisons.base_model import greedy_answers
     from groundup.hub import load_model
     from groundup.hub.adapted import find_adapter_base, with_adapter
     from groundup.hub.loading import open_model

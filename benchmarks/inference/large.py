@@ -19,7 +19,7 @@ from benchmarks.inference.options import model_of, parser_of
 from benchmarks.inference.speed import ratio
 from benchmarks.random_model import RandomWeights, qwen_config
 from groundup.core.console import Console
-from groundup.evaluation.speed_report import BenchmarkSettings, run_benchmark
+from groundup.evaluation.speed.report import BenchmarkSettings, run_benchmark
 from groundup.hub.gguf import FileType, GgufFile, tokenizer_to_gguf, write_gguf
 from groundup.hub.loading import load_tokenizer, open_model
 from groundup.inference.speed import SpeedTest

@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.inference.options import gguf_files, model_of, parser_of
 from groundup.core.console import Console
 from groundup.core.types import InferenceDtype
-from groundup.evaluation.speed_report import Benchmark, BenchmarkSettings, run_benchmark
+from groundup.evaluation.speed.report import Benchmark, BenchmarkSettings, run_benchmark
 from groundup.hub.loading import open_model
 from groundup.inference.speed import SpeedTest
 

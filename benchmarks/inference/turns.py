@@ -19,9 +19,9 @@ from groundup.core.errors import GroundupError
 from groundup.inference.runner import make_pool
 from groundup.inference.worker import Worker
 from groundup.serve import build_app
-from groundup.serve.errors import ApiError, cannot_load
-from groundup.serve.model_cache import ModelCache
-from groundup.serve.sources import Opening, open_sources
+from groundup.serve.models.cache import ModelCache
+from groundup.serve.models.sources import Opening, open_sources
+from groundup.serve.openai.errors import ApiError, cannot_load
 
 _SYSTEM = "You are the assistant of a small library. Answer in one or two sentences."
 _QUESTIONS = (

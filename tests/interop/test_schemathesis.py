@@ -14,8 +14,8 @@ from groundup.apps.serving import ServedApps
 from groundup.inference import Engine
 from groundup.model import Transformer
 from groundup.serve import ServedModel, ServedModels, Server, application_routes, bind, build_app, url_of
+from groundup.serve.http.middleware import with_middleware
 from groundup.serve.metrics import Metrics
-from groundup.serve.middleware import with_middleware
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate
 

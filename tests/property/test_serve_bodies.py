@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.serve.body import read_body
-from groundup.serve.chat_schema import ChatBody
-from groundup.serve.errors import ApiError
-from groundup.serve.response_schema import ResponseBody
-from groundup.serve.schema import CompletionBody, GenerationBody
+from groundup.serve.openai.body import read_body
+from groundup.serve.openai.chat_schema import ChatBody
+from groundup.serve.openai.errors import ApiError
+from groundup.serve.openai.response_schema import ResponseBody
+from groundup.serve.openai.schema import CompletionBody, GenerationBody
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

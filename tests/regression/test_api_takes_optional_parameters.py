@@ -22,10 +22,10 @@ from groundup.inference import Engine, GenerationRequest, Grammar, Sampling
 from groundup.inference.sampling import add_bias, distribution
 from groundup.model import Transformer
 from groundup.serve import ServedModel, ServedModels, build_app
-from groundup.serve.body import read_body
-from groundup.serve.chat_schema import ChatBody
+from groundup.serve.http.middleware import with_middleware
 from groundup.serve.metrics import Metrics
-from groundup.serve.middleware import with_middleware
+from groundup.serve.openai.body import read_body
+from groundup.serve.openai.chat_schema import ChatBody
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
 HEADER = "X-Groundup-Ignored"

@@ -12,7 +12,7 @@ import math
 import pytest
 import torch
 
-from groundup.train.initial_head import LabelLoss, ridge
+from groundup.train.classifier.initial_head import LabelLoss, ridge
 from groundup.train.objectives.classification import Classification, MultiLabelClassification
 
 

@@ -25,7 +25,7 @@ from groundup.core.artifact import begin
 from groundup.core.console import Console
 from groundup.data import read_table
 from groundup.data.labeled import LabelOptions, read_labeled
-from groundup.evaluation import classifier_evaluation
+from groundup.evaluation.classifiers import evaluation as classifier_evaluation
 from groundup.evaluation.example_evaluation import ExampleOptions, evaluate_labels
 from groundup.hub import save_model
 from groundup.hub.lexical import LEXICAL_FILE
@@ -35,8 +35,9 @@ from groundup.inference.novelty import NOVELTY_FILE, Novelty
 from groundup.kernels import Machine
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer
-from groundup.train import Trainer, fine_tuning_method, initial_head
-from groundup.train.initial_head import HEAD_FILE
+from groundup.train import Trainer, fine_tuning_method
+from groundup.train.classifier import initial_head
+from groundup.train.classifier.initial_head import HEAD_FILE
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def run(
         DataError: The directory does not contain a model, or a test set is damaged.
     """
     from groundup.evaluation.applications import COLUMNS, compare_applications, rows, to_json
-    from groundup.evaluation.comparison import COLUMNS as COMPARED
+    from groundup.evaluation.comparisons.examples import COLUMNS as COMPARED
 
     console = console or Console()
     catalog = open_catalog(config.apps, console)

@@ -13,7 +13,7 @@ from groundup.core.types import InferenceDtype
 
 if TYPE_CHECKING:
     from groundup.core.markdown import Table
-    from groundup.evaluation.speed_report import Benchmark, BenchmarkSettings
+    from groundup.evaluation.speed.report import Benchmark, BenchmarkSettings
     from groundup.hub.loading import OpenedModel
 
 EXAMPLE = "groundup bench runs/quickstart --dtype int8 --dtype bfloat16"
@@ -70,7 +70,7 @@ def run(
 
     from groundup.core.markdown import markdown_table
     from groundup.evaluation.quantization import QUALITY_COLUMNS, measure_quality, quality_row
-    from groundup.evaluation.speed_report import environment, run_benchmark
+    from groundup.evaluation.speed.report import environment, run_benchmark
     from groundup.hub.loading import open_model
 
     console = console or Console()
@@ -98,7 +98,7 @@ def run(
 def _settings(config: BenchConfig, opened: OpenedModel) -> BenchmarkSettings:
     import torch
 
-    from groundup.evaluation.speed_report import BenchmarkSettings
+    from groundup.evaluation.speed.report import BenchmarkSettings
     from groundup.hub.weight_files import is_gguf
 
     return BenchmarkSettings(

@@ -14,7 +14,7 @@ from groundup.core.types import MetricName
 from groundup.data import ConversationSettings, ExampleSources, table_identity
 
 if TYPE_CHECKING:
-    from groundup.evaluation.comparison import ComparisonReport
+    from groundup.evaluation.comparisons.examples import ComparisonReport
     from groundup.kernels import ComputeDtype
 
 _PATHS = {"base", "fine_tuned", "data", "train", "general", "choices", "task", "index"}
@@ -58,7 +58,7 @@ def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
     import torch
 
     from groundup.data.texts import general_text_identity
-    from groundup.evaluation.comparison import COLUMNS, write_comparison
+    from groundup.evaluation.comparisons.examples import COLUMNS, write_comparison
     from groundup.evaluation.tasks import read_task, tasks_identity
     from groundup.hub.resolve import is_classifier, model_identity, resolve_any, run_text
     from groundup.kernels import fastest_dtype
@@ -102,10 +102,10 @@ def _language_models(
     config: CompareConfig, base: Path, fine_tuned: Path, general: Path | None, dtype: ComputeDtype, console: Console
 ) -> ComparisonReport:
     from groundup.data.held_out import fine_tuning_record, held_out_answers
-    from groundup.evaluation import model_comparison as by
-    from groundup.evaluation.comparison import ComparisonReport
+    from groundup.evaluation.comparisons import language_models as by
+    from groundup.evaluation.comparisons.examples import ComparisonReport
+    from groundup.evaluation.comparisons.readers import compare_readers, read_questions
     from groundup.evaluation.prompt_search import open_prompted
-    from groundup.evaluation.reader_comparison import compare_readers, read_questions
     from groundup.evaluation.tasks import TaskModel, read_task
     from groundup.retrieval import Index
 
@@ -131,8 +131,8 @@ def _classifiers(
 ) -> ComparisonReport:
     from groundup.data.held_out import held_out_labels
     from groundup.data.labeled import LabelOptions
-    from groundup.evaluation.comparison import ComparisonReport
-    from groundup.evaluation.label_comparison import compare_labels, open_compared
+    from groundup.evaluation.comparisons.classifiers import compare_labels, open_compared
+    from groundup.evaluation.comparisons.examples import ComparisonReport
 
     if not config.data:
         raise ConfigError(

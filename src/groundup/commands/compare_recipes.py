@@ -35,8 +35,8 @@ def run(config: CompareRecipesConfig, *, console: Console | None = None) -> Arti
         DataError: a model does not exist, or a task is not valid.
     """
     from groundup.data.texts import general_text_identity
-    from groundup.evaluation.comparison import COLUMNS, write_comparison
-    from groundup.evaluation.recipe_comparison import RecipeOptions, compare_recipes, models_of, require_seeds
+    from groundup.evaluation.comparisons.examples import COLUMNS, write_comparison
+    from groundup.evaluation.comparisons.recipes import RecipeOptions, compare_recipes, models_of, require_seeds
     from groundup.evaluation.tasks import read_task, tasks_identity
     from groundup.hub.resolve import model_identity, run_text
 

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 from groundup.core.artifact import Artifact, read
 from groundup.core.config import setting
 from groundup.core.console import Console
-from groundup.train.classifier_plan import ClassifierSettings, TrainingResult, train_with_retries
+from groundup.train.classifier.plan import ClassifierSettings, TrainingResult, train_with_retries
 from groundup.train.fine_tuning_method import require_full_for_muon, save_trained_classifier
 from groundup.train.run import TrainingRun, drop_checkpoints, training_run
 from groundup.train.settings import NOT_IN_FINGERPRINT
 
 if TYPE_CHECKING:
-    from groundup.evaluation.classifier_evaluation import LabelTask
+    from groundup.evaluation.classifiers.evaluation import LabelTask
     from groundup.model import SequenceClassifier
     from groundup.train import Trainer
+    from groundup.train.classifier.initial_head import LabelLoss
     from groundup.train.fine_tuning_method import Method
-    from groundup.train.initial_head import LabelLoss
 
 EXAMPLE = "groundup finetune classify mails.csv --model runs/notes --out runs/notes/classifier"
 
@@ -46,7 +46,7 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
     from groundup.data import table_identity
     from groundup.hub.resolve import base_identity
     from groundup.report.xray_page import xray_only
-    from groundup.train.initial_head import HEAD_FILE, preview
+    from groundup.train.classifier.initial_head import HEAD_FILE, preview
 
     require_full_for_muon(config.optimizer, config.method, config.model)
     keys = config.model_dump(mode="json", exclude={"data", "test", "model", "xray", *NOT_IN_FINGERPRINT})
@@ -77,14 +77,14 @@ def _train(
     """
     from groundup.data.label_batches import LabeledBatches, Padding
     from groundup.data.loader import BatchPlacement
-    from groundup.evaluation.classifier_evaluation import LabelTask
+    from groundup.evaluation.classifiers.evaluation import LabelTask
     from groundup.hub.loading import open_model
     from groundup.inference.classification import show_texts
     from groundup.train import Trainer
-    from groundup.train.classifier_plan import ValidationSet, plan_steps, train_classifier
+    from groundup.train.classifier.initial_head import PromptFormats, initial_classifier
+    from groundup.train.classifier.plan import ValidationSet, plan_steps, train_classifier
     from groundup.train.fine_tuning_method import make_trainable, resolve_method
-    from groundup.train.initial_head import PromptFormats, initial_classifier
-    from groundup.train.machine import machine_of_run
+    from groundup.train.measurement.machine import machine_of_run
 
     console, ranks, seed = run.console, run.ranks, config.seed
     opened = open_model(config.model, device="cpu")
@@ -134,7 +134,7 @@ def _test_and_save(
 ) -> None:
     """Test the classifier, and write it with `artifact.json`."""
     from groundup.data.training_hashes import save_training_hashes
-    from groundup.evaluation.classifier_evaluation import save_and_test
+    from groundup.evaluation.classifiers.evaluation import save_and_test
     from groundup.hub import finish_model
     from groundup.hub.model_card import show_licenses
 

@@ -75,8 +75,8 @@ def _fine_tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     from groundup.apps.application_models import read_examples
     from groundup.data.instruction import InstructionData
     from groundup.data.training_hashes import save_training_hashes, training_hashes
+    from groundup.evaluation.comparisons.after_training import compare_fine_tuned, load_fine_tuned_and_base
     from groundup.evaluation.during_training import show_answers
-    from groundup.evaluation.fine_tuned_comparison import compare_fine_tuned, load_fine_tuned_and_base
     from groundup.evaluation.selection import answer_selection
     from groundup.hub import finish_model
     from groundup.hub.model_card import show_licenses

@@ -81,9 +81,9 @@ def run(
         raise ConfigError("no text, time, size, tokens, quality or budget is set", fix="Set one, e.g. --minutes 10.")
     if config.gpu is None:  # printed before torch is imported, which takes seconds
         console.note("Benchmarking this machine. The first time, this also compiles the C++ kernels.")
+    from groundup.train.measurement.prediction_history import read_runs
     from groundup.train.planner.estimate import PlanTarget
     from groundup.train.planner.estimate_table import as_table
-    from groundup.train.prediction_history import read_runs
 
     target = PlanTarget(minutes=10) if table else PlanTarget(*targets)
     if config.text is not None and config.ladder is not None:
@@ -103,8 +103,8 @@ def _fit(config: PlanConfig, text: Path, minutes: float, console: Console) -> No
     """Fit the scaling law on short runs of `groundup pretrain`, and save it with the token shards."""
     from groundup.commands.pretrain import PretrainConfig
     from groundup.commands.pretrain import run as pretrain
-    from groundup.train.ladder import fit_ladder
-    from groundup.train.training_text import token_shards_of
+    from groundup.train.measurement.ladder import fit_ladder
+    from groundup.train.measurement.training_text import token_shards_of
 
     shards = token_shards_of(text)
     with tempfile.TemporaryDirectory(prefix="groundup-ladder-") as directory:
@@ -129,7 +129,7 @@ def _estimator(config: PlanConfig, target: Any, console: Console) -> Estimator:
     known, law = given.pop("vocab_size", None), DEFAULT_LAW
     text = Text(round(config.text_bytes) if config.text_bytes else None)
     if config.text is not None:
-        from groundup.train.training_text import read_training_text
+        from groundup.train.measurement.training_text import read_training_text
 
         found = read_training_text(config.text)
         law, text, known = found.law, found.text, found.vocab_size or known
@@ -144,7 +144,7 @@ def _estimator(config: PlanConfig, target: Any, console: Console) -> Estimator:
 
     if config.gpu is not None:
         return estimator(rented_gpus(config.gpu, config.gpus, price=config.price, utilization=config.utilization))
-    from groundup.train.calibration import this_machine
+    from groundup.train.measurement.calibration import this_machine
 
     machine = this_machine(lambda each: estimator(each).estimate(target).model, measure=config.measure, console=console)
     return estimator(machine)

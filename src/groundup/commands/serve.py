@@ -17,7 +17,7 @@ from groundup.core.types import InferenceDtype
 
 if TYPE_CHECKING:
     from groundup.serve.metrics import Metrics
-    from groundup.serve.model_cache import ModelCache
+    from groundup.serve.models.cache import ModelCache
 
 API_KEY_VARIABLE = "GROUNDUP_API_KEY"
 
@@ -80,10 +80,10 @@ def run(
     from groundup.apps.serving import ServedApps
     from groundup.serve import Server, ServerLimits, application_routes, bind, build_app, is_loopback, url_of
     from groundup.serve.documents import open_indexes
-    from groundup.serve.guard import require_api_key
+    from groundup.serve.http.guard import require_api_key
+    from groundup.serve.http.middleware import with_middleware
     from groundup.serve.metrics import Metrics
-    from groundup.serve.middleware import with_middleware
-    from groundup.serve.sources import summarize
+    from groundup.serve.models.sources import summarize
 
     console = console or Console()
     apps = ServedApps(open_catalog(config.apps, console))
@@ -114,9 +114,9 @@ def run(
 def _open_models(config: ServeConfig, metrics: Metrics, console: Console) -> ModelCache:
     from groundup.inference.runner import make_pool
     from groundup.inference.worker import Worker
-    from groundup.serve.errors import cannot_load
-    from groundup.serve.model_cache import ModelCache, default_model_bytes
-    from groundup.serve.sources import Opening, open_sources
+    from groundup.serve.models.cache import ModelCache, default_model_bytes
+    from groundup.serve.models.sources import Opening, open_sources
+    from groundup.serve.openai.errors import cannot_load
 
     opening = Opening(config.device, config.base, console)
     given, sources = open_sources(

@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from groundup.core.types import MetricName
-from groundup.evaluation.comparison import Comparison
+from groundup.evaluation.comparisons.examples import Comparison
 from groundup.evaluation.measure import ratio
 from groundup.evaluation.metrics import Measure, label_names, labels, mean, measures
 

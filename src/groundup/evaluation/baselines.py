@@ -10,8 +10,8 @@ import numpy as np
 
 from groundup.core.types import MetricName
 from groundup.corpus.quality.sentences import split_sentences
-from groundup.evaluation.classification import predict_tfidf
-from groundup.evaluation.label_sets import Flags, majority_labels, predict_tfidf_sets
+from groundup.evaluation.classifiers.multi_label import Flags, majority_labels, predict_tfidf_sets
+from groundup.evaluation.classifiers.single_label import predict_tfidf
 from groundup.evaluation.metrics import measures
 
 _MAX_SENTENCES = 5

@@ -19,7 +19,7 @@ from torch import Tensor
 from groundup.core.errors import DataError, FormatError
 from groundup.core.types import IGNORE_INDEX, well_formed
 from groundup.data import TokenDocuments, TokenLists, document_windows
-from groundup.evaluation.comparison import Comparison
+from groundup.evaluation.comparisons.examples import Comparison
 from groundup.evaluation.measure import mean
 from groundup.evaluation.stats import Interval, ratio_interval
 from groundup.model import Transformer

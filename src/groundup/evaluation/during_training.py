@@ -12,8 +12,8 @@ from groundup.core.console import ProgressBar as ProgressBar
 from groundup.core.types import Example
 from groundup.data import TokenShards
 from groundup.data.tables import evenly_spaced
-from groundup.evaluation.base_comparison import greedy_answers
 from groundup.evaluation.bpb import BitsPerByte, bits_per_byte, compare_bits_per_byte, model_nll
+from groundup.evaluation.comparisons.base_model import greedy_answers
 from groundup.evaluation.responses import response_tokens, score_responses
 from groundup.inference import GenerationRequest, Sampling, complete_all
 from groundup.inference.prompting import ChatFormat, fits

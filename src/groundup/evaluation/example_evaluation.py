@@ -24,7 +24,7 @@ from groundup.data.conversations import FolderExamples
 from groundup.data.labeled import UNKNOWN_LABEL, LabelOptions, read_labeled, summary, with_labels
 from groundup.data.tables import evenly_spaced
 from groundup.evaluation.choices import group_accuracies, score_choices
-from groundup.evaluation.classifier_evaluation import label_evaluator
+from groundup.evaluation.classifiers.evaluation import label_evaluator
 from groundup.evaluation.measure import Measure
 from groundup.evaluation.metrics import choose_metric, label_names, measures
 from groundup.evaluation.precision import Precision, choose_precision

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from groundup.core.files import write_json, write_text
 from groundup.core.markdown import markdown_table
-from groundup.evaluation.comparison import Comparison
+from groundup.evaluation.comparisons.examples import Comparison
 from groundup.evaluation.compressors import CompressorScore
 from groundup.evaluation.stats import Interval
 

@@ -2,14 +2,14 @@
 
 from groundup.serve.app import build_app
 from groundup.serve.applications import application_routes
-from groundup.serve.body import Body
-from groundup.serve.errors import ApiError, unknown_model
-from groundup.serve.guard import RequestGuard
-from groundup.serve.limits import ServerLimits
-from groundup.serve.model import ServedModel
-from groundup.serve.models import Models, ServedModels, model_object
-from groundup.serve.server import Server, bind, is_loopback, url_of
-from groundup.serve.transport import read_request
+from groundup.serve.http.guard import RequestGuard
+from groundup.serve.http.limits import ServerLimits
+from groundup.serve.http.server import Server, bind, is_loopback, url_of
+from groundup.serve.http.transport import read_request
+from groundup.serve.models.catalog import Models, ServedModels, model_object
+from groundup.serve.models.model import ServedModel
+from groundup.serve.openai.body import Body
+from groundup.serve.openai.errors import ApiError, unknown_model
 
 __all__ = [
     "ApiError",

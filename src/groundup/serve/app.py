@@ -20,13 +20,20 @@ from groundup.core.errors import ConfigError
 from groundup.inference import TokenEvent
 from groundup.inference.event_queue import EventStream
 from groundup.inference.worker import RequestTimeoutError
-from groundup.serve.answers import Answer, Json
-from groundup.serve.chat_schema import ChatBody
-from groundup.serve.chats import ChatAnswer
-from groundup.serve.completions import CompletionAnswer
 from groundup.serve.documents import ServedIndex, chat_with_index, cited_document_routes
-from groundup.serve.embeddings import embedding_job, embedding_response, parts
-from groundup.serve.errors import (
+from groundup.serve.http.limits import ServerLimits
+from groundup.serve.http.request_log import record_usage
+from groundup.serve.http.streams import ClientGoneError, merged, unless_gone
+from groundup.serve.http.transport import ServerSentEvents, ignored_header, read_request
+from groundup.serve.models.catalog import Models
+from groundup.serve.models.leases import ModelLeases, use_model
+from groundup.serve.models.model import Job, ServedModel
+from groundup.serve.openai.answers import Answer, Json
+from groundup.serve.openai.chat_schema import ChatBody
+from groundup.serve.openai.chats import ChatAnswer
+from groundup.serve.openai.completions import CompletionAnswer
+from groundup.serve.openai.embeddings import embedding_job, embedding_response, parts
+from groundup.serve.openai.errors import (
     ApiError,
     client_too_slow,
     failed,
@@ -35,18 +42,11 @@ from groundup.serve.errors import (
     timed_out,
     unknown_model,
 )
-from groundup.serve.leases import ModelLeases, use_model
-from groundup.serve.limits import ServerLimits
-from groundup.serve.model import Job, ServedModel
-from groundup.serve.models import Models
+from groundup.serve.openai.response_schema import ResponseBody
+from groundup.serve.openai.responses import ResponseAnswer
+from groundup.serve.openai.schema import CompletionBody, EmbeddingBody, GenerationBody, ModelBody
+from groundup.serve.openai.tokenization import tokenizer_routes
 from groundup.serve.openapi import describes, document_routes
-from groundup.serve.request_log import record_usage
-from groundup.serve.response_schema import ResponseBody
-from groundup.serve.responses import ResponseAnswer
-from groundup.serve.schema import CompletionBody, EmbeddingBody, GenerationBody, ModelBody
-from groundup.serve.streams import ClientGoneError, merged, unless_gone
-from groundup.serve.tokenization import tokenizer_routes
-from groundup.serve.transport import ServerSentEvents, ignored_header, read_request
 
 _CLIENT_CLOSED = 499  # nginx's status code for a closed connection; it appears only in the log
 

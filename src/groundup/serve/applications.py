@@ -14,14 +14,14 @@ from starlette.routing import Route
 
 from groundup.core.errors import GroundupError
 from groundup.hub.loading import OpenedClassifier
-from groundup.serve.errors import ApiError, from_groundup
-from groundup.serve.leases import use_model
-from groundup.serve.model import ServedModel
-from groundup.serve.models import Models
+from groundup.serve.http.streams import unless_gone
+from groundup.serve.http.transport import Json, ServerSentEvents, read_request
+from groundup.serve.models.catalog import Models
+from groundup.serve.models.leases import use_model
+from groundup.serve.models.model import ServedModel
+from groundup.serve.openai.errors import ApiError, from_groundup
+from groundup.serve.openai.schema import AppBody
 from groundup.serve.openapi import describes
-from groundup.serve.schema import AppBody
-from groundup.serve.streams import unless_gone
-from groundup.serve.transport import Json, ServerSentEvents, read_request
 
 _MAX_CONCURRENT = 8  # maximum number of applications that run at the same time
 

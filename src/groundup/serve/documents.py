@@ -24,15 +24,15 @@ from groundup.core.console import Console
 from groundup.core.errors import ConfigError, GroundupError
 from groundup.inference.prompting import format_for
 from groundup.retrieval import CitedAnswer, Index, Reader, answer_question
-from groundup.serve.chat_schema import ChatBody
-from groundup.serve.errors import ApiError, from_groundup, shutting_down
-from groundup.serve.leases import use_model
-from groundup.serve.model import ServedModel
-from groundup.serve.models import Models
+from groundup.serve.http.streams import unless_gone_thread
+from groundup.serve.http.transport import Json, ServerSentEvents, ignored_header
+from groundup.serve.models.catalog import Models
+from groundup.serve.models.leases import use_model
+from groundup.serve.models.model import ServedModel
+from groundup.serve.models.sources import named_path
+from groundup.serve.openai.chat_schema import ChatBody
+from groundup.serve.openai.errors import ApiError, from_groundup, shutting_down
 from groundup.serve.openapi import describes
-from groundup.serve.sources import named_path
-from groundup.serve.streams import unless_gone_thread
-from groundup.serve.transport import Json, ServerSentEvents, ignored_header
 
 _MAX_TOKENS = 64
 _RELOAD_SECONDS = 2.0  # an updated index is opened at most this often

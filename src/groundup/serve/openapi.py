@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from groundup.serve.body import Body
+from groundup.serve.openai.body import Body
 
 Json = dict[str, Any]
 Handler = TypeVar("Handler", bound=Callable[..., Any])

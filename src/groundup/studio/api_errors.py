@@ -6,7 +6,7 @@ The responses contain the full error messages, because the user of the Studio al
 from __future__ import annotations
 
 from groundup.core.errors import GroundupError, ResourceError
-from groundup.serve.errors import ApiError
+from groundup.serve.openai.errors import ApiError
 
 
 def to_api_error(error: GroundupError) -> ApiError:

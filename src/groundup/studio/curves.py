@@ -8,7 +8,7 @@ from typing import Any
 
 from groundup.core.errors import GroundupError
 from groundup.core.files import read_json
-from groundup.train.samples import SAMPLES
+from groundup.train.callbacks.samples import SAMPLES
 
 _MAX_ROWS = 1500  # Maximum number of rows per response, which is about the width of a chart in pixels.
 _MAX_SAMPLES = 40

@@ -20,8 +20,8 @@ from groundup.retrieval import Index
 from groundup.retrieval.answering import MAX_QUESTION_CHARACTERS
 from groundup.serve import Body, read_request
 from groundup.serve.documents import answer_request, document_json, reader_of
-from groundup.serve.leases import use_model
-from groundup.serve.models import Models
+from groundup.serve.models.catalog import Models
+from groundup.serve.models.leases import use_model
 from groundup.studio.api_errors import to_api_error
 from groundup.studio.workspace import Workspace
 

@@ -1,4 +1,4 @@
-"""The models of a workspace, of which at most two are loaded; see `groundup.serve.model_cache`."""
+"""The models of a workspace, of which at most two are loaded; see `groundup.serve.models.cache`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from groundup.inference.runner import make_pool
 from groundup.inference.worker import Worker
 from groundup.model import Transformer
 from groundup.serve import ServedModel
-from groundup.serve.model_cache import LoadedModel, ModelCache, ModelSource
+from groundup.serve.models.cache import LoadedModel, ModelCache, ModelSource
 from groundup.studio.api_errors import to_api_error
 from groundup.studio.workspace import ModelInfo, Workspace
 from groundup.tokenizer import Tokenizer
@@ -97,7 +97,7 @@ class InspectedModel:
 
 
 class WorkspaceSources:
-    """The language models of a workspace. This class implements `groundup.serve.model_cache.ModelSources`.
+    """The language models of a workspace. This class implements `groundup.serve.models.cache.ModelSources`.
 
     Args:
         workspace: The workspace that contains the models.

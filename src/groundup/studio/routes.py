@@ -24,7 +24,7 @@ from groundup.corpus.lookup import find_documents, occurrences
 from groundup.report import read_run, render, render_card
 from groundup.report.page import content_policy
 from groundup.serve import Body, ServedModel, read_request
-from groundup.serve.leases import use_model
+from groundup.serve.models.leases import use_model
 from groundup.studio import inspection
 from groundup.studio.api_errors import to_api_error
 from groundup.studio.curves import new_rows, plan_and_samples

@@ -14,8 +14,8 @@ from groundup.distributed import ShardedOptimizer, is_sharded, rows_of
 from groundup.distributed.ranks import Ranks, Rows
 from groundup.hub import StoredTensors, TrainingState, load_newest_state, save_state
 from groundup.optim import Optimizer
+from groundup.train.callbacks.weight_average import WeightAverage
 from groundup.train.fit import Progress
-from groundup.train.weight_average import WeightAverage
 
 _SINGLE_RANK = Ranks()
 

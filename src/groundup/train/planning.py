@@ -22,9 +22,10 @@ from groundup.model.quantization import bits_per_weight
 from groundup.optim import OptimizerConfig
 from groundup.train.initial_model import InitialModel
 from groundup.train.learning_rates import language_model_rates, show_rates
-from groundup.train.machine import measured_machine, with_measured_kernels
+from groundup.train.measurement.machine import measured_machine, with_measured_kernels
+from groundup.train.measurement.outcome import peak_bytes
+from groundup.train.measurement.training_text import sample_text
 from groundup.train.objectives import Objective
-from groundup.train.outcome import peak_bytes
 from groundup.train.planner import Budget, Forecast, Plan, plan_run, regularized
 from groundup.train.planner.fine_tuning import (
     DEFAULT_EPOCHS,
@@ -42,7 +43,6 @@ from groundup.train.planner.plan import SAVE_FRACTION
 from groundup.train.run import TrainingRun
 from groundup.train.settings import FineTuningSettings, PretrainingSettings
 from groundup.train.trainer import Evaluation, Selection, Trainer, TrainingSteps, estimate_sentence
-from groundup.train.training_text import sample_text
 
 MakeLoader = Callable[[int, int, Machine], Any]
 """Function of (context length, rows per micro-batch, machine) that returns a loader with a method `batch(index)`."""

@@ -18,9 +18,9 @@ from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
 from groundup.train.initial_model import Base, InitialModel
 from groundup.train.learning_rates import show_rates
-from groundup.train.machine import measured_machine, with_measured_kernels
+from groundup.train.measurement.machine import measured_machine, with_measured_kernels
+from groundup.train.measurement.outcome import OutcomeRecorder
 from groundup.train.objectives import NextToken
-from groundup.train.outcome import OutcomeRecorder
 from groundup.train.planner import BASE_EPOCHS, Budget, Plan, micro_batches_per_rank
 from groundup.train.planning import forecast_for, plan_pretraining, short_context_batches
 from groundup.train.run import TrainingRun

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = "checkpoints"
 PLAN = "plan.json"
-PLAN_VERSION = 2
+PLAN_VERSION = 3
 
 
 @dataclass(slots=True)

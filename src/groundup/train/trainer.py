@@ -21,23 +21,31 @@ from groundup.distributed.ranks import Ranks
 from groundup.kernels import Machine, eager_mode
 from groundup.model.lora import lora_layers
 from groundup.optim import Optimizer, OptimizerConfig, WarmupStableDecay
-from groundup.train.callbacks import AtFractions, EverySeconds, MetricsLog, ShowProgress, Speed, logs_in, require_logs
+from groundup.train.callbacks.keep_best import KeepBest
+from groundup.train.callbacks.progress import (
+    AtFractions,
+    EverySeconds,
+    MetricsLog,
+    ShowProgress,
+    Speed,
+    logs_in,
+    require_logs,
+)
+from groundup.train.callbacks.time_limit import TimeLimit
+from groundup.train.callbacks.trackers import open_tracker
+from groundup.train.callbacks.weight_average import WeightAverage
 from groundup.train.checkpoints import Checkpoints
 from groundup.train.fit import Callback, Progress, StepReport, diverged, fit, steps_per_second
 from groundup.train.guard import SpikeGuard
-from groundup.train.keep_best import KeepBest
 from groundup.train.learning_rates import language_model_rates
-from groundup.train.machine import machine_of_run
-from groundup.train.memory_probe import find_max_rows
+from groundup.train.measurement.machine import machine_of_run
+from groundup.train.measurement.memory_probe import find_max_rows
+from groundup.train.measurement.step_cost import measure_steps
 from groundup.train.objectives import Objective
 from groundup.train.planner import Plan, micro_batches_per_rank
 from groundup.train.prefetch import Prefetch
 from groundup.train.run import CHECKPOINTS, TrainingRun
 from groundup.train.settings import TrainingSettings
-from groundup.train.step_cost import measure_steps
-from groundup.train.time_limit import TimeLimit
-from groundup.train.trackers import open_tracker
-from groundup.train.weight_average import WeightAverage
 
 BatchT = TypeVar("BatchT")
 

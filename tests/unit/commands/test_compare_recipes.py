@@ -14,7 +14,7 @@ from groundup.commands import compare_recipes
 from groundup.commands.compare_recipes import CompareRecipesConfig
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError
-from groundup.evaluation.comparison import SeedComparison
+from groundup.evaluation.comparisons.examples import SeedComparison
 from groundup.evaluation.measure import mean
 from groundup.evaluation.stats import mean_interval, t_quantile, welch_difference
 from groundup.evaluation.tasks import TaskResult, on_shared_items, scoring

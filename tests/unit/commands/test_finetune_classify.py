@@ -23,8 +23,9 @@ from groundup.core.errors import ConfigError, DataError
 from groundup.hub.loading import load_tokenizer, open_classifier
 from groundup.hub.resolve import resolve_classifier, resolve_model
 from groundup.inference.classification import predict
-from groundup.train import classifier_plan, initial_head
-from groundup.train.initial_head import PROMPT_AFTER, PROMPT_BEFORE, HeadFit
+from groundup.train.classifier import initial_head
+from groundup.train.classifier import plan as classifier_plan
+from groundup.train.classifier.initial_head import PROMPT_AFTER, PROMPT_BEFORE, HeadFit
 from groundup.train.planner import fine_tuning
 
 SETTINGS: dict[str, Any] = {

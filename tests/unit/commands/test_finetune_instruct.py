@@ -18,7 +18,7 @@ from groundup.core.config import load
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, FormatError
 from groundup.core.types import Message
-from groundup.evaluation import fine_tuned_comparison
+from groundup.evaluation.comparisons import after_training
 from groundup.hub import load_model, save_model
 from groundup.hub.loading import open_model
 from groundup.model import Transformer
@@ -154,7 +154,7 @@ def test_the_number_of_scored_test_answers_is_limited(
     table: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Scoring all answers of a large test set would take longer than the training."""
-    monkeypatch.setattr(fine_tuned_comparison, "_MAX_SCORED", 7)
+    monkeypatch.setattr(after_training, "_MAX_SCORED", 7)
     facts = tune(table, base, tmp_path / "out", num_epochs=0.2).facts
     assert facts["held_out"]["responses"] == 7 < facts["examples"]["test"]
     assert len({transcript["reference"] for transcript in facts["transcripts"]}) == 3

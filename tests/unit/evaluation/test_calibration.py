@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from groundup.evaluation.calibration import (
+from groundup.evaluation.classifiers.calibration import (
     Calibration,
     expected_calibration_error,
     fit_temperature,
     with_temperature,
 )
-from groundup.evaluation.classifier_evaluation import label_evaluator
+from groundup.evaluation.classifiers.evaluation import label_evaluator
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

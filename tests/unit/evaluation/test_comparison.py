@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from groundup.evaluation.comparison import Comparison, ComparisonReport
+from groundup.evaluation.comparisons.examples import Comparison, ComparisonReport
 from groundup.evaluation.measure import mean
 from groundup.evaluation.stats import Interval, paired_difference
 

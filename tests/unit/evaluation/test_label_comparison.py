@@ -12,8 +12,8 @@ from groundup.core.console import Console
 from groundup.core.types import Example
 from groundup.data.held_out import HeldOut
 from groundup.data.labeled import SEPARATOR, Labeled
-from groundup.evaluation import label_comparison
-from groundup.evaluation.label_comparison import compare_labels
+from groundup.evaluation.comparisons import classifiers as label_comparison
+from groundup.evaluation.comparisons.classifiers import compare_labels
 from groundup.evaluation.prompt_search import FewShotPrompt, PromptedModel
 from groundup.hub.loading import OpenedClassifier
 from groundup.model import SequenceClassifier

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from groundup.evaluation.label_sets import compare_sets, macro_f1_of_sets, score_sets
+from groundup.evaluation.classifiers.multi_label import compare_sets, macro_f1_of_sets, score_sets
 
 
 def drawn(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from groundup.core.errors import ConfigError, ResourceError
-from groundup.evaluation.llama_cpp_speed import (
+from groundup.evaluation.speed.llama_cpp import (
     LlamaCppSpeed,
     batched_bench_figures,
     bench_figures,

@@ -8,9 +8,9 @@ import pytest
 
 from groundup.core.console import Console
 from groundup.core.types import Example, Message
-from groundup.evaluation import model_comparison
+from groundup.evaluation.comparisons import language_models
+from groundup.evaluation.comparisons.language_models import AnswerTask, compare_answers
 from groundup.evaluation.metrics import label_names
-from groundup.evaluation.model_comparison import AnswerTask, compare_answers
 from groundup.evaluation.prompt_search import FewShotPrompt, PromptedModel
 from groundup.evaluation.selection import answer_score
 from groundup.tokenizer import Tokenizer
@@ -32,7 +32,7 @@ def examples(texts: list[str]) -> list[Example]:
 def prompts(monkeypatch: pytest.MonkeyPatch) -> list[FewShotPrompt]:
     """The prompts for which answers are generated."""
     seen: list[FewShotPrompt] = []
-    real = model_comparison.generate_answers
+    real = language_models.generate_answers
 
     def spy(
         model: PromptedModel, prompt: FewShotPrompt, examples: Sequence[Example], *rest: int, **named: object
@@ -40,7 +40,7 @@ def prompts(monkeypatch: pytest.MonkeyPatch) -> list[FewShotPrompt]:
         seen.append(prompt)
         return real(model, prompt, examples, *rest, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(model_comparison, "generate_answers", spy)
+    monkeypatch.setattr(language_models, "generate_answers", spy)
     return seen
 
 
@@ -75,7 +75,7 @@ def test_training_answers_help_to_detect_labels(
 ):
     """Four distinct validation answers do not show whether answers are labels."""
     seen: list[Sequence[str]] = []
-    real = model_comparison.measures
+    real = language_models.measures
 
     def spy(*given: object, labels: Sequence[str] = ()) -> object:
         seen.append(labels)

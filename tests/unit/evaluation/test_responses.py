@@ -12,7 +12,7 @@ import torch
 
 from groundup.core.errors import DataError, FormatError
 from groundup.core.types import Example, Message
-from groundup.evaluation.base_comparison import best_format, compare_with_base, greedy_answers
+from groundup.evaluation.comparisons.base_model import best_format, compare_with_base, greedy_answers
 from groundup.evaluation.responses import response_tokens, score_responses
 from groundup.inference.prompting import (
     PLAIN_LAYOUTS,

@@ -17,7 +17,7 @@ from groundup.data.choices import read_choices
 from groundup.data.tables import read_table
 from groundup.evaluation import prompt_search
 from groundup.evaluation.choices import score_choices
-from groundup.evaluation.model_comparison import compare_tasks
+from groundup.evaluation.comparisons.language_models import compare_tasks
 from groundup.evaluation.prompt_search import PromptedModel
 from groundup.evaluation.tasks import TaskModel, TaskReport, TaskResult, read_task, score_tasks, scoring
 from groundup.evaluation.tasks.checks import CHECKS, passed_checks, require_checks

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from groundup.core.errors import FormatError
 from groundup.data.tfidf import Tfidf
 from groundup.hub.lexical import LEXICAL_FILE, LexicalHead
-from groundup.train.lexical_head import fit_lexical_head
+from groundup.train.classifier.lexical_head import fit_lexical_head
 from groundup.train.objectives.classification import Classification
 
 DIM, LABELS = 8, 3
@@ -66,7 +66,7 @@ def test_the_head_equals_a_ridge_regression(head: LexicalHead, texts: list[str])
     """Solved with the Gram matrix of rows; here with the normal equations of standardized columns."""
     from torch import from_numpy, tensor
 
-    from groundup.train.initial_head import ridge
+    from groundup.train.classifier.initial_head import ridge
 
     h = states(60).astype(np.float64)
     h = (h - h.mean(0)) / h.std(0)

@@ -19,7 +19,7 @@ from groundup.commands.finetune_instruct import FinetuneInstructConfig
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, ResourceError
 from groundup.core.recipe import recipe_steps
-from groundup.evaluation.reader_comparison import RETRIEVAL, read_questions
+from groundup.evaluation.comparisons.readers import RETRIEVAL, read_questions
 from groundup.recipes import bundled
 from groundup.retrieval import Index
 from groundup.retrieval.answering import PROMPT, Reader

@@ -32,10 +32,10 @@ from groundup.serve import (
     build_app,
     url_of,
 )
-from groundup.serve.cors import allow_origins
 from groundup.serve.documents import open_indexes
+from groundup.serve.http.cors import allow_origins
+from groundup.serve.http.request_log import RequestLog
 from groundup.serve.metrics import Metrics
-from groundup.serve.request_log import RequestLog
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate
 from tool_templates import DEVSTRAL, LLAMA31, MISTRAL_NEMO, QWEN25

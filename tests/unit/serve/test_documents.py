@@ -22,7 +22,7 @@ from groundup.inference import Engine, GenerationRequest, Sampling
 from groundup.model import Transformer
 from groundup.retrieval import Index, answer_question
 from groundup.serve.documents import citation_annotations, cited_document_routes, open_indexes
-from groundup.serve.streams import ClientGoneError, unless_gone_thread
+from groundup.serve.http.streams import ClientGoneError, unless_gone_thread
 from groundup.tokenizer import ChatTemplate, Tokenizer
 from unit.serve.conftest import Running, running
 

@@ -27,9 +27,9 @@ from groundup.kernels.native_library import native_library
 from groundup.model import Transformer
 from groundup.model.lora import LoRA, add_lora, lora_layers
 from groundup.serve import ServedModel, build_app
-from groundup.serve.errors import ApiError, cannot_load
-from groundup.serve.model_cache import ModelCache, ModelSource
-from groundup.serve.sources import Opening, open_sources
+from groundup.serve.models.cache import ModelCache, ModelSource
+from groundup.serve.models.sources import Opening, open_sources
+from groundup.serve.openai.errors import ApiError, cannot_load
 from groundup.tokenizer import TEMPLATE_FILE, ChatTemplate, Tokenizer
 
 GREEDY = Sampling(temperature=0)

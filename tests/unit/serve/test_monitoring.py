@@ -13,7 +13,7 @@ from starlette.routing import Route
 from groundup.core.errors import ConfigError
 from groundup.model import Transformer
 from groundup.serve import ServedModels, build_app
-from groundup.serve.cors import allow_origins
+from groundup.serve.http.cors import allow_origins
 
 CHAT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}
 TEXT: dict[str, Any] = {"model": "tiny", "prompt": "The", "max_tokens": 5, "temperature": 0, "user": "ada"}

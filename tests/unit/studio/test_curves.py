@@ -8,7 +8,7 @@ from pathlib import Path
 from groundup.distributed.ranks import Ranks
 from groundup.studio.curves import new_rows, plan_and_samples
 from groundup.train import SampleLog
-from groundup.train.callbacks import MetricsLog, Speed
+from groundup.train.callbacks.progress import MetricsLog, Speed
 from groundup.train.fit import StepReport
 
 

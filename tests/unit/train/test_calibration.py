@@ -14,7 +14,7 @@ from groundup.commands.plan import PlanConfig
 from groundup.core.console import Console
 from groundup.kernels import Machine
 from groundup.model.flops import training_bytes
-from groundup.train import calibration
+from groundup.train.measurement import calibration
 from groundup.train.trainer import Trainer
 
 TINY = small("llama")
@@ -61,7 +61,7 @@ def test_the_benchmark_is_announced_before_it_starts(
     def stop(path: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("groundup.train.training_text.read_training_text", stop)
+    monkeypatch.setattr("groundup.train.measurement.training_text.read_training_text", stop)
     with pytest.raises(KeyboardInterrupt):
         plan.run(PlanConfig(text=tmp_path, minutes=1), console=Console())
     assert "compiles the C++ kernels" in capsys.readouterr().err

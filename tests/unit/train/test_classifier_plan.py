@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from groundup.train.classifier_plan import significantly_worse
+from groundup.train.classifier.plan import significantly_worse
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from sklearn.linear_model import Ridge
 
 from groundup.inference.classification import last_hidden_states, predict
 from groundup.model import SequenceClassifier, Transformer
-from groundup.train.initial_head import fit_head, ridge
+from groundup.train.classifier.initial_head import fit_head, ridge
 from groundup.train.objectives.classification import Classification, MultiLabelClassification
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from groundup.core.files import cache_dir
-from groundup.train.prediction_history import Outcome, read_runs, remember_run, speed_ratio
+from groundup.train.measurement.prediction_history import Outcome, read_runs, remember_run, speed_ratio
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def test_damaged_lines_are_ignored_and_replaced() -> None:
 
 
 def test_runs_that_end_at_the_same_time_are_all_kept() -> None:
-    code = "from groundup.train.prediction_history import *; n = Outcome(1.0, 1.0, 1, 1.0); "
+    code = "from groundup.train.measurement.prediction_history import *; n = Outcome(1.0, 1.0, 1, 1.0); "
     code += "[remember_run('cpu', 1, 1, n, n) for _ in range(20)]"
     processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]

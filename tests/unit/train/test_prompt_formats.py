@@ -9,8 +9,8 @@ import pytest
 
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer
-from groundup.train import initial_head
-from groundup.train.initial_head import (
+from groundup.train.classifier import initial_head
+from groundup.train.classifier.initial_head import (
     PROMPT_AFTER,
     PROMPT_BEFORE,
     HeadFit,

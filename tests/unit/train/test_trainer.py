@@ -164,7 +164,7 @@ def test_a_resumed_run_keeps_its_kernels(tokens: Path, tmp_path: Path, monkeypat
     """The kernels round differently. On another machine, or under load, other kernels are the fastest ones."""
     bf16 = Machine("cpu", "bfloat16", False, 1, 1e9, native=True)
     monkeypatch.setitem(globals(), "MACHINE", None)  # a Trainer without a machine measures it
-    monkeypatch.setattr("groundup.train.machine.measure_machine", lambda **settings: bf16)
+    monkeypatch.setattr("groundup.train.measurement.machine.measure_machine", lambda **settings: bf16)
     weights = {}
     kernels: tuple[Kernel, Kernel] = ("native", "torch")
     for kernel, other in (kernels, kernels[::-1]):

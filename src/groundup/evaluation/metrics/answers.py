@@ -15,7 +15,7 @@ from itertools import chain
 import numpy as np
 
 from groundup.data.tables import casefolded
-from groundup.evaluation.classification import f1_over_labels
+from groundup.evaluation.classifiers.single_label import f1_over_labels
 from groundup.evaluation.measure import Floats, Measure, mean
 from groundup.evaluation.metrics.overlap import overlap_f1
 

@@ -12,11 +12,11 @@ from groundup.core.errors import ConfigError, DataError
 from groundup.core.files import write_json
 from groundup.model.presets import PRESETS
 from groundup.train.initial_model import ShapeConfig, given_shape
+from groundup.train.measurement.training_text import read_training_text, token_shards_of
 from groundup.train.planner.estimate import Estimator, PlanTarget, Text
 from groundup.train.planner.estimate_table import as_table
 from groundup.train.planner.forecast import MIN_GAIN
 from groundup.train.planner.hardware import Hardware, rented_gpus
-from groundup.train.training_text import read_training_text, token_shards_of
 
 LAPTOP = Hardware("laptop", 4e11, 1, None, 8 * 10**9, 0.05, "assumed")
 SHAPE = {"family": "qwen3", "context_length": 512}

@@ -13,7 +13,7 @@ import pytest
 from groundup.core.console import Console
 from groundup.core.errors import DataError, FormatError
 from groundup.model.flops import matmul_parameters
-from groundup.train.ladder import fit_ladder
+from groundup.train.measurement.ladder import fit_ladder
 from groundup.train.planner.forecast import Forecast, compression
 from groundup.train.planner.law import DEFAULT_LAW, LadderRun, Law, fit_law, law_for
 from groundup.train.planner.sizes import shape_for_depth
@@ -86,7 +86,7 @@ def test_a_ladder_of_runs_gives_the_law_that_later_plans_read(tmp_path: Path, mo
     """A law that is fitted on the runs must predict them better than the default law, also after it is read again."""
     shards = SimpleNamespace(directory=tmp_path, n_bytes=10**6, n_tokens=250_000, n_documents=0)
     monkeypatch.setattr("groundup.tokenizer.Tokenizer.load", lambda path: SimpleNamespace(decode=None))
-    monkeypatch.setattr("groundup.train.ladder.sample_text", lambda shards, decode: b"some text " * 100)
+    monkeypatch.setattr("groundup.train.measurement.ladder.sample_text", lambda shards, decode: b"some text " * 100)
     config = {
         layers: shape_for_depth(layers, 2048, {"family": "qwen3", "context_length": 512}) for layers in (2, 3, 4, 5)
     }

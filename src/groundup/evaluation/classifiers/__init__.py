@@ -1,0 +1,1 @@
+"""Evaluation of classifiers with one label or several labels per text."""

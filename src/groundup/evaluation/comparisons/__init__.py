@@ -1,0 +1,1 @@
+"""Comparisons of models, recipes, readers and classifiers, with confidence intervals."""

@@ -1,0 +1,1 @@
+"""HTTP: the server, its middleware and its limits."""

@@ -1,0 +1,1 @@
+"""The models that a server offers, and their loading and unloading."""

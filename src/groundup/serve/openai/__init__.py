@@ -1,0 +1,1 @@
+"""Requests and responses in the format of OpenAI's API."""

@@ -1,0 +1,1 @@
+"""Training of classifiers: the plan of a run, and the head before step 1."""
