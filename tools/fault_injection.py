@@ -314,7 +314,7 @@ def result_with_same_plan(stage: str, small: Path, work: Path) -> object:
     (clean / "new").mkdir()
     shutil.copy(plan, clean / "new")
     made = json.loads((work / "new" / "artifact.json").read_text(encoding="utf-8"))
-    begun = {"stage": made["stage"], "fingerprint": made["fingerprint"], "seconds": 0.0}
+    begun = {"stage": made["stage"], "fingerprint": made["fingerprint"], "seconds": 0.0, "kept": {}}
     write_checked_json(clean / "new" / "started.json", begun)
     found = result(clean, run(command, clean))
     shutil.rmtree(clean)

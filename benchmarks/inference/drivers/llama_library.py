@@ -3,8 +3,8 @@
 
 The wheel of xllamacpp uses AVX2 only. The npm packages `@node-llama-cpp/linux-x64` and similar ones have a library for
 each CPU generation. Set LLAMA_LIBRARIES to the folder of `libllama*.so`, and PEER to this file: it takes the place of a
-Python interpreter and responds to tests like `groundup/evaluation/llama_cpp_driver.py`. All prompts are processed one
-after the other, and tokens are selected by numpy, so no server takes time.
+Python interpreter and responds to tests like `groundup/evaluation/speed/llama_cpp_driver.py`. All prompts are processed
+one after the other, and tokens are selected by numpy, so no server takes time.
 """
 
 from __future__ import annotations

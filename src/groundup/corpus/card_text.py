@@ -204,10 +204,11 @@ def format_size(count: int) -> str:
 
 
 def _safe(text: str) -> str:
-    """Return untrusted text on one line, with Markdown and HTML escaped. `markdown_table` escapes pipes."""
+    """Return untrusted text on one line, with Markdown and HTML escaped."""
     # Joiners are part of emoji and of many scripts; other invisible characters may be misleading.
     joiners = "\u200c\u200d"
     shown = "".join(c if c.isprintable() or c.isspace() or c in joiners else "�" for c in text)
     flat = re.sub(r"\s+", " ", shown).strip()
     flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#~!$])", r"\\\1", flat)
+    flat = re.sub(r"([\\`*_{}\[\]()#~!$])", r"\\\1", flat)
+    return flat.replace("|", "&#124;")  # an entity, because `markdown_table` would escape the backslash again

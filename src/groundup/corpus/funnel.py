@@ -9,7 +9,6 @@ from typing import Any
 from groundup.core.facts import Facts
 
 MIXTURE = "mixture"
-RULES = "rules"  # step name for drops in old data cards, which do not contain the step of a drop
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +57,7 @@ class Funnel:
 
 
 def funnel(card: dict[str, Any] | Facts) -> Funnel:
-    """Return the counts of a data card after each step.
-
-    Old data cards do not list their steps. The steps of an old data card are in the order in which the steps first
-    occur in the drops.
-    """
+    """Return the counts of a data card after each step."""
     facts = card if isinstance(card, Facts) else Facts(card)
     sources = facts.rows("sources")
     dropped: dict[str, Counter[str]] = defaultdict(Counter)
@@ -70,19 +65,18 @@ def funnel(card: dict[str, Any] | Facts) -> Funnel:
     cut: Counter[str] = Counter()
     for source in sources:
         for reason, drop in source.items("drops"):
-            step = drop.words("step") or RULES
+            step = drop.words("step")
             dropped[step][reason] += drop.count("documents")
             sizes[step][reason] += drop.count("bytes")
         for step, amount in source.items("cut"):
             cut[step] += amount.count()
     named = [name for step in facts.rows("steps") if (name := step.words())]
-    order = dict.fromkeys([*(step for step in dropped if step not in named), *named])
     found = remaining = sum(source.count("documents") for source in sources) + sum(map(Counter.total, dropped.values()))
     found_bytes = remaining_bytes = (
         sum(source.count("bytes") for source in sources) + cut.total() + sum(map(Counter.total, sizes.values()))
     )
     steps = []
-    for step in order:
+    for step in named:
         remaining -= dropped[step].total()
         remaining_bytes -= sizes[step].total() + cut[step]
         drops = tuple(Reason(reason, n, sizes[step][reason]) for reason, n in dropped[step].most_common())

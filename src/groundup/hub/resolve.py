@@ -5,29 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from groundup.core.artifact import ARTIFACT, REPLACED_INFIX, Artifact, read, read_intact
 from groundup.core.errors import DataError
 from groundup.core.files import read_json
 from groundup.core.pipeline import wrong_input_error
-from groundup.hub.adapted import (
-    adapter_labels,
-    is_adapted_classifier,
-    is_adapter,
-    weights_digest,
-)
+from groundup.hub.adapted import adapter_labels, is_adapted_classifier, is_adapter, weights_digest
 from groundup.hub.adapters import WEIGHTS as ADAPTER
 from groundup.hub.directory import CONFIG, read_labels
 from groundup.hub.weight_files import INDEX, WEIGHTS, is_gguf, require_no_pickle, weight_files
-from groundup.tokenizer import (
-    CONFIG_FILE,
-    TEMPLATE_FILE,
-    TOKENIZER_FILE,
-)
-
-if TYPE_CHECKING:
-    pass
+from groundup.tokenizer import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE
 
 _PRETRAINED = "pretrain"  # Name of the stage that writes base models. Other stages write fine-tuned models.
 # Suffixes of transformers' class names of causal language models and of classifiers.

@@ -98,7 +98,7 @@ class KernelChoice:
         for choice in record["choices"]:
             group = dict(choice["group"]) | {"outputs": tuple(choice["group"]["outputs"])}
             choices.append(ChosenKernel(**dict(choice) | {"group": MatmulGroup(**group)}))
-        return cls(record["default"], tuple(choices), record.get("plain", "torch"))
+        return cls(record["default"], tuple(choices), record["plain"])
 
 
 def matmul_groups(config: ModelConfig) -> list[MatmulGroup]:

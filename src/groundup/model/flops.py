@@ -92,7 +92,7 @@ def training_bytes(
         micro_batch_size: Number of sequences per micro-batch.
         lora_parameters: See `flops_per_token`. Frozen parameters do not have gradients or optimizer state.
         bits_per_weight: Average bits per weight of the linear layers, which is less than 32 if they are quantized. See
-            `groundup.model.quantized.bits_per_weight`.
+            `groundup.model.quantization.bits_per_weight`.
     """
     tokens = micro_batch_size * config.context_length
     width = 10 * config.dim + 3 * config.ffn_dim + 4 * config.n_heads * config.head_dim

@@ -144,8 +144,7 @@ class Checkpoints:
 
     @torch.no_grad()
     def _load(self, stored: StoredTensors, tensors: Mapping[str, Tensor]) -> None:
-        # Earlier releases saved a tied parameter once for each of its names.
-        if unknown := (stored.keys() ^ tensors.keys()) - self._second_names():
+        if unknown := stored.keys() ^ tensors.keys():
             raise FormatError(
                 f"{self._directory}: the weights {', '.join(sorted(unknown)[:3])} do not match this model",
                 fix="This checkpoint belongs to another model; start in a new --out directory.",

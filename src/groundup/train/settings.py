@@ -57,7 +57,9 @@ class PretrainingSettings(TrainingSettings):
         None, help="maximum number of epochs; default: as many as improve the model", flag=True, gt=0
     )
     global_batch_tokens: int | None = setting(
-        None, help="number of tokens per optimizer step; default: grows with the length of the run", gt=0
+        None,
+        help="number of tokens per step; default: grows with the length of the run, up to 2 epochs",
+        gt=0,
     )
     warmup_ratio: float = setting(0.02, help="fraction of steps with linear warmup of the learning rate", ge=0, le=1)
     decay_ratio: float = setting(0.6, help="fraction of steps with linear decay of the learning rate to 0", ge=0, le=1)

@@ -110,6 +110,7 @@ def test_the_report_shows_gain_and_forgetting(
     assert line(found, "token F1")["before"]["value"] <= 100
     assert all(name in page for name in ("token F1", "bits per byte of general text", "not distinguishable"))
     assert found["transcripts"][0]["reference"]
+    assert "Fine-tuned:" in page
     assert artifact.read(tmp_path / "out").facts["lines"] == found["lines"]
 
 

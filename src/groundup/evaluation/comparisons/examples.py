@@ -203,7 +203,8 @@ class ComparisonReport:
         for number, transcript in enumerate(self.transcripts, 1):
             lines += ["", f"## Example {number}"]
             for who, text in transcript.items():
-                lines += ["", f"{who[0].upper()}{who[1:]}:", "", *(f"    {line}" for line in text.splitlines())]
+                name = who.replace("_", "-")
+                lines += ["", f"{name[0].upper()}{name[1:]}:", "", *(f"    {line}" for line in text.splitlines())]
         return "\n".join(lines) + "\n"
 
 

@@ -52,7 +52,7 @@ def _transcript(item: Facts) -> Child:
     turns = [
         tag(
             "div",
-            tag("p", who, class_="who"),
+            tag("p", who.replace("_", "-"), class_="who"),
             untrusted(truncate(text.words() or "(empty)", _MAX_CHARS)),
             class_="turn",
         )

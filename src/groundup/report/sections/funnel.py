@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from groundup.core.facts import Facts
 from groundup.core.plural import pluralize
-from groundup.corpus.funnel import MIXTURE, RULES, Funnel, FunnelStep, funnel
+from groundup.corpus.funnel import MIXTURE, Funnel, FunnelStep, funnel
 from groundup.report import charts
 from groundup.report.charts import FunnelLevel, figure
 from groundup.report.formatting import percent, size, truncate
@@ -28,7 +28,6 @@ _NAMES = {  # Labels of all other steps contain the name of the filter.
     "decontamination": "without evaluation items",
     "privacy": "after masking",
     "duplicates": "without duplicates",
-    RULES: "accepted by all filters",
     MIXTURE: "after the mixture",
 }
 

@@ -216,7 +216,7 @@ def law_for(directory: Path) -> Law:
     if not path.is_file():
         return DEFAULT_LAW
     record = read_json(path)
-    version = record.pop("format_version", 1)
+    version = record.pop("format_version", None)
     if version != _LAW_VERSION:
         raise FormatError(
             f"{path}: format_version {version}",

@@ -213,7 +213,8 @@ class Budget:
             The time for measuring steps is subtracted from the time budget, too. However, training gets at least the
             fraction `MIN_TRAINING_FRACTION` of the budget.
         max_epochs: Maximum number of epochs, or None for as many as are useful according to the scaling law.
-        global_batch_tokens: Number of tokens per step, or None to derive it from the length of the run.
+        global_batch_tokens: Number of tokens per step, or None to derive it from the length of the run, of
+            which at most 2 epochs count.
     """
 
     minutes: float | None = None
@@ -244,7 +245,7 @@ def batch_rows(total_tokens: float, context_length: int, batch_tokens: int | Non
 
     The critical batch size grows with the length of a run (McCandlish et al. 2018, arXiv:1812.06162). The batch size in
     tokens is proportional to the square root of the total tokens, and the number of rows is rounded to a power of two.
-    In runs of six minutes, half this batch size was not better (`benchmarks/ablations.md`).
+    In runs of six minutes without repeated text, half this batch size was not better (`benchmarks/ablations.md`).
 
     Args:
         total_tokens: Number of tokens of the run.

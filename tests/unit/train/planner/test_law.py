@@ -101,7 +101,7 @@ def test_a_ladder_of_runs_gives_the_law_that_later_plans_read(tmp_path: Path, mo
     assert law_for(tmp_path) == DEFAULT_LAW
     file = tmp_path / "scaling_law.json"
     file.write_text(json.dumps(DEFAULT_LAW.to_json()), encoding="utf-8")
-    with pytest.raises(FormatError, match="format_version 1") as refused:  # coefficients of another formula
+    with pytest.raises(FormatError, match="format_version None") as refused:  # coefficients of another formula
         law_for(tmp_path)
     assert f"groundup plan {tmp_path} --ladder" in str(refused.value)
     fit_ladder(shards, train, 30.0, Console(quiet=True))  # type: ignore[arg-type]
