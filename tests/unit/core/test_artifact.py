@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from groundup.core.artifact import begin, read
+from groundup.core.artifact import FORMAT_VERSION, accept, begin, read
+from groundup.core.checksums import write_checked_json
 from groundup.core.errors import ConfigError, FormatError, ResourceError
+from groundup.core.files import read_json
 
 
 def finish_stage(directory: Path, *, stage: str = "collect", key: int = 1) -> Path:
@@ -75,6 +78,18 @@ def test_an_invalid_record_is_an_error(tmp_path: Path) -> None:
     (out / "artifact.json").write_text("{}")
     with pytest.raises(FormatError, match=r"artifact\.json"):
         read(out)
+
+
+def test_a_record_of_another_format_is_refused_with_a_fix_that_helps(tmp_path: Path) -> None:
+    """The error advised to run the stage again, which raised the same error."""
+    out = finish_stage(tmp_path / "out")
+    record = out / "artifact.json"
+    write_checked_json(record, read_json(record) | {"format_version": FORMAT_VERSION - 1})
+    for reading in (read, lambda _: accept(record), lambda _: begin(out, "collect", {"key": 1}, {})):
+        with pytest.raises(FormatError, match=f"format_version {FORMAT_VERSION - 1}.* Delete its directory"):
+            reading(out)
+    shutil.rmtree(out)
+    assert read(finish_stage(out)).format_version == FORMAT_VERSION
 
 
 def test_nested_temporary_files_are_deleted(tmp_path: Path) -> None:

@@ -19,10 +19,11 @@ from groundup.core.errors import DataError, FormatError
 from groundup.core.files import file_digest, read_json
 from groundup.core.redact import redacted_config
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 ARTIFACT = "artifact.json"
 STARTED = "started.json"
 REPLACED_INFIX = ".replaced-"  # part of the directory name of a replaced output
+_WRITE_AGAIN = "Delete its directory and run the stage that wrote it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,7 @@ def _parsed(path: Path, record: dict[str, Any]) -> Artifact:
         raise FormatError(
             f"{path}: format_version {version}",
             rule=f"this release reads format_version {FORMAT_VERSION}",
-            fix="Run the stage again with this release, or upgrade groundup: pip install --upgrade groundup.",
+            fix=f"{_WRITE_AGAIN}, or upgrade groundup: pip install --upgrade groundup.",
         )
     try:
         made = Artifact(**record)
@@ -168,7 +169,7 @@ def _parsed(path: Path, record: dict[str, Any]) -> Artifact:
     except (TypeError, ValueError) as error:
         raise FormatError(
             f"{path} is not a record of a stage: {error}",
-            fix="Delete its directory and run the stage that wrote it again.",
+            fix=f"{_WRITE_AGAIN}.",
         ) from error
 
 

@@ -14,7 +14,7 @@ from groundup.core.markdown import markdown_table
 from groundup.evaluation.measure import Measure
 from groundup.evaluation.stats import Interval, mean_interval, welch_difference
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 COLUMNS = ("metric", "before", "after", "difference", "verdict", "baselines")
 
 Verdict = Literal["better", "worse", "not distinguishable"]
