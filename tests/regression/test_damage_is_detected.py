@@ -142,6 +142,21 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, name: 
         load_newest_state(tmp_path)
 
 
+def test_a_checkpoint_of_another_format_does_not_stop_the_verification(tmp_path: Path) -> None:
+    """`model verify` raised an error at this checkpoint and did not verify the other files."""
+    checkpoints = tmp_path / "run" / "checkpoints"
+    for step in (1, 2):
+        save_state(checkpoints, state(step))
+    record = checkpoints / "step-00000001" / "state.json"
+    write_checked_json(record, json.loads(record.read_text()) | {"format_version": 99})
+    said: list[str] = []
+    with pytest.raises(FormatError, match="another format"):
+        model_verify.run(model_verify.ModelVerifyConfig(model=tmp_path / "run"), on_text=said.append)
+    other, intact = said
+    assert other.startswith("DAMAGED") and "format_version 99: this release of groundup reads" in other
+    assert intact.startswith("intact") and "step-00000002" in intact
+
+
 def test_a_rollback_does_not_use_a_state_of_a_later_step(tmp_path: Path) -> None:
     """If a run resumes from an earlier checkpoint, a saved state of a later step may exist. It must not be used."""
     for step in (5, 9):

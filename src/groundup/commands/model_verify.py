@@ -62,7 +62,7 @@ def run(
     if damaged:
         raise FormatError(
             f"{damaged[0]}: damaged" + (f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""),
-            rule="the file does not match its checksum",
+            rule="the file does not match its checksum, or has another format",
             fix="Restore the file from a backup, or delete its directory and run its stage again. If you changed "
             f"the file yourself, run: groundup model verify {shlex.quote(str(config.model))} --accept.",
         )

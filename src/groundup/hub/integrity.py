@@ -9,7 +9,7 @@ from typing import Any
 
 from groundup.core.artifact import ARTIFACT, REPLACED_INFIX, STARTED, accept, read_record
 from groundup.core.checksums import damaged_files, read_checked_json
-from groundup.core.errors import DataError, GroundupError
+from groundup.core.errors import DataError, FormatError, GroundupError
 from groundup.data import TokenShards
 from groundup.hub.adapted import find_adapter_base, is_adapter
 from groundup.hub.exports import STAGE as EXPORT
@@ -96,7 +96,10 @@ def _directory(directory: Path) -> Iterator[VerificationResult]:
         yield _unfinished(directory)
     for place in CHECKPOINTS:
         for step in sorted((directory / place).glob("step-*")):
-            problem = damaged_state(step)
+            try:
+                problem = damaged_state(step)
+            except FormatError as error:  # the checkpoint has another format version
+                problem = error.problem
             files = sum(1 for _ in step.iterdir())
             yield VerificationResult(step, "checkpoint", files, {"": problem} if problem else {})
     for file in sorted(directory.glob("*.gguf")):
