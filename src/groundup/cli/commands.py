@@ -60,13 +60,16 @@ class _StageCommand(_Command):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            raise self._unknown_option(error.option_name) from None
+            raise self._unknown_option(error.option_name, ctx) from None
 
-    def _unknown_option(self, option: str) -> ConfigError:
+    def _unknown_option(self, option: str, ctx: click.Context) -> ConfigError:
         from groundup.core.config import settings_of, unknown_name
 
         settings = {item.name for item in settings_of(self._stage.config)}
         name = option.lstrip("-").replace("-", "_")
+        if any(isinstance(each, Argument) and each.name in (name, f"{name}s") for each in self.params):
+            usage = " ".join([ctx.command_path, *self.collect_usage_pieces(ctx)])
+            return ConfigError(f"unknown option '{option}'", fix=f"Give it without a flag: {usage}")
         if name in settings:
             return ConfigError(f"unknown option '{option}'", fix=f"Write --set {name}=VALUE.")
         known = [flag for parameter in self.params for flag in parameter.opts if flag.startswith("--")]

@@ -48,6 +48,8 @@ def test_no_arguments_shows_help_and_is_wrong_usage(capsys: pytest.CaptureFixtur
         (["tokenize", "corpus"], "Give --out"),
         (["tokenize", "corpus", "--out", "x", "--vocab-size", "many"], "many"),
         (["tokenize", "corpus", "--out", "x", "--vocabsize", "3"], "did you mean '--vocab-size'?"),
+        (["serve", "--model", "x"], "Give it without a flag: groundup serve [OPTIONS] [MODEL]..."),
+        (["pretrain", "--token-shards", "x"], "Give it without a flag: groundup pretrain [OPTIONS] TOKEN_SHARDS"),
         (["tokenize", "corpus", "--out", "x", "--sample-bytes", "3"], "--set sample_bytes=VALUE"),
         (
             ["tokenize", "corpus", "--out", "x", "--set", "vocab_sise=3"],
@@ -137,6 +139,18 @@ def test_file_of_bare_keys_is_a_config(capsys: pytest.CaptureFixture[str], tmp_p
     code, _, err = call(capsys, "tokenize", "corpus", "--out", "x", "--config", str(config))
     assert code == 2
     assert "did you mean 'vocab_size'?" in err
+
+
+@pytest.mark.parametrize(("version", "said"), [(2, "corpus-of-nobody"), (9, "this release reads recipes of version 2")])
+def test_file_of_bare_keys_may_have_the_version_of_a_recipe(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, version: int, said: str
+) -> None:
+    config = tmp_path / "tokenize.toml"
+    config.write_text(f"version = {version}\nvocab_size = 512\n")
+    corpus, out = str(tmp_path / "corpus-of-nobody"), str(tmp_path / "out")
+    code, _, err = call(capsys, "tokenize", corpus, "--out", out, "--config", str(config))
+    assert code != 0
+    assert said in err
 
 
 def test_output_is_written_to_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
