@@ -232,6 +232,7 @@ def test_divergence_at_the_default_learning_rate_restarts_training(
         len({before for before, _, _ in judged}) == 1 and len(judged) == 1 + halved
     )  # each restart uses the same initial head
     assert said.count("Restarting at half the learning rates.") == halved, said
+    assert said.count("from measured steps") == 1, said
     assert said.count(WORSE) == halved + (halved == 2), said
     assert json.loads((out / "plan.json").read_text()).get("rate_scale", 1) == 0.5**halved
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -275,7 +275,7 @@ def train_classifier(
     before = error_rate() if validation.num_texts else 0.0
     adapted = bool(lora_layers(trainer.model))
     rates = show_rates(settings, trainer.model, steps.optimizer, run.console, adapted=adapted)
-    if run.work.state == "fresh":
+    if run.work.state == "fresh" and _RATE_SCALE not in (run.saved_plan() or {}):  # the estimate is valid for retries
         run.console.note(_estimate(trainer, steps, batches, settings.batch_size))
     selection, metric = None, settings.keep_best or "loss"
     if settings.keep_best or settings.early_stopping_patience:
