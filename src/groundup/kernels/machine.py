@@ -84,9 +84,12 @@ class Machine:
         return cls(**dict(record) | {"kernels": KernelChoice.from_json(kernels) if kernels else None})
 
     def other_processor(self) -> str:
-        """Return the processor of this machine if its rounding differs from that of `processor`, otherwise ""."""
+        """Return the processor of this machine if its rounding may differ from that of `processor`, otherwise "".
+
+        If the processor of this machine cannot be determined, it is "unknown".
+        """
         here = _processor(self.device)
-        return here if self.processor and here != self.processor else ""
+        return (here or "unknown") if self.processor and here != self.processor else ""
 
     def describe(self) -> list[tuple[str, str]]:
         """Return rows for the table of the training plan, with the columns name and value."""

@@ -77,7 +77,8 @@ class TrainingRun:
         machine = Machine.from_json(saved["machine"])
         if here := machine.other_processor():
             self.console.warn(
-                f"The run was started on another processor ({machine.processor}; now {here}), whose rounding differs. "
+                f"The run started on another processor ({machine.processor}), which rounds differently from this one "
+                f"({here}). "
                 "The result is not bit-identical to that of an uninterrupted run."
             )
         return machine
@@ -132,6 +133,7 @@ def training_run(
             require_current_plan(directory)
             work = begin(directory, stage, keys, inputs, console=console)
             stack.callback(work.release)
+            require_current_plan(work.directory)  # next to `directory`, if that has an earlier output
             ranks.broadcast_object([work.fingerprint, work.state, work.seconds, str(work.directory)])
         else:
             console = Console(quiet=True, stream=stack.enter_context(Path(os.devnull).open("w")))

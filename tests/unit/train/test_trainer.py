@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ import torch
 
 from groundup.commands.generate import GenerateConfig
 from groundup.commands.generate import run as generate
-from groundup.core.errors import FormatError
+from groundup.core.checksums import read_checked_json, write_checked_json
+from groundup.core.errors import ConfigError, FormatError
 from groundup.data import Loader, TokenShards, write_shards
 from groundup.hub import load_model
 from groundup.kernels import Machine, measure_machine
@@ -24,9 +26,10 @@ from groundup.tokenizer import CorpusEncoder, Tokenizer
 from groundup.train import Selection, StepReport, Trainer, TrainingSettings, TrainingSteps, training_run
 from groundup.train.objectives import NextToken
 from groundup.train.planner import shape_for_depth
+from groundup.train.run import PLAN_VERSION
 
 PAGE = Path(__file__).parents[3] / "docs" / "training-from-python.md"
-MACHINE: Machine | None = Machine("cpu", "float32", False, 1, 1e9)
+MACHINE = Machine("cpu", "float32", False, 1, 1e9)
 
 
 def blocks() -> list[str]:
@@ -195,8 +198,37 @@ def test_a_run_on_another_processor_says_that_its_result_differs(
         flags.discard("avx512_bf16")
         run.saved_machine()
     printed = " ".join(capsys.readouterr().err.split())
-    assert "(CPU with avx2, avx512f, avx512_bf16; now CPU with avx2, avx512f), whose rounding differs" in printed
+    assert "another processor (CPU with avx2, avx512f, avx512_bf16), which rounds differently" in printed
+    assert "this one (CPU with avx2, avx512f)." in printed
     assert "not bit-identical" in printed
+
+
+def test_an_unknown_processor_is_another_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was resumed on a CPU whose instruction sets are unknown continued without a warning."""
+    monkeypatch.setattr("groundup.kernels.machine.instruction_sets", list)
+    assert replace(MACHINE, processor="CPU with avx2").other_processor() == "unknown"
+    assert replace(MACHINE, processor="").other_processor() == ""
+
+
+def test_an_unfinished_run_with_a_plan_of_another_version_is_refused(tmp_path: Path) -> None:
+    """The run can still be resumed with the release that started it, so its files must stay unchanged."""
+    for earlier_output in (False, True):
+        out = tmp_path / f"run-{earlier_output}"
+        if earlier_output:
+            with training_run(out, keys={"key": 1}) as run:
+                (out / "made.txt").touch()
+                run.work.finish({}, [out / "made.txt"])
+        with training_run(out, keys={"key": 2}) as run:
+            run.save_plan(step=1)
+            plan = run.plan_file
+        write_checked_json(plan, read_checked_json(plan, fix="") | {"version": PLAN_VERSION - 1})
+        unfinished = {path: path.read_bytes() for path in plan.parent.iterdir()}
+        with (
+            pytest.raises(ConfigError, match=f"version {PLAN_VERSION - 1} of an unfinished run.* delete {plan.parent}"),
+            training_run(out, keys={"key": 2}),
+        ):
+            pass
+        assert {path: path.read_bytes() for path in plan.parent.iterdir()} == unfinished
 
 
 @pytest.mark.parametrize("dropouts", [(0.5, 0.0), (0.0, 0.5)], ids=["dropout", "token_dropout"])
