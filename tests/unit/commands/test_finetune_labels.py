@@ -226,7 +226,8 @@ def test_several_labels_compared_with_the_base_model(
         made = compare.run(load(compare.CompareConfig, given | keys), console=Console(quiet=True))
         return {line["name"]: line for line in made.facts["lines"]}
 
-    found = compared(topics, topics)
+    dtype = json.loads((topics / "plan.json").read_text())["machine"]["compute_dtype"]
+    found = compared(topics, topics, dtype=dtype)  # the test after training has the dtype of training
     test = facts_of(topics)["test"]
     assert list(found) == ["exact sets", "micro-F1", "macro-F1"]
     for name, measure in (("exact sets", "exact"), ("micro-F1", "micro_f1"), ("macro-F1", "macro_f1")):

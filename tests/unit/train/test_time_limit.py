@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 import pytest
 
@@ -64,7 +65,7 @@ def test_an_interrupted_run_keeps_its_estimate() -> None:
     """The number of steps is restored, and the time of the earlier process counts."""
     run = Run(Progress())
     run.go_on(lambda _: 2.0, until=600.0)
-    kept = Progress.from_json({"step": run.progress.step, "total_steps": run.progress.total_steps})
+    kept = Progress.from_json(asdict(run.progress))
     assert kept.total_steps is not None and 450 < kept.total_steps < 550
     again = Run(kept, spent=620.0)
     again.go_on(lambda _: 2.0)
