@@ -133,14 +133,8 @@ class Checkpoints:
         because safetensors rejects tensors that share memory, and to save space: the tied head would be 10 % of a
         checkpoint of GPT-2 (124M parameters).
         """
-        named = self._model.named_parameters(remove_duplicate=False)
-        trained = {name for name, parameter in named if parameter.requires_grad} - self._second_names()
+        trained = {name for name, parameter in self._model.named_parameters() if parameter.requires_grad}
         return {name: tensor for name, tensor in self._model.state_dict().items() if name in trained}
-
-    def _second_names(self) -> set[str]:
-        """Return the duplicate names of tied parameters, e.g. the name of a head that is tied to the embeddings."""
-        first = {name for name, _ in self._model.named_parameters()}
-        return {name for name, _ in self._model.named_parameters(remove_duplicate=False)} - first
 
     @torch.no_grad()
     def _load(self, stored: StoredTensors, tensors: Mapping[str, Tensor]) -> None:
