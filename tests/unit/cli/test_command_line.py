@@ -141,16 +141,16 @@ def test_file_of_bare_keys_is_a_config(capsys: pytest.CaptureFixture[str], tmp_p
     assert "did you mean 'vocab_size'?" in err
 
 
-@pytest.mark.parametrize(("version", "said"), [(2, "corpus-of-nobody"), (9, "this release reads recipes of version 2")])
+@pytest.mark.parametrize(("version", "message"), [(2, "no-corpus"), (9, "this release reads recipes of version 2")])
 def test_file_of_bare_keys_may_have_the_version_of_a_recipe(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, version: int, said: str
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, version: int, message: str
 ) -> None:
     config = tmp_path / "tokenize.toml"
     config.write_text(f"version = {version}\nvocab_size = 512\n")
-    corpus, out = str(tmp_path / "corpus-of-nobody"), str(tmp_path / "out")
+    corpus, out = str(tmp_path / "no-corpus"), str(tmp_path / "out")
     code, _, err = call(capsys, "tokenize", corpus, "--out", out, "--config", str(config))
     assert code != 0
-    assert said in err
+    assert message in err
 
 
 def test_output_is_written_to_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
