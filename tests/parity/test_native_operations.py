@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from family_shapes import kv_heads, variants
+from groundup.core.types import SHARED_PREFIX
 from groundup.kernels.kernel_choice import KernelChoice
 from groundup.kernels.native_library import native_library
 from groundup.kernels.native_operations import NativeOperations
@@ -248,6 +249,30 @@ def test_attention(
         return lambda q, k, v: operations.attend(q, k, v, seen, head_dim**-0.5)
 
     assert_as_near(by(native), by(PLAIN), (q, k, v), normal(2, length, heads, head_dim, seed=9))
+
+
+@pytest.mark.parametrize(("length", "prefix"), [(512, 20), (333, 64), (70, 33), (200, 150)])
+@pytest.mark.parametrize("window", [None, 40, 90])
+def test_attention_to_a_shared_prefix(native: NativeOperations, length: int, prefix: int, window: int | None) -> None:
+    """Row 0 has the prefix and three documents, row 1 has two documents without a prefix."""
+    rest = length - prefix
+    documents = torch.zeros(2, length, dtype=torch.long)
+    documents[0] = torch.tensor([SHARED_PREFIX] * prefix + sorted(n % 3 for n in range(rest)))
+    documents[1, length // 2 :] = 1
+    positions = torch.arange(length).repeat(2, 1)
+    for document in range(3):
+        places = documents[0] == document
+        positions[0, places] = prefix + torch.arange(int(places.sum()))
+    q, k, v = (normal(2, length, n, 32, seed=n) for n in (4, 2, 2))
+
+    def by(operations: Operations) -> Callable[..., Tensor]:
+        seen = operations.attention_mask(positions, documents, window)
+        return lambda q, k, v: operations.attend(q, k, v, seen, 32**-0.5)
+
+    assert_as_near(by(native), by(PLAIN), (q, k, v), normal(2, length, 4, 32, seed=9))
+    exact = outcome(by(PLAIN), (q, k, v), normal(2, length, 4, 32, seed=9))
+    in_fp32 = outcome(by(native), (q, k, v), normal(2, length, 4, 32, seed=9))
+    assert all(map(torch.equal, in_fp32, exact))  # fp32 uses the same mask as PyTorch's operations
 
 
 def test_stale_buffers_have_no_effect(native: NativeOperations) -> None:

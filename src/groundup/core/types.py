@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 IGNORE_INDEX = -100  # positions with this label do not contribute to the loss, as in PyTorch
+SHARED_PREFIX = -1  # document id of tokens at the start of a row to which all tokens of the row attend
 
 Role = Literal["system", "user", "assistant", "tool"]
 Split = Literal["train", "validation"]

@@ -25,9 +25,9 @@ class PackedWindows:
         input_ids: Input token ids.
         labels: The token that follows each input token, or `IGNORE_INDEX` if it does not contribute to the loss.
         positions: Position of each token in its document. Positions restart at 0 at the start of each document and of
-            each window.
-        document_ids: Index of the document to which each token belongs, counted from 0 within its row. A token attends
-            only to tokens of the same document.
+            each window. In a row with a shared prefix, they restart at the position after the prefix.
+        document_ids: Index of the document to which each token belongs, counted from 0 within its row, or
+            `SHARED_PREFIX`. A token attends only to tokens of the same document and of the shared prefix.
     """
 
     input_ids: torch.Tensor

@@ -8,7 +8,8 @@ Shape letters: B: batch size, T: sequence length, R: number of windows (rows) pe
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -16,8 +17,11 @@ import torch
 from numpy.typing import NDArray
 
 from groundup.core.errors import DataError
-from groundup.core.types import IGNORE_INDEX
+from groundup.core.types import IGNORE_INDEX, SHARED_PREFIX
 from groundup.data.loader import SINGLE_PROCESS, BatchPlacement, PackedWindows
+
+MIN_SHARED_PREFIX = 8  # minimum number of tokens of a prefix that examples share
+_MIN_SHARING_WINDOWS = 4  # minimum number of windows with the same prefix, because the last one is only partly filled
 
 
 class ExampleLoader:
@@ -29,6 +33,10 @@ class ExampleLoader:
     decreasing; Ding et al. 2024, arXiv:2404.10830). The end of a window is filled with padding, which is treated as a
     separate document that does not have labels.
 
+    Prompts often start with the same tokens, such as a system message or an instruction. Examples with the same prefix
+    are packed into the same windows, which contain the prefix once, at the start. All examples of the window attend to
+    it. Loss and gradients are those of separate prefixes (Wang and Hegde 2024, arXiv:2410.20305).
+
     Batch i of rank r consists of B consecutive windows of an endless stream of epochs, starting at window
     (i·world_size + r)·B. Therefore, a resumed run continues with the same batches as a run that was not interrupted.
 
@@ -38,6 +46,7 @@ class ExampleLoader:
         too_long: Number of examples that were dropped or truncated because they are longer than a window.
         without_labels: Number of examples that were dropped because they do not have any trained tokens.
         trained_tokens: Number of labels per epoch.
+        shared_tokens: Number of tokens per epoch that are not computed because examples share prefixes.
     """
 
     def __init__(
@@ -85,7 +94,17 @@ class ExampleLoader:
                 fix="Use examples with answers that fit into the model's context, or set truncate = true.",
             )
         lengths_E = np.array([len(ids) for ids, _ in self._examples])
-        self._rows = _best_fit(lengths_E, _longest_first(lengths_E, seed), context_length)
+        places_E = np.argsort(_longest_first(lengths_E, seed))
+        self._rows: list[NDArray[np.int64]] = []
+        prefixes: list[int] = []
+        self.shared_tokens = 0
+        for prefix, members in _groups(self._examples, list(range(self.n_examples)), 0, context_length):
+            order = np.array(members)[np.argsort(places_E[members])]
+            rows = _best_fit(lengths_E - prefix, order, context_length - prefix)
+            self._rows += rows
+            prefixes += [prefix] * len(rows)
+            self.shared_tokens += prefix * (len(members) - len(rows))
+        self._prefixes_R = np.array(prefixes)
         self.n_rows = len(self._rows)
         labels_E = np.array([(labels != IGNORE_INDEX).sum() for _, labels in self._examples])
         self._labels_R = np.array([labels_E[row].sum() for row in self._rows])
@@ -100,13 +119,16 @@ class ExampleLoader:
         positions = np.zeros((B, T), dtype=np.int64)
         document_ids = np.zeros((B, T), dtype=np.int64)
         for place, row in enumerate(self._window_rows((index * self._place.world_size + self._place.rank) * B, B)):
-            start = 0
+            prefix = start = int(self._prefixes_R[row])
+            input_ids[place, :prefix] = self._examples[self._rows[row][0]][0][:prefix]
+            positions[place, :prefix] = np.arange(prefix)
+            document_ids[place, :prefix] = SHARED_PREFIX
             for number, example in enumerate(self._rows[row]):
                 ids, targets = self._examples[example]
-                end = start + len(ids)
-                input_ids[place, start:end] = ids
-                labels[place, start:end] = targets
-                positions[place, start:end] = np.arange(len(ids))
+                end = start + len(ids) - prefix
+                input_ids[place, start:end] = ids[prefix:]
+                labels[place, start:end] = targets[prefix:]
+                positions[place, start:end] = np.arange(prefix, len(ids))
                 document_ids[place, start:end] = number
                 start = end
             positions[place, start:] = np.arange(T - start)
@@ -140,6 +162,54 @@ class ExampleLoader:
     def _make_epoch_order(self, epoch: int) -> NDArray[np.int64]:
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self._seed, epoch + 1])))
         return generator.permutation(self.n_rows)
+
+
+def _groups(
+    examples: Sequence[tuple[NDArray[np.int32], NDArray[np.int32]]],
+    members: list[int],
+    prefix: int,
+    context_length: int,
+) -> Iterator[tuple[int, list[int]]]:
+    """Divide examples into groups that share a prefix. Yield the length of each prefix, and the examples of the group.
+
+    Examples that have further tokens in common become a group of their own, unless the group is too small.
+
+    Args:
+        examples: Token ids and labels of all examples.
+        members: Examples to divide, whose first `prefix` tokens are equal.
+        prefix: Number of tokens that are known to be shared.
+        context_length: Number of tokens per window.
+    """
+    longer: dict[bytes, list[int]] = defaultdict(list)
+    for number in members:
+        ids, labels = examples[number]
+        end = prefix + MIN_SHARED_PREFIX
+        key = ids[prefix:end].tobytes() if _first_label(labels) >= end else b""
+        longer[key].append(number)
+    rest = longer.pop(b"", [])
+    for group in longer.values():
+        shared = _common_prefix([examples[number] for number in group])
+        tokens = sum(len(examples[number][0]) - shared for number in group)
+        if tokens >= _MIN_SHARING_WINDOWS * (context_length - shared):
+            yield from _groups(examples, group, shared, context_length)
+        else:
+            rest += group
+    if rest:
+        yield prefix, rest
+
+
+def _common_prefix(examples: Sequence[tuple[NDArray[np.int32], NDArray[np.int32]]]) -> int:
+    """Return the number of tokens before the first label that all examples have in common."""
+    first = examples[0][0]
+    shared = min(_first_label(labels) for _, labels in examples)
+    for ids, _ in examples:
+        differs = ids[:shared] != first[:shared]
+        shared = int(differs.argmax()) if differs.any() else shared
+    return shared
+
+
+def _first_label(labels: NDArray[np.int32]) -> int:
+    return int((labels != IGNORE_INDEX).argmax())
 
 
 def _longest_first(lengths_E: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

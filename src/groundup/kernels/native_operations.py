@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from groundup.core.types import SHARED_PREFIX
 from groundup.kernels.kernel_choice import ACTIVATIONS, TILE, KernelChoice, MatmulGroup
 from groundup.kernels.matmuls import Matmuls, transposed_matmuls
 from groundup.kernels.native_layers import FeedForward, Linears
@@ -134,21 +135,27 @@ class NativeOperations(Operations):
         return out
 
     def attention_mask(self, positions_BT: Tensor, document_ids_BT: Tensor | None, window: int | None) -> Tensor | None:
-        """Return the index of the first key that each token attends to, as int32 of shape (B, T).
+        """Return the keys that each token attends to, as int32 of shape (3, B, T).
 
-        This index defines the mask if documents are contiguous. If documents may not be contiguous, return a boolean
-        mask.
+        Query t attends to the keys `mask[0, b, t]` to t of its own document, and to the keys `mask[1, b, t]` to
+        `mask[2, b, t]` - 1 of the shared prefix. If documents may not be contiguous, return a boolean mask.
         """
         indices_T = torch.arange(positions_BT.shape[1], dtype=torch.int32)
-        starts_BT = torch.zeros(positions_BT.shape, dtype=torch.int32)
+        keys_3BT = torch.zeros(3, *positions_BT.shape, dtype=torch.int32)
+        starts_BT, prefix_starts_BT, prefix_ends_BT = keys_3BT
         if document_ids_BT is not None:
             steps_BT = document_ids_BT.diff(dim=1)
             if positions_BT.device.type != "cpu" or (steps_BT < 0).any():  # The documents may not be contiguous.
                 return super().attention_mask(positions_BT, document_ids_BT, window)
             starts_BT[:, 1:] = torch.where(steps_BT != 0, indices_T[1:], 0).cummax(1).values
+            in_prefix_BT = document_ids_BT == SHARED_PREFIX
+            prefix_ends_BT[:] = in_prefix_BT.sum(1, keepdim=True).masked_fill(in_prefix_BT, 0)
         if window is not None:
-            starts_BT = torch.maximum(starts_BT, indices_T + 1 - window)
-        return starts_BT
+            starts_BT[:] = torch.maximum(starts_BT, indices_T + 1 - window)
+            # Positions in the prefix equal their indices, but a later document also starts after the prefix.
+            prefix_starts_BT[:] = (positions_BT + 1 - window).clamp(min=0)
+            prefix_starts_BT[:] = torch.minimum(prefix_starts_BT, prefix_ends_BT)
+        return keys_3BT
 
     def attend(
         self,
@@ -243,9 +250,12 @@ def _in_tiles(weight: Tensor, size: int = TILE) -> bool:
     return weight.shape[0] % size == 0 and weight.shape[1] % size == 0
 
 
-def _mask(starts_BT: Tensor) -> Tensor:
-    keys_S = torch.arange(starts_BT.shape[1])
-    return ((keys_S >= starts_BT[:, :, None]) & (keys_S <= keys_S[:, None]))[:, None]
+def _mask(keys_3BT: Tensor) -> Tensor:
+    """Return the boolean mask (B, 1, T, T) for a result of `NativeOperations.attention_mask`."""
+    starts_BT1, prefix_starts_BT1, prefix_ends_BT1 = keys_3BT[..., None]
+    keys_S = torch.arange(starts_BT1.shape[1])
+    own_BTS = (keys_S >= starts_BT1) & (keys_S <= keys_S[:, None])
+    return (own_BTS | ((keys_S >= prefix_starts_BT1) & (keys_S < prefix_ends_BT1)))[:, None]
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -388,15 +398,15 @@ class _RMSNormRotate(torch.autograd.Function):
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, q_BTNH: Tensor, k_BTKH: Tensor, v_BTKH: Tensor, starts_BT: Tensor, scale: float, kernels: ctypes.CDLL
+        ctx: Any, q_BTNH: Tensor, k_BTKH: Tensor, v_BTKH: Tensor, keys_3BT: Tensor, scale: float, kernels: ctypes.CDLL
     ) -> Tensor:
-        q_BTNH, k_BTKH, v_BTKH, starts_BT = (x.contiguous() for x in (q_BTNH, k_BTKH, v_BTKH, starts_BT))
+        q_BTNH, k_BTKH, v_BTKH, keys_3BT = (x.contiguous() for x in (q_BTNH, k_BTKH, v_BTKH, keys_3BT))
         B, T, N, H = q_BTNH.shape
         out, lse_BNT = torch.empty_like(q_BTNH), torch.empty(B, N, T)
         ctx.shape = (*sizes_of(B, T, N, k_BTKH.shape[2], H), ctypes.c_float(scale))
         ctx.kernels = kernels
-        kernels.groundup_attention(*pointers_to(out, lse_BNT, q_BTNH, k_BTKH, v_BTKH, starts_BT), *ctx.shape)
-        ctx.save_for_backward(lse_BNT, q_BTNH, k_BTKH, v_BTKH, starts_BT)
+        kernels.groundup_attention(*pointers_to(out, lse_BNT, q_BTNH, k_BTKH, v_BTKH, keys_3BT), *ctx.shape)
+        ctx.save_for_backward(lse_BNT, q_BTNH, k_BTKH, v_BTKH, keys_3BT)
         return out
 
     @staticmethod

@@ -44,6 +44,9 @@ def summed_nll(
             logits from drifting. The z-loss contributes to the gradient, but not to the returned value.
         softcap: Softcap of the logits; see `softcapped`.
     """
+    rows = _labeled_rows(labels_R)
+    if rows is not None:
+        h_RD, labels_R = h_RD[rows], labels_R[rows]
     total: Tensor = _SummedNLL.apply(h_RD, weight_VD, labels_R, operations, z_loss, softcap)
     return total
 
@@ -82,8 +85,26 @@ def token_logprobs(
         Log-probabilities of shape (B, T), in fp64 if the hidden states are fp64, otherwise in fp32.
     """
     h_RD, labels_R = h_BTD.reshape(-1, h_BTD.shape[-1]), labels_BT.reshape(-1)
-    logprobs_R: Tensor = _TokenLogprobs.apply(h_RD, weight_VD, labels_R, operations, softcap)
+    rows = _labeled_rows(labels_R)
+    if rows is None:
+        logprobs_R: Tensor = _TokenLogprobs.apply(h_RD, weight_VD, labels_R, operations, softcap)
+    else:
+        labeled: Tensor = _TokenLogprobs.apply(h_RD[rows], weight_VD, labels_R[rows], operations, softcap)
+        logprobs_R = labeled.new_zeros(len(labels_R)).index_copy(0, rows, labeled)
     return logprobs_R.view(labels_BT.shape)
+
+
+def _labeled_rows(labels_R: Tensor) -> Tensor | None:
+    """Return the indices of the tokens with labels, or None if the loss is computed for all tokens.
+
+    In instruction tuning, most tokens belong to prompts and have no labels, so their logits are not needed. On a GPU,
+    the number of labels is unknown to the CPU until the GPU has computed all earlier operations, so all logits are
+    computed.
+    """
+    if labels_R.device.type != "cpu":
+        return None
+    rows = (labels_R != IGNORE_INDEX).nonzero().squeeze(1)
+    return rows if 0 < len(rows) < len(labels_R) else None
 
 
 def _chunks(h_RD: Tensor, labels_R: Tensor, rows: int) -> Iterator[tuple[Tensor, Tensor]]:

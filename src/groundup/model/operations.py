@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.core.types import IGNORE_INDEX
+from groundup.core.types import IGNORE_INDEX, SHARED_PREFIX
 from groundup.model.config import MAX_EXPLICIT_LENGTH
 from groundup.model.families.base import Activation
 
@@ -448,13 +448,15 @@ class Operations:
     def attention_mask(self, positions_BT: Tensor, document_ids_BT: Tensor | None, window: int | None) -> Tensor | None:
         """Return the attention mask for `attend`, or None if it is the causal mask.
 
-        A token attends to itself and to earlier tokens of the same document. In a layer with a sliding window, it
-        attends to at most `window` tokens, including itself.
+        A token attends to itself, to earlier tokens of the same document, and to the shared prefix of its row. In a
+        layer with a sliding window, it attends to at most `window` tokens, including itself.
 
         Args:
-            positions_BT: Position of each token in its document.
-            document_ids_BT: Index of the document that contains each token, for rows in which documents are packed.
-                None means that each row is one document.
+            positions_BT: Position of each token in its document. If a row has a shared prefix, its documents start at
+                the position after the prefix.
+            document_ids_BT: Index of the document that contains each token, for rows in which documents are packed, or
+                `SHARED_PREFIX` for a prefix that precedes each document of the row. None means that each row is one
+                document.
             window: Size of the sliding window. None means no sliding window.
 
         Returns:
@@ -464,13 +466,13 @@ class Operations:
         narrow = window is not None and window < length
         if document_ids_BT is None and not narrow:
             return None
-        mask_TS = torch.ones(length, length, dtype=torch.bool, device=positions_BT.device).tril()
+        mask_BTS = torch.ones(length, length, dtype=torch.bool, device=positions_BT.device).tril()[None]
         if narrow and window is not None:
-            mask_TS = mask_TS.triu(1 - window)
-        if document_ids_BT is None:
-            return mask_TS[None, None]
-        same_document_BTS = document_ids_BT[:, :, None] == document_ids_BT[:, None, :]
-        return (same_document_BTS & mask_TS)[:, None]
+            mask_BTS = mask_BTS & (positions_BT[:, :, None] - positions_BT[:, None, :] < window)
+        if document_ids_BT is not None:
+            keys_B1S = document_ids_BT[:, None, :]
+            mask_BTS = mask_BTS & ((keys_B1S == document_ids_BT[:, :, None]) | (keys_B1S == SHARED_PREFIX))
+        return mask_BTS[:, None]
 
     def attend(
         self,

@@ -217,7 +217,8 @@ def plan_fine_tuning(
     )
     lora_parameters = adapter_parameters(model)
     machine = measured_machine(settings, run, native=compile, compile=False, frozen=lora_parameters is not None)
-    rows_per_epoch = loader(shape.context_length, 1, machine).n_rows
+    packed = loader(shape.context_length, 1, machine)
+    rows_per_epoch = packed.n_rows
     epochs = settings.num_epochs or DEFAULT_EPOCHS
     tokens = epochs * rows_per_epoch * shape.context_length
     worth = should_compile(shape, tokens, ranks.size * machine.matmul_flops, lora_parameters)
@@ -238,7 +239,13 @@ def plan_fine_tuning(
         epochs = affordable_epochs(left, speed, rows_per_epoch * shape.context_length, epochs)
         step = shareable_step(step_rows(rows_per_epoch, epochs, shape.context_length), ranks.size)
     plan = fine_tuning_plan(
-        shape, rates, rows_per_epoch=rows_per_epoch, epochs=epochs, step=step, lora_parameters=lora_parameters
+        shape,
+        rates,
+        rows_per_epoch=rows_per_epoch,
+        epochs=epochs,
+        step=step,
+        lora_parameters=lora_parameters,
+        labeled_fraction=packed.trained_tokens / (rows_per_epoch * shape.context_length),
     )
     plan = plan.with_schedule(settings.warmup_ratio, settings.decay_ratio)
     seconds = None if settings.minutes is None else 60 * settings.minutes * (1 - SAVE_FRACTION)
@@ -292,6 +299,9 @@ def fine_tune(
         done = "are truncated" if batches.cut else "are dropped; set truncate = true to truncate them instead"
         context = plan.model.context_length
         console.warn(f"{batches.too_long:,} examples longer than {context:,} tokens {done}.")
+    if batches.shared_tokens:
+        saved = batches.shared_tokens / (batches.shared_tokens + batches.n_rows * plan.model.context_length)
+        console.note(f"Prompts with the same beginning are packed together, which saves {saved:.0%} of the tokens.")
     steps = TrainingSteps.of(plan, trainer.run.ranks, max_epochs=max_epochs)
     total = batches.labels_until(plan.total_steps * steps.grad_accum_steps)
     steps = replace(steps, total_tokens=total, unit="trained tokens")

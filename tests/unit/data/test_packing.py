@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from groundup.core.errors import ConfigError, DataError
-from groundup.core.types import IGNORE_INDEX
+from groundup.core.types import IGNORE_INDEX, SHARED_PREFIX
 from groundup.data import ExampleLoader
 from groundup.data.loader import BatchPlacement, PackedWindows
 from groundup.model import Transformer
@@ -52,6 +52,60 @@ def test_packed_loss_is_the_sum_of_single_examples(
         logits = model(torch.tensor([ids]))[0].log_softmax(-1)
         alone -= sum(logits[i - 1, ids[i]].item() for i in range(1, len(ids)) if trained[i])
     assert together == pytest.approx(alone, rel=1e-5)
+
+
+PREFIX = list(range(2, 22))
+
+
+@pytest.fixture(scope="module")
+def chats() -> list[Labeled]:
+    """Chats of two kinds that begin with the same 10 tokens, texts without prompt, and one chat of a third kind."""
+    draw = np.random.default_rng(1)
+    made: list[Labeled] = []
+    for number in range(240):
+        prefix = [PREFIX, [*PREFIX[:10], *range(40, 55)], []][number % 3]
+        rest = draw.integers(22, 40, size=draw.integers(6, 20)).tolist()
+        made.append(([0, *prefix, *rest], [False] * (len(prefix) + 4) + [True] * (len(rest) - 3)))
+    made.append(([0, *PREFIX[:12], 60, 61, 62], [False] * 15 + [True]))
+    return made
+
+
+def test_shared_prefixes_change_no_loss(chats: list[Labeled], tiny_model: Callable[..., Transformer]) -> None:
+    """Each window contains its prefix once, and the loss is that of examples which contain it themselves."""
+    model, objective = tiny_model(64), NextToken()
+    packed = loader(chats, batch_size=1)
+    together, seen = 0.0, 0
+    for index in range(packed.n_rows):
+        batch = packed.batch(index)
+        together += objective(model, batch)[0].item()
+        seen += int((batch.document_ids == SHARED_PREFIX).sum())
+        assert batch.input_ids[batch.document_ids == SHARED_PREFIX].tolist() in (
+            [],
+            [0, *PREFIX],
+            [0, *PREFIX[:10], *range(40, 55)],
+            [0, *PREFIX[:10]],
+        )
+    alone = 0.0
+    for ids, trained in chats:
+        logits = model(torch.tensor([ids]))[0].log_softmax(-1)
+        alone -= sum(logits[i - 1, ids[i]].item() for i in range(1, len(ids)) if trained[i])
+    assert together == pytest.approx(alone, rel=1e-5)
+    assert packed.shared_tokens == 80 * 21 + 80 * 26 + 11 - seen
+    assert packed.trained_tokens == sum(sum(trained) for _, trained in chats)
+
+
+def test_a_prefix_ends_before_the_first_label() -> None:
+    """The first label of an example is computed from its own last prompt token."""
+    same: list[Labeled] = [([0, *range(2, 30), n], [False] * 12 + [True] * 18) for n in range(30, 62)]
+    packed = loader(same, batch_size=1)
+    batch = packed.batch(0)
+    assert (batch.document_ids == SHARED_PREFIX).sum() == 11
+    assert batch.labels[batch.document_ids == SHARED_PREFIX].unique().tolist() == [IGNORE_INDEX]
+
+
+def test_few_examples_share_no_prefix() -> None:
+    """Windows that only they fill would be half empty."""
+    assert loader([([0, *PREFIX, 30, 31], [False] * 22 + [True])] * 5, batch_size=1).shared_tokens == 0
 
 
 def test_windows_are_nearly_full(examples: list[Labeled]) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from family_shapes import kv_heads, variants
 from groundup.core.errors import ConfigError
-from groundup.core.types import IGNORE_INDEX
+from groundup.core.types import IGNORE_INDEX, SHARED_PREFIX
 from groundup.model import FAMILIES, ModelConfig, Transformer, init_weights
 from groundup.model.loss import summed_nll
 from groundup.model.operations import CHUNK_ROWS, explicit_attention, repeat_kv
@@ -97,6 +97,27 @@ def test_packed_loss_equals_separate_documents(family: str, variants: dict[str, 
         labels_BT=torch.cat([d[:, 1:] for d in documents], 1),
     )
     torch.testing.assert_close(packed, alone)
+
+
+@pytest.mark.parametrize(("family", "variants"), [*((family, {}) for family in FAMILIES), *WINDOWS, *OTHERS])
+def test_a_shared_prefix_equals_separate_documents(family: str, variants: dict[str, Any]) -> None:
+    """The loss and the gradients are those of documents that each contain the prefix, also in sliding windows."""
+    model = tiny(family, **variants)
+    prefix, lengths = some_ids(1, 9, 7), [5, 11, 7]
+    documents = [torch.cat([prefix, some_ids(1, n + 1, seed)], 1) for seed, n in enumerate(lengths)]
+    ignored = torch.full((1, 9), IGNORE_INDEX)
+    alone = sum(model(d[:, :-1], labels_BT=torch.cat([ignored, d[:, 10:]], 1)) for d in documents)
+    packed = model(
+        torch.cat([prefix, *(d[:, 9:-1] for d in documents)], 1),
+        positions_BT=torch.cat([torch.arange(9), *(torch.arange(9, 9 + n) for n in lengths)])[None],
+        document_ids_BT=torch.tensor([SHARED_PREFIX] * 9 + [i for i, n in enumerate(lengths) for _ in range(n)])[None],
+        labels_BT=torch.cat([ignored, *(d[:, 10:] for d in documents)], 1),
+    )
+    torch.testing.assert_close(packed, alone)
+    parameters = list(model.parameters())
+    gradients = (torch.autograd.grad(loss, parameters, allow_unused=True) for loss in (packed, alone))
+    for got, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("z_loss", [0.0, 0.01])

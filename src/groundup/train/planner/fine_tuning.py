@@ -81,6 +81,7 @@ def fine_tuning_plan(
     epochs: float,
     step: tuple[int, int],
     lora_parameters: int | None = None,
+    labeled_fraction: float = 1.0,
 ) -> Plan:
     """Return the plan of a fine-tuning run, without its learning-rate schedule.
 
@@ -91,6 +92,7 @@ def fine_tuning_plan(
         epochs: Number of epochs.
         step: Number of packed windows per micro-batch, and number of micro-batches per step.
         lora_parameters: Number of LoRA parameters, or None if all weights are trained.
+        labeled_fraction: Fraction of the tokens that have a label.
     """
     micro, accum = step
     steps = max(1, round(epochs * rows_per_epoch / (micro * accum)))
@@ -102,6 +104,7 @@ def fine_tuning_plan(
         total_steps=steps,
         epochs=steps * micro * accum / rows_per_epoch,
         lora_parameters=lora_parameters,
+        labeled_fraction=labeled_fraction,
     )
 
 

@@ -59,6 +59,7 @@ class Plan:
         decay_steps: Number of steps with linear decay of the learning rate to 0.
         tokens_per_second: Throughput that was measured before step 1, or None if no measurement was made.
         lora_parameters: Number of LoRA parameters, or None if all weights are trained.
+        labeled_fraction: Fraction of the tokens that have a label. The logits of other tokens are not computed.
         seconds: Wall time of the command, in seconds, at which training should end, or None if there is no time limit.
             If there is a time limit, `total_steps` is an estimate.
         max_epochs: Maximum number of epochs if there is a time limit, otherwise None.
@@ -80,6 +81,7 @@ class Plan:
     decay_steps: int = 0
     tokens_per_second: float | None = None
     lora_parameters: int | None = None
+    labeled_fraction: float = 1.0
     seconds: float | None = None
     max_epochs: float | None = None
     dropout: float = 0.0
@@ -119,7 +121,9 @@ class Plan:
     @property
     def flops_per_token(self) -> int:
         """Training FLOPs per token."""
-        return flops_per_token(self.model, lora_parameters=self.lora_parameters)
+        flops = flops_per_token(self.model, lora_parameters=self.lora_parameters)
+        head = (6 if self.lora_parameters is None else 4) * self.model.vocab_size * self.model.dim
+        return flops - round((1 - self.labeled_fraction) * head)
 
     @property
     def total_flops(self) -> int:
