@@ -16,7 +16,7 @@ from groundup.core.errors import ConfigError
 from groundup.core.types import IGNORE_INDEX, SHARED_PREFIX
 from groundup.model import FAMILIES, ModelConfig, Transformer, init_weights
 from groundup.model.loss import summed_nll
-from groundup.model.operations import CHUNK_ROWS, explicit_attention, repeat_kv
+from groundup.model.operations import CHUNK_ROWS, MASKED_QUERY_BLOCKS, _blocks, explicit_attention, repeat_kv
 
 WINDOWS: list[tuple[str, dict[str, Any]]] = [
     ("mistral", {"sliding_window": 4}),
@@ -140,15 +140,18 @@ def test_loss_and_gradients_equal_cross_entropy(z_loss: float) -> None:
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
-@pytest.mark.parametrize("masked", [False, True])
-def test_explicit_attention_equals_pytorch(kv_heads: int, masked: bool) -> None:
+@pytest.mark.parametrize("document_length", [None, 21, 4])
+def test_explicit_attention_equals_pytorch(kv_heads: int, document_length: int | None) -> None:
+    """Without a mask, with few hidden keys, and with so many that the blocks skip them."""
+    masked = document_length is not None
     generator = torch.Generator().manual_seed(0)
     q, k, v = (
         torch.randn(2, heads, 24, 8, generator=generator, requires_grad=True) for heads in (4, kv_heads, kv_heads)
     )
-    document = torch.arange(24).expand(2, 24) // 9
+    document = torch.arange(24).expand(2, 24) // (document_length or 24)
     causal = torch.ones(24, 24, dtype=torch.bool).tril()
     mask = ((document[:, :, None] == document[:, None, :]) & causal)[:, None] if masked else None
+    assert (len(_blocks(24, mask)) == MASKED_QUERY_BLOCKS) == (document_length == 4)
     ours = explicit_attention(q, k, v, mask, 0.4)
     plain = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=not masked, enable_gqa=True, scale=0.4)
     torch.testing.assert_close(ours, plain)
