@@ -22,7 +22,7 @@ from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
 from groundup.train import SampleLog, StepReport, TrainingRun
 
-_TEXT_TOKENS = 16_384  # Number of validation tokens per score. Scoring them takes 1 to 2 seconds.
+TEXT_TOKENS = 16_384  # Number of validation tokens per score. Scoring them takes 1 to 2 seconds.
 _SAMPLE_TOKENS = 60
 _NUM_EXAMPLES = 64  # Number of validation examples per score.
 _ANSWER_TOKENS = 80
@@ -30,18 +30,19 @@ _ANSWER_TOKENS = 80
 Show = Callable[[StepReport, ProgressBar], None]
 
 
-def text_score(validation: TokenShards, model: Transformer) -> Callable[[], BitsPerByte]:
-    """Return a function that computes the bits per byte of a model on a few validation documents during training.
+def text_score(validation: TokenShards, model: Transformer, num_tokens: int = TEXT_TOKENS) -> Callable[[], BitsPerByte]:
+    """Return a function that computes the bits per byte of a model on a few validation documents.
 
     Args:
         validation: validation documents.
         model: model that is being trained.
+        num_tokens: minimum number of tokens that are scored, if there are so many.
 
     Returns:
         A function that returns the bits per byte.
     """
     # Documents are sorted by hash, so the first ones are a random sample.
-    count = int(np.searchsorted(np.cumsum(validation.lengths), _TEXT_TOKENS)) + 1
+    count = int(np.searchsorted(np.cumsum(validation.lengths), num_tokens)) + 1
     subset = range(count)[: validation.n_documents]
 
     def score() -> BitsPerByte:
