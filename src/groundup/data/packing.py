@@ -8,8 +8,7 @@ Shape letters: B: batch size, T: sequence length, R: number of windows (rows) pe
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -19,9 +18,7 @@ from numpy.typing import NDArray
 from groundup.core.errors import DataError
 from groundup.core.types import IGNORE_INDEX, SHARED_PREFIX
 from groundup.data.loader import SINGLE_PROCESS, BatchPlacement, PackedWindows
-
-MIN_SHARED_PREFIX = 8  # minimum number of tokens of a prefix that examples share
-_MIN_SHARING_WINDOWS = 4  # minimum number of windows with the same prefix, because the last one is only partly filled
+from groundup.data.shared_prefixes import Labeled, group_by_prefix
 
 
 class ExampleLoader:
@@ -83,7 +80,7 @@ class ExampleLoader:
         self._pad_id = pad_id
         self._seed = seed
         self._place = place
-        self._examples: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
+        self._examples: list[Labeled] = []
         for ids, trained in examples:
             self._add(np.asarray(ids, dtype=np.int32), np.asarray(trained, dtype=bool))
         self.n_examples = len(self._examples)
@@ -93,23 +90,25 @@ class ExampleLoader:
                 f"{context_length:,} tokens, {self.without_labels:,} do not have trained tokens",
                 fix="Use examples with answers that fit into the model's context, or set truncate = true.",
             )
-        lengths_E = np.array([len(ids) for ids, _ in self._examples])
-        places_E = np.argsort(_longest_first(lengths_E, seed))
-        self._rows: list[NDArray[np.int64]] = []
-        prefixes: list[int] = []
-        self.shared_tokens = 0
-        for prefix, members in _groups(self._examples, list(range(self.n_examples)), 0, context_length):
-            order = np.array(members)[np.argsort(places_E[members])]
-            rows = _best_fit(lengths_E - prefix, order, context_length - prefix)
-            self._rows += rows
-            prefixes += [prefix] * len(rows)
-            self.shared_tokens += prefix * (len(members) - len(rows))
-        self._prefixes_R = np.array(prefixes)
+        self._rows, self._prefixes_R, self.shared_tokens = self._pack()
         self.n_rows = len(self._rows)
         labels_E = np.array([(labels != IGNORE_INDEX).sum() for _, labels in self._examples])
         self._labels_R = np.array([labels_E[row].sum() for row in self._rows])
         self.trained_tokens = int(self._labels_R.sum())
         self._epoch_order = lru_cache(maxsize=2)(self._make_epoch_order)
+
+    def _pack(self) -> tuple[list[NDArray[np.int64]], NDArray[np.int64], int]:
+        """Return the examples of each window, the length of its shared prefix, and the number of shared tokens."""
+        lengths_E = np.array([len(ids) for ids, _ in self._examples])
+        places_E = np.argsort(_longest_first(lengths_E, self._seed))
+        rows, prefixes, shared_tokens = list[NDArray[np.int64]](), list[int](), 0
+        for prefix, members in group_by_prefix(self._examples, self.context_length):
+            order = np.array(members)[np.argsort(places_E[members])]
+            packed = _best_fit(lengths_E - prefix, order, self.context_length - prefix)
+            rows += packed
+            prefixes += [prefix] * len(packed)
+            shared_tokens += prefix * (len(members) - len(packed))
+        return rows, np.array(prefixes), shared_tokens
 
     def batch(self, index: int) -> PackedWindows:
         """Return this rank's part of the global batch `index`. Batches are numbered across epochs."""
@@ -162,54 +161,6 @@ class ExampleLoader:
     def _make_epoch_order(self, epoch: int) -> NDArray[np.int64]:
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self._seed, epoch + 1])))
         return generator.permutation(self.n_rows)
-
-
-def _groups(
-    examples: Sequence[tuple[NDArray[np.int32], NDArray[np.int32]]],
-    members: list[int],
-    prefix: int,
-    context_length: int,
-) -> Iterator[tuple[int, list[int]]]:
-    """Divide examples into groups that share a prefix. Yield the length of each prefix, and the examples of the group.
-
-    Examples that have further tokens in common become a group of their own, unless the group is too small.
-
-    Args:
-        examples: Token ids and labels of all examples.
-        members: Examples to divide, whose first `prefix` tokens are equal.
-        prefix: Number of tokens that are known to be shared.
-        context_length: Number of tokens per window.
-    """
-    longer: dict[bytes, list[int]] = defaultdict(list)
-    for number in members:
-        ids, labels = examples[number]
-        end = prefix + MIN_SHARED_PREFIX
-        key = ids[prefix:end].tobytes() if _first_label(labels) >= end else b""
-        longer[key].append(number)
-    rest = longer.pop(b"", [])
-    for group in longer.values():
-        shared = _common_prefix([examples[number] for number in group])
-        tokens = sum(len(examples[number][0]) - shared for number in group)
-        if tokens >= _MIN_SHARING_WINDOWS * (context_length - shared):
-            yield from _groups(examples, group, shared, context_length)
-        else:
-            rest += group
-    if rest:
-        yield prefix, rest
-
-
-def _common_prefix(examples: Sequence[tuple[NDArray[np.int32], NDArray[np.int32]]]) -> int:
-    """Return the number of tokens before the first label that all examples have in common."""
-    first = examples[0][0]
-    shared = min(_first_label(labels) for _, labels in examples)
-    for ids, _ in examples:
-        differs = ids[:shared] != first[:shared]
-        shared = int(differs.argmax()) if differs.any() else shared
-    return shared
-
-
-def _first_label(labels: NDArray[np.int32]) -> int:
-    return int((labels != IGNORE_INDEX).argmax())
 
 
 def _longest_first(lengths_E: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

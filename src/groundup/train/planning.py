@@ -212,32 +212,32 @@ def plan_fine_tuning(
         compile: Whether to compile the layers if the run is long enough to benefit from compilation.
     """
     ranks = run.ranks
-    shape = replace(
-        model.config, context_length=min(model.config.context_length, max(_WINDOW, 64 * math.ceil(longest / 64)))
-    )
+    window = min(model.config.context_length, max(_WINDOW, 64 * math.ceil(longest / 64)))
+    shape = replace(model.config, context_length=window)
     lora_parameters = adapter_parameters(model)
-    machine = measured_machine(settings, run, native=compile, compile=False, frozen=lora_parameters is not None)
-    packed = loader(shape.context_length, 1, machine)
+    frozen = lora_parameters is not None
+    machine = measured_machine(settings, run, native=compile, compile=False, frozen=frozen)
+    packed = loader(window, 1, machine)
     rows_per_epoch = packed.n_rows
     epochs = settings.num_epochs or DEFAULT_EPOCHS
-    tokens = epochs * rows_per_epoch * shape.context_length
+    tokens = epochs * rows_per_epoch * window
     worth = should_compile(shape, tokens, ranks.size * machine.matmul_flops, lora_parameters)
     if compile and worth and not machine.native:
-        machine = measured_machine(settings, run, native=False, frozen=lora_parameters is not None)
-    if lora_parameters is None:
+        machine = measured_machine(settings, run, native=False, frozen=frozen)
+    if not frozen:
         machine = with_measured_kernels(machine, shape, ranks)
-    rates = language_model_rates(settings, shape.dim, adapted=lora_parameters is not None)
-    step = shareable_step(step_rows(rows_per_epoch, epochs, shape.context_length), ranks.size)
+    rates = language_model_rates(settings, shape.dim, adapted=frozen)
+    step = shareable_step(step_rows(rows_per_epoch, epochs, window), ranks.size)
     speed = None
     if settings.minutes is not None:
         trainer = Trainer(copy.deepcopy(model), objective, settings, run, machine=machine)
-        rows = measured_rows(shape, machine.matmul_flops, step[0])
-        rows = trainer.max_rows(lambda rows: loader(shape.context_length, rows, machine).batch(0), rows)
-        steps = trainer.steps_per_second(loader(shape.context_length, rows, machine).batch, rates)
-        speed = steps * rows * ranks.size * shape.context_length
+        most = measured_rows(shape, machine.matmul_flops, step[0])
+        rows = trainer.max_rows(lambda rows: loader(window, rows, machine).batch(0), most)
+        window_tokens = rows * ranks.size * window
+        speed = window_tokens * trainer.steps_per_second(loader(window, rows, machine).batch, rates)
         left = 60 * settings.minutes - run.work.seconds
-        epochs = affordable_epochs(left, speed, rows_per_epoch * shape.context_length, epochs)
-        step = shareable_step(step_rows(rows_per_epoch, epochs, shape.context_length), ranks.size)
+        epochs = affordable_epochs(left, speed, rows_per_epoch * window, epochs)
+        step = shareable_step(step_rows(rows_per_epoch, epochs, window), ranks.size)
     plan = fine_tuning_plan(
         shape,
         rates,
@@ -245,11 +245,11 @@ def plan_fine_tuning(
         epochs=epochs,
         step=step,
         lora_parameters=lora_parameters,
-        labeled_fraction=packed.trained_tokens / (rows_per_epoch * shape.context_length),
+        labeled_fraction=packed.trained_tokens / (rows_per_epoch * window),
     )
-    plan = plan.with_schedule(settings.warmup_ratio, settings.decay_ratio)
     seconds = None if settings.minutes is None else 60 * settings.minutes * (1 - SAVE_FRACTION)
-    plan = replace(plan, tokens_per_second=speed, seconds=seconds)
+    scheduled = plan.with_schedule(settings.warmup_ratio, settings.decay_ratio)
+    plan = replace(scheduled, tokens_per_second=speed, seconds=seconds)
     return machine, Plan.from_json(ranks.broadcast_object(plan.to_json()))
 
 

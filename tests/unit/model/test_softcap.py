@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from groundup.core.types import IGNORE_INDEX
 from groundup.model.loss import summed_nll, token_logprobs
-from groundup.model.operations import SOFTCAPPED_QUERIES, softcapped_attention
+from groundup.model.scaled_attention import SOFTCAPPED_QUERIES, softcapped_attention
 
 
 @pytest.mark.parametrize("cached", [0, 5])

@@ -16,7 +16,8 @@ from groundup.core.errors import ConfigError
 from groundup.core.types import IGNORE_INDEX, SHARED_PREFIX
 from groundup.model import FAMILIES, ModelConfig, Transformer, init_weights
 from groundup.model.loss import summed_nll
-from groundup.model.operations import CHUNK_ROWS, MASKED_QUERY_BLOCKS, _blocks, explicit_attention, repeat_kv
+from groundup.model.operations import CHUNK_ROWS
+from groundup.model.scaled_attention import MASKED_QUERY_BLOCKS, _blocks, explicit_attention, repeat_kv
 
 WINDOWS: list[tuple[str, dict[str, Any]]] = [
     ("mistral", {"sliding_window": 4}),
