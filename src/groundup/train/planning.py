@@ -7,6 +7,7 @@ import gc
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from groundup.core.errors import ConfigError
@@ -231,10 +232,7 @@ def plan_fine_tuning(
     speed = None
     if settings.minutes is not None:
         trainer = Trainer(copy.deepcopy(model), objective, settings, run, machine=machine)
-        most = measured_rows(shape, machine.matmul_flops, step[0])
-        rows = trainer.max_rows(lambda rows: loader(window, rows, machine).batch(0), most)
-        window_tokens = rows * ranks.size * window
-        speed = window_tokens * trainer.steps_per_second(loader(window, rows, machine).batch, rates)
+        speed = _measured_speed(trainer, partial(loader, window), rates, step[0], window)
         left = 60 * settings.minutes - run.work.seconds
         epochs = affordable_epochs(left, speed, rows_per_epoch * window, epochs)
         step = shareable_step(step_rows(rows_per_epoch, epochs, window), ranks.size)
@@ -251,6 +249,16 @@ def plan_fine_tuning(
     scheduled = plan.with_schedule(settings.warmup_ratio, settings.decay_ratio)
     plan = replace(scheduled, tokens_per_second=speed, seconds=seconds)
     return machine, Plan.from_json(ranks.broadcast_object(plan.to_json()))
+
+
+def _measured_speed(
+    trainer: Trainer[Any, Any], loader: Callable[[int, Machine], Any], rates: OptimizerConfig, rows: int, window: int
+) -> float:
+    """Return the tokens per second of all ranks, for steps with at most `rows` windows of `window` tokens."""
+    machine = trainer.machine
+    rows = measured_rows(replace(trainer.model.config, context_length=window), machine.matmul_flops, rows)
+    rows = trainer.max_rows(lambda rows: loader(rows, machine).batch(0), rows)
+    return trainer.steps_per_second(loader(rows, machine).batch, rates) * rows * trainer.run.ranks.size * window
 
 
 def estimate(trainer: Trainer[Any, Any], plan: Plan, steps: TrainingSteps, batch: Any) -> str:
