@@ -228,14 +228,14 @@ def plan_fine_tuning(
     if not frozen:
         machine = with_measured_kernels(machine, shape, ranks)
     rates = language_model_rates(settings, shape.dim, adapted=frozen)
-    step = shareable_step(step_rows(rows_per_epoch, epochs, window), ranks.size)
+    step = shareable_step(step_rows(rows_per_epoch, epochs, window, adapted=frozen), ranks.size)
     speed = None
     if settings.minutes is not None:
         trainer = Trainer(copy.deepcopy(model), objective, settings, run, machine=machine)
         speed = _measured_speed(trainer, partial(loader, window), rates, step[0], window)
         left = 60 * settings.minutes - run.work.seconds
         epochs = affordable_epochs(left, speed, rows_per_epoch * window, epochs)
-        step = shareable_step(step_rows(rows_per_epoch, epochs, window), ranks.size)
+        step = shareable_step(step_rows(rows_per_epoch, epochs, window, adapted=frozen), ranks.size)
     plan = fine_tuning_plan(
         shape,
         rates,

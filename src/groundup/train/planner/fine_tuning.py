@@ -10,6 +10,9 @@ from groundup.train.planner.plan import OVERHEAD_FRACTION, Plan, batch_rows, mic
 DEFAULT_EPOCHS = 3.0
 DEFAULT_RATE_SCALE = 0.3  # factor on the learning rates of pretraining
 MIN_STEPS = 50  # minimum number of steps, for which small training sets get a smaller batch size
+# LoRA learns more from more steps: 90 windows of translations (SmolLM2-135M, 270 trained tokens each) lead to 2.07
+# nats per token in 90 steps of one window, and to 2.19 in 45 steps of two windows, at the same learning rate.
+ADAPTER_MIN_STEPS = 200
 REFERENCE_DIM = 256
 # LoRA uses ten times AdamW's rate for full fine-tuning (Schulman et al. 2025, "LoRA Without Regret").
 ADAPTER_RATE_FACTOR = 10.0
@@ -52,11 +55,18 @@ def adapter_rates(dim: int, scale: float = DEFAULT_RATE_SCALE) -> OptimizerConfi
     )
 
 
-def step_rows(rows_per_epoch: int, epochs: float, context_length: int) -> tuple[int, int]:
-    """Return the number of packed windows per micro-batch, and the number of micro-batches per step."""
+def step_rows(rows_per_epoch: int, epochs: float, context_length: int, *, adapted: bool = False) -> tuple[int, int]:
+    """Return the number of packed windows per micro-batch, and the number of micro-batches per step.
+
+    Args:
+        rows_per_epoch: Number of packed windows per epoch.
+        epochs: Number of epochs.
+        context_length: Number of tokens per packed window.
+        adapted: Whether LoRA adapters are trained.
+    """
     windows = epochs * rows_per_epoch
     micro, accum = batch_rows(windows * context_length, context_length)
-    max_rows = max(1, int(windows / MIN_STEPS))
+    max_rows = max(1, int(windows / (ADAPTER_MIN_STEPS if adapted else MIN_STEPS)))
     return min(micro, max_rows), max(1, min(micro * accum, max_rows) // micro)
 
 

@@ -28,6 +28,8 @@ def test_the_steps_cover_the_given_number_of_epochs(rows: int) -> None:
     plan = fine_tuning_plan(SMALL, OptimizerConfig(), rows_per_epoch=rows, epochs=3.0, step=step)
     assert plan.epochs == pytest.approx(3.0, rel=0.03, abs=0.5 / rows)
     assert plan.total_steps >= min(3 * rows, 50)
+    micro, accumulated = step_rows(rows, 3.0, 512, adapted=True)
+    assert 3 * rows / (micro * accumulated) >= min(3 * rows, 200)
 
 
 def test_learning_rates_fall_with_the_hidden_size() -> None:
