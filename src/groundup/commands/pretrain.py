@@ -66,15 +66,13 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
 
 def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     """Plan the run, train the model, and write the model directory with `artifact.json`."""
-    from groundup.evaluation.during_training import TEXT_TOKENS, comparison_facts, show_text, text_score
+    from groundup.evaluation.during_training import comparison_facts, scored_tokens, show_text, text_score
     from groundup.train import Evaluation
     from groundup.train.pretraining import PretrainingData, prepare_pretraining, pretrain, write_pretrained
 
     data = PretrainingData.open(config.token_shards, run.ranks)
     planned = prepare_pretraining(config, run, data, base)
-    during_training = text_score(data.validation, planned.model)
-    show = show_text(planned.model, data.tokenizer, during_training, config.sample_prompt, run)
-    # Scoring a token takes a third of the time of training on it, so the final score takes 2 % of the training time.
-    score = text_score(data.validation, planned.model, max(TEXT_TOKENS, planned.plan.total_tokens // 16))
-    after, before, facts = pretrain(planned, score, Evaluation(show, config.num_evaluations))
+    during, final = (text_score(data.validation, planned.model, n) for n in scored_tokens(planned.plan.total_tokens))
+    show = show_text(planned.model, data.tokenizer, during, config.sample_prompt, run)
+    after, before, facts = pretrain(planned, final, Evaluation(show, config.num_evaluations))
     write_pretrained(planned, facts | comparison_facts(after, before, str(config.model), run.console))
