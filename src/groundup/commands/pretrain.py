@@ -72,7 +72,8 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
 
     data = PretrainingData.open(config.token_shards, run.ranks)
     planned = prepare_pretraining(config, run, data, base)
-    during, final = (text_score(data.validation, planned.model, n) for n in scored_tokens(planned.plan.total_tokens))
+    rows, num_tokens = planned.plan.micro_batch_size, scored_tokens(planned.plan.total_tokens)
+    during, final = (text_score(data.validation, planned.model, each, rows) for each in num_tokens)
     show = show_text(planned.model, data.tokenizer, during, config.sample_prompt, run)
     after, before, facts = pretrain(planned, final, Evaluation(show, config.num_evaluations))
     write_pretrained(planned, facts | comparison_facts(after, before, str(config.model), run.console))

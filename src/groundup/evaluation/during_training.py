@@ -45,13 +45,14 @@ def scored_tokens(trained_tokens: int) -> tuple[int, int]:
     return during, max(_MIN_FINAL_TOKENS, trained_tokens // 16)
 
 
-def text_score(validation: TokenShards, model: Transformer, num_tokens: int) -> Callable[[], BitsPerByte]:
+def text_score(validation: TokenShards, model: Transformer, num_tokens: int, rows: int) -> Callable[[], BitsPerByte]:
     """Return a function that computes the bits per byte of a model on a few validation documents.
 
     Args:
         validation: validation documents.
         model: model that is being trained.
         num_tokens: minimum number of tokens that are scored, if there are so many.
+        rows: rows per batch. With the micro-batch size of training, scoring takes less memory than training.
 
     Returns:
         A function that returns the bits per byte.
@@ -68,6 +69,7 @@ def text_score(validation: TokenShards, model: Transformer, num_tokens: int) -> 
                 context_length=model.config.context_length,
                 bos_id=validation.bos_id,
                 subset=subset,
+                batch_size=rows,
                 device=model.device,
             )
 
