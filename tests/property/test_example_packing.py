@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.core.types import IGNORE_INDEX
+from groundup.core.types import IGNORE_INDEX, SHARED_PREFIX
 from groundup.data import ExampleLoader
 
 labelled = st.lists(st.tuples(st.integers(2, 63), st.booleans()), min_size=2, max_size=20).filter(
@@ -16,21 +16,35 @@ labelled = st.lists(st.tuples(st.integers(2, 63), st.booleans()), min_size=2, ma
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(labelled, min_size=1, max_size=15), st.integers(19, 50), st.integers(1, 5), st.integers(0, 2**32))
+@given(
+    st.lists(labelled, min_size=1, max_size=15),
+    st.sampled_from([0, 9, 17]),
+    st.integers(19, 50),
+    st.integers(1, 5),
+    st.integers(0, 2**32),
+)
 def test_every_label_once_an_epoch_with_its_own_past(
-    examples: list[list[tuple[int, bool]]], context_length: int, batch_size: int, seed: int
+    examples: list[list[tuple[int, bool]]], prompt: int, context_length: int, batch_size: int, seed: int
 ) -> None:
-    pairs = [([token for token, _ in example], [trained for _, trained in example]) for example in examples]
+    """Also if the first two thirds of the examples begin with the same prompt."""
+    prompts = [list(range(prompt)) if 3 * number < 2 * len(examples) else [] for number in range(len(examples))]
+    pairs = [
+        ([*start, *(token for token, _ in example)], [False] * len(start) + [trained for _, trained in example])
+        for start, example in zip(prompts, examples, strict=True)
+    ]
+    context_length += prompt
     packed = ExampleLoader(pairs, context_length=context_length, batch_size=batch_size, pad_id=1, seed=seed)
     epoch = packed.n_rows * batch_size  # the number of steps is a whole number of epochs for any batch size
     seen: Counter[tuple[tuple[int, ...], int]] = Counter()
     for batch in (packed.batch(i) for i in range(epoch // batch_size)):
         for row in range(batch_size):
+            prefix = int((batch.document_ids[row] == SHARED_PREFIX).sum())
             for place, label in enumerate(batch.labels[row].tolist()):
                 if label != IGNORE_INDEX:
-                    start = place - int(batch.positions[row, place])
+                    start = place - int(batch.positions[row, place]) + prefix
                     assert len(set(batch.document_ids[row, start : place + 1].tolist())) == 1
-                    seen[tuple(batch.input_ids[row, start : place + 1].tolist()), label] += 1
+                    past = [*batch.input_ids[row, :prefix].tolist(), *batch.input_ids[row, start : place + 1].tolist()]
+                    seen[tuple(past), label] += 1
     expected: Counter[tuple[tuple[int, ...], int]] = Counter()
     for ids, trained in pairs:
         expected.update((tuple(ids[:i]), ids[i]) for i in range(1, len(ids)) if trained[i])

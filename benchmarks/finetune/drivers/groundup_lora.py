@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from groundup.core.types import IGNORE_INDEX
+from groundup.core.types import IGNORE_INDEX, SHARED_PREFIX
 
 if TYPE_CHECKING:
     from groundup.data import PackedWindows
@@ -83,12 +83,17 @@ def main() -> None:
 
 
 def count_tokens(batch: PackedWindows) -> int:
-    """Count the tokens except padding. If the last document of a row has no labels, this document is padding."""
+    """Count the tokens of the examples of a batch. A shared prefix counts for each example.
+
+    If the last document of a row has no labels, this document is padding.
+    """
     count = 0
     for labels, documents in zip(batch.labels, batch.document_ids, strict=True):
         last = documents == documents[-1]
         is_padding = bool((labels[last] == IGNORE_INDEX).all())
-        count += len(documents) - int(last.sum()) * is_padding
+        examples = int(documents[-1]) + 1 - is_padding
+        prefix = int((documents == SHARED_PREFIX).sum())
+        count += len(documents) - int(last.sum()) * is_padding + (examples - 1) * prefix
     return count
 
 
