@@ -251,18 +251,19 @@ def test_attention(
     assert_as_near(by(native), by(PLAIN), (q, k, v), normal(2, length, heads, head_dim, seed=9))
 
 
-@pytest.mark.parametrize(("length", "prefix"), [(512, 20), (333, 64), (70, 33), (200, 150)])
+@pytest.mark.parametrize(("length", "prefix"), [(512, 20), (333, 64), (70, 13), (200, 75)])
 @pytest.mark.parametrize("window", [None, 40, 90])
-def test_attention_to_a_shared_prefix(native: NativeOperations, length: int, prefix: int, window: int | None) -> None:
-    """Row 0 has the prefix and three documents, row 1 has two documents without a prefix."""
-    rest = length - prefix
-    documents = torch.zeros(2, length, dtype=torch.long)
-    documents[0] = torch.tensor([SHARED_PREFIX] * prefix + sorted(n % 3 for n in range(rest)))
-    documents[1, length // 2 :] = 1
-    positions = torch.arange(length).repeat(2, 1)
-    for document in range(3):
-        places = documents[0] == document
-        positions[0, places] = prefix + torch.arange(int(places.sum()))
+def test_attention_to_shared_prefixes(native: NativeOperations, length: int, prefix: int, window: int | None) -> None:
+    """Row 0 has two prefixes, each with two documents; row 1 has a document without a prefix, then a prefix."""
+    documents, positions = torch.zeros(2, length, dtype=torch.long), torch.zeros(2, length, dtype=torch.long)
+    half = length // 2
+    for row, start, end, first in ((0, 0, half, 0), (0, half, length, 2), (1, half, length, 1)):
+        split = (start + prefix + end) // 2
+        documents[row, start : start + prefix] = SHARED_PREFIX
+        documents[row, start + prefix : split], documents[row, split:end] = first, first + 1
+        positions[row, start:split] = torch.arange(split - start)
+        positions[row, split:end] = prefix + torch.arange(end - split)
+    positions[1, :half] = torch.arange(half)
     q, k, v = (normal(2, length, n, 32, seed=n) for n in (4, 2, 2))
 
     def by(operations: Operations) -> Callable[..., Tensor]:

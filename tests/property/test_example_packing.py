@@ -18,7 +18,7 @@ labelled = st.lists(st.tuples(st.integers(2, 63), st.booleans()), min_size=2, ma
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(labelled, min_size=1, max_size=15),
-    st.sampled_from([0, 9, 17]),
+    st.sampled_from([0, 9, 17, 40]),
     st.integers(19, 50),
     st.integers(1, 5),
     st.integers(0, 2**32),
@@ -38,13 +38,17 @@ def test_every_label_once_an_epoch_with_its_own_past(
     seen: Counter[tuple[tuple[int, ...], int]] = Counter()
     for batch in (packed.batch(i) for i in range(epoch // batch_size)):
         for row in range(batch_size):
-            prefix = int((batch.document_ids[row] == SHARED_PREFIX).sum())
+            documents, ids = batch.document_ids[row].tolist(), batch.input_ids[row].tolist()
+            prefix: list[int] = []
             for place, label in enumerate(batch.labels[row].tolist()):
+                if documents[place] == SHARED_PREFIX:
+                    begins = place == 0 or documents[place - 1] != SHARED_PREFIX
+                    prefix = [*([] if begins else prefix), ids[place]]
+                    assert label == IGNORE_INDEX
                 if label != IGNORE_INDEX:
-                    start = place - int(batch.positions[row, place]) + prefix
-                    assert len(set(batch.document_ids[row, start : place + 1].tolist())) == 1
-                    past = [*batch.input_ids[row, :prefix].tolist(), *batch.input_ids[row, start : place + 1].tolist()]
-                    seen[tuple(past), label] += 1
+                    start = place - int(batch.positions[row, place]) + len(prefix)
+                    assert len(set(documents[start : place + 1])) == 1
+                    seen[(*prefix, *ids[start : place + 1]), label] += 1
     expected: Counter[tuple[tuple[int, ...], int]] = Counter()
     for ids, trained in pairs:
         expected.update((tuple(ids[:i]), ids[i]) for i in range(1, len(ids)) if trained[i])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 IGNORE_INDEX = -100  # positions with this label do not contribute to the loss, as in PyTorch
-SHARED_PREFIX = -1  # document id of tokens at the start of a row to which all tokens of the row attend
+SHARED_PREFIX = -1  # document id of a prefix that is shared by the documents after it, up to the next shared prefix
 
 Role = Literal["system", "user", "assistant", "tool"]
 Split = Literal["train", "validation"]

@@ -25,9 +25,10 @@ class PackedWindows:
         input_ids: Input token ids.
         labels: The token that follows each input token, or `IGNORE_INDEX` if it does not contribute to the loss.
         positions: Position of each token in its document. Positions restart at 0 at the start of each document and of
-            each window. In a row with a shared prefix, they restart at the position after the prefix.
+            each window. In documents with a shared prefix, they restart at the position after the prefix.
         document_ids: Index of the document to which each token belongs, counted from 0 within its row, or
-            `SHARED_PREFIX`. A token attends only to tokens of the same document and of the shared prefix.
+            `SHARED_PREFIX` for a prefix that is shared by the documents after it, up to the next shared prefix. A token
+            attends only to tokens of the same document and of its shared prefix.
     """
 
     input_ids: torch.Tensor

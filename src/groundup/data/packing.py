@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from groundup.core.errors import DataError
 from groundup.core.types import IGNORE_INDEX, SHARED_PREFIX
 from groundup.data.loader import SINGLE_PROCESS, BatchPlacement, PackedWindows
-from groundup.data.shared_prefixes import Labeled, group_by_prefix
+from groundup.data.shared_prefixes import Labeled, SharingExamples, group_by_prefix
 
 
 class ExampleLoader:
@@ -30,9 +30,9 @@ class ExampleLoader:
     decreasing; Ding et al. 2024, arXiv:2404.10830). The end of a window is filled with padding, which is treated as a
     separate document that does not have labels.
 
-    Prompts often start with the same tokens, such as a system message or an instruction. Examples with the same prefix
-    are packed into the same windows, which contain the prefix once, at the start. All examples of the window attend to
-    it. Loss and gradients are those of separate prefixes (Wang and Hegde 2024, arXiv:2410.20305).
+    Prompts often start with the same tokens, such as an instruction, or a passage about which several questions are
+    asked. Examples with the same prefix are packed next to each other, after one copy of the prefix, to which they all
+    attend. Loss and gradients are those of separate prefixes (Wang and Hegde 2024, arXiv:2410.20305).
 
     Batch i of rank r consists of B consecutive windows of an endless stream of epochs, starting at window
     (i·world_size + r)·B. Therefore, a resumed run continues with the same batches as a run that was not interrupted.
@@ -90,25 +90,29 @@ class ExampleLoader:
                 f"{context_length:,} tokens, {self.without_labels:,} do not have trained tokens",
                 fix="Use examples with answers that fit into the model's context, or set truncate = true.",
             )
-        self._rows, self._prefixes_R, self.shared_tokens = self._pack()
+        self._rows = self._pack()
         self.n_rows = len(self._rows)
+        self.shared_tokens = sum(each.prefix * (len(each.examples) - 1) for row in self._rows for each in row)
         labels_E = np.array([(labels != IGNORE_INDEX).sum() for _, labels in self._examples])
-        self._labels_R = np.array([labels_E[row].sum() for row in self._rows])
+        self._labels_R = np.array([sum(labels_E[each.examples].sum() for each in row) for row in self._rows])
         self.trained_tokens = int(self._labels_R.sum())
         self._epoch_order = lru_cache(maxsize=2)(self._make_epoch_order)
 
-    def _pack(self) -> tuple[list[NDArray[np.int64]], NDArray[np.int64], int]:
-        """Return the examples of each window, the length of its shared prefix, and the number of shared tokens."""
+    def _pack(self) -> list[list[SharingExamples]]:
+        """Return the content of each window."""
         lengths_E = np.array([len(ids) for ids, _ in self._examples])
         places_E = np.argsort(_longest_first(lengths_E, self._seed))
-        rows, prefixes, shared_tokens = list[NDArray[np.int64]](), list[int](), 0
-        for prefix, members in group_by_prefix(self._examples, self.context_length):
-            order = np.array(members)[np.argsort(places_E[members])]
-            packed = _best_fit(lengths_E - prefix, order, self.context_length - prefix)
-            rows += packed
-            prefixes += [prefix] * len(packed)
-            shared_tokens += prefix * (len(members) - len(packed))
-        return rows, np.array(prefixes), shared_tokens
+        packed: list[SharingExamples] = []
+        for group in group_by_prefix(self._examples):
+            # Examples without a shared prefix are packed one by one, the others in groups that fit into a window.
+            order = group.examples[np.argsort(places_E[group.examples])]
+            space = self.context_length - group.prefix if group.prefix else 0
+            rows = _best_fit(lengths_E - group.prefix, order, space) if space else group.examples[:, None]
+            packed += [SharingExamples(group.prefix, row) for row in rows]
+        sizes = np.array([each.prefix + int((lengths_E[each.examples] - each.prefix).sum()) for each in packed])
+        windows = _best_fit(sizes, _longest_first(sizes, self._seed), self.context_length)
+        # Documents attend to the last prefix before them, so documents without a prefix come first.
+        return [sorted((packed[number] for number in row), key=lambda each: each.prefix > 0) for row in windows]
 
     def batch(self, index: int) -> PackedWindows:
         """Return this rank's part of the global batch `index`. Batches are numbered across epochs."""
@@ -118,20 +122,23 @@ class ExampleLoader:
         positions = np.zeros((B, T), dtype=np.int64)
         document_ids = np.zeros((B, T), dtype=np.int64)
         for place, row in enumerate(self._window_rows((index * self._place.world_size + self._place.rank) * B, B)):
-            prefix = start = int(self._prefixes_R[row])
-            input_ids[place, :prefix] = self._examples[self._rows[row][0]][0][:prefix]
-            positions[place, :prefix] = np.arange(prefix)
-            document_ids[place, :prefix] = SHARED_PREFIX
-            for number, example in enumerate(self._rows[row]):
-                ids, targets = self._examples[example]
-                end = start + len(ids) - prefix
-                input_ids[place, start:end] = ids[prefix:]
-                labels[place, start:end] = targets[prefix:]
-                positions[place, start:end] = np.arange(prefix, len(ids))
-                document_ids[place, start:end] = number
+            start = document = 0
+            for prefix, examples in self._rows[row]:
+                end = start + prefix
+                input_ids[place, start:end] = self._examples[examples[0]][0][:prefix]
+                positions[place, start:end] = np.arange(prefix)
+                document_ids[place, start:end] = SHARED_PREFIX
+                for example in examples:
+                    ids, targets = self._examples[example]
+                    start, end = end, end + len(ids) - prefix
+                    input_ids[place, start:end] = ids[prefix:]
+                    labels[place, start:end] = targets[prefix:]
+                    positions[place, start:end] = np.arange(prefix, len(ids))
+                    document_ids[place, start:end] = document
+                    document += 1
                 start = end
             positions[place, start:] = np.arange(T - start)
-            document_ids[place, start:] = len(self._rows[row])
+            document_ids[place, start:] = document
         columns = (input_ids, labels, positions, document_ids)
         return PackedWindows(*(torch.from_numpy(column).to(self._place.device) for column in columns))
 

@@ -1,9 +1,10 @@
-"""Groups of examples whose prompts begin with the same tokens, which fine-tuning computes once per window."""
+"""Groups of examples whose prompts begin with the same tokens, which fine-tuning computes once per group."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,53 +14,68 @@ from groundup.core.types import IGNORE_INDEX
 Labeled = tuple[NDArray[np.int32], NDArray[np.int32]]
 """Token ids and labels of an example."""
 
-MIN_SHARED_PREFIX = 8  # minimum number of tokens of a prefix that examples share
-_MIN_SHARING_WINDOWS = 4  # minimum number of windows with the same prefix, because the last one is only partly filled
+MIN_SHARED_PREFIX = 16  # number of tokens in which prefixes are compared
 
 
-def group_by_prefix(examples: Sequence[Labeled], context_length: int) -> Iterator[tuple[int, list[int]]]:
-    """Divide examples into groups that share a prefix.
+class SharingExamples(NamedTuple):
+    """Examples that share a prefix.
 
-    Args:
-        examples: Token ids and labels of each example.
-        context_length: Number of tokens per window.
-
-    Yields:
-        The number of tokens of a prefix, which is 0 for one group, and the indices of the examples that share it. A
-        prefix ends before the first label of each example.
+    Attributes:
+        prefix: Number of tokens of the prefix. It is 0 for examples that do not share one.
+        examples: Indices of the examples.
     """
-    yield from _groups(examples, list(range(len(examples))), 0, context_length)
+
+    prefix: int
+    examples: NDArray[np.int64]
 
 
-def _groups(
-    examples: Sequence[Labeled], members: list[int], prefix: int, context_length: int
-) -> Iterator[tuple[int, list[int]]]:
-    """Divide a group of examples. Yield the length of each prefix, and the examples that share it.
+def group_by_prefix(examples: Sequence[Labeled]) -> list[SharingExamples]:
+    """Divide examples into groups that share a prefix, so that few tokens are computed.
 
-    Examples that have further tokens in common become a group of their own, unless the group is too small.
+    A prefix ends before the first label of each of its examples. The last group shares no prefix and can be empty.
+    """
+    groups, rest = _divide(examples, list(range(len(examples))), 0, 0)
+    return [*groups, SharingExamples(0, np.array(sorted(rest), dtype=np.int64))]
+
+
+def _divide(
+    examples: Sequence[Labeled], members: list[int], prefix: int, inherited: int
+) -> tuple[list[SharingExamples], list[int]]:
+    """Divide a group of examples. Return groups with a longer prefix, and the examples that are in none of them.
 
     Args:
         examples: Token ids and labels of all examples.
         members: Examples to divide, whose first `prefix` tokens are equal.
-        prefix: Number of tokens that are known to be shared.
-        context_length: Number of tokens per window.
+        prefix: Number of tokens that are known to be equal.
+        inherited: Length of the prefix that an example shares if it is in no group with a longer prefix.
     """
     longer: dict[bytes, list[int]] = defaultdict(list)
+    end = prefix + MIN_SHARED_PREFIX
     for number in members:
         ids, labels = examples[number]
-        end = prefix + MIN_SHARED_PREFIX
-        key = ids[prefix:end].tobytes() if _first_label(labels) >= end else b""
-        longer[key].append(number)
-    rest = longer.pop(b"", [])
-    for group in longer.values():
+        if _first_label(labels) >= end:
+            longer[ids[prefix:end].tobytes()].append(number)
+    found = [each for each in longer.values() if len(each) > 1]
+    groups, rest = list[SharingExamples](), set(members).difference(*found)
+    for group in found:
         shared = _common_prefix([examples[number] for number in group])
-        tokens = sum(len(examples[number][0]) - shared for number in group)
-        if tokens >= _MIN_SHARING_WINDOWS * (context_length - shared):
-            yield from _groups(examples, group, shared, context_length)
+        divided, others = _divide(
+            examples, group, shared, shared if _saves(len(group), shared, inherited) else inherited
+        )
+        groups += divided
+        if _saves(len(others), shared, inherited):
+            groups.append(SharingExamples(shared, np.array(sorted(others), dtype=np.int64)))
         else:
-            rest += group
-    if rest:
-        yield prefix, rest
+            rest.update(others)
+    return groups, sorted(rest)
+
+
+def _saves(count: int, shared: int, inherited: int) -> bool:
+    """Return whether a group of `count` examples that computes `shared` tokens once saves tokens.
+
+    Without the group, each example saves the `inherited` tokens that a larger group shares.
+    """
+    return (count - 1) * shared > count * inherited
 
 
 def _common_prefix(examples: Sequence[Labeled]) -> int:

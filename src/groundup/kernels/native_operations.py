@@ -138,23 +138,24 @@ class NativeOperations(Operations):
         """Return the keys that each token attends to, as int32 of shape (3, B, T).
 
         Query t attends to the keys `mask[0, b, t]` to t of its own document, and to the keys `mask[1, b, t]` to
-        `mask[2, b, t]` - 1 of the shared prefix. If documents may not be contiguous, return a boolean mask.
+        `mask[2, b, t]` - 1 of its shared prefix. If documents may not be contiguous, return a boolean mask.
         """
         indices_T = torch.arange(positions_BT.shape[1], dtype=torch.int32)
         keys_3BT = torch.zeros(3, *positions_BT.shape, dtype=torch.int32)
         starts_BT, prefix_starts_BT, prefix_ends_BT = keys_3BT
         if document_ids_BT is not None:
-            steps_BT = document_ids_BT.diff(dim=1)
-            if positions_BT.device.type != "cpu" or (steps_BT < 0).any():  # The documents may not be contiguous.
-                return super().attention_mask(positions_BT, document_ids_BT, window)
-            starts_BT[:, 1:] = torch.where(steps_BT != 0, indices_T[1:], 0).cummax(1).values
             in_prefix_BT = document_ids_BT == SHARED_PREFIX
-            prefix_ends_BT[:] = in_prefix_BT.sum(1, keepdim=True).masked_fill(in_prefix_BT, 0)
+            ascending_BT = (document_ids_BT == document_ids_BT.cummax(1).values) | in_prefix_BT
+            if positions_BT.device.type != "cpu" or not ascending_BT.all():  # The documents may not be contiguous.
+                return super().attention_mask(positions_BT, document_ids_BT, window)
+            changes_BT = document_ids_BT.diff(dim=1) != 0
+            starts_BT[:, 1:] = torch.where(changes_BT, indices_T[1:], 0).cummax(1).values
+            prefix_starts_BT[:] = torch.where(in_prefix_BT, starts_BT, 0).cummax(1).values
+            prefix_ends_BT[:] = torch.where(in_prefix_BT, indices_T + 1, 0).cummax(1).values
+            prefix_ends_BT.masked_fill_(in_prefix_BT, 0)  # tokens of a prefix attend to it as to their own document
         if window is not None:
             starts_BT[:] = torch.maximum(starts_BT, indices_T + 1 - window)
-            # Positions in the prefix equal their indices, but a later document also starts after the prefix.
-            prefix_starts_BT[:] = (positions_BT + 1 - window).clamp(min=0)
-            prefix_starts_BT[:] = torch.minimum(prefix_starts_BT, prefix_ends_BT)
+            prefix_starts_BT += (positions_BT + 1 - window).clamp(min=0)
         return keys_3BT
 
     def attend(

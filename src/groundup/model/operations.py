@@ -252,15 +252,15 @@ class Operations:
     def attention_mask(self, positions_BT: Tensor, document_ids_BT: Tensor | None, window: int | None) -> Tensor | None:
         """Return the attention mask for `attend`, or None if it is the causal mask.
 
-        A token attends to itself, to earlier tokens of the same document, and to the shared prefix of its row. In a
-        layer with a sliding window, it attends to at most `window` tokens, including itself.
+        A token attends to itself, to earlier tokens of the same document, and to the shared prefix of the document. In
+        a layer with a sliding window, it attends to at most `window` tokens, including itself.
 
         Args:
-            positions_BT: Position of each token in its document. If a row has a shared prefix, its documents start at
-                the position after the prefix.
+            positions_BT: Position of each token in its document. A document with a shared prefix starts at the position
+                after the prefix.
             document_ids_BT: Index of the document that contains each token, for rows in which documents are packed, or
-                `SHARED_PREFIX` for a prefix that precedes each document of the row. None means that each row is one
-                document.
+                `SHARED_PREFIX` for a prefix that is shared by the documents after it, up to the next shared prefix.
+                None means that each row is one document.
             window: Size of the sliding window. None means no sliding window.
 
         Returns:
@@ -274,8 +274,12 @@ class Operations:
         if narrow and window is not None:
             mask_BTS = mask_BTS & (positions_BT[:, :, None] - positions_BT[:, None, :] < window)
         if document_ids_BT is not None:
-            keys_B1S = document_ids_BT[:, None, :]
-            mask_BTS = mask_BTS & ((keys_B1S == document_ids_BT[:, :, None]) | (keys_B1S == SHARED_PREFIX))
+            same_document_BTS = document_ids_BT[:, None, :] == document_ids_BT[:, :, None]
+            in_prefix_BT = document_ids_BT == SHARED_PREFIX
+            first_BT = in_prefix_BT & ~F.pad(in_prefix_BT, (1, 0))[:, :-1]
+            group_BT = first_BT.cumsum(1)  # number of shared prefixes up to the token
+            same_group_BTS = group_BT[:, None, :] == group_BT[:, :, None]
+            mask_BTS = mask_BTS & same_group_BTS & (same_document_BTS | in_prefix_BT[:, None, :])
         return mask_BTS[:, None]
 
     def attend(

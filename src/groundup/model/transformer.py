@@ -242,8 +242,9 @@ class Transformer(Accelerated):
             positions_BT: Position of each token in its document. Default: 0, 1, 2, ..., beginning after the cached
                 tokens.
             document_ids_BT: Index of the document that contains each token, for rows in which documents are packed, or
-                `SHARED_PREFIX` for a prefix that precedes each document of its row. A token attends only to tokens of
-                the same document and of the prefix. None means that each row is one document.
+                `SHARED_PREFIX` for a prefix that is shared by the documents after it, up to the next shared prefix. A
+                token attends only to tokens of the same document and of its prefix. None means that each row is one
+                document.
             cache: KV cache of earlier tokens. The new keys and values are added in place.
             labels_BT: Id of the next token at each position, or IGNORE_INDEX for positions without a loss.
             reduction: Reduction of the loss. "sum" returns the summed negative log-likelihood. "none" returns the

@@ -309,7 +309,7 @@ def fine_tune(
         console.warn(f"{batches.too_long:,} examples longer than {context:,} tokens {done}.")
     if batches.shared_tokens:
         saved = batches.shared_tokens / (batches.shared_tokens + batches.n_rows * plan.model.context_length)
-        console.note(f"Prompts with the same beginning are packed together, which saves {saved:.0%} of the tokens.")
+        console.note(f"Prompts that begin with the same tokens share them, which saves {saved:.0%} of the tokens.")
     steps = TrainingSteps.of(plan, trainer.run.ranks, max_epochs=max_epochs)
     total = batches.labels_until(plan.total_steps * steps.grad_accum_steps)
     steps = replace(steps, total_tokens=total, unit="trained tokens")

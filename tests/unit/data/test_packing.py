@@ -12,6 +12,7 @@ from groundup.core.errors import ConfigError, DataError
 from groundup.core.types import IGNORE_INDEX, SHARED_PREFIX
 from groundup.data import ExampleLoader
 from groundup.data.loader import BatchPlacement, PackedWindows
+from groundup.data.shared_prefixes import group_by_prefix
 from groundup.model import Transformer
 from groundup.train.objectives import NextToken
 
@@ -54,58 +55,76 @@ def test_packed_loss_is_the_sum_of_single_examples(
     assert together == pytest.approx(alone, rel=1e-5)
 
 
-PREFIX = list(range(2, 22))
+INSTRUCTION = [0, *range(2, 21)]  # 20 tokens
 
 
 @pytest.fixture(scope="module")
 def chats() -> list[Labeled]:
-    """Chats of two kinds that begin with the same 10 tokens, texts without prompt, and one chat of a third kind."""
+    """Questions about 30 passages of 20 tokens after the same instruction, other prompts after it, and texts."""
     draw = np.random.default_rng(1)
+
+    def tokens(low: int, high: int) -> list[int]:
+        return [int(token) for token in draw.integers(22, 64, size=draw.integers(low, high))]
+
     made: list[Labeled] = []
-    for number in range(240):
-        prefix = [PREFIX, [*PREFIX[:10], *range(40, 55)], []][number % 3]
-        rest = draw.integers(22, 40, size=draw.integers(6, 20)).tolist()
-        made.append(([0, *prefix, *rest], [False] * (len(prefix) + 4) + [True] * (len(rest) - 3)))
-    made.append(([0, *PREFIX[:12], 60, 61, 62], [False] * 15 + [True]))
-    return made
+    for _ in range(30):
+        passage = tokens(20, 21)
+        for _ in range(draw.integers(1, 5)):
+            question, answer = tokens(3, 6), tokens(1, 4)
+            prompt = [*INSTRUCTION, *passage, *question]
+            made.append(([*prompt, *answer], [False] * len(prompt) + [True] * len(answer)))
+        made.append(([*INSTRUCTION, *tokens(10, 12)], [False] * 25 + [True] * 5 + [False] * 10))
+        made.append(([0, *tokens(8, 30)], [True] * 40))
+    return [(ids, trained[: len(ids)]) for ids, trained in made]
 
 
 def test_shared_prefixes_change_no_loss(chats: list[Labeled], tiny_model: Callable[..., Transformer]) -> None:
-    """Each window contains its prefix once, and the loss is that of examples which contain it themselves."""
+    """Each group contains its prefix once, and the loss is that of examples which contain it themselves."""
     model, objective = tiny_model(64), NextToken()
     packed = loader(chats, batch_size=1)
-    together, seen = 0.0, 0
+    together, computed = 0.0, 0
     for index in range(packed.n_rows):
         batch = packed.batch(index)
         together += objective(model, batch)[0].item()
-        seen += int((batch.document_ids == SHARED_PREFIX).sum())
-        assert batch.input_ids[batch.document_ids == SHARED_PREFIX].tolist() in (
-            [],
-            [0, *PREFIX],
-            [0, *PREFIX[:10], *range(40, 55)],
-            [0, *PREFIX[:10]],
-        )
-    alone = 0.0
+        padding = batch.document_ids == batch.document_ids.max()
+        computed += 64 - int(padding.sum()) * bool((batch.labels[padding] == IGNORE_INDEX).all())
+    alone = tokens = 0.0
     for ids, trained in chats:
         logits = model(torch.tensor([ids]))[0].log_softmax(-1)
         alone -= sum(logits[i - 1, ids[i]].item() for i in range(1, len(ids)) if trained[i])
+        tokens += max(i for i, each in enumerate(trained) if each)
     assert together == pytest.approx(alone, rel=1e-5)
-    assert packed.shared_tokens == 80 * 21 + 80 * 26 + 11 - seen
-    assert packed.trained_tokens == sum(sum(trained) for _, trained in chats)
+    assert packed.trained_tokens == sum(sum(trained[1:]) for _, trained in chats)
+    assert computed + packed.shared_tokens == tokens
+    assert computed < 0.7 * tokens
+
+
+def test_questions_about_a_passage_are_next_to_each_other(chats: list[Labeled]) -> None:
+    packed = loader(chats, batch_size=1)
+    passages = 0
+    for index in range(packed.n_rows):
+        batch = packed.batch(index)
+        passages += bool((batch.document_ids[0] == SHARED_PREFIX).sum() >= 40)
+    assert passages > 10  # a window has space for the instruction, a passage, and one to four questions
 
 
 def test_a_prefix_ends_before_the_first_label() -> None:
     """The first label of an example is computed from its own last prompt token."""
-    same: list[Labeled] = [([0, *range(2, 30), n], [False] * 12 + [True] * 18) for n in range(30, 62)]
-    packed = loader(same, batch_size=1)
-    batch = packed.batch(0)
-    assert (batch.document_ids == SHARED_PREFIX).sum() == 11
-    assert batch.labels[batch.document_ids == SHARED_PREFIX].unique().tolist() == [IGNORE_INDEX]
+    same: list[Labeled] = [([0, *range(2, 30), n], [False] * 20 + [True] * 10) for n in range(30, 62)]
+    batch = loader(same, batch_size=1).batch(0)
+    in_prefix = batch.document_ids == SHARED_PREFIX
+    assert in_prefix.sum() == 19
+    assert batch.labels[in_prefix].unique().tolist() == [IGNORE_INDEX]
 
 
-def test_few_examples_share_no_prefix() -> None:
-    """Windows that only they fill would be half empty."""
-    assert loader([([0, *PREFIX, 30, 31], [False] * 22 + [True])] * 5, batch_size=1).shared_tokens == 0
+def test_a_short_or_rare_common_beginning_is_not_shared() -> None:
+    """A pair with 24 equal tokens would lose more of the 20 tokens that all examples share than it saves."""
+    common = [([*INSTRUCTION, n, n], [False] * 21 + [True]) for n in range(30, 62)]
+    pair = [([*INSTRUCTION, *range(22, 38), n], [False] * 36 + [True]) for n in (40, 41)]
+    groups = group_by_prefix([(np.array(ids), np.where(trained, 1, IGNORE_INDEX)) for ids, trained in common + pair])
+    assert [(prefix, len(members)) for prefix, members in groups] == [(20, 34), (0, 0)]
+    short = [([*range(10), n, n], [False] * 11 + [True]) for n in range(30, 62)]
+    assert loader(short).shared_tokens == 0
 
 
 def test_windows_are_nearly_full(examples: list[Labeled]) -> None:

@@ -101,18 +101,30 @@ def test_packed_loss_equals_separate_documents(family: str, variants: dict[str, 
 
 
 @pytest.mark.parametrize(("family", "variants"), [*((family, {}) for family in FAMILIES), *WINDOWS, *OTHERS])
-def test_a_shared_prefix_equals_separate_documents(family: str, variants: dict[str, Any]) -> None:
-    """The loss and the gradients are those of documents that each contain the prefix, also in sliding windows."""
+def test_shared_prefixes_equal_separate_documents(family: str, variants: dict[str, Any]) -> None:
+    """The loss and the gradients are those of documents that each contain their prefix, also in sliding windows."""
     model = tiny(family, **variants)
-    prefix, lengths = some_ids(1, 9, 7), [5, 11, 7]
-    documents = [torch.cat([prefix, some_ids(1, n + 1, seed)], 1) for seed, n in enumerate(lengths)]
-    ignored = torch.full((1, 9), IGNORE_INDEX)
-    alone = sum(model(d[:, :-1], labels_BT=torch.cat([ignored, d[:, 10:]], 1)) for d in documents)
+    groups = [(some_ids(1, 5, 7), [4, 7]), (some_ids(1, 6, 8), [3, 6])]  # prefixes, and the lengths after them
+    ids, positions, documents, labels, alone = [], [], [], [], torch.zeros(())
+    for prefix, lengths in groups:
+        size = prefix.shape[1]
+        ignored = torch.full((1, size), IGNORE_INDEX)
+        ids.append(prefix)
+        positions += range(size)
+        documents += [SHARED_PREFIX] * size
+        labels.append(ignored)
+        for length in lengths:
+            rest = some_ids(1, length + 1, length)
+            alone = alone + model(torch.cat([prefix, rest[:, :-1]], 1), labels_BT=torch.cat([ignored, rest[:, 1:]], 1))
+            ids.append(rest[:, :-1])
+            positions += range(size, size + length)
+            documents += [max(documents) + 1] * length
+            labels.append(rest[:, 1:])
     packed = model(
-        torch.cat([prefix, *(d[:, 9:-1] for d in documents)], 1),
-        positions_BT=torch.cat([torch.arange(9), *(torch.arange(9, 9 + n) for n in lengths)])[None],
-        document_ids_BT=torch.tensor([SHARED_PREFIX] * 9 + [i for i, n in enumerate(lengths) for _ in range(n)])[None],
-        labels_BT=torch.cat([ignored, *(d[:, 10:] for d in documents)], 1),
+        torch.cat(ids, 1),
+        positions_BT=torch.tensor([positions]),
+        document_ids_BT=torch.tensor([documents]),
+        labels_BT=torch.cat(labels, 1),
     )
     torch.testing.assert_close(packed, alone)
     parameters = list(model.parameters())

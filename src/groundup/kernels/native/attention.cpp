@@ -14,15 +14,16 @@ constexpr int QUERIES = 32;         // number of queries in a block
 constexpr int BLOCKS = 2;           // number of query blocks per update of the gradients of keys and values
 constexpr int SUPER = QUERIES * BLOCKS;
 
-// The keys of a block of queries. The first `prefix` columns of the scores are the keys of the shared prefix, and the
-// other columns are the keys from `low` on. The keys between them are skipped, because they belong to other documents.
+// The keys of a block of queries. The first `prefix` columns of the scores are the keys from `prefix_low` on, which contain
+// the shared prefixes, and the other columns are the keys from `low` on. The keys between them are skipped, because they
+// belong to other documents.
 struct Keys {
-    int64_t prefix, low;
+    int64_t prefix, prefix_low, low;
 
     int64_t columns(int64_t end) const { return prefix + round_up(end, DEPTH) - low; }
     // Calls `work(column, key, count)` for each range of adjacent keys.
     template <typename Work> void for_each_range(int64_t columns, const Work &work) const {
-        if (prefix > 0) work(0, 0, prefix);
+        if (prefix > 0) work(0, prefix_low, prefix);
         work(prefix, low, columns - prefix);
     }
 };
@@ -53,13 +54,22 @@ struct Attention {
     Keys keys(int64_t b, int64_t from, int64_t to) const {
         to = std::min(to, length);
         const int64_t low = *std::min_element(starts(b) + from, starts(b) + to) / DEPTH * DEPTH;
-        const int64_t prefix = round_up(*std::max_element(prefix_ends(b) + from, prefix_ends(b) + to), DEPTH);
-        if (prefix == 0 || low > prefix) return {prefix, low};
-        return {0, 0};
+        int64_t prefix_low = length, prefix_end = 0;
+        for (int64_t query = from; query < to; query++) {
+            if (prefix_starts(b)[query] >= prefix_ends(b)[query]) continue; // no prefix, or outside of the sliding window
+            prefix_low = std::min<int64_t>(prefix_low, prefix_starts(b)[query] / DEPTH * DEPTH);
+            prefix_end = std::max<int64_t>(prefix_end, round_up(prefix_ends(b)[query], DEPTH));
+        }
+        if (prefix_end == 0) return {0, 0, low};
+        if (low > prefix_end) return {prefix_end - prefix_low, prefix_low, low};
+        return {0, 0, std::min(low, prefix_low)};
     }
     Visible visible(const Keys &keys, int64_t b, int64_t query) const {
-        const int64_t offset = keys.prefix - keys.low;
-        return {prefix_starts(b)[query], prefix_ends(b)[query], starts(b)[query] + offset, query + 1 + offset};
+        const int64_t offset = keys.prefix - keys.low, prefix_offset = keys.prefix > 0 ? -keys.prefix_low : -keys.low;
+        if (prefix_starts(b)[query] >= prefix_ends(b)[query])
+            return {0, 0, starts(b)[query] + offset, query + 1 + offset};
+        return {prefix_starts(b)[query] + prefix_offset, prefix_ends(b)[query] + prefix_offset,
+                starts(b)[query] + offset, query + 1 + offset};
     }
 };
 
