@@ -24,7 +24,7 @@ from groundup.train import SampleLog, StepReport, TrainingRun
 
 # Minimum and maximum number of validation tokens per score during training. Scoring the maximum takes 1 to 2 seconds.
 _MIN_TEXT_TOKENS, _MAX_TEXT_TOKENS = 2048, 16_384
-_MIN_FINAL_TOKENS = 8192
+_MIN_FINAL_TOKENS = 16_384
 _SAMPLE_TOKENS = 60
 _NUM_EXAMPLES = 64  # Number of validation examples per score.
 _ANSWER_TOKENS = 80
@@ -36,13 +36,13 @@ def scored_tokens(trained_tokens: int) -> tuple[int, int]:
     """Return the number of validation tokens that are scored at each evaluation during training, and after it.
 
     Scoring a token takes a third of the time of training on it. So ten evaluations take at most 5 % of the training
-    time, and the final score takes 2 %, except in short runs, in which the minima apply.
+    time, and the final score takes 4 %, except in short runs, in which the minima apply.
 
     Args:
         trained_tokens: Number of tokens of the run.
     """
     during = min(_MAX_TEXT_TOKENS, max(_MIN_TEXT_TOKENS, trained_tokens // 64))
-    return during, max(_MIN_FINAL_TOKENS, trained_tokens // 16)
+    return during, max(_MIN_FINAL_TOKENS, trained_tokens // 8)
 
 
 def text_score(validation: TokenShards, model: Transformer, num_tokens: int, rows: int) -> Callable[[], BitsPerByte]:
