@@ -30,8 +30,8 @@ _PRIOR = np.array([0.2, 0.4, 0.2, 0.4, 0.2, 0.7, 0.7, 1.0])
 _NOISE = 0.01  # standard deviation of the relative error of a run, for example between seeds
 _EXTRAPOLATION = 0.03  # additional relative error per factor e outside of the range of the fitted runs
 _OTHER_TEXT = 0.03  # additional relative error for text on which the law was not fitted
-# Overfitting without weight decay, dropout and token dropout: 15 epochs of 1.1 MB end with 2.503 bits per byte instead of
-# 2.033. In Lovelace et al. 2026, weight decay alone removes 70 %.
+# Overfitting without weight decay, dropout and token dropout: 15 epochs of 1.1 MB end with 2.503 bits per byte, instead
+# of 2.033. In Lovelace et al. 2026, weight decay alone removes 70 %.
 _UNREGULARIZED = 9.5
 _MAX_ITERATIONS = 60
 MIN_RUNS = 3
@@ -93,11 +93,11 @@ class Law:
     Below one epoch, the overfitting penalty is 0.
 
     The first three terms are those of Hoffmann et al. 2022 (arXiv:2203.15556). The factor with U is our own: the
-    tokenizer of a longer text has a larger vocabulary, so a model learns more from the same part of the text. D is the effective text of Muennighoff
-    et al. 2023 (arXiv:2305.16264), D = U (1 + repeats (1 - exp(-(e - 1) / repeats))) for e > 1. The last term is an
-    additive overfitting penalty, as proposed by Lovelace et al. 2026 (arXiv:2605.01640); its form is our own. It is
-    9.5 times as large without regularization, from two epochs on. c is the ratio of the compression of the text to
-    `compression`.
+    tokenizer of a longer text has a larger vocabulary, so a model learns more from the same part of the text. D is the
+    effective text of Muennighoff et al. 2023 (arXiv:2305.16264), D = U (1 + repeats (1 - exp(-(e - 1) / repeats))) for
+    e > 1. The last term is an additive overfitting penalty, as proposed by Lovelace et al. 2026 (arXiv:2605.01640); its
+    form is our own. It is 9.5 times as large without regularization, from two epochs on. c is the ratio of the
+    compression of the text to `compression`.
 
     Attributes:
         entropy: Bits per byte of an infinitely large model and text.
