@@ -103,12 +103,14 @@ class ExampleLoader:
         lengths_E = np.array([len(ids) for ids, _ in self._examples])
         places_E = np.argsort(_longest_first(lengths_E, self._seed))
         packed: list[SharingExamples] = []
-        for group in group_by_prefix(self._examples):
+        for prefix, members in group_by_prefix(self._examples):
             # Examples without a shared prefix are packed one by one, the others in groups that fit into a window.
-            order = group.examples[np.argsort(places_E[group.examples])]
-            space = self.context_length - group.prefix if group.prefix else 0
-            rows = _best_fit(lengths_E - group.prefix, order, space) if space else group.examples[:, None]
-            packed += [SharingExamples(group.prefix, row) for row in rows]
+            if prefix:
+                order = members[np.argsort(places_E[members])]
+                rows = _best_fit(lengths_E - prefix, order, self.context_length - prefix)
+            else:
+                rows = list(members[:, None])
+            packed += [SharingExamples(prefix, row) for row in rows]
         sizes = np.array([each.prefix + int((lengths_E[each.examples] - each.prefix).sum()) for each in packed])
         windows = _best_fit(sizes, _longest_first(sizes, self._seed), self.context_length)
         # Documents attend to the last prefix before them, so documents without a prefix come first.
