@@ -31,7 +31,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 METHODS: dict[str, dict[str, Any]] = {
     "full": {"learning_rate_scale": 1.0},
-    "merged": {"lora": {"rank": 8}, "learning_rate": 0.01, "embedding_learning_rate": 0.003},
+    "merged": {"lora": {"rank": 8}, "learning_rate": 0.01, "embedding_learning_rate": 0.01},
 }
 TALK = [
     Message("system", "Be brief."),
@@ -59,7 +59,7 @@ def fine_tuned(
     )
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(base)
     paragraphs = [" ".join(part.split()) for text in real_documents for part in text.split("\n\n")]
-    pairs = [p.split(" ") for p in dict.fromkeys(paragraphs) if len(p.split(" ")) > 12][:60]
+    pairs = [p.split(" ") for p in dict.fromkeys(paragraphs) if len(p.split(" ")) > 12][:400]
     data = directory / "pairs.jsonl"
     lines = [{"prompt": " ".join(words[:6]), "response": " ".join(words[6:12])} for words in pairs]
     data.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -100,7 +100,7 @@ def test_existing_tokens_keep_their_ids(fine_tuned: tuple[Path, Path], real_docu
 
 def test_the_model_learns_to_answer_and_to_stop(fine_tuned: tuple[Path, Path]) -> None:
     facts = artifact.read(fine_tuned[1]).facts
-    assert facts["held_out"]["difference"]["loss"] < -0.05  # six test examples: too few for an interval below 0
+    assert facts["held_out"]["difference"]["interval"][1] < 0
     rows = open_model(fine_tuned[1], device="cpu").model.config.vocab_size
     guess = torch.log(torch.tensor(float(rows)))
     assert facts["held_out"]["end_of_turn"]["loss"] < guess
