@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import pairwise
 
 import pytest
 
@@ -17,15 +18,22 @@ END = 1000.0  # a second per step at the planned speed
 class Run:
     """Fake steps with given durations, without a model."""
 
-    def __init__(self, progress: Progress, spent: float = 0.0, *, max_steps: int = 10_000) -> None:
+    def __init__(
+        self, progress: Progress, spent: float = 0.0, *, max_steps: int = 10_000, evaluation_seconds: float = 0.0
+    ) -> None:
         self.progress = progress
         self.now = spent
         self.rates: list[float] = []
         self.looks: list[int] = []
         self.callbacks = [
-            AtFractions(8, lambda report: self.looks.append(report.step)),
+            AtFractions(8, self.look),
             TimeLimit(progress, END, lambda: self.now, max_steps=max_steps),
         ]
+        self.evaluation_seconds = evaluation_seconds
+
+    def look(self, report: StepReport) -> None:
+        self.looks.append(report.step)
+        self.now += self.evaluation_seconds
 
     def go_on(self, seconds: Callable[[float], float], until: float = float("inf")) -> None:
         """Args:
@@ -33,12 +41,13 @@ class Run:
         """
         progress = self.progress
         while progress.step < (total := progress.total_steps or PLANNED.total_steps) and self.now < until:
-            self.now += seconds(self.now)
+            taken = seconds(self.now)
+            self.now += taken
             self.rates.append(PLANNED.with_total_steps(total)(progress.step))
             progress.step += 1
             progress.batches += 1
             for callback in self.callbacks:
-                callback.after_step(StepReport(progress.step, total, 1, progress.step, 1.0, 1.0, 1.0))
+                callback.after_step(StepReport(progress.step, total, 1, progress.step, 1.0, 1.0, taken))
 
 
 @pytest.mark.parametrize(
@@ -59,6 +68,16 @@ def test_a_run_ends_on_time(seconds: Callable[[float], float]) -> None:
     assert run.rates[-1] < 0.01, "the learning rate has come down"
     assert max(run.rates) == 1
     assert len(run.looks) == 7 and run.looks == sorted(set(run.looks)), "each part of the run is looked at once"
+
+
+def test_a_slow_evaluation_does_not_shorten_the_run() -> None:
+    """Its time once counted as time of the last steps, so that three evaluations followed each other."""
+    run = Run(Progress(), evaluation_seconds=40.0)
+    run.go_on(lambda _: 2.0)
+    assert END - 15 < run.now <= END + 45
+    apart = [after - before for before, after in pairwise(run.looks)]
+    assert len(run.looks) == 7 and min(apart) > 0.7 * max(apart)
+    assert all(before - after < 0.1 for before, after in pairwise(run.rates)), "the learning rate does not jump"
 
 
 def test_an_interrupted_run_keeps_its_estimate() -> None:
