@@ -26,7 +26,9 @@ from groundup.train import SampleLog, StepReport, TrainingRun
 _MIN_TEXT_TOKENS, _MAX_TEXT_TOKENS = 2048, 16_384
 _MIN_FINAL_TOKENS = 16_384
 _SAMPLE_TOKENS = 60
-_NUM_EXAMPLES = 64  # Number of validation examples per score.
+# Maximum number of validation examples per score, and of their tokens. Three scores take about as long as training on
+# the maximum number of tokens.
+_NUM_EXAMPLES, _EXAMPLE_TOKENS = 64, 4096
 _ANSWER_TOKENS = 80
 
 Show = Callable[[StepReport, ProgressBar], None]
@@ -142,7 +144,9 @@ def show_answers(
     format = ChatFormat(template)
     render = format.render
     context = model.config.context_length
-    scored = [example for example in evenly_spaced(examples, _NUM_EXAMPLES) if fits(render, example, context)]
+    fitting = [example for example in evenly_spaced(examples, _NUM_EXAMPLES) if fits(render, example, context)]
+    lengths = [len(render(example).ids) for example in fitting]
+    scored = evenly_spaced(fitting, len(fitting) * _EXAMPLE_TOKENS // max(sum(lengths), _EXAMPLE_TOKENS) or 1)
     tokens = int(response_tokens(tokenizer, scored).sum())
     samples = SampleLog(run.directory, run.ranks)
 
