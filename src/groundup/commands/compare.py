@@ -55,14 +55,11 @@ def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
         DataError: a model does not exist, or no example can be scored.
         ConfigError: the settings do not give any data to compare on.
     """
-    import torch
-
     from groundup.data.texts import general_text_identity
     from groundup.evaluation.comparisons.examples import COLUMNS, write_comparison
     from groundup.evaluation.tasks import read_task, tasks_identity
     from groundup.hub.resolve import is_classifier, model_identity, resolve_any, run_text
-    from groundup.kernels import fastest_dtype
-    from groundup.kernels.machine import usable_device
+    from groundup.kernels.machine import inference_dtype
 
     console = console or Console()
     if not (config.data or config.general or config.choices or config.task):
@@ -86,7 +83,7 @@ def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
     work = begin(out, "compare", keys, inputs, console=console)
     if work.state == "done":
         return show_result(console, work.directory, read(work.directory))
-    dtype = config.dtype or fastest_dtype(torch.device(usable_device(config.device)).type)[0]
+    dtype = config.dtype or inference_dtype(config.device)
     found = (_classifiers if labels else _language_models)(config, base, fine_tuned, general, dtype, console)
     files = write_comparison(work.directory, found, f"{base.name} before, {fine_tuned.name} after")
     for note in found.notes:
@@ -109,7 +106,10 @@ def _language_models(
     from groundup.evaluation.tasks import TaskModel, read_task
     from groundup.retrieval import Index
 
-    before, after = (open_prompted(each, base, config.device, dtype, console) for each in (base, fine_tuned))
+    generation = config.dtype if config.dtype == "float32" else "auto"
+    before, after = (
+        open_prompted(each, base, config.device, dtype, console, generation=generation) for each in (base, fine_tuned)
+    )
     found, seed = ComparisonReport([]), config.seed
     if config.index:
         asked = read_questions(config.data, config.max_examples, console)
@@ -139,7 +139,8 @@ def _classifiers(
             f"{config.fine_tuned}: no labeled examples for the classifier",
             fix="Give a labeled table: --data FILE.csv.",
         )
-    before, after = open_compared(base, fine_tuned, config.device, dtype, console)
+    generation = config.dtype if config.dtype == "float32" else "auto"
+    before, after = open_compared(base, fine_tuned, config.device, dtype, console, generation=generation)
     options = LabelOptions(config.text, config.label, separator=config.separator)
     held = held_out_labels(config.data, config.train, options, after.labels, fine_tuned, console)
     found = compare_labels(before, after, held, console, max_examples=config.max_examples, seed=config.seed)

@@ -80,15 +80,24 @@ class PromptedModel:
         return plain_formats(self.tokenizer, self.stop_ids)
 
 
-def open_prompted(path: Path, base: Path, device: str | None, dtype: ComputeDtype, console: Console) -> PromptedModel:
+def open_prompted(
+    path: Path,
+    base: Path,
+    device: str | None,
+    dtype: ComputeDtype,
+    console: Console,
+    *,
+    generation: InferenceDtype = "auto",
+) -> PromptedModel:
     """Load a model and convert it to a dtype for inference.
 
     Args:
         path: model directory or run directory.
         base: path of the base model. If `path` is an adapter that was trained on this base model, it is loaded too.
         device: device to compute on, or None for a GPU if available.
-        dtype: data type to compute in.
+        dtype: data type in which given answers are scored.
         console: console that prints notes.
+        generation: weight format in which answers are generated.
 
     Returns:
         The model.
@@ -100,8 +109,7 @@ def open_prompted(path: Path, base: Path, device: str | None, dtype: ComputeDtyp
     of_base = base if is_adapter_of(path, base) else None
     opened, template = open_chat_model(path, device, console, base=of_base, as_stored=False)
     cast_for_inference(opened.model, dtype)
-    generation_dtype: InferenceDtype = "float32" if dtype == "float32" else "auto"
-    return PromptedModel(opened.model, opened.tokenizer, template, opened.stop_ids, generation_dtype)
+    return PromptedModel(opened.model, opened.tokenizer, template, opened.stop_ids, generation)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,7 +6,7 @@ E: number of examples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +16,12 @@ from torch import Tensor
 
 from groundup.core.errors import FormatError
 from groundup.core.types import IGNORE_INDEX, Example
+from groundup.data.shared_prefixes import group_by_prefix
 from groundup.inference.prompting import RenderedConversation, Renderer
-from groundup.model import Transformer
+from groundup.model import KVCache, Transformer
 from groundup.tokenizer import Tokenizer
+
+_MIN_SAVED_TOKENS = 256  # a shared prefix that saves fewer tokens is not worth smaller batches
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +59,8 @@ def score_responses(
 ) -> ResponseScore:
     """Score the answers of conversations. Each token is scored given the whole conversation before it.
 
+    Tokens at the beginning of several conversations, such as few-shot examples, are computed once.
+
     The last token of an answer is scored by the probability that the next token *begins with* its bytes. In plain text,
     the end of an answer and the text after it are often one token, such as a full stop with a line break. A model that
     predicts this longer token must not get a higher loss. The score is the exact probability of the answer's text,
@@ -77,17 +82,17 @@ def score_responses(
         FormatError: the negative log-likelihood is not finite.
     """
     rendered = [render(example) for example in examples]
-    order = sorted(range(len(rendered)), key=lambda e: -len(rendered[e].ids))
     nll_E, ends_E = np.zeros(len(rendered)), np.zeros(len(rendered))
     begins_with = _Continuations(tokenizer)
-    row = 0
     with torch.inference_mode():
-        while row < len(order):
-            rows = order[row : row + max(1, batch_tokens // len(rendered[order[row]].ids))]
-            scored_BT, ends_BT = _score_batch(model, [rendered[e] for e in rows], begins_with)
-            nll_E[rows], ends_E[rows] = scored_BT.sum(dim=1).cpu().numpy(), ends_BT.sum(dim=1).cpu().numpy()
-            row += len(rows)
-            advance(len(rows))
+        for prefix, members in _by_prefix(rendered):
+            cache = model.new_cache(1, prefix)
+            if prefix:
+                model.model(torch.tensor([rendered[members[0]].ids[:prefix]], device=model.device), cache=cache)
+            for batch in _batches(members, rendered, batch_tokens):
+                scored_BT, ends_BT = _score_batch(model, [rendered[e] for e in batch], cache, begins_with)
+                nll_E[batch], ends_E[batch] = scored_BT.sum(dim=1).cpu().numpy(), ends_BT.sum(dim=1).cpu().numpy()
+                advance(len(batch))
     if not np.isfinite(nll_E).all():
         raise FormatError(
             "negative log-likelihood of answers: not finite",
@@ -98,25 +103,63 @@ def score_responses(
     return ResponseScore(nll_E, ends_E, np.array(turns, dtype=np.int64))
 
 
+def _by_prefix(rendered: Sequence[RenderedConversation]) -> list[tuple[int, list[int]]]:
+    """Group conversations that begin with the same tokens, such as few-shot examples.
+
+    Returns:
+        For each group, the number of tokens that are computed once, and the indices of the conversations.
+    """
+    labeled = []
+    for row in rendered:
+        ids = np.array(row.ids, dtype=np.int32)
+        counted = np.array(row.scored[1:]) | np.array(row.ends[1:])
+        labeled.append((ids[:-1], np.where(counted, ids[1:], np.int32(IGNORE_INDEX))))
+    groups, rest = [], list[int]()
+    for prefix, members in group_by_prefix(labeled):
+        if (len(members) - 1) * prefix >= _MIN_SAVED_TOKENS:
+            groups.append((prefix, members.tolist()))
+        else:
+            rest += members.tolist()
+    return [*groups, (0, rest)]
+
+
+def _batches(members: Sequence[int], rendered: Sequence[RenderedConversation], tokens: int) -> Iterator[list[int]]:
+    """Divide conversations into batches of similar lengths, beginning with the longest. A batch has padding."""
+    order = sorted(members, key=lambda e: -len(rendered[e].ids))
+    start = 0
+    while start < len(order):
+        end = start + max(1, tokens // len(rendered[order[start]].ids))
+        yield order[start:end]
+        start = end
+
+
 def _score_batch(
-    model: Transformer, rows: Sequence[RenderedConversation], begins_with: _Continuations
+    model: Transformer, rows: Sequence[RenderedConversation], cache: KVCache, begins_with: _Continuations
 ) -> tuple[Tensor, Tensor]:
-    """Return two tensors of negative log-likelihoods in nats, (B, T) each.
+    """Return two tensors of negative log-likelihoods in nats, (B, T) each, of the tokens after a shared prefix.
 
     The first tensor contains the negative log-likelihoods of answer tokens and is 0 elsewhere. The second tensor
     contains the negative log-likelihoods of end-of-turn tokens and is 0 elsewhere.
+
+    Args:
+        model: model that scores the answers.
+        rows: conversations that begin with the tokens in the cache.
+        cache: KV cache of one sequence, the shared prefix, which can be empty.
+        begins_with: see `_Continuations`.
     """
-    device = model.device
-    B, T = len(rows), max(len(row.ids) for row in rows) - 1
+    device, prefix = model.device, cache.length
+    B, T = len(rows), max(len(row.ids) for row in rows) - 1 - prefix
     inputs, targets = np.zeros((B, T), dtype=np.int64), np.full((B, T), IGNORE_INDEX, dtype=np.int64)
     scored, last, ends = (np.zeros((B, T), dtype=bool) for _ in range(3))
     for place, row in enumerate(rows):
-        length = len(row.ids) - 1
-        inputs[place, :length] = row.ids[:-1]
-        scored[place, :length], last[place, :length], ends[place, :length] = row.scored[1:], row.last[1:], row.ends[1:]
+        length = len(row.ids) - 1 - prefix
+        inputs[place, :length] = row.ids[prefix:-1]
+        for flags, column in ((scored, row.scored), (last, row.last), (ends, row.ends)):
+            flags[place, :length] = column[prefix + 1 :]
         counted = scored[place, :length] | ends[place, :length]
-        targets[place, :length] = np.where(counted, row.ids[1:], IGNORE_INDEX)
-    h_BTD = model.model(torch.from_numpy(inputs).to(device))
+        targets[place, :length] = np.where(counted, row.ids[prefix + 1 :], IGNORE_INDEX)
+    copies = cache.repeated(B, prefix + T) if prefix else None
+    h_BTD = model.model(torch.from_numpy(inputs).to(device), cache=copies)
     kept = torch.from_numpy(scored | ends).to(device)
     logprobs_RV = model.logits(h_BTD[kept]).log_softmax(-1)
     targets_R = torch.from_numpy(targets).to(device)[kept]

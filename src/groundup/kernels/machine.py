@@ -212,6 +212,11 @@ def fastest_dtype(device: str, *, only: ComputeDtype | None = None) -> tuple[Com
     return fastest, speeds[fastest]
 
 
+def inference_dtype(device: str | None) -> ComputeDtype:
+    """Return the faster dtype for inference on a device; see `usable_device`."""
+    return fastest_dtype(torch.device(usable_device(device)).type)[0]
+
+
 def sustained_flops(device: str, dtype: torch.dtype) -> float:
     """Return the highest matmul throughput in FLOP/s over several large matrix sizes, measured for about 0.3 s.
 

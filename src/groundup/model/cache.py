@@ -7,7 +7,7 @@ KV heads, and H the head_dim.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -116,6 +116,22 @@ class KVCache:
         """Remove all tokens except the first `length` tokens."""
         assert 0 <= length <= self.length
         self.length = length
+
+    def repeated(self, batch_size: int, max_length: int) -> KVCache:
+        """Return a cache of `batch_size` copies of the only sequence of this cache.
+
+        Args:
+            batch_size: Number of copies.
+            max_length: Maximum number of tokens per copy.
+        """
+        assert self._shape.batch_size == 1
+        made = KVCache(replace(self._shape, batch_size=batch_size, max_length=max_length))
+        made.reserve(max_length)
+        made.length = self.length
+        for mine, theirs in ((self._keys, made._keys), (self._values, made._values)):
+            for old, new in zip(mine, theirs, strict=True):
+                new[:, : self.length] = old[:, : self.length]
+        return made
 
     def _empty(self, capacity: int) -> Tensor:
         shape = self._shape

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from groundup.core.errors import DataError, FormatError
 from groundup.core.types import Example, Message
 from groundup.evaluation.comparisons.base_model import best_format, compare_with_base, greedy_answers
+from groundup.evaluation.prompt_search import FewShotPrompt
 from groundup.evaluation.responses import response_tokens, score_responses
 from groundup.inference.prompting import (
     PLAIN_LAYOUTS,
@@ -101,6 +104,28 @@ def test_the_batch_size_does_not_change_the_score(
     render = renderer("chat", tokenizer)
     one, all_ = (score_responses(model, tokenizer, examples, render, batch_tokens=n).nll_E for n in (1, 100_000))
     np.testing.assert_allclose(one, all_, rtol=1e-4)
+
+
+def test_few_shot_examples_are_computed_once(
+    tokenizer: Tokenizer, model: Transformer, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = FewShotPrompt(ChatFormat(ChatTemplate(tokenizer)), shots=tuple(examples[:3]))
+    computed = 0
+    decoder = type(model.model)
+    forward = decoder.forward
+
+    def counted(self: Any, ids_BT: Tensor, *args: Any, **settings: Any) -> Tensor:
+        nonlocal computed
+        computed += ids_BT.numel()
+        return forward(self, ids_BT, *args, **settings)
+
+    monkeypatch.setattr(decoder, "forward", counted)
+    together = score_responses(model, tokenizer, examples[3:], prompt.render, batch_tokens=1_000)
+    shared, computed = computed, 0
+    alone = [score_responses(model, tokenizer, [example], prompt.render) for example in examples[3:]]
+    assert shared < computed / 2
+    np.testing.assert_allclose(together.nll_E, [each.nll_E[0] for each in alone], rtol=1e-4)
+    np.testing.assert_allclose(together.ends_E, [each.ends_E[0] for each in alone], rtol=1e-4)
 
 
 def test_the_order_of_the_vocabulary_does_not_change_the_score(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from groundup.core.console import Console
 from groundup.core.errors import DataError
-from groundup.core.types import Example, Message
+from groundup.core.types import Example, InferenceDtype, Message
 from groundup.data.held_out import HeldOut
 from groundup.data.labeled import Labeled
 from groundup.data.tables import evenly_spaced
@@ -45,7 +45,13 @@ _TEXT_TOKENS = 200  # Longer texts are truncated to this number of tokens in a p
 
 
 def open_compared(
-    before: Path, after: Path, device: str | None, dtype: ComputeDtype, console: Console
+    before: Path,
+    after: Path,
+    device: str | None,
+    dtype: ComputeDtype,
+    console: Console,
+    *,
+    generation: InferenceDtype = "auto",
 ) -> tuple[PromptedModel | OpenedClassifier, OpenedClassifier]:
     """Load a classifier, and the other classifier or the language model with which it is compared.
 
@@ -53,8 +59,9 @@ def open_compared(
         before: path of the classifier or language model to compare with.
         after: path of the classifier to evaluate.
         device: device to compute on, or None for a GPU if available.
-        dtype: data type to compute in.
+        dtype: data type in which texts are classified and given labels are scored.
         console: console that prints notes.
+        generation: weight format in which a language model generates labels.
 
     Returns:
         The loaded models `before` and `after`.
@@ -66,7 +73,7 @@ def open_compared(
     new = open_classifier(after, device=device, base=before if is_adapter_of(after, before) else None)
     cast_for_inference(new.model, dtype)
     if not is_classifier(before):
-        return open_prompted(before, before, device, dtype, console), new
+        return open_prompted(before, before, device, dtype, console, generation=generation), new
     old = open_classifier(before, device=device)
     cast_for_inference(old.model, dtype)
     return old, new
