@@ -362,7 +362,9 @@ def prepare_model(model: Transformer | SequenceClassifier, machine: Machine) -> 
         mark_first_pass(model)
         for layer in model.model.layers:  # All layers share the code that is compiled for the first layer.
             layer.compile(dynamic=False)
-        operations.nll_and_residual = torch.compile(operations.nll_and_residual, dynamic=False)  # type: ignore[method-assign]
+        # On CPUs, only the logits of labeled tokens are computed, and batches of fine-tuning differ in their number.
+        dynamic = machine.device == "cpu"
+        operations.nll_and_residual = torch.compile(operations.nll_and_residual, dynamic=dynamic)  # type: ignore[method-assign]
     use_operations(model, operations)
 
 
