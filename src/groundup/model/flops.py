@@ -109,7 +109,13 @@ def training_bytes(
 
 
 def fused_training_bytes(
-    config: ModelConfig, rows: int, *, matrix_state: int = 4, averaged: bool = False, dropout: bool = False
+    config: ModelConfig,
+    rows: int,
+    *,
+    matrix_state: int = 4,
+    averaged: bool = False,
+    dropout: bool = False,
+    idle: float = _FUSED_IDLE,
 ) -> int:
     """Return an estimate of the peak memory of a process that trains with the C++ kernels, in bytes.
 
@@ -123,6 +129,7 @@ def fused_training_bytes(
         matrix_state: Bytes of optimizer state per parameter of the matrices in the layers: 4 for Muon, 8 for AdamW.
         averaged: Whether a moving average of the weights is kept.
         dropout: Whether dropout masks are kept.
+        idle: Bytes of the process without the model.
     """
     tokens = rows * config.context_length
     matrices = config.n_layers * _layer_matrices(config)
@@ -131,7 +138,7 @@ def fused_training_bytes(
     width = 10 * config.dim + 3 * config.ffn_dim + 4 * config.n_heads * config.head_dim + 2 * dropout * config.dim
     logits = min(min(tokens, MAX_CHUNK_ROWS) * config.vocab_size, MAX_CHUNK_LOGITS)
     activations = _FUSED_ACTIVATIONS * 2 * tokens * config.n_layers * width
-    return round(_FUSED_IDLE + state + activations + _FUSED_LOGIT * logits)
+    return round(idle + state + activations + _FUSED_LOGIT * logits)
 
 
 def weight_bytes(config: ModelConfig, dtype: Dtype) -> int:

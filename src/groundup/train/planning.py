@@ -14,7 +14,6 @@ from groundup.core.errors import ConfigError
 from groundup.data import ExampleLoader, TokenShards
 from groundup.distributed.parallel_model import rank_memory
 from groundup.kernels import Machine
-from groundup.kernels.memory import Peak
 from groundup.model import ModelConfig, Transformer
 from groundup.model.families import FAMILIES
 from groundup.model.flops import IDLE_BYTES, training_bytes
@@ -24,7 +23,6 @@ from groundup.optim import OptimizerConfig
 from groundup.train.initial_model import InitialModel
 from groundup.train.learning_rates import language_model_rates, show_rates
 from groundup.train.measurement.machine import measured_machine, with_measured_kernels
-from groundup.train.measurement.outcome import peak_bytes
 from groundup.train.measurement.training_text import sample_text
 from groundup.train.objectives import Objective
 from groundup.train.planner import Budget, Forecast, Plan, plan_run, regularized
@@ -81,14 +79,12 @@ def plan_pretraining(
     ranks, base = run.ranks, start.base
     optimizer = language_model_rates(settings, base.config.dim if base else None)
 
-    offsets: dict[ModelConfig, int | None] = {}
-
     def measure(shape: ModelConfig, rows: int) -> float:
         if ranks.first:
             ranks.broadcast_object([shape.to_json(), rows])
         fitted = with_measured_kernels(machine, shape, ranks)
         trainer = Trainer(start.build_random(shape, settings.seed), objective, settings, run, machine=fitted)
-        rate, offsets[shape] = _measured_rate(trainer, loader, optimizer, shape, rows, bool(start.dropout))
+        rate = _measured_rate(trainer, loader, optimizer, shape, rows)
         run.console.note(f"{shape.n_layers} layers, hidden size {shape.dim}: {rate:,.0f} tokens/s")
         return rate
 
@@ -106,7 +102,7 @@ def plan_pretraining(
         optimizer=optimizer,
         memory_bytes=rank_memory(machine, ranks, settings.parallel.mode),
     )
-    plan = replace(_completed(plan, settings, forecast, random=base is None), memory_offset=offsets.get(plan.model))
+    plan = _completed(plan, settings, forecast, random=base is None)
     ranks.broadcast_object(plan.to_json())
     if limited := limit_sentence(forecast, plan, budget):
         run.console.note(limited)
@@ -114,27 +110,17 @@ def plan_pretraining(
 
 
 def _measured_rate(
-    trainer: Trainer[Any, Any],
-    loader: MakeLoader,
-    optimizer: OptimizerConfig,
-    shape: ModelConfig,
-    rows: int,
-    dropout: bool,
-) -> tuple[float, int | None]:
-    """Return the tokens per second of training steps with at most `rows` rows, and `Plan.memory_offset`."""
+    trainer: Trainer[Any, Any], loader: MakeLoader, optimizer: OptimizerConfig, shape: ModelConfig, rows: int
+) -> float:
+    """Return the tokens per second of training steps with at most `rows` rows."""
 
     def batches(rows: int) -> Callable[[int], Any]:
         return loader(shape.context_length, rows, trainer.machine).batch
 
     rows = trainer.max_rows(lambda rows: batches(rows)(0), rows)
     gc.collect()  # Models that were measured earlier are in reference cycles.
-    peak = Peak(trainer.machine.device)
-    peak.reset()
-    rate = trainer.steps_per_second(batches(rows), optimizer) * rows * trainer.run.ranks.size * shape.context_length
-    used = peak.bytes
-    # The measured steps do not average the weights.
-    estimate = peak_bytes(trainer, shape, rows, optimizer, averaged=False, dropout=dropout)
-    return rate, used - estimate if used > 0 else None
+    steps_per_second = trainer.steps_per_second(batches(rows), optimizer)
+    return steps_per_second * rows * trainer.run.ranks.size * shape.context_length
 
 
 def _completed(plan: Plan, settings: PretrainingSettings, forecast: Forecast, *, random: bool) -> Plan:

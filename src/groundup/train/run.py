@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = "checkpoints"
 PLAN = "plan.json"
-PLAN_VERSION = 4
+PLAN_VERSION = 5
 
 
 @dataclass(slots=True)

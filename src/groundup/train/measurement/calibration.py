@@ -40,6 +40,9 @@ _MIN_SPREAD = 0.05
 _UNMEASURED_SPREAD = 0.5
 _BUSY_ERROR = 0.25  # additional relative error if other processes use the CPU
 _BUSY_SPREAD = 0.15  # relative variation between repeats of the same steps that other load causes
+# Bytes that a pretraining process needs in addition to a process that measures steps: libraries that read the text, and
+# code and buffers of validation and checkpoints.
+_PRETRAINING_BYTES = 75_000_000
 _TOO_LARGE = "The model is too large for a measurement on this machine; the time is a rough estimate."
 
 
@@ -60,7 +63,7 @@ class _Measurement:
     Attributes:
         speeds: Tokens per second of each repeat.
         rows: Number of rows of a step.
-        peak: Peak memory in bytes, or -1 if it is unknown.
+        peak: Peak memory of a training process in bytes, or -1 if it is unknown.
         native: Whether the steps used the C++ kernels.
         busy: Whether other processes used the CPU.
     """
@@ -173,6 +176,8 @@ def _measure(config: ModelConfig, rows: int) -> _Measurement | None:
             steps = trainer.steps_per_second(lambda _: batch, OptimizerConfig(MATRIX_LR["muon"]))
             speeds.append(steps * rows * config.context_length)
         used = peak.bytes
+    if used > 0 and machine.device == "cpu":
+        used += _PRETRAINING_BYTES
     return _Measurement(speeds, rows, used, machine.native, load.busy)
 
 

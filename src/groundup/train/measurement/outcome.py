@@ -8,18 +8,19 @@ from typing import Any
 
 from groundup.core.console import format_count, format_duration
 from groundup.kernels.memory import Peak
-from groundup.model import ModelConfig
 from groundup.model.flops import (
     COMPILER_BYTES,
     IDLE_BYTES,
     fused_training_bytes,
     parameter_count,
     training_bytes,
+    weight_bytes,
 )
-from groundup.optim import OptimizerConfig
 from groundup.train.measurement.prediction_history import Outcome, device_key, remember_run
 from groundup.train.planner.plan import OVERHEAD_FRACTION, Plan
 from groundup.train.trainer import Trainer
+
+_LOADED_LATER = 39e6  # bytes that a process needs after step 1, such as code and buffers of validation and checkpoints
 
 
 class OutcomeRecorder:
@@ -37,7 +38,7 @@ class OutcomeRecorder:
         self._peak = Peak(trainer.machine.device)
         self._peak.reset()
         self._began = time.monotonic()
-        self.predicted = _prediction(trainer, plan)
+        self.predicted = _prediction(trainer, plan, self._peak.now)
 
     def record(self, bits_per_byte: float) -> dict[str, Any]:
         """Print predicted and measured values, and return them as JSON values. The first rank adds them to the history.
@@ -62,48 +63,29 @@ class OutcomeRecorder:
         return {"prediction": {"predicted": self.predicted.to_json(), "measured": measured.to_json()}}
 
 
-def peak_bytes(
-    trainer: Trainer[Any, Any],
-    config: ModelConfig,
-    rows: int,
-    optimizer: OptimizerConfig,
-    *,
-    averaged: bool,
-    dropout: bool,
-) -> int:
-    """Return an estimate of the peak memory of training in bytes.
+def _prediction(trainer: Trainer[Any, Any], plan: Plan, now: int) -> Outcome:
+    speed = plan.tokens_per_second
+    value, *interval = plan.bits_per_byte or (None,)
+    low_high = (interval[0], interval[1]) if interval else None
+    seconds = plan.total_tokens * (1 + OVERHEAD_FRACTION) / speed if speed else None
+    return Outcome(seconds, speed, _peak_bytes(trainer, plan, now), value, low_high)
 
-    Args:
-        trainer: Trainer of the run.
-        config: Architecture.
-        rows: Number of sequences per micro-batch.
-        optimizer: Optimizer config.
-        averaged: Whether a moving average of the weights is kept.
-        dropout: Whether dropout masks are kept.
-    """
-    settings, machine = trainer.settings, trainer.machine
+
+def _peak_bytes(trainer: Trainer[Any, Any], plan: Plan, now: int) -> int:
+    """Return an estimate of the peak memory of training in bytes, from the memory in use before step 1."""
+    settings, machine, config, rows = trainer.settings, trainer.machine, plan.model, plan.micro_batch_size
     if machine.native and not settings.parallel.activation_checkpointing and trainer.run.ranks.size == 1:
         return fused_training_bytes(
             config,
             rows,
-            matrix_state=4 if optimizer.matrices == "muon" else 8,
-            averaged=averaged,
-            dropout=dropout,
+            matrix_state=4 if plan.optimizer.matrices == "muon" else 8,
+            averaged=bool(settings.ema_fraction),
+            dropout=bool(plan.dropout),
+            **({"idle": now - weight_bytes(config, "float32") + _LOADED_LATER} if now > 0 else {}),
         )
     if machine.device != "cpu":
         return training_bytes(config, rows)
     return training_bytes(config, rows) + IDLE_BYTES + (COMPILER_BYTES if machine.compile else 0)
-
-
-def _prediction(trainer: Trainer[Any, Any], plan: Plan) -> Outcome:
-    speed = plan.tokens_per_second
-    averaged, dropout = bool(trainer.settings.ema_fraction), bool(plan.dropout)
-    rows = plan.micro_batch_size
-    memory = peak_bytes(trainer, plan.model, rows, plan.optimizer, averaged=averaged, dropout=dropout)
-    value, *interval = plan.bits_per_byte or (None,)
-    low_high = (interval[0], interval[1]) if interval else None
-    seconds = plan.total_tokens * (1 + OVERHEAD_FRACTION) / speed if speed else None
-    return Outcome(seconds, speed, memory + (plan.memory_offset or 0), value, low_high)
 
 
 def _sentences(predicted: Outcome, measured: Outcome) -> list[str]:

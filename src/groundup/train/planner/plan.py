@@ -67,8 +67,6 @@ class Plan:
         token_dropout: Token dropout.
         bits_per_byte: Predicted bits per byte of held-out text and the bounds of its 90 % interval, or None if the
             prediction does not apply.
-        memory_offset: Measured minus estimated peak memory of the measured steps, in bytes, by which the estimate is
-            corrected; None if it is unknown.
     """
 
     model: ModelConfig
@@ -87,7 +85,6 @@ class Plan:
     dropout: float = 0.0
     token_dropout: float = 0.0
     bits_per_byte: tuple[float, float, float] | None = None
-    memory_offset: int | None = None
 
     @property
     def rows(self) -> int:
