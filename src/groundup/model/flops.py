@@ -10,7 +10,7 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 IDLE_BYTES = 300_000_000  # memory of a process that has imported PyTorch but has not loaded a model
 COMPILER_BYTES = 220_000_000  # additional memory of a process that has compiled a model with `torch.compile`
 # Constants of `fused_training_bytes`, fitted on 1 December 2026 on an AMD EPYC with torch 2.13.
-_FUSED_IDLE = 403e6
+FUSED_IDLE_BYTES = 403e6
 _FUSED_MATRIX = 6.5  # bytes per parameter of the matrices in the layers: weights, and part of the gradients
 _FUSED_ACTIVATIONS = 0.913  # factor on the values that are saved without recomputation
 _FUSED_LOGIT = 4.6  # bytes per logit of a chunk
@@ -115,7 +115,7 @@ def fused_training_bytes(
     matrix_state: int = 4,
     averaged: bool = False,
     dropout: bool = False,
-    idle: float = _FUSED_IDLE,
+    idle: float = FUSED_IDLE_BYTES,
 ) -> int:
     """Return an estimate of the peak memory of a process that trains with the C++ kernels, in bytes.
 

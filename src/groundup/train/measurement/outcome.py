@@ -10,6 +10,7 @@ from groundup.core.console import format_count, format_duration
 from groundup.kernels.memory import Peak
 from groundup.model.flops import (
     COMPILER_BYTES,
+    FUSED_IDLE_BYTES,
     IDLE_BYTES,
     fused_training_bytes,
     parameter_count,
@@ -81,7 +82,7 @@ def _peak_bytes(trainer: Trainer[Any, Any], plan: Plan, now: int) -> int:
             matrix_state=4 if plan.optimizer.matrices == "muon" else 8,
             averaged=bool(settings.ema_fraction),
             dropout=bool(plan.dropout),
-            **({"idle": now - weight_bytes(config, "float32") + _LOADED_LATER} if now > 0 else {}),
+            idle=now - weight_bytes(config, "float32") + _LOADED_LATER if now > 0 else FUSED_IDLE_BYTES,
         )
     if machine.device != "cpu":
         return training_bytes(config, rows)
