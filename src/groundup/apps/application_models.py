@@ -98,7 +98,7 @@ def require_valid_outputs(application: str | None, examples: Sequence[Example]) 
     app = Catalog().named(application).app if application is not None else None
     if app is None or app.output.kind != "json":
         return
-    schema = without_number_inputs(app.output.json_schema)
+    schema = without_number_inputs(app.output.written_schema)
     for example in examples:
         response = example.messages[-1].content
         try:

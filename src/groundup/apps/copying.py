@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from groundup.apps.lettered_options import ANSWER, WRONG
 from groundup.corpus.language import identify
 from groundup.corpus.quality.words import UNSPACED
 from groundup.data.spans import NUM_OPTIONS, number_words, option_spans
@@ -20,9 +21,10 @@ _SENTENCE_END = re.compile(r"[.!?:]['\"”]?\s*$|\n\s*$")
 def schema_with_spans(schema: dict[str, Any], lists: Sequence[str], text: str) -> dict[str, Any] | None:
     """Return a JSON schema whose lists contain only spans of a text: four different spans of one type.
 
-    The spans of a type are divided at random into four groups, and each item comes from another group. So the items
-    differ, and the correct span can be in any place. If an array has a fixed number of objects with such lists, each
-    object gets other spans, provided that the text has enough of them.
+    The spans of a type are divided at random into four groups, and each item comes from another group, as does the
+    answer if the list has the wrong options. So the items differ, and the correct span can be in any place. If an
+    array has a fixed number of objects with such lists, each object gets other spans, provided that the text has enough
+    of them.
 
     Args:
         schema: JSON schema of the output.
@@ -44,7 +46,7 @@ def _replaced(schema: Any, lists: Sequence[str], typed: Sequence[Sequence[str]])
     properties, count = schema.get("properties", {}), schema.get("minItems")
     named = [name for name in lists if properties.get(name, {}).get("type") == "array"]
     if named:
-        variants = [properties | dict.fromkeys(named, _list_of(spans)) for spans in typed]
+        variants = [properties | found for spans in typed for found in _with_spans(named, spans, WRONG in named)]
         return {"anyOf": [schema | {"properties": variant} for variant in variants]}
     if isinstance(schema.get("items"), dict) and isinstance(count, int) and count == schema.get("maxItems"):
         parts = [
@@ -56,15 +58,19 @@ def _replaced(schema: Any, lists: Sequence[str], typed: Sequence[Sequence[str]])
     return {key: _replaced(value, lists, typed) for key, value in schema.items()}
 
 
-def _list_of(spans: Sequence[str]) -> dict[str, Any]:
+def _with_spans(lists: Sequence[str], spans: Sequence[str], answered: bool) -> Iterator[dict[str, Any]]:
+    """Yield properties whose items come from different groups of spans. An answer has a group of its own."""
     groups = [{"enum": spans[first::NUM_OPTIONS]} for first in range(NUM_OPTIONS)]
-    return {
-        "type": "array",
-        "prefixItems": groups,
-        "items": False,
-        "minItems": NUM_OPTIONS,
-        "maxItems": NUM_OPTIONS,
-    }
+    if not answered:
+        yield dict.fromkeys(lists, _list_of(groups))
+        return
+    for place, group in enumerate(groups):
+        yield {ANSWER: group} | dict.fromkeys(lists, _list_of(groups[:place] + groups[place + 1 :]))
+
+
+def _list_of(groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    count = len(groups)
+    return {"type": "array", "prefixItems": groups, "items": False, "minItems": count, "maxItems": count}
 
 
 def unsupported_facts(output: str, source: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from groundup.apps.lettered_options import ANSWER, written_schema
 from groundup.core.config import Config, setting
 from groundup.core.types import MetricName
 
@@ -108,9 +109,20 @@ class OutputSettings(Config):
         "if they repeat, the JSON is generated again",
     )
     lettered: tuple[str, ...] = setting((), help="names of lists whose items are shown with the letters A, B, C, ...")
+    options: str = setting(
+        "",
+        help="name of a list of options, whose correct one has the letter `answer`; a model writes the answer, the "
+        "question, and wrong options under `wrong`",
+    )
     labels: tuple[str, ...] = setting((), help="labels to choose from, for kind = label")
     labels_from: str = setting("", help="name of the input that contains the labels, for kind = label")
     max_tokens: int = setting(300, help="maximum number of tokens to generate", ge=1)
+
+    @property
+    def written_schema(self) -> dict[str, Any]:
+        """JSON schema of what a model writes, which differs from `json_schema` if there are `options`."""
+        written: dict[str, Any] = written_schema(self.json_schema, self.options) if self.options else self.json_schema
+        return written
 
     @model_validator(mode="after")
     def _fits_together(self) -> OutputSettings:
@@ -119,6 +131,10 @@ class OutputSettings(Config):
         for name in self.lettered:
             if ("array", name) not in _properties(self.json_schema):
                 raise _wrong(f"lettered: {name!r} is not a list in json_schema")
+        if self.options and not {("array", self.options), (None, ANSWER)} <= set(_properties(self.json_schema)):
+            raise _wrong(
+                f"options: json_schema needs the list {self.options!r}, and {ANSWER!r} with an enum of letters"
+            )
         for name in self.distinct:
             if not {("array", name), ("string", name)} & set(_properties(self.json_schema)):
                 raise _wrong(f"distinct: {name!r} is not a list or a text in json_schema")

@@ -12,6 +12,7 @@ from typing import Any
 from groundup.apps.copying import schema_with_spans
 from groundup.apps.declaration import App, Shot, fill_numbers
 from groundup.apps.inputs import Given, render_template
+from groundup.apps.lettered_options import WRONG
 from groundup.core.errors import ConfigError
 from groundup.core.types import Message
 from groundup.inference import GenerationRequest, Grammar, Sampling
@@ -74,6 +75,7 @@ class Prompter:
         options: Generation settings that override the settings of the application.
         shots: Number of few-shot examples in the prompt. It is reduced if the context is short.
         schema: JSON schema of the output, or None if the output is not JSON.
+        written: JSON schema of what the model writes, which differs for multiple-choice questions.
         grammar: Grammar that enforces the schema, or None if the output is not JSON.
         max_tokens: Maximum number of tokens to generate.
     """
@@ -84,6 +86,7 @@ class Prompter:
     options: Options = field(default_factory=Options)
     shots: int = 0
     schema: dict[str, Any] | None = None
+    written: dict[str, Any] | None = None
     grammar: Grammar | None = None
     max_tokens: int = 0
 
@@ -91,7 +94,8 @@ class Prompter:
         app, context = self.app, self.text_model.context_length
         if app.output.kind == "json":
             self.schema = fill_numbers(app.output.json_schema, self.given)
-            self.grammar = Grammar.of_schema(self.schema, self.text_model.tokenizer)
+            self.written = fill_numbers(app.output.written_schema, self.given)
+            self.grammar = Grammar.of_schema(self.written, self.text_model.tokenizer)
         wanted = self.options.max_tokens or app.output.max_tokens
         minimum = self.grammar.min_tokens if self.grammar else 1
         # In a short context, the output gets at most half of the context, which leaves space for the input.
@@ -193,13 +197,18 @@ class Prompter:
         text, tokenizer = str(given[source]), self.text_model.tokenizer
         grammar = self.grammar
         try:
-            if self.schema is None:
+            if self.written is None:
                 grammar = Grammar.of_spans(text, tokenizer, self.app.decoding.copy_or)
-            elif (schema := schema_with_spans(self.schema, self.app.output.distinct, text)) is not None:
+            elif (schema := schema_with_spans(self.written, self._copied_lists, text)) is not None:
                 grammar = Grammar.of_schema(schema, tokenizer)
         except ConfigError:  # The text is too large for a grammar. The output is then not constrained to its spans.
             return self.grammar
         return grammar if grammar is None or grammar.min_tokens <= self.max_tokens else self.grammar
+
+    @property
+    def _copied_lists(self) -> tuple[str, ...]:
+        output = self.app.output
+        return (WRONG,) if output.options else output.distinct
 
     def num_tokens(self, text: str) -> int:
         """Return the number of tokens in a text."""

@@ -17,6 +17,7 @@ from groundup.apps.copying import position_of, unsupported_facts, without_repeat
 from groundup.apps.declaration import App
 from groundup.apps.inputs import Given, check_inputs
 from groundup.apps.json_text import as_text, in_shown_order
+from groundup.apps.lettered_options import readable_value
 from groundup.apps.prompter import Options, Pair, Prompter, TextModel
 from groundup.core.errors import ConfigError
 from groundup.core.plural import pluralize
@@ -188,7 +189,7 @@ def _faults(prompter: Prompter, text: str) -> list[str]:
     """Return the repeated items of an output, or its numbers and names that do not occur in the input."""
     output, source = prompter.app.output, prompter.app.decoding.facts_from
     if output.distinct:
-        return ["repeated"] * _repetitions(json.loads(text), output.distinct)
+        return ["repeated"] * _repetitions(readable_value(prompter.app, text), output.distinct)
     return unsupported_facts(text, str(prompter.given[source])) if source else []
 
 
@@ -305,7 +306,7 @@ def _result(
         all_notes.append(f"The output was cut at {prompter.max_tokens:,} tokens. Increase max_tokens for more.")
     value = None
     if prompter.schema is not None:
-        value = in_shown_order(json.loads(text), prompter.schema)
+        value = in_shown_order(readable_value(prompter.app, text), prompter.schema)
         text = as_text(value, prompter.app.output.lettered)
     elif prompter.app.decoding.facts_from:
         text = without_repeated_sentences(text)

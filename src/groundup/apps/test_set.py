@@ -14,6 +14,7 @@ from groundup.apps.classifier_runner import ClassifierRunner
 from groundup.apps.declaration import App, fill_numbers
 from groundup.apps.inputs import check_inputs
 from groundup.apps.json_text import as_text
+from groundup.apps.lettered_options import readable_value
 from groundup.apps.output_checks import check_output, decoding_rules
 from groundup.apps.prompter import Options
 from groundup.apps.runner import AppRunner
@@ -187,7 +188,7 @@ def _add_baseline(outputs: AppOutputs, app: App, given: Sequence[Mapping[str, An
         return
     outputs.baseline, outputs.baseline_written = found
     if outputs.metric == "checks":
-        values = [json.loads(text) for text in outputs.baseline_written] if outputs.schemas else []
+        values = [readable_value(app, text) for text in outputs.baseline_written] if outputs.schemas else []
         shown = [as_text(value, app.output.lettered) for value in values] or outputs.baseline_written
         checks = _check(outputs, app, given, shown, values)
         outputs.baseline_hits = [float(all(passed.values())) for passed in checks]

@@ -176,9 +176,9 @@ def _multiple_choice(items: Sequence[_Item], max_questions: int) -> Iterator[dic
 
 
 def multiple_choice(question: str, answer: str, passage: str) -> dict[str, Any] | None:
-    """Return a question with its answer and three other spans of the passage of the same type, in random order.
+    """Return a question with its answer and three other spans of the passage of the same type.
 
-    The options come first, so that a model chooses the answer before it writes the question.
+    The answer comes first, so that a model chooses it before it writes the question.
 
     Args:
         question: Question about the passage.
@@ -186,7 +186,7 @@ def multiple_choice(question: str, answer: str, passage: str) -> dict[str, Any] 
         passage: Text that contains the answer.
 
     Returns:
-        The options, the letter of the answer and the question, or None if the passage has fewer than three other spans.
+        The answer, the question and the wrong options, or None if the passage has fewer than three other spans.
     """
     typed = _same_span(answer, passage)
     if typed is None:
@@ -197,9 +197,7 @@ def multiple_choice(question: str, answer: str, passage: str) -> dict[str, Any] 
     draw = random.Random(f"{question}\0{passage}")
     if len(others) < NUM_OPTIONS - 1:
         return None
-    options = [span, *draw.sample(others, NUM_OPTIONS - 1)]
-    draw.shuffle(options)
-    return {"options": options, "answer": "ABCD"[options.index(span)], "question": question}
+    return {"answer": span, "question": question, "wrong": draw.sample(others, NUM_OPTIONS - 1)}
 
 
 def _same_span(answer: str, passage: str) -> tuple[SpanType, str] | None:

@@ -8,6 +8,7 @@ import pytest
 from groundup.apps import Catalog
 from groundup.apps.copying import position_of, schema_with_spans, unsupported_facts, without_repeated_sentences
 from groundup.apps.declaration import fill_numbers
+from groundup.apps.lettered_options import ANSWER, WRONG, with_letters
 from groundup.apps.output_checks import check_output
 from groundup.apps.prompter import Options
 from groundup.apps.runner import AppRunner
@@ -15,6 +16,7 @@ from groundup.inference import Engine
 from groundup.tokenizer.chat import ChatTemplate
 
 BUNDLED = Catalog()
+SCHEMA = BUNDLED["mcq"].app.output.written_schema
 TEXT = (
     "The council voted by nine to six to keep the old tram depot in Harwick. A fund of 300,000 euros pays for a new "
     "roof, which Mirela Costa designed. Ben Lund wanted to sell it to a hotel chain for two million euros."
@@ -34,22 +36,35 @@ def test_options_are_spans_even_from_a_random_model(engine: Engine, template: Ch
 
 def test_questions_of_a_text_have_different_options() -> None:
     """SmolLM2 chose the same four options for each question of a text."""
-    schema = fill_numbers(BUNDLED["mcq"].app.output.json_schema, {"count": 2})
+    schema = fill_numbers(SCHEMA, {"count": 2})
     names = " ".join(
         f"It was {name} Stone." for name in ("Ann", "Bob", "Cid", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida")
     )
     offered = []
-    for question in (schema_with_spans(schema, ["options"], names) or {})["properties"]["questions"]["prefixItems"]:
-        (variant,) = question["anyOf"]
-        offered.append({span for group in variant["properties"]["options"]["prefixItems"] for span in group["enum"]})
+    for question in (schema_with_spans(schema, [WRONG], names) or {})["properties"]["questions"]["prefixItems"]:
+        for variant in question["anyOf"]:
+            of = variant["properties"]
+            wrong = {span for group in of[WRONG]["prefixItems"] for span in group["enum"]}
+            assert wrong.isdisjoint(of[ANSWER]["enum"])
+        offered.append(wrong | set(of[ANSWER]["enum"]))
     assert len(offered) == 2 and not offered[0] & offered[1] and len(offered[0] | offered[1]) == 9
-    few = schema_with_spans(schema, ["options"], TEXT) or {}
+    few = schema_with_spans(schema, [WRONG], TEXT) or {}
     first, second = few["properties"]["questions"]["prefixItems"]
     assert first == second, "a text with few spans offers all of them for each question"
 
 
 def test_a_text_without_spans_has_no_constraint() -> None:
-    assert schema_with_spans(BUNDLED["mcq"].app.output.json_schema, ["options"], "Go on, they said to us.") is None
+    assert schema_with_spans(SCHEMA, [WRONG], "Go on, they said to us.") is None
+
+
+def test_readers_get_letters() -> None:
+    """A small model cannot write a question for a letter, so it writes the answer itself."""
+    written = {"questions": [{"answer": "a", "question": f"Who {n}?", "wrong": ["b", "c", "d"]} for n in range(40)]}
+    shown = with_letters(written, "options")["questions"]
+    assert all(sorted(each["options"]) == ["a", "b", "c", "d"] for each in shown)
+    assert all(each["options"]["ABCD".index(each["answer"])] == "a" for each in shown)
+    assert {each["answer"] for each in shown} == set("ABCD"), "no letter is preferred"
+    assert with_letters(written, "options") == {"questions": shown}
 
 
 def test_an_answer_is_a_span_with_its_position(engine: Engine, template: ChatTemplate) -> None:

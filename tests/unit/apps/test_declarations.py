@@ -12,6 +12,7 @@ import pytest
 
 from groundup.apps import App, Catalog
 from groundup.apps.declaration import fill_numbers
+from groundup.apps.lettered_options import readable_value
 from groundup.apps.prompter import Prompter, TextModel
 from groundup.core.errors import ConfigError, DataError, GroundupError
 from groundup.tokenizer import Tokenizer
@@ -60,7 +61,8 @@ def test_references_and_examples_are_valid_outputs(name: str) -> None:
     outputs += [(shown | shot.inputs, shot.output) for shot in app.prompt.shots]
     for given, output in outputs:
         if app.output.kind == "json":
-            jsonschema.validate(json.loads(output), fill_numbers(app.output.json_schema, given))
+            jsonschema.validate(json.loads(output), fill_numbers(app.output.written_schema, given))
+            jsonschema.validate(readable_value(app, output), fill_numbers(app.output.json_schema, given))
         elif app.output.kind == "label":
             assert output in (app.output.labels or given[app.output.labels_from])
         else:

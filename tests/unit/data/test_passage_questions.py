@@ -55,17 +55,17 @@ def test_unanswerable_questions_get_another_passage_of_the_same_text() -> None:
     assert 30 <= len(refused) <= 70
 
 
-def test_options_are_four_spans_of_one_type_and_the_letter_is_the_answer() -> None:
+def test_options_are_four_spans_of_one_type() -> None:
     made = with_passages(table(ROWS[:3]), PassageSettings(options=2))
     (row,) = made.rows
     questions = json.loads(row["questions"])
     assert row["count"] == "2" and len(questions) == 2, "a text with one number has no options for it"
     for made_question, answer in zip(questions, ("Otto Kranz", "Ida Brenner"), strict=True):
-        assert list(made_question) == ["options", "answer", "question"], "the question follows its answer"
-        options = made_question["options"]
+        assert list(made_question) == ["answer", "question", "wrong"], "the question follows its answer"
+        options = [made_question["answer"], *made_question["wrong"]]
         assert len(set(options)) == NUM_OPTIONS and all(occurs_in(option, TEXT) for option in options)
         assert common_type(options, TEXT) == "name"
-        assert options["ABCD".index(made_question["answer"])] == answer
+        assert made_question["answer"] == answer
 
 
 def test_a_source_of_examples_has_passages(tmp_path: Path) -> None:
