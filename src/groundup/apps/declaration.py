@@ -163,7 +163,7 @@ class SamplingSettings(Config):
     )
     copy_from: str = setting(
         "",
-        help="name of an input: a text output is a span of it, and the distinct lists of a JSON output contain spans",
+        help="name of an input: a text output is a span of it, and the options or distinct lists of JSON have spans",
     )
     copy_or: tuple[str, ...] = setting((), help="text outputs that are allowed instead of a span, such as unknown")
     facts_from: str = setting(

@@ -9,10 +9,7 @@ from __future__ import annotations
 import json
 import random
 from string import ascii_uppercase
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from groundup.apps.declaration import App
+from typing import Any
 
 ANSWER, WRONG = "answer", "wrong"
 
@@ -38,9 +35,14 @@ def written_schema(schema: Any, options: str) -> Any:
     return schema | {"properties": written, "required": list(written)}
 
 
-def readable_value(app: App, text: str) -> Any:
-    """Return the JSON value that readers get of a JSON text that a model wrote."""
-    value, options = json.loads(text), app.output.options
+def readable_value(text: str, options: str) -> Any:
+    """Return the JSON value that readers get of a JSON text that a model wrote.
+
+    Args:
+        text: JSON text.
+        options: Name of the list of options, or "" if there are none.
+    """
+    value = json.loads(text)
     return with_letters(value, options) if options else value
 
 

@@ -189,7 +189,7 @@ def _faults(prompter: Prompter, text: str) -> list[str]:
     """Return the repeated items of an output, or its numbers and names that do not occur in the input."""
     output, source = prompter.app.output, prompter.app.decoding.facts_from
     if output.distinct:
-        return ["repeated"] * _repetitions(readable_value(prompter.app, text), output.distinct)
+        return ["repeated"] * _repetitions(readable_value(text, prompter.app.output.options), output.distinct)
     return unsupported_facts(text, str(prompter.given[source])) if source else []
 
 
@@ -306,7 +306,7 @@ def _result(
         all_notes.append(f"The output was cut at {prompter.max_tokens:,} tokens. Increase max_tokens for more.")
     value = None
     if prompter.schema is not None:
-        value = in_shown_order(readable_value(prompter.app, text), prompter.schema)
+        value = in_shown_order(readable_value(text, prompter.app.output.options), prompter.schema)
         text = as_text(value, prompter.app.output.lettered)
     elif prompter.app.decoding.facts_from:
         text = without_repeated_sentences(text)

@@ -188,7 +188,9 @@ def _add_baseline(outputs: AppOutputs, app: App, given: Sequence[Mapping[str, An
         return
     outputs.baseline, outputs.baseline_written = found
     if outputs.metric == "checks":
-        values = [readable_value(app, text) for text in outputs.baseline_written] if outputs.schemas else []
+        values = (
+            [readable_value(text, app.output.options) for text in outputs.baseline_written] if outputs.schemas else []
+        )
         shown = [as_text(value, app.output.lettered) for value in values] or outputs.baseline_written
         checks = _check(outputs, app, given, shown, values)
         outputs.baseline_hits = [float(all(passed.values())) for passed in checks]

@@ -62,7 +62,7 @@ def test_references_and_examples_are_valid_outputs(name: str) -> None:
     for given, output in outputs:
         if app.output.kind == "json":
             jsonschema.validate(json.loads(output), fill_numbers(app.output.written_schema, given))
-            jsonschema.validate(readable_value(app, output), fill_numbers(app.output.json_schema, given))
+            jsonschema.validate(readable_value(output, app.output.options), fill_numbers(app.output.json_schema, given))
         elif app.output.kind == "label":
             assert output in (app.output.labels or given[app.output.labels_from])
         else:
