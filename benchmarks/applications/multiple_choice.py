@@ -19,9 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from groundup.apps import Catalog
+from groundup.apps.declaration import without_number_inputs
 from groundup.apps.output_checks import check_output
 from groundup.core.console import Console
 from groundup.core.types import Example, Message
+from groundup.evaluation.applications import matches_schema
 from groundup.evaluation.prompt_search import PromptedModel, choose_labels, default_prompt, open_prompted
 from groundup.evaluation.stats import ratio_interval
 from groundup.retrieval.answering import PROMPT
@@ -44,9 +46,10 @@ def main() -> None:
     options = parser.parse_args()
     rows = [json.loads(line) for line in options.table.read_text(encoding="utf-8").splitlines()]
     values = [value_of(row) for row in rows]
-    checks = Catalog()["mcq"].app.test.checks
+    app = Catalog()["mcq"].app
+    schema = without_number_inputs(app.output.json_schema)  # the number of questions is not in the table
     passed = [
-        check_output(checks, "", value, {"text": row["text"]}, valid=value is not None)
+        check_output(app.test.checks, "", value, {"text": row["text"]}, valid=matches_schema(value, schema))
         for row, value in zip(rows, values, strict=True)
     ]
     result: dict[str, Any] = {name: share([each[name] for each in passed]) for name in passed[0]}
