@@ -10,7 +10,7 @@ from typing import Any
 from groundup.apps.lettered_options import ANSWER, WRONG
 from groundup.corpus.language import identify
 from groundup.corpus.quality.words import UNSPACED
-from groundup.data.spans import NUM_OPTIONS, number_words, option_spans
+from groundup.data.spans import NUM_OPTIONS, NUMBER_VALUES, option_spans
 
 _CAPITALIZED_NOUNS = ("de", "lb", "nds", "als", "bar")  # languages in which a capitalized word may be any noun
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
@@ -85,7 +85,7 @@ def unsupported_facts(output: str, source: str) -> list[str]:
     """
     known = {number.replace(",", "") for number in _NUMBER.findall(source)}
     words = {word.casefold() for word in _WORD.findall(source)}
-    known |= {str(number_words[word]) for word in words & number_words.keys()}
+    known |= {str(NUMBER_VALUES[word]) for word in words & NUMBER_VALUES.keys()}
     found = []
     for match in _NUMBER.finditer(output):
         if match[0].replace(",", "").rstrip(".:") not in known:
@@ -94,7 +94,7 @@ def unsupported_facts(output: str, source: str) -> list[str]:
     for match in _WORD.finditer(output):
         word, before = match[0], output[: match.start()]
         first = not before.strip() or _SENTENCE_END.search(before) is not None
-        value = number_words.get(word.casefold())
+        value = NUMBER_VALUES.get(word.casefold())
         if (value is not None and word.casefold() not in words and str(value) not in known) or (
             names
             and len(word) > 1

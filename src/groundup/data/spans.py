@@ -18,7 +18,7 @@ _NUMBER_WORDS = (
     "nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion half third "
     "quarter dozen"
 )
-number_words = {
+NUMBER_VALUES = {
     word: value
     for value, word in enumerate(
         ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
@@ -38,24 +38,8 @@ _CONNECTING_WORDS = (
     "us our you your i me my there here then also only very too more most less least such some any each every both "
     "all many much few other another same own just even still yet ever never often always one now"
 )
-_BEFORE_PHRASES = (
-    "a",
-    "an",
-    "the",
-    "of",
-    "in",
-    "on",
-    "at",
-    "by",
-    "for",
-    "from",
-    "with",
-    "into",
-    "his",
-    "her",
-    "its",
-    "our",
-)
+_WORDS_BEFORE_PHRASES = "a an the of in on at by for from with into his her its our"
+_BEFORE_PHRASES = frozenset(_WORDS_BEFORE_PHRASES.split())
 _CONNECTING = frozenset(_CONNECTING_WORDS.split())
 
 
