@@ -161,6 +161,9 @@ class SamplingSettings(Config):
     repetition_penalty: float = setting(
         1.0, help="repetition penalty; values above 1 make repetition less likely", gt=0, le=10
     )
+    no_repeat_ngram_size: int = setting(
+        0, help="number of tokens of n-grams that cannot occur twice; 0: no limit", ge=0
+    )
     copy_from: str = setting(
         "",
         help="name of an input: a text output is a span of it, and the options or distinct lists of JSON have spans",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -180,13 +180,17 @@ class Prompter:
             prompt=self._prompt(given, chunk=chunk),
             is_reply=template is not None,
             sampling=Sampling(
-                temperature=temperature, top_p=decoding.top_p, repetition_penalty=decoding.repetition_penalty
+                temperature=temperature,
+                top_p=decoding.top_p,
+                repetition_penalty=decoding.repetition_penalty,
+                no_repeat_ngram_size=decoding.no_repeat_ngram_size,
             ),
             max_tokens=self._max_chunk_output(given) if chunk else self.max_tokens,
             stop=() if template is not None or grammar is not None else app.prompt.stop,
             stop_ids=None if template is None else template.stop_ids,
             seed=seed,
             grammar=grammar,
+            unrepeated=() if chunk or not decoding.no_repeat_ngram_size else tuple(self._example_texts()),
         )
 
     def _grammar_of(self, given: Given) -> Grammar | None:
@@ -277,6 +281,12 @@ class Prompter:
         json_wanted = self.app.output.kind == "json"
         return json.dumps(json.loads(shot.output), ensure_ascii=False) if json_wanted else shot.output
 
+    def _example_texts(self) -> Iterator[tuple[int, ...]]:
+        """Yield the token IDs of each text in the outputs of the examples, which small models copy."""
+        for shot in self.app.prompt.shots[: self.shots]:
+            value = json.loads(shot.output) if self.app.output.kind == "json" else shot.output
+            yield from (tuple(self.text_model.tokenizer.encode(text)) for text in _texts(value))
+
     @property
     def _end(self) -> str:
         return self.app.prompt.stop[0] if self.app.prompt.stop else "\n\n"
@@ -284,3 +294,12 @@ class Prompter:
     def _with_defaults(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the inputs of a few-shot example. Omitted inputs get their default values."""
         return {each.name: "" if each.default is None else each.default for each in self.app.inputs} | dict(inputs)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the strings of a JSON value, without the names of properties."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)

@@ -50,6 +50,8 @@ class GenerationRequest:
             requests. Default: a random seed.
         grammar: Grammar that the output must match, compiled for the tokenizer of the engine. If the token limit ends
             the output early, the output is still valid and the finish reason is "length".
+        unrepeated: Token IDs of texts, such as examples in the prompt. With `sampling.no_repeat_ngram_size`, their
+            n-grams cannot occur in the output.
         shown_ids: IDs of special tokens whose names are part of the output. The names of other special tokens are not.
         logprobs: Number of most likely tokens that each event reports, in addition to the sampled token.
         prompt_logprobs: Number of most likely tokens that are reported for each prompt token, in addition to this
@@ -73,6 +75,7 @@ class GenerationRequest:
     stop_ids: tuple[int, ...] | None = None
     seed: int | None = None
     grammar: Grammar | None = None
+    unrepeated: tuple[tuple[int, ...], ...] = ()
     shown_ids: tuple[int, ...] = ()
     logprobs: int = 0
     prompt_logprobs: int | None = None

@@ -39,6 +39,8 @@ class Sampling:
         presence_penalty: Subtracted once from the logit of each token in the output.
         logit_bias: (token id, bias) pairs as in OpenAI's API. The bias, from -100 to 100, is added to the token's
             logit. -100 bans the token. If tokens have a bias of 100, only these can be sampled.
+        no_repeat_ngram_size: Number of tokens of the n-grams that cannot occur again in the output, except where a
+            grammar determines the tokens (`groundup.inference.repetition`). 0: any n-gram can occur again.
 
     Raises:
         ConfigError: A value is out of range.
@@ -52,6 +54,7 @@ class Sampling:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
+    no_repeat_ngram_size: int = 0
 
     def __post_init__(self) -> None:
         _require("temperature", self.temperature, self.temperature >= 0, "0 or more", "0 (greedy) or 0.8")
@@ -71,6 +74,8 @@ class Sampling:
         for token, bias in self.logit_bias:
             holds = token >= 0 and abs(bias) <= MAX_BIAS
             _require(f"logit_bias of token {token}", bias, holds, "from -100 to 100, for an id >= 0", "-100 or 5")
+        size = self.no_repeat_ngram_size
+        _require("no_repeat_ngram_size", size, size == 0 or size >= 2, "0, or 2 or more", "4, or 0 to allow repetition")
 
     @property
     def penalizes(self) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from groundup.core.errors import ConfigError
 from groundup.inference.prompt_outputs import MeanPooling, PromptLogprobs, prompt_reader, token_logprob
+from groundup.inference.repetition import RepeatedNgrams
 from groundup.inference.request import FinishReason, GenerationRequest, TokenEvent, TokenLogprob
 from groundup.inference.sampling import sample
 from groundup.tokenizer import StreamDecoder, Tokenizer
@@ -144,6 +145,8 @@ class GeneratedSequence:
         self._guide = request.grammar.start(self._max_tokens, self._stop_ids) if request.grammar else None
         if self._guide is not None:
             self._stop_ids = self._guide.stop_ids
+        size = request.sampling.no_repeat_ngram_size
+        self._repeated = RepeatedNgrams(size, tokenizer, request.unrepeated) if size else None
         starts_text = request.is_reply or prompt_ids[-1] in tokenizer.special_ids
         self._decoder = StreamDecoder(tokenizer, continues=not starts_text, shown_ids=request.shown_ids)
         self._scanner = StopScanner(request.stop)
@@ -185,10 +188,14 @@ class GeneratedSequence:
         possible_V = logits_V[: self._vocab_size]
         if self._guide is not None:
             possible_V = self._guide.mask(possible_V)
+        if self._repeated is not None:
+            possible_V = self._repeated.exclude(possible_V)
         prompt, output = self.ids[: self._n_prompt], self.ids[self._n_prompt :]
         token = sample(possible_V, request.sampling, prompt, output, self._generator)
         if self._guide is not None:
             token = self._guide.accept(token)
+        if self._repeated is not None:
+            self._repeated.add(token)
         self.ids.append(token)
         text, reason = self._decode(token)
         scored = token_logprob(logits_V, token, request.logprobs, self._vocab_size)

@@ -81,6 +81,7 @@ def test_prompts_fit_chat_and_base_models(tokenizer: Tokenizer, template: ChatTe
     prompter.require_space()
     if app.output.kind != "label":
         request = prompter.request(row)
+        assert bool(request.unrepeated) == bool(app.decoding.no_repeat_ngram_size and prompter.shots)
         text = tokenizer.decode(request.prompt)
         for given in row.values():
             assert str(given) in text or isinstance(given, tuple)

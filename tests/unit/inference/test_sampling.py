@@ -110,6 +110,8 @@ def test_nan_and_infinity_are_errors(bad: float):
         {"repetition_penalty": 0.0},
         {"frequency_penalty": math.inf},
         {"presence_penalty": 101.0},
+        {"no_repeat_ngram_size": 1},
+        {"no_repeat_ngram_size": -4},
     ],
 )
 def test_settings_out_of_range_are_errors(options: dict[str, float]):
