@@ -35,7 +35,9 @@ SHORT = {
     "chat": ["--max-tokens", "20"],
 }
 _SERVERS = ("serve", "studio")
-_PRINTING = ("generate", "classify", "chat", "model", "corpus", "apps", "config")  # commands with a result on stdout
+# Commands with a result on stdout. `generate` is not among them: a model that was trained for seconds may end the text
+# at once.
+_PRINTING = ("classify", "chat", "model", "corpus", "apps", "config")
 
 
 def commands_of(page: Path) -> list[list[str]]:

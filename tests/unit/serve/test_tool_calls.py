@@ -86,7 +86,7 @@ def test_a_result_goes_back_to_the_model(serve_tools: Connect, name: str) -> Non
         results = [{"role": "tool", "tool_call_id": call.id, "content": "4"} for call in first.tool_calls]
         messages = [QUESTION, first, *results]
         again = client.chat.completions.create(**ASK | {"messages": messages, "max_tokens": 5, "tool_choice": "none"})
-        assert again.choices[0].message.tool_calls is None and again.choices[0].finish_reason == "length"
+        assert again.choices[0].message.tool_calls is None and again.choices[0].finish_reason in ("length", "stop")
         if len(first.tool_calls) > 1:
             return
     raise AssertionError("no answer had several calls")
