@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from groundup.core.plural import pluralize
 from groundup.core.types import InferenceDtype
 
 if TYPE_CHECKING:
-    from groundup.retrieval.examples.writers import Writer
+    from groundup.retrieval.examples.writers import Answerer, Writer
 
 EXAMPLE = "groundup examples write runs/notes/index --model models/writer --out runs/notes/examples"
 
@@ -35,6 +35,7 @@ class ExamplesWriteConfig(Config):
     key_variable: str | None = setting(
         None, help="Environment variable with the key of the server; default: OPENAI_API_KEY for OpenAI", flag=True
     )
+    reader: Path | None = setting(None, help="Model that must give the same answers; default: the writer", flag=True)
     questions: int = setting(3, help="Maximum number of questions to each passage", flag=True, ge=1, le=20)
     refusals: int = setting(
         1, help="Maximum number of passages without the answer to each question, with a refusal", flag=True, ge=0, le=10
@@ -53,26 +54,31 @@ def run(config: ExamplesWriteConfig, *, console: Console | None = None) -> Artif
 
     Raises:
         ConfigError: There is no writer, or the server refuses the request.
-        DataError: The source has no text, or no question was usable.
+        DataError: The source has no text, no question was usable, or a model does not exist.
         ResourceError: The server does not answer.
     """
     from groundup.retrieval import Index
     from groundup.retrieval.examples import writing
+    from groundup.retrieval.examples.writers import open_model_writer
 
     console = console or Console()
-    writer_identity = _require_writer(config)
+    models = _identities(config)
     index = Index.open(_index_of(config, console))
     keys = config.model_dump(mode="json", include={"questions", "refusals", "max_passages", "test_fraction"})
-    inputs = {"index": index.artifact.digest, "writer": writer_identity}
+    inputs = {"index": index.artifact.digest, **models}
     work = artifact.begin(config.out, "examples.write", keys, inputs, console=console)
     if work.state == "done":
         return show_result(console, work.directory, artifact.read(work.directory))
-    with _writer(config, console) as writer:
+    with ExitStack() as stack:
+        writer = stack.enter_context(_writer(config, console))
+        reader: Answerer = writer
+        if config.reader is not None:
+            reader = stack.enter_context(open_model_writer(config.reader, config.device, config.dtype, console))
         written = writing.write_pairs(
             index, writer, work.directory, console, count=config.questions, max_passages=config.max_passages
         )
         verified, dropped = writing.verify_pairs(index, written, console)
-        pairs = writing.check_answers(writer, verified, work.directory, console)
+        pairs = writing.check_answers(reader, verified, work.directory, console)
     dropped[writing.DISAGREES] = len(verified) - len(pairs)
     writing.require_pairs(pairs, dropped)
     facts: dict[str, Any] = {"written": sum(len(each or ()) for _, each in written), "kept": len(pairs)}
@@ -100,8 +106,8 @@ def _summary(facts: dict[str, Any]) -> str:
     return f"{facts['kept']:,} of {facts['written']:,} questions kept; {', '.join(sets)}"
 
 
-def _require_writer(config: ExamplesWriteConfig) -> str:
-    """Return the identity of the writer.
+def _identities(config: ExamplesWriteConfig) -> dict[str, str]:
+    """Return the identities of the writer and of the reader.
 
     Raises:
         ConfigError: There is no writer.
@@ -109,19 +115,19 @@ def _require_writer(config: ExamplesWriteConfig) -> str:
     from groundup.hub.resolve import model_identity, resolve_model
     from groundup.retrieval.examples.writers import without_secrets
 
+    reader = {} if config.reader is None else {"reader": model_identity(resolve_model(config.reader))}
     if config.server is None:
         if config.model is None:
             raise ConfigError(
-                "no writer of questions",
-                fix="Give --model MODEL, or --server URL with --server-model NAME.",
+                "no writer of questions", fix="Give --model MODEL, or --server URL with --server-model NAME."
             )
-        return model_identity(resolve_model(config.model))
+        return reader | {"writer": model_identity(resolve_model(config.model))}
     if not config.server_model:
         raise ConfigError(
             f"--server {without_secrets(config.server)} without a model",
             fix="Name a model of the server: --server-model NAME. GET /v1/models lists them.",
         )
-    return f"{without_secrets(config.server)} {config.server_model}"
+    return reader | {"writer": f"{without_secrets(config.server)} {config.server_model}"}
 
 
 def _index_of(config: ExamplesWriteConfig, console: Console) -> Path:

@@ -222,13 +222,23 @@ def test_a_server_writes_examples_with_the_prompt_of_the_reader(
     assert {each.messages[0].content: each.messages[1].content for each in trained} == expected
 
 
-def test_a_question_that_the_writer_answers_differently_is_dropped(
+def test_a_question_that_the_reader_answers_differently_is_dropped(
     indexed: Index, server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A small model often writes a question that another part of the sentence answers."""
     monkeypatch.setattr(ServerWriter, "answer", lambda _, asked: ["Paul Ricard", "75 euros", *"ab"][: len(asked)])
-    with pytest.raises(DataError, match="the writer gives another answer"):
+    with pytest.raises(DataError, match="the reader gives another answer"):
         examples_write.run(config(indexed.directory, tmp_path / "out", server), console=QUIET)
+
+
+def test_another_model_can_check_the_answers(
+    indexed: Index, server: ChatServer, tmp_path: Path, base_directory: Path
+) -> None:
+    """The writer is not asked for the answers; a reader with random weights agrees with none of them."""
+    with pytest.raises(DataError, match=f"{len(QUESTIONS)} the reader gives another answer"):
+        examples_write.run(config(indexed.directory, tmp_path / "out", server, reader=base_directory), console=QUIET)
+    asked = {question for question, _ in QUESTIONS.values()}
+    assert not any(body["messages"][-1]["content"].endswith(tuple(asked)) for body in server.bodies)
 
 
 def test_the_key_is_not_stored(indexed: Index, server: ChatServer, tmp_path: Path, monkeypatch: Any) -> None:

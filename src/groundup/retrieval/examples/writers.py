@@ -77,20 +77,24 @@ class Pair:
     answer: str
 
 
-class Writer(Protocol):
-    """Interface of a writer."""
+class Answerer(Protocol):
+    """Interface of a reader, which answers questions."""
 
     @property
     def batch_size(self) -> int:
-        """Number of passages to write questions to at the same time."""
-        ...
-
-    def write(self, sources: Sequence[WriterInput], count: int) -> Sequence[list[Pair] | ConfigError]:
-        """Return at most `count` unverified pairs for each passage, or the error with which it was rejected."""
+        """Number of questions to answer, or of passages to write questions to, at the same time."""
         ...
 
     def answer(self, questions: Sequence[tuple[str, str]]) -> list[str]:
         """Return the answers to questions, each given after its passage, with the prompt of a reader."""
+        ...
+
+
+class Writer(Answerer, Protocol):
+    """Interface of a writer, which can also read."""
+
+    def write(self, sources: Sequence[WriterInput], count: int) -> Sequence[list[Pair] | ConfigError]:
+        """Return at most `count` unverified pairs for each passage, or the error with which it was rejected."""
         ...
 
 

@@ -13,10 +13,11 @@ from typing import Any
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError
 from groundup.core.files import write_text
+from groundup.core.plural import pluralize
 from groundup.data.tables import evenly_spaced
 from groundup.retrieval.answering import UNKNOWN
 from groundup.retrieval.examples.verification import VerifiedPair, Verifier
-from groundup.retrieval.examples.writers import Pair, Writer, WriterInput
+from groundup.retrieval.examples.writers import Answerer, Pair, Writer, WriterInput
 from groundup.retrieval.index import Index, Passage
 from groundup.retrieval.support import readable
 from groundup.retrieval.terms import words
@@ -24,8 +25,8 @@ from groundup.retrieval.terms import words
 TRAIN, TEST = "train.jsonl", "test.jsonl"
 # Pairs and answers that were written so far, so that an interrupted run continues.
 _PAIRS, _ANSWERS = "pairs.jsonl", "answers.jsonl"
-_MIN_AGREEMENT = 0.5  # minimum F1 of the words of an answer and of the answer that the writer gives to its question
-DISAGREES = "the writer gives another answer"
+_MIN_AGREEMENT = 0.5  # minimum F1 of the words of an answer and of the answer that the reader gives to its question
+DISAGREES = "the reader gives another answer"
 REJECTED = "the server rejects the passage"
 _MAX_REJECTED = 16  # number of passages after which the run stops if all of them were rejected
 _MIN_CHARACTERS = 80  # a shorter passage, such as a heading, has too little text for a question
@@ -149,12 +150,12 @@ def verify_pairs(
 
 
 def check_answers(
-    writer: Writer, pairs: Sequence[VerifiedPair], directory: Path, console: Console
+    reader: Answerer, pairs: Sequence[VerifiedPair], directory: Path, console: Console
 ) -> list[VerifiedPair]:
-    """Return the pairs whose question the writer answers in the same way (round-trip consistency, Alberti et al. 2019).
+    """Return the pairs whose question a reader answers in the same way (round-trip consistency, Alberti et al. 2019).
 
     Args:
-        writer: The writer.
+        reader: The reader.
         pairs: Verified pairs.
         directory: Directory in which the answers are stored.
         console: Console for the progress.
@@ -166,9 +167,9 @@ def check_answers(
         console.progress("checking answers", len(pairs), "questions", done=len(pairs) - len(left)) as bar,
         path.open("a", encoding="utf-8") as file,
     ):
-        for start in range(0, len(left), writer.batch_size):
-            batch = left[start : start + writer.batch_size]
-            answers = writer.answer([(readable(pair.passage), pair.question) for pair in batch])
+        for start in range(0, len(left), reader.batch_size):
+            batch = left[start : start + reader.batch_size]
+            answers = reader.answer([(readable(pair.passage), pair.question) for pair in batch])
             for pair, answer in zip(batch, answers, strict=True):
                 given[pair.question] = answer
                 file.write(json.dumps({"question": pair.question, "answer": answer}, ensure_ascii=False) + "\n")
@@ -195,8 +196,9 @@ def require_pairs(pairs: Sequence[VerifiedPair], dropped: Mapping[str, int]) -> 
     if len(pairs) < 2:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items()) or "the writer wrote none"
         raise DataError(
-            f"{len(pairs)} usable questions ({reasons})",
-            fix="Use a better writer: --server URL --server-model NAME, or a larger --model.",
+            f"{pluralize(len(pairs), 'usable question')} ({reasons})",
+            fix="Use a better writer: --server URL, or --model with the model of groundup run write-questions. "
+            "Give --reader the model of groundup run answer-from-passages.",
         )
 
 
