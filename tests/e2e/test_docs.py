@@ -56,7 +56,13 @@ NOT_RUN |= {
     "groundup compare models/smollm2 runs/notes/reader --data runs/notes/examples/test.jsonl "
     "--index runs/notes/index": WRITER,
     'groundup ask "What does he say about disobedience?" --index runs/notes/index --model runs/notes/reader': WRITER,
-    "groundup run answer-from-documents --set 'index.source=~/notes'": WRITER,
+    "groundup run answer-from-documents --set 'index.source=~/notes' "
+    "--set examples.write.server=http://127.0.0.1:8080/v1 --set examples.write.server_model=NAME": WRITER,
+    "groundup run write-questions": "needs SmolLM2",
+    "groundup run answer-from-passages": "needs SmolLM2",
+    "groundup run answer-from-documents --set 'index.source=~/notes' --set import.path=runs/answer-from-passages/chat "
+    "--set examples.write.model=runs/write-questions/chat "
+    "--set examples.write.reader=runs/answer-from-passages/chat": "needs the models of two other recipes",
 }
 SUBPROCESS = ("serve", "studio", "chat")  # they block or read stdin
 
