@@ -62,7 +62,8 @@ NOT_RUN |= {
     "groundup run answer-from-passages": "needs SmolLM2",
     "groundup run answer-from-documents --set 'index.source=~/notes' --set import.path=runs/answer-from-passages/chat "
     "--set examples.write.model=runs/write-questions/chat "
-    "--set examples.write.reader=runs/answer-from-passages/chat": "needs the models of two other recipes",
+    "--set examples.write.reader=runs/answer-from-passages/chat "
+    "--set finetune.instruct.learning_rate=0.0002": "needs the models of two other recipes",
 }
 SUBPROCESS = ("serve", "studio", "chat")  # they block or read stdin
 
