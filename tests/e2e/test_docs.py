@@ -58,12 +58,8 @@ NOT_RUN |= {
     'groundup ask "What does he say about disobedience?" --index runs/notes/index --model runs/notes/reader': WRITER,
     "groundup run answer-from-documents --set 'index.source=~/notes' "
     "--set examples.write.server=http://127.0.0.1:8080/v1 --set examples.write.server_model=NAME": WRITER,
-    "groundup run write-questions": "needs SmolLM2",
-    "groundup run answer-from-passages": "needs SmolLM2",
-    "groundup run answer-from-documents --set 'index.source=~/notes' --set import.path=runs/answer-from-passages/chat "
-    "--set examples.write.model=runs/write-questions/chat "
-    "--set examples.write.reader=runs/answer-from-passages/chat "
-    "--set finetune.instruct.learning_rate=0.0002": "needs the models of two other recipes",
+    "groundup examples write runs/notes/index --model runs/write-questions/chat "
+    "--reader runs/answer-from-passages/chat --out runs/notes/written": WRITER,
 }
 SUBPROCESS = ("serve", "studio", "chat")  # they block or read stdin
 
