@@ -306,7 +306,7 @@ def test_all_controls_can_be_reached_with_the_keyboard(open_page: Callable[..., 
               .filter((it) => it.checkVisibility({ visibilityProperty: true }) && !it.disabled && it.tabIndex >= 0)
               .map((it) => (it.dataset.expected = "1")).length"""
         )
-        for _ in range(2 * expected + 300):  # frames have tab stops, too
+        for _ in range(2 * expected + 60):  # frames have tab stops, too
             tab.keyboard.press("Tab")
             if tab.evaluate(
                 "delete document.activeElement.dataset.expected && !document.querySelector('[data-expected]')"
