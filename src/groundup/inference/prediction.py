@@ -20,6 +20,7 @@ import torch
 
 from groundup.core.environment import OtherLoad, cpu_name
 from groundup.core.files import cache_dir, read_json, write_json
+from groundup.core.history import History
 from groundup.core.plural import pluralize
 from groundup.kernels.machine import cpu_matmul_flops, read_bandwidth
 from groundup.kernels.memory import memory_bytes
@@ -40,7 +41,7 @@ PREFILL_TOKENS, DEPTH, BATCH_SIZE = 512, 512, 8  # of the figures
 _FIGURES: tuple[Figure, ...] = ("prefill", "decode", "decode_batch_8")
 _CACHE_TOKENS = 1000  # for which the size of the KV cache is reported
 _MAX_AGE_SECONDS = 30 * 24 * 3600
-_MAX_HISTORY = 200
+_HISTORY = History("speed/predictions.jsonl", max_records=200)
 _CORRECTED_BY = 5  # most recent measurements
 _BYTES_PER_WEIGHT: dict[Format, float] = {"float32": 4, **cast("dict[Format, float]", BYTES_PER_WEIGHT)}
 # Throughput of the matmuls relative to square matmuls by PyTorch, in bf16 for the compiled kernels and in fp32 for
@@ -135,9 +136,9 @@ def _measured_rates(cpu: str, threads: int) -> MachineRates:
 
     Rates that were measured while other processes used the CPU are not stored.
     """
-    file = _directory() / "machine.json"
-    stored = _read(file, {})
-    known = stored.get(f"{cpu}, {pluralize(threads, 'thread')}") if isinstance(stored, dict) else None
+    file = cache_dir() / "speed" / "machine.json"
+    stored = _stored_rates(file)
+    known = stored.get(f"{cpu}, {pluralize(threads, 'thread')}")
     with suppress(TypeError):  # no entry, or one of another release
         rates = MachineRates(**(known or {}))
         if time.time() - rates.measured_at < _MAX_AGE_SECONDS:
@@ -145,8 +146,17 @@ def _measured_rates(cpu: str, threads: int) -> MachineRates:
     load = OtherLoad()
     rates = MachineRates(cpu, threads, read_bandwidth(), cpu_matmul_flops(), time.time(), load.busy)
     if not rates.busy:
-        _write(file, (stored if isinstance(stored, dict) else {}) | {rates.key: asdict(rates)})
+        with suppress(OSError):  # the cache directory is not writable
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, stored | {rates.key: asdict(rates)})
     return rates
+
+
+def _stored_rates(file: Path) -> dict[str, Any]:
+    """Return the stored rates of each machine. A missing or damaged file contains none, and is written again."""
+    with suppress(Exception):
+        return dict(read_json(file))
+    return {}
 
 
 def predict_formats(config: ModelConfig, rates: MachineRates) -> list[Prediction]:
@@ -207,8 +217,7 @@ def predict_speed(
 
 def read_history() -> list[dict[str, Any]]:
     """Return the predictions that benchmarks on this machine compared with measurements, the oldest first."""
-    stored = _read(_directory() / "predictions.json", [])
-    return [each for each in stored if isinstance(each, dict)] if isinstance(stored, list) else []
+    return _HISTORY.read()
 
 
 def speed_facts(config: ModelConfig) -> dict[str, Any]:
@@ -232,20 +241,21 @@ def remember(rates: MachineRates, model: str, prediction: Prediction, measured: 
         prediction: The prediction.
         measured: The measured figures, by the name of the attribute of `Prediction`.
     """
-    added = [
-        {
-            "machine": rates.key,
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "model": model,
-            "format": prediction.format,
-            "figure": figure,
-            "predicted": getattr(prediction, figure),
-            "uncorrected": getattr(prediction, figure) / prediction.corrections.get(figure, 1.0),
-            "measured": value,
-        }
-        for figure, value in measured.items()
-    ]
-    _write(_directory() / "predictions.json", [*read_history(), *added][-_MAX_HISTORY:])
+    _HISTORY.append(
+        *(
+            {
+                "machine": rates.key,
+                "at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "model": model,
+                "format": prediction.format,
+                "figure": figure,
+                "predicted": getattr(prediction, figure),
+                "uncorrected": getattr(prediction, figure) / prediction.corrections.get(figure, 1.0),
+                "measured": value,
+            }
+            for figure, value in measured.items()
+        )
+    )
 
 
 def _corrections(history: Sequence[Mapping[str, Any]], machine: str, weights: Format) -> dict[str, float]:
@@ -269,19 +279,3 @@ def _weight_bytes(config: ModelConfig, weights: Format, parameters: int) -> floa
     # The embeddings and the head of an int4 model are int8.
     outer_bytes = _BYTES_PER_WEIGHT["int8" if weights == "int4" else weights]
     return outer * outer_bytes + (parameters - outer) * _BYTES_PER_WEIGHT[weights]
-
-
-def _directory() -> Path:
-    return cache_dir() / "speed"
-
-
-def _read(file: Path, otherwise: Any) -> Any:
-    with suppress(Exception):  # a missing or damaged file is written again
-        return read_json(file)
-    return otherwise
-
-
-def _write(file: Path, value: Any) -> None:
-    with suppress(OSError):  # the cache directory is not writable
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, value)

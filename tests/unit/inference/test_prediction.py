@@ -64,9 +64,10 @@ def test_measurements_correct_later_predictions_of_the_same_machine_and_format()
 def test_damaged_and_foreign_files_are_ignored(cache: Path) -> None:
     cache.mkdir(parents=True)
     entry = {"machine": RATES.key, "format": "float32", "figure": "decode"}
-    for text in ("{", '{"a": 1}', json.dumps([entry, 3, entry | {"measured": 1, "uncorrected": 0}])):
+    lines = "\n".join(json.dumps(each) for each in (entry, 3, entry | {"measured": 1, "uncorrected": 0}))
+    for text in ("{", '{"a": 1}', "[1]", lines):
         (cache / "machine.json").write_text(text)
-        (cache / "predictions.json").write_text(text)
+        (cache / "predictions.jsonl").write_text(text)
         assert predict_formats(preset("gpt2").config, RATES)
     rates = machine_rates()
     assert rates.read_bytes > 1e8

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Self
 
 from groundup.core.environment import cpu_name
-from groundup.core.errors import GroundupError
-from groundup.core.files import cache_dir
-from groundup.core.locks import locked
+from groundup.core.history import History
 
-_MAX_RECORDS = 500
+_HISTORY = History("training/predictions.jsonl", max_records=500)
 _KEYS = {"at", "device", "parameters", "tokens", "predicted", "measured"}
 _CORRECTED_BY = 9  # number of recent runs from which the time is corrected
 _MIN_SECONDS = 20.0  # shorter runs do not show the speed of the machine
@@ -70,7 +65,7 @@ def device_key(device: str, threads: int) -> str:
 
 
 def remember_run(device: str, parameters: int, tokens: int, predicted: Outcome, measured: Outcome) -> None:
-    """Append a run to the history. Errors of the file system are ignored, since the history is only a help.
+    """Append a run to the history.
 
     Args:
         device: Result of `device_key`.
@@ -87,28 +82,17 @@ def remember_run(device: str, parameters: int, tokens: int, predicted: Outcome, 
         "predicted": predicted.to_json(),
         "measured": measured.to_json(),
     }
-    with suppress(OSError, GroundupError), locked(_file().with_suffix(".lock"), wait=True):
-        lines = [*_lines(), json.dumps(record)][-_MAX_RECORDS:]
-        new = _file().with_suffix(f".{os.getpid()}")
-        new.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        new.replace(_file())
+    _HISTORY.append(record)
 
 
 def read_runs(device: str | None = None) -> list[dict[str, Any]]:
-    """Return the runs in the history, the oldest first. Damaged lines are ignored.
+    """Return the runs in the history, the oldest first.
 
     Args:
         device: Return only runs on this device.
     """
-    found = []
-    with suppress(OSError, GroundupError):
-        for line in _lines():
-            with suppress(ValueError):
-                record = json.loads(line)
-                complete = isinstance(record, dict) and record.keys() >= _KEYS
-                if complete and device in (None, record["device"]):
-                    found.append(record)
-    return found
+    complete = (record for record in _HISTORY.read() if record.keys() >= _KEYS)
+    return [record for record in complete if device in (None, record["device"])]
 
 
 def speed_ratio(runs: Sequence[Mapping[str, Any]]) -> tuple[float, float, int]:
@@ -131,14 +115,3 @@ def speed_ratio(runs: Sequence[Mapping[str, Any]]) -> tuple[float, float, int]:
         return 1.0, 0.0, 0
     middle = statistics.median(recent)
     return middle, statistics.median(abs(ratio / middle - 1) for ratio in recent), len(recent)
-
-
-def _file() -> Path:
-    return cache_dir() / "training" / "predictions.jsonl"
-
-
-def _lines() -> list[str]:
-    try:
-        return _file().read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
