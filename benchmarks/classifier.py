@@ -28,7 +28,7 @@ from groundup.commands.classify import ClassifyConfig
 from groundup.commands.finetune_classify import FinetuneClassifyConfig
 from groundup.core.console import Console
 from groundup.data import read_table
-from groundup.data.labeled import LabelOptions, read_labeled, without_duplicates
+from groundup.data.labels.reading import LabelOptions, read_labeled, without_duplicates
 
 _OTHER_LANGUAGES = Path(__file__).with_name("other_languages.txt")
 _NUM_GIBBERISH = 10  # Number of texts per kind of gibberish in each split.

@@ -86,7 +86,7 @@ def step(options: argparse.Namespace) -> float:
     """Return the median duration in seconds of a training step of `finetune classify` with full fine-tuning."""
     import torch
 
-    from groundup.data.label_batches import LabeledBatches, Padding
+    from groundup.data.labels.batches import LabeledBatches, Padding
     from groundup.hub.loading import open_model
     from groundup.kernels import measure_machine
     from groundup.model import SequenceClassifier

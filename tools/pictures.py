@@ -1,4 +1,4 @@
-"""Take the screenshots of docs/learn: the Studio, a report, a data card and a Label X-ray.
+"""Take the screenshots of docs/learn: the Studio, a report, a data card and tokenized examples.
 
     python tools/pictures.py RUNS --run quickstart --model smollm2 [--only NAME ...]
 
@@ -114,9 +114,9 @@ class Screenshots:
         """Show the number of documents that remain after each filter."""
         return self._figure("corpus/card.html", "#filters figure")
 
-    def xray(self) -> Locator:
-        """Show the Label X-ray of a conversation."""
-        return self._figure("chat/xray.html", "#conversations figure")
+    def trained_tokens(self) -> Locator:
+        """Show which tokens of a conversation are trained."""
+        return self._figure("chat/tokens.html", "#conversations figure")
 
     def loss(self) -> Locator:
         """Show the loss curve."""

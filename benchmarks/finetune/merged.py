@@ -53,7 +53,7 @@ def _compare(adapter: Path, merged: Path, options: argparse.Namespace) -> dict[s
     import torch
 
     from groundup.data import read_conversations
-    from groundup.data.conversations import FolderExamples
+    from groundup.data.conversations.reading import FolderExamples
     from groundup.data.tables import evenly_spaced
     from groundup.evaluation.comparisons.base_model import greedy_answers
     from groundup.hub import load_model

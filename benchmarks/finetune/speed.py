@@ -86,7 +86,7 @@ def _options() -> argparse.Namespace:
 def _tokenize(model: Path, table: Path, length: int, to: Path) -> Path:
     """Write the token ids and the loss mask of each example as a line of JSON. Skip examples longer than a row."""
     from groundup.data import read_conversations
-    from groundup.data.conversations import FolderExamples
+    from groundup.data.conversations.reading import FolderExamples
     from groundup.tokenizer import ChatTemplate, Tokenizer
 
     template = ChatTemplate(Tokenizer.load(model))

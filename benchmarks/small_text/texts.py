@@ -16,7 +16,7 @@ from groundup.core.artifact import begin
 from groundup.core.console import Console
 from groundup.corpus import read_documents
 from groundup.data import TokenShards, write_shards
-from groundup.data.format import INDEX
+from groundup.data.tokens.format import INDEX
 from groundup.recipes import bundled
 from groundup.tokenizer import Tokenizer, train_tokenizer, vocab_size_for
 

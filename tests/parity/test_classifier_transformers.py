@@ -9,7 +9,7 @@ import torch
 
 from family_shapes import NO_CLASSIFIER, small
 from groundup.core.errors import FormatError
-from groundup.data.label_batches import Padding
+from groundup.data.labels.batches import Padding
 from groundup.hub import load_classifier, load_model, save_classifier
 from groundup.model import FAMILIES, ModelConfig, SequenceClassifier
 

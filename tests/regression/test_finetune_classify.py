@@ -24,7 +24,7 @@ from groundup.commands.finetune_classify import FinetuneClassifyConfig
 from groundup.core.artifact import begin
 from groundup.core.console import Console
 from groundup.data import read_table
-from groundup.data.labeled import LabelOptions, read_labeled
+from groundup.data.labels.reading import LabelOptions, read_labeled
 from groundup.evaluation.classifiers import evaluation as classifier_evaluation
 from groundup.evaluation.example_evaluation import ExampleOptions, evaluate_labels
 from groundup.hub import save_model

@@ -15,7 +15,7 @@ from groundup.core.config import unknown_name
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, GroundupError
 from groundup.core.types import Example
-from groundup.data.conversations import ConversationSplit, InstructionSettings
+from groundup.data.conversations.reading import ConversationSplit, InstructionSettings
 from groundup.data.held_out import fine_tuning_record
 from groundup.evaluation.applications import schema_problem
 from groundup.hub.adapted import find_adapter_base, is_adapter, is_adapter_of

@@ -9,7 +9,7 @@ import numpy as np
 
 from groundup.apps.declaration import App, BaselineName
 from groundup.corpus.quality.sentences import split_sentences
-from groundup.data.tfidf import Tfidf
+from groundup.data.labels.tfidf import Tfidf
 from groundup.evaluation.baselines import lead
 
 _NUM_LEAD = 2  # sentences

@@ -68,7 +68,7 @@ def run(
         DataError: The classifier or the table does not exist, or a text is blank.
         FormatError: A file of the classifier is damaged.
     """
-    from groundup.data.labeled import read_unlabeled_texts
+    from groundup.data.labels.reading import read_unlabeled_texts
     from groundup.hub.loading import open_classifier
     from groundup.inference.classification import Classifier
 

@@ -130,7 +130,7 @@ def _classifiers(
     config: CompareConfig, base: Path, fine_tuned: Path, general: Path | None, dtype: ComputeDtype, console: Console
 ) -> ComparisonReport:
     from groundup.data.held_out import held_out_labels
-    from groundup.data.labeled import LabelOptions
+    from groundup.data.labels.reading import LabelOptions
     from groundup.evaluation.comparisons.classifiers import compare_labels, open_compared
     from groundup.evaluation.comparisons.examples import ComparisonReport
 

@@ -45,15 +45,15 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
     """
     from groundup.data import table_identity
     from groundup.hub.resolve import base_identity
-    from groundup.report.xray_page import xray_only
+    from groundup.report.tokens_page import tokens_page_only
     from groundup.train.classifier.initial_head import HEAD_FILE, preview
 
     require_full_for_muon(config.optimizer, config.method, config.model)
-    keys = config.model_dump(mode="json", exclude={"data", "test", "model", "xray", *NOT_IN_FINGERPRINT})
-    if config.xray:
+    keys = config.model_dump(mode="json", exclude={"data", "test", "model", *NOT_IN_FINGERPRINT})
+    if config.preview:
         console = console or Console()
         summary, seen, labels = preview(config, console)
-        return xray_only(config.out, "finetune.classify", keys, summary, seen, console, labels)
+        return tokens_page_only(config.out, "finetune.classify", keys, summary, seen, console, labels)
     inputs = {"model": base_identity(config.model), "data": table_identity(config.data)}
     if config.test is not None:
         inputs["test"] = table_identity(config.test)
@@ -75,8 +75,8 @@ def _train(
     Returns:
         A function that tests and writes the classifier, given the facts of the training; and the training's result.
     """
-    from groundup.data.label_batches import LabeledBatches, Padding
-    from groundup.data.loader import BatchPlacement
+    from groundup.data.labels.batches import LabeledBatches, Padding
+    from groundup.data.tokens.loader import BatchPlacement
     from groundup.evaluation.classifiers.evaluation import LabelTask
     from groundup.hub.loading import open_model
     from groundup.inference.classification import show_texts

@@ -9,7 +9,7 @@ from groundup.core.artifact import Artifact, read
 from groundup.core.config import setting
 from groundup.core.console import Console
 from groundup.core.types import DeciderName
-from groundup.data.conversations import InstructionSettings
+from groundup.data.conversations.reading import InstructionSettings
 from groundup.train.fine_tuning_method import (
     make_trainable,
     open_for_chat,
@@ -22,7 +22,7 @@ from groundup.train.settings import NOT_IN_FINGERPRINT, FineTuningSettings
 
 if TYPE_CHECKING:
     from groundup.data import ExampleLoader
-    from groundup.data.instruction import InstructionData
+    from groundup.data.conversations.instruction import InstructionData
     from groundup.distributed.ranks import Ranks
     from groundup.kernels import Machine
 
@@ -49,14 +49,14 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
     """
     from groundup.apps.application_models import with_application_prompt
     from groundup.data import table_identity
-    from groundup.data.replay import replay_identity
+    from groundup.data.conversations.replay import replay_identity
     from groundup.hub.resolve import base_identity
 
     require_full_for_muon(config.optimizer, config.method, config.model)
     config = with_application_prompt(config)
-    keys = config.model_dump(mode="json", exclude={"data", "test", "model", "replay", "xray", *NOT_IN_FINGERPRINT})
-    if config.xray:
-        return _xray(config, keys, console or Console())
+    keys = config.model_dump(mode="json", exclude={"data", "test", "model", "replay", *NOT_IN_FINGERPRINT})
+    if config.preview:
+        return _preview(config, keys, console or Console())
     inputs = {"model": base_identity(config.model), "data": table_identity(config.data)}
     if config.replay is not None and config.replay_fraction:
         inputs["replay"] = replay_identity(config.replay)
@@ -73,14 +73,14 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
 def _fine_tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     """Plan the run, fine-tune the model, write the model directory, and compare the model with its base model."""
     from groundup.apps.application_models import read_examples
-    from groundup.data.instruction import InstructionData
+    from groundup.data.conversations.instruction import InstructionData
     from groundup.data.training_hashes import save_training_hashes, training_hashes
     from groundup.evaluation.comparisons.after_training import compare_fine_tuned, load_fine_tuned_and_base
     from groundup.evaluation.during_training import show_answers
     from groundup.evaluation.selection import answer_selection
     from groundup.hub import finish_model
     from groundup.hub.model_card import show_licenses
-    from groundup.report.xray_page import NUM_SHOWN, write_xray
+    from groundup.report.tokens_page import NUM_SHOWN, write_tokens_page
     from groundup.tokenizer import load_chat_template, save_chat
     from groundup.train import Evaluation, Trainer
     from groundup.train.objectives import NextToken
@@ -114,7 +114,7 @@ def _fine_tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
         return
     files = [run.plan_file, *save_language_model(method, out, trained_model, base, tokenizer, template.stop_ids)]
     files += [*save_chat(out, template, tokenizer), save_training_hashes(out, split.questions, training_hashes(base))]
-    files.append(write_xray(out / "xray.html", f"{split.found.sentence}.", data.token_views(NUM_SHOWN)))
+    files.append(write_tokens_page(out / "tokens.html", f"{split.found.sentence}.", data.token_views(NUM_SHOWN)))
     del model, trained_model, trainer, opened, planned, evaluation, selection  # frees memory
     fine_tuned, original = load_fine_tuned_and_base(out, base, machine, adapter=method == "lora")
     compared, transcripts = compare_fine_tuned(fine_tuned, original, data, seed=config.seed, console=console)
@@ -124,12 +124,12 @@ def _fine_tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     finish_model(run.work, facts, files, base=base)
 
 
-def _xray(config: FinetuneInstructConfig, keys: dict[str, Any], console: Console) -> Artifact:
+def _preview(config: FinetuneInstructConfig, keys: dict[str, Any], console: Console) -> Artifact:
     """Print training examples and write them to an HTML page, without training."""
-    from groundup.data.instruction import InstructionData
+    from groundup.data.conversations.instruction import InstructionData
     from groundup.hub.loading import load_tokenizer, read_config
     from groundup.hub.resolve import resolve_model
-    from groundup.report.xray_page import NUM_SHOWN, xray_only
+    from groundup.report.tokens_page import NUM_SHOWN, tokens_page_only
     from groundup.tokenizer import load_chat_template, with_chat_tokens
 
     split, directory = config.read(console), resolve_model(config.model)
@@ -138,13 +138,13 @@ def _xray(config: FinetuneInstructConfig, keys: dict[str, Any], console: Console
     data = InstructionData.encode(split, config, template, tokenizer, context, console)
     data.show(console, max_shown=3)
     summary = f"{split.found.sentence}."
-    return xray_only(config.out, "finetune.instruct", keys, summary, data.token_views(NUM_SHOWN), console)
+    return tokens_page_only(config.out, "finetune.instruct", keys, summary, data.token_views(NUM_SHOWN), console)
 
 
 def _loader(
     config: FinetuneInstructConfig, data: InstructionData, ranks: Ranks, context: int, rows: int, machine: Machine
 ) -> ExampleLoader:
-    from groundup.data.loader import BatchPlacement
+    from groundup.data.tokens.loader import BatchPlacement
 
     place = BatchPlacement(ranks.rank, ranks.size, machine.device)
     return data.loader(context, rows, cut=config.truncate, seed=config.seed, place=place)

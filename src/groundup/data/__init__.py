@@ -6,7 +6,8 @@ from groundup.core.lazy import exports
 
 if TYPE_CHECKING:
     from groundup.data.columns import ConversationSettings
-    from groundup.data.conversations import (
+    from groundup.data.conversations.packing import ExampleLoader
+    from groundup.data.conversations.reading import (
         Conversations,
         ExampleSources,
         question_of,
@@ -14,13 +15,12 @@ if TYPE_CHECKING:
         split_by_hash,
         without_prompts_of,
     )
-    from groundup.data.documents import TokenDocuments, TokenLists
-    from groundup.data.evaluation import DocumentWindows, document_windows
-    from groundup.data.loader import Loader, PackedWindows
-    from groundup.data.packing import ExampleLoader
-    from groundup.data.shards import TokenShards
     from groundup.data.tables import Table, cell_text, read_table, table_identity
-    from groundup.data.writing import require_shard_space, write_shards
+    from groundup.data.tokens.documents import TokenDocuments, TokenLists
+    from groundup.data.tokens.evaluation import DocumentWindows, document_windows
+    from groundup.data.tokens.loader import Loader, PackedWindows
+    from groundup.data.tokens.shards import TokenShards
+    from groundup.data.tokens.writing import require_shard_space, write_shards
 
 __all__ = [
     "ConversationSettings",
@@ -50,25 +50,25 @@ __getattr__ = exports(
     __name__,
     {
         "ConversationSettings": "columns",
-        "Conversations": "conversations",
-        "DocumentWindows": "evaluation",
-        "ExampleLoader": "packing",
-        "ExampleSources": "conversations",
-        "Loader": "loader",
-        "PackedWindows": "loader",
+        "Conversations": "conversations.reading",
+        "DocumentWindows": "tokens.evaluation",
+        "ExampleLoader": "conversations.packing",
+        "ExampleSources": "conversations.reading",
+        "Loader": "tokens.loader",
+        "PackedWindows": "tokens.loader",
         "Table": "tables",
-        "TokenDocuments": "documents",
-        "TokenLists": "documents",
-        "TokenShards": "shards",
+        "TokenDocuments": "tokens.documents",
+        "TokenLists": "tokens.documents",
+        "TokenShards": "tokens.shards",
         "cell_text": "tables",
-        "document_windows": "evaluation",
-        "question_of": "conversations",
-        "read_conversations": "conversations",
+        "document_windows": "tokens.evaluation",
+        "question_of": "conversations.reading",
+        "read_conversations": "conversations.reading",
         "read_table": "tables",
-        "require_shard_space": "writing",
-        "split_by_hash": "conversations",
+        "require_shard_space": "tokens.writing",
+        "split_by_hash": "conversations.reading",
         "table_identity": "tables",
-        "without_prompts_of": "conversations",
-        "write_shards": "writing",
+        "without_prompts_of": "conversations.reading",
+        "write_shards": "tokens.writing",
     },
 )

@@ -14,15 +14,15 @@ from groundup.core.plural import pluralize
 from groundup.core.types import Example
 from groundup.corpus import FolderSource, PackageSource
 from groundup.data.columns import ConversationSettings
-from groundup.data.conversations import (
+from groundup.data.conversations.reading import (
     ExampleSources,
     question_of,
     read_conversations,
     split_by_hash,
     without_prompts_of,
 )
-from groundup.data.label_parts import UNTRAINED_LABEL, limit_texts, split_labeled, without_overlap
-from groundup.data.labeled import (
+from groundup.data.labels.parts import UNTRAINED_LABEL, limit_texts, split_labeled, without_overlap
+from groundup.data.labels.reading import (
     UNKNOWN_LABEL,
     Labeled,
     LabelOptions,

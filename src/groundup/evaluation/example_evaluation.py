@@ -20,8 +20,8 @@ from groundup.core.types import Example, InferenceDtype, MetricName
 from groundup.data import ConversationSettings, TokenLists, read_conversations, read_table
 from groundup.data.choices import has_choices, read_choices
 from groundup.data.columns import find_columns
-from groundup.data.conversations import FolderExamples
-from groundup.data.labeled import UNKNOWN_LABEL, LabelOptions, read_labeled, summary, with_labels
+from groundup.data.conversations.reading import FolderExamples
+from groundup.data.labels.reading import UNKNOWN_LABEL, LabelOptions, read_labeled, summary, with_labels
 from groundup.data.tables import evenly_spaced
 from groundup.evaluation.choices import group_accuracies, score_choices
 from groundup.evaluation.classifiers.evaluation import label_evaluator

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from groundup.core.errors import FormatError
 from groundup.core.types import IGNORE_INDEX, Example
-from groundup.data.shared_prefixes import group_by_prefix
+from groundup.data.conversations.shared_prefixes import group_by_prefix
 from groundup.inference.prompting import RenderedConversation, Renderer
 from groundup.model import KVCache, Transformer
 from groundup.tokenizer import Tokenizer

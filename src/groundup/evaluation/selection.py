@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from groundup.core.errors import DataError
 from groundup.core.types import DeciderName, Example
-from groundup.data.instruction import InstructionData
+from groundup.data.conversations.instruction import InstructionData
 from groundup.data.tables import evenly_spaced
 from groundup.evaluation.metrics import label_names, measures
 from groundup.evaluation.prompt_search import FewShotPrompt, PromptedModel, generate_answers

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from groundup.core.errors import FormatError
 from groundup.core.files import atomic_file
-from groundup.data.tfidf import Tfidf
+from groundup.data.labels.tfidf import Tfidf
 from groundup.hub.arrays import read_arrays
 
 LEXICAL_FILE = "lexical.safetensors"

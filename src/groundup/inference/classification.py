@@ -20,9 +20,9 @@ from torch import Tensor
 
 from groundup.core.console import Console, visible
 from groundup.core.types import is_blank
-from groundup.data.label_batches import Padding
-from groundup.data.labeled import Labeled
-from groundup.data.xray import TokenView, view_text
+from groundup.data.labels.batches import Padding
+from groundup.data.labels.reading import Labeled
+from groundup.data.token_views import TokenView, view_text
 from groundup.hub.loading import OpenedClassifier
 from groundup.inference.novelty import NO_NOVELTY, UNLIKE, Novelty
 from groundup.model import SequenceClassifier

@@ -35,7 +35,7 @@ from groundup.studio.workspace import Workspace, run_name
 
 # A sandboxed frame has an opaque origin, so its scripts cannot access the Studio's page or its server.
 _SANDBOX = "frame-ancestors 'self'; sandbox"
-XRAY = "xray.html"
+TOKENS_PAGE = "tokens.html"
 
 _MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _MAX_RESULTS = 20  # Maximum number of documents that a search returns.
@@ -54,7 +54,7 @@ def sandboxed_page(workspace: Workspace, kind: str, name: str) -> tuple[str, str
 
     Args:
         workspace: The workspace that contains the run or the stage.
-        kind: Kind of the page: "card" (of a corpus), "report" (of a run), or "xray" (of a fine-tuning stage).
+        kind: Kind of the page: "card" (of a corpus), "report" (of a run), or "tokens" (of a fine-tuning stage).
         name: Name of the run, or id of the stage.
 
     Raises:
@@ -64,7 +64,7 @@ def sandboxed_page(workspace: Workspace, kind: str, name: str) -> tuple[str, str
     renderers: dict[str, Callable[[], tuple[str, str]]] = {
         "card": lambda: (render_card(read_card(workspace.stage(name).directory)), content_policy(script=True)),
         "report": lambda: (render(read_run(workspace.run(name).directory)), content_policy(script=True)),
-        "xray": lambda: (_xray(workspace, name), "default-src 'none'; style-src 'unsafe-inline'"),
+        "tokens": lambda: (_tokens_page(workspace, name), "default-src 'none'; style-src 'unsafe-inline'"),
     }
     if kind not in renderers:
         raise DataError(f"page {kind[:80]!r}", rule="not found", fix=f"Request one of {', '.join(renderers)}.")
@@ -73,10 +73,10 @@ def sandboxed_page(workspace: Workspace, kind: str, name: str) -> tuple[str, str
     return page, f"{policy}; {_SANDBOX}{scripts}"
 
 
-def _xray(workspace: Workspace, stage_id: str) -> str:
-    path = workspace.stage(stage_id).directory / XRAY
+def _tokens_page(workspace: Workspace, stage_id: str) -> str:
+    path = workspace.stage(stage_id).directory / TOKENS_PAGE
     if not path.is_file():
-        raise DataError(f"stage {stage_id[:80]!r}", rule=f"no {XRAY}", fix="Choose a fine-tuning stage.")
+        raise DataError(f"stage {stage_id[:80]!r}", rule=f"no {TOKENS_PAGE}", fix="Choose a fine-tuning stage.")
     return path.read_text(encoding="utf-8", errors="replace")
 
 
@@ -212,7 +212,7 @@ def _overview_routes(workspace: Workspace, models: StudioModels, jobs: Jobs) -> 
                     "job": jobs.status(run.name),
                     "stages": [
                         {key: value for key, value in asdict(stage).items() if key != "directory"}
-                        | {"has_xray": (stage.directory / XRAY).is_file()}
+                        | {"has_tokens_page": (stage.directory / TOKENS_PAGE).is_file()}
                         for stage in run.stages
                     ],
                 }

@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 from groundup.core.artifact import read
 from groundup.data import Loader, TokenShards
-from groundup.data.loader import BatchPlacement
+from groundup.data.tokens.loader import BatchPlacement
 from groundup.distributed.ranks import Ranks
 from groundup.hub import finish_model, save_model
 from groundup.kernels import Machine

@@ -13,7 +13,9 @@ from groundup.train.learning_rates import OptimizerSettings
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
 # An interrupted run can resume with other values of these settings, because they do not affect the result.
-NOT_IN_FINGERPRINT = frozenset({"out", "checkpoint_seconds", "parallel", "report_to", "allow_high_learning_rate"})
+NOT_IN_FINGERPRINT = frozenset(
+    {"out", "checkpoint_seconds", "parallel", "report_to", "allow_high_learning_rate", "preview"}
+)
 
 
 class ParallelConfig(Config):
@@ -93,4 +95,4 @@ class FineTuningSettings(TrainingSettings):
     early_stopping_patience: int | None = setting(
         None, help="number of validation scores (of 20) without improvement after which training stops", ge=1
     )
-    xray: bool = setting(False, help="show the training examples and exit", flag=True)
+    preview: bool = setting(False, help="show which tokens are trained, and exit", flag=True)

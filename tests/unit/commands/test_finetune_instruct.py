@@ -207,16 +207,16 @@ def test_an_unknown_column_or_source_is_named_in_the_error(table: Path, base: Pa
         tune(table, tmp_path / "absent", tmp_path / "d")
 
 
-def test_xray_shows_the_training_examples_and_exits(
+def test_preview_shows_the_training_examples_and_exits(
     table: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The option must not create a model directory and must not lock the output directory."""
     out = tmp_path / "chat"
-    keys = {"data": str(table), "model": str(base), "out": str(out), "xray": True}
+    keys = {"data": str(table), "model": str(base), "out": str(out), "preview": True}
     made = run(load(FinetuneInstructConfig, keys), console=Console())
     assert not out.exists()
-    assert list(made.outputs) == ["chat.xray.html"]
-    assert "<|im_end|>" in (tmp_path / "chat.xray.html").read_text(encoding="utf-8").replace("&lt;", "<").replace(
+    assert list(made.outputs) == ["chat.tokens.html"]
+    assert "<|im_end|>" in (tmp_path / "chat.tokens.html").read_text(encoding="utf-8").replace("&lt;", "<").replace(
         "&gt;", ">"
     )
     said = capsys.readouterr().err
@@ -226,8 +226,8 @@ def test_xray_shows_the_training_examples_and_exits(
         assert re.search(rf"^ *{row} +[\d,]+ +[\d,]+", said, re.MULTILINE), row
 
 
-def test_the_output_contains_the_xray_page(fine_tuned: Path) -> None:
-    assert "xray.html" in artifact.read(fine_tuned).outputs
+def test_the_output_contains_the_tokens_page(fine_tuned: Path) -> None:
+    assert "tokens.html" in artifact.read(fine_tuned).outputs
 
 
 def test_examples_with_chat_template_markup_are_rejected(base: Path, tmp_path: Path) -> None:

@@ -117,16 +117,18 @@ def test_rare_labels_cause_a_warning_and_can_be_balanced(
     assert rare["b"] > 2 * rare["a"]
 
 
-def test_xray_shows_texts_with_labels_and_exits(
+def test_preview_shows_texts_with_labels_and_exits(
     run_directory: Path, large_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "c"
-    config = FinetuneClassifyConfig(data=large_table, model=run_directory, out=out, xray=True, max_tokens=8, **SETTINGS)
+    config = FinetuneClassifyConfig(
+        data=large_table, model=run_directory, out=out, preview=True, max_tokens=8, **SETTINGS
+    )
     made = finetune_classify.run(config, console=Console())
-    assert list(made.outputs) == ["c.xray.html"] and not out.exists()
+    assert list(made.outputs) == ["c.tokens.html"] and not out.exists()
     said = capsys.readouterr().err
     assert "more truncated; label:" in said
-    page = (tmp_path / "c.xray.html").read_text(encoding="utf-8")
+    page = (tmp_path / "c.tokens.html").read_text(encoding="utf-8")
     assert "; truncated by " in page and "The loss is computed on the label only." in page
 
 

@@ -10,7 +10,7 @@ import pytest
 from groundup.core.errors import ConfigError
 from groundup.core.types import Message
 from groundup.data import ConversationSettings, read_conversations
-from groundup.data.conversations import FolderExamples
+from groundup.data.conversations.reading import FolderExamples
 
 WHATSAPP = """\
 12/24/23, 11:50 PM - Messages and calls are end-to-end encrypted.

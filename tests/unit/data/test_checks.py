@@ -11,7 +11,7 @@ from chat_templates import LLAMA3
 from external_tokenizers import MAKERS, save
 from groundup.core.errors import DataError, FormatError
 from groundup.core.types import Example, Message
-from groundup.data.checks import require_own_template, require_raw_text, require_trainable
+from groundup.data.conversations.checks import require_own_template, require_raw_text, require_trainable
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
 QUESTION, ANSWER = "Name a colour.", "Green."

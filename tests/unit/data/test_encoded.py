@@ -6,8 +6,8 @@ import numpy as np
 
 from groundup.core.errors import DataError
 from groundup.core.types import Message
-from groundup.data.checks import require_trainable
-from groundup.data.encoded import to_arrays, trained_tokens
+from groundup.data.conversations.checks import require_trainable
+from groundup.data.conversations.encoded import to_arrays, trained_tokens
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
 

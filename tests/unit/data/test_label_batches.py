@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from groundup.data.label_batches import LabeledBatch, LabeledBatches, Padding, label_targets
-from groundup.data.labeled import SEPARATOR, Labeled
+from groundup.data.labels.batches import LabeledBatch, LabeledBatches, Padding, label_targets
+from groundup.data.labels.reading import SEPARATOR, Labeled
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer
 

@@ -10,8 +10,8 @@ import pytest
 
 from groundup.core.errors import ConfigError, DataError
 from groundup.data import Table
-from groundup.data.label_parts import limit_texts, split_labeled, split_validation, without_overlap
-from groundup.data.labeled import (
+from groundup.data.labels.parts import limit_texts, split_labeled, split_validation, without_overlap
+from groundup.data.labels.reading import (
     SEPARATOR,
     Labeled,
     LabelOptions,

@@ -11,7 +11,7 @@ import torch
 
 from groundup.core.errors import ConfigError, DataError
 from groundup.data import Loader, PackedWindows, TokenShards, write_shards
-from groundup.data.loader import BatchPlacement
+from groundup.data.tokens.loader import BatchPlacement
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import torch
 from groundup.core.errors import ConfigError, DataError
 from groundup.core.types import IGNORE_INDEX, SHARED_PREFIX
 from groundup.data import ExampleLoader
-from groundup.data.loader import BatchPlacement, PackedWindows
-from groundup.data.shared_prefixes import group_by_prefix
+from groundup.data.conversations.shared_prefixes import group_by_prefix
+from groundup.data.tokens.loader import BatchPlacement, PackedWindows
 from groundup.model import Transformer
 from groundup.train.objectives import NextToken
 

@@ -11,7 +11,7 @@ import pytest
 from groundup.core.config import Config, load, setting
 from groundup.core.errors import ConfigError, DataError
 from groundup.data import ConversationSettings, ExampleSources, read_conversations
-from groundup.data.passage_questions import PassageSettings, with_passages
+from groundup.data.conversations.passage_questions import PassageSettings, with_passages
 from groundup.data.spans import NUM_OPTIONS, common_type, occurs_in
 from groundup.data.tables import Table
 

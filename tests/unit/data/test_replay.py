@@ -15,7 +15,7 @@ from groundup.core.config import load
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError
 from groundup.core.types import Message
-from groundup.data.replay import replay_examples
+from groundup.data.conversations.replay import replay_examples
 from groundup.hub import save_model
 from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer

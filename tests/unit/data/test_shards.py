@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from groundup.core.errors import DataError, FormatError
 from groundup.data import TokenShards, write_shards
-from groundup.data.writing import save_array
+from groundup.data.tokens.writing import save_array
 from groundup.tokenizer import CorpusEncoder, Tokenizer
 
 

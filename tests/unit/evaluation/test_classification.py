@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, f1_score
 
-from groundup.data.labeled import Labeled
+from groundup.data.labels.reading import Labeled
 from groundup.evaluation.classifiers.single_label import compare_with_baselines, macro_f1, predict_tfidf, score
 from groundup.inference.classification import predict
 from groundup.model import SequenceClassifier, Transformer

@@ -11,7 +11,7 @@ import torch
 from groundup.core.console import Console
 from groundup.core.types import Example
 from groundup.data.held_out import HeldOut
-from groundup.data.labeled import SEPARATOR, Labeled
+from groundup.data.labels.reading import SEPARATOR, Labeled
 from groundup.evaluation.comparisons import classifiers as label_comparison
 from groundup.evaluation.comparisons.classifiers import compare_labels
 from groundup.evaluation.prompt_search import FewShotPrompt, PromptedModel

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from groundup.core.errors import FormatError
-from groundup.data.tfidf import Tfidf
+from groundup.data.labels.tfidf import Tfidf
 from groundup.hub.lexical import LEXICAL_FILE, LexicalHead
 from groundup.train.classifier.lexical_head import fit_lexical_head
 from groundup.train.objectives.classification import Classification

@@ -68,7 +68,7 @@ def test_a_report_is_sandboxed(studio: Any) -> None:
         "/studio/../app.py",
         "/studio/%2e%2e/routes.py",
         "/studio/static/main.js",
-        "/studio/page/xray/one/base",
+        "/studio/page/tokens/one/base",
         "/studio/page/card/one/base",
         "/studio/page/report/..%2f..",
         "/studio/page/secret/one",

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from groundup.data import ExampleLoader
-from groundup.data.label_batches import LabeledBatches, Padding
+from groundup.data.labels.batches import LabeledBatches, Padding
 from groundup.model import SequenceClassifier, Transformer
 from groundup.train.objectives import NextToken, Objective
 from groundup.train.objectives.classification import label_objective

@@ -14,8 +14,8 @@ import numpy as np
 
 from groundup.core.console import Console
 from groundup.core.types import text_id
-from groundup.data.label_batches import Targets, label_targets
-from groundup.data.labeled import Labeled
+from groundup.data.labels.batches import Targets, label_targets
+from groundup.data.labels.reading import Labeled
 from groundup.evaluation.classifiers.calibration import Calibration, fit_temperature, safe_log
 from groundup.evaluation.classifiers.multi_label import compare_sets, macro_f1_of_sets, score_sets
 from groundup.evaluation.classifiers.single_label import (

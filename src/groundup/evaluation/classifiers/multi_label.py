@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from groundup.data.tfidf import Tfidf
+from groundup.data.labels.tfidf import Tfidf
 from groundup.evaluation.classifiers.single_label import BaselineComparison, Floats, f1_over_labels
 from groundup.evaluation.stats import Interval, bootstrap, ratio_interval
 

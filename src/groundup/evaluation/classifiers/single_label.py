@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from groundup.data.labeled import Labeled
-from groundup.data.tfidf import Tfidf
+from groundup.data.labels.reading import Labeled
+from groundup.data.labels.tfidf import Tfidf
 from groundup.evaluation.comparisons.examples import Comparison
 from groundup.evaluation.measure import mean
 from groundup.evaluation.stats import Interval, bootstrap, ratio_interval

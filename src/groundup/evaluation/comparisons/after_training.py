@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.core.console import Console
-from groundup.data.instruction import InstructionData
+from groundup.data.conversations.instruction import InstructionData
 from groundup.data.tables import evenly_spaced
 from groundup.evaluation.comparisons.base_model import BaseComparison, compare_with_base
 from groundup.hub import load_model

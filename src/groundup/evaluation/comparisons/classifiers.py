@@ -11,7 +11,7 @@ from groundup.core.console import Console
 from groundup.core.errors import DataError
 from groundup.core.types import Example, InferenceDtype, Message
 from groundup.data.held_out import HeldOut
-from groundup.data.labeled import Labeled
+from groundup.data.labels.reading import Labeled
 from groundup.data.tables import evenly_spaced
 from groundup.evaluation.baselines import label_baselines, label_set_baselines
 from groundup.evaluation.comparisons.examples import Comparison, ComparisonReport

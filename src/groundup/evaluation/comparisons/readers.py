@@ -11,7 +11,7 @@ import numpy as np
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError
 from groundup.core.plural import pluralize
-from groundup.data.conversations import ExampleSources
+from groundup.data.conversations.reading import ExampleSources
 from groundup.data.tables import cell_text, evenly_spaced, read_table
 from groundup.evaluation.comparisons.examples import Comparison, ComparisonReport
 from groundup.evaluation.measure import Measure, mean

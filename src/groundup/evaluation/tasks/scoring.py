@@ -19,8 +19,8 @@ from groundup.core.types import Example, InferenceDtype, Message
 from groundup.data import read_table
 from groundup.data.choices import group_columns, grouped, read_choices
 from groundup.data.columns import fill, find_columns
-from groundup.data.conversations import RejectedError, read_example
-from groundup.data.labeled import LabelOptions, read_labeled
+from groundup.data.conversations.reading import RejectedError, read_example
+from groundup.data.labels.reading import LabelOptions, read_labeled
 from groundup.data.tables import evenly_spaced
 from groundup.evaluation.baselines import lead
 from groundup.evaluation.choices import right_choices, score_choices

@@ -27,7 +27,7 @@ function decoded(part) {
 }
 
 // The hash of the URL contains the view and the item that it shows, so that the back button works. Examples are
-// #/inside and #/report/xray/tiny/chat.
+// #/inside and #/report/tokens/tiny/chat.
 function currentView() {
   const [name, ...detail] = location.hash.slice(2).split("/").map(decoded);
   return name in VIEWS ? [name, detail.join("/")] : ["chat", ""];

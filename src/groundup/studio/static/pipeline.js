@@ -9,7 +9,7 @@ const STEPS = [
   ["Collected", (stage) => stage.stage === "collect", (stage) => hashLink("data", stage?.id)],
   ["Tokenized", (stage) => stage.stage === "tokenize", () => hashLink("inside", "surprisal")],
   ["Pretrained", (stage) => stage.stage === "pretrain" || stage.stage === "import", (stage) => hashLink("train", stage?.id)],
-  ["Fine-tuned", isFineTuning, (stage) => (stage?.has_xray ? hashLink("report", `xray/${stage.id}`) : hashLink("train", stage?.id))],
+  ["Fine-tuned", isFineTuning, (stage) => (stage?.has_tokens_page ? hashLink("report", `tokens/${stage.id}`) : hashLink("train", stage?.id))],
   ["Evaluated", (stage) => stage.stage === "evaluate" || stage.stage === "compare", (stage) => hashLink("report", stage && `report/${stage.id.split("/")[0]}`)],
   ["In use", () => false, () => hashLink("chat")],
 ];

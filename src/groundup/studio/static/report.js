@@ -1,4 +1,4 @@
-// The Report view, which shows reports of runs and Label X-rays of fine-tuning stages.
+// The Report view, which shows reports of runs and the tokenized examples of fine-tuning stages.
 import { el, field, select, updateOptions } from "./dom.js";
 import { frame } from "./frame.js";
 import { onChange, store } from "./store.js";
@@ -10,13 +10,13 @@ export function report(section) {
   const content = el("div", {}, el("div", { class: "inline" }, field("Page", picker)), page.figure);
   section.append(
     el("h2", {}, "Report"),
-    el("p", { class: "lead" }, "One page per run: its data, training, results and cost. A Label X-ray shows which tokens of an example the loss includes."),
+    el("p", { class: "lead" }, "One page per run: its data, training, results and cost. The tokenized examples of a fine-tuning stage show which tokens the loss includes."),
     empty, content);
 
   function draw() {
     const pages = store.overview.runs.flatMap((run) => [
       ...(run.has_report ? [[`report/${run.name}`, `Report of ${run.name}`]] : []),
-      ...run.stages.filter((stage) => stage.has_xray).map((stage) => [`xray/${stage.id}`, `Label X-ray of ${stage.id}`]),
+      ...run.stages.filter((stage) => stage.has_tokens_page).map((stage) => [`tokens/${stage.id}`, `Tokenized examples of ${stage.id}`]),
     ]);
     empty.hidden = pages.length > 0;
     content.hidden = !pages.length;

@@ -34,9 +34,9 @@ from torch import Tensor
 from groundup.core.console import Console
 from groundup.core.files import atomic_file, file_digest
 from groundup.core.plural import pluralize
-from groundup.data.label_batches import Targets, label_targets
-from groundup.data.labeled import Labeled
-from groundup.data.xray import TokenView
+from groundup.data.labels.batches import Targets, label_targets
+from groundup.data.labels.reading import Labeled
+from groundup.data.token_views import TokenView
 from groundup.hub.loading import load_tokenizer, read_config
 from groundup.hub.resolve import resolve_model
 from groundup.inference.classification import encode, last_hidden_states, show_texts

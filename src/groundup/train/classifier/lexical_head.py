@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from groundup.data.label_batches import Targets
-from groundup.data.tfidf import Tfidf
+from groundup.data.labels.batches import Targets
+from groundup.data.labels.tfidf import Tfidf
 from groundup.hub.lexical import LexicalHead
 from groundup.train.classifier.initial_head import LabelLoss, ridge
 

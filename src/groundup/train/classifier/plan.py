@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from groundup.core.artifact import Work
 from groundup.core.config import setting
 from groundup.core.console import Console
-from groundup.data.label_parts import LabelSettings
+from groundup.data.labels.parts import LabelSettings
 from groundup.train.fine_tuning_method import Method
 from groundup.train.learning_rates import classifier_rates, show_rates
 from groundup.train.run import TrainingRun, drop_checkpoints, read_plan
 from groundup.train.settings import FineTuningSettings
 
 if TYPE_CHECKING:
-    from groundup.data.label_batches import LabeledBatches
+    from groundup.data.labels.batches import LabeledBatches
     from groundup.model import SequenceClassifier
     from groundup.optim import OptimizerConfig
     from groundup.train.trainer import Trainer, TrainingSteps

@@ -14,7 +14,7 @@ from groundup.core.errors import DataError
 from groundup.core.files import expand_home
 from groundup.core.pipeline import read_output
 from groundup.data import TokenShards
-from groundup.data.format import INDEX
+from groundup.data.tokens.format import INDEX
 from groundup.train.planner.estimate import Text
 from groundup.train.planner.forecast import COMPRESSED_BYTES, compression
 from groundup.train.planner.law import DEFAULT_LAW, Law, law_for

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.core.types import IGNORE_INDEX
-from groundup.data.label_batches import LabeledBatch
+from groundup.data.labels.batches import LabeledBatch
 from groundup.train.objectives.base import Metrics
 
 # With larger weights, a single text with a rare label would dominate the gradient of a step.

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from groundup.data.label_batches import LabeledBatch, Padding
+from groundup.data.labels.batches import LabeledBatch, Padding
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer
 from groundup.train.objectives.classification import Classification, MultiLabelClassification, label_objective

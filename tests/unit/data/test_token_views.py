@@ -10,7 +10,7 @@ import pytest
 from chat_templates import GEMMA, LLAMA3, MISTRAL, ZEPHYR
 from external_tokenizers import MAKERS, save
 from groundup.core.types import Message, Role
-from groundup.data.xray import TokenView, role_table, view_conversation, view_text
+from groundup.data.token_views import TokenView, role_table, view_conversation, view_text
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
 TALK = [

@@ -1,4 +1,4 @@
-"""The HTML page of a Label X-ray: safe, without scripts, and complete."""
+"""The HTML page of tokenized examples: safe, without scripts, and complete."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from page_reader import parse
 from synthetic_run import HOSTILE
 
 from groundup.core.types import Message
-from groundup.data.xray import view_conversation
-from groundup.report.xray_page import render_xray
+from groundup.data.token_views import view_conversation
+from groundup.report.tokens_page import render_tokens_page
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
 
 def page(tokenizer: Tokenizer, *contents: str) -> str:
     talks = [[Message("user", content), Message("assistant", f"{content} indeed")] for content in contents]
     template = ChatTemplate(tokenizer)
-    return render_xray("a name", "I read 2 rows.", [view_conversation(template, tokenizer, talk) for talk in talks])
+    seen = [view_conversation(template, tokenizer, talk) for talk in talks]
+    return render_tokens_page("a name", "I read 2 rows.", seen)
 
 
 def test_examples_cannot_become_markup_or_run(tokenizer: Tokenizer) -> None:

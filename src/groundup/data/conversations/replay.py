@@ -12,7 +12,7 @@ from groundup.data import table_identity
 
 if TYPE_CHECKING:
     from groundup.core.types import Example
-    from groundup.data.encoded import Encoded
+    from groundup.data.conversations.encoded import Encoded
     from groundup.tokenizer import ChatTemplate, Tokenizer
 
 _SEQUENCE_TOKENS = 512  # Maximum number of tokens per sequence of replayed text.
@@ -46,7 +46,7 @@ def replay_examples(
         ConfigError: `share` is positive, but `path` is None.
         DataError: The replay data has too few tokens.
     """
-    from groundup.data.encoded import to_arrays, trained_tokens
+    from groundup.data.conversations.encoded import to_arrays, trained_tokens
 
     if not share:
         return []
@@ -78,7 +78,7 @@ def _conversations(path: Path) -> list[Example]:
     """Return the conversations of a table in random order. The list is empty if `path` is not such a table."""
     from groundup.core.types import text_id
     from groundup.data import read_conversations
-    from groundup.data.conversations import FolderExamples
+    from groundup.data.conversations.reading import FolderExamples
 
     if (path / ARTIFACT).is_file():
         return []

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from groundup.core.errors import FormatError
 from groundup.core.files import atomic_file, file_digest, require_disk_space, write_json
 from groundup.core.types import Split
-from groundup.data.format import FORMAT_VERSION, INDEX, PARTS, load_array, part_path, token_dtype
+from groundup.data.tokens.format import FORMAT_VERSION, INDEX, PARTS, load_array, part_path, token_dtype
 
 Encode = Callable[[Sequence[str]], Sequence[NDArray[np.uint32]]]
 

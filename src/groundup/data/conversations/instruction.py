@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Self
 from groundup.core.console import Console
 from groundup.core.plural import pluralize
 from groundup.core.types import Example
-from groundup.data.checks import require_own_template, require_raw_text, require_trainable
-from groundup.data.conversations import ConversationSplit, InstructionSettings, split_by_hash
-from groundup.data.encoded import Encoded, to_arrays, trained_tokens
-from groundup.data.replay import replay_examples
-from groundup.data.xray import TokenView, role_table, view_conversation
+from groundup.data.conversations.checks import require_own_template, require_raw_text, require_trainable
+from groundup.data.conversations.encoded import Encoded, to_arrays, trained_tokens
+from groundup.data.conversations.reading import ConversationSplit, InstructionSettings, split_by_hash
+from groundup.data.conversations.replay import replay_examples
+from groundup.data.token_views import TokenView, role_table, view_conversation
 
 if TYPE_CHECKING:
-    from groundup.data.packing import ExampleLoader
+    from groundup.data.conversations.packing import ExampleLoader
     from groundup.tokenizer import ChatTemplate, Tokenizer
 
 _COUNTED = 1000  # Maximum number of examples from which the number of tokens per role is computed.
@@ -95,7 +95,7 @@ class InstructionData:
 
     def loader(self, context_length: int, rows: int, *, cut: bool, **options: Any) -> ExampleLoader:
         """Return a loader that packs the examples into rows. `options` are further arguments of `ExampleLoader`."""
-        from groundup.data.packing import ExampleLoader
+        from groundup.data.conversations.packing import ExampleLoader
 
         return ExampleLoader(
             [*self.encoded, *self.replay_examples],

@@ -14,7 +14,7 @@ from groundup.core.errors import ConfigError, DataError
 from groundup.core.plural import pluralize
 from groundup.core.types import text_id
 from groundup.corpus import Source
-from groundup.data.labeled import (
+from groundup.data.labels.reading import (
     Labeled,
     LabelOptions,
     case_variants,

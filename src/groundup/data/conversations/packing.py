@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from groundup.core.errors import DataError
 from groundup.core.types import IGNORE_INDEX, SHARED_PREFIX
-from groundup.data.loader import SINGLE_PROCESS, BatchPlacement, PackedWindows
-from groundup.data.shared_prefixes import Labeled, SharingExamples, group_by_prefix
+from groundup.data.conversations.shared_prefixes import Labeled, SharingExamples, group_by_prefix
+from groundup.data.tokens.loader import SINGLE_PROCESS, BatchPlacement, PackedWindows
 
 
 class ExampleLoader:

@@ -1,4 +1,4 @@
-"""HTML page of a Label X-ray, which shows the tokens of training examples and which tokens the loss includes."""
+"""HTML page with the tokens of training examples, which shows the tokens that the loss includes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from groundup.core.artifact import Artifact, record
 from groundup.core.console import Console
 from groundup.core.files import atomic_file
 from groundup.core.plural import pluralize
-from groundup.data.xray import TEMPLATE, Piece, TokenView, role_table
+from groundup.data.token_views import TEMPLATE, Piece, TokenView, role_table
 from groundup.report import html
 from groundup.report.formatting import percent
 from groundup.report.html import Html, tag
@@ -20,15 +20,15 @@ NUM_SHOWN = 40  # Number of examples on the page.
 _MAX_TITLE_CHARS = 60
 
 
-def write_xray(path: Path, description: str, seen: Sequence[TokenView], labels: Sequence[str] = ()) -> Path:
-    """Write a Label X-ray as an HTML file, and return the path of the file."""
+def write_tokens_page(path: Path, description: str, seen: Sequence[TokenView], labels: Sequence[str] = ()) -> Path:
+    """Write the tokens of training examples to an HTML file, and return the path of the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
-        temporary.write_text(render_xray("Label X-ray", description, seen, labels), encoding="utf-8")
+        temporary.write_text(render_tokens_page("Tokenized examples", description, seen, labels), encoding="utf-8")
     return path
 
 
-def xray_only(
+def tokens_page_only(
     out: Path,
     stage: str,
     keys: Mapping[str, Any],
@@ -37,14 +37,14 @@ def xray_only(
     console: Console,
     labels: Sequence[str] = (),
 ) -> Artifact:
-    """Write a Label X-ray next to the output directory, and print the path of the file. No model is trained."""
-    path = write_xray(out.with_name(f"{out.name}.xray.html"), description, seen, labels)
-    console.note(f"Label X-ray: {path}. No model was trained; run without --xray to train.")
-    return record(stage, keys, {}, path.parent, [path], {"summary": "Label X-ray without training"}, 0.0)
+    """Write the page next to the output directory, and print the path of the file. No model is trained."""
+    path = write_tokens_page(out.with_name(f"{out.name}.tokens.html"), description, seen, labels)
+    console.note(f"Tokenized examples: {path}. No model was trained; run without --preview to train.")
+    return record(stage, keys, {}, path.parent, [path], {"summary": "tokenized examples without training"}, 0.0)
 
 
-def render_xray(name: str, description: str, seen: Sequence[TokenView], labels: Sequence[str] = ()) -> str:
-    """Render a Label X-ray as HTML.
+def render_tokens_page(name: str, description: str, seen: Sequence[TokenView], labels: Sequence[str] = ()) -> str:
+    """Render the tokens of training examples as HTML.
 
     Args:
         name: Title of the page.
@@ -71,7 +71,7 @@ def render_xray(name: str, description: str, seen: Sequence[TokenView], labels: 
     if not labels:
         metrics.append(Metric("In the loss", f"{trained:,}", percent(trained / tokens) if tokens else ""))
     return document(
-        kind="groundup · Label X-ray",
+        kind="groundup · Tokenized examples",
         title=name if len(name) <= _MAX_TITLE_CHARS else f"{name[: _MAX_TITLE_CHARS - 1]}…",
         summary=summary,
         metrics=metrics,

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from groundup.core.types import IGNORE_INDEX
-from groundup.data.labeled import Labeled
-from groundup.data.loader import SINGLE_PROCESS, BatchPlacement
+from groundup.data.labels.reading import Labeled
+from groundup.data.tokens.loader import SINGLE_PROCESS, BatchPlacement
 
 # Padded lengths are multiples of this number, because it limits the number of different shapes and fast attention
 # kernels require it.

@@ -11,7 +11,7 @@ from groundup.core.checksums import digests_of
 from groundup.core.errors import DataError, FormatError
 from groundup.core.files import read_json
 from groundup.core.types import Split
-from groundup.data.format import FORMAT_VERSION, INDEX, PARTS, REMAKE, load_array, part_path, token_dtype
+from groundup.data.tokens.format import FORMAT_VERSION, INDEX, PARTS, REMAKE, load_array, part_path, token_dtype
 
 _SCANNED = 1 << 24  # Number of token ids that are checked in one operation.
 

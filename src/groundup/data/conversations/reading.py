@@ -29,7 +29,7 @@ from groundup.data.columns import (
     first_text,
     speaker,
 )
-from groundup.data.passage_questions import PassageSettings, with_passages
+from groundup.data.conversations.passage_questions import PassageSettings, with_passages
 from groundup.data.tables import evenly_spaced, normalized_id, read_table
 
 JOINED = "consecutive turns of one role joined"

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from groundup.core.errors import ConfigError, DataError
-from groundup.data.shards import TokenShards
+from groundup.data.tokens.shards import TokenShards
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from groundup.core.types import IGNORE_INDEX
-from groundup.data.documents import TokenDocuments
+from groundup.data.tokens.documents import TokenDocuments
 
 
 @dataclass(frozen=True, slots=True)

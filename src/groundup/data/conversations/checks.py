@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from groundup.core.errors import DataError, FormatError
 from groundup.core.types import Example
-from groundup.data.encoded import Encoded, Ids
+from groundup.data.conversations.encoded import Encoded, Ids
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
 # Markup of common chat templates. If the text of an example contains it, the conversation was probably already rendered

@@ -1,0 +1,1 @@
+"""Labeled texts for classifiers: reading, splits, batches, and TF-IDF features."""

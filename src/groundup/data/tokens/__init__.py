@@ -1,0 +1,1 @@
+"""Tokenized documents: token shards on disk, and batches for pretraining and evaluation."""
