@@ -44,18 +44,20 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
 
     Raises:
         DataError: The token shards or the base model do not exist.
-        ConfigError: The architecture settings are inconsistent, or the base model has another vocabulary.
+        ConfigError: The architecture settings are inconsistent, or the base model or a teacher has another vocabulary.
         ResourceError: The model does not fit into memory.
         TrainingError: Training diverged.
     """
     from groundup.hub.resolve import base_identity
+    from groundup.train.teachers import teacher_identities
 
-    keys = config.model_dump(mode="json", exclude={"token_shards", "model", *NOT_IN_FINGERPRINT})
+    keys = config.model_dump(mode="json", exclude={"token_shards", "model", "teachers", *NOT_IN_FINGERPRINT})
     inputs = {"tokens": read_output(config.token_shards, "tokenize").digest}
     base = None
     if config.model:  # validated before `training_run` moves an earlier output to another path
         inputs["model"] = base_identity(config.model)
         base = find_base(config.model, config.token_shards / "tokenizer")
+    inputs |= teacher_identities(config.teachers, config.token_shards / "tokenizer")
     with training_run(config.out, "pretrain", keys, inputs, console) as training:
         if not training.finished:
             _train(config, base, training)
@@ -68,7 +70,8 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     """Plan the run, train the model, and write the model directory with `artifact.json`."""
     from groundup.evaluation.during_training import comparison_facts, scored_tokens, show_text, text_score
     from groundup.train import Evaluation
-    from groundup.train.pretraining import PretrainingData, prepare_pretraining, pretrain, write_pretrained
+    from groundup.train.pretraining import prepare_pretraining, pretrain, write_pretrained
+    from groundup.train.pretraining_data import PretrainingData
 
     data = PretrainingData.open(config.token_shards, run.ranks)
     planned = prepare_pretraining(config, run, data, base)

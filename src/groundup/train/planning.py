@@ -130,7 +130,7 @@ def _completed(plan: Plan, settings: PretrainingSettings, forecast: Forecast, *,
     if not random:  # The defaults were measured for random weights. Decay would undo the training of the base model.
         given = {name: value or 0.0 for name, value in given.items()}
     plan = regularized(plan, **given).with_schedule(settings.warmup_ratio, settings.decay_ratio)
-    found = forecast.interval(plan.model, plan.total_tokens)
+    found = forecast.interval(plan.model, plan.total_tokens, distilled=bool(plan.num_teachers or settings.teachers))
     return replace(plan, bits_per_byte=(found.value, found.low, found.high) if random else None)
 
 

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from groundup.core.artifact import read
-from groundup.data import Loader, TokenShards
-from groundup.data.tokens.loader import BatchPlacement
-from groundup.distributed.ranks import Ranks
 from groundup.hub import finish_model, save_model
 from groundup.kernels import Machine
 from groundup.model import Transformer
-from groundup.tokenizer import Tokenizer
 from groundup.train.initial_model import Base, InitialModel
 from groundup.train.learning_rates import show_rates
 from groundup.train.measurement.machine import measured_machine, with_measured_kernels
 from groundup.train.measurement.outcome import OutcomeRecorder
-from groundup.train.objectives import NextToken
 from groundup.train.planner import BASE_EPOCHS, Budget, Plan, micro_batches_per_rank
 from groundup.train.planning import forecast_for, plan_pretraining, short_context_batches
+from groundup.train.pretraining_data import PretrainingData
 from groundup.train.run import TrainingRun
 from groundup.train.settings import PretrainingSettings
+from groundup.train.teachers import objective_for, train_teachers
 from groundup.train.trainer import Evaluation, Trainer, TrainingSteps
 
 
@@ -41,63 +37,6 @@ ScoreT = TypeVar("ScoreT", bound=TextScore)
 
 
 @dataclass(frozen=True, slots=True)
-class PretrainingData:
-    """Token shards with their tokenizer.
-
-    Attributes:
-        tokenizer: Tokenizer that encoded the shards.
-        train: Training split.
-        validation: Validation split.
-        sources: Sources of the text for the model card, or None if they are unknown.
-    """
-
-    tokenizer: Tokenizer
-    train: TokenShards
-    validation: TokenShards
-    sources: Any
-
-    @classmethod
-    def open(cls, directory: Path, ranks: Ranks) -> Self:
-        """Open the output directory of `groundup tokenize`. The first rank verifies the token ids.
-
-        Args:
-            directory: Directory of the token shards.
-            ranks: Ranks of the run.
-
-        Raises:
-            DataError: A shard contains ids that are not in the vocabulary.
-        """
-        train, validation = (TokenShards(directory, split) for split in ("train", "validation"))
-        if ranks.first:
-            train.require_known_ids()
-            validation.require_known_ids()
-        return cls(Tokenizer.load(directory / "tokenizer"), train, validation, read(directory).facts.get("data"))
-
-    def loader(
-        self, seed: int, ranks: Ranks, context: int, rows: int, machine: Machine, *, short_batches: int = 0
-    ) -> Loader:
-        """Return the loader of the training batches of this rank.
-
-        Args:
-            seed: Random seed of the order of the documents.
-            ranks: Ranks of the run.
-            context: Context length in tokens.
-            rows: Number of sequences per micro-batch.
-            machine: Machine with the device of the batches.
-            short_batches: Number of micro-batches with short contexts; see `Loader`.
-        """
-        return Loader(
-            self.train,
-            context_length=context,
-            batch_size=rows,
-            bos_id=self.train.bos_id,
-            place=BatchPlacement(ranks.rank, ranks.size, machine.device),
-            seed=seed,
-            short_batches=short_batches,
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class PlannedPretraining:
     """A pretraining run that is planned, and whose training has not started in this process.
 
@@ -106,6 +45,7 @@ class PlannedPretraining:
         data: Training and validation text.
         base: Base model whose pretraining continues, or None for random weights.
         plan: Plan of the run.
+        began: Time after planning, as a value of `time.monotonic`.
         new: Whether the run is new. Otherwise, it resumes from a checkpoint.
         trainer: Trainer with the initial model.
     """
@@ -114,6 +54,7 @@ class PlannedPretraining:
     data: PretrainingData
     base: Base | None
     plan: Plan
+    began: float
     new: bool
     trainer: Trainer[Transformer, Any]
 
@@ -144,31 +85,37 @@ def prepare_pretraining(
         ResourceError: The model does not fit into memory.
     """
     start = InitialModel.of(settings.shape, base, data.train.vocab_size, settings.dropout)
-    objective = NextToken(settings.z_loss)
-    machine, plan, new = run.load_or_make_plan(partial(_machine_and_plan, settings, run, data, start, objective))
+    machine, plan, new = run.load_or_make_plan(partial(_machine_and_plan, settings, run, data, start))
+    if new and plan.num_teachers:  # A run that is interrupted while its teachers are trained resumes with this plan.
+        run.save_plan(machine=machine.to_json(), plan=plan.to_json())
     run.console.table("Training plan", ["", ""], [*plan.describe(), *machine.describe()])
     if base:
         run.console.note(base.sentence)
+    began = time.monotonic()
+    teachers = [*settings.teachers, *train_teachers(settings, run, data, start, machine, plan)]
     model = start.build(plan.model, settings.seed)
-    model.set_dropout(plan.dropout, plan.token_dropout)
+    # The teachers' probabilities prevent overfitting; token dropout in addition made the result worse.
+    model.set_dropout(plan.dropout, (settings.token_dropout or 0.0) if teachers else plan.token_dropout)
+    objective = objective_for(settings, teachers, machine)
     trainer = Trainer(model, objective, settings, run, machine=machine, label="pretraining")
     if new:
         loader = partial(data.loader, settings.seed, run.ranks, plan.model.context_length)
         plan = trainer.fit_micro_batches(plan, lambda rows: loader(rows, machine).batch(0))
-    return PlannedPretraining(settings, data, base, plan, new, trainer)
+    return PlannedPretraining(settings, data, base, plan, began, new, trainer)
 
 
 def _machine_and_plan(
-    settings: PretrainingSettings, run: TrainingRun, data: PretrainingData, start: InitialModel, objective: NextToken
+    settings: PretrainingSettings, run: TrainingRun, data: PretrainingData, start: InitialModel
 ) -> tuple[Machine, Plan]:
     """Measure the machine and make a new plan, on every rank."""
     run.console.note("Benchmarking this machine. The first run also compiles the kernels.")
     machine = measured_machine(settings, run, native=settings.compile, compile=settings.compile, fp8=settings.fp8)
     max_epochs = settings.max_epochs or (BASE_EPOCHS if start.base else None)
-    limits = (run.work.seconds, max_epochs, settings.global_batch_tokens)
+    limits = (run.work.seconds, max_epochs, settings.global_batch_tokens, settings.num_teachers)
     budget = Budget(settings.minutes, settings.tokens, settings.depth, *limits)
     forecast = forecast_for(data.train, data.tokenizer.decode, settings.weight_decay)
     loader = partial(data.loader, settings.seed, run.ranks)
+    objective = objective_for(settings, settings.teachers, machine)
     plan = plan_pretraining(settings, run, machine, budget, start, objective, loader, forecast=forecast)
     return with_measured_kernels(machine, plan.model, run.ranks), plan
 
@@ -199,7 +146,7 @@ def pretrain(
     loader = planned.data.loader(settings.seed, ranks, context, rows, machine, short_batches=short_batches)
     with trainer.readable():
         before = None if random else score()
-    outcome = OutcomeRecorder(trainer, plan, new=planned.new)
+    outcome = OutcomeRecorder(trainer, plan, planned.began, new=planned.new)
     trainer.train(loader.batch, steps, evaluation=evaluation)
     with trainer.readable():
         after = score()

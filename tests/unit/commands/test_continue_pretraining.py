@@ -196,3 +196,37 @@ def test_short_contexts_need_rotary_positions_and_equal_parts(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         pretrained(root / "run" / "tokens", tmp_path / "base", tokens=1_000, shape=shape, short_context_ratio=0.5)
+
+
+def test_teachers_are_trained_once_if_the_run_is_interrupted(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is interrupted before the second teacher, and again has only that one to train."""
+    from groundup.train import teachers
+
+    train, trained = teachers._train_teacher, []
+
+    def interrupted(settings: Any, *rest: Any) -> None:
+        if len(trained) == 1:
+            trained.append(-1)
+            raise KeyboardInterrupt
+        trained.append(settings.seed)
+        train(settings, *rest)
+
+    monkeypatch.setattr(teachers, "_train_teacher", interrupted)
+    settings: dict[str, Any] = {"tokens": 60_000, "shape": SMALL, "num_teachers": 2}
+    with pytest.raises(KeyboardInterrupt):
+        pretrained(root / "run" / "tokens", tmp_path / "out", **settings)
+    made = pretrained(root / "run" / "tokens", tmp_path / "out", **settings)
+    assert trained == [1, -1, 2]
+    assert made.facts["plan"]["num_teachers"] == 2
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_a_trained_model_is_a_teacher_if_it_has_the_vocabulary(root: Path, tmp_path: Path) -> None:
+    tokens, teacher = root / "run" / "tokens", root / "run" / "base"
+    made = pretrained(tokens, tmp_path / "student", tokens=30_000, shape=SMALL, teachers=(teacher,))
+    assert made.inputs["teacher 1"] == read(teacher).digest
+    tokenized(root / "first-corpus", tmp_path / "other", vocab_size=384)
+    with pytest.raises(ConfigError, match="vocabulary"):
+        pretrained(tmp_path / "other", tmp_path / "refused", tokens=30_000, shape=SMALL, teachers=(teacher,))

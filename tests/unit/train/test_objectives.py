@@ -12,7 +12,7 @@ from torch import nn
 from groundup.data import ExampleLoader
 from groundup.data.labels.batches import LabeledBatches, Padding
 from groundup.model import SequenceClassifier, Transformer
-from groundup.train.objectives import NextToken, Objective
+from groundup.train.objectives import Distillation, NextToken, Objective
 from groundup.train.objectives.classification import label_objective
 from groundup.train.planner import shape_for_depth
 
@@ -64,3 +64,21 @@ def test_micro_batches_have_the_gradient_of_the_whole_batch(make: Any) -> None:
     assert one.keys() == several.keys() and any(g.abs().max() > 0 for g in one.values())
     for name, expected in one.items():
         torch.testing.assert_close(several[name], expected, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_distillation_without_weight_is_next_token_prediction() -> None:
+    torch.manual_seed(0)
+    model, objective, whole, _ = next_token()
+    teachers = [Transformer(SHAPE).eval(), Transformer(SHAPE).eval()]
+    expected, found = (gradient(model, each, whole) for each in (objective, Distillation(teachers, 0.0)))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_teacher_with_the_same_weights_changes_nothing() -> None:
+    torch.manual_seed(0)
+    model, _, whole, _ = next_token()
+    assert isinstance(model, Transformer)
+    same = Transformer(SHAPE)
+    same.load_state_dict(model.state_dict())
+    assert all(each.abs().max() < 1e-6 for each in gradient(model, Distillation([same.eval()], 1.0), whole).values())

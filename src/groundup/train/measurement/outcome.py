@@ -18,7 +18,7 @@ from groundup.model.flops import (
     weight_bytes,
 )
 from groundup.train.measurement.prediction_history import Outcome, device_key, remember_run
-from groundup.train.planner.plan import OVERHEAD_FRACTION, Plan
+from groundup.train.planner.plan import OVERHEAD_FRACTION, Plan, distillation_runs
 from groundup.train.trainer import Trainer
 
 _LOADED_LATER = 39e6  # bytes that a process needs after step 1, such as code and buffers of validation and checkpoints
@@ -30,15 +30,16 @@ class OutcomeRecorder:
     Args:
         trainer: Trainer of the run.
         plan: Plan of the run.
+        began: Time after planning, as a value of `time.monotonic`.
         new: Whether the run is new. The time of a resumed run is unknown.
     """
 
-    def __init__(self, trainer: Trainer[Any, Any], plan: Plan, *, new: bool) -> None:
+    def __init__(self, trainer: Trainer[Any, Any], plan: Plan, began: float, *, new: bool) -> None:
         self._trainer, self._plan, self._new = trainer, plan, new
         gc.collect()  # The models that were measured for the plan are in reference cycles.
         self._peak = Peak(trainer.machine.device)
         self._peak.reset()
-        self._began = time.monotonic()
+        self._began = began
         self.predicted = _prediction(trainer, plan, self._peak.now)
 
     def record(self, bits_per_byte: float) -> dict[str, Any]:
@@ -52,7 +53,7 @@ class OutcomeRecorder:
         peak, tokens = self._peak.bytes, trainer.progress.tokens_seen
         measured = Outcome(
             seconds=seconds if self._new else None,
-            tokens_per_second=tokens * (1 + OVERHEAD_FRACTION) / seconds if self._new else None,
+            tokens_per_second=tokens * _runs(plan) / seconds if self._new else None,
             memory_bytes=peak if peak > 0 else None,
             bits_per_byte=bits_per_byte,
         )
@@ -68,8 +69,13 @@ def _prediction(trainer: Trainer[Any, Any], plan: Plan, now: int) -> Outcome:
     speed = plan.tokens_per_second
     value, *interval = plan.bits_per_byte or (None,)
     low_high = (interval[0], interval[1]) if interval else None
-    seconds = plan.total_tokens * (1 + OVERHEAD_FRACTION) / speed if speed else None
+    seconds = plan.total_tokens * _runs(plan) / speed if speed else None
     return Outcome(seconds, speed, _peak_bytes(trainer, plan, now), value, low_high)
+
+
+def _runs(plan: Plan) -> float:
+    """Return the time of a run with its teachers, divided by that of its training steps without teachers."""
+    return (1 + OVERHEAD_FRACTION) * distillation_runs(plan.num_teachers)
 
 
 def _peak_bytes(trainer: Trainer[Any, Any], plan: Plan, now: int) -> int:

@@ -6,9 +6,11 @@ from groundup.core.lazy import exports
 
 if TYPE_CHECKING:
     from groundup.train.objectives.base import Metrics, Objective
+    from groundup.train.objectives.distillation import Distillation
     from groundup.train.objectives.next_token import NextToken
 
 __all__ = [
+    "Distillation",
     "Metrics",
     "NextToken",
     "Objective",
@@ -17,6 +19,7 @@ __all__ = [
 __getattr__ = exports(
     __name__,
     {
+        "Distillation": "distillation",
         "Metrics": "base",
         "NextToken": "next_token",
         "Objective": "base",

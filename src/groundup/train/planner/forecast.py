@@ -19,6 +19,7 @@ BYTES_PER_TOKEN = 4.0  # assumed for text whose size, or whose number of tokens,
 _STEP = 2**0.125  # ratio between the numbers of tokens that are compared
 _NUM_STEPS = 64
 _MAX_TOKEN_DROPOUT = 0.3
+_DISTILLED = 0.955  # bits per byte with two teachers, relative to those without (`benchmarks/ablations.md`)
 _BATCH_EPOCHS = 2
 
 
@@ -44,9 +45,17 @@ class Forecast:
         """Return the predicted bits per byte of held-out text after training on a number of tokens."""
         return self._apply(self.law.bits_per_byte, config, tokens)
 
-    def interval(self, config: ModelConfig, tokens: float) -> LossInterval:
-        """Return the predicted bits per byte of held-out text with a 90 % interval."""
-        return self._apply(self.law.interval, config, tokens)
+    def interval(self, config: ModelConfig, tokens: float, *, distilled: bool = False) -> LossInterval:
+        """Return the predicted bits per byte of held-out text with a 90 % interval.
+
+        Args:
+            config: Architecture.
+            tokens: Number of training tokens.
+            distilled: Whether the model learns from teachers, see `groundup.train.teachers`.
+        """
+        found = self._apply(self.law.interval, config, tokens)
+        factor = _DISTILLED if distilled else 1.0
+        return LossInterval(factor * found.value, factor * found.low, factor * found.high)
 
     def best_tokens(self, config: ModelConfig, max_tokens: float) -> float:
         """Return the number of tokens, at most `max_tokens`, with the lowest predicted bits per byte."""

@@ -36,6 +36,7 @@ _MIN_MEASURED_SECONDS = 60.0  # estimated time above which a run without a time 
 OVERHEAD_FRACTION = 0.06  # fraction of the training time for evaluations, samples and checkpoints
 SAVE_FRACTION = 0.01  # fraction of the time budget that is reserved for saving the model
 MIN_TRAINING_FRACTION = 0.5  # minimum fraction of the time budget for training, even if compiling takes long
+_TEACHER_COST = 0.45  # forward pass of a teacher, relative to a training step; two teachers halve the throughput
 EXPECTED_UTILIZATION = 0.5  # fraction of the matmul throughput that is assumed before steps are measured
 
 Measure = Callable[[ModelConfig, int], float]
@@ -65,6 +66,7 @@ class Plan:
         max_epochs: Maximum number of epochs if there is a time limit, otherwise None.
         dropout: Dropout probability.
         token_dropout: Token dropout.
+        num_teachers: Number of models with other seeds that are trained first, see `groundup.train.teachers`.
         bits_per_byte: Predicted bits per byte of held-out text and the bounds of its 90 % interval, or None if the
             prediction does not apply.
     """
@@ -84,6 +86,7 @@ class Plan:
     max_epochs: float | None = None
     dropout: float = 0.0
     token_dropout: float = 0.0
+    num_teachers: int = 0
     bits_per_byte: tuple[float, float, float] | None = None
 
     @property
@@ -161,9 +164,11 @@ class Plan:
             ("compute", f"{self.total_flops:.2e} FLOPs"),
         ]
         if self.tokens_per_second:
-            seconds = self.total_tokens / self.tokens_per_second
+            seconds = self.total_tokens / self.tokens_per_second * distillation_runs(self.num_teachers)
             rows.append(("throughput", f"{self.tokens_per_second * fraction:,.0f} {unit}/s (measured)"))
             rows.append(("estimated time", f"{seconds / 60:.1f} minutes"))
+        if self.num_teachers:
+            rows.insert(-1, ("teachers", f"{self.num_teachers}, trained first"))
         if self.bits_per_byte:
             value, low, high = self.bits_per_byte
             rows.append(("predicted", f"{value:.3f} bits per byte of held-out text ({low:.2f} to {high:.2f})"))
@@ -216,6 +221,7 @@ class Budget:
         max_epochs: Maximum number of epochs, or None for as many as are useful according to the scaling law.
         global_batch_tokens: Number of tokens per step, or None to derive it from the length of the run, of
             which at most 2 epochs count.
+        num_teachers: Number of models with other seeds that are trained first.
     """
 
     minutes: float | None = None
@@ -224,6 +230,7 @@ class Budget:
     seconds_spent: float = 0.0
     max_epochs: float | None = None
     global_batch_tokens: int | None = None
+    num_teachers: int = 0
 
     def __post_init__(self) -> None:
         """Check that exactly one of `minutes`, `tokens` and `depth` is set.
@@ -344,6 +351,7 @@ def plan_run(
         tokens_per_second=speed,
         seconds=timed and timed.seconds,
         max_epochs=timed and max(epochs, timed.max_tokens / forecast.tokens),
+        num_teachers=budget.num_teachers,
     )
 
 
@@ -406,12 +414,12 @@ class _Timed(NamedTuple):
 def _timed(budget: Budget, sizes: Sizes, matmul_flops: float, measure: Measure) -> _Timed:
     """Choose the size of a run with a budget in minutes, from measured training steps."""
     assert budget.minutes is not None
-    total = 60 * budget.minutes
+    total, runs = 60 * budget.minutes, distillation_runs(budget.num_teachers)
     deadline = time.monotonic() + total - budget.seconds_spent
     least = MIN_TRAINING_FRACTION * total
 
     def affordable(config: ModelConfig) -> float:
-        left = max(least, deadline - time.monotonic()) * (1 - OVERHEAD_FRACTION)
+        left = max(least, deadline - time.monotonic()) * (1 - OVERHEAD_FRACTION) / runs
         return sizes.limit(left * flops / flops_per_token(config))
 
     flops = EXPECTED_UTILIZATION * matmul_flops
@@ -431,6 +439,11 @@ def _timed(budget: Budget, sizes: Sizes, matmul_flops: float, measure: Measure) 
     most = affordable(config)
     tokens = sizes.useful_tokens(config, most)
     return _Timed(depth, tokens, sizes.max_tokens(config, tokens, most), measured[depth], end)
+
+
+def distillation_runs(num_teachers: int) -> float:
+    """Return the time for training teachers and then the model, divided by the time without teachers."""
+    return 1 + (1 + _TEACHER_COST) * num_teachers
 
 
 def _fitting(
