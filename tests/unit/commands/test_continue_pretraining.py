@@ -228,5 +228,5 @@ def test_a_trained_model_is_a_teacher_if_it_has_the_vocabulary(root: Path, tmp_p
     made = pretrained(tokens, tmp_path / "student", tokens=30_000, shape=SMALL, teachers=(teacher,))
     assert made.inputs["teacher 1"] == read(teacher).digest
     tokenized(root / "first-corpus", tmp_path / "other", vocab_size=384)
-    with pytest.raises(ConfigError, match="vocabulary"):
+    with pytest.raises(ConfigError, match="tokenizer with 384 ids, model with 512"):
         pretrained(tmp_path / "other", tmp_path / "refused", tokens=30_000, shape=SMALL, teachers=(teacher,))
