@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from groundup.core.types import IGNORE_INDEX
 from groundup.model import Transformer
 from groundup.train.objectives.base import Metrics
-from groundup.train.objectives.next_token import PackedBatch
+from groundup.train.objectives.next_token import NextToken, PackedBatch
 
 
-class Distillation:
+class Distillation(NextToken):
     """Cross-entropy with a mixture of the labels and of the mean probabilities of the teachers, in nats.
 
     The mean of several models that were trained on the same text is better than each of them, and one model can learn
-    most of it (Kim et al. 2025, arXiv:2509.14786). The normalizer is the number of labels. The metric `loss` is the
+    most of it (Kim et al. 2025, arXiv:2509.14786). The metric `loss` is the
     negative log-likelihood of the labels, so it is comparable with that of `NextToken`.
 
     Args:
@@ -30,16 +30,9 @@ class Distillation:
     """
 
     def __init__(self, teachers: Sequence[Transformer], weight: float) -> None:
+        super().__init__()
         self._teachers = teachers
         self._weight = weight
-
-    def prepare(self, batch: PackedBatch, model: nn.Module) -> PackedBatch:
-        """Return the batch unchanged."""
-        return batch
-
-    def normalizer(self, batch: PackedBatch) -> Tensor:
-        """Return the number of labels that are not `IGNORE_INDEX`, as a scalar."""
-        return (batch.labels != IGNORE_INDEX).sum()
 
     def __call__(self, model: nn.Module, batch: PackedBatch) -> tuple[Tensor, Metrics]:
         """Return the summed loss as a scalar, and the metrics."""
