@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from groundup.train.planner.forecast import MIN_GAIN, Forecast
-from groundup.train.planner.plan import OVERHEAD_FRACTION, Budget, Plan
+from groundup.train.planner.plan import OVERHEAD_FRACTION, Budget, Plan, distillation_runs
 
 
 def limit_sentence(forecast: Forecast, plan: Plan, budget: Budget) -> str | None:
@@ -20,7 +20,8 @@ def limit_sentence(forecast: Forecast, plan: Plan, budget: Budget) -> str | None
     allowed = float(budget.tokens or 0)
     if budget.minutes and plan.tokens_per_second:
         seconds = 60 * budget.minutes - budget.seconds_spent
-        allowed = seconds * (1 - OVERHEAD_FRACTION) * plan.tokens_per_second
+        runs = distillation_runs(plan.num_teachers)
+        allowed = seconds * (1 - OVERHEAD_FRACTION) * plan.tokens_per_second / runs
         limited = limited and plan.total_tokens < 0.8 * allowed
     elif budget.tokens:
         limited = plan.total_tokens < 0.8 * budget.tokens
