@@ -94,8 +94,7 @@ def prepare_pretraining(
     began = time.monotonic()
     teachers = [*settings.teachers, *train_teachers(settings, run, data, start, machine, plan)]
     model = start.build(plan.model, settings.seed)
-    # The teachers' probabilities prevent overfitting; token dropout in addition made the result worse.
-    model.set_dropout(plan.dropout, (settings.token_dropout or 0.0) if teachers else plan.token_dropout)
+    model.set_dropout(plan.dropout, plan.token_dropout)
     objective = objective_for(settings, teachers, machine)
     trainer = Trainer(model, objective, settings, run, machine=machine, label="pretraining")
     if new:

@@ -16,9 +16,11 @@ from groundup.hub import load_model, save_model
 from groundup.hub.directory import read_full_config
 from groundup.hub.resolve import base_identity, resolve_model
 from groundup.kernels import Machine, prepare_model
+from groundup.model import Transformer
 from groundup.train.initial_model import InitialModel, find_base
 from groundup.train.objectives import Distillation, NextToken, Objective
 from groundup.train.planner import Plan, micro_batches_per_rank
+from groundup.train.planner.forecast import planned_token_dropout
 from groundup.train.pretraining_data import PretrainingData
 from groundup.train.run import CHECKPOINTS, TrainingRun, training_run
 from groundup.train.settings import PretrainingSettings
@@ -95,30 +97,22 @@ def train_teachers(
         with training_run(directory, "teacher", keys | {"seed": own.seed}, {}, run.console) as teacher:
             if not teacher.finished:
                 label = f"teacher {number} of {plan.num_teachers}"
-                _train_teacher(own, teacher, data, start, machine, plan, label)
+                model = start.build(plan.model, own.seed)
+                trainer = Trainer(model, NextToken(own.z_loss), own, teacher, machine=machine, label=label)
+                _train_teacher(trainer, own, data, plan)
                 run.work.save_time()
         found.append(directory)
     return found
 
 
 def _train_teacher(
-    settings: PretrainingSettings,
-    run: TrainingRun,
-    data: PretrainingData,
-    start: InitialModel,
-    machine: Machine,
-    plan: Plan,
-    label: str,
+    trainer: Trainer[Transformer, Any], settings: PretrainingSettings, data: PretrainingData, plan: Plan
 ) -> None:
-    model = start.build(plan.model, settings.seed)
-    model.set_dropout(plan.dropout, plan.token_dropout)
-    trainer = Trainer(model, NextToken(settings.z_loss), settings, run, machine=machine, label=label)
+    """Train a teacher and write its model directory. It learns from the text alone, so it has token dropout."""
+    given, run, tokenizer = settings.token_dropout, trainer.run, data.tokenizer
+    trainer.model.set_dropout(plan.dropout, planned_token_dropout(plan.epochs) if given is None else given)
     rows, _ = micro_batches_per_rank(plan.rows, plan.micro_batch_size, run.ranks.size)
-    loader = data.loader(settings.seed, run.ranks, plan.model.context_length, rows, machine)
+    loader = data.loader(settings.seed, run.ranks, plan.model.context_length, rows, trainer.machine)
     trainer.train(loader.batch, TrainingSteps.of(replace(plan, seconds=None), run.ranks))
-    tokenizer = data.tokenizer
-    files = [
-        *save_model(run.directory, model, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id),
-        *tokenizer.save(run.directory),
-    ]
-    run.work.finish(trainer.facts(), files)
+    saved = save_model(run.directory, trainer.model, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
+    run.work.finish(trainer.facts(), [*saved, *tokenizer.save(run.directory)])

@@ -206,12 +206,12 @@ def test_teachers_are_trained_once_if_the_run_is_interrupted(
 
     train, trained = teachers._train_teacher, []
 
-    def interrupted(settings: Any, *rest: Any) -> None:
+    def interrupted(trainer: Any, settings: Any, *rest: Any) -> None:
         if len(trained) == 1:
             trained.append(-1)
             raise KeyboardInterrupt
         trained.append(settings.seed)
-        train(settings, *rest)
+        train(trainer, settings, *rest)
 
     monkeypatch.setattr(teachers, "_train_teacher", interrupted)
     settings: dict[str, Any] = {"tokens": 60_000, "shape": SMALL, "num_teachers": 2}
@@ -219,7 +219,7 @@ def test_teachers_are_trained_once_if_the_run_is_interrupted(
         pretrained(root / "run" / "tokens", tmp_path / "out", **settings)
     made = pretrained(root / "run" / "tokens", tmp_path / "out", **settings)
     assert trained == [1, -1, 2]
-    assert made.facts["plan"]["num_teachers"] == 2
+    assert made.facts["plan"]["num_teachers"] == 2 and made.facts["plan"]["token_dropout"] == 0
     assert not (tmp_path / "out" / "checkpoints").exists()
 
 
