@@ -19,7 +19,9 @@ BYTES_PER_TOKEN = 4.0  # assumed for text whose size, or whose number of tokens,
 _STEP = 2**0.125  # ratio between the numbers of tokens that are compared
 _NUM_STEPS = 64
 _MAX_TOKEN_DROPOUT = 0.3
-_DISTILLED = 0.955  # bits per byte with two teachers, relative to those without (`benchmarks/ablations.md`)
+# Bits per byte with two teachers, relative to those without, after 12 epochs (`benchmarks/ablations.md`).
+_DISTILLED = 0.955
+_MIN_REPEATS = 3  # epochs below which regularization against overfitting is not planned
 _BATCH_EPOCHS = 2
 
 
@@ -54,7 +56,7 @@ class Forecast:
             distilled: Whether the model learns from teachers, see `groundup.train.teachers`.
         """
         found = self._apply(self.law.interval, config, tokens)
-        factor = _DISTILLED if distilled else 1.0
+        factor = _DISTILLED if distilled and tokens >= _MIN_REPEATS * self.tokens else 1.0
         return LossInterval(factor * found.value, factor * found.low, factor * found.high)
 
     def best_tokens(self, config: ModelConfig, max_tokens: float) -> float:
@@ -97,7 +99,7 @@ def planned_token_dropout(epochs: float) -> float:
     On 1 MB of text, masking input tokens reduced the bits per byte by 0.09 to 0.11 in addition to weight decay and
     dropout (`benchmarks/ablations.md`).
     """
-    return round(min(_MAX_TOKEN_DROPOUT, 0.02 * epochs), 3) if epochs >= 3 else 0.0
+    return round(min(_MAX_TOKEN_DROPOUT, 0.02 * epochs), 3) if epochs >= _MIN_REPEATS else 0.0
 
 
 def compression(text: bytes) -> float:
