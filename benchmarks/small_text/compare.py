@@ -146,7 +146,11 @@ def _prediction(options: argparse.Namespace, corpora: list[Corpus], runs: Runs) 
 def _planned(runs: Runs, tokens: Path, budget: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Plan a run with `groundup plan`, and train the planned model on the planned number of tokens."""
     plan = runs.stored_plan(tokens, budget)
-    sets = [f"shape.n_layers={plan['model']['n_layers']}", f"max_epochs={plan['epochs'] + 0.01:.2f}"]
+    sets = [
+        f"shape.n_layers={plan['model']['n_layers']}",
+        f"max_epochs={plan['epochs'] + 0.01:.2f}",
+        f"num_teachers={plan['num_teachers']}",
+    ]
     arguments = ("--tokens", str(plan["tokens"]), *(part for each in sets for part in ("--set", each)))
     return plan, runs.result(Run(tokens, arguments))
 

@@ -112,7 +112,8 @@ def _fit(config: PlanConfig, text: Path, minutes: float, console: Console) -> No
         def train(layers: int, share: float) -> Mapping[str, Any]:
             shape = config.shape.model_copy(update={"n_layers": layers})
             out = Path(directory) / f"{layers}-{share:.3f}"
-            settings = PretrainConfig(token_shards=shards.directory, out=out, minutes=share, shape=shape)
+            sizes = {"minutes": share, "shape": shape, "num_teachers": 0}
+            settings = PretrainConfig(token_shards=shards.directory, out=out, **sizes)
             return pretrain(settings, console=Console(quiet=True)).facts
 
         fit_ladder(shards, train, minutes, console)

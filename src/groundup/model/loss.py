@@ -9,8 +9,9 @@ Letters in tensor names: R is the number of rows (tokens), D the hidden size, an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,62 @@ from groundup.model.operations import CHUNK_ROWS, DEFAULT_OPERATIONS, Operations
 MAX_FROZEN_LOGITS = 4_000_000
 
 
+class TeacherStates(NamedTuple):
+    """Hidden states of a teacher, from which the loss computes the teacher's logits in chunks.
+
+    Attributes:
+        h_RD: Hidden states. The hidden size may differ from that of the student.
+        weight_VD: Weight of the teacher's output head.
+        operations: The teacher's operations.
+        softcap: Softcap of the teacher's logits; see `softcapped`.
+    """
+
+    h_RD: Tensor
+    weight_VD: Tensor
+    operations: Operations = DEFAULT_OPERATIONS
+    softcap: float | None = None
+
+    def logits(self, start: int, stop: int) -> Tensor:
+        """Return the logits of some rows, of shape (stop - start, V)."""
+        h_RD = self.h_RD[start:stop]
+        weight_VD = self.operations.rounded(self.weight_VD, h_RD.dtype)
+        return softcapped(self.operations.logits(h_RD, weight_VD), self.softcap)
+
+
+@dataclass(frozen=True, slots=True)
+class SoftLabels:
+    """Mean probabilities of one or several teachers, as labels (Hinton et al. 2015, arXiv:1503.02531).
+
+    Attributes:
+        teachers: Hidden states of each teacher, for the tokens of the loss.
+        weight: Weight of the teachers. The labels have the weight 1 - `weight`.
+    """
+
+    teachers: Sequence[TeacherStates]
+    weight: float
+
+    def of_rows(self, rows_R: Tensor) -> SoftLabels:
+        """Return the soft labels of the tokens with the given indices."""
+        teachers = [teacher._replace(h_RD=teacher.h_RD[rows_R]) for teacher in self.teachers]
+        return SoftLabels(teachers, self.weight)
+
+    def add_to(self, residual_RV: Tensor, labels_R: Tensor, start: int) -> None:
+        """Change the gradient of the logits from that for the labels to that for the mixture with the soft labels.
+
+        The gradient for the labels is p - onehot. A teacher with the probabilities q has the gradient q - onehot, and
+        p - onehot - weight (q - onehot) = p - (weight q + (1 - weight) onehot).
+
+        Args:
+            residual_RV: Gradient of the logits of a chunk.
+            labels_R: Label of each token of the chunk.
+            start: Index of the first token of the chunk.
+        """
+        for teacher in self.teachers:
+            logits_RV = teacher.logits(start, start + len(labels_R))
+            _, taught_RV = teacher.operations.nll_and_residual(logits_RV, labels_R)
+            residual_RV.sub_(taught_RV, alpha=self.weight / len(self.teachers))
+
+
 def summed_nll(
     h_RD: Tensor,
     weight_VD: Tensor,
@@ -32,6 +89,7 @@ def summed_nll(
     *,
     z_loss: float = 0.0,
     softcap: float | None = None,
+    soft_labels: SoftLabels | None = None,
 ) -> Tensor:
     """Return the negative log-likelihood of the labels under softmax(h W^T), summed over all tokens, in fp32.
 
@@ -43,11 +101,13 @@ def summed_nll(
         z_loss: Coefficient of the z-loss, which is logsumexp^2 of the logits (PaLM, arXiv:2204.02311) and prevents the
             logits from drifting. The z-loss contributes to the gradient, but not to the returned value.
         softcap: Softcap of the logits; see `softcapped`.
+        soft_labels: Probabilities of teachers. They change the gradient, but not the returned value.
     """
     rows = _labeled_rows(labels_R)
     if rows is not None:
         h_RD, labels_R = h_RD[rows], labels_R[rows]
-    total: Tensor = _SummedNLL.apply(h_RD, weight_VD, labels_R, operations, z_loss, softcap)
+        soft_labels = soft_labels and soft_labels.of_rows(rows)
+    total: Tensor = _SummedNLL.apply(h_RD, weight_VD, labels_R, operations, z_loss, softcap, soft_labels)
     return total
 
 
@@ -135,6 +195,7 @@ class _SummedNLL(torch.autograd.Function):
         operations: Operations,
         z_loss: float,
         softcap: float | None,
+        soft_labels: SoftLabels | None,
     ) -> Tensor:
         weight = operations.rounded(weight_VD, h_RD.dtype)
         total = torch.zeros((), dtype=torch.float32, device=h_RD.device)
@@ -145,6 +206,8 @@ class _SummedNLL(torch.autograd.Function):
             logits_RV, slope_RV = _logits_and_slope(h, weight, operations, softcap)
             nll_R, residual_RV = operations.nll_and_residual(logits_RV, labels, z_loss)
             total += nll_R.sum()
+            if soft_labels is not None:
+                soft_labels.add_to(residual_RV, labels, done)
             if slope_RV is not None:
                 residual_RV = residual_RV * slope_RV
             operations.matmul(residual_RV, weight, grad_h[done : done + len(h)])
@@ -156,11 +219,11 @@ class _SummedNLL(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor | None, None, None, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor | None, None, None, None, None, None]:
         grad_h, grad_weight = ctx.gradients
         del ctx.gradients
         grad_weight = None if grad_weight is None else grad_weight.mul_(upstream[0])
-        return grad_h.mul_(upstream[0]), grad_weight, None, None, None, None
+        return grad_h.mul_(upstream[0]), grad_weight, None, None, None, None, None
 
 
 class _TokenLogprobs(torch.autograd.Function):

@@ -18,7 +18,7 @@ from groundup.model.attention import Attention, Rotary, cached_attention_mask
 from groundup.model.cache import BatchCache, Cache, CacheShape, KVCache
 from groundup.model.config import ModelConfig
 from groundup.model.layers import Embedding, Linear, add_and_normalize, make_mlp, make_norm
-from groundup.model.loss import softcapped, summed_nll, token_logprobs
+from groundup.model.loss import SoftLabels, TeacherStates, softcapped, summed_nll, token_logprobs
 from groundup.model.operations import Accelerated
 
 Rope = tuple[Tensor, Tensor]
@@ -234,6 +234,7 @@ class Transformer(Accelerated):
         labels_BT: Tensor | None = None,
         reduction: Literal["sum", "none"] = "sum",
         z_loss: float = 0.0,
+        soft_labels: SoftLabels | None = None,
     ) -> Tensor:
         """Compute the logits of the next tokens, or the loss if labels are given.
 
@@ -250,6 +251,7 @@ class Transformer(Accelerated):
             reduction: Reduction of the loss. "sum" returns the summed negative log-likelihood. "none" returns the
                 negative log-likelihood of each token, which is 0 for IGNORE_INDEX. Both are differentiable.
             z_loss: Coefficient of the z-loss for the reduction "sum"; see `groundup.model.loss.summed_nll`.
+            soft_labels: Probabilities of teachers for the reduction "sum", which change the gradient of the loss.
 
         Returns:
             If labels are not given, the logits of shape (B, T, V) in fp32. If labels are given, the loss in fp32: a
@@ -262,7 +264,16 @@ class Transformer(Accelerated):
         if reduction == "none":
             return -token_logprobs(h_BTD, weight, labels_BT, self.operations, softcap=softcap)
         h_RD, labels_R = h_BTD.flatten(0, 1), labels_BT.flatten()
-        return summed_nll(h_RD, weight, labels_R, self.operations, z_loss=z_loss, softcap=softcap)
+        return summed_nll(
+            h_RD, weight, labels_R, self.operations, z_loss=z_loss, softcap=softcap, soft_labels=soft_labels
+        )
+
+    @torch.no_grad()
+    def teacher_states(self, input_ids_BT: Tensor, positions_BT: Tensor, document_ids_BT: Tensor) -> TeacherStates:
+        """Return the hidden states from which another model learns. The arguments are those of `forward`."""
+        h_BTD = self._scaled(self.model(input_ids_BT, positions_BT, document_ids_BT, None))
+        head = self.lm_head.dense_weight().detach()
+        return TeacherStates(h_BTD.flatten(0, 1), head, self.operations, self.config.logit_softcap)
 
     @property
     def device(self) -> torch.device:

@@ -127,7 +127,7 @@ def _completed(plan: Plan, settings: PretrainingSettings, forecast: Forecast, *,
     """Return a plan with regularization, schedule and prediction, which applies only to random initial weights."""
     names = ("weight_decay", "embedding_weight_decay", "dropout", "token_dropout")
     given = {name: getattr(settings, name) for name in names}
-    distilled = bool(settings.num_teachers or settings.teachers)
+    distilled = bool(plan.num_teachers or settings.teachers)
     if distilled:  # The teachers prevent overfitting; token dropout in addition made the result worse.
         given["token_dropout"] = settings.token_dropout or 0.0
     if not random:  # The defaults were measured for random weights. Decay would undo the training of the base model.

@@ -110,7 +110,10 @@ def _machine_and_plan(
     run.console.note("Benchmarking this machine. The first run also compiles the kernels.")
     machine = measured_machine(settings, run, native=settings.compile, compile=settings.compile, fp8=settings.fp8)
     max_epochs = settings.max_epochs or (BASE_EPOCHS if start.base else None)
-    limits = (run.work.seconds, max_epochs, settings.global_batch_tokens, settings.num_teachers)
+    teachers = settings.num_teachers
+    if teachers is None and (max_epochs or settings.teachers or run.ranks.size > 1):
+        teachers = 0
+    limits = (run.work.seconds, max_epochs, settings.global_batch_tokens, teachers)
     budget = Budget(settings.minutes, settings.tokens, settings.depth, *limits)
     forecast = forecast_for(data.train, data.tokenizer.decode, settings.weight_decay)
     loader = partial(data.loader, settings.seed, run.ranks)

@@ -72,7 +72,9 @@ class PretrainingSettings(TrainingSettings):
     short_context_ratio: float = setting(
         0.0, help="fraction of planned steps with contexts of a quarter, then half, of context_length", ge=0, le=1
     )
-    num_teachers: int = setting(0, help="number of models with other seeds to train first, as teachers", ge=0)
+    num_teachers: int | None = setting(
+        None, help="number of models with other seeds to train first, as teachers; default: from time and text", ge=0
+    )
     teachers: tuple[Path, ...] = setting((), help="trained models whose mean probabilities the model learns")
     teacher_weight: float = setting(0.9, help="weight of the teachers in the loss", gt=0, le=1)
     z_loss: float = setting(0.0, help="coefficient of the z-loss, the squared log of the softmax denominator", ge=0)

@@ -21,6 +21,7 @@ from groundup.train.initial_model import InitialModel, find_base
 from groundup.train.objectives import Distillation, NextToken, Objective
 from groundup.train.planner import Plan, micro_batches_per_rank
 from groundup.train.planner.forecast import planned_token_dropout
+from groundup.train.planner.plan import distillation_runs
 from groundup.train.pretraining_data import PretrainingData
 from groundup.train.run import CHECKPOINTS, TrainingRun, training_run
 from groundup.train.settings import PretrainingSettings
@@ -65,7 +66,7 @@ def objective_for(settings: PretrainingSettings, teachers: Sequence[Path], machi
     models = [load_model(resolve_model(path)) for path in teachers]
     for model in models:
         prepare_model(model, replace(machine, compile=False))
-    return Distillation(models, settings.teacher_weight)
+    return Distillation(models, settings.teacher_weight, settings.z_loss)
 
 
 def train_teachers(
@@ -78,7 +79,8 @@ def train_teachers(
 ) -> list[Path]:
     """Train the teachers of a plan, or resume their training, and return their model directories.
 
-    Each teacher has the plan of the run, another seed, and no time limit.
+    Each teacher has the plan of the run and another seed. If there is a time limit, the remaining time is divided among
+    the remaining models, so the model gets its part of it also if training is slower than planned.
 
     Raises:
         ConfigError: Several ranks train together.
@@ -94,12 +96,14 @@ def train_teachers(
     for number in range(1, plan.num_teachers + 1):
         directory = run.directory / CHECKPOINTS / _DIRECTORY / str(number)
         own = settings.model_copy(update={"seed": settings.seed + number})
+        left = plan.num_teachers + 1 - number
+        limit = plan.seconds and (plan.seconds - run.work.seconds) / distillation_runs(left)
         with training_run(directory, "teacher", keys | {"seed": own.seed}, {}, run.console) as teacher:
             if not teacher.finished:
                 label = f"teacher {number} of {plan.num_teachers}"
                 model = start.build(plan.model, own.seed)
                 trainer = Trainer(model, NextToken(own.z_loss), own, teacher, machine=machine, label=label)
-                _train_teacher(trainer, own, data, plan)
+                _train_teacher(trainer, own, data, replace(plan, seconds=limit))
                 run.work.save_time()
         found.append(directory)
     return found
@@ -113,6 +117,6 @@ def _train_teacher(
     trainer.model.set_dropout(plan.dropout, planned_token_dropout(plan.epochs) if given is None else given)
     rows, _ = micro_batches_per_rank(plan.rows, plan.micro_batch_size, run.ranks.size)
     loader = data.loader(settings.seed, run.ranks, plan.model.context_length, rows, trainer.machine)
-    trainer.train(loader.batch, TrainingSteps.of(replace(plan, seconds=None), run.ranks))
+    trainer.train(loader.batch, TrainingSteps.of(plan, run.ranks))
     saved = save_model(run.directory, trainer.model, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
     run.work.finish(trainer.facts(), [*saved, *tokenizer.save(run.directory)])

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from groundup.core.types import IGNORE_INDEX
 from groundup.data import ExampleLoader
 from groundup.data.labels.batches import LabeledBatches, Padding
-from groundup.model import SequenceClassifier, Transformer
+from groundup.model import SequenceClassifier, Transformer, operations
 from groundup.train.objectives import Distillation, NextToken, Objective
 from groundup.train.objectives.classification import label_objective
 from groundup.train.planner import shape_for_depth
@@ -73,6 +74,30 @@ def test_distillation_without_weight_is_next_token_prediction() -> None:
     expected, found = (gradient(model, each, whole) for each in (objective, Distillation(teachers, 0.0)))
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_distillation_has_the_gradient_of_the_mixed_cross_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Teachers may have another hidden size and a softcap. The logits are computed in several chunks."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(operations, "CHUNK_ROWS", 5)
+    model, _, (batch,), _ = next_token()
+    wider = shape_for_depth(2, 50, {"family": "gemma2", "context_length": 32, "dim": 24, "logit_softcap": 2.0})
+    teachers = [Transformer(SHAPE).eval(), Transformer(wider).eval()]
+    found = gradient(model, Distillation(teachers, 0.7), [batch])
+
+    def logits(model: nn.Module) -> torch.Tensor:
+        keys = {"positions_BT": batch.positions, "document_ids_BT": batch.document_ids}
+        return model(batch.input_ids, **keys).flatten(0, 1)
+
+    labels = batch.labels.flatten()
+    labeled = labels != IGNORE_INDEX
+    assert 0 < labeled.sum() < len(labels)
+    mean = sum(logits(each).detach().softmax(-1) for each in teachers) / 2
+    target = 0.7 * mean[labeled] + 0.3 * nn.functional.one_hot(labels[labeled], 50)
+    model.zero_grad()
+    nn.functional.cross_entropy(logits(model)[labeled], target).backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_a_teacher_with_the_same_weights_changes_nothing() -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from groundup.core.types import IGNORE_INDEX
+from groundup.model.loss import SoftLabels
 from groundup.train.objectives.base import Metrics
 
 
@@ -56,6 +57,10 @@ class NextToken:
         """Return the number of labels that are not `IGNORE_INDEX`, as a scalar."""
         return (batch.labels != IGNORE_INDEX).sum()
 
+    def soft_labels(self, batch: PackedBatch) -> SoftLabels | None:
+        """Return the probabilities of teachers, from which the model learns in addition to the labels, or None."""
+        return None
+
     def __call__(self, model: nn.Module, batch: PackedBatch) -> tuple[Tensor, Metrics]:
         """Return the summed loss as a scalar, and the metrics."""
         nll = model(
@@ -64,5 +69,6 @@ class NextToken:
             document_ids_BT=batch.document_ids,
             labels_BT=batch.labels,
             z_loss=self._z_loss,
+            soft_labels=self.soft_labels(batch),
         )
         return nll, {"loss": (nll.detach(), self.normalizer(batch))}

@@ -18,7 +18,7 @@ from groundup.model.flops import (
 from groundup.train.planner.forecast import BYTES_PER_TOKEN, Forecast
 from groundup.train.planner.hardware import Hardware
 from groundup.train.planner.law import DEFAULT_LAW, Law, LossInterval, planned_weight_decay
-from groundup.train.planner.plan import CHINCHILLA_RATIO, batch_rows
+from groundup.train.planner.plan import CHINCHILLA_RATIO, affordable_teachers, batch_rows, distillation_runs
 from groundup.train.planner.sizes import Sizes
 
 _CHECKPOINT_COPIES = 3  # the model, and the weights and both moments of AdamW in a checkpoint
@@ -87,6 +87,7 @@ class Estimate:
         weight_decay: Weight decay.
         hardware: Hardware of the run.
         bits_per_byte: Predicted bits per byte of held-out text.
+        num_teachers: Number of models with other seeds that are trained first, see `groundup.train.teachers`.
     """
 
     model: ModelConfig
@@ -97,16 +98,20 @@ class Estimate:
     weight_decay: float
     hardware: Hardware
     bits_per_byte: LossInterval
+    num_teachers: int = 0
 
     @property
     def seconds(self) -> float:
-        """Training time in seconds."""
-        return self.hardware.seconds(self.model, self.tokens)
+        """Training time in seconds, with that of the teachers."""
+        return self.hardware.seconds(self.model, self.tokens) * distillation_runs(self.num_teachers)
 
     @property
     def flops(self) -> float:
-        """FLOPs of the run, 6 per matmul parameter and token (Kaplan et al. 2020, arXiv:2001.08361)."""
-        return 6.0 * matmul_parameters(self.model) * self.tokens
+        """FLOPs of the run, 6 per matmul parameter and token (Kaplan et al. 2020, arXiv:2001.08361).
+
+        Each teacher adds as many, and 2 for its probabilities while the model learns.
+        """
+        return (6.0 + 8.0 * self.num_teachers) * matmul_parameters(self.model) * self.tokens
 
     @property
     def memory_bytes(self) -> int:
@@ -131,8 +136,9 @@ class Estimate:
             "batch_tokens": self.batch_tokens,
             "steps": max(1, round(self.tokens / self.batch_tokens)),
             "weight_decay": self.weight_decay,
+            "num_teachers": self.num_teachers,
             "flops": self.flops,
-            "flops_with_attention": self.tokens * flops_per_token(self.model),
+            "flops_with_attention": (1 + 4 / 3 * self.num_teachers) * self.tokens * flops_per_token(self.model),
             "seconds": self.seconds,
             "seconds_interval": [self.seconds / (1 + spread), self.seconds * (1 + spread)],
             "device_hours": self.seconds * self.hardware.count / 3600,
@@ -237,7 +243,10 @@ class Estimator:
             return self._hardware.tokens(config, seconds)
 
         config = self._closest(target.parameters) if target.parameters else self._best(tokens)
-        return self._at(config, self._useful(config, tokens(config)))
+        affordable = tokens(config)
+        useful = self._useful(config, affordable)
+        teachers = affordable_teachers(affordable, useful) if self._hardware.count == 1 else 0
+        return self._at(config, min(useful, affordable / distillation_runs(teachers)) if teachers else useful, teachers)
 
     def _reaching(self, bits_per_byte: float, target: PlanTarget) -> Estimate:
         """Return the shortest run with at most `bits_per_byte` bits per byte."""
@@ -295,7 +304,7 @@ class Estimator:
     def _useful(self, config: ModelConfig, tokens: float) -> float:
         return self._text.forecast(tokens, self._law).useful_tokens(config, tokens)
 
-    def _at(self, config: ModelConfig, tokens: float) -> Estimate:
+    def _at(self, config: ModelConfig, tokens: float, num_teachers: int = 0) -> Estimate:
         forecast = self._text.forecast(tokens, self._law)
         epochs = tokens / forecast.tokens
         micro, accum = batch_rows(forecast.batch_size_tokens(tokens), config.context_length)
@@ -307,5 +316,6 @@ class Estimator:
             micro_batch_size=micro,
             weight_decay=planned_weight_decay(epochs),
             hardware=self._hardware,
-            bits_per_byte=forecast.interval(config, tokens),
+            bits_per_byte=forecast.interval(config, tokens, distilled=num_teachers > 0),
+            num_teachers=num_teachers,
         )

@@ -50,6 +50,8 @@ def _rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "parameters", f"{facts['parameters']:,} ({facts['matmul_parameters']:,} in matmuls)"
     yield "tokens", f"{facts['tokens']:,} ({facts['epochs']:,.2f} epochs), {facts['batch_tokens']:,} per step"
     yield "steps", f"{facts['steps']:,}, weight decay {facts['weight_decay']:g}"
+    if facts["num_teachers"]:
+        yield "teachers", f"{facts['num_teachers']} models with other seeds, trained first"
     yield "compute", f"{facts['flops']:.3g} FLOPs ({facts['flops_with_attention']:.3g} with attention)"
     low, high = facts["seconds_interval"]
     devices = f"{hardware['count']} x {hardware['name']}" if hardware["count"] > 1 else hardware["name"]

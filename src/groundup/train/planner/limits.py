@@ -16,6 +16,11 @@ def limit_sentence(forecast: Forecast, plan: Plan, budget: Budget) -> str | None
         plan: Plan of the run.
         budget: Budget of the run.
     """
+    if plan.num_teachers and budget.num_teachers is None:
+        return (
+            f"More than {plan.epochs:.0f} epochs would not help. With the rest of the time, {plan.num_teachers} models "
+            "with other seeds are trained first, and the model learns from their mean probabilities, too."
+        )
     limited = plan.epochs >= 0.95 * (plan.max_epochs or math.inf)
     allowed = float(budget.tokens or 0)
     if budget.minutes and plan.tokens_per_second:

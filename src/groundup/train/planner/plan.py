@@ -37,6 +37,8 @@ OVERHEAD_FRACTION = 0.06  # fraction of the training time for evaluations, sampl
 SAVE_FRACTION = 0.01  # fraction of the time budget that is reserved for saving the model
 MIN_TRAINING_FRACTION = 0.5  # minimum fraction of the time budget for training, even if compiling takes long
 _TEACHER_COST = 0.45  # forward pass of a teacher, relative to a training step; two teachers halve the throughput
+_MIN_TEACHERS, _MAX_TEACHERS = 2, 4  # a model learns little from a single teacher of its own size
+_ROUNDED_UP = 0.25  # fraction of a teacher for which all models of a run are trained for slightly less time
 EXPECTED_UTILIZATION = 0.5  # fraction of the matmul throughput that is assumed before steps are measured
 
 Measure = Callable[[ModelConfig, int], float]
@@ -221,7 +223,8 @@ class Budget:
         max_epochs: Maximum number of epochs, or None for as many as are useful according to the scaling law.
         global_batch_tokens: Number of tokens per step, or None to derive it from the length of the run, of
             which at most 2 epochs count.
-        num_teachers: Number of models with other seeds that are trained first.
+        num_teachers: Number of models with other seeds that are trained first, or None for `affordable_teachers` if the
+            budget is in minutes.
     """
 
     minutes: float | None = None
@@ -230,7 +233,7 @@ class Budget:
     seconds_spent: float = 0.0
     max_epochs: float | None = None
     global_batch_tokens: int | None = None
-    num_teachers: int = 0
+    num_teachers: int | None = 0
 
     def __post_init__(self) -> None:
         """Check that exactly one of `minutes`, `tokens` and `depth` is set.
@@ -351,7 +354,7 @@ def plan_run(
         tokens_per_second=speed,
         seconds=timed and timed.seconds,
         max_epochs=timed and max(epochs, timed.max_tokens / forecast.tokens),
-        num_teachers=budget.num_teachers,
+        num_teachers=timed.num_teachers if timed else budget.num_teachers or 0,
     )
 
 
@@ -402,6 +405,7 @@ class _Timed(NamedTuple):
         max_tokens: Maximum number of tokens, if training is faster than measured.
         tokens_per_second: Measured throughput.
         seconds: Wall time of the command at which training should end.
+        num_teachers: Number of teachers.
     """
 
     depth: int
@@ -409,12 +413,13 @@ class _Timed(NamedTuple):
     max_tokens: float
     tokens_per_second: float
     seconds: float
+    num_teachers: int
 
 
 def _timed(budget: Budget, sizes: Sizes, matmul_flops: float, measure: Measure) -> _Timed:
     """Choose the size of a run with a budget in minutes, from measured training steps."""
     assert budget.minutes is not None
-    total, runs = 60 * budget.minutes, distillation_runs(budget.num_teachers)
+    total, runs = 60 * budget.minutes, distillation_runs(budget.num_teachers or 0)
     deadline = time.monotonic() + total - budget.seconds_spent
     least = MIN_TRAINING_FRACTION * total
 
@@ -438,12 +443,29 @@ def _timed(budget: Budget, sizes: Sizes, matmul_flops: float, measure: Measure) 
     flops = measured[depth] * flops_per_token(config)
     most = affordable(config)
     tokens = sizes.useful_tokens(config, most)
-    return _Timed(depth, tokens, sizes.max_tokens(config, tokens, most), measured[depth], end)
+    max_tokens = sizes.max_tokens(config, tokens, most)
+    teachers = affordable_teachers(most, tokens) if budget.num_teachers is None else budget.num_teachers
+    if teachers and budget.num_teachers is None:
+        tokens = max_tokens = min(tokens, most / distillation_runs(teachers))
+    return _Timed(depth, tokens, max_tokens, measured[depth], end, teachers)
 
 
 def distillation_runs(num_teachers: int) -> float:
     """Return the time for training teachers and then the model, divided by the time without teachers."""
     return 1 + (1 + _TEACHER_COST) * num_teachers
+
+
+def affordable_teachers(affordable_tokens: float, useful_tokens: float) -> int:
+    """Return the number of teachers for which a run has time after the tokens that are useful without teachers.
+
+    Teachers never take time from tokens that would improve the model, except for the last quarter of a teacher.
+
+    Args:
+        affordable_tokens: Number of tokens on which the model can be trained in the available time.
+        useful_tokens: Number of tokens that are worth training, see `Forecast.useful_tokens`.
+    """
+    teachers = int((affordable_tokens / useful_tokens - 1) / (1 + _TEACHER_COST) + _ROUNDED_UP)
+    return min(teachers, _MAX_TEACHERS) if teachers >= _MIN_TEACHERS else 0
 
 
 def _fitting(
