@@ -223,6 +223,21 @@ def test_teachers_are_trained_once_if_the_run_is_interrupted(
     assert not (tmp_path / "out" / "checkpoints").exists()
 
 
+def test_the_time_limit_is_divided_among_teachers_and_model(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from groundup.train import teachers
+    from groundup.train.planner.plan import distillation_runs
+
+    def interrupted(trainer: Any, settings: Any, data: Any, plan: Any) -> None:
+        assert 0 < plan.seconds < 12 / distillation_runs(2)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(teachers, "_train_teacher", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pretrained(root / "run" / "tokens", tmp_path / "out", minutes=0.2, shape=SMALL, num_teachers=2)
+
+
 def test_a_trained_model_is_a_teacher_if_it_has_the_vocabulary(root: Path, tmp_path: Path) -> None:
     tokens, teacher = root / "run" / "tokens", root / "run" / "base"
     made = pretrained(tokens, tmp_path / "student", tokens=30_000, shape=SMALL, teachers=(teacher,))

@@ -10,6 +10,7 @@ import pytest
 
 from groundup.core.errors import ConfigError, DataError
 from groundup.core.files import write_json
+from groundup.model.flops import matmul_parameters
 from groundup.model.presets import PRESETS
 from groundup.train.initial_model import ShapeConfig, given_shape
 from groundup.train.measurement.training_text import read_training_text, token_shards_of
@@ -17,6 +18,7 @@ from groundup.train.planner.estimate import Estimator, PlanTarget, Text
 from groundup.train.planner.estimate_table import as_table
 from groundup.train.planner.forecast import MIN_GAIN
 from groundup.train.planner.hardware import Hardware, rented_gpus
+from groundup.train.planner.law import DEFAULT_LAW
 
 LAPTOP = Hardware("laptop", 4e11, 1, None, 8 * 10**9, 0.05, "assumed")
 SHAPE = {"family": "qwen3", "context_length": 512}
@@ -79,6 +81,19 @@ def test_a_small_text_limits_what_more_compute_can_reach() -> None:
     with pytest.raises(ConfigError, match="cannot be reached"):
         _estimator(1_000_000).estimate(PlanTarget(bits_per_byte=0.9))
     assert _estimator(10**12, rented_gpus("h100", 64)).estimate(PlanTarget(bits_per_byte=0.9)).epochs < 1.1
+
+
+def test_time_that_more_epochs_do_not_need_is_planned_for_teachers() -> None:
+    """`groundup pretrain` trains teachers on one device only, and only within a time limit."""
+    alone, taught = (_estimator(1_000_000).estimate(PlanTarget(minutes=minutes)) for minutes in (5, 60))
+    assert (alone.num_teachers, taught.num_teachers) == (0, 4)
+    assert taught.seconds <= 60 * 60 and taught.flops > 30 * matmul_parameters(taught.model) * taught.tokens
+    forecast = Text(1_000_000).forecast(taught.tokens, DEFAULT_LAW)
+    assert taught.bits_per_byte.value < 0.97 * forecast.bits_per_byte(taught.model, taught.tokens)
+    assert "4 models with other seeds" in as_table(taught.to_json())
+    assert (
+        _estimator(1_000_000, dataclasses.replace(LAPTOP, count=2)).estimate(PlanTarget(minutes=60)).num_teachers == 0
+    )
 
 
 def test_contradictions_are_errors() -> None:

@@ -27,7 +27,7 @@ from groundup.model.operations import DEFAULT_OPERATIONS
 from groundup.model.presets import PRESETS
 from groundup.optim import OptimizerConfig
 from groundup.train.planner import Budget, Forecast, Plan, plan_run, shape_for_depth
-from groundup.train.planner.plan import regularized
+from groundup.train.planner.plan import distillation_runs, regularized
 
 GPT2_SMALL = ModelConfig("gpt2", 768, 12, 12, 12, 64, 3072, 50_257, 1024)
 
@@ -78,6 +78,17 @@ def test_epochs_are_limited_by_the_user_or_by_the_law() -> None:
     assert 4.1 < by_law.epochs < 100
     assert by_law.max_epochs == pytest.approx(by_law.epochs, rel=0.01)
     assert 11.8 < _plan(Budget(minutes=60, max_epochs=12), corpus=100_000).epochs < 12.2
+
+
+def test_teachers_use_only_the_time_that_more_epochs_would_not() -> None:
+    alone, taught = (_plan(Budget(minutes=8, num_teachers=n), corpus=200_000) for n in (0, None))
+    assert taught.num_teachers == 2 and taught.model == alone.model
+    assert 0.85 * alone.total_tokens < taught.total_tokens <= alone.total_tokens
+    speed = taught.tokens_per_second
+    assert speed and taught.total_tokens * distillation_runs(2) / speed <= 8 * 60
+    assert _plan(Budget(minutes=60, num_teachers=None), corpus=100_000).num_teachers == 4
+    assert _plan(Budget(minutes=2, num_teachers=None), corpus=200_000).num_teachers == 0
+    assert _plan(Budget(minutes=60, num_teachers=None), corpus=10**9).num_teachers == 0
 
 
 def test_repeated_text_does_not_increase_the_batch_size() -> None:
