@@ -103,20 +103,34 @@ def train_teachers(
                 label = f"teacher {number} of {plan.num_teachers}"
                 model = start.build(plan.model, own.seed)
                 trainer = Trainer(model, NextToken(own.z_loss), own, teacher, machine=machine, label=label)
-                _train_teacher(trainer, own, data, replace(plan, seconds=limit))
+                _train_teacher(trainer, own, data, plan, limit)
                 run.work.save_time()
         found.append(directory)
     return found
 
 
 def _train_teacher(
-    trainer: Trainer[Transformer, Any], settings: PretrainingSettings, data: PretrainingData, plan: Plan
+    trainer: Trainer[Transformer, Any],
+    settings: PretrainingSettings,
+    data: PretrainingData,
+    plan: Plan,
+    seconds: float | None,
 ) -> None:
-    """Train a teacher and write its model directory. It learns from the text alone, so it has token dropout."""
+    """Train a teacher and write its model directory. It learns from the text alone, so it has token dropout.
+
+    Args:
+        trainer: Trainer with the initial model.
+        settings: Settings of the teacher.
+        data: Training text.
+        plan: Plan of the run.
+        seconds: Time limit of the teacher in seconds, or None.
+    """
     given, run, tokenizer = settings.token_dropout, trainer.run, data.tokenizer
     trainer.model.set_dropout(plan.dropout, planned_token_dropout(plan.epochs) if given is None else given)
     rows, _ = micro_batches_per_rank(plan.rows, plan.micro_batch_size, run.ranks.size)
     loader = data.loader(settings.seed, run.ranks, plan.model.context_length, rows, trainer.machine)
-    trainer.train(loader.batch, TrainingSteps.of(plan, run.ranks))
+    # A teacher that resumes may have another time limit, which is not part of the fingerprint of its steps.
+    steps = replace(TrainingSteps.of(plan, run.ranks), seconds=seconds)
+    trainer.train(loader.batch, steps)
     saved = save_model(run.directory, trainer.model, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
     run.work.finish(trainer.facts(), [*saved, *tokenizer.save(run.directory)])

@@ -226,16 +226,22 @@ def test_teachers_are_trained_once_if_the_run_is_interrupted(
 def test_the_time_limit_is_divided_among_teachers_and_model(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A teacher that resumes has another time limit, but the steps of its checkpoint."""
     from groundup.train import teachers
     from groundup.train.planner.plan import distillation_runs
 
-    def interrupted(trainer: Any, settings: Any, data: Any, plan: Any) -> None:
-        assert 0 < plan.seconds < 12 / distillation_runs(2)
+    started: list[Any] = []
+
+    def interrupted(trainer: Any, batch: Any, steps: Any) -> None:
+        started.append(steps)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(teachers, "_train_teacher", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        pretrained(root / "run" / "tokens", tmp_path / "out", minutes=0.2, shape=SMALL, num_teachers=2)
+    monkeypatch.setattr(teachers.Trainer, "train", interrupted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            pretrained(root / "run" / "tokens", tmp_path / "out", minutes=0.2, shape=SMALL, num_teachers=2)
+    assert all(0 < steps.seconds < 12 / distillation_runs(2) for steps in started)
+    assert started[0].seconds != started[1].seconds and started[0].digest == started[1].digest
 
 
 def test_a_trained_model_is_a_teacher_if_it_has_the_vocabulary(root: Path, tmp_path: Path) -> None:
