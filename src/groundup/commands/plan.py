@@ -111,9 +111,8 @@ def _fit(config: PlanConfig, text: Path, minutes: float, console: Console) -> No
 
         def train(layers: int, share: float) -> Mapping[str, Any]:
             shape = config.shape.model_copy(update={"n_layers": layers})
-            out = Path(directory) / f"{layers}-{share:.3f}"
-            sizes = {"minutes": share, "shape": shape, "num_teachers": 0}
-            settings = PretrainConfig(token_shards=shards.directory, out=out, **sizes)
+            keys = {"token_shards": shards.directory, "minutes": share, "shape": shape, "num_teachers": 0}
+            settings = PretrainConfig(out=Path(directory) / f"{layers}-{share:.3f}", **keys)
             return pretrain(settings, console=Console(quiet=True)).facts
 
         fit_ladder(shards, train, minutes, console)
