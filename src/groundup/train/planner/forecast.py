@@ -19,8 +19,8 @@ BYTES_PER_TOKEN = 4.0  # assumed for text whose size, or whose number of tokens,
 _STEP = 2**0.125  # ratio between the numbers of tokens that are compared
 _NUM_STEPS = 64
 _MAX_TOKEN_DROPOUT = 0.3
-# Bits per byte with two teachers, relative to those without, after 12 epochs (`benchmarks/ablations.md`).
-_DISTILLED = 0.955
+# Bits per byte with teachers, relative to those without, after 12 to 17 epochs (`benchmarks/ablations.md`).
+_DISTILLED = 0.96
 _MIN_REPEATS = 3  # epochs below which regularization against overfitting is not planned
 _BATCH_EPOCHS = 2
 
