@@ -246,7 +246,7 @@ class Estimator:
         affordable = tokens(config)
         useful = self._useful(config, affordable)
         teachers = affordable_teachers(affordable, useful) if self._hardware.count == 1 else 0
-        return self._at(config, min(useful, affordable / distillation_runs(teachers)) if teachers else useful, teachers)
+        return self._at(config, min(useful, affordable / distillation_runs(teachers)), teachers)
 
     def _reaching(self, bits_per_byte: float, target: PlanTarget) -> Estimate:
         """Return the shortest run with at most `bits_per_byte` bits per byte."""

@@ -37,7 +37,7 @@ OVERHEAD_FRACTION = 0.06  # fraction of the training time for evaluations, sampl
 SAVE_FRACTION = 0.01  # fraction of the time budget that is reserved for saving the model
 MIN_TRAINING_FRACTION = 0.5  # minimum fraction of the time budget for training, even if compiling takes long
 _TEACHER_COST = 0.35  # forward pass of a teacher, relative to a training step; 0.31 to 0.40 measured
-_MIN_TEACHERS, _MAX_TEACHERS = 2, 4  # a model learns little from a single teacher of its own size
+_MIN_TEACHERS, _MAX_TEACHERS = 2, 4  # two and three were measured (`benchmarks/ablations.md`)
 _ROUNDED_UP = 0.25  # fraction of a teacher for which all models of a run are trained for slightly less time
 EXPECTED_UTILIZATION = 0.5  # fraction of the matmul throughput that is assumed before steps are measured
 
@@ -444,9 +444,11 @@ def _timed(budget: Budget, sizes: Sizes, matmul_flops: float, measure: Measure) 
     most = affordable(config)
     tokens = sizes.useful_tokens(config, most)
     max_tokens = sizes.max_tokens(config, tokens, most)
-    teachers = affordable_teachers(most, tokens) if budget.num_teachers is None else budget.num_teachers
-    if teachers and budget.num_teachers is None:
-        tokens = max_tokens = min(tokens, most / distillation_runs(teachers))
+    teachers = budget.num_teachers
+    if teachers is None:
+        teachers = affordable_teachers(most, tokens)
+        if teachers:
+            tokens = max_tokens = min(tokens, most / distillation_runs(teachers))
     return _Timed(depth, tokens, max_tokens, measured[depth], end, teachers)
 
 
