@@ -21,7 +21,7 @@ from groundup.core.artifact import read
 from groundup.data import TokenShards
 from groundup.evaluation.bpb import bits_per_byte, model_nll
 from groundup.hub import load_model
-from groundup.model.flops import matmul_parameters
+from groundup.model.flops import layer_parameters
 from groundup.tokenizer import Tokenizer
 from groundup.train.planning import forecast_for
 
@@ -77,7 +77,7 @@ def _train(options: argparse.Namespace, seed: int, out: Path) -> dict[str, Any]:
         "training_seconds": round(sum(row["seconds"] for row in rows), 1),
         "batch_tokens": facts["tokens_seen"] // facts["steps"],
         "parameters": facts["parameters"],
-        "matmul_parameters": matmul_parameters(model.config),
+        "layer_parameters": layer_parameters(model.config),
         "text_bytes": train.n_bytes,
         "compression": round(forecast_for(train, Tokenizer.load(options.tokens / "tokenizer").decode).compression, 4),
         "weight_decay": plan["optimizer"]["weight_decay"],

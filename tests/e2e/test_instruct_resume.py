@@ -59,6 +59,7 @@ def test_killed_runs_end_the_same(
             "out": str(out),
             "threads": 1,
             "compile": False,
+            "dtype": "float32",  # the default is chosen by timing
             "num_epochs": 6.0,
         }
         keys |= {"method": method, "lora": {"dropout": 0.1}}

@@ -29,12 +29,17 @@ def parameter_count(config: ModelConfig) -> int:
     return embeddings + positions + head + config.n_layers * _layer(config) + _norm(config)
 
 
+def layer_parameters(config: ModelConfig) -> int:
+    """Return the number of parameters in the matrices of all layers, without embeddings and output head."""
+    return config.n_layers * _layer_matrices(config)
+
+
 def matmul_parameters(config: ModelConfig) -> int:
     """Return the number of matmul parameters, which are the matrices of all layers and of the output head.
 
     Embeddings are not counted, because a lookup is not a matmul.
     """
-    return config.n_layers * _layer_matrices(config) + config.vocab_size * config.dim
+    return layer_parameters(config) + config.vocab_size * config.dim
 
 
 def flops_per_token(config: ModelConfig, context: int | None = None, *, lora_parameters: int | None = None) -> int:
@@ -104,7 +109,7 @@ def training_bytes(
         width += config.n_heads * config.context_length
     parameters = parameter_count(config)
     state = 16 * parameters if lora_parameters is None else 4 * parameters + 16 * lora_parameters
-    state -= round((4 - bits_per_weight / 8) * config.n_layers * _layer_matrices(config))
+    state -= round((4 - bits_per_weight / 8) * layer_parameters(config))
     return state + 2 * tokens * config.n_layers * width
 
 
@@ -132,7 +137,7 @@ def fused_training_bytes(
         idle: Bytes of the process without the model.
     """
     tokens = rows * config.context_length
-    matrices = config.n_layers * _layer_matrices(config)
+    matrices = layer_parameters(config)
     parameters = parameter_count(config)
     state = (_FUSED_MATRIX + matrix_state) * matrices + 16 * (parameters - matrices) + 4 * averaged * parameters
     width = 10 * config.dim + 3 * config.ffn_dim + 4 * config.n_heads * config.head_dim + 2 * dropout * config.dim

@@ -20,8 +20,7 @@ from groundup.model import Transformer
 from groundup.train.initial_model import InitialModel, find_base
 from groundup.train.objectives import Distillation, NextToken, Objective
 from groundup.train.planner import Plan, micro_batches_per_rank
-from groundup.train.planner.forecast import planned_token_dropout
-from groundup.train.planner.plan import distillation_runs
+from groundup.train.planner.plan import distillation_runs, planned_token_dropout
 from groundup.train.pretraining_data import PretrainingData
 from groundup.train.run import CHECKPOINTS, TrainingRun, training_run
 from groundup.train.settings import PretrainingSettings
@@ -126,7 +125,7 @@ def _train_teacher(
         seconds: Time limit of the teacher in seconds, or None.
     """
     given, run, tokenizer = settings.token_dropout, trainer.run, data.tokenizer
-    trainer.model.set_dropout(plan.dropout, planned_token_dropout(plan.epochs) if given is None else given)
+    trainer.model.set_dropout(plan.dropout, planned_token_dropout(plan) if given is None else given)
     rows, _ = micro_batches_per_rank(plan.rows, plan.micro_batch_size, run.ranks.size)
     loader = data.loader(settings.seed, run.ranks, plan.model.context_length, rows, trainer.machine)
     # A teacher that resumes may have another time limit, which is not part of the fingerprint of its steps.

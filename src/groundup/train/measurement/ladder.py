@@ -8,7 +8,7 @@ from typing import Any
 from groundup.core.console import Console
 from groundup.data import TokenShards
 from groundup.model import ModelConfig
-from groundup.model.flops import matmul_parameters
+from groundup.model.flops import layer_parameters
 from groundup.train.measurement.training_text import sample_text
 from groundup.train.planner.forecast import compression
 from groundup.train.planner.law import LadderRun, Law, drop_outdated_law, fit_law
@@ -43,7 +43,7 @@ def fit_ladder(
     for layers, time in rungs(minutes):
         facts = train(layers, time)
         run = LadderRun(
-            matmul_parameters(ModelConfig.from_json(facts["plan"]["model"])),
+            layer_parameters(ModelConfig.from_json(facts["plan"]["model"])),
             shards.n_bytes,
             facts["tokens_seen"] / (shards.n_tokens + shards.n_documents),
             facts["prediction"]["measured"]["bits_per_byte"],

@@ -17,7 +17,7 @@ from groundup.model.flops import (
 )
 from groundup.train.planner.forecast import BYTES_PER_TOKEN, Forecast
 from groundup.train.planner.hardware import Hardware
-from groundup.train.planner.law import DEFAULT_LAW, Law, LossInterval, planned_weight_decay
+from groundup.train.planner.law import DEFAULT_LAW, WEIGHT_DECAY, Law, LossInterval
 from groundup.train.planner.plan import CHINCHILLA_RATIO, affordable_teachers, batch_rows, distillation_runs
 from groundup.train.planner.sizes import Sizes
 
@@ -314,7 +314,7 @@ class Estimator:
             epochs=epochs,
             batch_tokens=micro * accum * config.context_length,
             micro_batch_size=micro,
-            weight_decay=planned_weight_decay(epochs),
+            weight_decay=WEIGHT_DECAY,
             hardware=self._hardware,
             bits_per_byte=forecast.interval(config, tokens, distilled=num_teachers > 0),
             num_teachers=num_teachers,

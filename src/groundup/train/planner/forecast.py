@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from groundup.model import ModelConfig
-from groundup.model.flops import matmul_parameters
+from groundup.model.flops import layer_parameters
 from groundup.train.planner.law import DEFAULT_LAW, Law, LossInterval
 
 T = TypeVar("T")
@@ -18,10 +18,9 @@ COMPRESSED_BYTES = 250_000  # size of the sample for `compression`
 BYTES_PER_TOKEN = 4.0  # assumed for text whose size, or whose number of tokens, is unknown
 _STEP = 2**0.125  # ratio between the numbers of tokens that are compared
 _NUM_STEPS = 64
-_MAX_TOKEN_DROPOUT = 0.3
 # Bits per byte with teachers, relative to those without, after 12 to 17 epochs (`benchmarks/ablations.md`).
 _DISTILLED = 0.96
-_MIN_REPEATS = 3  # epochs below which regularization against overfitting is not planned
+_MIN_REPEATS = 3  # epochs below which teachers do not help
 _BATCH_EPOCHS = 2
 
 
@@ -34,7 +33,7 @@ class Forecast:
         text_bytes: UTF-8 bytes per epoch; 0 means 4 bytes per token.
         compression: Result of `compression` for the text, or None if unknown.
         law: Scaling law.
-        weight_decay: Weight decay of the run, or None for `planned_weight_decay`.
+        weight_decay: Weight decay of the run, or None for the planned one.
     """
 
     tokens: int
@@ -89,17 +88,8 @@ class Forecast:
 
     def _apply(self, predict: Callable[..., T], config: ModelConfig, tokens: float) -> T:
         text_bytes = self.text_bytes or BYTES_PER_TOKEN * self.tokens
-        run = (matmul_parameters(config), text_bytes, tokens / self.tokens)
+        run = (layer_parameters(config), text_bytes, tokens / self.tokens)
         return predict(*run, weight_decay=self.weight_decay, compression=self.compression)
-
-
-def planned_token_dropout(epochs: float) -> float:
-    """Return the token dropout for a number of epochs, which is 0 below 3 epochs and grows to 0.3.
-
-    On 1 MB of text, masking input tokens reduced the bits per byte by 0.09 to 0.11 in addition to weight decay and
-    dropout (`benchmarks/ablations.md`).
-    """
-    return round(min(_MAX_TOKEN_DROPOUT, 0.02 * epochs), 3) if epochs >= _MIN_REPEATS else 0.0
 
 
 def compression(text: bytes) -> float:

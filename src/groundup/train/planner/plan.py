@@ -20,8 +20,8 @@ from groundup.core.errors import ConfigError, ResourceError
 from groundup.model import ModelConfig
 from groundup.model.flops import flops_per_token, matmul_parameters, parameter_count, training_bytes
 from groundup.optim import OptimizerConfig, WarmupStableDecay
-from groundup.train.planner.forecast import Forecast, planned_token_dropout
-from groundup.train.planner.law import planned_weight_decay
+from groundup.train.planner.forecast import Forecast
+from groundup.train.planner.law import WEIGHT_DECAY
 from groundup.train.planner.sizes import Sizes
 
 CHINCHILLA_RATIO = 20.0  # tokens per parameter of `--depth` (Hoffmann et al. 2022, arXiv:2203.15556)
@@ -39,6 +39,10 @@ MIN_TRAINING_FRACTION = 0.5  # minimum fraction of the time budget for training,
 _TEACHER_COST = 0.35  # forward pass of a teacher, relative to a training step; 0.31 to 0.40 measured
 _MIN_TEACHERS, _MAX_TEACHERS = 2, 4  # two and three were measured (`benchmarks/ablations.md`)
 _ROUNDED_UP = 0.25  # fraction of a teacher for which all models of a run are trained for slightly less time
+_TOKEN_DROPOUT_PER_EPOCH = 0.02
+_MAX_TOKEN_DROPOUT = 0.3
+_MIN_REPEATS = 3  # epochs below which there is no token dropout
+_OVERFITTING = 40.0  # repeated epochs times parameters per token, from which a model needs the whole token dropout
 EXPECTED_UTILIZATION = 0.5  # fraction of the matmul throughput that is assumed before steps are measured
 
 Measure = Callable[[ModelConfig, int], float]
@@ -370,12 +374,12 @@ def regularized(
 
     Args:
         plan: Plan of the run.
-        weight_decay: Weight decay of the layers, or None for `planned_weight_decay`.
+        weight_decay: Weight decay of the layers, or None for `WEIGHT_DECAY`.
         embedding_weight_decay: Weight decay of embeddings and head, or None for the weight decay of the layers.
         dropout: Dropout probability.
         token_dropout: Token dropout, or None for `planned_token_dropout`.
     """
-    decay = planned_weight_decay(plan.epochs) if weight_decay is None else weight_decay
+    decay = WEIGHT_DECAY if weight_decay is None else weight_decay
     return replace(
         plan,
         optimizer=replace(
@@ -384,8 +388,23 @@ def regularized(
             embedding_weight_decay=decay if embedding_weight_decay is None else embedding_weight_decay,
         ),
         dropout=dropout,
-        token_dropout=planned_token_dropout(plan.epochs) if token_dropout is None else token_dropout,
+        token_dropout=planned_token_dropout(plan) if token_dropout is None else token_dropout,
     )
+
+
+def planned_token_dropout(plan: Plan) -> float:
+    """Return the token dropout of a plan, which grows with the number of epochs and with the size of the model.
+
+    A model with several parameters per token of its text overfits: on 1 MB, masking input tokens reduced the bits per
+    byte by 0.09 to 0.11 in addition to weight decay. A model with fewer parameters than tokens does not overfit, and
+    token dropout increased its bits per byte (`benchmarks/ablations.md`).
+    """
+    if plan.epochs < _MIN_REPEATS:
+        return 0.0
+    unique_tokens = plan.total_tokens / plan.epochs
+    repeated_fits = (plan.epochs - 1) * matmul_parameters(plan.model) / unique_tokens
+    highest = min(_MAX_TOKEN_DROPOUT, _TOKEN_DROPOUT_PER_EPOCH * plan.epochs)
+    return round(highest * min(1.0, repeated_fits / _OVERFITTING), 3)
 
 
 def _require_one_depth(budget: Budget, given_shape: Mapping[str, Any]) -> None:

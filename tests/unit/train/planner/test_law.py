@@ -12,7 +12,7 @@ import pytest
 
 from groundup.core.console import Console
 from groundup.core.errors import DataError, FormatError
-from groundup.model.flops import matmul_parameters
+from groundup.model.flops import layer_parameters
 from groundup.train.measurement.ladder import fit_ladder
 from groundup.train.planner.forecast import Forecast, compression
 from groundup.train.planner.law import DEFAULT_LAW, LadderRun, Law, fit_law, law_for
@@ -94,7 +94,7 @@ def test_a_ladder_of_runs_gives_the_law_that_later_plans_read(tmp_path: Path, mo
     def train(layers: int, minutes: float) -> dict[str, object]:
         assert law_for(tmp_path) == DEFAULT_LAW  # pretrain reads the law
         tokens = 100_000 * minutes
-        value = TRUE.bits_per_byte(matmul_parameters(config[layers]), 10**6, tokens / 250_000)
+        value = TRUE.bits_per_byte(layer_parameters(config[layers]), 10**6, tokens / 250_000)
         plan = {"model": config[layers].to_json(), "optimizer": {"weight_decay": None}}
         return {"plan": plan, "tokens_seen": tokens, "prediction": {"measured": {"bits_per_byte": value}}}
 
@@ -105,6 +105,6 @@ def test_a_ladder_of_runs_gives_the_law_that_later_plans_read(tmp_path: Path, mo
         law_for(tmp_path)
     assert f"groundup plan {tmp_path} --ladder" in str(refused.value)
     fit_ladder(shards, train, 30.0, Console(quiet=True))  # type: ignore[arg-type]
-    point = (matmul_parameters(config[3]), 1e6, 3.0)
+    point = (layer_parameters(config[3]), 1e6, 3.0)
     error = abs(law_for(tmp_path).bits_per_byte(*point) / TRUE.bits_per_byte(*point) - 1)
     assert error < 0.01 < abs(DEFAULT_LAW.bits_per_byte(*point) / TRUE.bits_per_byte(*point) - 1)
