@@ -183,8 +183,8 @@ class Law:
         return min(2.0, max(0.5, compression / self.compression))
 
 
-# Fitted on the 20 runs in benchmarks/ablations.md ("Scaling law"). They determine neither the entropy nor the exponent of
-# the size, for which 0.5 and 0.17 are assumed, so that predictions for large models are plausible.
+# Fitted on the 20 runs in benchmarks/ablations.md ("Scaling law"). They determine neither the entropy nor the exponent
+# of the size, for which 0.5 and 0.17 are assumed, so that predictions for large models are plausible.
 DEFAULT_LAW = Law(
     entropy=0.494,
     size=0.398,

@@ -442,24 +442,28 @@ def _timed(budget: Budget, sizes: Sizes, matmul_flops: float, measure: Measure) 
     deadline = time.monotonic() + total - budget.seconds_spent
     least = MIN_TRAINING_FRACTION * total
 
+    measured: dict[int, float] = {}
+
     def affordable(config: ModelConfig) -> float:
         left = max(least, deadline - time.monotonic()) * (1 - OVERHEAD_FRACTION) / runs
+        closest = min(measured, key=lambda depth: abs(depth - config.n_layers), default=None)
+        shape = config if closest is None else sizes.shape(closest)
+        flops = EXPECTED_UTILIZATION * matmul_flops if closest is None else measured[closest] * flops_per_token(shape)
         return sizes.limit(left * flops / flops_per_token(config))
 
-    flops = EXPECTED_UTILIZATION * matmul_flops
     depth = sizes.best_depth(affordable)
-    measured: dict[int, float] = {}
-    while depth not in measured:  # A measured speed may change the depth, which then needs another measurement.
+    while depth in sizes.shapes and depth not in measured:
         config = sizes.shape(depth)
         tokens = sizes.forecast.batch_size_tokens(affordable(config))
         micro, _ = _fitting(config, tokens, sizes.memory_bytes, budget.global_batch_tokens)
         measured[depth] = measure(config, micro)
-        flops = measured[depth] * flops_per_token(config)
         if len(measured) < MAX_MEASUREMENTS and deadline - time.monotonic() > least:
             depth = sizes.best_depth(affordable)
+            # The speed of another size is only an estimate, and usually the utilization of a larger model is higher.
+            depth += depth in measured
+    depth = sizes.best_depth(affordable, measured)
     end = total + max(0.0, least - (deadline - time.monotonic())) - SAVE_FRACTION * total
     config = sizes.shape(depth)
-    flops = measured[depth] * flops_per_token(config)
     most = affordable(config)
     tokens = sizes.useful_tokens(config, most)
     max_tokens = sizes.max_tokens(config, tokens, most)

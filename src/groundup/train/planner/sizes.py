@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -119,11 +119,12 @@ class Sizes:
             return self.limit(MAX_SPEEDUP * affordable)
         return planned if planned < affordable else self.forecast.best_tokens(config, MAX_SPEEDUP * affordable)
 
-    def best_depth(self, tokens: Callable[[ModelConfig], float]) -> int:
+    def best_depth(self, tokens: Callable[[ModelConfig], float], depths: Iterable[int] | None = None) -> int:
         """Return the depth with the lowest predicted bits per byte.
 
         Args:
             tokens: Returns the number of tokens on which an architecture can be trained.
+            depths: Depths to choose from. Default: all depths whose training fits into memory.
         """
 
         def predicted(depth: int) -> float:
@@ -131,7 +132,7 @@ class Sizes:
             best = self.forecast.best_tokens(config, max(1.0, tokens(config)))
             return self.forecast.bits_per_byte(config, best)
 
-        return min(self.shapes, key=predicted)
+        return min(self.shapes if depths is None else depths, key=predicted)
 
     def depth_for_tokens(self, tokens: float) -> int:
         """Return the largest depth for which fewer layers and more tokens would not be better at the same compute.
