@@ -66,6 +66,23 @@ def test_minutes_are_kept_at_the_measured_speed(minutes: float) -> None:
     assert 0.8 * minutes < plan.total_tokens / plan.tokens_per_second / 60 <= 1.01 * minutes
 
 
+def test_the_next_larger_model_is_measured_too() -> None:
+    """A small model uses the machine less well, so its speed says too little about that of a larger one."""
+    measured: list[int] = []
+
+    def measure(config: ModelConfig, rows: int) -> float:
+        measured.append(config.n_layers)
+        return 2e11 * config.n_layers / flops_per_token(config)
+
+    forecast = Forecast(8_000_000)
+    shape = {"family": "qwen3", "context_length": 512}
+    sizes = {"vocab_size": 8192, "given_shape": shape, "forecast": forecast, "optimizer": OptimizerConfig()}
+    plan = plan_run(Budget(minutes=20), matmul_flops=1e12, measure=measure, **sizes)  # type: ignore[arg-type]
+    first, second = measured
+    assert second == first + 1 == plan.model.n_layers
+    assert plan.tokens_per_second == 2e11 * second / flops_per_token(plan.model)
+
+
 def test_more_time_gives_a_deeper_model_and_larger_batches() -> None:
     short, long = _plan(Budget(minutes=2)), _plan(Budget(minutes=2000), corpus=10**11)
     assert short.model.n_layers < long.model.n_layers
