@@ -67,7 +67,7 @@ class PretrainingSettings(TrainingSettings):
     decay_ratio: float = setting(0.6, help="fraction of steps with linear decay of the learning rate to 0", ge=0, le=1)
     dropout: float = setting(0.0, help="dropout of attention and MLP", ge=0, lt=1)
     token_dropout: float | None = setting(
-        None, help="probability of omitting an input token; default: chosen for the number of epochs", ge=0, lt=1
+        None, help="probability of omitting an input token; default: chosen from epochs and size", ge=0, lt=1
     )
     short_context_ratio: float = setting(
         0.0, help="fraction of planned steps with contexts of a quarter, then half, of context_length", ge=0, le=1
