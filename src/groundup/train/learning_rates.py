@@ -49,8 +49,8 @@ class OptimizerSettings(Config):
     allow_high_learning_rate: bool = setting(False, help="allow learning rates of 0.1 or more")
     weight_decay: float | None = setting(
         None,
-        help="weight decay of the 2-D weights in the layers, a factor on the learning rate; default: 0, or chosen "
-        "for the number of epochs in pretraining",
+        help="weight decay of the 2-D weights in the layers, a factor on the learning rate; default: 0, or "
+        "0.3 in pretraining from random weights",
         ge=0,
     )
     embedding_weight_decay: float | None = setting(
