@@ -35,8 +35,8 @@ _OTHER_TEXT = 0.03  # additional relative error for text on which the law was no
 _UNREGULARIZED = 9.5
 _MAX_ITERATIONS = 60
 MIN_RUNS = 3
-# Of random weights. The best weight decay is about 30 times the usual 0.01 if text repeats (Kim et al. 2025,
-# arXiv:2509.14786). It is also better for a single epoch (`benchmarks/ablations.md`).
+# For random weights. If text repeats, the best weight decay of AdamW is about 30 times the usual one (Kim et al. 2025,
+# arXiv:2509.14786). A large one is also better for a single epoch (`benchmarks/ablations.md`).
 WEIGHT_DECAY = 0.3
 
 

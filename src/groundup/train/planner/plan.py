@@ -460,7 +460,8 @@ def _timed(budget: Budget, sizes: Sizes, matmul_flops: float, measure: Measure) 
         if len(measured) < MAX_MEASUREMENTS and deadline - time.monotonic() > least:
             depth = sizes.best_depth(affordable)
             # The speed of another size is only an estimate, and usually the utilization of a larger model is higher.
-            depth += depth in measured
+            if depth in measured:
+                depth += 1
     depth = sizes.best_depth(affordable, measured)
     end = total + max(0.0, least - (deadline - time.monotonic())) - SAVE_FRACTION * total
     config = sizes.shape(depth)
