@@ -84,7 +84,6 @@ class Estimate:
         epochs: Number of epochs.
         batch_tokens: Number of tokens per step.
         micro_batch_size: Number of rows per micro-batch.
-        weight_decay: Weight decay.
         hardware: Hardware of the run.
         bits_per_byte: Predicted bits per byte of held-out text.
         num_teachers: Number of models with other seeds that are trained first, see `groundup.train.teachers`.
@@ -95,7 +94,6 @@ class Estimate:
     epochs: float
     batch_tokens: int
     micro_batch_size: int
-    weight_decay: float
     hardware: Hardware
     bits_per_byte: LossInterval
     num_teachers: int = 0
@@ -135,7 +133,7 @@ class Estimate:
             "epochs": self.epochs,
             "batch_tokens": self.batch_tokens,
             "steps": max(1, round(self.tokens / self.batch_tokens)),
-            "weight_decay": self.weight_decay,
+            "weight_decay": WEIGHT_DECAY,
             "num_teachers": self.num_teachers,
             "flops": self.flops,
             "flops_with_attention": (1 + 4 / 3 * self.num_teachers) * self.tokens * flops_per_token(self.model),
@@ -314,7 +312,6 @@ class Estimator:
             epochs=epochs,
             batch_tokens=micro * accum * config.context_length,
             micro_batch_size=micro,
-            weight_decay=WEIGHT_DECAY,
             hardware=self._hardware,
             bits_per_byte=forecast.interval(config, tokens, distilled=num_teachers > 0),
             num_teachers=num_teachers,
