@@ -252,6 +252,9 @@ def _backward(
         # The loss is a sum over all ranks, but DDP averages the gradients, so the loss is multiplied by `ranks.size`.
         (loss / (normalizer / ranks.size)).backward()
         found.append(metrics)
+        # The small tensors of the graph are between the large ones. If they are not freed before the next micro-batch,
+        # they split the free memory, so that the heap grows.
+        del loss
     return _means(found, ranks)
 
 
