@@ -36,7 +36,7 @@ class PlanConfig(Config):
     gpus: int = setting(1, help="number of GPUs", flag=True, gt=0)
     price: float | None = setting(None, help="dollars per GPU and hour; default: usual prices", flag=True, gt=0)
     utilization: float | None = setting(None, help="MFU of the GPUs [0.4]", flag=True, gt=0, le=1)
-    measure: bool = setting(True, help="measure training steps on this machine, for up to a minute", flag=True)
+    measure: bool = setting(True, help="measure training steps, and train small models on token shards", flag=True)
     ladder: float | None = setting(
         None, help="fit the scaling law to short runs on TEXT for this many minutes", flag=True, gt=0
     )
@@ -86,8 +86,7 @@ def run(
     from groundup.train.planner.estimate_table import as_table
 
     target = PlanTarget(minutes=10) if table else PlanTarget(*targets)
-    if config.text is not None and config.ladder is not None:
-        _fit(config, config.text, config.ladder, console)
+    _fit_law(config, console)
     estimator = _estimator(config, target, console)
     facts: dict[str, Any] = {} if table else estimator.estimate(target).to_json()
     if config.text is not None or config.text_bytes is not None:
@@ -99,23 +98,24 @@ def run(
     return facts
 
 
-def _fit(config: PlanConfig, text: Path, minutes: float, console: Console) -> None:
-    """Fit the scaling law on short runs of `groundup pretrain`, and save it with the token shards."""
+def _fit_law(config: PlanConfig, console: Console) -> None:
+    """Fit the scaling law to the text with short runs of `groundup pretrain`, and save it with the token shards."""
     from groundup.commands.pretrain import PretrainConfig
     from groundup.commands.pretrain import run as pretrain
     from groundup.train.measurement.ladder import fit_ladder
-    from groundup.train.measurement.training_text import token_shards_of
+    from groundup.train.measurement.training_text import is_tokenized, token_shards_of
 
-    shards = token_shards_of(text)
-    with tempfile.TemporaryDirectory(prefix="groundup-ladder-") as directory:
+    if config.text is None or (config.ladder is None and not (config.measure and is_tokenized(config.text))):
+        return
+    shards = token_shards_of(config.text)
 
-        def train(layers: int, share: float) -> Mapping[str, Any]:
-            shape = config.shape.model_copy(update={"n_layers": layers})
-            keys = {"token_shards": shards.directory, "minutes": share, "shape": shape, "num_teachers": 0}
-            settings = PretrainConfig(out=Path(directory) / f"{layers}-{share:.3f}", **keys)
-            return pretrain(settings, console=Console(quiet=True)).facts
+    def train(layers: int, length: Mapping[str, float]) -> Mapping[str, Any]:
+        shape = config.shape.model_copy(update={"n_layers": layers})
+        with tempfile.TemporaryDirectory(prefix="groundup-plan-") as directory:
+            keys = {"token_shards": shards.directory, "out": Path(directory) / "run", "num_teachers": 0}
+            return pretrain(PretrainConfig(shape=shape, **keys, **length), console=Console(quiet=True)).facts
 
-        fit_ladder(shards, train, minutes, console)
+    fit_ladder(shards, train, config.ladder, console)
 
 
 def _estimator(config: PlanConfig, target: Any, console: Console) -> Estimator:

@@ -9,11 +9,12 @@ from groundup.model.config import MAX_EXPLICIT_LENGTH, ModelConfig
 Dtype = Literal["float32", "bfloat16", "float16"]
 IDLE_BYTES = 300_000_000  # memory of a process that has imported PyTorch but has not loaded a model
 COMPILER_BYTES = 220_000_000  # additional memory of a process that has compiled a model with `torch.compile`
-# Constants of `fused_training_bytes`, fitted on 1 December 2026 on an AMD EPYC with torch 2.13.
-FUSED_IDLE_BYTES = 403e6
+# Constants of `fused_training_bytes`, for an AMD EPYC and an Intel Xeon with AMX, with torch 2.13 (December 2026).
+FUSED_IDLE_BYTES = 415e6
 _FUSED_MATRIX = 6.5  # bytes per parameter of the matrices in the layers: weights, and part of the gradients
-_FUSED_ACTIVATIONS = 0.913  # factor on the values that are saved without recomputation
-_FUSED_LOGIT = 4.6  # bytes per logit of a chunk
+_FUSED_ACTIVATIONS = 1.0  # factor on the values that are saved without recomputation, with fragmentation of the heap
+_FUSED_LOGIT = 4.75  # bytes per logit of a chunk
+_FUSED_ACCUMULATED = 4  # bytes per parameter of gradients that are kept while the next micro-batch is computed
 # The loss is computed in chunks of at most 200 MB of bf16 logits. Chunks are large because each chunk reads and writes
 # the whole gradient of the LM head (150 MB for GPT-2).
 MAX_CHUNK_LOGITS = 104_000_000
@@ -117,6 +118,7 @@ def fused_training_bytes(
     config: ModelConfig,
     rows: int,
     *,
+    accumulated: bool = False,
     matrix_state: int = 4,
     averaged: bool = False,
     dropout: bool = False,
@@ -125,12 +127,13 @@ def fused_training_bytes(
     """Return an estimate of the peak memory of a process that trains with the C++ kernels, in bytes.
 
     The kernels recompute activations, and the gradients of a layer are computed while the activations of later layers
-    are already freed. So the peak is below `training_bytes`. The constants are a least-squares fit of the peak of 10
-    runs with 0.8M to 29M parameters, with an error of at most 1.7 %.
+    are already freed. So the peak is below `training_bytes`. The constants are between the least-squares fits for
+    two machines (10 and 61 runs, 0.8M to 29M parameters), with an error of at most 8 % on both.
 
     Args:
         config: The model's config.
         rows: Number of sequences per micro-batch.
+        accumulated: Whether a step has several micro-batches.
         matrix_state: Bytes of optimizer state per parameter of the matrices in the layers: 4 for Muon, 8 for AdamW.
         averaged: Whether a moving average of the weights is kept.
         dropout: Whether dropout masks are kept.
@@ -139,7 +142,8 @@ def fused_training_bytes(
     tokens = rows * config.context_length
     matrices = layer_parameters(config)
     parameters = parameter_count(config)
-    state = (_FUSED_MATRIX + matrix_state) * matrices + 16 * (parameters - matrices) + 4 * averaged * parameters
+    state = (_FUSED_MATRIX + matrix_state) * matrices + 16 * (parameters - matrices)
+    state += (_FUSED_ACCUMULATED * accumulated + 4 * averaged) * parameters
     width = 10 * config.dim + 3 * config.ffn_dim + 4 * config.n_heads * config.head_dim + 2 * dropout * config.dim
     logits = min(min(tokens, MAX_CHUNK_ROWS) * config.vocab_size, MAX_CHUNK_LOGITS)
     activations = _FUSED_ACTIVATIONS * 2 * tokens * config.n_layers * width

@@ -23,7 +23,7 @@ from groundup.optim import OptimizerConfig
 from groundup.train.initial_model import InitialModel
 from groundup.train.learning_rates import language_model_rates, show_rates
 from groundup.train.measurement.machine import measured_machine, with_measured_kernels
-from groundup.train.measurement.training_text import sample_text
+from groundup.train.measurement.training_text import ppmd_of_shards
 from groundup.train.objectives import Objective
 from groundup.train.planner import Budget, Forecast, Plan, plan_run, regularized
 from groundup.train.planner.fine_tuning import (
@@ -35,7 +35,6 @@ from groundup.train.planner.fine_tuning import (
     should_compile,
     step_rows,
 )
-from groundup.train.planner.forecast import compression
 from groundup.train.planner.law import law_for
 from groundup.train.planner.limits import limit_sentence
 from groundup.train.planner.plan import SAVE_FRACTION
@@ -174,7 +173,7 @@ def forecast_for(
     return Forecast(
         shards.n_tokens + shards.n_documents,
         shards.n_bytes,
-        compression(sample_text(shards, decode)),
+        ppmd_of_shards(shards.directory, decode),
         law_for(shards.directory),
         weight_decay,
     )

@@ -21,7 +21,7 @@ from groundup.train.measurement.prediction_history import Outcome, device_key, r
 from groundup.train.planner.plan import OVERHEAD_FRACTION, Plan, distillation_runs
 from groundup.train.trainer import Trainer
 
-_LOADED_LATER = 39e6  # bytes that a process needs after step 1, such as code and buffers of validation and checkpoints
+_LOADED_LATER = 10e6  # bytes that a process needs after step 1, such as code and buffers of validation and checkpoints
 
 
 class OutcomeRecorder:
@@ -85,6 +85,7 @@ def _peak_bytes(trainer: Trainer[Any, Any], plan: Plan, now: int) -> int:
         return fused_training_bytes(
             config,
             rows,
+            accumulated=plan.grad_accum_steps > 1,
             matrix_state=4 if plan.optimizer.matrices == "muon" else 8,
             averaged=bool(settings.ema_fraction),
             dropout=bool(plan.dropout),

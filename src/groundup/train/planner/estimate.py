@@ -54,12 +54,12 @@ class Text:
     Attributes:
         n_bytes: UTF-8 bytes, or None if there is always enough text for one epoch.
         tokens: Number of tokens, or None for 4 bytes per token.
-        compression: Result of `groundup.train.planner.forecast.compression`, or None if unknown.
+        ppmd: Result of `groundup.train.planner.forecast.ppmd_bits_per_byte`, or None if unknown.
     """
 
     n_bytes: int | None = None
     tokens: int | None = None
-    compression: float | None = None
+    ppmd: float | None = None
 
     def bytes_for(self, tokens: float) -> float:
         """Return the UTF-8 bytes of the text, or of new text of `tokens` tokens if the text is not limited."""
@@ -69,9 +69,9 @@ class Text:
         """Return the forecast for this text, or for new text of `tokens` tokens if the text is not limited."""
         if self.n_bytes is None:
             count = max(1, math.ceil(tokens))
-            return Forecast(count, round(self.bytes_for(count)), self.compression, law)
+            return Forecast(count, round(self.bytes_for(count)), self.ppmd, law)
         count = self.tokens or max(1, round(self.n_bytes / BYTES_PER_TOKEN))
-        return Forecast(count, self.n_bytes, self.compression, law)
+        return Forecast(count, self.n_bytes, self.ppmd, law)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,8 @@ class Estimate:
     @property
     def memory_bytes(self) -> int:
         """Peak memory of training in bytes, on one device."""
-        return self.hardware.peak_bytes(self.model, self.micro_batch_size)
+        accumulated = self.batch_tokens > self.micro_batch_size * self.model.context_length
+        return self.hardware.peak_bytes(self.model, self.micro_batch_size, accumulated=accumulated)
 
     @property
     def disk_bytes(self) -> int:

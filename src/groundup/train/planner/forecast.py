@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import lzma
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,7 +13,11 @@ from groundup.train.planner.law import DEFAULT_LAW, Law, LossInterval
 T = TypeVar("T")
 
 MIN_GAIN = 0.005  # bits per byte; training ends early if the remaining time would not improve the result by this
-COMPRESSED_BYTES = 250_000  # size of the sample for `compression`
+# Sizes of the samples for `ppmd_bits_per_byte`.
+SAMPLE_BYTES = 250_000
+HELD_OUT_SAMPLE_BYTES = 100_000
+_PPMD_ORDER = 4
+_PPMD_MEMORY = 64 << 20
 BYTES_PER_TOKEN = 4.0  # assumed for text whose size, or whose number of tokens, is unknown
 _STEP = 2**0.125  # ratio between the numbers of tokens that are compared
 _NUM_STEPS = 64
@@ -31,14 +34,14 @@ class Forecast:
     Attributes:
         tokens: Number of tokens per epoch.
         text_bytes: UTF-8 bytes per epoch; 0 means 4 bytes per token.
-        compression: Result of `compression` for the text, or None if unknown.
+        ppmd: Result of `ppmd_bits_per_byte` for the text, or None if unknown.
         law: Scaling law.
         weight_decay: Weight decay of the run, or None for the planned one.
     """
 
     tokens: int
     text_bytes: int = 0
-    compression: float | None = None
+    ppmd: float | None = None
     law: Law = DEFAULT_LAW
     weight_decay: float | None = None
 
@@ -89,17 +92,23 @@ class Forecast:
     def _apply(self, predict: Callable[..., T], config: ModelConfig, tokens: float) -> T:
         text_bytes = self.text_bytes or BYTES_PER_TOKEN * self.tokens
         run = (layer_parameters(config), text_bytes, tokens / self.tokens)
-        return predict(*run, weight_decay=self.weight_decay, compression=self.compression)
+        return predict(*run, weight_decay=self.weight_decay, ppmd=self.ppmd)
 
 
-def compression(text: bytes) -> float:
-    """Return the bits per byte of a text after compression with LZMA.
+def ppmd_bits_per_byte(text: bytes, held_out: bytes) -> float:
+    """Return the bits per byte of held-out text that PPMd has compressed after a sample of the training text.
 
-    The value shows how predictable a text is without training. It is comparable between texts only for samples of the
-    same size, so at most the first `COMPRESSED_BYTES` are compressed.
+    PPMd is a simple language model (Shkarin 2002), so the value shows how predictable a text is without training. It is
+    comparable between texts only for samples of the same size.
 
     Args:
-        text: UTF-8 text, not empty.
+        text: Sample of the training text, of `SAMPLE_BYTES` bytes if there is enough text.
+        held_out: Sample of other documents, not empty, of `HELD_OUT_SAMPLE_BYTES` bytes if there is enough text.
     """
-    sample = text[:COMPRESSED_BYTES]
-    return 8 * len(lzma.compress(sample, preset=6)) / len(sample)
+    import pyppmd
+
+    def size(data: bytes) -> int:
+        encoder = pyppmd.Ppmd7Encoder(_PPMD_ORDER, _PPMD_MEMORY)
+        return len(encoder.encode(data)) + len(encoder.flush())
+
+    return 8 * max(1, size(text + held_out) - size(text)) / len(held_out)

@@ -57,10 +57,17 @@ class Hardware:
         """Return the number of tokens on which a model can be trained in a time."""
         return seconds * self.flops / self.flops_per_token(config)
 
-    def peak_bytes(self, config: ModelConfig, rows: int) -> int:
-        """Return the peak memory of training on one device in bytes, for a number of rows per micro-batch."""
-        estimate = fused_training_bytes if self.native else training_bytes
-        return estimate(config, rows) + self.memory_offset
+    def peak_bytes(self, config: ModelConfig, rows: int, *, accumulated: bool = False) -> int:
+        """Return the peak memory of training on one device in bytes.
+
+        Args:
+            config: Architecture.
+            rows: Number of rows per micro-batch.
+            accumulated: Whether a step has several micro-batches.
+        """
+        if self.native:
+            return fused_training_bytes(config, rows, accumulated=accumulated) + self.memory_offset
+        return training_bytes(config, rows) + self.memory_offset
 
     def cost(self, seconds: float) -> tuple[float, float] | None:
         """Return the lowest and highest cost of a run in dollars, or None for this machine."""

@@ -19,22 +19,35 @@ from groundup.core.errors import DataError, FormatError
 from groundup.core.files import read_json, shell_quoted, write_json
 
 _LAW = "scaling_law.json"
-_LAW_VERSION = 4  # increased when the formula changes, because coefficients are valid only for the fitted formula
+_LAW_VERSION = 5  # increased when the formula changes, because coefficients are valid only for the fitted formula
 Z_90 = 1.645  # half the width of a 90 % interval, in standard deviations
 _PARAMETERS = 1e6  # unit of N
 _BYTES = 1e7  # unit of the text seen
-_FITTED = ("entropy", "size", "size_exponent", "data", "data_exponent", "text_exponent", "repeats", "overfitting")
+_FITTED = (
+    "scale",
+    "entropy",
+    "size",
+    "size_exponent",
+    "data",
+    "data_exponent",
+    "text_exponent",
+    "repeats",
+    "overfitting",
+)
 # Standard deviations of the prior of the logarithm of each coefficient. A few runs do not determine all coefficients,
 # so the fit starts from the coefficients of another law and changes them only as far as the runs require.
-_PRIOR = np.array([0.2, 0.4, 0.2, 0.4, 0.2, 0.7, 0.7, 1.0])
-_NOISE = 0.01  # standard deviation of the relative error of a run, for example between seeds
+_PRIOR = np.array([0.2, 0.05, 0.1, 0.1, 0.1, 0.4, 0.3, 0.4, 0.7])
+_NOISE = 0.015  # standard deviation of the relative error of a run, for example between seeds
+_FEW_RUNS = 5  # number of runs below which they do not show how precise the law is
+_FEW_RUNS_ERROR = 0.025  # error of laws that are fitted on two runs (`benchmarks/ablations.md`)
 _EXTRAPOLATION = 0.03  # additional relative error per factor e outside of the range of the fitted runs
-_OTHER_TEXT = 0.03  # additional relative error for text on which the law was not fitted
+_OTHER_TEXT = 0.08  # additional relative error for text on which the law was not fitted
+_PPMD_EXPONENT = 1.2  # a model uses the regularities of a text more than PPMd does
 # Overfitting without weight decay, dropout and token dropout: 15 epochs of 1.1 MB end with 2.503 bits per byte, instead
 # of 2.033. In Lovelace et al. 2026, weight decay alone removes 70 %.
 _UNREGULARIZED = 9.5
 _MAX_ITERATIONS = 60
-MIN_RUNS = 3
+MIN_RUNS = 2
 # For random weights. If text repeats, the best weight decay of AdamW is about 30 times the usual one (Kim et al. 2025,
 # arXiv:2509.14786). A large one is also better for a single epoch (`benchmarks/ablations.md`).
 WEIGHT_DECAY = 0.3
@@ -50,7 +63,6 @@ class LadderRun:
         epochs: Number of epochs.
         bits_per_byte: Bits per byte of the held-out text.
         weight_decay: Weight decay, or None for `WEIGHT_DECAY`.
-        compression: Result of `groundup.train.planner.forecast.compression` for the training text, if known.
     """
 
     parameters: float
@@ -58,7 +70,6 @@ class LadderRun:
     epochs: float
     bits_per_byte: float
     weight_decay: float | None = None
-    compression: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +96,11 @@ class Law:
     tokenizer of a longer text has a larger vocabulary, so a model learns more from the same part of the text. D is the
     effective text of Muennighoff et al. 2023 (arXiv:2305.16264), D = U (1 + repeats (1 - exp(-(e - 1) / repeats))) for
     e > 1. The last term is an additive overfitting penalty, as proposed by Lovelace et al. 2026 (arXiv:2605.01640); its
-    form is our own. It is 9.5 times as large without regularization, from two epochs on. c is the ratio of the
-    compression of the text to `compression`.
+    form is our own. It is 9.5 times as large without regularization, from two epochs on. c is `scale`, times a power of
+    the ratio of the text's `ppmd` to that of the fitted text.
 
     Attributes:
+        scale: Factor for the fitted text.
         entropy: Bits per byte of an infinitely large model and text.
         size: Bits per byte that a model with 1M parameters in its layers adds.
         size_exponent: Exponent of the parameters.
@@ -98,12 +110,13 @@ class Law:
         repeats: Number of repetitions with a large effect.
         overfitting: Coefficient of the overfitting penalty.
         residual: Standard deviation of the relative error of predictions.
-        compression: Compression of the fitted texts, in bits per byte, or None if the law ignores the compression.
+        ppmd: Result of `groundup.train.planner.forecast.ppmd_bits_per_byte` for the fitted text, or None if unknown.
         ranges: Smallest and largest value of parameters, bytes of unique text, and epochs of the fitted runs.
         runs: Number of fitted runs.
         source: Origin of the coefficients.
     """
 
+    scale: float
     entropy: float
     size: float
     size_exponent: float
@@ -113,7 +126,7 @@ class Law:
     repeats: float
     overfitting: float
     residual: float
-    compression: float | None
+    ppmd: float | None
     ranges: tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
     runs: int
     source: str
@@ -125,9 +138,18 @@ class Law:
         epochs: float,
         *,
         weight_decay: float | None = None,
-        compression: float | None = None,
+        ppmd: float | None = None,
     ) -> float:
-        """Return the predicted bits per byte of held-out text. See `LadderRun` for the arguments."""
+        """Return the predicted bits per byte of held-out text.
+
+        Args:
+            parameters: See `LadderRun`.
+            text_bytes: See `LadderRun`.
+            epochs: See `LadderRun`.
+            weight_decay: See `LadderRun`.
+            ppmd: Result of `groundup.train.planner.forecast.ppmd_bits_per_byte` for the text, or None for a text like
+                the fitted one.
+        """
         again = max(0.0, epochs - 1)
         effective = text_bytes * (min(epochs, 1.0) + self.repeats * -math.expm1(-again / self.repeats))
         strength = 1.0
@@ -138,7 +160,7 @@ class Law:
         size = self.size * (parameters / _PARAMETERS) ** -self.size_exponent
         data = self.data * (max(effective, 1.0) / _BYTES) ** -self.data_exponent
         data *= (max(text_bytes, 1.0) / _BYTES) ** -self.text_exponent
-        return self._scale(compression) * (self.entropy + size + data + penalty)
+        return self.scale_for(ppmd) * (self.entropy + size + data + penalty)
 
     def interval(
         self,
@@ -147,18 +169,18 @@ class Law:
         epochs: float,
         *,
         weight_decay: float | None = None,
-        compression: float | None = None,
+        ppmd: float | None = None,
     ) -> LossInterval:
-        """Return the predicted bits per byte with a 90 % interval. See `LadderRun` for the arguments.
+        """Return the predicted bits per byte with a 90 % interval. See `bits_per_byte` for the arguments.
 
         The interval is wider outside of the range of the fitted runs, and for text on which the law was not fitted.
         """
-        value = self.bits_per_byte(parameters, text_bytes, epochs, weight_decay=weight_decay, compression=compression)
+        value = self.bits_per_byte(parameters, text_bytes, epochs, weight_decay=weight_decay, ppmd=ppmd)
         outside = sum(
             max(0.0, math.log(low / point), math.log(point / high))
             for point, (low, high) in zip((parameters, text_bytes, epochs), self.ranges, strict=True)
         )
-        same = compression is not None and math.isclose(compression, self.compression or 0.0, rel_tol=0.02)
+        same = ppmd is not None and math.isclose(ppmd, self.ppmd or 0.0, rel_tol=0.02)
         other = 0.0 if same else _OTHER_TEXT
         error = Z_90 * math.hypot(self.residual, other, _EXTRAPOLATION * outside)
         return LossInterval(value, value * math.exp(-error), value * math.exp(error))
@@ -177,15 +199,17 @@ class Law:
         """Save the law with the token shards on which it was fitted."""
         write_json(directory / _LAW, {"format_version": _LAW_VERSION} | self.to_json())
 
-    def _scale(self, compression: float | None) -> float:
-        if compression is None or self.compression is None:
-            return 1.0
-        return min(2.0, max(0.5, compression / self.compression))
+    def scale_for(self, ppmd: float | None) -> float:
+        """Return the factor for a text. See `bits_per_byte` for the argument."""
+        if ppmd is None or self.ppmd is None:
+            return self.scale
+        return self.scale * (ppmd / self.ppmd) ** _PPMD_EXPONENT
 
 
 # Fitted on the 20 runs in benchmarks/ablations.md ("Scaling law"). They determine neither the entropy nor the exponent
 # of the size, for which 0.5 and 0.17 are assumed, so that predictions for large models are plausible.
 DEFAULT_LAW = Law(
+    scale=1.0,
     entropy=0.494,
     size=0.398,
     size_exponent=0.170,
@@ -195,7 +219,7 @@ DEFAULT_LAW = Law(
     repeats=13.8,
     overfitting=0.0028,
     residual=0.0173,
-    compression=None,
+    ppmd=2.4,
     ranges=((4e5, 1.7e7), (4e5, 3.1e7), (0.005, 60.0)),
     runs=20,
     source="20 runs of benchmarks/ablations.md, 3 December 2026",
@@ -222,23 +246,33 @@ def law_for(directory: Path) -> Law:
     return Law.from_json(record)
 
 
+def has_law(directory: Path) -> bool:
+    """Return whether token shards have a law that this release can read."""
+    try:
+        return law_for(directory) is not DEFAULT_LAW
+    except FormatError:
+        return False
+
+
 def drop_outdated_law(directory: Path) -> None:
     """Delete the law of token shards if this release cannot read it, so that training can use the default law."""
-    try:
-        law_for(directory)
-    except FormatError:
-        (directory / _LAW).unlink()
+    if not has_law(directory):
+        (directory / _LAW).unlink(missing_ok=True)
 
 
-def fit_law(runs: Sequence[LadderRun], *, prior: Law = DEFAULT_LAW, source: str = "own runs") -> Law:
-    """Fit the coefficients of the law on finished runs.
+def fit_law(
+    runs: Sequence[LadderRun], *, ppmd: float | None = None, prior: Law = DEFAULT_LAW, source: str = "own runs"
+) -> Law:
+    """Fit the coefficients of the law on finished runs on one text.
 
     The fit is the maximum of the posterior: least squares of the logarithm of the bits per byte, with a normal prior of
     the logarithm of each coefficient around the coefficients of `prior`. It uses the Levenberg-Marquardt method. The
-    `residual` is the root mean square of the relative errors of runs that are left out of the fit one at a time.
+    `residual` is the root mean square of the relative errors of runs that are left out of the fit one at a time, or a
+    typical value if there are only a few runs.
 
     Args:
         runs: Finished runs of the same recipe.
+        ppmd: Result of `groundup.train.planner.forecast.ppmd_bits_per_byte` for the text, if known.
         prior: Law from which the fit starts.
         source: Description of the runs.
 
@@ -246,36 +280,33 @@ def fit_law(runs: Sequence[LadderRun], *, prior: Law = DEFAULT_LAW, source: str 
         DataError: There are fewer than `MIN_RUNS` runs.
     """
     if len(runs) < MIN_RUNS:
-        raise DataError(f"{len(runs)} runs", fix=f"Fit the law on at least {MIN_RUNS} runs of different sizes.")
-    known = [run.compression for run in runs if run.compression is not None]
-    typical = float(np.exp(np.mean(np.log(known)))) if len(known) == len(runs) else None
-    several = typical is not None and max(known) > 1.02 * min(known)
-    start = replace(prior, compression=typical if several else None)
-    fitted = _fitted(runs, start)
-    errors = []
-    for index, run in enumerate(runs):
-        others = [*runs[:index], *runs[index + 1 :]]
-        errors.append(math.log(_predicted(_fitted(others, start), run) / run.bits_per_byte))
+        raise DataError(f"{len(runs)} runs", fix=f"Fit the law on at least {MIN_RUNS} runs of different lengths.")
+    start = replace(prior, scale=prior.scale_for(ppmd), ppmd=ppmd)
+    residual = _FEW_RUNS_ERROR if len(runs) < _FEW_RUNS else _left_out_error(runs, start)
     values = [[run.parameters for run in runs], [run.text_bytes for run in runs], [run.epochs for run in runs]]
-    parameters, text_bytes, epochs = ((min(row), max(row)) for row in values)
+    parameters, text_bytes, epochs = (
+        (min(low, *row), max(high, *row)) for row, (low, high) in zip(values, prior.ranges, strict=True)
+    )
     return replace(
-        fitted,
-        residual=max(_NOISE / 2, math.sqrt(float(np.mean(np.square(errors))))),
-        compression=typical,
+        _fitted(runs, start),
+        residual=residual,
         ranges=(parameters, text_bytes, epochs),
         runs=len(runs),
         source=source,
     )
 
 
+def _left_out_error(runs: Sequence[LadderRun], start: Law) -> float:
+    """Return the root mean square of the relative errors of runs that are left out of the fit one at a time."""
+    errors = []
+    for index, run in enumerate(runs):
+        others = [*runs[:index], *runs[index + 1 :]]
+        errors.append(math.log(_predicted(_fitted(others, start), run) / run.bits_per_byte))
+    return max(_NOISE / 2, math.sqrt(float(np.mean(np.square(errors)))))
+
+
 def _predicted(law: Law, run: LadderRun) -> float:
-    return law.bits_per_byte(
-        run.parameters,
-        run.text_bytes,
-        run.epochs,
-        weight_decay=run.weight_decay,
-        compression=run.compression,
-    )
+    return law.bits_per_byte(run.parameters, run.text_bytes, run.epochs, weight_decay=run.weight_decay)
 
 
 def _fitted(runs: Sequence[LadderRun], prior: Law) -> Law:
