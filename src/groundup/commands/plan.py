@@ -146,5 +146,5 @@ def _estimator(config: PlanConfig, target: Any, console: Console) -> Estimator:
         return estimator(rented_gpus(config.gpu, config.gpus, price=config.price, utilization=config.utilization))
     from groundup.train.measurement.calibration import this_machine
 
-    machine = this_machine(lambda each: estimator(each).estimate(target).model, measure=config.measure, console=console)
+    machine = this_machine(lambda each: estimator(each).estimate(target), measure=config.measure, console=console)
     return estimator(machine)

@@ -60,7 +60,7 @@ class PretrainingSettings(TrainingSettings):
     )
     global_batch_tokens: int | None = setting(
         None,
-        help="number of tokens per step; default: grows with the length of the run, up to 2 epochs",
+        help="number of tokens per step; default: grows with the length of the run, up to 8 epochs",
         gt=0,
     )
     warmup_ratio: float = setting(0.02, help="fraction of steps with linear warmup of the learning rate", ge=0, le=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -84,7 +85,8 @@ def test_the_memory_formula_is_the_one_of_the_measured_kernels(monkeypatch: pyte
     monkeypatch.setattr(calibration, "machine_rates", lambda: SimpleNamespace(flops={"float32": 1e12}))
     monkeypatch.setattr(calibration, "native_library", object)
     monkeypatch.setattr(calibration, "_measure", lambda *_: found)
-    hardware = calibration.this_machine(lambda _: TINY, measure=True, console=Console(quiet=True))
+    planned: Any = SimpleNamespace(model=TINY, micro_batch_size=4)
+    hardware = calibration.this_machine(lambda _: planned, measure=True, console=Console(quiet=True))
     idle = calibration.IDLE_BYTES + calibration.COMPILER_BYTES
     assert not hardware.native
     assert hardware.peak_bytes(TINY, 4) == (peak if peak > 0 else training_bytes(TINY, 4) + idle)

@@ -27,8 +27,9 @@ from groundup.optim import MATRIX_LR, OptimizerConfig
 from groundup.train.measurement.machine import measured_machine, with_measured_kernels
 from groundup.train.measurement.prediction_history import device_key, device_name, read_runs, speed_ratio
 from groundup.train.objectives import NextToken
+from groundup.train.planner.estimate import Estimate
 from groundup.train.planner.hardware import Hardware
-from groundup.train.planner.plan import EXPECTED_UTILIZATION, MAX_MEASUREMENTS, MICRO_BATCH_TOKENS, OVERHEAD_FRACTION
+from groundup.train.planner.plan import EXPECTED_UTILIZATION, MAX_MEASUREMENTS, OVERHEAD_FRACTION
 from groundup.train.run import training_run
 from groundup.train.settings import PretrainingSettings
 from groundup.train.trainer import Trainer
@@ -75,14 +76,14 @@ class _Measurement:
     busy: bool
 
 
-def this_machine(choose: Callable[[Hardware], ModelConfig], *, measure: bool, console: Console) -> Hardware:
+def this_machine(choose: Callable[[Hardware], Estimate], *, measure: bool, console: Console) -> Hardware:
     """Return the GPU or CPU of this machine with its training throughput.
 
     At most `MAX_MEASUREMENTS` architectures are measured, for less than a minute in total. The result is corrected by
     the ratio of measured to predicted throughput of earlier runs.
 
     Args:
-        choose: Returns the architecture that is planned for a throughput.
+        choose: Returns the run that is planned for a throughput. Its steps are measured.
         measure: Whether to measure training steps. Otherwise, the throughput is derived from matmuls.
         console: Console for notes and warnings.
     """
@@ -92,9 +93,10 @@ def this_machine(choose: Callable[[Hardware], ModelConfig], *, measure: bool, co
     measured: set[ModelConfig] = set()
     if measure:
         console.note("Measuring training steps on this machine, for up to a minute.")
-    while measure and len(measured) < MAX_MEASUREMENTS and (config := choose(hardware)) not in measured:
+    while measure and len(measured) < MAX_MEASUREMENTS and (config := (run := choose(hardware)).model) not in measured:
         measured.add(config)
-        found = _measure(config, rows) if (rows := _affordable_rows(hardware, config)) else None
+        rows = _affordable_rows(hardware, config, run.micro_batch_size)
+        found = _measure(config, rows) if rows else None
         if found is None:
             console.warn(_TOO_LARGE)
             break
@@ -117,9 +119,8 @@ def this_machine(choose: Callable[[Hardware], ModelConfig], *, measure: bool, co
     return hardware
 
 
-def _affordable_rows(hardware: Hardware, config: ModelConfig) -> int:
-    """Return the maximum number of rows of a measured step by its estimated time, or 0 if the model is too large."""
-    rows = max(1, MICRO_BATCH_TOKENS // config.context_length)
+def _affordable_rows(hardware: Hardware, config: ModelConfig, rows: int) -> int:
+    """Return the number of rows of a measured step, at most `rows`, or 0 if the step takes too long."""
     while rows > 1 and hardware.seconds(config, rows * config.context_length) > _MAX_STEP_SECONDS:
         rows //= 2
     too_slow = hardware.seconds(config, rows * config.context_length) > _MAX_STEP_SECONDS

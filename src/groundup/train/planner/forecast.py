@@ -24,7 +24,7 @@ _NUM_STEPS = 64
 # Bits per byte with teachers, relative to those without, after 12 to 17 epochs (`benchmarks/ablations.md`).
 _DISTILLED = 0.96
 _MIN_REPEATS = 3  # epochs below which teachers do not help
-_BATCH_EPOCHS = 2
+_BATCH_EPOCHS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +77,9 @@ class Forecast:
         return enough if enough < 0.75 * max_tokens else max_tokens
 
     def batch_size_tokens(self, tokens: float) -> float:
-        """Return the number of tokens from which the batch size follows: those of the run, but at most 2 epochs.
+        """Return the number of tokens from which the batch size follows: those of the run, but at most 8 epochs.
 
-        If a text repeats more often, a batch size for all tokens is too large: with half of it, 15 epochs of 0.4 and of
-        1 MB of text ended 0.018 bits per byte lower (`benchmarks/ablations.md`).
+        If a text repeats more often, a batch size for all tokens is too large (`benchmarks/ablations.md`).
         """
         return min(tokens, _BATCH_EPOCHS * self.tokens)
 

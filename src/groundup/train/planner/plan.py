@@ -25,10 +25,10 @@ from groundup.train.planner.law import WEIGHT_DECAY
 from groundup.train.planner.sizes import Sizes
 
 CHINCHILLA_RATIO = 20.0  # tokens per parameter of `--depth` (Hoffmann et al. 2022, arXiv:2203.15556)
-# A run of SMALL_RUN_TOKENS tokens uses a batch size of SMALL_BATCH_TOKENS tokens.
-SMALL_RUN_TOKENS = 4_000_000
-SMALL_BATCH_TOKENS = 8192
-MIN_BATCH_TOKENS = 2048
+# A run of D tokens uses a batch size of BATCH_FACTOR * D ** BATCH_EXPONENT tokens. The exponent is that of the Step Law
+# (Li et al. 2025, arXiv:2503.04715), whose factor is 0.58.
+BATCH_FACTOR, BATCH_EXPONENT = 0.75, 0.571
+MIN_BATCH_TOKENS = 1024
 MIN_STEPS = 16  # minimum number of steps, for which short runs get a smaller batch size
 MICRO_BATCH_TOKENS = 8192  # maximum tokens per micro-batch, because larger activations do not fit into CPU caches
 MAX_MEASUREMENTS = 2
@@ -226,7 +226,7 @@ class Budget:
             fraction `MIN_TRAINING_FRACTION` of the budget.
         max_epochs: Maximum number of epochs, or None for as many as are useful according to the scaling law.
         global_batch_tokens: Number of tokens per step, or None to derive it from the length of the run, of
-            which at most 2 epochs count.
+            which at most 8 epochs count.
         num_teachers: Number of models with other seeds that are trained first, or None for `affordable_teachers` if the
             budget is in minutes.
     """
@@ -258,9 +258,9 @@ class Budget:
 def batch_rows(total_tokens: float, context_length: int, batch_tokens: int | None = None) -> tuple[int, int]:
     """Return the rows per micro-batch, and the micro-batches per step, for a run of `total_tokens` tokens.
 
-    The critical batch size grows with the length of a run (McCandlish et al. 2018, arXiv:1812.06162). The batch size in
-    tokens is proportional to the square root of the total tokens, and the number of rows is rounded to a power of two.
-    In runs of six minutes without repeated text, half this batch size was not better (`benchmarks/ablations.md`).
+    The critical batch size grows with the length of a run (McCandlish et al. 2018, arXiv:1812.06162). The batch size
+    follows the Step Law (Li et al. 2025, arXiv:2503.04715), and the number of rows is rounded to a power of two. In
+    runs of a minute, twice this batch size is worse (`benchmarks/ablations.md`).
 
     Args:
         total_tokens: Number of tokens of the run.
@@ -271,7 +271,7 @@ def batch_rows(total_tokens: float, context_length: int, batch_tokens: int | Non
         rows = max(1, round(batch_tokens / context_length))
         return micro_batches_per_rank(rows, max(1, MICRO_BATCH_TOKENS // context_length), 1)
     total_tokens = max(total_tokens, 1)
-    tokens = max(SMALL_BATCH_TOKENS * math.sqrt(total_tokens / SMALL_RUN_TOKENS), MIN_BATCH_TOKENS)
+    tokens = max(BATCH_FACTOR * total_tokens**BATCH_EXPONENT, MIN_BATCH_TOKENS)
     tokens = min(tokens, total_tokens / MIN_STEPS)
     rows = 1 << max(0, round(math.log2(tokens / context_length)))
     max_rows = 1 << int(math.log2(max(1, MICRO_BATCH_TOKENS // context_length)))
