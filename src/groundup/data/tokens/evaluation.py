@@ -5,6 +5,7 @@ Each document begins with BOS, and each of its tokens is predicted exactly once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,10 +16,12 @@ from numpy.typing import NDArray
 from groundup.core.types import IGNORE_INDEX
 from groundup.data.tokens.documents import TokenDocuments
 
+_MULTIPLE = 16  # number of tokens of which padded lengths are multiples
+
 
 @dataclass(frozen=True, slots=True)
 class DocumentWindows:
-    """A batch of document windows, one per row. All rows are right-padded to the length of the longest one.
+    """A batch of document windows, one per row. All rows are right-padded to the same length.
 
     Attributes:
         input_ids: Input token ids, (B, T) int64. Padding positions contain BOS.
@@ -47,6 +50,7 @@ def document_windows(
     EOS are never labels, because these tokens do not correspond to bytes of the text.
 
     Windows are sorted by length in descending order, which minimizes padding. Batches of short windows have more rows.
+    The padded length is a multiple of 16, because oneDNN compiles a kernel for each shape and keeps it.
 
     Args:
         documents: Documents to split.
@@ -70,9 +74,9 @@ def document_windows(
     order = np.argsort(-width, kind="stable")
     row = 0
     while row < len(order):
-        longest = int(width[order[row]])
+        longest = min(T, _MULTIPLE * math.ceil(width[order[row]] / _MULTIPLE))
         rows = order[row : row + max(1, batch_size * T // longest)]
-        yield _batch(documents, document_index[rows], start[rows], width[rows], bos_id)
+        yield _batch(documents, document_index[rows], start[rows], width[rows], longest, bos_id)
         row += len(rows)
 
 
@@ -81,9 +85,10 @@ def _batch(
     document_index: NDArray[np.int64],
     start: NDArray[np.int64],
     width: NDArray[np.int64],
+    longest: int,
     bos_id: int,
 ) -> DocumentWindows:
-    shape = (len(width), int(width[0]))
+    shape = (len(width), longest)
     input_ids = np.full(shape, bos_id, dtype=np.int64)
     labels = np.full(shape, IGNORE_INDEX, dtype=np.int64)
     for row, (document, begin, length) in enumerate(zip(document_index, start, width, strict=True)):
