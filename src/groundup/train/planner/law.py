@@ -45,7 +45,7 @@ _OTHER_TEXT = 0.08  # additional relative error for text on which the law was no
 _PPMD_EXPONENT = 1.2  # a model uses the regularities of a text more than PPMd does
 # Overfitting without weight decay, dropout and token dropout: 15 epochs of 1.1 MB end with 2.503 bits per byte, instead
 # of 2.033. In Lovelace et al. 2026, weight decay alone removes 70 %.
-_UNREGULARIZED = 9.5
+_UNREGULARIZED = 20.0
 _MAX_ITERATIONS = 60
 MIN_RUNS = 2
 # For random weights. If text repeats, the best weight decay of AdamW is about 30 times the usual one (Kim et al. 2025,
@@ -96,7 +96,7 @@ class Law:
     tokenizer of a longer text has a larger vocabulary, so a model learns more from the same part of the text. D is the
     effective text of Muennighoff et al. 2023 (arXiv:2305.16264), D = U (1 + repeats (1 - exp(-(e - 1) / repeats))) for
     e > 1. The last term is an additive overfitting penalty, as proposed by Lovelace et al. 2026 (arXiv:2605.01640); its
-    form is our own. It is 9.5 times as large without regularization, from two epochs on. c is `scale`, times a power of
+    form is our own. It is 20 times as large without regularization, from two epochs on. c is `scale`, times a power of
     the ratio of the text's `ppmd` to that of the fitted text.
 
     Attributes:
@@ -206,23 +206,23 @@ class Law:
         return self.scale * (ppmd / self.ppmd) ** _PPMD_EXPONENT
 
 
-# Fitted on the 20 runs in benchmarks/ablations.md ("Scaling law"). They determine neither the entropy nor the exponent
-# of the size, for which 0.5 and 0.17 are assumed, so that predictions for large models are plausible.
+# Fitted on the 27 runs in benchmarks/ablations.md ("Scaling law"). They determine neither the entropy nor the exponent
+# of the size, for which 0.6 and 0.14 are assumed, so that predictions for large models are plausible.
 DEFAULT_LAW = Law(
     scale=1.0,
-    entropy=0.494,
-    size=0.398,
-    size_exponent=0.170,
-    data=1.037,
-    data_exponent=0.158,
-    text_exponent=0.0294,
-    repeats=13.8,
-    overfitting=0.0028,
-    residual=0.0173,
-    ppmd=2.4,
-    ranges=((4e5, 1.7e7), (4e5, 3.1e7), (0.005, 60.0)),
-    runs=20,
-    source="20 runs of benchmarks/ablations.md, 3 December 2026",
+    entropy=0.600,
+    size=0.396,
+    size_exponent=0.140,
+    data=0.916,
+    data_exponent=0.202,
+    text_exponent=0.0120,
+    repeats=5.57,
+    overfitting=0.0014,
+    residual=0.0203,
+    ppmd=2.41,
+    ranges=((4e5, 1.1e7), (4e5, 3.1e7), (0.05, 60.0)),
+    runs=27,
+    source="27 runs of benchmarks/ablations.md, 3 December 2026",
 )
 
 
