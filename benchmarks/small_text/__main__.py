@@ -79,7 +79,7 @@ def _train(options: argparse.Namespace, seed: int, out: Path) -> dict[str, Any]:
         "parameters": facts["parameters"],
         "layer_parameters": layer_parameters(model.config),
         "text_bytes": train.n_bytes,
-        "compression": round(forecast_for(train, Tokenizer.load(options.tokens / "tokenizer").decode).compression, 4),
+        "ppmd": forecast_for(train, Tokenizer.load(options.tokens / "tokenizer").decode).ppmd,
         "weight_decay": plan["optimizer"]["weight_decay"],
         "dropout": plan.get("dropout"),
         "n_layers": plan["model"]["n_layers"],

@@ -110,7 +110,7 @@ def _fit_law(config: PlanConfig, console: Console) -> None:
     shards = token_shards_of(config.text)
 
     def train(layers: int, length: Mapping[str, float]) -> Mapping[str, Any]:
-        shape = config.shape.model_copy(update={"n_layers": layers})
+        shape = (config.shape if config.ladder else ShapeConfig()).model_copy(update={"n_layers": layers})
         with tempfile.TemporaryDirectory(prefix="groundup-plan-") as directory:
             keys = {"token_shards": shards.directory, "out": Path(directory) / "run", "num_teachers": 0}
             return pretrain(PretrainConfig(shape=shape, **keys, **length), console=Console(quiet=True)).facts

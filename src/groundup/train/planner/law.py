@@ -280,7 +280,9 @@ def fit_law(
         DataError: There are fewer than `MIN_RUNS` runs.
     """
     if len(runs) < MIN_RUNS:
-        raise DataError(f"{len(runs)} runs", fix=f"Fit the law on at least {MIN_RUNS} runs of different lengths.")
+        raise DataError(
+            f"{len(runs)} finished runs", fix=f"Fit the law on at least {MIN_RUNS} runs of different lengths."
+        )
     start = replace(prior, scale=prior.scale_for(ppmd), ppmd=ppmd)
     residual = _FEW_RUNS_ERROR if len(runs) < _FEW_RUNS else _left_out_error(runs, start)
     values = [[run.parameters for run in runs], [run.text_bytes for run in runs], [run.epochs for run in runs]]

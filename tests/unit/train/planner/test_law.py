@@ -48,7 +48,7 @@ def test_three_runs_shift_the_law_but_keep_its_form() -> None:
     """Unregularized least squares of seven coefficients on three runs extrapolated to negative bits per byte."""
     law = fit_law(_runs(TRUE)[:3])
     assert 0.9 < law.bits_per_byte(5e7, 1e8, 2) / TRUE.bits_per_byte(5e7, 1e8, 2) < 1.15
-    with pytest.raises(DataError, match="1 runs"):
+    with pytest.raises(DataError, match="1 finished"):
         fit_law(_runs(TRUE)[:1])
 
 
