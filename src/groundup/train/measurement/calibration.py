@@ -112,7 +112,7 @@ def this_machine(choose: Callable[[Hardware], Estimate], *, measure: bool, conso
             flops=speed * flops_per_token(config) * (1 - OVERHEAD_FRACTION) * ratio,
             spread=max(_MIN_SPREAD, spread, variation) + (_BUSY_ERROR if busy else 0),
             memory_offset=found.peak - uncorrected.peak_bytes(config, found.rows)
-            if found.peak > 0
+            if found.peak > 0 and not found.native  # The estimate for the C++ kernels includes the rest of the process.
             else _idle_bytes(device, native=found.native),
             basis=f"{speed:,.0f} tokens/s measured with {config.n_layers} layers{corrected}",
         )

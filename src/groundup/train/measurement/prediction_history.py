@@ -15,6 +15,7 @@ from groundup.core.history import History
 _HISTORY = History("training/predictions.jsonl", max_records=500)
 _KEYS = {"at", "device", "parameters", "tokens", "predicted", "measured"}
 _CORRECTED_BY = 9  # number of recent runs from which the time is corrected
+_MIN_RUNS = 3
 _MIN_SECONDS = 20.0  # shorter runs do not show the speed of the machine
 
 
@@ -103,7 +104,7 @@ def speed_ratio(runs: Sequence[Mapping[str, Any]]) -> tuple[float, float, int]:
 
     Returns:
         The median of measured divided by predicted throughput, its relative spread, and the number of runs; 1, 0
-        and 0 if there are no runs.
+        and 0 if there are fewer than three runs, because other load may have disturbed one of them.
     """
     ratios = []
     for run in runs:
@@ -111,7 +112,7 @@ def speed_ratio(runs: Sequence[Mapping[str, Any]]) -> tuple[float, float, int]:
             if run["measured"]["seconds"] >= _MIN_SECONDS:
                 ratios.append(run["measured"]["tokens_per_second"] / run["predicted"]["tokens_per_second"])
     recent = ratios[-_CORRECTED_BY:]
-    if not recent:
+    if len(recent) < _MIN_RUNS:
         return 1.0, 0.0, 0
     middle = statistics.median(recent)
     return middle, statistics.median(abs(ratio / middle - 1) for ratio in recent), len(recent)
