@@ -79,7 +79,7 @@ class _Measurement:
 def this_machine(choose: Callable[[Hardware], Estimate], *, measure: bool, console: Console) -> Hardware:
     """Return the GPU or CPU of this machine with its training throughput.
 
-    At most `MAX_MEASUREMENTS` architectures are measured, for less than a minute in total. The result is corrected by
+    At most `MAX_MEASUREMENTS` kinds of steps are measured, for less than a minute in total. The result is corrected by
     the ratio of measured to predicted throughput of earlier runs.
 
     Args:
@@ -90,12 +90,16 @@ def this_machine(choose: Callable[[Hardware], Estimate], *, measure: bool, conso
     device = default_device()
     ratio, variation, count = speed_ratio(read_runs(device_key(device, torch.get_num_threads())))
     hardware = _unmeasured(device)
-    measured: set[ModelConfig] = set()
+    measured: set[tuple[ModelConfig, int]] = set()  # with the number of rows, on which the speed depends
     if measure:
         console.note("Measuring training steps on this machine, for up to a minute.")
-    while measure and len(measured) < MAX_MEASUREMENTS and (config := (run := choose(hardware)).model) not in measured:
-        measured.add(config)
-        rows = _affordable_rows(hardware, config, run.micro_batch_size)
+    while measure and len(measured) < MAX_MEASUREMENTS:
+        planned = choose(hardware)
+        config, rows = planned.model, planned.micro_batch_size
+        if (config, rows) in measured:
+            break
+        measured.add((config, rows))
+        rows = _affordable_rows(hardware, config, rows)
         found = _measure(config, rows) if rows else None
         if found is None:
             console.warn(_TOO_LARGE)
