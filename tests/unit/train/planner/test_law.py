@@ -112,7 +112,7 @@ def test_a_ladder_of_runs_gives_the_law_that_later_plans_read(
     file.write_text(json.dumps(DEFAULT_LAW.to_json()), encoding="utf-8")
     with pytest.raises(FormatError, match="format_version None") as refused:  # coefficients of another formula
         law_for(tmp_path)
-    assert f"groundup plan {tmp_path} --ladder" in str(refused.value)
+    assert f"groundup plan {tmp_path} --minutes" in str(refused.value)
     fit_ladder(shards, train, minutes, Console(quiet=True))  # type: ignore[arg-type]
     count = len(trained)
     fit_ladder(shards, train, None, Console(quiet=True))  # type: ignore[arg-type]
