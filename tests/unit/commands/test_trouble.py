@@ -40,10 +40,9 @@ def poisoned_at(
                 self._parts[0].param_groups[0]["params"][0].data.fill_(torch.nan)
 
         monkeypatch.setattr(Optimizer, "step", poisoned)
-        settings = {"tokens": 120_000, "shape": SHAPE, "num_evaluations": 60, "compile": False, "threads": 1}
-        return pretrain.run(
-            pretrain.PretrainConfig(token_shards=tmp_path / "tokens", out=tmp_path / "base", **settings)
-        )
+        length = {"tokens": 120_000, "global_batch_tokens": 2048, "num_evaluations": 60}
+        settings = {"shape": SHAPE, "compile": False, "threads": 1, "out": tmp_path / "base", **length}
+        return pretrain.run(pretrain.PretrainConfig(token_shards=tmp_path / "tokens", **settings))
 
     return run
 
