@@ -113,7 +113,7 @@ def _fit_law(config: PlanConfig, console: Console) -> None:
         shape = (config.shape if config.ladder else ShapeConfig()).model_copy(update={"n_layers": layers})
         with tempfile.TemporaryDirectory(prefix="groundup-plan-") as directory:
             keys = {"token_shards": shards.directory, "out": Path(directory) / "run", "num_teachers": 0}
-            return pretrain(PretrainConfig(shape=shape, **keys, **length), console=Console(quiet=True)).facts
+            return pretrain(PretrainConfig(shape=shape, **keys, **length), console=console.progress_only()).facts
 
     fit_ladder(shards, train, config.ladder, console)
 

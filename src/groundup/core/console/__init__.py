@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import Protocol, TextIO
 
 from rich import box
@@ -99,6 +100,7 @@ class Console:
 
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
         self.quiet = quiet
+        self._hides_progress = quiet
         stream = stream or sys.stderr
         plain = not stream.isatty() or os.environ.get("TERM") == "dumb"
         self.interactive = not (plain or os.environ.get("NO_COLOR") or os.environ.get("CI"))
@@ -114,10 +116,16 @@ class Console:
         self._view = LiveView()
         self._live: Live | None = None
 
+    def progress_only(self) -> Console:
+        """Return a console for a command that another command runs: it shows only progress, warnings and errors."""
+        other = copy(self)
+        other.quiet = True
+        return other
+
     def note(self, text: str) -> None:
         """Print a line of information, unless the console is quiet."""
         if not self.quiet:
-            self._print(Text(visible(redacted(text))))
+            self._print_line(text)
 
     def warn(self, text: str) -> None:
         """Print a warning, even if the console is quiet."""
@@ -189,9 +197,9 @@ class Console:
         self._view.meters.append(meter)
         opened = self._open()
         try:
-            yield meter if self.interactive or self.quiet else _Logged(meter, self.note)
+            yield meter if self.interactive or self._hides_progress else _Logged(meter, self._print_progress)
             if outermost:
-                self.note(f"    {meter.summary()}" if self._view.rows else meter.summary())
+                self._print_progress(f"    {meter.summary()}" if self._view.rows else meter.summary())
         finally:
             self._view.meters.remove(meter)
             if opened:
@@ -218,12 +226,19 @@ class Console:
             self._close()
             self._view.rows = {}
 
+    def _print_progress(self, line: str) -> None:
+        if not self._hides_progress:
+            self._print_line(line)
+
+    def _print_line(self, line: str) -> None:
+        self._print(Text(visible(redacted(line))))
+
     def _print(self, text: Text) -> None:
         self._rich.print(text, soft_wrap=True)
 
     def _open(self) -> bool:
         """Start the live display if it is not running. Return whether this call started it."""
-        if self._live is not None or self.quiet or not self.interactive:
+        if self._live is not None or self._hides_progress or not self.interactive:
             return False
         self._live = start_display(self._view, self._rich)
         return True

@@ -60,6 +60,18 @@ def test_quiet_shows_only_warnings_and_errors() -> None:
     assert "value" in stream.getvalue()
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_command_that_another_command_runs_shows_only_progress(quiet: bool) -> None:
+    """`groundup plan` trains models for a minute, whose notes are not of interest."""
+    stream = io.StringIO()
+    console = Console(quiet=quiet, stream=stream).progress_only()
+    console.note("note")
+    with console.progress("training", 2, "steps") as progress:
+        progress.advance(2)
+    assert ("training" in stream.getvalue()) is not quiet
+    assert "note" not in stream.getvalue()
+
+
 def test_progress_is_logged_by_percentage_and_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
