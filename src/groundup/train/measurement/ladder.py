@@ -13,8 +13,10 @@ from groundup.train.measurement.training_text import ppmd_of_shards
 from groundup.train.planner.law import LadderRun, drop_outdated_law, fit_law, has_law
 
 _RUNGS = ((2, 1), (2, 3), (3, 1), (3, 3), (4, 2), (5, 4))  # number of layers, and share of the time
-_CALIBRATION_LAYERS = 2
-_CALIBRATION_TOKENS = (400_000, 1_600_000)  # fewer tokens show too little of the text
+# Models of 2 layers learn much less of code and templates than those of 3 and more, which are planned for most texts
+# (`benchmarks/ablations.md`). Fewer tokens show too little of the text.
+_CALIBRATION_LAYERS = 4
+_CALIBRATION_TOKENS = (400_000, 1_600_000)
 _CALIBRATION_EPOCHS = 8
 _MIN_TOKENS = 20_000  # size of a text below which it is not calibrated
 
@@ -39,7 +41,7 @@ def fit_ladder(shards: TokenShards, train: Train, minutes: float | None, console
         runs = [(layers, {"minutes": minutes * share / total}) for layers, share in _RUNGS]
         _fit(shards, train, runs, f"{minutes:g} minutes", console)
     elif size >= _MIN_TOKENS and not has_law(shards.directory):
-        console.note("Training two small models on this text, to predict the results of larger ones.")
+        console.note("Training two small models on this text, to predict the results of other sizes and times.")
         shorter = min(1.0, _CALIBRATION_EPOCHS * size / max(_CALIBRATION_TOKENS))
         runs = [(_CALIBRATION_LAYERS, {"tokens": round(shorter * tokens)}) for tokens in _CALIBRATION_TOKENS]
         _fit(shards, train, runs, "calibration", console)
