@@ -19,7 +19,7 @@ from groundup.train.planner.forecast import Forecast, ppmd_bits_per_byte
 from groundup.train.planner.law import DEFAULT_LAW, LadderRun, Law, fit_law, law_for
 from groundup.train.planner.sizes import shape_for_depth
 
-TRUE = replace(DEFAULT_LAW, entropy=0.8, size=0.45, data=0.95, repeats=10.0, overfitting=0.0015)
+TRUE = replace(DEFAULT_LAW, entropy=0.65, size=0.81, data=1.24, repeats=6.6, overfitting=0.0015)
 POINTS = [
     *[(n, 1e6, e) for n in (2e6, 5e6, 12e6) for e in (2, 8, 20)],
     *[(n, 5e6, e) for n in (2e6, 7e6) for e in (1, 4, 12)],
