@@ -41,7 +41,7 @@ def fit_ladder(shards: TokenShards, train: Train, minutes: float | None, console
         runs = [(layers, {"minutes": minutes * share / total}) for layers, share in _RUNGS]
         _fit(shards, train, runs, f"{minutes:g} minutes", console)
     elif size >= _MIN_TOKENS and not has_law(shards.directory):
-        console.note("Training two small models on this text, to predict the results of other sizes and times.")
+        console.note("Training two small models on this text, to predict others. --no-measure skips this.")
         shorter = min(1.0, _CALIBRATION_EPOCHS * size / max(_CALIBRATION_TOKENS))
         runs = [(_CALIBRATION_LAYERS, {"tokens": round(shorter * tokens)}) for tokens in _CALIBRATION_TOKENS]
         _fit(shards, train, runs, "calibration", console)
