@@ -20,7 +20,8 @@ from groundup.model import Transformer
 from groundup.train.initial_model import InitialModel, find_base
 from groundup.train.objectives import Distillation, NextToken, Objective
 from groundup.train.planner import Plan, micro_batches_per_rank
-from groundup.train.planner.plan import distillation_runs, planned_token_dropout
+from groundup.train.planner.forecast import distillation_runs
+from groundup.train.planner.plan import planned_token_dropout
 from groundup.train.pretraining_data import PretrainingData
 from groundup.train.run import CHECKPOINTS, TrainingRun, training_run
 from groundup.train.settings import PretrainingSettings

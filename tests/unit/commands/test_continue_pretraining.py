@@ -228,7 +228,7 @@ def test_the_time_limit_is_divided_among_teachers_and_model(
 ) -> None:
     """A teacher that resumes has another time limit, but the steps of its checkpoint."""
     from groundup.train import teachers
-    from groundup.train.planner.plan import distillation_runs
+    from groundup.train.planner.forecast import distillation_runs
 
     started: list[Any] = []
 

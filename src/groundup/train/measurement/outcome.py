@@ -18,7 +18,8 @@ from groundup.model.flops import (
     weight_bytes,
 )
 from groundup.train.measurement.prediction_history import Outcome, device_key, remember_run
-from groundup.train.planner.plan import OVERHEAD_FRACTION, Plan, distillation_runs
+from groundup.train.planner.forecast import distillation_runs
+from groundup.train.planner.plan import OVERHEAD_FRACTION, Plan
 from groundup.train.trainer import Trainer
 
 _LOADED_LATER = 10e6  # bytes that a process needs after step 1, such as code and buffers of validation and checkpoints

@@ -15,10 +15,10 @@ from groundup.model.flops import (
     parameter_count,
     weight_bytes,
 )
-from groundup.train.planner.forecast import BYTES_PER_TOKEN, Forecast
+from groundup.train.planner.forecast import BYTES_PER_TOKEN, Forecast, distillation_runs
 from groundup.train.planner.hardware import Hardware
 from groundup.train.planner.law import DEFAULT_LAW, WEIGHT_DECAY, Law, LossInterval
-from groundup.train.planner.plan import CHINCHILLA_RATIO, affordable_teachers, batch_rows, distillation_runs
+from groundup.train.planner.plan import CHINCHILLA_RATIO, batch_rows
 from groundup.train.planner.sizes import Sizes
 
 _CHECKPOINT_COPIES = 3  # the model, and the weights and both moments of AdamW in a checkpoint
@@ -241,11 +241,12 @@ class Estimator:
         def tokens(config: ModelConfig) -> float:
             return self._hardware.tokens(config, seconds)
 
-        config = self._closest(target.parameters) if target.parameters else self._best(tokens)
+        teaches = self._hardware.count == 1
+        config = self._closest(target.parameters) if target.parameters else self._best(tokens, teaches=teaches)
         affordable = tokens(config)
-        useful = self._useful(config, affordable)
-        teachers = affordable_teachers(affordable, useful) if self._hardware.count == 1 else 0
-        return self._at(config, min(useful, affordable / distillation_runs(teachers)), teachers)
+        if teaches:
+            return self._at(config, *self._text.forecast(affordable, self._law).with_teachers(config, affordable))
+        return self._at(config, self._useful(config, affordable))
 
     def _reaching(self, bits_per_byte: float, target: PlanTarget) -> Estimate:
         """Return the shortest run with at most `bits_per_byte` bits per byte."""
@@ -279,7 +280,9 @@ class Estimator:
         ]
         return max(fitting, key=parameter_count, default=self._sizes.shape(2))
 
-    def _best(self, tokens: Callable[[ModelConfig], float], *, same_compute: bool = False) -> ModelConfig:
+    def _best(
+        self, tokens: Callable[[ModelConfig], float], *, same_compute: bool = False, teaches: bool = False
+    ) -> ModelConfig:
         """Return the best architecture for a number of tokens that depends on it."""
         if same_compute:
             config = self._sizes.shape(2)
@@ -291,8 +294,8 @@ class Estimator:
             return config
 
         def predicted(config: ModelConfig) -> float:
-            forecast = self._text.forecast(tokens(config), self._law)
-            return forecast.bits_per_byte(config, forecast.best_tokens(config, max(1.0, tokens(config))))
+            affordable = tokens(config)
+            return self._text.forecast(affordable, self._law).best_bits_per_byte(config, affordable, teaches=teaches)
 
         return min(self._sizes.shapes.values(), key=predicted)
 

@@ -23,7 +23,9 @@ _STEP = 2**0.125  # ratio between the numbers of tokens that are compared
 _NUM_STEPS = 64
 # Bits per byte with teachers, relative to those without, after 12 to 17 epochs (`benchmarks/ablations.md`).
 _DISTILLED = 0.96
-_MIN_REPEATS = 3  # epochs below which teachers do not help
+_MIN_REPEATS = 6  # epochs below which it is not known whether teachers help
+_TEACHER_COST = 0.35  # forward pass of a teacher, relative to a training step; 0.31 to 0.40 measured
+_TEACHERS = (2, 3, 4)  # two and three were measured (`benchmarks/ablations.md`)
 _BATCH_EPOCHS = 8
 
 
@@ -58,7 +60,7 @@ class Forecast:
             distilled: Whether the model learns from teachers, see `groundup.train.teachers`.
         """
         found = self._apply(self.law.interval, config, tokens)
-        factor = _DISTILLED if distilled and tokens >= _MIN_REPEATS * self.tokens else 1.0
+        factor = _DISTILLED if distilled and self._repeats(tokens) else 1.0
         return LossInterval(factor * found.value, factor * found.low, factor * found.high)
 
     def best_tokens(self, config: ModelConfig, max_tokens: float) -> float:
@@ -76,12 +78,45 @@ class Forecast:
         enough = min(tokens for tokens in candidates if self.bits_per_byte(config, tokens) < best + MIN_GAIN)
         return enough if enough < 0.75 * max_tokens else max_tokens
 
+    def with_teachers(self, config: ModelConfig, affordable_tokens: float) -> tuple[float, int]:
+        """Return the best number of tokens and of teachers of a run in a given time.
+
+        Args:
+            config: Architecture.
+            affordable_tokens: Number of tokens on which the model can be trained in the available time.
+        """
+        useful = self.useful_tokens(config, affordable_tokens)
+        taught = [(min(useful, affordable_tokens / distillation_runs(count)), count) for count in _TEACHERS]
+
+        def result(run: tuple[float, int]) -> tuple[float, int]:
+            tokens, teachers = run
+            return self.interval(config, tokens, distilled=teachers > 0).value, -teachers
+
+        return min([(useful, 0), *(run for run in taught if self._repeats(run[0]))], key=result)
+
+    def best_bits_per_byte(self, config: ModelConfig, affordable_tokens: float, *, teaches: bool) -> float:
+        """Return the lowest predicted bits per byte of a model that is trained in a given time.
+
+        Args:
+            config: Architecture.
+            affordable_tokens: See `with_teachers`.
+            teaches: Whether teachers may be trained.
+        """
+        affordable = max(1.0, affordable_tokens)
+        tokens, teachers = self.with_teachers(config, affordable) if teaches else (0.0, 0)
+        if teachers:
+            return self.interval(config, tokens, distilled=True).value
+        return self.bits_per_byte(config, self.best_tokens(config, affordable))
+
     def batch_size_tokens(self, tokens: float) -> float:
         """Return the number of tokens from which the batch size follows: those of the run, but at most 8 epochs.
 
         If a text repeats more often, a batch size for all tokens is too large (`benchmarks/ablations.md`).
         """
         return min(tokens, _BATCH_EPOCHS * self.tokens)
+
+    def _repeats(self, tokens: float) -> bool:
+        return tokens >= _MIN_REPEATS * self.tokens
 
     def _candidates(self, max_tokens: float) -> list[float]:
         """Return numbers of tokens from one epoch to `max_tokens`, which is the first; steps in between are finite."""
@@ -92,6 +127,11 @@ class Forecast:
         text_bytes = self.text_bytes or BYTES_PER_TOKEN * self.tokens
         run = (layer_parameters(config), text_bytes, tokens / self.tokens)
         return predict(*run, weight_decay=self.weight_decay, ppmd=self.ppmd)
+
+
+def distillation_runs(num_teachers: int) -> float:
+    """Return the time for training teachers and then the model, divided by the time without teachers."""
+    return 1 + (1 + _TEACHER_COST) * num_teachers
 
 
 def ppmd_bits_per_byte(text: bytes, held_out: bytes) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from groundup.train.planner.forecast import MIN_GAIN, Forecast
-from groundup.train.planner.plan import OVERHEAD_FRACTION, Budget, Plan, distillation_runs
+from groundup.train.planner.forecast import MIN_GAIN, Forecast, distillation_runs
+from groundup.train.planner.plan import OVERHEAD_FRACTION, Budget, Plan
 
 
 def limit_sentence(forecast: Forecast, plan: Plan, budget: Budget) -> str | None:
@@ -18,8 +18,8 @@ def limit_sentence(forecast: Forecast, plan: Plan, budget: Budget) -> str | None
     """
     if plan.num_teachers and budget.num_teachers is None:
         return (
-            f"More than {plan.epochs:.0f} epochs would not help. With the rest of the time, {plan.num_teachers} models "
-            "with other seeds are trained first, and the model learns from their mean probabilities, too."
+            f"{plan.num_teachers} models with other seeds are trained first, as teachers, and the model learns from "
+            "their mean probabilities, too. That helps more than longer training or a larger model."
         )
     limited = plan.epochs >= 0.95 * (plan.max_epochs or math.inf)
     allowed = float(budget.tokens or 0)

@@ -20,7 +20,7 @@ from groundup.core.errors import ConfigError, ResourceError
 from groundup.model import ModelConfig
 from groundup.model.flops import flops_per_token, matmul_parameters, parameter_count, training_bytes
 from groundup.optim import OptimizerConfig, WarmupStableDecay
-from groundup.train.planner.forecast import Forecast
+from groundup.train.planner.forecast import Forecast, distillation_runs
 from groundup.train.planner.law import WEIGHT_DECAY
 from groundup.train.planner.sizes import Sizes
 
@@ -36,9 +36,6 @@ _MIN_MEASURED_SECONDS = 60.0  # estimated time above which a run without a time 
 OVERHEAD_FRACTION = 0.06  # fraction of the training time for evaluations, samples and checkpoints
 SAVE_FRACTION = 0.01  # fraction of the time budget that is reserved for saving the model
 MIN_TRAINING_FRACTION = 0.5  # minimum fraction of the time budget for training, even if compiling takes long
-_TEACHER_COST = 0.35  # forward pass of a teacher, relative to a training step; 0.31 to 0.40 measured
-_MIN_TEACHERS, _MAX_TEACHERS = 2, 4  # two and three were measured (`benchmarks/ablations.md`)
-_ROUNDED_UP = 0.25  # fraction of a teacher for which all models of a run are trained for slightly less time
 _TOKEN_DROPOUT_PER_EPOCH = 0.02
 _MAX_TOKEN_DROPOUT = 0.3
 _MIN_REPEATS = 3  # epochs below which there is no token dropout
@@ -227,8 +224,8 @@ class Budget:
         max_epochs: Maximum number of epochs, or None for as many as are useful according to the scaling law.
         global_batch_tokens: Number of tokens per step, or None to derive it from the length of the run, of
             which at most 8 epochs count.
-        num_teachers: Number of models with other seeds that are trained first, or None for `affordable_teachers` if the
-            budget is in minutes.
+        num_teachers: Number of models with other seeds that are trained first, or None for `Forecast.with_teachers` if
+            the budget is in minutes.
     """
 
     minutes: float | None = None
@@ -451,47 +448,29 @@ def _timed(budget: Budget, sizes: Sizes, matmul_flops: float, measure: Measure) 
         flops = EXPECTED_UTILIZATION * matmul_flops if closest is None else measured[closest] * flops_per_token(shape)
         return sizes.limit(left * flops / flops_per_token(config))
 
-    depth = sizes.best_depth(affordable)
+    teaches = budget.num_teachers is None
+    depth = sizes.best_depth(affordable, teaches=teaches)
     while depth in sizes.shapes and depth not in measured:
         config = sizes.shape(depth)
         tokens = sizes.forecast.batch_size_tokens(affordable(config))
         micro, _ = _fitting(config, tokens, sizes.memory_bytes, budget.global_batch_tokens)
         measured[depth] = measure(config, micro)
         if len(measured) < MAX_MEASUREMENTS and deadline - time.monotonic() > least:
-            depth = sizes.best_depth(affordable)
+            depth = sizes.best_depth(affordable, teaches=teaches)
             # The speed of another size is only an estimate, and usually the utilization of a larger model is higher.
             if depth in measured:
                 depth += 1
-    depth = sizes.best_depth(affordable, measured)
+    depth = sizes.best_depth(affordable, measured, teaches=teaches)
     end = total + max(0.0, least - (deadline - time.monotonic())) - SAVE_FRACTION * total
     config = sizes.shape(depth)
     most = affordable(config)
     tokens = sizes.useful_tokens(config, most)
     max_tokens = sizes.max_tokens(config, tokens, most)
-    teachers = budget.num_teachers
-    if teachers is None:
-        teachers = affordable_teachers(most, tokens)
-        if teachers:
-            tokens = max_tokens = min(tokens, most / distillation_runs(teachers))
+    teachers = budget.num_teachers or 0
+    if teaches:
+        tokens, teachers = sizes.forecast.with_teachers(config, most)
+        max_tokens = tokens if teachers else max_tokens
     return _Timed(depth, tokens, max_tokens, measured[depth], end, teachers)
-
-
-def distillation_runs(num_teachers: int) -> float:
-    """Return the time for training teachers and then the model, divided by the time without teachers."""
-    return 1 + (1 + _TEACHER_COST) * num_teachers
-
-
-def affordable_teachers(affordable_tokens: float, useful_tokens: float) -> int:
-    """Return the number of teachers for which a run has time after the tokens that are useful without teachers.
-
-    Teachers never take time from tokens that would improve the model, except for the last quarter of a teacher.
-
-    Args:
-        affordable_tokens: Number of tokens on which the model can be trained in the available time.
-        useful_tokens: Number of tokens that are worth training, see `Forecast.useful_tokens`.
-    """
-    teachers = int((affordable_tokens / useful_tokens - 1) / (1 + _TEACHER_COST) + _ROUNDED_UP)
-    return min(teachers, _MAX_TEACHERS) if teachers >= _MIN_TEACHERS else 0
 
 
 def _fitting(

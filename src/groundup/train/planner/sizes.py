@@ -119,18 +119,20 @@ class Sizes:
             return self.limit(MAX_SPEEDUP * affordable)
         return planned if planned < affordable else self.forecast.best_tokens(config, MAX_SPEEDUP * affordable)
 
-    def best_depth(self, tokens: Callable[[ModelConfig], float], depths: Iterable[int] | None = None) -> int:
+    def best_depth(
+        self, tokens: Callable[[ModelConfig], float], depths: Iterable[int] | None = None, *, teaches: bool = False
+    ) -> int:
         """Return the depth with the lowest predicted bits per byte.
 
         Args:
             tokens: Returns the number of tokens on which an architecture can be trained.
             depths: Depths to choose from. Default: all depths whose training fits into memory.
+            teaches: Whether teachers may be trained.
         """
 
         def predicted(depth: int) -> float:
             config = self.shapes[depth]
-            best = self.forecast.best_tokens(config, max(1.0, tokens(config)))
-            return self.forecast.bits_per_byte(config, best)
+            return self.forecast.best_bits_per_byte(config, tokens(config), teaches=teaches)
 
         return min(self.shapes if depths is None else depths, key=predicted)
 

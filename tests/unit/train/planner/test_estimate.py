@@ -83,17 +83,25 @@ def test_a_small_text_limits_what_more_compute_can_reach() -> None:
     assert _estimator(10**12, rented_gpus("h100", 64)).estimate(PlanTarget(bits_per_byte=0.9)).epochs < 1.1
 
 
-def test_time_that_more_epochs_do_not_need_is_planned_for_teachers() -> None:
+def test_teachers_are_planned_if_text_repeats_often() -> None:
     """`groundup pretrain` trains teachers on one device only, and only within a time limit."""
-    alone, taught = (_estimator(1_000_000).estimate(PlanTarget(minutes=minutes)) for minutes in (5, 60))
+    alone, taught = (_estimator(1_000_000).estimate(PlanTarget(minutes=minutes)) for minutes in (1, 60))
     assert (alone.num_teachers, taught.num_teachers) == (0, 4)
     assert taught.seconds <= 60 * 60 and taught.flops > 30 * matmul_parameters(taught.model) * taught.tokens
     forecast = Text(1_000_000).forecast(taught.tokens, DEFAULT_LAW)
     assert taught.bits_per_byte.value < 0.97 * forecast.bits_per_byte(taught.model, taught.tokens)
     assert "4 models with other seeds" in as_table(taught.to_json())
-    assert (
-        _estimator(1_000_000, dataclasses.replace(LAPTOP, count=2)).estimate(PlanTarget(minutes=60)).num_teachers == 0
-    )
+    two = dataclasses.replace(LAPTOP, count=2)
+    assert _estimator(1_000_000, two).estimate(PlanTarget(minutes=60)).num_teachers == 0
+
+
+def test_teachers_are_preferred_to_a_larger_model_that_leaves_time() -> None:
+    """For 5 MB and an hour, the largest useful model stopped after a third of the time, without teachers."""
+    two = dataclasses.replace(LAPTOP, count=2)
+    taught, large = (_estimator(5_000_000, each).estimate(PlanTarget(minutes=60)) for each in (LAPTOP, two))
+    assert taught.num_teachers >= 2 and taught.model.n_layers < large.model.n_layers
+    assert taught.bits_per_byte.value < 0.99 * large.bits_per_byte.value
+    assert taught.epochs >= 6
 
 
 def test_contradictions_are_errors() -> None:

@@ -27,7 +27,8 @@ from groundup.model.operations import DEFAULT_OPERATIONS
 from groundup.model.presets import PRESETS
 from groundup.optim import OptimizerConfig
 from groundup.train.planner import Budget, Forecast, Plan, plan_run, shape_for_depth
-from groundup.train.planner.plan import distillation_runs, regularized
+from groundup.train.planner.forecast import distillation_runs
+from groundup.train.planner.plan import regularized
 
 GPT2_SMALL = ModelConfig("gpt2", 768, 12, 12, 12, 64, 3072, 50_257, 1024)
 
@@ -97,7 +98,7 @@ def test_epochs_are_limited_by_the_user_or_by_the_law() -> None:
     assert 11.8 < _plan(Budget(minutes=60, max_epochs=12), corpus=100_000).epochs < 12.2
 
 
-def test_teachers_use_only_the_time_that_more_epochs_would_not() -> None:
+def test_teachers_are_planned_within_the_time() -> None:
     alone, taught = (_plan(Budget(minutes=16, num_teachers=n), corpus=200_000) for n in (0, None))
     assert taught.num_teachers == 2 and taught.model == alone.model
     assert 0.85 * alone.total_tokens < taught.total_tokens <= alone.total_tokens
