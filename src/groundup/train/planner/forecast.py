@@ -21,8 +21,9 @@ _PPMD_MEMORY = 64 << 20
 BYTES_PER_TOKEN = 4.0  # assumed for text whose size, or whose number of tokens, is unknown
 _STEP = 2**0.125  # ratio between the numbers of tokens that are compared
 _NUM_STEPS = 64
-# Bits per byte with teachers, relative to those without, after 12 to 17 epochs (`benchmarks/ablations.md`).
-_DISTILLED = 0.96
+# Teachers reduce the bits per byte by 4 % after 12 to 17 epochs of models with 1.3 and more layer parameters per
+# byte of text (`benchmarks/ablations.md`). For smaller models, the effect is assumed to be proportional to their size.
+_DISTILLATION_GAIN, _DISTILLED_PARAMETERS = 0.04, 1.3
 _MIN_REPEATS = 6  # epochs below which it is not known whether teachers help
 _TEACHER_COST = 0.35  # forward pass of a teacher, relative to a training step; 0.31 to 0.40 measured
 _TEACHERS = (2, 3, 4)  # two and three were measured (`benchmarks/ablations.md`)
@@ -60,7 +61,9 @@ class Forecast:
             distilled: Whether the model learns from teachers, see `groundup.train.teachers`.
         """
         found = self._apply(self.law.interval, config, tokens)
-        factor = _DISTILLED if distilled and self._repeats(tokens) else 1.0
+        factor = 1.0
+        if distilled and self._repeats(tokens):
+            factor -= _DISTILLATION_GAIN * min(1.0, layer_parameters(config) / self._bytes / _DISTILLED_PARAMETERS)
         return LossInterval(factor * found.value, factor * found.low, factor * found.high)
 
     def best_tokens(self, config: ModelConfig, max_tokens: float) -> float:
@@ -115,6 +118,10 @@ class Forecast:
         """
         return min(tokens, _BATCH_EPOCHS * self.tokens)
 
+    @property
+    def _bytes(self) -> float:
+        return self.text_bytes or BYTES_PER_TOKEN * self.tokens
+
     def _repeats(self, tokens: float) -> bool:
         return tokens >= _MIN_REPEATS * self.tokens
 
@@ -124,8 +131,7 @@ class Forecast:
         return [max_tokens, *(tokens for tokens in steps if tokens < max_tokens)]
 
     def _apply(self, predict: Callable[..., T], config: ModelConfig, tokens: float) -> T:
-        text_bytes = self.text_bytes or BYTES_PER_TOKEN * self.tokens
-        run = (layer_parameters(config), text_bytes, tokens / self.tokens)
+        run = (layer_parameters(config), self._bytes, tokens / self.tokens)
         return predict(*run, weight_decay=self.weight_decay, ppmd=self.ppmd)
 
 
